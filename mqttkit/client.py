@@ -1,0 +1,1 @@
+"""The MQTT client: thin over paho-mqtt."""

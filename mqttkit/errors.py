@@ -1,0 +1,160 @@
+"""The error tree. Every error that a user can meet is one of these.
+
+    MqttkitError                    1   failed in a way no other code names
+    ├── UsageError                  2   wrong usage: an option, an argument, a file's content
+    │   ├── ConfigError             2   mqttkit.yaml or the environment, with file and line
+    │   └── TopicError              2   a topic name, topic filter or topic template
+    ├── BrokerUnreachable           3   DNS, TCP, TLS, WebSocket or MQTT handshake did not complete
+    ├── ConnectionRefused           4   the broker answered CONNECT with a refusal
+    ├── SubscriptionDenied          5   the broker's SUBACK denies a topic filter
+    ├── PublishFailed               6   a publish was denied, dropped or not acknowledged
+    ├── MissingPart                 7   an engine, a program or an extra is not installed
+    │   ├── AdapterMissing          7   no Bluetooth adapter
+    │   ├── PermissionMissing       7   the right to use something is missing
+    │   └── HelperMissing           7   bluepy's helper program is missing or cannot run
+    ├── SourceError                 1   a source of advertisements failed
+    │   ├── AdapterStuck            1   the Bluetooth adapter does not answer
+    │   └── RecordingError          2   a recording cannot be read
+    ├── AdvertisementError          1   bytes that are no advertisement
+    ├── LifecycleError              1   a broker did not start, stop or answer as it should
+    │   └── PortTaken               1   another process listens on the port
+    ├── TimedOut                   27   -W ran out before -C messages came
+    └── Interrupted               130   interrupted before it was done
+
+An error says what failed, where, the likely cause; its hint is the next command to type.
+"""
+
+from __future__ import annotations
+
+
+class MqttkitError(Exception):
+    """Root of the tree.
+
+    `hint` is the next step for the reader, a sentence or a command, or an empty string.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+
+class UsageError(MqttkitError):
+    """An option, an argument or a file's content cannot work."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting cannot work: `where` is `file:line`, an environment variable or a flag."""
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message, hint=hint)
+        self.where = where
+
+
+class TopicError(UsageError):
+    """A topic name, topic filter or topic template is malformed (MQTT 5, 4.7)."""
+
+
+class BrokerUnreachable(MqttkitError):
+    """No MQTT connection came about: `step` is `dns`, `tcp`, `tls`, `websocket` or `mqtt`."""
+
+    exit_code = 3
+
+    def __init__(self, address: str, step: str, cause: str, *, hint: str = "") -> None:
+        super().__init__(f"cannot reach broker {address}: {cause}", hint=hint)
+        self.address = address
+        self.step = step
+        self.cause = cause
+
+
+class ConnectionRefused(MqttkitError):
+    """The broker refused CONNECT: `reason` names the CONNACK's code (MQTT 5, 3.2.2.2)."""
+
+    exit_code = 4
+
+    def __init__(self, address: str, reason: str, *, code: int, hint: str = "") -> None:
+        super().__init__(f"broker {address} refused the connection: {reason}", hint=hint)
+        self.address = address
+        self.reason = reason
+        self.code = code
+
+
+class SubscriptionDenied(MqttkitError):
+    """The broker denied a topic filter: `code` is the SUBACK's (MQTT 5, 3.9.3)."""
+
+    exit_code = 5
+
+    def __init__(self, topic_filter: str, reason: str, *, code: int, hint: str = "") -> None:
+        super().__init__(f"subscription to {topic_filter!r} denied: {reason}", hint=hint)
+        self.topic_filter = topic_filter
+        self.reason = reason
+        self.code = code
+
+
+class PublishFailed(MqttkitError):
+    """A publish was denied, dropped or not acknowledged."""
+
+    exit_code = 6
+
+
+class MissingPart(MqttkitError):
+    """A needed part is missing; the hint is the command that mends it."""
+
+    exit_code = 7
+
+
+class AdapterMissing(MissingPart):
+    """This machine has no Bluetooth adapter, or the kernel has no Bluetooth."""
+
+
+class PermissionMissing(MissingPart):
+    """The right to use a needed thing is missing."""
+
+
+class HelperMissing(MissingPart):
+    """bluepy's helper program is missing or cannot be run."""
+
+
+class SourceError(MqttkitError):
+    """A source of advertisements failed."""
+
+
+class AdapterStuck(SourceError):
+    """The Bluetooth adapter is there but does not answer."""
+
+
+class RecordingError(SourceError):
+    """A recording cannot be read: the message names file and place."""
+
+    exit_code = 2
+
+
+class AdvertisementError(MqttkitError):
+    """Bytes or values that are no valid advertisement."""
+
+
+class LifecycleError(MqttkitError):
+    """A broker did not start, stop or answer as it should."""
+
+
+class PortTaken(LifecycleError):
+    """Another process listens on the port asked for."""
+
+
+class TimedOut(MqttkitError):
+    """The time given ran out before the messages asked for came (as mosquitto_sub -W)."""
+
+    exit_code = 27
+
+
+class Interrupted(MqttkitError):
+    """Interrupted by a signal before the work was done."""
+
+    exit_code = 130

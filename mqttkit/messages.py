@@ -1,0 +1,103 @@
+"""What travels: messages, wills, subscriptions, properties, receipts' outcomes. Immutable."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class QoS(enum.IntEnum):
+    """Quality of service (MQTT 5, 4.3)."""
+
+    AT_MOST_ONCE = 0
+    AT_LEAST_ONCE = 1
+    EXACTLY_ONCE = 2
+
+
+@dataclass(frozen=True)
+class Properties:
+    """The MQTT 5 properties of a PUBLISH that the application sees (MQTT 5, 3.3.2.3)."""
+
+    payload_format_indicator: int | None = None
+    """0 unspecified bytes, 1 UTF-8."""
+    message_expiry_interval: int | None = None
+    """Seconds."""
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+    """In the order sent; a name may come twice."""
+    subscription_identifiers: tuple[int, ...] = ()
+    """Which subscriptions the message matched; only in messages received."""
+    topic_alias: int | None = None
+    """As received; never sent by mqttkit."""
+
+
+class Message(NamedTuple):
+    """One application message, received or to be sent (MQTT 5, 3.3)."""
+
+    topic: str
+    """Topic name. Bytes that are not UTF-8 are kept as lone surrogates: see `topic_bytes`."""
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+    dup: bool = False
+    mid: int = 0
+    """Packet identifier of this delivery, 0 at QoS 0."""
+    properties: Properties | None = None
+    epoch: int = 0
+    """Number of the connection it came on, counted from 1: a packet identifier means nothing without it."""
+
+    @property
+    def topic_bytes(self) -> bytes:
+        """The topic name exactly as it was on the wire."""
+        return self.topic.encode("utf-8", "surrogateescape")
+
+    @property
+    def topic_is_valid(self) -> bool:
+        """False where the topic name's bytes were not UTF-8 or hold NUL (MQTT 5, 1.5.4)."""
+        return (self.topic.isascii() and "\0" not in self.topic) or _is_utf8(self.topic)
+
+
+def _is_utf8(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+@dataclass(frozen=True)
+class Will:
+    """What the broker publishes when the client vanishes (MQTT 5, 3.1.2.5)."""
+
+    topic: str
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+    delay_interval: int = 0
+    """Seconds that the broker waits first; MQTT 5 only."""
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """One topic filter and its options (MQTT 5, 3.8.3.1)."""
+
+    topic_filter: str
+    qos: int = 0
+    no_local: bool = False
+    retain_as_published: bool = False
+    retain_handling: int = 0
+    """0 send retained messages, 1 only for a new subscription, 2 never; MQTT 5 only."""
+
+
+class Outcome(enum.Enum):
+    """What became of a publish."""
+
+    ACKNOWLEDGED = "acknowledged"
+    """PUBACK or PUBCOMP came with a reason code below 128."""
+    SENT = "sent"
+    """QoS 0: handed to the operating system whole; MQTT acknowledges no more than that."""
+    DENIED = "denied"
+    """PUBACK or PUBREC came with a reason code of 128 or above."""
+    DROPPED = "dropped"
+    """Never sent: not connected, or the queue was full."""
+    LOST = "lost"
+    """The connection ended before the acknowledgement, and the session was not kept."""

@@ -1,0 +1,1 @@
+"""Where advertisements come from."""

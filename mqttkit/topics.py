@@ -1,0 +1,99 @@
+"""Topic names, topic filters and topic templates (MQTT 5, section 4.7). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from mqttkit.errors import TopicError
+
+MAX_TOPIC_BYTES = 65_535
+"""A UTF-8 string's length is two bytes on the wire (MQTT 5, 1.5.4)."""
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_FORBIDDEN = re.compile("[\u0000\ud800-\udfff]")
+
+
+def check_topic_name(name: str) -> str:
+    """Return `name` if a message can be published to it; raise TopicError if not (MQTT 5, 4.7)."""
+    _check_common(name, "topic name")
+    if "+" in name or "#" in name:
+        raise TopicError(f"topic name {name!r} has a wildcard, + or #: a message goes to one topic")
+    return name
+
+
+def check_topic_filter(topic_filter: str) -> str:
+    """Return `topic_filter` if it can be subscribed to; raise TopicError if not (MQTT 5, 4.7.1, 4.8.2)."""
+    _check_common(topic_filter, "topic filter")
+    levels = split_share(topic_filter)[1].split("/")
+    for index, level in enumerate(levels):
+        if "#" in level and (level != "#" or index != len(levels) - 1):
+            raise TopicError(f"topic filter {topic_filter!r}: # stands alone, as the last level")
+        if "+" in level and level != "+":
+            raise TopicError(f"topic filter {topic_filter!r}: + stands alone in its level")
+    return topic_filter
+
+
+def split_share(topic_filter: str) -> tuple[str | None, str]:
+    """Split `$share/group/filter` into (group, filter); no group: None (MQTT 5, 4.8.2)."""
+    if not topic_filter.startswith("$share/"):
+        return None, topic_filter
+    group, separator, inner = topic_filter[len("$share/") :].partition("/")
+    if not group or not separator or not inner or "+" in group or "#" in group:
+        raise TopicError(f"topic filter {topic_filter!r} is not $share/group/filter")
+    return group, inner
+
+
+def matches(topic_filter: str, name: str) -> bool:
+    """Tell whether a message on `name` reaches a subscription to `topic_filter` (MQTT 5, 4.7)."""
+    wanted = split_share(topic_filter)[1].split("/")
+    levels = name.split("/")
+    if name.startswith("$") and wanted[0] in ("+", "#"):
+        return False
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if index >= len(levels) or level not in ("+", levels[index]):
+            return False
+    return len(wanted) == len(levels)
+
+
+def check_template(template: str, allowed: tuple[str, ...]) -> str:
+    """Return `template` if each {placeholder} of it is one of `allowed` and the rest is a topic name."""
+    for found in _PLACEHOLDER.findall(template):
+        if found not in allowed:
+            names = ", ".join("{" + name + "}" for name in allowed)
+            raise TopicError(f"topic template {template!r}: no placeholder {{{found}}}; there are {names}")
+    bare = _PLACEHOLDER.sub("x", template)
+    if "{" in bare or "}" in bare:
+        raise TopicError(f"topic template {template!r} has an unbalanced brace")
+    check_topic_name(bare)
+    return template
+
+
+def fill_template(template: str, values: Mapping[str, str]) -> str:
+    """Fill {placeholders}; each value must be a single non-empty level of a topic name."""
+    for name in _PLACEHOLDER.findall(template):
+        check_level(values[name], name)
+    return template.format_map(values)
+
+
+def check_level(value: str, what: str) -> str:
+    """Return `value` if it can be one level of a topic name; `what` names it in the error."""
+    if not value:
+        raise TopicError(f"{what} is empty")
+    found = next((character for character in value if character in "/+#\0"), None)
+    if found is not None:
+        raise TopicError(f"{what} {value!r} has {found!r}, which no topic level may have")
+    if _FORBIDDEN.search(value):
+        raise TopicError(f"{what} {value!r} has a character that MQTT forbids")
+    return value
+
+
+def _check_common(text: str, what: str) -> None:
+    if not text:
+        raise TopicError(f"{what} is empty")
+    if _FORBIDDEN.search(text):
+        raise TopicError(f"{what} {text!r} has NUL or a lone surrogate, which MQTT forbids")
+    if len(text.encode()) > MAX_TOPIC_BYTES:
+        raise TopicError(f"{what} is longer than {MAX_TOPIC_BYTES} bytes of UTF-8")

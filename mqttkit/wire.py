@@ -1,0 +1,1 @@
+"""The batched socket under paho."""

@@ -1,0 +1,41 @@
+"""Fixtures that every test may ask for."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers import Mosquitto, mosquitto
+
+
+@pytest.fixture(scope="session")
+def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """One anonymous mosquitto on loopback for all tests that only need some broker: use your own topics."""
+    with mosquitto(tmp_path_factory.mktemp("mosquitto")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A mosquitto of the test's own, to be stopped, killed and restarted."""
+    with mosquitto(tmp_path / "mosquitto") as running:
+        yield running
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic prefix that no other test uses."""
+    return f"test/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(autouse=True)
+def no_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the user's own profile, state and settings out of the tests, subprocesses included."""
+    for name in [name for name in os.environ if name.startswith("MQTTKIT_") and name != "MQTTKIT_PLAIN_PAHO"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -1,0 +1,114 @@
+"""Real brokers for tests: each on a free loopback port, with a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+MOSQUITTO_PATHS = "/usr/sbin:/usr/local/sbin"
+
+
+def need(program: str) -> str:
+    """Return the program's path; without it fail under CI=true and skip elsewhere."""
+    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{MOSQUITTO_PATHS}")
+    if found is None:
+        missing(f"{program} is not installed")
+    return found
+
+
+def missing(reason: str) -> None:
+    """Fail under CI=true, skip elsewhere: a part that the test needs is not there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, seconds: float = 10.0) -> None:
+    """Wait until something accepts on the port of the loopback address."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+@dataclass
+class Mosquitto:
+    """A native mosquitto that can be stopped, killed, paused and started again on the same port."""
+
+    directory: Path
+    lines: tuple[str, ...] = ()
+    """Further lines of mosquitto.conf; `listener` and `allow_anonymous` come before them."""
+    anonymous: bool = True
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        program = need("mosquitto")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        conf = self.directory / "mosquitto.conf"
+        head = (f"listener {self.port} 127.0.0.1", f"allow_anonymous {str(self.anonymous).lower()}")
+        user = ("user root",) if os.geteuid() == 0 else ()
+        conf.write_text("\n".join((*head, *user, "log_type all", *self.lines)) + "\n")
+        log = (self.directory / "mosquitto.log").open("ab")
+        with log:
+            self.process = subprocess.Popen([program, "-c", str(conf)], stdout=log, stderr=log)
+        wait_for_port(self.port)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it and wait until it is gone."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(number)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    @property
+    def log(self) -> str:
+        """What it wrote so far."""
+        return (self.directory / "mosquitto.log").read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def mosquitto(directory: Path, *lines: str, anonymous: bool = True) -> Iterator[Mosquitto]:
+    """Run a mosquitto with further configuration lines."""
+    broker = Mosquitto(directory, lines, anonymous)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
