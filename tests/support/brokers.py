@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGCONT, SIGTERM
 
 import pytest
 
@@ -83,12 +83,12 @@ class Mosquitto:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
+    def stop(self, number: int = SIGTERM) -> None:
         """End it and wait until it is gone."""
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(SIGCONT)
             self.process.send_signal(number)
         try:
             self.process.wait(10)

@@ -1,1 +1,0 @@
-"""The batched socket under paho."""
