@@ -1,5 +1,93 @@
-"""The command line: a lazy Click group and the one error boundary."""
+"""The command line: the table of commands and the one error boundary."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import click
+
+from mqttkit import __version__
+from mqttkit.cli.lazy import Entry, LazyGroup
+from mqttkit.errors import MqttkitError
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+USAGE = 2
+
+
+COMMANDS: dict[str, Entry] = {
+    "demo": Entry(
+        "mqttkit.cli.demo", "demo", "Replay real advertisements from scanner to subscriber, counted."
+    ),
+}
+"""Every command, in the order of the help text."""
+
+
+class Root(LazyGroup):
+    """The `mqttkit` command: maps errors to exit codes."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run, and end the process with the exit code that fits what happened."""
+        extra["standalone_mode"] = False
+        extra.setdefault("prog_name", "mqttkit")
+        try:
+            code = _run(lambda: super(Root, self).main(*args, **extra))
+        finally:
+            _flush_or_forget(sys.stdout)
+            _flush_or_forget(sys.stderr)
+        sys.exit(code)
+
+
+def _run(work: Callable[[], Any]) -> int:
+    """Call `work` and return the exit code; every error is said in one line on stderr."""
+    try:
+        result = work()
+    except click.exceptions.Exit as finished:
+        return finished.exit_code
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except MqttkitError as error:
+        click.echo(f"mqttkit: {error}", err=True)
+        log.debug("where it came from:", exc_info=True)
+        return error.exit_code
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return 0
+        click.echo(
+            f"mqttkit: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True
+        )
+        log.debug("where it came from:", exc_info=True)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _flush_or_forget(stream: TextIO) -> None:
+    """Flush a standard stream; where its reader is gone, keep the interpreter from complaining at exit."""
+    try:
+        stream.flush()
+    except (BrokenPipeError, ValueError):
+        if stream in (sys.__stdout__, sys.__stderr__):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@click.group(cls=Root, entries=COMMANDS, context_settings={"help_option_names": ["--help"]})
+@click.version_option(__version__, message="mqttkit %(version)s")
+def cli() -> None:
+    """From nothing to a working, secured, observable MQTT pipeline.
+
+    Begin with `mqttkit demo`. Each command has its own --help.
+    """
 
 
 def main() -> None:
     """Run the command line."""
+    cli.main()
