@@ -1,0 +1,318 @@
+"""What `up` leaves on disk for later commands: the broker's place, what was asked for, how to log in."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import ipaddress
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mqttkit.errors import LifecycleError, UsageError
+from mqttkit.settings import BrokerSettings, TlsSettings
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
+LOCK_SECONDS = 60.0
+TUNING_PROFILES = ("small", "default", "high-traffic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerSpec:
+    """What a broker is asked to be. Holds no secret; kept beside the profile for `restart`."""
+
+    name: str = "default"
+    """Name of the broker on this machine."""
+    backend: str = "auto"
+    """`auto`, `docker`, `process` or `embedded`."""
+    listen: str = "127.0.0.1"
+    """Address that the listeners bind or are published on."""
+    port: int = 1883
+    """TCP port of the MQTT listener; 0 takes a free one."""
+    websocket_port: int | None = None
+    """TCP port of the WebSocket listener; None leaves it to the backend (docker 9001, others none)."""
+    tls_port: int | None = None
+    """TCP port of the TLS listener; None has none."""
+    client_certificates: bool = False
+    """The TLS listener demands a client certificate."""
+    image: str | None = None
+    """Docker image; None takes the pinned one."""
+    anonymous: bool = False
+    """Clients without a user name may connect."""
+    allow_remote_anonymous: bool = False
+    """They may even where `listen` is not a loopback address."""
+    tuning: str = "default"
+    """Tuning profile: `small`, `default` or `high-traffic`."""
+    overrides: Mapping[str, int | bool] = field(default_factory=dict)
+    """Tuning settings that differ from the tuning profile, by name."""
+    temporary: bool = False
+    """Ends with the process that started it."""
+
+    def with_backend(self, backend: str) -> BrokerSpec:
+        """Return the same with its backend chosen."""
+        return dataclasses.replace(self, backend=backend)
+
+    def check(self) -> None:
+        """Raise `UsageError` where this cannot work or is not safe."""
+        check_name(self.name)
+        ports = [port for port in (self.port, self.websocket_port, self.tls_port) if port]
+        for port in ports:
+            if not 1 <= port <= 65_535:
+                raise UsageError(f"port must be 1 to 65535, got {port}")
+        if len(set(ports)) != len(ports):
+            raise UsageError(f"two listeners cannot share a port: {', '.join(map(str, sorted(ports)))}")
+        if self.anonymous and not self.allow_remote_anonymous and not is_loopback(self.listen):
+            raise UsageError(
+                f"--anonymous on {self.listen} would open the broker to the network",
+                hint="Leave out --anonymous, or add --allow-remote-anonymous if that is meant",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How to reach a broker that `up` started, and who to be. Holds secrets: its file has mode 0600."""
+
+    name: str
+    """Name of the broker."""
+    backend: str
+    """Backend that runs it."""
+    host: str
+    """Address to connect to."""
+    port: int
+    """TCP port to connect to."""
+    version: str = "auto"
+    """MQTT version to speak on that port: `auto`, `5` or `311`."""
+    username: str | None = None
+    """User name of the operator; None on an anonymous broker."""
+    password: str | None = field(default=None, repr=False)
+    """Password of the operator."""
+    probe_username: str | None = None
+    """User name of health checks and canaries; may touch only `mqttkit/probe/#`."""
+    probe_password: str | None = field(default=None, repr=False)
+    """Password of that user."""
+    v5_port: int | None = None
+    """Port of MQTT 5 where it has a port of its own."""
+    websocket_port: int | None = None
+    """Port of the WebSocket listener."""
+    tls_port: int | None = None
+    """Port of the TLS listener."""
+    ca_file: str | None = None
+    """PEM file of the authority that signed the TLS listener's certificate."""
+    image: str | None = None
+    """Docker image with its digest."""
+
+    def to_broker_settings(self) -> BrokerSettings:
+        """Return the client's settings for the plain listener."""
+        return BrokerSettings(host=self.host, port=self.port, username=self.username, password=self.password)
+
+    def to_tls_settings(self) -> BrokerSettings:
+        """Return the client's settings for the TLS listener; raise `LifecycleError` where there is none."""
+        if self.tls_port is None:
+            raise LifecycleError(f"broker {self.name!r} has no TLS listener")
+        plain = self.to_broker_settings()
+        return dataclasses.replace(plain, port=self.tls_port, tls=TlsSettings(ca_file=self.ca_file))
+
+
+@dataclass(frozen=True)
+class BrokerPaths:
+    """Where a broker keeps its files.
+
+    directory/profile.json   the operator's, 0600: never readable by the broker
+    directory/broker.json    the BrokerSpec
+    directory/pid.json       process and embedded: pid and start time
+    directory/broker.log     process and embedded
+    directory/ca/            the authority's key: never readable by the broker
+    directory/root/          the broker's own, as /mosquitto in the image:
+                             config/{mosquitto.conf,passwd,acl,certs/} and data/
+    """
+
+    directory: Path
+
+    @classmethod
+    def of(cls, name: str) -> BrokerPaths:
+        """Return the place of the broker of this name in the user's state directory."""
+        check_name(name)
+        return cls(brokers_directory() / name)
+
+    @property
+    def profile(self) -> Path:
+        """The profile's file."""
+        return self.directory / "profile.json"
+
+    @property
+    def spec(self) -> Path:
+        """The file of what was asked for."""
+        return self.directory / "broker.json"
+
+    @property
+    def pid(self) -> Path:
+        """The file of the process id and its start time."""
+        return self.directory / "pid.json"
+
+    @property
+    def log(self) -> Path:
+        """The log of a broker that runs as a process."""
+        return self.directory / "broker.log"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate authority's directory."""
+        return self.directory / "ca"
+
+    @property
+    def root(self) -> Path:
+        """The broker's own directory."""
+        return self.directory / "root"
+
+
+def brokers_directory() -> Path:
+    """Return the directory of all brokers of this user (XDG Base Directory: state)."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "mqttkit" / "brokers"
+
+
+def broker_names() -> list[str]:
+    """Return the names of the brokers that were set up."""
+    directory = brokers_directory()
+    if not directory.is_dir():
+        return []
+    return sorted(entry.name for entry in directory.iterdir() if (entry / "broker.json").is_file())
+
+
+def check_name(name: str) -> None:
+    """Raise `UsageError` where a broker cannot be named so."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"a broker cannot be named {name!r}",
+            hint="Use 1 to 48 letters, digits, '-', '_' or '.', beginning with a letter or digit",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_profile(name: str = "default") -> Profile | None:
+    """Return the profile that `up` wrote, or None; raise `LifecycleError` where it cannot be read."""
+    return read_profile(BrokerPaths.of(name))
+
+
+def read_profile(paths: BrokerPaths) -> Profile | None:
+    """Return the profile at this place, or None."""
+    values = _read_json(paths.profile)
+    return None if values is None else _build(Profile, values, paths.profile)
+
+
+def save_profile(paths: BrokerPaths, profile: Profile) -> None:
+    """Write the profile, mode 0600."""
+    write_private(paths.profile, _to_json(profile))
+
+
+def load_spec(paths: BrokerPaths) -> BrokerSpec | None:
+    """Return what was asked for, or None where no broker was set up."""
+    values = _read_json(paths.spec)
+    return None if values is None else _build(BrokerSpec, values, paths.spec)
+
+
+def save_spec(paths: BrokerPaths, spec: BrokerSpec) -> None:
+    """Write what was asked for."""
+    write_private(paths.spec, _to_json(spec))
+
+
+def new_password() -> str:
+    """Return a password of 144 random bits."""
+    return secrets.token_urlsafe(18)
+
+
+def write_private(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
+    """Replace a file whole or not at all: written beside it with mode 0600, synced, renamed.
+
+    A symbolic link at `path` is replaced, not followed. `owner` is (uid, gid), set before the rename.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def locked(paths: BrokerPaths) -> Iterator[None]:
+    """Hold the broker's directory alone among mqttkit's commands; it is made where it is not there."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    descriptor = _lock_directory(paths.directory)
+    while descriptor is None:
+        if time.monotonic() > deadline:
+            raise LifecycleError(f"another command works on the broker in {paths.directory}")
+        time.sleep(0.05)
+        descriptor = _lock_directory(paths.directory)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            paths.directory.rmdir()
+
+
+def _lock_directory(directory: Path) -> int | None:
+    """Return the descriptor of the locked directory, or None if another holds or just removed it."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == directory.stat().st_ino:
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _to_json(value: Profile | BrokerSpec) -> bytes:
+    return (json.dumps(dataclasses.asdict(value), indent=2) + "\n").encode()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise LifecycleError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise LifecycleError(f"{path} holds no JSON object")
+    return values
+
+
+def _build(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
+    """Build a dataclass from JSON; keys of a newer version are passed over."""
+    known = {entry.name for entry in dataclasses.fields(kind)}
+    try:
+        return kind(**{key: value for key, value in values.items() if key in known})
+    except TypeError as error:
+        raise LifecycleError(f"{path} is no profile: {error}") from error
