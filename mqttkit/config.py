@@ -1,1 +1,0 @@
-"""YAML, environment and flags to frozen settings."""

@@ -1,0 +1,150 @@
+"""Where settings come from: each source becomes one layer, a mapping from dotted path to node."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+from mqttkit.config.nodes import Node, wrap
+from mqttkit.config.schema import Section, key_of, root
+from mqttkit.errors import ConfigError
+
+Layer = Mapping[str, Node]
+
+FILE_NAME = "mqttkit.yaml"
+SHORT_FORMS = {
+    "MQTTKIT_HOST": "mqtt.broker.host",
+    "MQTTKIT_PORT": "mqtt.broker.port",
+    "MQTTKIT_USERNAME": "mqtt.broker.username",
+    "MQTTKIT_PASSWORD": "mqtt.broker.password",
+}
+_SWITCH = ("true", "yes", "on", "1", "false", "no", "off", "0")
+_log = logging.getLogger(__name__)
+
+
+def config_path(environ: Mapping[str, str]) -> str:
+    """Return the user's own settings file: $XDG_CONFIG_HOME/mqttkit/mqttkit.yaml."""
+    home = environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
+    return str(Path(home) / "mqttkit" / FILE_NAME)
+
+
+def find_config(environ: Mapping[str, str]) -> str | None:
+    """Return the settings file that is used where none is named; None where there is none."""
+    named = environ.get("MQTTKIT_CONFIG")
+    if named:
+        return named
+    return next((path for path in (FILE_NAME, config_path(environ)) if Path(path).is_file()), None)
+
+
+def from_file(path: str, environ: Mapping[str, str]) -> Layer:
+    """Return the settings of a YAML file; raise ConfigError."""
+    from mqttkit.config.yaml_file import read_file
+
+    return flatten(read_file(path, environ), root())
+
+
+def from_environment(environ: Mapping[str, str]) -> Layer:
+    """Return the settings of MQTTKIT_... variables; an empty one counts as not set. Raise ConfigError."""
+    known = variables()
+    layer: dict[str, Node] = {}
+    for name, value in environ.items():
+        if not name.startswith("MQTTKIT_") or not value:
+            continue
+        if name not in known:
+            _warn_of_unknown(name, known)
+            continue
+        path = known[name]
+        if path in layer and layer[path].value != value:
+            raise ConfigError("differs from the other variable for the same setting", where=_variable(name))
+        layer[path] = Node(value, _variable(name), splits=True)
+    return layer
+
+
+def from_values(values: Mapping[str, object], where: str) -> Layer:
+    """Return the settings of flags or of a profile, by dotted path; None counts as not given."""
+    layer: dict[str, Node] = {}
+    for path, value in values.items():
+        if value is None:
+            continue
+        target: object = root()
+        for part in path.split("."):
+            target = target.child(part) if isinstance(target, Section) else None
+        if target is None:
+            raise unknown_key(path, where)
+        if isinstance(target, Section):
+            layer.update(flatten(wrap(_plain(value), where), target))
+        else:
+            layer[path] = wrap(value, where)
+    return layer
+
+
+def variables() -> dict[str, str]:
+    """Return each environment variable's name with the dotted path that it sets."""
+    paths = [leaf.path for leaf in root().leaves()]
+    paths += [section.path for section in root().sections() if section.optional]
+    return {"MQTTKIT_" + path.replace(".", "_").upper(): path for path in paths} | SHORT_FORMS
+
+
+def flatten(node: Node, section: Section) -> dict[str, Node]:
+    """Return the settings in `node`, which stands for `section`, by dotted path; raise ConfigError."""
+    if not isinstance(node.value, Mapping):
+        return _not_mapping(node, section)
+    layer: dict[str, Node] = {}
+    if section.optional:
+        layer[section.path] = Node("true", node.where)
+    for key, value in node.value.items():
+        child = section.child(key)
+        if child is None:
+            raise unknown_key(f"{section.path}.{key}".lstrip("."), value.where)
+        if isinstance(child, Section):
+            layer.update(flatten(value, child))
+        else:
+            layer[child.path] = value
+    return layer
+
+
+def unknown_key(path: str, where: str) -> ConfigError:
+    """Return the error for a key that no setting has, with the nearest that one has."""
+    paths = [leaf.path for leaf in root().leaves()] + [section.path for section in root().sections()]
+    parent, _, key = path.rpartition(".")
+    siblings = {known.rpartition(".")[2]: known for known in paths if known.rpartition(".")[0] == parent}
+    near = [siblings[name] for name in difflib.get_close_matches(key, [name for name in siblings if name], 1)]
+    near += [known for known in paths if known.rpartition(".")[2] == key]
+    near += difflib.get_close_matches(path, paths, 1, 0.4)
+    known = near[0] if near else ", ".join(key_of(child) for child in root().children)
+    hint = f"Did you mean {known}?" if near else f"There are {known}"
+    return ConfigError(f"unknown key {path!r}", where=where, hint=hint)
+
+
+def _not_mapping(node: Node, section: Section) -> dict[str, Node]:
+    if node.value is None:
+        return {section.path: Node("false", node.where)} if section.optional else {}
+    if section.optional and str(node.value).lower() in _SWITCH:
+        return {section.path: Node(str(node.value).lower(), node.where)}
+    name = section.path or "the file"
+    raise ConfigError(f"{name}: must be a section with keys, got {node}", where=node.where)
+
+
+def _plain(value: object) -> object:
+    """Return a section's value with None left out; a dataclass becomes a mapping."""
+    if is_dataclass(value):
+        value = {item.name: getattr(value, item.name) for item in fields(value)}
+    if not isinstance(value, Mapping):
+        return value
+    return {key: item for key, item in value.items() if item is not None}
+
+
+def _variable(name: str) -> str:
+    return f"environment variable {name}"
+
+
+def _warn_of_unknown(name: str, known: Mapping[str, str]) -> None:
+    """Warn of a variable that looks like a setting and is none, such as MQTTKIT_MQTT_BROKER_PROT."""
+    sections = tuple(f"MQTTKIT_{key_of(child).upper()}_" for child in root().children)
+    if name.startswith(sections):
+        near = difflib.get_close_matches(name, list(known), 1)
+        nearest = f"; did you mean {near[0]}?" if near else ""
+        _log.warning("environment variable %s names no setting%s", name, nearest)
