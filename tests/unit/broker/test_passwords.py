@@ -1,0 +1,148 @@
+"""The password file: its hashes, its strictness, its names."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mqttkit.broker.passwords import (
+    PasswordFile,
+    PasswordHash,
+    check_strength,
+    check_user_name,
+    generate_password,
+    password_line,
+)
+from mqttkit.errors import UsageError
+
+SALT = base64.b64encode(b"twelve bytes").decode()
+DIGEST = base64.b64encode(bytes(64)).decode()
+GOOD = f"$7$101${SALT}${DIGEST}"
+
+passwords = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1, max_size=40)
+
+
+@given(passwords)
+@settings(max_examples=50)
+def test_a_written_line_verifies_its_password_and_no_other(password: str) -> None:
+    """What password_line writes, parse reads, and only that password fits."""
+    file = PasswordFile.parse(password_line("anna", password, iterations=1))
+    assert file.verify("anna", password)
+    assert not file.verify("anna", password + "x")
+    assert not file.verify("bert", password)
+
+
+def test_the_line_has_the_shape_that_mosquitto_2_0_keeps() -> None:
+    """Scheme 7, the iterations asked for, a salt of 12 bytes, a key of 64."""
+    user, _, hashed = password_line("anna", "secret", iterations=77).partition(":")
+    empty, scheme, iterations, salt, digest = hashed.split("$")
+    assert (user, empty, scheme, iterations) == ("anna", "", "7", "77")
+    assert len(base64.b64decode(salt)) == 12
+    expected = hashlib.pbkdf2_hmac("sha512", b"secret", base64.b64decode(salt), 77, 64)
+    assert base64.b64decode(digest) == expected
+
+
+def test_scheme_6_is_read() -> None:
+    """One round of SHA-512 over password and salt verifies."""
+    salt = b"0123456789ab"
+    digest = hashlib.sha512(b"secret" + salt).digest()
+    text = f"$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+    hashed = PasswordHash.parse(text)
+    assert hashed.verify("secret")
+    assert not hashed.verify("Secret")
+    assert str(hashed) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("anna", "no ':'"),
+        (":" + GOOD, "no user"),
+        ("anna:", "does not begin"),
+        ("anna:plain", "does not begin"),
+        (f"anna:{GOOD}:x", "more than one ':'"),
+        (f"anna:$5$101${SALT}${DIGEST}", "does not begin"),
+        (f"anna:$7${SALT}${DIGEST}", "number of fields"),
+        (f"anna:$6$101${SALT}${DIGEST}", "number of fields"),
+        (f"anna:$7$0${SALT}${DIGEST}", "iterations"),
+        (f"anna:$7$-5${SALT}${DIGEST}", "iterations"),
+        (f"anna:$7${'9' * 5000}${SALT}${DIGEST}", "iterations"),
+        (f"anna:$7$101${base64.b64encode(bytes(16)).decode()}${DIGEST}", "salt has 16 bytes"),
+        (f"anna:$7$101${SALT}${base64.b64encode(bytes(63)).decode()}", "hash has 63 bytes"),
+        (f"anna:$7$101$!!!!${DIGEST}", "salt is not base64"),
+    ],
+)
+def test_a_line_that_mosquitto_would_drop_is_an_error_with_its_number(line: str, reason: str) -> None:
+    """mosquitto drops malformed lines silently; here they name file, line and reason, and repeat no secret."""
+    with pytest.raises(UsageError, match=reason) as caught:
+        PasswordFile.parse(f"# comment\n\n{line}\n", where="passwords")
+    assert "passwords:3:" in str(caught.value)
+    assert SALT not in str(caught.value)
+
+
+def test_a_duplicate_user_is_an_error() -> None:
+    """mosquitto 2.0 lets one of the two win and 2.1 refuses to start."""
+    with pytest.raises(UsageError, match="passwords:2: user 'anna' is there twice"):
+        PasswordFile.parse(f"anna:{GOOD}\nanna :{GOOD}\n", where="passwords")
+
+
+@given(st.text(max_size=80))
+def test_any_text_parses_or_is_a_usage_error(text: str) -> None:
+    """No file content raises anything but UsageError, and what parses renders to the same users."""
+    try:
+        file = PasswordFile.parse(text)
+    except UsageError:
+        return
+    assert PasswordFile.parse(file.render()) == file
+
+
+@pytest.mark.parametrize("name", ["", " anna", "anna ", "a:b", "a+", "#a", "a/b", "a\nb", "a\0", "a\ud800", "x" * 65_536])
+def test_a_name_that_files_or_patterns_cannot_carry_is_refused(name: str) -> None:
+    """A user name that would break the file, a %u pattern or the wire is refused."""
+    with pytest.raises(UsageError):
+        check_user_name(name)
+
+
+@pytest.mark.parametrize("password", ["", "a\0b", "a\nb", "\ud800", "x" * 65_536])
+def test_a_password_that_cannot_be_sent_is_refused(password: str) -> None:
+    """The broker cuts at NUL, a password file at the line end."""
+    with pytest.raises(UsageError):
+        password_line("anna", password)
+
+
+def test_iterations_have_bounds() -> None:
+    """None are no hash, and too many block the broker for seconds."""
+    for iterations in (0, -1, 1_000_001):
+        with pytest.raises(UsageError, match="iterations"):
+            password_line("anna", "secret", iterations=iterations)
+
+
+def test_weak_passwords_are_named_by_length() -> None:
+    """15 characters are too few, 16 are enough; generated ones always are."""
+    with pytest.raises(UsageError, match="15 characters"):
+        check_strength("x" * 15)
+    check_strength("x" * 16)
+    generated = {generate_password() for _ in range(50)}
+    assert len(generated) == 50
+    assert all(len(word) == 24 and word.isalnum() for word in generated)
+
+
+def test_users_are_added_changed_and_removed_in_order() -> None:
+    """The copy has the change; the original stays; an unknown user cannot be removed."""
+    first = PasswordFile().with_user("anna", "one", iterations=1).with_user("bert", "two", iterations=1)
+    changed = first.with_user("anna", "three", iterations=1)
+    assert list(changed.hashes) == ["anna", "bert"]
+    assert first.verify("anna", "one")
+    assert changed.verify("anna", "three")
+    assert list(changed.without_user("anna").hashes) == ["bert"]
+    with pytest.raises(UsageError, match="no user 'cara'"):
+        changed.without_user("cara")
+
+
+def test_no_secret_shows_in_a_representation() -> None:
+    """Neither salt nor digest reach a log through repr."""
+    assert "twelve" not in repr(PasswordFile.parse(f"anna:{GOOD}"))
