@@ -16,14 +16,15 @@ SECRET_DIRECTORY_MODE = 0o700
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a regular file; raise UsageError where it is missing, a symbolic link or no file."""
+    """Return a regular file's content; raise UsageError where it is missing, a symbolic link or no file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _translated(path, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UsageError(f"{path} is not a regular file")
         return file.read()
 
 
@@ -115,7 +116,11 @@ def _translated(path: Path, error: OSError) -> MqttkitError:
     if error.errno == errno.ENOENT:
         return UsageError(f"{path} does not exist")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return PermissionMissing(f"no right to use {path}", hint="Run the command as the file's owner or as root")
+        return PermissionMissing(
+            f"no right to use {path}", hint="Run the command as the file's owner or as root"
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MqttkitError(f"no space left to write {path}", hint="Free some space; the old file is untouched")
+        return MqttkitError(
+            f"no space left to write {path}", hint="Free some space; the old file is untouched"
+        )
     return MqttkitError(f"cannot use {path}: {error.strerror}")

@@ -1,8 +1,8 @@
 """mosquitto's password file: hash, verify, parse, write. Pure but for `load` and `save`.
 
-A line is `user:$7$ITERATIONS$SALT$HASH`: PBKDF2-HMAC-SHA512 with a 64-byte key and a salt of exactly 12 bytes,
-both in base64; mosquitto 2.0 drops the user silently where the salt's length differs. `$6$SALT$HASH`, one round
-of SHA-512 over password and salt, is read and never written.
+A line is `user:$7$ITERATIONS$SALT$HASH`: PBKDF2-HMAC-SHA512 with a 64-byte key and a salt of exactly 12
+bytes, both in base64; mosquitto 2.0 drops the user silently where the salt's length differs. `$6$SALT$HASH`,
+one round of SHA-512 over password and salt, is read and never written.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class PasswordFile:
 
     @classmethod
     def parse(cls, text: str, *, where: str = "password file") -> PasswordFile:
-        """Read every line, strictly: what mosquitto would drop or ignore raises UsageError with its line number."""
+        """Read every line; what mosquitto would drop or ignore raises UsageError with its line number."""
         hashes: dict[str, PasswordHash] = {}
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip(_BLANKS) or line.startswith("#"):
@@ -102,7 +102,9 @@ class PasswordFile:
             except ValueError as error:
                 raise UsageError(f"{where}:{number}: {error}", hint=_MEND) from error
             if user in hashes:
-                raise UsageError(f"{where}:{number}: user {user!r} is there twice", hint="Remove one of the lines")
+                raise UsageError(
+                    f"{where}:{number}: user {user!r} is there twice", hint="Remove one of the lines"
+                )
             hashes[user] = hashed
         return cls(hashes)
 
@@ -141,7 +143,7 @@ _MEND = "Write lines only with: mqttkit broker user add, or mosquitto_passwd"
 
 
 def password_line(user: str, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> str:
-    """Return a line of mosquitto's password file, without its end; raise UsageError for what cannot be one."""
+    """Return a line of a password file, without its end; raise UsageError for what cannot be one."""
     check_user_name(user)
     check_password(password)
     return f"{user}:{PasswordHash.of(password, iterations=iterations)}"

@@ -23,7 +23,9 @@ SALT = base64.b64encode(b"twelve bytes").decode()
 DIGEST = base64.b64encode(bytes(64)).decode()
 GOOD = f"$7$101${SALT}${DIGEST}"
 
-passwords = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1, max_size=40)
+passwords = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1, max_size=40
+)
 
 
 @given(passwords)
@@ -77,7 +79,7 @@ def test_scheme_6_is_read() -> None:
     ],
 )
 def test_a_line_that_mosquitto_would_drop_is_an_error_with_its_number(line: str, reason: str) -> None:
-    """mosquitto drops malformed lines silently; here they name file, line and reason, and repeat no secret."""
+    """mosquitto drops malformed lines silently; here file, line and reason are named, no secret is."""
     with pytest.raises(UsageError, match=reason) as caught:
         PasswordFile.parse(f"# comment\n\n{line}\n", where="passwords")
     assert "passwords:3:" in str(caught.value)
@@ -100,7 +102,9 @@ def test_any_text_parses_or_is_a_usage_error(text: str) -> None:
     assert PasswordFile.parse(file.render()) == file
 
 
-@pytest.mark.parametrize("name", ["", " anna", "anna ", "a:b", "a+", "#a", "a/b", "a\nb", "a\0", "a\ud800", "x" * 65_536])
+@pytest.mark.parametrize(
+    "name", ["", " anna", "anna ", "a:b", "a+", "#a", "a/b", "a\nb", "a\0", "a\ud800", "x" * 65_536]
+)
 def test_a_name_that_files_or_patterns_cannot_carry_is_refused(name: str) -> None:
     """A user name that would break the file, a %u pattern or the wire is refused."""
     with pytest.raises(UsageError):

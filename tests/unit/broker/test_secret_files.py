@@ -59,7 +59,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root changes owners")
 def test_the_owner_stays_or_comes_from_the_directory(tmp_path: Path) -> None:
-    """A broker that owns its directory can read what root writes there; an old owner is kept; a given one wins."""
+    """A broker that owns its directory can read what root writes there; an old owner is kept."""
     os.chown(tmp_path, 1883, 1883)
     files.write_secret(tmp_path / "new", "x")
     assert (tmp_path / "new").stat().st_uid == 1883
