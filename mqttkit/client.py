@@ -1,1 +1,0 @@
-"""The MQTT client: thin over paho-mqtt."""

@@ -1,0 +1,7 @@
+"""The MQTT client: thin over paho-mqtt, which runs its network loop in a thread of its own."""
+
+from mqttkit.client.client import ClientStats, MqttClient
+from mqttkit.client.connector import ConnectionState
+from mqttkit.client.receipts import Receipt
+
+__all__ = ["ClientStats", "ConnectionState", "MqttClient", "Receipt"]

@@ -1,0 +1,452 @@
+"""`MqttClient`: what the rest of mqttkit publishes and subscribes with."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from mqttkit.client import convert
+from mqttkit.client.connector import ConnectionState, Connector
+from mqttkit.client.failures import show_address
+from mqttkit.client.receipts import Outbox, Receipt
+from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
+from mqttkit.messages import Message, Properties, Subscription, Will
+from mqttkit.settings import MqttSettings
+from mqttkit.topics import check_topic_filter, check_topic_name
+
+log = logging.getLogger(__name__)
+
+_checked_name = functools.lru_cache(maxsize=4_096)(check_topic_name)
+DENIED = 128
+"""Reason codes from here on say no (MQTT 5, 2.4)."""
+
+
+@dataclass
+class ClientStats:
+    """What a client counted since it was made."""
+
+    connects: int = 0
+    """CONNACKs that accepted."""
+    disconnects: int = 0
+    """Connections that ended, whoever ended them."""
+    refusals: int = 0
+    """CONNACKs that refused."""
+    received: int = 0
+    """Messages handed to the handler."""
+    handler_errors: int = 0
+    """Exceptions that a handler raised."""
+    published: Counter[Any] = field(default_factory=Counter)
+    """Resolved publishes by `Outcome`."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Dropped publishes by cause."""
+
+
+class MqttClient:
+    """A client of one broker, or of one of several.
+
+    Every public method may be called from any thread but the network thread, in which the handlers run; `publish`
+    and `ack` may be called from there too.
+
+    `on_message` or `on_messages` gets what is received, one message or a list at a time; `on_state` gets each change
+    of state and its reason. Handlers must not block. What a handler raises is logged and counted.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        *,
+        will: Will | None = None,
+        on_message: Callable[[Message], None] | None = None,
+        on_messages: Callable[[list[Message]], None] | None = None,
+        on_state: Callable[[ConnectionState, str], None] | None = None,
+        manual_ack: bool = False,
+        retry: bool = True,
+    ) -> None:
+        self.settings = settings
+        self.client_id = settings.client.client_id or f"mqttkit-{os.urandom(6).hex()}"
+        self.state = ConnectionState.IDLE
+        self.reason = ""
+        self.epoch = 0
+        """Number of the connection, counted from 1."""
+        self.session_present = False
+        self.connected = False
+        self.denied: dict[str, str] = {}
+        """Topic filters that the broker denied after a reconnect, and why."""
+        self._on_message = on_message
+        self._on_messages = on_messages
+        self._on_state = on_state
+        self._stats = ClientStats()
+        self._outbox = Outbox(settings.limits)
+        self._condition = threading.Condition()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._subacks: dict[int, list[int]] = {}
+        self._resubscribing: dict[int, list[str]] = {}
+        self._last_logged: tuple[str, str] = ("", "")
+        self._closed = False
+        self._paho = self._make_paho(will, manual_ack=manual_ack, retry=retry)
+
+    # --- connecting ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect, and return at once; the network thread connects again whenever it must."""
+        if self.state is not ConnectionState.IDLE:
+            return
+        self.state = ConnectionState.CONNECTING
+        host, port = self._paho.address
+        self._paho.connect_async(host, port, self.settings.client.keep_alive)
+        self._paho.loop_start()
+
+    def connect(self, *, timeout: float | None = None) -> None:
+        """Connect, and wait for the CONNACK at most `timeout` seconds.
+
+        Raises BrokerUnreachable or ConnectionRefused when each address has failed once; the client is closed then.
+        """
+        self.start()
+        with self._condition:
+            self._condition.wait_for(lambda: self.connected or self._paho.rounds_failed > 0, timeout)
+            if self.connected:
+                return
+        self.close(flush=0)
+        raise self._paho.failure or BrokerUnreachable(
+            show_address(*self._paho.address), "mqtt", f"no CONNACK within {timeout} s"
+        )
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for a CONNACK that accepts."""
+        with self._condition:
+            self._condition.wait_for(lambda: self.connected or self._paho.given_up, timeout)
+            return self.connected
+
+    @property
+    def failure(self) -> MqttkitError | None:
+        """Why the client is not connected, where that is known."""
+        return self._paho.failure
+
+    @property
+    def given_up(self) -> bool:
+        """True where the client has stopped trying: `failure` says why."""
+        return self._paho.given_up
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the broker connected to, or tried last."""
+        return self._paho.address
+
+    @property
+    def protocol_version(self) -> int:
+        """5, or 4 for MQTT 3.1.1."""
+        return 5 if self._paho.protocol == MQTTProtocolVersion.MQTTv5 else 4
+
+    @property
+    def stats(self) -> ClientStats:
+        """Counters up to now."""
+        self._stats.published = Counter(self._outbox.counts)
+        self._stats.dropped = Counter(self._outbox.dropped)
+        return self._stats
+
+    @property
+    def unresolved(self) -> int:
+        """Publishes whose outcome is not known yet."""
+        return self._outbox.unresolved
+
+    # --- publishing ---------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Properties | None = None,
+        wait: float = 0.0,
+    ) -> Receipt:
+        """Publish, and return the receipt of it.
+
+        Never blocks where `wait` is 0: without a connection, or with a full queue, the message is dropped, and the
+        receipt says so. Otherwise waits up to `wait` seconds for a connection and for room.
+        Raises TopicError for a malformed topic name.
+        """
+        _checked_name(topic)
+        if not self.connected and not (wait > 0 and self.wait_connected(wait)):
+            return self._outbox.refuse("not connected")
+        receipt = self._outbox.reserve(len(topic) + len(payload), wait)
+        if receipt.done:
+            return receipt
+        info = self._paho.publish(topic, payload, qos, retain, self._to_paho(properties))
+        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._outbox.register(info.mid, qos, receipt)
+        elif info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            return self._outbox.drop(receipt, "queue full")
+        else:
+            return self._outbox.drop(receipt, "not connected")
+        return receipt
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until no publish is unresolved."""
+        return self._outbox.flush(timeout)
+
+    # --- subscribing --------------------------------------------------------------------------------------
+
+    def subscribe(self, *subscriptions: Subscription, timeout: float = 10.0) -> list[int]:
+        """Subscribe, wait for the SUBACK up to `timeout` seconds, and return the QoS granted for each.
+
+        Raises SubscriptionDenied for the first that the broker denies, BrokerUnreachable where no SUBACK comes.
+        The subscriptions are made again whenever the broker has lost the session.
+        """
+        for subscription in subscriptions:
+            check_topic_filter(subscription.topic_filter)
+        deadline = time.monotonic() + timeout
+        if not self.wait_connected(timeout):
+            raise self._no_answer("no connection to subscribe on")
+        epoch = self.epoch
+        codes = self._wait_for_suback(self._send_subscribe(subscriptions), epoch, deadline)
+        self._subscriptions.update({s.topic_filter: s for s in subscriptions})
+        for subscription, code in zip(subscriptions, codes, strict=True):
+            if code >= DENIED:
+                del self._subscriptions[subscription.topic_filter]
+                reason = convert.suback_reason(code)
+                raise SubscriptionDenied(subscription.topic_filter, reason, code=code)
+        return codes
+
+    def unsubscribe(self, *topic_filters: str, timeout: float = 10.0) -> None:
+        """Unsubscribe, and wait for the UNSUBACK up to `timeout` seconds."""
+        for topic_filter in topic_filters:
+            self._subscriptions.pop(topic_filter, None)
+        epoch = self.epoch
+        result, mid = self._paho.unsubscribe(list(topic_filters))
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            raise self._no_answer("no connection to unsubscribe on")
+        self._wait_for_suback(mid, epoch, time.monotonic() + timeout)
+
+    def ack(self, message: Message) -> bool:
+        """Acknowledge a message received with `manual_ack`; False where its connection is gone.
+
+        A packet identifier means nothing on another connection, and an acknowledgement must not overtake CONNECT.
+        """
+        with self._condition:
+            if not self.connected or message.epoch != self.epoch:
+                return False
+            return self._paho.ack(message.mid, message.qos) == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    # --- closing ------------------------------------------------------------------------------------------
+
+    def close(self, *, flush: float = 5.0) -> None:
+        """Wait up to `flush` seconds for publishes under way, send DISCONNECT, end the network thread. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.connected and flush > 0:
+            self._outbox.flush(flush)
+        self._paho.closing.set()
+        self._outbox.lose("closed before it was acknowledged", keep_acknowledged=False)
+        self._paho.drop_out_messages()
+        if self.state is not ConnectionState.IDLE:
+            self._paho.stop()
+        self._set_state(ConnectionState.CLOSED, "")
+
+    def __enter__(self) -> MqttClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(flush=5.0 if kind is None else 0.0)
+
+    # --- inside: set-up -----------------------------------------------------------------------------------
+
+    def _make_paho(self, will: Will | None, *, manual_ack: bool, retry: bool) -> Connector:
+        broker = self.settings.broker
+        paho = Connector(
+            self.settings,
+            client_id=self.client_id,
+            manual_ack=manual_ack,
+            retry=retry,
+            report=self._set_state,
+        )
+        if broker.username is not None or broker.password is not None:
+            paho.username_pw_set(broker.username or "", broker.password)
+        if broker.tls is not None:
+            from mqttkit.client.tls import make_context
+
+            paho.tls_set_context(make_context(broker.tls))
+            paho.tls_insecure_set(broker.tls.insecure)
+        paho.ws_set_options(path=broker.websocket_path)
+        if will is not None:
+            paho.will_set(will.topic, will.payload, will.qos, will.retain, self._will_properties(will))
+        paho.on_connect = self._handle_connect
+        paho.on_disconnect = self._handle_disconnect
+        paho.on_publish = self._handle_publish
+        paho.on_subscribe = self._handle_suback
+        paho.on_unsubscribe = self._handle_suback
+        paho.on_message = self._handle_message
+        return paho
+
+    def _will_properties(self, will: Will) -> PahoProperties | None:
+        if not will.delay_interval or self.protocol_version != 5:
+            return None
+        properties = PahoProperties(PacketTypes.WILLMESSAGE)
+        properties.WillDelayInterval = will.delay_interval
+        return properties
+
+    def _to_paho(self, properties: Properties | None) -> PahoProperties | None:
+        return None if properties is None or self.protocol_version != 5 else convert.to_paho(properties)
+
+    # --- inside: state ------------------------------------------------------------------------------------
+
+    def _set_state(self, state: ConnectionState, reason: str) -> None:
+        with self._condition:
+            changed = (state, reason) != (self.state, self.reason)
+            self.state, self.reason = state, reason
+            self._condition.notify_all()
+        if changed:
+            self._log_state(state, reason)
+            if self._on_state is not None:
+                self._guard(self._on_state, state, reason)
+
+    def _log_state(self, state: ConnectionState, reason: str) -> None:
+        """Log each change once, not once a try: the same trouble with the same cause is one change."""
+        if state in (ConnectionState.CONNECTING, ConnectionState.IDLE):
+            return
+        key = (state.value, str(self._paho.failure or reason))
+        if key == self._last_logged:
+            return
+        self._last_logged = key
+        if state in (ConnectionState.WAITING, ConnectionState.REFUSED):
+            log.warning("%s", reason)
+        elif reason and state is ConnectionState.CLOSED:
+            log.error("giving up: %s", reason)
+        elif state is ConnectionState.CONNECTED:
+            log.info("connected to %s as %s", reason, self.client_id)
+
+    def _guard(self, handler: Callable[..., None], *arguments: object) -> None:
+        """Call a handler; what it raises must not reach paho, whose thread would die of it."""
+        try:
+            handler(*arguments)
+        except Exception:
+            self._stats.handler_errors += 1
+            log.exception("a handler failed")
+
+    def _no_answer(self, cause: str) -> MqttkitError:
+        return self._paho.failure or BrokerUnreachable(show_address(*self.address), "mqtt", cause)
+
+    # --- inside: subscribing ------------------------------------------------------------------------------
+
+    def _send_subscribe(self, subscriptions: tuple[Subscription, ...]) -> int:
+        if self.protocol_version == 5:
+            wanted: list[Any] = [(s.topic_filter, _options(s)) for s in subscriptions]
+        else:
+            wanted = [(s.topic_filter, s.qos) for s in subscriptions]
+        result, mid = self._paho.subscribe(wanted)
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            raise self._no_answer("no connection to subscribe on")
+        return mid
+
+    def _wait_for_suback(self, mid: int, epoch: int, deadline: float) -> list[int]:
+        with self._condition:
+            self._condition.wait_for(
+                lambda: mid in self._subacks or self.epoch != epoch or not self.connected,
+                max(0.0, deadline - time.monotonic()),
+            )
+            if mid in self._subacks:
+                return self._subacks.pop(mid)
+        raise self._no_answer("no SUBACK came")
+
+    def _subscribe_again(self) -> None:
+        """Make every subscription anew, in the network thread; the SUBACK is looked at when it comes."""
+        subscriptions = tuple(self._subscriptions.values())
+        self._resubscribing.clear()
+        if subscriptions:
+            with contextlib.suppress(MqttkitError):  # the connection ended already: the next one subscribes
+                self._resubscribing[self._send_subscribe(subscriptions)] = [s.topic_filter for s in subscriptions]
+
+    # --- inside: paho's callbacks, in its thread, under its lock ------------------------------------------
+
+    def _handle_connect(self, _client: Any, _data: Any, flags: Any, code: Any, properties: Any) -> None:
+        if code.is_failure:
+            self._stats.refusals += 1
+            self._paho.refused(code.value, str(code))
+            return
+        self._paho.accepted(properties)
+        if not flags.session_present:
+            self._paho.drop_out_messages()
+            self._outbox.lose("the broker kept no session", keep_acknowledged=False)
+        with self._condition:
+            self._stats.connects += 1
+            self.epoch += 1
+            self.session_present = flags.session_present
+            self.connected = True
+            self._subacks.clear()
+        if not flags.session_present:
+            self._subscribe_again()
+        self._set_state(ConnectionState.CONNECTED, show_address(*self.address))
+
+    def _handle_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        with self._condition:
+            was_connected, self.connected = self.connected, False
+            self._condition.notify_all()
+        if was_connected:
+            self._stats.disconnects += 1
+        if self.settings.client.clean_session:
+            self._paho.drop_out_messages()
+        self._outbox.lose("the connection ended", keep_acknowledged=not self.settings.client.clean_session)
+        if not self._paho.closing.is_set():
+            self._paho.ended(code.value, str(code))
+
+    def _handle_publish(self, _client: Any, _data: Any, mid: int, code: Any, _properties: Any) -> None:
+        self._outbox.settle(mid, code.value, str(code) if code.value else "")
+
+    def _handle_suback(self, _client: Any, _data: Any, mid: int, codes: Any, _properties: Any) -> None:
+        values = [code.value for code in codes]
+        again = self._resubscribing.pop(mid, None)
+        if again is not None:
+            self._note_denied(again, values)
+            return
+        with self._condition:
+            self._subacks[mid] = values
+            self._condition.notify_all()
+
+    def _note_denied(self, topic_filters: list[str], codes: list[int]) -> None:
+        for topic_filter, code in zip(topic_filters, codes, strict=False):
+            self.denied.pop(topic_filter, None)
+            if code >= DENIED:
+                self.denied[topic_filter] = convert.suback_reason(code)
+                log.error("subscription to %r denied: %s", topic_filter, self.denied[topic_filter])
+
+    def _handle_message(self, _client: Any, _data: Any, received: Any) -> None:
+        self._stats.received += 1
+        message = convert.from_paho(received, self.epoch)
+        if self._on_messages is not None:
+            self._guard(self._on_messages, [message])
+        elif self._on_message is not None:
+            self._guard(self._on_message, message)
+
+
+def _options(subscription: Subscription) -> SubscribeOptions:
+    return SubscribeOptions(
+        qos=subscription.qos,
+        noLocal=subscription.no_local,
+        retainAsPublished=subscription.retain_as_published,
+        retainHandling=subscription.retain_handling,
+    )
+
+
+def checked_settings(settings: MqttSettings) -> MqttSettings:
+    """Return `settings` where they can work together; raise UsageError where not."""
+    if not settings.client.clean_session and settings.client.client_id is None:
+        raise UsageError("a session can only be kept under a fixed client identifier", hint="Give one: -i")
+    return settings

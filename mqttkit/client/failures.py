@@ -1,0 +1,99 @@
+"""What paho, the socket and OpenSSL raise, as errors that a user can act on."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+
+from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError
+
+UNSUPPORTED_VERSION = 0x84
+SESSION_TAKEN_OVER = 0x8E
+_REFUSED_V3 = {1: UNSUPPORTED_VERSION, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
+"""CONNACK return codes of MQTT 3.1.1 (3.2.2.3) to reason codes of MQTT 5 (3.2.2.2)."""
+
+_HINTS = {
+    0x84: "Try another version: -V 311 or -V 5",
+    0x85: "Choose another client identifier: -i",
+    0x86: "Check user name and password: -u, --password-file",
+    0x87: "Check user name and password: -u, --password-file; the broker may want them where none were given",
+}
+
+
+def show_address(host: str, port: int) -> str:
+    """Return `host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unreachable(address: tuple[str, int], step: str, error: BaseException) -> BrokerUnreachable:
+    """Translate what a connection attempt raised at `step` (tcp, tls, websocket or mqtt)."""
+    where = show_address(*address)
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return BrokerUnreachable(where, "dns", f"no address for host {address[0]!r}", hint="Check the name: -h")
+    if step == "tls":
+        return _tls_failure(where, error)
+    if step == "websocket":
+        return BrokerUnreachable(
+            where,
+            step,
+            f"WebSocket handshake failed: {error}",
+            hint="Is it a WebSocket port, and the path right?",
+        )
+    if isinstance(error, TimeoutError):
+        return BrokerUnreachable(where, step, "no answer (timed out)", hint="A firewall, or a wrong address?")
+    cause = str(error)
+    if isinstance(error, OSError) and error.errno:
+        cause = os.strerror(error.errno).lower()
+    started = isinstance(error, ConnectionRefusedError) and _is_loopback(address[0])
+    return BrokerUnreachable(where, step, cause, hint="Start one with: mqttkit broker up" if started else "")
+
+
+def refused(address: tuple[str, int], code: int, reason: str) -> ConnectionRefused:
+    """Return the error for a CONNACK with `code`, of MQTT 5 or 3.1.1."""
+    code = _REFUSED_V3.get(code, code)
+    return ConnectionRefused(show_address(*address), reason.lower(), code=code, hint=_HINTS.get(code, ""))
+
+
+def closed_early(address: tuple[str, int], cause: str, *, tls: bool) -> BrokerUnreachable:
+    """Return the error for a connection that ended before its CONNACK."""
+    hint = "Wrong user name or password, or not an MQTT port" if tls else "Does the port want TLS, or a password?"
+    return BrokerUnreachable(show_address(*address), "mqtt", cause, hint=hint)
+
+
+def taken_over(address: tuple[str, int], client_id: str) -> MqttkitError:
+    """Return the error for a second client with our client identifier (MQTT 5, 3.1.4-3)."""
+    return ConnectionRefused(
+        show_address(*address),
+        f"another client uses the client identifier {client_id!r} and took over the session",
+        code=SESSION_TAKEN_OVER,
+        hint="Give each client its own: -i",
+    )
+
+
+def _tls_failure(where: str, error: BaseException) -> BrokerUnreachable:
+    verify = getattr(error, "verify_message", "")
+    if verify:
+        return BrokerUnreachable(
+            where,
+            "tls",
+            f"its certificate is not trusted: {verify}",
+            hint="Name its authority: --cafile FILE",
+        )
+    reason = getattr(error, "reason", "") or ""
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return BrokerUnreachable(where, "tls", "the port does not speak TLS", hint="Check -p, or leave TLS away")
+    if isinstance(error, (ConnectionResetError, TimeoutError)) or getattr(error, "errno", 0) == errno.ECONNRESET:
+        return BrokerUnreachable(where, "tls", "the TLS handshake was cut off", hint="Is it a TLS port?")
+    cause = reason.replace("_", " ").lower() or str(error)
+    return BrokerUnreachable(where, "tls", f"TLS handshake failed: {cause}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
