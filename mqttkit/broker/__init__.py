@@ -191,9 +191,7 @@ def existing_broker(name: str = "default") -> Broker:
     spec = load_spec(paths)
     if spec is None:
         option = "" if name == "default" else f" --name {name}"
-        raise LifecycleError(
-            f"there is no broker named {name!r}", hint=f"Start one with: mqttkit broker up{option}"
-        )
+        raise LifecycleError(f"there is no broker named {name!r}", hint=f"Start one with: mqttkit broker up{option}")
     return open_broker(spec, paths)
 
 

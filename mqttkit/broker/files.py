@@ -116,11 +116,7 @@ def _translated(path: Path, error: OSError) -> MqttkitError:
     if error.errno == errno.ENOENT:
         return UsageError(f"{path} does not exist")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return PermissionMissing(
-            f"no right to use {path}", hint="Run the command as the file's owner or as root"
-        )
+        return PermissionMissing(f"no right to use {path}", hint="Run the command as the file's owner or as root")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MqttkitError(
-            f"no space left to write {path}", hint="Free some space; the old file is untouched"
-        )
+        return MqttkitError(f"no space left to write {path}", hint="Free some space; the old file is untouched")
     return MqttkitError(f"cannot use {path}: {error.strerror}")

@@ -102,9 +102,7 @@ class PasswordFile:
             except ValueError as error:
                 raise UsageError(f"{where}:{number}: {error}", hint=_MEND) from error
             if user in hashes:
-                raise UsageError(
-                    f"{where}:{number}: user {user!r} is there twice", hint="Remove one of the lines"
-                )
+                raise UsageError(f"{where}:{number}: user {user!r} is there twice", hint="Remove one of the lines")
             hashes[user] = hashed
         return cls(hashes)
 

@@ -22,9 +22,7 @@ USAGE = 2
 
 
 COMMANDS: dict[str, Entry] = {
-    "demo": Entry(
-        "mqttkit.cli.demo", "demo", "Replay real advertisements from scanner to subscriber, counted."
-    ),
+    "demo": Entry("mqttkit.cli.demo", "demo", "Replay real advertisements from scanner to subscriber, counted."),
 }
 """Every command, in the order of the help text."""
 
@@ -62,9 +60,7 @@ def _run(work: Callable[[], Any]) -> int:
     except OSError as error:
         if error.errno == errno.EPIPE:
             return 0
-        click.echo(
-            f"mqttkit: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True
-        )
+        click.echo(f"mqttkit: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
         log.debug("where it came from:", exc_info=True)
         return 1
     return result if isinstance(result, int) else 0

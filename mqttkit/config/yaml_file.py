@@ -110,9 +110,7 @@ class _Walk:
             return match[0][1:]
         name = match[2]
         if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{match[0]!r} is no reference", where=where, hint="Write ${NAME}, or $${ for a plain ${"
-            )
+            raise ConfigError(f"{match[0]!r} is no reference", where=where, hint="Write ${NAME}, or $${ for a plain ${")
         if name not in self.environ:
             raise ConfigError(f"environment variable {name} is not set", where=where)
         return self.environ[name]

@@ -28,9 +28,7 @@ class Probe:
         properties: Properties | None = None,
         clean: bool = True,
     ) -> None:
-        self.client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
-        )
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5)
         self.client.username_pw_set(username, password)
         if tls is not None:
             self.client.tls_set(**tls)
@@ -43,9 +41,7 @@ class Probe:
         self.client.on_disconnect = self._on_disconnect
         self.client.on_message = lambda client, data, message: self.messages.append(message)
         self.client.on_publish = lambda client, data, mid, code, properties: self._answer(mid, code.value)
-        self.client.on_subscribe = lambda client, data, mid, codes, properties: self._answer(
-            mid, codes[0].value
-        )
+        self.client.on_subscribe = lambda client, data, mid, codes, properties: self._answer(mid, codes[0].value)
         self.client.connect("127.0.0.1", port, clean_start=clean, properties=properties)
         self.pump(lambda: self.code is not None or self.closed)
 

@@ -70,9 +70,7 @@ def test_yaml_is_not_imported_without_a_file() -> None:
         "sys.exit('yaml' in sys.modules)"
     )
     root_directory = Path(__file__).parents[2]
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(root_directory)}, timeout=50
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(root_directory)}, timeout=50)
 
 
 def test_flag_beats_environment_beats_file_beats_profile_beats_default() -> None:
@@ -377,16 +375,11 @@ def test_the_defaults_obey_the_rules() -> None:
 
 keys = st.sampled_from([part for leaf in root().leaves() for part in leaf.path.split(".")] + ["x", "<<"])
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-trees = st.recursive(
-    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)
-)
+trees = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4))
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"%@`,#? \n\t\\$0~\ud800\x00\x85"), max_size=60)
-    | st.text()
-)
+@given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"%@`,#? \n\t\\$0~\ud800\x00\x85"), max_size=60) | st.text())
 def test_arbitrary_text_raises_nothing_but_config_error(text: str) -> None:
     """No text of a file reaches the user as a traceback."""
     try:

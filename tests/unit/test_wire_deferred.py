@@ -8,9 +8,7 @@ import sys
 
 def run(code: str) -> str:
     """Run code in a fresh interpreter; return what it printed."""
-    return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_importing_the_wire_does_not_load_ssl() -> None:

@@ -23,9 +23,7 @@ SALT = base64.b64encode(b"twelve bytes").decode()
 DIGEST = base64.b64encode(bytes(64)).decode()
 GOOD = f"$7$101${SALT}${DIGEST}"
 
-passwords = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1, max_size=40
-)
+passwords = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1, max_size=40)
 
 
 @given(passwords)

@@ -40,9 +40,7 @@ def test_a_symbolic_link_is_neither_read_nor_replaced(tmp_path: Path, dangling: 
     assert dangling or target.read_text() == "precious"
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_beside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk at fsync leaves the old content and no half-written file."""
     path = tmp_path / "secret"
     files.write_secret(path, "old")

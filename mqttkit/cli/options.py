@@ -1,0 +1,276 @@
+"""Options that several commands share: how to reach the broker, and how much to say."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from mqttkit.errors import UsageError
+from mqttkit.messages import Will
+from mqttkit.settings import Settings, parse_address
+
+if TYPE_CHECKING:
+    from mqttkit.broker.profile import Profile
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+VERSIONS = {
+    "auto": "auto",
+    **dict.fromkeys(("5", "mqttv5"), "5"),
+    **dict.fromkeys(("311", "3.1.1", "mqttv311"), "311"),
+}
+"""What -V takes, mosquitto's spellings included."""
+
+SCHEMES = {
+    "mqtt": (1883, False, False),
+    "mqtts": (8883, True, False),
+    "ws": (80, False, True),
+    "wss": (443, True, True),
+}
+"""URL scheme to default port, TLS, WebSockets."""
+
+ADDRESS_KEYS = ("mqtt.broker.host", "mqtt.broker.hosts", "mqtt.broker.port")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """What the connection options came down to."""
+
+    settings: Settings
+    will: Will | None = None
+    url_topic: str | None = None
+    """The path of -L, where it has one."""
+    retry: bool = True
+    """False with --no-retry."""
+
+
+def connection_options(command: Command) -> Command:
+    """Add the connection options; the command gets them as `connection: Connection`."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **given: Any) -> Any:
+        taken = {name: given.pop(name) for name in _OPTION_NAMES}
+        set_up_logging(quiet=taken.pop("quiet"), debug=taken.pop("debug"))
+        return command(*args, connection=_connection(taken), **given)
+
+    for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
+    return cast(Command, wrapper)
+
+
+def set_up_logging(*, quiet: bool = False, debug: bool = False, level: int = logging.INFO) -> None:
+    """Send log records to stderr: errors only with `quiet`, everything with `debug`."""
+    root = logging.getLogger("mqttkit")
+    root.setLevel(logging.DEBUG if debug else logging.CRITICAL if quiet else level)
+    root.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormatter())
+    root.handlers[:] = [handler]
+
+
+class _LogFormatter(logging.Formatter):
+    """`2026-01-11T10:30:45.123Z INFO client: connected`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(short)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        import time
+
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.short = record.name.removeprefix("mqttkit.")
+        return super().format(record)
+
+
+def _connection(taken: dict[str, Any]) -> Connection:
+    url = _parse_url(taken.pop("url"))
+    will = _will(taken)
+    retry = not taken.pop("no_retry")
+    config, broker_name = taken.pop("config"), taken.pop("broker_name")
+    flags = {**url.flags, **{_FLAG_PATHS[name]: value for name, value in taken.items() if _given(value)}}
+    _expand(flags)
+    return Connection(
+        settings=load(config, flags, broker_name=broker_name), will=will, url_topic=url.topic, retry=retry
+    )
+
+
+def load(config: str | None, flags: Mapping[str, Any], *, broker_name: str = "default") -> Settings:
+    """Load the settings; the profile of a local broker counts only where the address is that broker's.
+
+    A profile's password must not reach another broker: where flags, environment or file name an address that
+    is not the profile's, the profile is left out whole.
+    """
+    from mqttkit.broker.profile import load_profile
+    from mqttkit.config import load_settings
+
+    plain = load_settings(config, environ=os.environ, flags=flags, profile={})
+    profile = load_profile(broker_name)
+    if profile is None:
+        if broker_name != "default":
+            raise UsageError(f"no broker named {broker_name!r}", hint="See: mqttkit broker status")
+        return plain.settings
+    broker = plain.settings.mqtt.broker
+    named = any(plain.origins[key] != "default" for key in ADDRESS_KEYS)
+    if named and not (
+        not broker.hosts and broker.port == profile.port and broker.host in ("localhost", "127.0.0.1", profile.host)
+    ):
+        return plain.settings
+    own_user = plain.origins["mqtt.broker.username"] != "default"
+    values = _profile_values(profile, own_user=own_user)
+    return load_settings(config, environ=os.environ, flags=flags, profile=values).settings
+
+
+def _profile_values(profile: Profile, *, own_user: bool) -> dict[str, Any]:
+    """Return the settings that a profile gives; no password of its user where another user is named."""
+    values: dict[str, Any] = {"mqtt.broker.host": profile.host, "mqtt.broker.port": profile.port}
+    if profile.version != "auto":
+        values["mqtt.client.version"] = profile.version
+    if profile.username is not None and not own_user:
+        values |= {"mqtt.broker.username": profile.username, "mqtt.broker.password": profile.password}
+    return values
+
+
+@dataclass(frozen=True)
+class _Url:
+    flags: Mapping[str, Any]
+    topic: str | None
+
+
+def _parse_url(url: str | None) -> _Url:
+    """Split mqtt(s)://user:password@host:port/topic, or ws(s)://… (as mosquitto_pub -L)."""
+    if url is None:
+        return _Url({}, None)
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES or not parts.hostname:
+        raise UsageError(f"-L wants mqtt(s)://[user[:password]@]host[:port]/topic, got {_without_password(url)!r}")
+    port, tls, websockets = SCHEMES[parts.scheme]
+    try:
+        port = parts.port or port
+    except ValueError:
+        raise UsageError(f"port in {_without_password(url)!r} must be 1 to 65535") from None
+    flags: dict[str, Any] = {"mqtt.broker.host": parts.hostname, "mqtt.broker.port": port}
+    if parts.username:
+        flags["mqtt.broker.username"] = unquote(parts.username)
+    if parts.password:
+        flags["mqtt.broker.password"] = unquote(parts.password)
+    if tls:
+        flags["mqtt.broker.tls.insecure"] = False
+    if websockets:
+        flags["mqtt.broker.transport"] = "websockets"
+    return _Url(flags, unquote(parts.path.removeprefix("/")) or None)
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{tail}" if at else url
+
+
+def _will(taken: dict[str, Any]) -> Will | None:
+    topic, payload = taken.pop("will_topic"), taken.pop("will_payload")
+    qos, retain = taken.pop("will_qos"), taken.pop("will_retain")
+    if topic is None:
+        if payload is not None or qos or retain:
+            raise UsageError("--will-payload, --will-qos and --will-retain need --will-topic")
+        return None
+    from mqttkit.topics import check_topic_name
+
+    return Will(check_topic_name(topic), (payload or "").encode(), qos, retain)
+
+
+def _given(value: Any) -> bool:
+    return value is not None and value is not False and value != ()
+
+
+def _expand(flags: dict[str, Any]) -> None:
+    """Turn what fingers type into what the settings hold."""
+    if flags.get("mqtt.broker.password") == "-":
+        flags["mqtt.broker.password"] = click.prompt("Password", hide_input=True, err=True)
+    if "mqtt.client.version" in flags:
+        flags["mqtt.client.version"] = VERSIONS[flags["mqtt.client.version"]]
+    if flags.pop("disable_clean_session", False):
+        flags["mqtt.client.clean_session"] = False
+    if flags.pop("tls", False):
+        flags.setdefault("mqtt.broker.tls.insecure", False)
+        flags.setdefault("mqtt.broker.port", SCHEMES["mqtts"][0])
+    if flags.pop("websockets", False):
+        flags["mqtt.broker.transport"] = "websockets"
+    hosts = flags.pop("hosts", ())
+    if len(hosts) == 1 and not _has_port(hosts[0]):
+        flags["mqtt.broker.host"] = hosts[0]
+    elif hosts:
+        flags["mqtt.broker.hosts"] = hosts
+
+
+def _has_port(host: str) -> bool:
+    try:
+        return parse_address(host, 0)[1] != 0
+    except ValueError:
+        return True  # the settings' own check says what is wrong with it
+
+
+_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("-h", "--host", "hosts", multiple=True, help="Broker's host; again for fail-over.  [localhost]"),
+    click.option("-p", "--port", type=click.IntRange(1, 65_535), help="Broker's port.  [1883, 8883 with TLS]"),
+    click.option("-L", "--url", help="mqtt(s)://user:password@host:port/topic, or ws(s)://…"),
+    click.option("-u", "--username", help="User name."),
+    click.option("-P", "--password", help="Password; - asks for it. Others can read it in the process list."),
+    click.option("--password-file", type=click.Path(), help="File whose first line is the password."),
+    click.option("-i", "--id", "client_id", help="Client identifier.  [made up]"),
+    click.option("-k", "--keepalive", type=click.IntRange(0, 65_535), help="Keep alive, seconds.  [60]"),
+    click.option("-q", "--qos", type=click.IntRange(0, 2), help="Quality of service.  [0]"),
+    click.option("-V", "--version", "version", type=click.Choice(list(VERSIONS)), help="MQTT version.  [auto]"),
+    click.option("-c", "--disable-clean-session", is_flag=True, help="Keep the session; needs -i."),
+    click.option("-x", "--session-expiry", type=click.IntRange(0, 4_294_967_295), help="Seconds the session is kept."),
+    click.option("--tls", is_flag=True, help="Use TLS with the system's authorities."),
+    click.option("--cafile", type=click.Path(), help="PEM file of the authorities to trust; implies TLS."),
+    click.option("--cert", type=click.Path(), help="PEM file of the client's certificate; implies TLS."),
+    click.option("--key", type=click.Path(), help="PEM file of the client's private key."),
+    click.option("--tls-alpn", multiple=True, help="Application protocol to offer; again for several."),
+    click.option("--insecure", is_flag=True, help="Trust any certificate. Not for production."),
+    click.option("--ws", "websockets", is_flag=True, help="MQTT over WebSockets."),
+    click.option("--will-topic", help="Topic of the will."),
+    click.option("--will-payload", help="Payload of the will."),
+    click.option("--will-qos", type=click.IntRange(0, 2), default=0, help="Quality of service of the will."),
+    click.option("--will-retain", is_flag=True, help="Retain the will."),
+    click.option("--no-retry", is_flag=True, help="End with an exit code instead of trying again."),
+    click.option("--config", type=click.Path(), help="Settings file.  [mqttkit.yaml where there is one]"),
+    click.option("--broker", "broker_name", default="default", help="Profile of `broker up --name`."),
+    click.option("--quiet", is_flag=True, help="Say nothing on stderr but the error that ends the command."),
+    click.option("-d", "--debug", is_flag=True, help="Say everything on stderr."),
+]
+
+_FLAG_PATHS = {
+    "hosts": "hosts",
+    "port": "mqtt.broker.port",
+    "username": "mqtt.broker.username",
+    "password": "mqtt.broker.password",
+    "password_file": "mqtt.broker.password_file",
+    "client_id": "mqtt.client.client_id",
+    "keepalive": "mqtt.client.keep_alive",
+    "qos": "mqtt.client.qos",
+    "version": "mqtt.client.version",
+    "disable_clean_session": "disable_clean_session",
+    "session_expiry": "mqtt.client.session_expiry",
+    "tls": "tls",
+    "cafile": "mqtt.broker.tls.ca_file",
+    "cert": "mqtt.broker.tls.cert_file",
+    "key": "mqtt.broker.tls.key_file",
+    "tls_alpn": "mqtt.broker.tls.alpn",
+    "insecure": "mqtt.broker.tls.insecure",
+    "websockets": "websockets",
+}
+"""Option to dotted path; a path without a dot is worked out in `_expand`."""
+
+_OPTION_NAMES = (
+    *_FLAG_PATHS,
+    *("url", "will_topic", "will_payload", "will_qos", "will_retain"),
+    *("no_retry", "config", "broker_name", "quiet", "debug"),
+)
