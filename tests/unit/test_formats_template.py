@@ -1,0 +1,180 @@
+"""Format strings, and the plain formats."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttkit.errors import UsageError
+from mqttkit.formats import payload_formatter, verbose_formatter
+from mqttkit.formats.clock import local, utc
+from mqttkit.formats.template import NotJson, template_formatter
+from mqttkit.messages import Message, Properties
+from tests.support.strategies import messages
+
+WHEN = 1_768_127_445_123_456_789
+FULL = Message(
+    "a/b",
+    b"h\xc3\xa9\xff",
+    qos=1,
+    retain=True,
+    mid=7,
+    properties=Properties(
+        payload_format_indicator=1,
+        message_expiry_interval=60,
+        content_type="text/plain",
+        response_topic="r/t",
+        correlation_data=b"\x00c",
+        user_properties=(("k", "v"), ("k", "w"), ("l", "x")),
+        subscription_identifiers=(42, 43),
+        topic_alias=5,
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local time is UTC + 1 h in these tests."""
+    monkeypatch.setenv("TZ", "UTC-1")
+    time.tzset()
+
+
+@given(st.lists(messages, min_size=1, max_size=5), st.sampled_from([b"\n", b""]))
+def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> None:
+    """The plain format is the payloads, each followed by the end of line asked for, and nothing else."""
+    assert payload_formatter(end)(batch, WHEN) == b"".join(message.payload + end for message in batch)
+    assert verbose_formatter(end)(batch, WHEN) == b"".join(
+        message.topic_bytes + b" " + message.payload + end for message in batch
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("%t|%p|%q|%r|%l|%m", b"a/b|h\xc3\xa9\xff|1|1|4|7"),
+        ("%x %X", b"68c3a9ff 68C3A9FF"),
+        ("%A %C %E %F %R %S", b"5 text/plain 60 1 r/t 42,43"),
+        ("%D", b"\x00c"),
+        ("%P", b"k:v k:w l:x"),
+        ("%I", b"2026-01-11T11:30:45+0100"),
+        ("%U", b"1768127445.123456789"),
+        ("@Y-@m-@d @H:@M:@S.@N @@", b"2026-01-11 11:30:45.123456789 @"),
+        ("%%\\\\\\0\\a\\e\\n\\r\\t\\v", b"%\\\0\a\x1b\n\r\t\v"),
+        ("%10t|%-10t|%.2t|%5.2t|%010t", b"       a/b|a/b       |a/|   a/|       a/b"),
+        ("%5l|%05l|%-5l|%-05l|", b"    4|00004|4    |4    |"),
+        ("%.4I", b"2026"),
+        ("%.1l %2p", b"4 h\xc3\xa9\xff"),
+        ("plain é", "plain é".encode()),
+        ("", b""),
+    ],
+)
+def test_each_sequence_stands_for_its_value(template: str, wanted: bytes) -> None:
+    """Every sequence of the manual page prints what the page says."""
+    assert template_formatter(template)([FULL], WHEN) == wanted + b"\n"
+
+
+def test_absent_properties_print_nothing() -> None:
+    """A property that a message does not have is an empty field."""
+    assert template_formatter("[%A%C%D%E%F%P%R%S]", b"")([Message("t")], WHEN) == b"[]"
+
+
+def test_percent_j_is_always_json() -> None:
+    """%j names things as mosquitto_sub does, and stays valid where the payload is no text."""
+    found = json.loads(template_formatter("%j")([FULL], WHEN))
+    assert found == {
+        "tst": "2026-01-11T11:30:45.123456+0100",
+        "topic": "a/b",
+        "qos": 1,
+        "retain": 1,
+        "payloadlen": 4,
+        "mid": 7,
+        "properties": {
+            "topic-alias": 5,
+            "subscription-identifier": [42, 43],
+            "user-properties": {"k": ["v", "w"], "l": "x"},
+            "content-type": "text/plain",
+            "response-topic": "r/t",
+            "correlation-data": "\0c",
+            "payload-format-indicator": 1,
+            "message-expiry-interval": 60,
+        },
+        "payload_base64": "aMOp/w==",
+    }
+    one = Properties(subscription_identifiers=(3,))
+    assert json.loads(template_formatter("%j")([Message("t", properties=one)], WHEN))["properties"] == {
+        "subscription-identifier": 3
+    }
+
+
+@given(messages)
+def test_percent_j_is_json_for_any_message(message: Message) -> None:
+    """No topic, payload or property breaks %j."""
+    json.loads(template_formatter("%j")([message], WHEN).decode())
+    json.loads(template_formatter("%j", pretty=True)([message], WHEN).decode())
+
+
+@pytest.mark.parametrize("pretty", [False, True])
+@pytest.mark.parametrize(
+    "payload", [b'{"t": 27.0}', b"[1, 2]", b'"x"', b" 7\n", b"null", b"1e999", b"9" * 5000, b'{\n"a":\r\n1}']
+)
+def test_percent_capital_j_embeds_the_payload_as_it_is(payload: bytes, pretty: bool) -> None:
+    """%J keeps every number's digits and stays one line unless pretty."""
+    written = template_formatter("%J", pretty=pretty)([Message("t", payload)], WHEN)
+    assert b"Infinity" not in written
+    outer = json.loads(written, parse_float=str, parse_int=str)
+    assert outer["payload"] == json.loads(payload, parse_float=str, parse_int=str)
+    assert pretty or written.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"NaN", b"\xff", b"[" * 100_000, b'{"a":1} x'])
+def test_percent_capital_j_refuses_what_is_no_json(payload: bytes) -> None:
+    """%J names the topic of a payload that is not JSON."""
+    with pytest.raises(NotJson, match="topic 'a/b': payload is not valid JSON"):
+        template_formatter("%J")([Message("a/b", payload)], WHEN)
+
+
+def test_pretty_json_is_indented() -> None:
+    """Pretty JSON stands on several lines, one key a line."""
+    written = template_formatter("%j", pretty=True)([Message("t", b"x")], WHEN)
+    assert written.splitlines()[0] == b"{"
+    assert b'\t"topic":\t"t",' in written.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("%z", "no sequence '%z'"),
+        ("%", "no sequence '%'"),
+        ("%5", "no sequence '%5'"),
+        ("%0-5l", "no sequence '%0-'"),
+        ("@", "@ at the end"),
+        ("\\q", "no escape sequence"),
+        ("x\\", "no escape sequence"),
+        ("%10001t", "a width above 10000"),
+    ],
+)
+def test_a_wrong_format_string_is_named(template: str, says: str) -> None:
+    """A sequence that is none is refused before anything is received."""
+    with pytest.raises(UsageError) as caught:
+        template_formatter(template)
+    assert says in str(caught.value)
+
+
+@given(st.text(st.sampled_from("%@\\-0.59tpqlxIUjaenN z"), max_size=12))
+def test_any_format_string_formats_or_is_refused(template: str) -> None:
+    """No format string fails later than at its reading."""
+    try:
+        write = template_formatter(template)
+    except UsageError:
+        return
+    assert write([FULL, Message("t")], WHEN).endswith(b"\n")
+
+
+def test_times_are_written_with_microseconds() -> None:
+    """UTC ends in Z, local time in its offset."""
+    assert utc(WHEN) == "2026-01-11T10:30:45.123456Z"
+    assert local(WHEN) == "2026-01-11T11:30:45.123456+0100"
