@@ -23,6 +23,7 @@ USAGE = 2
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("mqttkit.cli.demo", "demo", "Replay real advertisements from scanner to subscriber, counted."),
+    "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
 }
 """Every command, in the order of the help text."""
 

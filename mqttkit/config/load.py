@@ -86,13 +86,14 @@ def _merge(layers: tuple[Layer, ...]) -> dict[str, Node]:
     values: dict[str, Node] = {}
     optional = [section.path for section in root().sections() if section.optional]
     for layer in layers:
-        if "mqtt.broker.password" in layer and "mqtt.broker.password_file" in layer:
+        given = {path for path, node in layer.items() if node.value is not None}
+        if {"mqtt.broker.password", "mqtt.broker.password_file"} <= given:
             where = layer["mqtt.broker.password_file"].where
             raise ConfigError("mqtt.broker: give password or password_file, not both", where=where)
-        for path, node in layer.items():
-            if _REPLACES.get(path) not in layer:
+        for path in given:
+            if _REPLACES.get(path) not in given:
                 values.pop(_REPLACES.get(path, ""), None)
-            values[path] = node
+        values.update(layer)
         for section in optional:
             _switch(section, layer, values)
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,11 +15,20 @@ from hypothesis import strategies as st
 from mqttkit.config import Effective, load_settings
 from mqttkit.config.nodes import wrap
 from mqttkit.config.rules import RULES, WORDS
-from mqttkit.config.schema import root
+from mqttkit.config.schema import Section, root
 from mqttkit.config.sources import SHORT_FORMS, variables
+from mqttkit.config.template import commented, descriptions, rows, show
 from mqttkit.config.yaml_file import parse
 from mqttkit.errors import ConfigError
-from mqttkit.settings import Settings, TlsSettings
+from mqttkit.settings import (
+    BrokerSettings,
+    ClientSettings,
+    MqttSettings,
+    ReconnectSettings,
+    ScannerSettings,
+    Settings,
+    TlsSettings,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -403,3 +413,76 @@ def test_nodes_say_what_they_are() -> None:
     """What an error shows after `got`."""
     shown = [str(wrap(value, "flag")) for value in ("a", 1, None, [1], {"a": 1})]
     assert shown == ["'a'", "1", "nothing", "a list", "a section"]
+
+
+def uncommented(text: str) -> str:
+    """Take the # from each setting of a written file."""
+    return re.sub(r"(?m)^( *)#(?=\w)", r"\1", text)
+
+
+def test_the_written_file_is_true() -> None:
+    """As written it changes nothing; with every # taken away it states the defaults, TLS switched on."""
+    assert load(commented()).settings == Settings()
+    effective = load(uncommented(commented()))
+    assert effective.settings == Settings(mqtt=MqttSettings(broker=BrokerSettings(tls=TlsSettings())))
+    assert all(origin.startswith("mqttkit.yaml:") for origin in effective.origins.values())
+
+
+def test_each_setting_is_described() -> None:
+    """The sentence beneath each field is the file's documentation."""
+    for section in root().sections():
+        described = descriptions(section.cls)
+        for child in section.children:
+            assert isinstance(child, Section) or described.get(child.path.rpartition(".")[2]), child.path
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    username=texts,
+    client_id=st.none() | texts.filter(lambda text: "\0" not in text),
+    delay=st.floats(min_value=0.001, max_value=1e9),
+    names=st.lists(texts, max_size=3),
+    speed=st.none() | st.floats(min_value=0.1, max_value=100),
+    tls=st.none() | st.builds(TlsSettings, insecure=st.booleans(), alpn=st.lists(texts, max_size=2).map(tuple)),
+)
+def test_what_is_shown_loads_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    username: str,
+    client_id: str | None,
+    delay: float,
+    names: list[str],
+    speed: float | None,
+    tls: TlsSettings | None,
+) -> None:
+    """`config show` is YAML that means the same settings."""
+    wanted = Settings(
+        mqtt=MqttSettings(
+            broker=BrokerSettings(username=username, tls=tls),
+            client=ClientSettings(client_id=client_id),
+            reconnect=ReconnectSettings(initial_delay=delay),
+        ),
+        scanner=ScannerSettings(name=tuple(names), speed=speed),
+    )
+    shown = show(Effective(wanted, {leaf.path: "default" for leaf in root().leaves()}, None))
+    path = tmp_path_factory.getbasetemp() / "shown.yaml"
+    path.write_text(shown)
+    assert load_settings(str(path), environ={}, flags={}, profile={}).settings == wanted
+
+
+def test_show_masks_secrets_and_names_origins() -> None:
+    """Nobody reads a password off a screen."""
+    effective = load("mqtt: {broker: {username: alice}}", {"MQTTKIT_PASSWORD": "hunter2"})
+    text = show(effective)
+    assert "hunter2" not in text + str(list(rows(effective)))
+    assert re.search(r"(?m)^    username: alice +# mqttkit.yaml:1$", text)
+    assert re.search(r'(?m)^    password: "\*{8}" +# environment variable MQTTKIT_PASSWORD$', text)
+    found = {row["path"]: row for row in rows(effective)}
+    assert found["mqtt.broker.password"]["value"] == "********"
+    assert found["mqtt.broker.tls.ca_file"] == {
+        "path": "mqtt.broker.tls.ca_file",
+        "value": None,
+        "origin": "default",
+    }

@@ -1,0 +1,93 @@
+"""`mqttkit config`: write, check and show settings."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from mqttkit.cli.lazy import Entry, LazyGroup
+from mqttkit.config import Effective, find_config, load_settings
+from mqttkit.errors import ConfigError
+
+COMMANDS = {
+    "init": Entry(__name__, "init", "Write a commented mqttkit.yaml."),
+    "check": Entry(__name__, "check", "Validate a settings file."),
+    "show": Entry(__name__, "show", "Print the effective settings and where each comes from."),
+}
+
+
+@click.group(cls=LazyGroup, entries=COMMANDS)
+def config() -> None:
+    """Write, check and show the settings file."""
+
+
+@click.command()
+@click.argument("path", default="mqttkit.yaml")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(path: str, force: bool) -> None:
+    """Write a commented settings file to PATH (mqttkit.yaml), readable by you alone."""
+    from mqttkit.config.template import commented
+
+    write_new(path, commented(), force)
+    click.echo(f"wrote {path}", err=True)
+
+
+@click.command()
+@click.argument("path", required=False)
+def check(path: str | None) -> None:
+    """Validate the settings file PATH; without PATH the one that commands would use."""
+    path = path or find_config(os.environ)
+    if path is None:
+        raise ConfigError("there is no settings file", hint="Write one: mqttkit config init")
+    load_settings(path, environ=os.environ, flags={}, profile={})
+    click.echo(f"{path}: valid")
+
+
+@click.command()
+@click.option("--config", "path", metavar="FILE", help="Settings file to use.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: path, value, origin.")
+def show(path: str | None, as_json: bool) -> None:
+    """Print the effective settings, each with where it comes from; secrets are masked."""
+    from mqttkit.config.template import rows
+    from mqttkit.config.template import show as as_yaml
+
+    effective = _effective(path)
+    if not as_json:
+        click.echo(as_yaml(effective), nl=False)
+        return
+    for row in rows(effective):
+        click.echo(json.dumps(row))
+
+
+def write_new(path: str, text: str, force: bool) -> None:
+    """Write a file of mode 0600, whole or not at all; raise ConfigError where it exists, unless `force`."""
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(text)
+        if force:
+            beside.replace(target)
+        else:
+            os.link(beside, target)
+    except FileExistsError as error:
+        hint = f"Replace it: mqttkit config init --force {path}"
+        raise ConfigError("is there already", where=path, hint=hint) from error
+    except OSError as error:
+        raise ConfigError(f"cannot write it: {error.strerror or error}", where=path) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _effective(path: str | None) -> Effective:
+    """Return what a command without connection flags would use."""
+    from mqttkit.broker.profile import load_profile
+
+    profile = load_profile()
+    values: dict[str, object] = {}
+    if profile is not None:
+        values = {"mqtt.broker": profile.to_broker_settings(), "mqtt.client.version": profile.version}
+    return load_settings(path, environ=os.environ, flags={}, profile=values)
