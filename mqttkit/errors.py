@@ -67,8 +67,10 @@ class BrokerUnreachable(MqttkitError):
 
     exit_code = 3
 
-    def __init__(self, address: str, step: str, cause: str, *, hint: str = "") -> None:
-        super().__init__(f"cannot reach broker {address}: {cause}", hint=hint)
+    def __init__(
+        self, address: str, step: str, cause: str, *, what: str = "cannot reach broker", hint: str = ""
+    ) -> None:
+        super().__init__(f"{what} {address}: {cause}", hint=hint)
         self.address = address
         self.step = step
         self.cause = cause

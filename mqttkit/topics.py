@@ -10,6 +10,9 @@ from mqttkit.errors import TopicError
 MAX_TOPIC_BYTES = 65_535
 """A UTF-8 string's length is two bytes on the wire (MQTT 5, 1.5.4)."""
 
+MAX_SCANNER_ID = 64
+"""Characters of a scanner identifier."""
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _FORBIDDEN = re.compile("[\u0000\ud800-\udfff]")
 
@@ -88,6 +91,13 @@ def check_level(value: str, what: str) -> str:
     if _FORBIDDEN.search(value):
         raise TopicError(f"{what} {value!r} has a character that MQTT forbids")
     return value
+
+
+def check_scanner_id(scanner_id: str) -> str:
+    """Return `scanner_id` if it can be one level of a topic name, of at most 64 characters; raise TopicError."""
+    if len(scanner_id) > MAX_SCANNER_ID:
+        raise TopicError(f"scanner identifier has {len(scanner_id)} characters, at most {MAX_SCANNER_ID} are allowed")
+    return check_level(scanner_id, "scanner identifier")
 
 
 def _check_common(text: str, what: str) -> None:

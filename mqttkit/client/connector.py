@@ -32,7 +32,8 @@ PROBE_TIMEOUT = 1.0
 STOP_TIMEOUT = 2.0
 SHORT_LIFE = 5.0
 """A connection that ends within so many seconds does not reset the wait."""
-TAKEOVERS_TOLERATED = 3
+SHORT_LIVES_TOLERATED = 5
+"""So many in a row, the broker reachable all the time, are two clients with one identifier: one has to stop."""
 FOREVER = 0xFFFFFFFF
 """A session that never expires (MQTT 5, 3.1.2.11.2)."""
 
@@ -109,7 +110,8 @@ class Connector(PahoClient):
         self._step = "tcp"
         self._connack_deadline = 0.0
         self._connected_at = 0.0
-        self._takeovers = 0
+        self._short_lives = 0
+        self._probing = False
         self._version_known = settings.client.version != "auto"
         self._at_once = False
 
@@ -149,7 +151,7 @@ class Connector(PahoClient):
             log.exception("the network thread died")
         finally:
             self.finished.set()
-            self._report(ConnectionState.CLOSED, str(self.failure or ""))
+            self._report(ConnectionState.CLOSED, str(self.failure) if self.given_up else "")
 
     def _create_socket_connection(self) -> socket.socket:
         connection = super()._create_socket_connection()
@@ -252,6 +254,9 @@ class Connector(PahoClient):
         self.failure = error
         self._failed_in_round += 1
         self._index = (self._index + 1) % len(self._addresses)
+        self._probing = isinstance(error, BrokerUnreachable) and error.step in ("dns", "tcp")
+        if self._probing:
+            self._short_lives = 0
         log.debug("%s", error)
 
     def _ended_early(self) -> None:
@@ -270,24 +275,26 @@ class Connector(PahoClient):
         self._at_once = True
 
     def _lost(self, code: int, reason: str, lived: float) -> None:
-        if lived >= SHORT_LIFE:
+        taken_over = code == failures.SESSION_TAKEN_OVER
+        if lived >= SHORT_LIFE and not taken_over:
             self._backoff.reset()
-            self._takeovers = 0
-        where = show_address(*self.address)
-        self.failure = BrokerUnreachable(where, "mqtt", f"connection ended: {reason.lower()}")
-        if code == failures.SESSION_TAKEN_OVER:
-            self._takeovers += 1
-            self.failure = failures.taken_over(self.address, self.client_identifier)
-            self.given_up = self._takeovers >= TAKEOVERS_TOLERATED
+            self._short_lives = 0
+        else:
+            self._short_lives += 1
+        self._probing = self._short_lives < 2
+        self.given_up = self._short_lives >= SHORT_LIVES_TOLERATED
+        if taken_over or self.given_up:
+            self.failure = failures.taken_over(self.address, self.client_identifier, certain=taken_over)
+        else:
+            self.failure = failures.lost(self.address, reason)
 
     def _wait(self, delay: float) -> None:
         """Wait `delay` seconds, less where closing, or where an unreachable broker accepts a bare TCP probe."""
         deadline = time.monotonic() + delay
-        probing = isinstance(self.failure, BrokerUnreachable) and self.failure.step in ("dns", "tcp")
         while (left := deadline - time.monotonic()) > 0:
             if self.closing.wait(min(left, PROBE_INTERVAL)):
                 return
-            if left > PROBE_INTERVAL and probing and self._probe():
+            if left > PROBE_INTERVAL and self._probing and self._probe():
                 return
 
     def _probe(self) -> bool:

@@ -14,6 +14,11 @@ SESSION_TAKEN_OVER = 0x8E
 _REFUSED_V3 = {1: UNSUPPORTED_VERSION, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
 """CONNACK return codes of MQTT 3.1.1 (3.2.2.3) to reason codes of MQTT 5 (3.2.2.2)."""
 
+_LOST = {
+    "unspecified error": "the broker closed it, or the network failed",
+    "keep alive timeout": "no answer to PINGREQ (keep alive)",
+}
+
 _HINTS = {
     0x84: "Try another version: -V 311 or -V 5",
     0x85: "Choose another client identifier: -i",
@@ -62,11 +67,21 @@ def closed_early(address: tuple[str, int], cause: str, *, tls: bool) -> BrokerUn
     return BrokerUnreachable(show_address(*address), "mqtt", cause, hint=hint)
 
 
-def taken_over(address: tuple[str, int], client_id: str) -> MqttkitError:
-    """Return the error for a second client with our client identifier (MQTT 5, 3.1.4-3)."""
+def lost(address: tuple[str, int], reason: str) -> BrokerUnreachable:
+    """Return the error for a connection that ended after its CONNACK."""
+    cause = _LOST.get(reason.lower(), reason.lower())
+    return BrokerUnreachable(show_address(*address), "mqtt", cause, what="lost the connection to broker")
+
+
+def taken_over(address: tuple[str, int], client_id: str, *, certain: bool) -> MqttkitError:
+    """Return the error for a second client with our client identifier (MQTT 5, 3.1.4-3).
+
+    A broker of MQTT 3.1.1, and mosquitto 2.0 with either version, closes the connection without a word.
+    """
+    seen = "took over the session" if certain else "may be: each connection was closed within seconds"
     return ConnectionRefused(
         show_address(*address),
-        f"another client uses the client identifier {client_id!r} and took over the session",
+        f"another client with the client identifier {client_id!r} {seen}",
         code=SESSION_TAKEN_OVER,
         hint="Give each client its own: -i",
     )

@@ -8,9 +8,7 @@ from typing import Any
 
 from mqttkit.errors import TopicError
 from mqttkit.settings import CLIENT_VERSIONS, TRANSPORTS, parse_address
-from mqttkit.topics import check_level, check_template, check_topic_name
-
-MAX_SCANNER_ID = 64
+from mqttkit.topics import check_scanner_id, check_template, check_topic_name
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,6 @@ def one_of(*choices: str) -> Rule:
 def template(*placeholders: str) -> Rule:
     """Ask for a topic template with these placeholders."""
     return Rule("a topic template", lambda value: bool(check_template(value, placeholders)))
-
-
-def check_scanner_id(value: str) -> str:
-    """Return a scanner identifier that is one topic level of at most 64 characters; raise TopicError."""
-    if len(value) > MAX_SCANNER_ID:
-        raise TopicError(f"scanner identifier has {len(value)} characters, at most {MAX_SCANNER_ID} may be")
-    return check_level(value, "scanner identifier")
 
 
 def _source(value: str) -> bool:
