@@ -1,8 +1,27 @@
-"""One advertisement, and the parsing of its AD structures. Pure."""
+"""One advertisement, the parsing of its AD structures, and its JSON form. Pure."""
 
 from __future__ import annotations
 
+import datetime
+import functools
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from mqttkit.errors import AdvertisementError
+
+_BASE_UUID = "-0000-1000-8000-00805f9b34fb"
+_MAC = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_ADDRESS_TYPES = ("public", "random")
+
+RSSI_UNKNOWN = 127
+"""What a controller reports where it has no RSSI (Bluetooth Core 5.4, Vol 4, Part E, 7.7.65.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +37,7 @@ class Advertisement:
     timestamp: float
     """When it was heard: seconds since 1970-01-01 UTC."""
     local_name: str | None = None
-    """Complete or shortened local name; bytes that are not UTF-8 are replaced by U+FFFD."""
+    """Complete or shortened local name, control characters included; bytes that are not UTF-8 are U+FFFD."""
     manufacturer_data: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     """Company identifier to its data without the identifier, each field kept, in the order heard."""
     service_data: dict[str, bytes] = field(default_factory=dict)
@@ -31,3 +50,318 @@ class Advertisement:
     """None where the source does not tell."""
     raw: bytes | None = None
     """The AD structures as they went over the air, where the source has them."""
+
+    @classmethod
+    def from_raw(
+        cls,
+        raw: bytes,
+        *,
+        mac_address: str,
+        timestamp: float,
+        address_type: str = "public",
+        rssi: int | None = None,
+        connectable: bool | None = None,
+    ) -> Advertisement:
+        """Parse the AD structures `raw`; `mac_address` is taken as it is, `rssi` 127 as unknown."""
+        return cls(
+            mac_address=mac_address,
+            address_type=address_type,
+            rssi=None if rssi == RSSI_UNKNOWN else rssi,
+            timestamp=timestamp,
+            connectable=connectable,
+            raw=raw,
+            **_interpret(raw),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads back, fit for `json.dumps`; what is unknown is left out."""
+        last, earlier = manufacturer_fields(self)
+        fields = {
+            "mac_address": self.mac_address,
+            "addr_type": self.address_type,
+            "rssi": self.rssi,
+            "timestamp": format_timestamp(self.timestamp),
+            "local_name": self.local_name,
+            "manufacturer_data": last,
+            "manufacturer_data_more": earlier or None,
+            "service_data": {service: data.hex() for service, data in self.service_data.items()},
+            "service_uuids": list(self.service_uuids),
+            "tx_power": self.tx_power,
+            "connectable": self.connectable,
+            "raw_ad": None if self.raw is None else self.raw.hex(),
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, fields: object, *, timestamp: float = 0.0) -> Advertisement:
+        """Read the form of `to_json`; unknown names are ignored; raise AdvertisementError.
+
+        `raw_ad`, where it is there, is the truth about everything it holds. Without `mac_address` a
+        random static address is made up from the fields, the same for the same `device`; without
+        `timestamp` the one given here is taken.
+        """
+        if not isinstance(fields, Mapping):
+            raise AdvertisementError(f"expected a JSON object, got {_shorten(fields)}")
+        reader = _Reader(fields)
+        mac_address = reader.text("mac_address")
+        own_type = reader.choice("addr_type", _ADDRESS_TYPES) or ("public" if mac_address else "random")
+        raw = reader.data("raw_ad")
+        return cls(
+            mac_address=normalise_mac(mac_address) if mac_address else _made_up_address(fields),
+            address_type=own_type,
+            rssi=reader.number("rssi", -127, 126, RSSI_UNKNOWN),
+            timestamp=reader.timestamp(timestamp),
+            connectable=reader.boolean("connectable"),
+            raw=raw,
+            **(reader.parts() if raw is None else _interpret(raw)),
+        )
+
+
+def parse_ad_structures(raw: bytes) -> list[tuple[int, bytes]]:
+    """Split `raw` into (AD type, data), in order (Bluetooth Core 5.4, Vol 3, Part C, 11).
+
+    A length of zero ends the significant part; a structure that is cut short is left out.
+    """
+    structures = []
+    position, end = 0, len(raw)
+    while position < end:
+        length = raw[position]
+        following = position + 1 + length
+        if length == 0 or following > end:
+            break
+        structures.append((raw[position + 1], raw[position + 2 : following]))
+        position = following
+    return structures
+
+
+def _interpret(raw: bytes) -> dict[str, Any]:
+    """Return the fields of an Advertisement that its AD structures hold (Core Supplement 11, Part A)."""
+    manufacturer: dict[int, tuple[bytes, ...]] = {}
+    service_data: dict[str, bytes] = {}
+    services: dict[str, None] = {}
+    names: dict[int, bytes] = {}
+    tx_power = None
+    for kind, data in parse_ad_structures(raw):
+        if kind == 0xFF and len(data) >= 2:
+            company = data[0] | data[1] << 8
+            manufacturer[company] = (*manufacturer.get(company, ()), data[2:])
+        elif kind in _SERVICE_DATA_WIDTH and len(data) >= _SERVICE_DATA_WIDTH[kind]:
+            width = _SERVICE_DATA_WIDTH[kind]
+            service_data[expand_uuid(data[:width])] = data[width:]
+        elif kind in _UUID_LIST_WIDTH:
+            width = _UUID_LIST_WIDTH[kind]
+            for start in range(0, len(data) - width + 1, width):
+                services[expand_uuid(data[start : start + width])] = None
+        elif kind in (0x08, 0x09):
+            names.setdefault(kind, data)
+        elif kind == 0x0A and data:
+            tx_power = int.from_bytes(data[:1], "little", signed=True)
+    name = names.get(0x09, names.get(0x08))
+    return {
+        "local_name": None if name is None else name.decode("utf-8", "replace"),
+        "manufacturer_data": manufacturer,
+        "service_data": service_data,
+        "service_uuids": tuple(services),
+        "tx_power": tx_power,
+    }
+
+
+_UUID_LIST_WIDTH = {0x02: 2, 0x03: 2, 0x04: 4, 0x05: 4, 0x06: 16, 0x07: 16}
+"""AD type of a list of service UUIDs, complete or not, to the bytes of one."""
+
+_SERVICE_DATA_WIDTH = {0x16: 2, 0x20: 4, 0x21: 16}
+"""AD type of service data to the bytes of its UUID."""
+
+
+def expand_uuid(data: bytes) -> str:
+    """Return a UUID of 2, 4 or 16 bytes in air order as 128 bits in lower case (Vol 3, Part B, 2.5.1)."""
+    text = data[::-1].hex()
+    if len(data) == 16:
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return f"{text:0>8}{_BASE_UUID}"
+
+
+def normalise_uuid(text: str) -> str:
+    """Return `180f`, `0x180F`, 32 bits or 128 bits as 128 bits in lower case; raise AdvertisementError."""
+    digits = text.lower().removeprefix("0x")
+    if len(digits) in (4, 8) and _is_hex(digits):
+        return f"{digits:0>8}{_BASE_UUID}"
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise AdvertisementError(f"{text!r} is no 16, 32 or 128-bit UUID") from None
+
+
+def normalise_mac(text: str) -> str:
+    """Return `aa-bb-cc-dd-ee-ff` and the like as `AA:BB:CC:DD:EE:FF`; raise AdvertisementError."""
+    address = text.upper().replace("-", ":")
+    if not _MAC.fullmatch(address):
+        raise AdvertisementError(f"{_shorten(text)} is no MAC address such as AA:BB:CC:DD:EE:FF")
+    return address
+
+
+def printable(name: str) -> str:
+    """Return `name` fit for a terminal: padding of NUL cut, each control character as U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", name.rstrip("\0"))
+
+
+def manufacturer_fields(advertisement: Advertisement) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Return the last field of each company as {"4c00": "0215…"}, and the earlier ones in the same form.
+
+    The company identifier is its two bytes as they go over the air, in hex. BlueZ, too, keeps the last of
+    several fields of one company; here none is lost: each earlier one is an object of its own in the list.
+    """
+    last: dict[str, str] = {}
+    earlier: list[dict[str, str]] = []
+    for company, fields in advertisement.manufacturer_data.items():
+        key = company.to_bytes(2, "little").hex()
+        last[key] = fields[-1].hex()
+        earlier.extend({key: data.hex()} for data in fields[:-1])
+    return last, earlier
+
+
+def format_timestamp(seconds: float) -> str:
+    """Return seconds since 1970 as `2026-01-11T10:30:45.123Z`."""
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{_format_second(whole)}.{milliseconds:03d}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _format_second(whole: int) -> str:
+    return datetime.datetime.fromtimestamp(whole, datetime.timezone.utc).replace(tzinfo=None).isoformat()
+
+
+def parse_timestamp(text: str) -> float:
+    """Return an ISO 8601 time, UTC where it has no zone, as seconds since 1970; raise AdvertisementError."""
+    try:
+        moment = datetime.datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.timezone.utc)
+        return moment.timestamp()
+    except (ValueError, OverflowError):
+        raise AdvertisementError(f"timestamp {_shorten(text)} is no time such as {_EXAMPLE_TIME}") from None
+
+
+_EXAMPLE_TIME = "2026-01-11T10:30:45.123Z"
+
+
+class _Reader:
+    """Typed access to a JSON object; each method raises AdvertisementError naming the field."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.fields = fields
+
+    def text(self, name: str) -> str | None:
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, str):
+            raise AdvertisementError(f"{name} is no string: {_shorten(value)}")
+        return value
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
+        value = self.text(name)
+        if value is not None and value not in choices:
+            raise AdvertisementError(f"{name} is not one of {', '.join(choices)}: {_shorten(value)}")
+        return value
+
+    def boolean(self, name: str) -> bool | None:
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise AdvertisementError(f"{name} is neither true nor false: {_shorten(value)}")
+        return value
+
+    def number(self, name: str, lowest: int, highest: int, unknown: int | None = None) -> int | None:
+        """Return a whole number in the range given; None where it is not there or is `unknown`."""
+        value = self.fields.get(name)
+        if value is None or (value == unknown and unknown is not None):
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise AdvertisementError(f"{name} is no whole number of dBm: {_shorten(value)}")
+        return value
+
+    def data(self, name: str) -> bytes | None:
+        value = self.fields.get(name)
+        return None if value is None else _from_hex(value, name)
+
+    def timestamp(self, default: float) -> float:
+        value = self.fields.get("timestamp")
+        if isinstance(value, str):
+            return parse_timestamp(value)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**38:
+            raise AdvertisementError(f"timestamp is no time such as {_EXAMPLE_TIME}: {_shorten(value)}")
+        return float(value)
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise AdvertisementError(f"{name} is no object: {_shorten(value)}")
+        return value or {}
+
+    def list(self, name: str) -> list[Any]:
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, list):
+            raise AdvertisementError(f"{name} is no list: {_shorten(value)}")
+        return value or []
+
+    def parts(self) -> dict[str, Any]:
+        """Return what `_interpret` returns for AD structures."""
+        name = self.text("local_name")
+        services = (_uuid_of(value, "service_uuids") for value in self.list("service_uuids"))
+        return {
+            "local_name": None if name is None else _SURROGATE.sub("\ufffd", name),
+            "manufacturer_data": self.manufacturer_data(),
+            "service_data": {
+                _uuid_of(service, "service_data"): _from_hex(data, "service_data")
+                for service, data in self.mapping("service_data").items()
+            },
+            "service_uuids": tuple(dict.fromkeys(services)),
+            "tx_power": self.number("tx_power", -128, 127),
+        }
+
+    def manufacturer_data(self) -> dict[int, tuple[bytes, ...]]:
+        found: dict[int, tuple[bytes, ...]] = {}
+        for fields in (*self.list("manufacturer_data_more"), self.mapping("manufacturer_data")):
+            if not isinstance(fields, dict):
+                raise AdvertisementError(f"manufacturer_data_more holds no object: {_shorten(fields)}")
+            for key, data in fields.items():
+                company = parse_company(key)
+                found[company] = (*found.get(company, ()), _from_hex(data, "manufacturer_data"))
+        return found
+
+
+def parse_company(text: str) -> int:
+    """Return the company identifier of two hex bytes in air order, `4c00` for 0x004c; AdvertisementError."""
+    if len(text) != 4 or not _is_hex(text):
+        raise AdvertisementError(
+            f"company {_shorten(text)} is not two bytes of hex in air order such as 4c00"
+        )
+    return int.from_bytes(bytes.fromhex(text), "little")
+
+
+def _made_up_address(fields: Mapping[str, Any]) -> str:
+    """Return a random static address (Vol 6, Part B, 1.3.2.1) made from what names the device."""
+    named = fields.get("device") or fields.get("local_name") or fields
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True, default=repr).encode()).digest()
+    return ":".join(f"{byte:02X}" for byte in (digest[0] | 0xC0, *digest[1:6]))
+
+
+def _uuid_of(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise AdvertisementError(f"{name} holds no UUID: {_shorten(value)}")
+    return normalise_uuid(value)
+
+
+def _from_hex(value: object, name: str) -> bytes:
+    if not isinstance(value, str) or not _is_hex(value) or len(value) % 2:
+        raise AdvertisementError(f"{name} is no hex: {_shorten(value)}")
+    return bytes.fromhex(value)
+
+
+def _is_hex(text: str) -> bool:
+    return all(character in "0123456789abcdefABCDEF" for character in text)
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

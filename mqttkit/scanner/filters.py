@@ -1,0 +1,181 @@
+"""Which advertisements pass; what does not is counted by cause."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+
+from mqttkit.errors import AdvertisementError, UsageError
+from mqttkit.scanner import Source
+from mqttkit.scanner.advertisement import Advertisement, normalise_uuid, parse_company
+from mqttkit.settings import ScannerSettings
+
+REMEMBERED = 10_000
+"""Devices whose last advertisement `interval` remembers; the longest silent is forgotten first."""
+REMEMBERED_PARTS = 32
+"""Parts of a device's data that are remembered; they begin anew beyond it."""
+
+_PREFIX = re.compile("[0-9A-F]{1,12}")
+_Test = Callable[[Advertisement], bool]
+
+
+class Filters:
+    """The tests of the settings. One value of an option is enough; of several options all must pass."""
+
+    def __init__(self, settings: ScannerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._tests = dict(_tests(settings))
+        if settings.interval < 0:
+            raise UsageError(f"interval must not be below 0 seconds, got {settings.interval}")
+        if settings.interval > 0:
+            self._tests["interval"] = IntervalFilter(settings.interval, clock)
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to test."""
+        return bool(self._tests)
+
+    def passes(self, advertisement: Advertisement) -> bool:
+        """Tell whether it passes all tests; count it under the first that it fails."""
+        for cause, test in self._tests.items():
+            if not test(advertisement):
+                self.dropped[cause] += 1
+                return False
+        return True
+
+
+def _tests(settings: ScannerSettings) -> Iterator[tuple[str, _Test]]:
+    """Yield (cause, test) of each filter that is set, the cheap ones first."""
+    if settings.min_rssi is not None:
+        yield "min_rssi", _rssi_test(settings.min_rssi)
+    if settings.mac:
+        yield "mac", _mac_test(settings.mac)
+    if settings.company:
+        yield "company", _company_test(settings.company)
+    if settings.service:
+        yield "service", _service_test(settings.service)
+    if settings.name:
+        yield "name", _name_test(settings.name)
+
+
+def _rssi_test(lowest: int) -> _Test:
+    """An unknown RSSI does not pass."""
+    return lambda advertisement: advertisement.rssi is not None and advertisement.rssi >= lowest
+
+
+def _mac_test(wanted: tuple[str, ...]) -> _Test:
+    prefixes = tuple(_mac_prefix(text) for text in wanted)
+    return lambda advertisement: advertisement.mac_address.startswith(prefixes)
+
+
+def _mac_prefix(text: str) -> str:
+    """Return `a4c1`, `A4:C1` or `a4-c1` as `A4:C1`."""
+    digits = re.sub("[:-]", "", text.upper())
+    if not _PREFIX.fullmatch(digits):
+        raise UsageError(f"mac {text!r} is no address, or beginning of one, such as A4:C1:38")
+    return ":".join(digits[index : index + 2] for index in range(0, len(digits), 2))
+
+
+def _company_test(wanted: tuple[str, ...]) -> _Test:
+    try:
+        companies = frozenset(parse_company(text) for text in wanted)
+    except AdvertisementError as error:
+        raise UsageError(error.message) from error
+    return lambda advertisement: not companies.isdisjoint(advertisement.manufacturer_data)
+
+
+def _service_test(wanted: tuple[str, ...]) -> _Test:
+    """A service counts as there if it is listed, or has service data."""
+    try:
+        services = frozenset(normalise_uuid(text) for text in wanted)
+    except AdvertisementError as error:
+        raise UsageError(f"service {error.message}") from error
+    return lambda advertisement: (
+        not (
+            services.isdisjoint(advertisement.service_uuids)
+            and services.isdisjoint(advertisement.service_data)
+        )
+    )
+
+
+def _name_test(patterns: tuple[str, ...]) -> _Test:
+    """Upper and lower case matter; an advertisement without a name does not pass."""
+    wanted = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
+    return lambda advertisement: (
+        advertisement.local_name is not None and wanted.match(advertisement.local_name) is not None
+    )
+
+
+class IntervalFilter:
+    """Passes a device at most once in `seconds`, unless its data changed.
+
+    A device may say its name in one advertisement and its measurements in the next (as a scan response
+    does), so each part is compared with what that part was when it was last heard.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last: OrderedDict[str, tuple[float, dict[object, object]]] = OrderedDict()
+
+    def __call__(self, advertisement: Advertisement) -> bool:
+        """Tell whether it passes, and remember it."""
+        now = self._clock()
+        parts = _parts(advertisement)
+        passed, known = self._last.pop(advertisement.mac_address, (now - self._seconds, {}))
+        changed = any(name not in known or known[name] != value for name, value in parts.items())
+        passes = changed or now - passed >= self._seconds
+        known = known | parts if len(known) < REMEMBERED_PARTS else parts
+        self._last[advertisement.mac_address] = (now if passes else passed, known)
+        if len(self._last) > REMEMBERED:
+            self._last.popitem(last=False)
+        return passes
+
+
+def _parts(advertisement: Advertisement) -> dict[object, object]:
+    """Return what makes up the data of an advertisement, by part; its RSSI does not."""
+    parts: dict[object, object] = {}
+    parts.update(advertisement.manufacturer_data.items())
+    parts.update(advertisement.service_data.items())
+    for name in ("local_name", "service_uuids", "tx_power"):
+        if value := getattr(advertisement, name):
+            parts[name] = value
+    return parts
+
+
+class FilteredSource:
+    """A source behind filters."""
+
+    def __init__(self, source: Source, filters: Filters) -> None:
+        self._source = source
+        self._filters = filters
+
+    @property
+    def scanning(self) -> bool:
+        """See Source."""
+        return self._source.scanning
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """See Source."""
+        return {**self._source.dropped, **self._filters.dropped}
+
+    def close(self) -> None:
+        """See Source."""
+        self._source.close()
+
+    def __enter__(self) -> FilteredSource:
+        self._source.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._source.__exit__(kind, error, traceback)
+
+    def __iter__(self) -> Iterator[Advertisement]:
+        return filter(self._filters.passes, self._source)

@@ -1,0 +1,83 @@
+"""Files of recorded advertisements: JSON lines and btsnoop. Each error names file and place."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mqttkit.errors import AdvertisementError, RecordingError
+from mqttkit.scanner import hci
+from mqttkit.scanner.advertisement import Advertisement
+
+GAP = 0.05
+"""Seconds between two lines of a JSON recording that bear no time stamps."""
+
+_MAGIC = b"btsnoop\0"
+_H4 = 1002
+_EPOCH = 0x00DCDDB30F2F8000
+"""Microseconds from the year 0, where btsnoop begins to count, to 1970."""
+_LONGEST_RECORD = 1 << 16
+_LONGEST_LINE = 1 << 20
+
+
+def read_recording(path: str) -> Iterator[Advertisement]:
+    """Yield the advertisements of a btsnoop file or of JSON lines, with their recorded time stamps.
+
+    What a file is tells its first bytes, not its name. Raise RecordingError.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            magic = file.read(len(_MAGIC))
+            if magic == _MAGIC:
+                yield from _read_btsnoop(path, file)
+            else:
+                file.seek(0)
+                yield from _read_json_lines(path, file)
+    except OSError as error:
+        raise RecordingError(f"cannot read recording {path}: {error.strerror}") from error
+
+
+def _read_json_lines(path: str, file: BinaryIO) -> Iterator[Advertisement]:
+    """Yield the advertisement of each line that is not empty."""
+    expected = 0.0
+    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+        if not line.strip():
+            continue
+        try:
+            heard = Advertisement.from_json(json.loads(line), timestamp=expected)
+        except (AdvertisementError, ValueError, RecursionError) as error:
+            raise RecordingError(f"{path}:{number}: no advertisement: {error}") from error
+        expected = heard.timestamp + GAP
+        yield heard
+
+
+def _read_btsnoop(path: str, file: BinaryIO) -> Iterator[Advertisement]:
+    """Yield the advertisements of a btsnoop file after its magic (version 1, H4)."""
+    version, link = struct.unpack(">II", _take(path, file, 8, len(_MAGIC)))
+    if (version, link) != (1, _H4):
+        raise RecordingError(f"{path}: btsnoop version {version}, link {link}; only 1 and 1002 (H4) are read")
+    reassembly = hci.Reassembly()
+    place = len(_MAGIC) + 8
+    while header := file.read(24):
+        header += _take(path, file, 24 - len(header), place)
+        length, included, _, _, moment = struct.unpack(">IIIIq", header)
+        if included > length or included > _LONGEST_RECORD:
+            raise RecordingError(f"{path}: byte {place}: a record of {included} bytes out of {length}")
+        packet = _take(path, file, included, place)
+        timestamp = (moment - _EPOCH) / 1_000_000
+        try:
+            yield from hci.read_packet(packet, timestamp, reassembly)
+        except AdvertisementError as error:
+            raise RecordingError(f"{path}: byte {place}: {error}") from error
+        place += 24 + included
+
+
+def _take(path: str, file: BinaryIO, count: int, place: int) -> bytes:
+    """Read exactly `count` bytes of the record that begins at byte `place`."""
+    data = file.read(count)
+    if len(data) < count:
+        raise RecordingError(f"{path}: byte {place}: the file ends in the middle of a record")
+    return data
