@@ -24,6 +24,7 @@ USAGE = 2
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("mqttkit.cli.demo", "demo", "Replay real advertisements from scanner to subscriber, counted."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
+    "scan": Entry("mqttkit.cli.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
 }
 """Every command, in the order of the help text."""
 
@@ -41,6 +42,13 @@ class Root(LazyGroup):
             _flush_or_forget(sys.stdout)
             _flush_or_forget(sys.stderr)
         sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a closed pipe ends it with 0, where Click would make it 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return 0
 
 
 def _run(work: Callable[[], Any]) -> int:

@@ -1,43 +1,15 @@
-"""Where advertisements come from: the Source protocol and its factory."""
+"""Where advertisements come from: sources and their factory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Protocol
-
 from mqttkit.errors import UsageError
 from mqttkit.scanner.advertisement import Advertisement
+from mqttkit.scanner.source import Source
 from mqttkit.settings import ScannerSettings
 
+__all__ = ["SOURCES", "Advertisement", "Source", "open_source"]
+
 SOURCES = "auto, bleak, bluepy, simulated or replay:FILE"
-
-
-class Source(Protocol):
-    """A blocking iterator of advertisements, and a context manager; one thread iterates, once.
-
-    Entering starts the scan and raises what is wrong with it; leaving closes it.
-    """
-
-    @property
-    def scanning(self) -> bool:
-        """False while the source is closed, at its end, or its radio is away."""
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """Advertisements not passed on so far, by cause; any thread may read it."""
-
-    def close(self) -> None:
-        """End the iteration and release everything; any thread or signal handler may call it, and again."""
-
-    def __enter__(self) -> Source: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-    def __iter__(self) -> Iterator[Advertisement]: ...
 
 
 def open_source(settings: ScannerSettings) -> Source:

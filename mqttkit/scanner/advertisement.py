@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime
 import functools
-import hashlib
 import json
 import re
-import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from mqttkit.errors import AdvertisementError
 
 _BASE_UUID = "-0000-1000-8000-00805f9b34fb"
 _MAC = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
+_UUID = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _ADDRESS_TYPES = ("public", "random")
@@ -37,7 +37,8 @@ class Advertisement:
     timestamp: float
     """When it was heard: seconds since 1970-01-01 UTC."""
     local_name: str | None = None
-    """Complete or shortened local name, control characters included; bytes that are not UTF-8 are U+FFFD."""
+    """Complete or shortened local name. AD structures' NUL padding is cut, what is not UTF-8 is U+FFFD;
+    control characters stay: see `printable`."""
     manufacturer_data: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     """Company identifier to its data without the identifier, each field kept, in the order heard."""
     service_data: dict[str, bytes] = field(default_factory=dict)
@@ -158,7 +159,7 @@ def _interpret(raw: bytes) -> dict[str, Any]:
             tx_power = int.from_bytes(data[:1], "little", signed=True)
     name = names.get(0x09, names.get(0x08))
     return {
-        "local_name": None if name is None else name.decode("utf-8", "replace"),
+        "local_name": None if name is None else name.rstrip(b"\0").decode("utf-8", "replace"),
         "manufacturer_data": manufacturer,
         "service_data": service_data,
         "service_uuids": tuple(services),
@@ -184,12 +185,11 @@ def expand_uuid(data: bytes) -> str:
 def normalise_uuid(text: str) -> str:
     """Return `180f`, `0x180F`, 32 bits or 128 bits as 128 bits in lower case; raise AdvertisementError."""
     digits = text.lower().removeprefix("0x")
+    if _UUID.fullmatch(digits):
+        return digits
     if len(digits) in (4, 8) and _is_hex(digits):
         return f"{digits:0>8}{_BASE_UUID}"
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise AdvertisementError(f"{text!r} is no 16, 32 or 128-bit UUID") from None
+    raise AdvertisementError(f"{_shorten(text)} is no 16, 32 or 128-bit UUID")
 
 
 def normalise_mac(text: str) -> str:
@@ -342,8 +342,9 @@ def parse_company(text: str) -> int:
 def _made_up_address(fields: Mapping[str, Any]) -> str:
     """Return a random static address (Vol 6, Part B, 1.3.2.1) made from what names the device."""
     named = fields.get("device") or fields.get("local_name") or fields
-    digest = hashlib.sha256(json.dumps(named, sort_keys=True, default=repr).encode()).digest()
-    return ":".join(f"{byte:02X}" for byte in (digest[0] | 0xC0, *digest[1:6]))
+    text = json.dumps(named, sort_keys=True, default=repr).encode()
+    number = zlib.crc32(text) | zlib.crc32(text, 1) << 32
+    return (number & 0x3FFF_FFFF_FFFF | 0xC000_0000_0000).to_bytes(6, "big").hex(":").upper()
 
 
 def _uuid_of(value: object, name: str) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 from mqttkit.errors import AdvertisementError, UsageError
-from mqttkit.scanner import Source
 from mqttkit.scanner.advertisement import Advertisement, normalise_uuid, parse_company
+from mqttkit.scanner.source import Source
 from mqttkit.settings import ScannerSettings
 
 REMEMBERED = 10_000
@@ -147,7 +147,7 @@ def _parts(advertisement: Advertisement) -> dict[object, object]:
     return parts
 
 
-class FilteredSource:
+class FilteredSource(Source):
     """A source behind filters."""
 
     def __init__(self, source: Source, filters: Filters) -> None:
@@ -168,14 +168,17 @@ class FilteredSource:
         """See Source."""
         self._source.close()
 
-    def __enter__(self) -> FilteredSource:
-        self._source.__enter__()
-        return self
+    def start(self) -> None:
+        """See Source."""
+        self._source.start()
+
+    def batches(self) -> Iterator[list[Advertisement]]:
+        """See Source."""
+        for heard in self._source.batches():
+            if batch := [advertisement for advertisement in heard if self._filters.passes(advertisement)]:
+                yield batch
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._source.__exit__(kind, error, traceback)
-
-    def __iter__(self) -> Iterator[Advertisement]:
-        return filter(self._filters.passes, self._source)

@@ -78,6 +78,8 @@ def read_packet(packet: bytes, timestamp: float, reassembly: Reassembly) -> Iter
         or packet[3] not in (_LEGACY, _EXTENDED)
     ):
         return
+    if len(packet) == 4:
+        raise AdvertisementError("an event has no reports")
     if packet[2] != len(packet) - 3:
         raise AdvertisementError(f"an event of {packet[2]} bytes has {len(packet) - 3}")
     reports = _legacy_reports(packet) if packet[3] == _LEGACY else _extended_reports(packet)

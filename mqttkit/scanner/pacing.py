@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import TypeVar
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 
 from mqttkit.scanner.advertisement import Advertisement
+from mqttkit.scanner.source import Source
 
 SHORTEST_WAIT = 0.001
 """Seconds: what is due within it leaves together, so that high rates do not cost a wake-up each."""
-
-_Self = TypeVar("_Self", bound="PacedSource")
+LARGEST_BATCH = 100
+"""Advertisements that leave together at most."""
 
 
 class Stop:
@@ -43,48 +43,43 @@ class Stop:
         return self.is_set
 
 
-class PacedSource:
+class PacedSource(Source):
     """A source that makes its advertisements itself: `upcoming` says what comes and when."""
 
     def __init__(self) -> None:
         self._stop = Stop()
         self._ended = False
-        self._dropped: dict[str, int] = {}
 
     @property
     def scanning(self) -> bool:
         """See Source."""
         return not (self._stop.is_set or self._ended)
 
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """See Source."""
-        return self._dropped
-
+    @abstractmethod
     def upcoming(self) -> Iterable[tuple[float, Advertisement]]:
         """Yield (seconds after the start, advertisement); its time stamp is set when it leaves."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """See Source."""
         self._stop.set()
 
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Advertisement]:
+    def batches(self) -> Iterator[list[Advertisement]]:
+        """See Source."""
         start = now = time.monotonic()
+        batch: list[Advertisement] = []
         for offset, advertisement in self.upcoming():
-            if start + offset > now:
+            due = start + offset
+            if due > now or len(batch) >= LARGEST_BATCH:
+                if batch:
+                    yield batch
+                    batch = []
                 now = time.monotonic()
-            if start + offset > now:
-                self._stop.wait(max(start + offset - now, SHORTEST_WAIT))
+                if due > now:
+                    self._stop.wait(max(due - now, SHORTEST_WAIT))
+                    now = time.monotonic()
             if self._stop.is_set:
                 return
-            yield dataclasses.replace(advertisement, timestamp=time.time())
+            batch.append(dataclasses.replace(advertisement, timestamp=time.time()))
         self._ended = True
+        if batch:
+            yield batch

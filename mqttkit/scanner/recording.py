@@ -47,7 +47,7 @@ def _read_json_lines(path: str, file: BinaryIO) -> Iterator[Advertisement]:
         if not line.strip():
             continue
         try:
-            heard = Advertisement.from_json(json.loads(line), timestamp=expected)
+            heard = Advertisement.from_json(json.loads(line.decode()), timestamp=expected)
         except (AdvertisementError, ValueError, RecursionError) as error:
             raise RecordingError(f"{path}:{number}: no advertisement: {error}") from error
         expected = heard.timestamp + GAP

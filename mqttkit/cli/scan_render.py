@@ -1,0 +1,100 @@
+"""The live table of `mqttkit scan`."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mqttkit.scanner import Advertisement
+from mqttkit.scanner.advertisement import manufacturer_fields, printable
+
+REMEMBERED = 10_000
+"""Devices in memory; the longest silent is forgotten first."""
+
+
+@dataclass
+class Device:
+    """What is known of one device."""
+
+    name: str = ""
+    about: str = ""
+    """Its companies and services, shortened."""
+    rssi: int | None = None
+    heard: int = 0
+    last: float = 0.0
+    """Seconds since 1970."""
+
+
+class Devices:
+    """The devices heard, the latest last."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+        self._devices: OrderedDict[str, Device] = OrderedDict()
+
+    def add(self, advertisement: Advertisement) -> None:
+        """Take in one advertisement."""
+        self.heard += 1
+        device = self._devices.pop(advertisement.mac_address, None) or Device()
+        self._devices[advertisement.mac_address] = device
+        device.heard += 1
+        device.last = advertisement.timestamp
+        device.rssi = advertisement.rssi if advertisement.rssi is not None else device.rssi
+        device.name = printable(advertisement.local_name or "") or device.name
+        device.about = _about(advertisement) or device.about
+        if len(self._devices) > REMEMBERED:
+            self._devices.popitem(last=False)
+
+    def table(self, rows: int) -> Table:
+        """Return the strongest `rows` devices of those heard in the last minute, then the others."""
+        now = time.time()
+        table = Table(title=f"{len(self._devices)} devices, {self.heard} advertisements")
+        for column, justify in _COLUMNS:
+            table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        ranked = sorted(
+            self._devices.items(), key=lambda item: (now - item[1].last > 60, -(item[1].rssi or -999))
+        )
+        for mac_address, device in ranked[: max(rows, 1)]:
+            rssi = "?" if device.rssi is None else str(device.rssi)
+            age = f"{max(0.0, now - device.last):.0f} s"
+            cells = (mac_address, device.name, rssi, str(device.heard), age, device.about)
+            table.add_row(*(Text(cell) for cell in cells))
+        return table
+
+
+_COLUMNS = (
+    ("device", "left"),
+    ("name", "left"),
+    ("RSSI dBm", "right"),
+    ("heard", "right"),
+    ("last", "right"),
+    ("companies and services", "left"),
+)
+
+
+def _about(advertisement: Advertisement) -> str:
+    """Return companies in air order and services, 16-bit ones as four digits."""
+    services = dict.fromkeys((*advertisement.service_data, *advertisement.service_uuids))
+    return " ".join((*manufacturer_fields(advertisement)[0], *(_short(service) for service in services)))
+
+
+def _short(service: str) -> str:
+    return service[4:8] if service.endswith("-0000-1000-8000-00805f9b34fb") else service[:8]
+
+
+def show_table(batches: Iterable[list[Advertisement]], console: Console | None = None) -> None:
+    """Keep a table of the devices on the terminal until the batches end."""
+    console = console or Console()
+    devices = Devices()
+    render = lambda: devices.table(console.height - 6)  # noqa: E731 - Live calls it four times a second
+    with Live(get_renderable=render, console=console, refresh_per_second=4):
+        for batch in batches:
+            for advertisement in batch:
+                devices.add(advertisement)
