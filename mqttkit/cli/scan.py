@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mqttkit.cli.options import set_up_logging
 from mqttkit.cli.source_options import source_flags, source_options
 
 if TYPE_CHECKING:
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, which replay:FILE reads back.")
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds.")
 @click.option("--count", type=click.IntRange(min=1), help="End after this many advertisements.")
-@click.option("--config", metavar="FILE", help="Settings file; ./mqttkit.yaml where it is not given.")
-def scan(as_json: bool, duration: float | None, count: int | None, config: str | None) -> None:
+@click.option("--config", type=click.Path(), help="Settings file.  [mqttkit.yaml where there is one]")
+@click.option("--quiet", is_flag=True, help="Say nothing on stderr but the error that ends the command.")
+@click.option("-d", "--debug", is_flag=True, help="Say everything on stderr.")
+def scan(
+    *, as_json: bool, duration: float | None, count: int | None, config: str | None, quiet: bool, debug: bool
+) -> None:
     """Show the Bluetooth devices around, with no broker involved.
 
     A live table on a terminal, a line an advertisement elsewhere. Ctrl-C ends it.
@@ -38,6 +43,7 @@ def scan(as_json: bool, duration: float | None, count: int | None, config: str |
     """
     from mqttkit.scanner import open_source
 
+    set_up_logging(quiet=quiet, debug=debug)
     with open_source(_settings(config)) as source, _ending(source, duration):
         batches = source.batches() if count is None else _first(source.batches(), count)
         if as_json:
@@ -48,7 +54,8 @@ def scan(as_json: bool, duration: float | None, count: int | None, config: str |
             show_table(batches)
         else:
             _print_lines(batches, describe)
-    _report_dropped(source)
+    if source.dropped and not quiet:
+        click.echo(f"not shown: {', '.join(f'{cause} {n}' for cause, n in source.dropped.items())}", err=True)
 
 
 def describe(heard: Advertisement) -> str:
@@ -63,9 +70,7 @@ def describe(heard: Advertisement) -> str:
     for fields in (*earlier, last):
         line += "".join(f"  {company}={data}" for company, data in fields.items())
     line += "".join(f"  {service}={data.hex()}" for service, data in heard.service_data.items())
-    return line + "".join(
-        f"  {service}" for service in heard.service_uuids if service not in heard.service_data
-    )
+    return line + "".join(f"  {service}" for service in heard.service_uuids if service not in heard.service_data)
 
 
 def _settings(config: str | None) -> ScannerSettings:
@@ -116,10 +121,3 @@ def _print_lines(batches: Iterable[list[Advertisement]], line: Callable[[Adverti
     for batch in batches:
         sys.stdout.write("".join(f"{line(heard)}\n" for heard in batch))
         sys.stdout.flush()
-
-
-def _report_dropped(source: Source) -> None:
-    """Say on stderr what did not pass, and why."""
-    if source.dropped:
-        counts = ", ".join(f"{cause} {number}" for cause, number in source.dropped.items())
-        click.echo(f"not shown: {counts}", err=True)

@@ -58,9 +58,7 @@ class Devices:
         table = Table(title=f"{len(self._devices)} devices, {self.heard} advertisements")
         for column, justify in _COLUMNS:
             table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        ranked = sorted(
-            self._devices.items(), key=lambda item: (now - item[1].last > 60, -(item[1].rssi or -999))
-        )
+        ranked = sorted(self._devices.items(), key=lambda item: (now - item[1].last > 60, -(item[1].rssi or -999)))
         for mac_address, device in ranked[: max(rows, 1)]:
             rssi = "?" if device.rssi is None else str(device.rssi)
             age = f"{max(0.0, now - device.last):.0f} s"

@@ -333,9 +333,7 @@ class _Reader:
 def parse_company(text: str) -> int:
     """Return the company identifier of two hex bytes in air order, `4c00` for 0x004c; AdvertisementError."""
     if len(text) != 4 or not _is_hex(text):
-        raise AdvertisementError(
-            f"company {_shorten(text)} is not two bytes of hex in air order such as 4c00"
-        )
+        raise AdvertisementError(f"company {_shorten(text)} is not two bytes of hex in air order such as 4c00")
     return int.from_bytes(bytes.fromhex(text), "little")
 
 

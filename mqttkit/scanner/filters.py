@@ -95,10 +95,7 @@ def _service_test(wanted: tuple[str, ...]) -> _Test:
     except AdvertisementError as error:
         raise UsageError(f"service {error.message}") from error
     return lambda advertisement: (
-        not (
-            services.isdisjoint(advertisement.service_uuids)
-            and services.isdisjoint(advertisement.service_data)
-        )
+        not (services.isdisjoint(advertisement.service_uuids) and services.isdisjoint(advertisement.service_data))
     )
 
 

@@ -71,12 +71,7 @@ def read_packet(packet: bytes, timestamp: float, reassembly: Reassembly) -> Iter
 
     Anonymous advertisements, which have no address, are left out.
     """
-    if (
-        len(packet) < 4
-        or packet[0] != _EVENT
-        or packet[1] != _LE_META
-        or packet[3] not in (_LEGACY, _EXTENDED)
-    ):
+    if len(packet) < 4 or packet[0] != _EVENT or packet[1] != _LE_META or packet[3] not in (_LEGACY, _EXTENDED):
         return
     if len(packet) == 4:
         raise AdvertisementError("an event has no reports")

@@ -25,17 +25,13 @@ COMMAND = [sys.executable, "-m", "mqttkit", "scan"]
 
 def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `mqttkit scan` to its end."""
-    return subprocess.run(
-        [*COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=40, **options
-    )
+    return subprocess.run([*COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=40, **options)
 
 
 @contextlib.contextmanager
 def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run `mqttkit scan`; kill what is left of it."""
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         try:
             yield process

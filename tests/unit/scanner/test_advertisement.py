@@ -73,10 +73,7 @@ def test_the_fields_of_one_company_are_all_kept() -> None:
     heard = parse("05ff4c000102" + "04ff4c0003" + "04ff590009")
     assert heard.manufacturer_data == {0x004C: (b"\1\2", b"\3"), 0x0059: (b"\t",)}
     assert manufacturer_fields(heard) == ({"4c00": "03", "5900": "09"}, [{"4c00": "0102"}])
-    assert (
-        Advertisement.from_json(heard.to_json() | {"raw_ad": None}).manufacturer_data
-        == heard.manufacturer_data
-    )
+    assert Advertisement.from_json(heard.to_json() | {"raw_ad": None}).manufacturer_data == heard.manufacturer_data
 
 
 def test_service_uuids_of_every_width_become_128_bits() -> None:
@@ -124,9 +121,7 @@ def test_a_printed_name_cannot_steer_the_terminal() -> None:
     assert printable("Room\x1b[2J\x9b\u202ex\0\0") == "Room\ufffd[2J\ufffd\ufffdx"
 
 
-@pytest.mark.parametrize(
-    "hexadecimal", ["", "00", "05", "05ff4c", "02ff4c", "0416d2", "03", "0216d2", "010a"]
-)
+@pytest.mark.parametrize("hexadecimal", ["", "00", "05", "05ff4c", "02ff4c", "0416d2", "03", "0216d2", "010a"])
 def test_structures_that_are_cut_short_are_left_out(hexadecimal: str) -> None:
     """No data, no error, and what came before them stays."""
     heard = parse("020a04" + hexadecimal)
@@ -159,12 +154,7 @@ def test_the_json_form_loses_nothing(heard: Advertisement) -> None:
 
 
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from(["4c00", "aa", "180f"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["4c00", "aa", "180f"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4) | st.just("4c00"), inner),
     max_leaves=5,
 )
@@ -213,17 +203,14 @@ def test_a_field_that_cannot_be_is_named(fields: object, message: str) -> None:
 def test_a_line_without_address_gets_one_that_stays() -> None:
     """The same device name, the same made-up random static address; another name, another address."""
     first, again, other = (
-        Advertisement.from_json({"device": name, "rssi": rssi})
-        for name, rssi in (("A", -1), ("A", -2), ("B", -1))
+        Advertisement.from_json({"device": name, "rssi": rssi}) for name, rssi in (("A", -1), ("A", -2), ("B", -1))
     )
     assert first.mac_address == again.mac_address != other.mac_address
     assert first.address_type == "random"
     assert int(first.mac_address[:2], 16) >= 0xC0
 
 
-@pytest.mark.parametrize(
-    "text", ["2026-01-11T10:30:45.123Z", "1999-12-31T23:59:59.999Z", "0999-01-01T00:00:00.000Z"]
-)
+@pytest.mark.parametrize("text", ["2026-01-11T10:30:45.123Z", "1999-12-31T23:59:59.999Z", "0999-01-01T00:00:00.000Z"])
 def test_a_time_reads_back(text: str) -> None:
     """Milliseconds survive the way through a float."""
     assert format_timestamp(parse_timestamp(text)) == text

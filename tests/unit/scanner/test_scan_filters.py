@@ -51,9 +51,7 @@ def test_a_filter_passes_what_it_names(
 def test_all_filters_must_pass_and_the_first_that_fails_counts() -> None:
     """Options are joined by and."""
     filters = Filters(ScannerSettings(min_rssi=-70, name=("A",)))
-    results = [
-        filters.passes(heard(rssi=rssi, local_name=name)) for rssi in (-60, -80) for name in ("A", "B")
-    ]
+    results = [filters.passes(heard(rssi=rssi, local_name=name)) for rssi in (-60, -80) for name in ("A", "B")]
     assert results == [True, False, False, False]
     assert filters.dropped == {"name": 1, "min_rssi": 2}
 

@@ -34,13 +34,9 @@ def legacy(*reports: tuple[int, int, bytes, bytes, int]) -> bytes:
     return bytes([4, 0x3E, len(body) + 2, 2, len(reports)]) + body
 
 
-def extended(
-    kind: int, data: bytes, *, sid: int = 0, address_type: int = 1, address: bytes = b"123456"
-) -> bytes:
+def extended(kind: int, data: bytes, *, sid: int = 0, address_type: int = 1, address: bytes = b"123456") -> bytes:
     """Build an H4 event of one extended report."""
-    head = struct.pack(
-        "<HB6sBBBbbHB6sB", kind, address_type, address, 1, 2, sid, 127, -60, 0, 0, bytes(6), len(data)
-    )
+    head = struct.pack("<HB6sBBBbbHB6sB", kind, address_type, address, 1, 2, sid, 127, -60, 0, 0, bytes(6), len(data))
     return bytes([4, 0x3E, len(head) + len(data) + 2, 0x0D, 1]) + head + data
 
 
@@ -208,9 +204,7 @@ def test_any_file_is_read_or_raises_one_error(content: bytes, snoop: bool) -> No
 
 def lines(*timestamps: float) -> str:
     """Return a recording of one device with these time stamps."""
-    return "".join(
-        json.dumps({"mac_address": "AA:BB:CC:DD:EE:FF", "timestamp": at}) + "\n" for at in timestamps
-    )
+    return "".join(json.dumps({"mac_address": "AA:BB:CC:DD:EE:FF", "timestamp": at}) + "\n" for at in timestamps)
 
 
 def offsets(source: ReplaySource, count: int) -> list[float]:

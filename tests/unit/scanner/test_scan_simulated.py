@@ -42,9 +42,7 @@ def test_the_room_has_devices_of_each_kind() -> None:
     assert any(data[0][:2] == b"\x02\x15" and len(data[0]) == 23 for data in fields(room, 0x004C))
     frames = {one.service_data[eddystone][0] for one in room if eddystone in one.service_data}
     assert frames == {0x00, 0x20}
-    thermometers = {
-        one.local_name for one in room if "0000fcd2-0000-1000-8000-00805f9b34fb" in one.service_data
-    }
+    thermometers = {one.local_name for one in room if "0000fcd2-0000-1000-8000-00805f9b34fb" in one.service_data}
     assert thermometers == {"Room 0", "Room 4", "Room 8"}
     assert {one.tx_power for one in room if (one.local_name or "").startswith("Sensor")} == {4}
     assert len(set(fields(room, 0xFFFF))) > 3
@@ -65,9 +63,7 @@ def test_the_rate_is_kept() -> None:
     assert 0.19 < room[-1].timestamp - room[0].timestamp < 5
 
 
-@pytest.mark.parametrize(
-    "settings", [{"devices": 0}, {"devices": 10**6}, {"rate": 0.0}, {"rate": float("nan")}]
-)
+@pytest.mark.parametrize("settings", [{"devices": 0}, {"devices": 10**6}, {"rate": 0.0}, {"rate": float("nan")}])
 def test_a_room_that_cannot_be_is_refused(settings: dict[str, float]) -> None:
     """The setting is named."""
     with pytest.raises(UsageError, match=next(iter(settings))):
