@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import enum
 import importlib
 import importlib.util
+import logging
+import secrets
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec
+from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec, locked
 from mqttkit.errors import LifecycleError, MissingPart, UsageError
 
 __all__ = [
@@ -26,7 +32,12 @@ __all__ = [
     "existing_broker",
     "open_broker",
     "require",
+    "start_broker",
+    "temporary_broker",
+    "usable_backends",
 ]
+
+log = logging.getLogger(__name__)
 
 BACKENDS = {
     "docker": ("mqttkit.broker.docker_backend", "DockerBroker"),
@@ -180,19 +191,79 @@ def require(broker: Broker, feature: Feature, what: str) -> None:
 
 def open_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> Broker:
     """Return the broker of `spec`; its backend `auto` is the first that can be used on this machine."""
-    name = _first_usable() if spec.backend == "auto" else spec.backend
+    name = usable_backends()[0] if spec.backend == "auto" else spec.backend
     backend = _backend(name)
     return backend(spec.with_backend(name), paths or BrokerPaths.of(spec.name))  # type: ignore[no-any-return]
 
 
+def start_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> tuple[Broker, UpResult]:
+    """Bring a broker up; with `auto`, a backend that misses a part gives way to the next one.
+
+    Raises `UsageError` where a broker of that name runs already and is not what `spec` asks for.
+    """
+    place = paths or BrokerPaths.of(spec.name)
+    with locked(place):
+        spec = _settled(spec, place)
+        names = usable_backends() if spec.backend == "auto" else [spec.backend]
+        for name in names:
+            broker = open_broker(spec.with_backend(name), place)
+            try:
+                return broker, broker.up()
+            except MissingPart as error:
+                if name == names[-1]:
+                    raise
+                log.warning("the %s backend cannot be used: %s", name, error)
+    raise LifecycleError("no backend was tried")
+
+
+@contextlib.contextmanager
+def temporary_broker(backend: str = "auto", *, anonymous: bool = False) -> Iterator[Profile]:
+    """Run a broker on a free loopback port for as long as the block lasts, and leave nothing behind."""
+    with tempfile.TemporaryDirectory(prefix="mqttkit-broker-") as directory:
+        paths = BrokerPaths(Path(directory) / "broker")
+        spec = BrokerSpec(
+            name=f"temporary-{secrets.token_hex(4)}",
+            backend=backend,
+            port=0,
+            anonymous=anonymous,
+            temporary=True,
+        )
+        broker, result = start_broker(spec, paths)
+        try:
+            yield result.profile
+        finally:
+            with locked(paths):
+                broker.down(volumes=True)
+
+
 def existing_broker(name: str = "default") -> Broker:
-    """Return the broker that `up` set up under this name; raise `LifecycleError` where there is none."""
+    """Return the broker that `up` set up under this name; raise `UsageError` where there is none."""
     paths = BrokerPaths.of(name)
     spec = load_spec(paths)
     if spec is None:
         option = "" if name == "default" else f" --name {name}"
-        raise LifecycleError(f"there is no broker named {name!r}", hint=f"Start one with: mqttkit broker up{option}")
+        raise UsageError(f"there is no broker named {name!r}", hint=f"Start one with: mqttkit broker up{option}")
     return open_broker(spec, paths)
+
+
+def _settled(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
+    """Return the spec with what is settled by the broker that is there; raise `UsageError` where they differ."""
+    spec.check()
+    stored = load_spec(paths)
+    if stored is None:
+        return spec
+    spec = spec.with_backend(stored.backend if spec.backend == "auto" else spec.backend)
+    spec = dataclasses.replace(spec, port=spec.port or stored.port)
+    running = open_broker(stored, paths).running()
+    for change in dataclasses.fields(BrokerSpec):
+        old, new = getattr(stored, change.name), getattr(spec, change.name)
+        if old != new and (running or change.name == "backend"):
+            raise UsageError(
+                f"broker {spec.name!r} is set up with {change.name} {old}, not {new}",
+                hint=f"Take it down first: mqttkit broker down --name {spec.name}"
+                + ("" if running and change.name != "backend" else " --volumes (its data is lost)"),
+            )
+    return spec
 
 
 def _backend(name: str) -> Any:
@@ -205,18 +276,21 @@ def _backend(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _first_usable() -> str:
-    """Return the first backend that can be used here; name what each misses where none can."""
-    reasons = []
+def usable_backends() -> list[str]:
+    """Return the backends that can be used here, the best first; raise `MissingPart` where there is none."""
+    found, reasons = [], []
     for name in BACKENDS:
         try:
             reason = str(_backend(name).unusable())
         except MissingPart as error:
-            reason = str(error)
-        if not reason:
-            return name
-        reasons.append(f"{name}: {reason}")
-    raise MissingPart(
-        f"no broker can be started here ({'; '.join(reasons)})",
-        hint="Install one with: apt-get install mosquitto, or: pip install 'mqttkit[embedded]'",
-    )
+            reason = error.message
+        if reason:
+            reasons.append(f"{name}: {reason}")
+        else:
+            found.append(name)
+    if not found:
+        raise MissingPart(
+            f"no broker can be started here ({'; '.join(reasons)})",
+            hint="Install one with: apt-get install mosquitto, or: pip install 'mqttkit[embedded]'",
+        )
+    return found

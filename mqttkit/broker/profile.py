@@ -9,13 +9,13 @@ import ipaddress
 import json
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mqttkit.broker.files import write_secret
 from mqttkit.errors import LifecycleError, UsageError
 from mqttkit.settings import BrokerSettings, TlsSettings
 
@@ -219,7 +219,7 @@ def read_profile(paths: BrokerPaths) -> Profile | None:
 
 def save_profile(paths: BrokerPaths, profile: Profile) -> None:
     """Write the profile, mode 0600."""
-    write_private(paths.profile, _to_json(profile))
+    write_secret(paths.profile, _to_json(profile))
 
 
 def load_spec(paths: BrokerPaths) -> BrokerSpec | None:
@@ -230,32 +230,7 @@ def load_spec(paths: BrokerPaths) -> BrokerSpec | None:
 
 def save_spec(paths: BrokerPaths, spec: BrokerSpec) -> None:
     """Write what was asked for."""
-    write_private(paths.spec, _to_json(spec))
-
-
-def new_password() -> str:
-    """Return a password of 144 random bits."""
-    return secrets.token_urlsafe(18)
-
-
-def write_private(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
-    """Replace a file whole or not at all: written beside it with mode 0600, synced, renamed.
-
-    A symbolic link at `path` is replaced, not followed. `owner` is (uid, gid), set before the rename.
-    """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if owner is not None:
-                os.fchown(file.fileno(), *owner)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    write_secret(paths.spec, _to_json(spec))
 
 
 @contextlib.contextmanager

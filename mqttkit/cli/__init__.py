@@ -23,6 +23,7 @@ USAGE = 2
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("mqttkit.cli.demo", "demo", "Replay real advertisements from scanner to subscriber, counted."),
+    "broker": Entry("mqttkit.cli.broker", "broker", "Start, watch and stop an MQTT broker on this machine."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
     "scan": Entry("mqttkit.cli.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
 }

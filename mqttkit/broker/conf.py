@@ -1,0 +1,192 @@
+"""Settings to mosquitto.conf and the first ACL file. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mqttkit.errors import UsageError
+
+OPERATOR = "mqttkit"
+"""User that `up` makes for the operator: every topic."""
+PROBE = "mqttkit-probe"
+"""User of health checks and canaries: `mqttkit/probe/#` only."""
+PROBE_FILTER = "mqttkit/probe/#"
+HEAD = "# Written by `mqttkit broker up`; what you change here is lost at the next start.\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How much a broker takes on."""
+
+    max_connections: int = 10_000
+    """Clients at a time on each listener; each needs a file descriptor."""
+    max_queued_messages: int = 100_000
+    """QoS 1 and 2 messages kept for a client that is away or slow; at least 1."""
+    max_queued_bytes: int = 64 * 1024 * 1024
+    """Bytes of those messages, whichever limit comes first."""
+    max_inflight_messages: int = 100
+    """QoS 1 and 2 messages under way to a client at a time, 1 to 65535."""
+    max_packet_size: int = 10 * 1024 * 1024
+    """Bytes of the largest packet taken or sent, 20 to 268435455."""
+    autosave_interval: int = 300
+    """Seconds between saves of the database."""
+    persistence: bool = True
+    """Retained messages and sessions outlive a restart."""
+
+
+TUNINGS: dict[str, Tuning] = {
+    "small": Tuning(
+        max_connections=100,
+        max_queued_messages=1_000,
+        max_queued_bytes=4 * 1024 * 1024,
+        max_inflight_messages=20,
+        max_packet_size=1024 * 1024,
+    ),
+    "default": Tuning(),
+    "high-traffic": Tuning(
+        max_connections=50_000,
+        max_queued_messages=1_000_000,
+        max_queued_bytes=512 * 1024 * 1024,
+        max_inflight_messages=1_000,
+        max_packet_size=64 * 1024 * 1024,
+    ),
+}
+
+LIMITS: dict[str, tuple[int, int]] = {
+    "max_connections": (1, 1_000_000),
+    "max_queued_messages": (1, 100_000_000),
+    "max_queued_bytes": (1_024, 1 << 40),
+    "max_inflight_messages": (1, 65_535),
+    "max_packet_size": (20, 268_435_455),
+    "autosave_interval": (1, 86_400),
+}
+"""Least and greatest value. 0 means `no limit` to some versions and `drop all` to others: it is not taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """One address on which the broker listens."""
+
+    port: int
+    """TCP port."""
+    bind: str
+    """Address that the broker binds, in numbers: mosquitto leaves out a WebSocket listener on a name."""
+    websockets: bool = False
+    """It speaks WebSockets."""
+    tls: bool = False
+    """It speaks TLS with config/certs/server.crt."""
+    client_certificates: bool = False
+    """It demands a client certificate signed by config/certs/ca.crt."""
+
+
+def tuning(profile: str, overrides: Mapping[str, int | bool]) -> Tuning:
+    """Return the settings of a tuning profile with single settings replaced; raise `UsageError`."""
+    if profile not in TUNINGS:
+        raise UsageError(f"unknown tuning profile {profile!r}", hint=f"Choose one of: {', '.join(TUNINGS)}")
+    for name, value in overrides.items():
+        if name == "persistence":
+            continue
+        if name not in LIMITS:
+            raise UsageError(f"unknown tuning setting {name!r}", hint=f"Known are: persistence, {', '.join(LIMITS)}")
+        least, greatest = LIMITS[name]
+        if not least <= value <= greatest:
+            raise UsageError(f"{name} must be {least} to {greatest}, got {value}")
+    return dataclasses.replace(TUNINGS[profile], **overrides)  # type: ignore[arg-type]
+
+
+def mosquitto_conf(
+    listeners: Iterable[Listener],
+    settings: Tuning,
+    *,
+    version: tuple[int, ...],
+    anonymous: bool = False,
+    root: str = "",
+) -> str:
+    """Return mosquitto.conf for the broker's version.
+
+    `root` is put before each path: empty where the broker works in its own root, `/mosquitto/` in the image.
+    """
+    lines = [
+        *_security(anonymous, root),
+        *_persistence(settings, root),
+        *_limits(settings, version),
+        "log_dest stderr",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+        "log_type information",
+        "log_timestamp_format %Y-%m-%dT%H:%M:%S",
+        "connection_messages true",
+        "sys_interval 2",
+    ]
+    for listener in listeners:
+        lines += ["", *_listener(listener, settings, root)]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def first_acl(*, anonymous: bool) -> str:
+    """Return the ACL file of a new broker: the operator everything, the probe its own topics.
+
+    Lines before the first `user` count for clients without a user name only.
+    """
+    return (
+        "# Change it with: mqttkit broker acl grant | revoke\n"
+        + ("topic readwrite #\n" if anonymous else "")
+        + f"\nuser {OPERATOR}\ntopic readwrite #\ntopic read $SYS/#\n"
+        + f"\nuser {PROBE}\ntopic readwrite {PROBE_FILTER}\n"
+    )
+
+
+def _security(anonymous: bool, root: str) -> list[str]:
+    return [
+        f"allow_anonymous {_boolean(anonymous)}",
+        f"password_file {root}config/passwd",
+        f"acl_file {root}config/acl",
+    ]
+
+
+def _persistence(settings: Tuning, root: str) -> list[str]:
+    if not settings.persistence:
+        return ["persistence false"]
+    return [
+        "persistence true",
+        f"persistence_location {root}data",
+        f"autosave_interval {settings.autosave_interval}",
+    ]
+
+
+def _limits(settings: Tuning, version: tuple[int, ...]) -> list[str]:
+    lines = [
+        f"max_queued_messages {settings.max_queued_messages}",
+        f"max_inflight_messages {settings.max_inflight_messages}",
+        f"max_queued_bytes {settings.max_queued_bytes}",
+    ]
+    if version >= (1, 6):
+        lines += [f"max_packet_size {settings.max_packet_size}"]
+    if version >= (1, 5):
+        lines += ["set_tcp_nodelay true"]
+    return lines
+
+
+def _listener(listener: Listener, settings: Tuning, root: str) -> list[str]:
+    lines = [f"listener {listener.port} {listener.bind}", f"max_connections {settings.max_connections}"]
+    if listener.websockets:
+        # Without its domain mosquitto 2.0 binds a WebSocket listener to every address of the machine.
+        domain = "ipv6" if ":" in listener.bind else "ipv4"
+        lines += ["protocol websockets", f"socket_domain {domain}"]
+    if listener.tls:
+        certificates = f"{root}config/certs"
+        lines += [
+            f"cafile {certificates}/ca.crt",
+            f"certfile {certificates}/server.crt",
+            f"keyfile {certificates}/server.key",
+            "tls_version tlsv1.2",
+            f"require_certificate {_boolean(listener.client_certificates)}",
+        ]
+    return lines
+
+
+def _boolean(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,101 @@
+"""TCP ports of this machine: which are free, and which process holds one (proc(5), no library)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from pathlib import Path
+
+from mqttkit.errors import LifecycleError, PermissionMissing, PortTaken, UsageError
+
+LISTEN = "0A"
+"""TCP_LISTEN in /proc/net/tcp."""
+PROC = Path("/proc")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a TCP port of the address that is free at this moment."""
+    with _bound(host, 0) as probe:
+        return int(probe.getsockname()[1])
+
+
+def demand_free(host: str, port: int, *, option: str = "--port") -> None:
+    """Raise `PortTaken`, naming the process that holds the port where that can be seen."""
+    try:
+        _bound(host, port).close()
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            raise PermissionMissing(
+                f"port {port} needs root", hint=f"Choose one above 1023: {option} {port % 1000 + 10_000}"
+            ) from error
+        if error.errno != errno.EADDRINUSE:
+            raise LifecycleError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise PortTaken(
+            f"port {port} on {host} is taken by {port_owner(port) or 'a process that cannot be seen'}",
+            hint=f"Stop it, or choose another port: {option} {suggest(host, port)}",
+        ) from error
+
+
+def numeric(host: str) -> str:
+    """Return the address of a host name in numbers; raise `UsageError` where it has none."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except socket.gaierror as error:
+        raise UsageError(f"cannot listen on {host!r}: {error.strerror}") from error
+
+
+def suggest(host: str, port: int) -> int:
+    """Return a free port near `port`, one that a person can remember."""
+    for candidate in range(port + 10_000, min(port + 10_020, 65_536)):
+        with contextlib.suppress(OSError):
+            _bound(host, candidate).close()
+            return candidate
+    return free_port(host)
+
+
+def port_owner(port: int) -> str | None:
+    """Return `name (pid 123)` of the process that listens on the port; None where it cannot be seen."""
+    inodes = listening_inodes(port)
+    for directory in PROC.iterdir():
+        if directory.name.isdigit() and inodes and inodes & _sockets_of(directory):
+            with contextlib.suppress(OSError):
+                return f"{(directory / 'comm').read_text().strip()} (pid {directory.name})"
+    return None
+
+
+def listening_inodes(port: int) -> set[str]:
+    """Return the socket inodes that listen on the port, on any address, IPv4 or IPv6."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (PROC / "net" / name).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(fields[9])
+    return found
+
+
+def _sockets_of(process: Path) -> set[str]:
+    """Return the inodes of a process's sockets; none where we may not look."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(descriptor.readlink())
+                if target.startswith("socket:["):
+                    found.add(target[8:-1])
+    return found
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket bound as a server binds it; raise OSError."""
+    address = numeric(host)
+    probe = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address, port))
+    except OSError:
+        probe.close()
+        raise
+    return probe

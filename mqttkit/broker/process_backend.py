@@ -1,0 +1,175 @@
+"""A native mosquitto as a process of its own."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+from mqttkit.broker import conf
+from mqttkit.broker.conf import Listener
+from mqttkit.broker.local import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker, reachable_host
+from mqttkit.broker.passwords import generate_password, password_line
+from mqttkit.broker.ports import listening_inodes, numeric
+from mqttkit.broker.profile import Profile
+from mqttkit.errors import LifecycleError, MissingPart, UsageError
+
+SYSTEM_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"
+"""Where Debian puts mosquitto: not in a user's PATH."""
+SERVICE_USERS = ("mosquitto", "nobody")
+"""Users that root's broker runs as, in order of preference."""
+INSTALL = "Install it with: apt-get install mosquitto"
+
+
+def find_mosquitto() -> str | None:
+    """Return the path of the mosquitto program, or None."""
+    return shutil.which("mosquitto", path=os.pathsep.join((os.environ.get("PATH", ""), SYSTEM_PATHS)))
+
+
+@functools.cache
+def mosquitto_version(program: str) -> tuple[int, ...]:
+    """Return a mosquitto program's version; raise `LifecycleError` where it tells none."""
+    try:
+        text = subprocess.run([program, "-h"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LifecycleError(f"{program} cannot be run: {error}") from error
+    found = re.search(r"mosquitto version (\d+)\.(\d+)\.(\d+)", text)
+    if found is None:
+        raise LifecycleError(f"{program} -h tells no version")
+    return tuple(int(part) for part in found.groups())
+
+
+class ProcessBroker(LocalBroker):
+    """mosquitto, with users, ACL, TLS, WebSockets, reload, statistics and persistence."""
+
+    backend = "process"
+
+    @classmethod
+    def unusable(cls) -> str:
+        """Return why there can be no native mosquitto here, or an empty string."""
+        return "" if find_mosquitto() else "mosquitto is not installed"
+
+    def version(self) -> tuple[int, ...]:
+        """Return the version of the installed mosquitto."""
+        return mosquitto_version(self._program())
+
+    def _program(self) -> str:
+        program = find_mosquitto()
+        if program is None:
+            raise MissingPart("mosquitto is not installed", hint=INSTALL)
+        return program
+
+    def _command(self) -> list[str]:
+        command = [self._program(), "-c", "config/mosquitto.conf"]
+        if self.spec.temporary and shutil.which("setpriv"):
+            return ["setpriv", "--pdeathsig", "TERM", *command]
+        return command
+
+    def _owns(self, arguments: list[str]) -> bool:
+        return any(argument.endswith("/mosquitto") for argument in arguments[:1])
+
+    def _owner(self) -> tuple[int, int] | None:
+        if os.geteuid() != 0:
+            return None
+        for name in SERVICE_USERS:
+            try:
+                entry = pwd.getpwnam(name)
+            except KeyError:
+                continue
+            return entry.pw_uid, entry.pw_gid
+        raise MissingPart("no user for the broker to run as", hint="Add one with: useradd --system mosquitto")
+
+    def _descriptors(self) -> int:
+        settings = conf.tuning(self.spec.tuning, self.spec.overrides)
+        return settings.max_connections + SPARE_DESCRIPTORS
+
+    def _prepare(self, profile: Profile | None) -> Profile:
+        settings = conf.tuning(self.spec.tuning, self.spec.overrides)
+        text = conf.mosquitto_conf(self.listeners(), settings, version=self.version(), anonymous=self.spec.anonymous)
+        profile = self._new_profile(profile)
+        self._directory(self.paths.root / "data")
+        self.write_file("config/mosquitto.conf", text.encode())
+        if self.read_file("config/passwd") is None:
+            self.write_file("config/passwd", first_passwd(profile).encode())
+        if self.read_file("config/acl") is None:
+            self.write_file("config/acl", conf.first_acl(anonymous=self.spec.anonymous).encode())
+        return profile
+
+    def listeners(self) -> list[Listener]:
+        """Return the listeners that the settings ask for."""
+        spec = self.spec
+        bind = numeric(spec.listen)
+        found = [Listener(port=spec.port, bind=bind)]
+        if spec.websocket_port:
+            found.append(Listener(port=spec.websocket_port, bind=bind, websockets=True))
+        if spec.tls_port:
+            if self.read_file("config/certs/server.crt") is None:
+                raise UsageError(
+                    "--tls-port needs a server certificate", hint="Make one with: mqttkit broker cert server"
+                )
+            found.append(
+                Listener(
+                    port=spec.tls_port,
+                    bind=bind,
+                    tls=True,
+                    client_certificates=spec.client_certificates,
+                )
+            )
+        return found
+
+    def _new_profile(self, old: Profile | None) -> Profile:
+        """Return the profile: passwords are kept over a restart."""
+        spec = self.spec
+        return Profile(
+            name=spec.name,
+            backend=self.backend,
+            host=reachable_host(spec.listen),
+            port=spec.port,
+            username=conf.OPERATOR,
+            password=(old and old.password) or generate_password(),
+            probe_username=conf.PROBE,
+            probe_password=(old and old.probe_password) or generate_password(),
+            websocket_port=spec.websocket_port,
+            tls_port=spec.tls_port,
+            ca_file=str(self.paths.root / "config/certs/ca.crt") if spec.tls_port else None,
+        )
+
+    def _prove(self) -> None:
+        """Demand that every listener listens, and a save."""
+        for listener in self.listeners():
+            if not listening_inodes(listener.port):
+                raise LifecycleError(
+                    f"the broker does not listen on {listener.bind}:{listener.port}: {self._last_error()}"
+                )
+        self._prove_save()
+
+    def _prove_save(self) -> None:
+        """Demand a save: a data directory that cannot be written shows only at the first one."""
+        if not conf.tuning(self.spec.tuning, self.spec.overrides).persistence:
+            return
+        database = self.paths.root / "data" / "mosquitto.db"
+        before = database.stat().st_ino if database.exists() else None
+        os.kill(self._demand().pid, signal.SIGUSR1)
+        deadline = time.monotonic() + READY_SECONDS
+        while not database.exists() or database.stat().st_ino == before:
+            if time.monotonic() > deadline:
+                raise LifecycleError(
+                    f"the broker cannot save to {database.parent}: {self._last_error()}",
+                    hint=f"See: mqttkit broker logs --name {self.spec.name}",
+                )
+            time.sleep(0.02)
+
+    def _last_error(self) -> str:
+        errors = [line for line in self.log_lines(tail=50) if "Error" in line]
+        return errors[-1] if errors else "no error in its log"
+
+
+def first_passwd(profile: Profile) -> str:
+    """Return the password file of a new broker: the operator and the probe."""
+    users = ((profile.username, profile.password), (profile.probe_username, profile.probe_password))
+    return "".join(f"{password_line(user, secret)}\n" for user, secret in users if user and secret)

@@ -1,0 +1,192 @@
+"""Ready is a CONNACK, never an open port: one CONNECT on a plain socket, and the wait for its answer.
+
+It needs no MQTT library: CONNECT and CONNACK are built and read by hand (MQTT 3.1.1 and 5, 3.1 and 3.2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mqttkit.errors import BrokerUnreachable, LifecycleError
+
+POLL_SECONDS = 0.02
+REFUSALS = {
+    1: "unacceptable protocol version",
+    2: "client identifier rejected",
+    3: "server unavailable",
+    4: "bad user name or password",
+    5: "not authorised",
+    0x80: "unspecified error",
+    0x81: "malformed packet",
+    0x82: "protocol error",
+    0x84: "unsupported protocol version",
+    0x85: "client identifier not valid",
+    0x86: "bad user name or password",
+    0x87: "not authorised",
+    0x88: "server unavailable",
+    0x89: "server busy",
+    0x8A: "banned",
+    0x8C: "bad authentication method",
+    0x95: "packet too large",
+    0x97: "quota exceeded",
+    0x9C: "use another server",
+    0x9D: "server moved",
+    0x9F: "connection rate exceeded",
+}
+"""CONNACK codes: MQTT 3.1.1, 3.2.2.3 and MQTT 5, 3.2.2.2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """One CONNECT: where to, and as whom."""
+
+    host: str
+    """Address."""
+    port: int
+    """TCP port."""
+    version: str = "311"
+    """MQTT version: `311` or `5`."""
+    username: str | None = None
+    """User name."""
+    password: str | None = field(default=None, repr=False)
+    """Password."""
+    tls: ssl.SSLContext | None = None
+    """TLS is used where this is set."""
+    timeout: float = 3.0
+    """Seconds for each step."""
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The broker's CONNACK."""
+
+    code: int
+    """0 is success."""
+
+    @property
+    def accepted(self) -> bool:
+        """Tell whether the broker let us in."""
+        return self.code == 0
+
+    @property
+    def reason(self) -> str:
+        """The code in words."""
+        return "accepted" if self.accepted else REFUSALS.get(self.code, f"code {self.code}")
+
+
+def ask(login: Login) -> Answer:
+    """Send one CONNECT and return the CONNACK; raise `BrokerUnreachable` naming the step that failed."""
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(open_socket(login))
+        try:
+            sock.sendall(connect_packet(login))
+            answer = read_connack(sock, login.address)
+            if answer.accepted:
+                sock.sendall(b"\xe0\x00")
+        except OSError as error:
+            raise BrokerUnreachable(login.address, "mqtt", f"no CONNACK: {error}") from error
+        return answer
+
+
+def open_socket(login: Login) -> socket.socket:
+    """Return a connected socket, TLS done; raise `BrokerUnreachable`."""
+    try:
+        sock = socket.create_connection((login.host, login.port), timeout=login.timeout)
+    except socket.gaierror as error:
+        raise BrokerUnreachable(login.address, "dns", f"{error.strerror}") from error
+    except OSError as error:
+        cause = "connection refused" if isinstance(error, ConnectionRefusedError) else str(error)
+        raise BrokerUnreachable(login.address, "tcp", cause) from error
+    if login.tls is None:
+        return sock
+    try:
+        return login.tls.wrap_socket(sock, server_hostname=login.host)
+    except (OSError, ValueError) as error:
+        sock.close()
+        raise BrokerUnreachable(login.address, "tls", str(error)) from error
+
+
+def connect_packet(login: Login) -> bytes:
+    """Return CONNECT with a clean session, a random client identifier and the login's user (3.1)."""
+    flags = 0x02
+    payload = _text(f"mqttkit-{secrets.token_hex(6)}")
+    if login.username is not None:
+        flags |= 0x80
+        payload += _text(login.username)
+    if login.password is not None:
+        flags |= 0x40
+        payload += _text(login.password)
+    level, properties = (5, b"\x00") if login.version == "5" else (4, b"")
+    body = _text("MQTT") + bytes((level, flags)) + (30).to_bytes(2, "big") + properties + payload
+    return b"\x10" + _length(len(body)) + body
+
+
+def read_connack(sock: socket.socket, address: str) -> Answer:
+    """Read the first packet, which must be CONNACK (3.2); raise `BrokerUnreachable`."""
+    head = _read(sock, 4, address)
+    if head[0] != 0x20 or head[1] < 2:
+        raise BrokerUnreachable(address, "mqtt", "the answer to CONNECT is no CONNACK: not an MQTT broker")
+    if head[1] < 0x80:
+        _read(sock, head[1] - 2, address)
+    return Answer(code=head[3])
+
+
+def wait_ready(login: Login, *, seconds: float, died: Callable[[], str]) -> float:
+    """Wait until the broker lets the login in, and return the seconds it took.
+
+    `died` returns why the broker is gone, or an empty string while it runs: then waiting is pointless.
+    Raises `LifecycleError`.
+    """
+    begin = time.monotonic()
+    while True:
+        try:
+            answer = ask(login)
+        except BrokerUnreachable as error:
+            last = error.cause
+        else:
+            if answer.accepted:
+                return time.monotonic() - begin
+            raise LifecycleError(f"the new broker on {login.address} refuses its own user: {answer.reason}")
+        reason = died()
+        if reason:
+            raise LifecycleError(f"the broker ended while starting: {reason}")
+        if time.monotonic() - begin > seconds:
+            raise LifecycleError(f"the broker on {login.address} did not answer CONNECT in {seconds:g} s: {last}")
+        time.sleep(POLL_SECONDS)
+
+
+def _read(sock: socket.socket, count: int, address: str) -> bytes:
+    data = b""
+    while len(data) < count:
+        chunk = sock.recv(count - len(data))
+        if not chunk:
+            raise BrokerUnreachable(address, "mqtt", "connection closed without a CONNACK")
+        data += chunk
+    return data
+
+
+def _text(value: str) -> bytes:
+    """Return an UTF-8 encoded string with its length (1.5.4)."""
+    encoded = value.encode()
+    return len(encoded).to_bytes(2, "big") + encoded
+
+
+def _length(value: int) -> bytes:
+    """Return a variable byte integer (1.5.5)."""
+    out = bytearray()
+    while True:
+        value, digit = divmod(value, 128)
+        out.append(digit | (0x80 if value else 0))
+        if not value:
+            return bytes(out)

@@ -1,0 +1,18 @@
+"""`mqttkit broker`: the group; each command is imported when it is used."""
+
+from __future__ import annotations
+
+import click
+
+from mqttkit.cli.lazy import Entry, LazyGroup
+
+COMMANDS: dict[str, Entry] = {
+    "up": Entry("mqttkit.cli.broker_life", "up", "Start a secured broker and wait until it answers."),
+    "down": Entry("mqttkit.cli.broker_life", "down", "Stop it; its data stays."),
+    "status": Entry("mqttkit.cli.broker_life", "status", "Tell whether it answers, where, and what it uses."),
+}
+
+
+@click.group(cls=LazyGroup, entries=COMMANDS)
+def broker() -> None:
+    """Start, watch and stop an MQTT broker on this machine."""
