@@ -1,1 +1,277 @@
-"""Messages to an iterator."""
+"""Messages to an iterator: client -> bounded queue -> the caller's thread.
+
+    with Subscriber(settings, [Subscription("a/#")]) as subscriber:
+        for message in subscriber:
+            ...
+
+The network thread only puts batches into the queue. Where the reader is slower than the broker the queue fills,
+the network thread waits for room, and TCP slows the broker down: nothing is dropped here and memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple
+
+from mqttkit.client import ConnectionState, MqttClient
+from mqttkit.errors import BrokerUnreachable, MqttkitError, TimedOut
+from mqttkit.messages import Message, Subscription, Will
+from mqttkit.settings import MqttSettings
+from mqttkit.topics import matches
+
+MAX_CACHED_TOPICS = 4096
+"""Topic names whose fate under the exclusions is remembered."""
+QUIET_ROUNDS = 2
+"""Fences without a retained message between them that end retained_only: see `Subscriber._fence`."""
+
+
+class Batch(NamedTuple):
+    """Messages that came together."""
+
+    messages: Sequence[Message]
+    when: int
+    """Time of receipt, nanoseconds since 1970-01-01 UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which messages are handed on, and when that ends."""
+
+    count: int | None = None
+    """End after so many messages."""
+    seconds: float | None = None
+    """Raise TimedOut after so many seconds of reading."""
+    retained_only: bool = False
+    """Only retained messages, and end when the broker has sent them all."""
+    skip_retained: bool = False
+    """No retained messages."""
+    exclude: tuple[str, ...] = ()
+    """No messages whose topic name one of these topic filters matches."""
+
+
+class Inbox:
+    """Batches on their way from the network thread to the reader, bounded in messages and bytes."""
+
+    def __init__(self, max_messages: int = 100_000, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.retained = 0
+        """Retained messages that came so far."""
+        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        # Each total has one writer, so that no lock is needed on the way of a batch.
+        self._came = self._came_bytes = 0
+        self._gone = self._gone_bytes = 0
+        self._room = threading.Event()
+        self._closed = False
+
+    def put(self, messages: list[Message]) -> None:
+        """Hand over a batch; wait while the queue is full and open. Only the network thread may call this."""
+        self._came += len(messages)
+        self._came_bytes += _size(messages)
+        self.retained += sum(message.retain for message in messages)
+        self._batches.put(Batch(messages, time.time_ns()))
+        while self.full and not self._closed:
+            self._room.clear()
+            if self.full and not self._closed:
+                self._room.wait()
+
+    @property
+    def full(self) -> bool:
+        """True where the network thread has to wait."""
+        return (
+            self._came - self._gone >= self.max_messages or self._came_bytes - self._gone_bytes >= self.max_bytes
+        )
+
+    def get(self, timeout: float | None = None) -> Batch | None:
+        """Return the next batch, or None: `timeout` seconds have passed or somebody called `wake`."""
+        try:
+            batch = self._batches.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if batch is not None:
+            self._gone += len(batch.messages)
+            self._gone_bytes += _size(batch.messages)
+            self._room.set()
+        return batch
+
+    @property
+    def empty(self) -> bool:
+        """True where no message waits."""
+        return self._batches.empty()
+
+    def wake(self) -> None:
+        """Make `get` return None once. Safe in a signal handler."""
+        self._batches.put(None)
+
+    def close(self) -> None:
+        """Let the network thread go on, whatever the bounds."""
+        self._closed = True
+        self._room.set()
+        self.wake()
+
+
+class Subscriber:
+    """A client with subscriptions, read by iteration. A context manager: entering connects and subscribes.
+
+    Entering raises BrokerUnreachable, ConnectionRefused or SubscriptionDenied. Only one thread may read;
+    `stop` may be called from any thread and from a signal handler.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        subscriptions: Sequence[Subscription],
+        *,
+        will: Will | None = None,
+        retry: bool = True,
+        manual_ack: bool = False,
+    ) -> None:
+        self.inbox = Inbox()
+        self.granted: list[int] = []
+        """QoS granted for each subscription."""
+        self.stopped = False
+        """Somebody called `stop`."""
+        self._subscriptions = subscriptions
+        self._retry = retry
+        self._complete = False
+        self._failure: MqttkitError | None = None
+        self.client = MqttClient(
+            settings,
+            will=will,
+            on_messages=self.inbox.put,
+            on_state=self._note_state,
+            manual_ack=manual_ack,
+            retry=retry,
+        )
+
+    def __enter__(self) -> Subscriber:
+        try:
+            self.client.connect()
+            self.granted = self.client.subscribe(*self._subscriptions)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Message]:
+        for batch in self.batches():
+            yield from batch.messages
+
+    def batches(self, selection: Selection = Selection()) -> Iterator[Batch]:  # noqa: B008  # frozen
+        """Yield batches until the selection is complete or `stop` is called.
+
+        Raises TimedOut, and BrokerUnreachable or ConnectionRefused where the connection ended for good.
+        """
+        chosen = _chooser(selection)
+        left = selection.count
+        deadline = None if selection.seconds is None else time.monotonic() + selection.seconds
+        if selection.retained_only:
+            threading.Thread(target=self._fence, name="mqttkit-fence", daemon=True).start()
+        while left is None or left > 0:
+            batch = self._next(deadline)
+            if batch is None:
+                return
+            messages = chosen(batch.messages)[:left]
+            if left is not None:
+                left -= len(messages)
+            if messages:
+                yield Batch(messages, batch.when)
+
+    def stop(self) -> None:
+        """End the iteration."""
+        self.stopped = True
+        self.inbox.wake()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.inbox.close()
+        self.client.close(flush=0.0)
+
+    def _next(self, deadline: float | None) -> Batch | None:
+        """Return the next batch; None where the iteration ends."""
+        while not self.stopped:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimedOut("the time given ran out")
+            complete = self._complete or self._failure is not None
+            if complete and self.inbox.empty:
+                if self._failure is not None:
+                    raise self._failure
+                return None
+            batch = self.inbox.get(left)
+            if batch is not None:
+                return batch
+        return None
+
+    def _fence(self) -> None:
+        """End the iteration when the broker has sent every retained message.
+
+        A fence is UNSUBSCRIBE of a topic filter that nobody subscribed to, and its UNSUBACK: it needs no rights, and
+        brokers answer a client's packets in order (MQTT 5, 4.6), so what the SUBSCRIBE set off is on its way before
+        the UNSUBACK. At QoS 1 and 2 the rest of it waits behind the send window: each of our acknowledgements, sent
+        before the next fence, lets more of it out. A QoS 2 message takes two rounds to come out whole.
+        """
+        quiet = 0
+        try:
+            while quiet < QUIET_ROUNDS and not self.stopped:
+                before = self.inbox.retained
+                self.client.unsubscribe(f"mqttkit/fence/{uuid.uuid4().hex}", timeout=FENCE_SECONDS)
+                quiet = quiet + 1 if self.inbox.retained == before else 0
+        except MqttkitError as error:
+            self._failure = error
+        self._complete = True
+        self.inbox.wake()
+
+    def _note_state(self, state: ConnectionState, reason: str) -> None:
+        """Take note of the end of a connection that will not come back; runs in the network thread."""
+        if state is ConnectionState.CLOSED and self.client.given_up:
+            self._failure = self.client.failure or BrokerUnreachable("", "mqtt", reason)
+            self.inbox.wake()
+
+
+FENCE_SECONDS = 3600.0
+"""A fence waits behind everything that the reader has not taken yet."""
+
+
+def _size(messages: Sequence[Message]) -> int:
+    return sum([len(message.payload) for message in messages])
+
+
+def _chooser(selection: Selection) -> Callable[[Sequence[Message]], Sequence[Message]]:
+    """Return what picks the messages of a batch that are handed on."""
+    tests: list[Callable[[Message], bool]] = []
+    if selection.retained_only:
+        tests.append(lambda message: message.retain)
+    if selection.skip_retained:
+        tests.append(lambda message: not message.retain)
+    if selection.exclude:
+        tests.append(_not_matching(selection.exclude))
+    if not tests:
+        return lambda messages: messages
+    return lambda messages: [message for message in messages if all(test(message) for test in tests)]
+
+
+def _not_matching(topic_filters: tuple[str, ...]) -> Callable[[Message], bool]:
+    known: dict[str, bool] = {}
+
+    def test(message: Message) -> bool:
+        passes = known.get(message.topic)
+        if passes is None:
+            if len(known) >= MAX_CACHED_TOPICS:
+                known.clear()
+            passes = not any(matches(topic_filter, message.topic) for topic_filter in topic_filters)
+            known[message.topic] = passes
+        return passes
+
+    return test
