@@ -29,6 +29,8 @@ MAX_CACHED_TOPICS = 4096
 """Topic names whose fate under the exclusions is remembered."""
 QUIET_ROUNDS = 2
 """Fences without a retained message between them that end retained_only: see `Subscriber._fence`."""
+FENCE_SECONDS = 3600.0
+"""A fence waits behind everything that the reader has not taken yet."""
 
 
 class Batch(NamedTuple):
@@ -55,10 +57,13 @@ class Selection:
     """No messages whose topic name one of these topic filters matches."""
 
 
+EVERYTHING = Selection()
+
+
 class Inbox:
     """Batches on their way from the network thread to the reader, bounded in messages and bytes."""
 
-    def __init__(self, max_messages: int = 100_000, max_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self.retained = 0
@@ -84,9 +89,7 @@ class Inbox:
     @property
     def full(self) -> bool:
         """True where the network thread has to wait."""
-        return (
-            self._came - self._gone >= self.max_messages or self._came_bytes - self._gone_bytes >= self.max_bytes
-        )
+        return self._came - self._gone >= self.max_messages or self._came_bytes - self._gone_bytes >= self.max_bytes
 
     def get(self, timeout: float | None = None) -> Batch | None:
         """Return the next batch, or None: `timeout` seconds have passed or somebody called `wake`."""
@@ -131,14 +134,16 @@ class Subscriber:
         will: Will | None = None,
         retry: bool = True,
         manual_ack: bool = False,
+        bounds: tuple[int, int] = (100_000, 64 * 1024 * 1024),
     ) -> None:
-        self.inbox = Inbox()
+        """`bounds` are the messages and the bytes of them that may wait for the reader."""
+        self.inbox = Inbox(*bounds)
         self.granted: list[int] = []
         """QoS granted for each subscription."""
-        self.stopped = False
-        """Somebody called `stop`."""
+        self.stopped: str | None = None
+        """The reason given to `stop`."""
         self._subscriptions = subscriptions
-        self._retry = retry
+        self._manual_ack = manual_ack
         self._complete = False
         self._failure: MqttkitError | None = None
         self.client = MqttClient(
@@ -168,9 +173,10 @@ class Subscriber:
         for batch in self.batches():
             yield from batch.messages
 
-    def batches(self, selection: Selection = Selection()) -> Iterator[Batch]:  # noqa: B008  # frozen
+    def batches(self, selection: Selection = EVERYTHING) -> Iterator[Batch]:
         """Yield batches until the selection is complete or `stop` is called.
 
+        With `manual_ack` a batch is acknowledged when the next one is asked for.
         Raises TimedOut, and BrokerUnreachable or ConnectionRefused where the connection ended for good.
         """
         chosen = _chooser(selection)
@@ -178,19 +184,23 @@ class Subscriber:
         deadline = None if selection.seconds is None else time.monotonic() + selection.seconds
         if selection.retained_only:
             threading.Thread(target=self._fence, name="mqttkit-fence", daemon=True).start()
-        while left is None or left > 0:
-            batch = self._next(deadline)
-            if batch is None:
-                return
+        while (left is None or left > 0) and (batch := self._next(deadline)):
             messages = chosen(batch.messages)[:left]
-            if left is not None:
-                left -= len(messages)
             if messages:
                 yield Batch(messages, batch.when)
+            if left is not None:
+                left -= len(messages)
+            if self._manual_ack:
+                self._acknowledge(batch.messages, messages[-1] if left == 0 else None)
 
-    def stop(self) -> None:
+    @property
+    def must_flush(self) -> bool:
+        """True where output should be flushed now: no other batch waits, or this one is about to be acknowledged."""
+        return self._manual_ack or self.inbox.empty
+
+    def stop(self, reason: str = "stopped") -> None:
         """End the iteration."""
-        self.stopped = True
+        self.stopped = self.stopped or reason
         self.inbox.wake()
 
     def close(self) -> None:
@@ -198,9 +208,17 @@ class Subscriber:
         self.inbox.close()
         self.client.close(flush=0.0)
 
+    def _acknowledge(self, messages: Sequence[Message], last: Message | None) -> None:
+        """Acknowledge the messages up to `last`: those behind it stay with the broker for the next connection."""
+        for message in messages:
+            if message.qos:
+                self.client.ack(message)
+            if message is last:
+                return
+
     def _next(self, deadline: float | None) -> Batch | None:
         """Return the next batch; None where the iteration ends."""
-        while not self.stopped:
+        while self.stopped is None:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimedOut("the time given ran out")
@@ -224,7 +242,7 @@ class Subscriber:
         """
         quiet = 0
         try:
-            while quiet < QUIET_ROUNDS and not self.stopped:
+            while quiet < QUIET_ROUNDS and self.stopped is None:
                 before = self.inbox.retained
                 self.client.unsubscribe(f"mqttkit/fence/{uuid.uuid4().hex}", timeout=FENCE_SECONDS)
                 quiet = quiet + 1 if self.inbox.retained == before else 0
@@ -238,10 +256,6 @@ class Subscriber:
         if state is ConnectionState.CLOSED and self.client.given_up:
             self._failure = self.client.failure or BrokerUnreachable("", "mqtt", reason)
             self.inbox.wake()
-
-
-FENCE_SECONDS = 3600.0
-"""A fence waits behind everything that the reader has not taken yet."""
 
 
 def _size(messages: Sequence[Message]) -> int:

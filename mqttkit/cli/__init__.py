@@ -24,6 +24,8 @@ USAGE = 2
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("mqttkit.cli.demo", "demo", "Replay real advertisements from scanner to subscriber, counted."),
     "broker": Entry("mqttkit.cli.broker", "broker", "Start, watch and stop an MQTT broker on this machine."),
+    "pub": Entry("mqttkit.cli.pub", "pub", "Publish messages: an argument, a file, lines, JSON lines."),
+    "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe, and print messages as they come."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
     "scan": Entry("mqttkit.cli.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
 }

@@ -48,17 +48,27 @@ class Connection:
     will: Will | None = None
     url_topic: str | None = None
     """The path of -L, where it has one."""
+    qos: int | None = None
+    """What -q says; None where it was not given, and `settings.mqtt.client.qos` holds what the file says."""
     retry: bool = True
     """False with --no-retry."""
 
 
 def connection_options(command: Command) -> Command:
     """Add the connection options; the command gets them as `connection: Connection`."""
+    return _with_connection(command, logging.INFO)
 
+
+def terse_connection_options(command: Command) -> Command:
+    """Add the connection options to a command that says nothing on stderr while all is well."""
+    return _with_connection(command, logging.WARNING)
+
+
+def _with_connection(command: Command, level: int) -> Command:
     @functools.wraps(command)
     def wrapper(*args: Any, **given: Any) -> Any:
         taken = {name: given.pop(name) for name in _OPTION_NAMES}
-        set_up_logging(quiet=taken.pop("quiet"), debug=taken.pop("debug"))
+        set_up_logging(quiet=taken.pop("quiet"), debug=taken.pop("debug"), level=level)
         return command(*args, connection=_connection(taken), **given)
 
     for option in reversed(_OPTIONS):
@@ -98,7 +108,11 @@ def _connection(taken: dict[str, Any]) -> Connection:
     flags = {**url.flags, **{_FLAG_PATHS[name]: value for name, value in taken.items() if _given(value)}}
     _expand(flags)
     return Connection(
-        settings=load(config, flags, broker_name=broker_name), will=will, url_topic=url.topic, retry=retry
+        settings=load(config, flags, broker_name=broker_name),
+        will=will,
+        url_topic=url.topic,
+        qos=flags.get("mqtt.client.qos"),
+        retry=retry,
     )
 
 

@@ -97,6 +97,7 @@ class MqttClient:
         self._resubscribing: dict[int, list[str]] = {}
         self._last_logged: tuple[str, str] = ("", "")
         self._closed = False
+        self._failure_is_raised = False
         self._paho = self._make_paho(will, manual_ack=manual_ack, retry=retry)
 
     # --- connecting ---------------------------------------------------------------------------------------
@@ -115,10 +116,12 @@ class MqttClient:
 
         Raises BrokerUnreachable or ConnectionRefused when each address has failed once; the client is closed then.
         """
+        self._failure_is_raised = True
         self.start()
         with self._condition:
             self._condition.wait_for(lambda: self.connected or self._paho.rounds_failed > 0, timeout)
             if self.connected:
+                self._failure_is_raised = False
                 return
         self.close(flush=0)
         raise self._paho.failure or BrokerUnreachable(
@@ -322,6 +325,9 @@ class MqttClient:
         """Log each change once, not once a try: the same trouble with the same cause is one change."""
         if state in (ConnectionState.CONNECTING, ConnectionState.IDLE):
             return
+        if self._failure_is_raised and not self.connected:
+            log.debug("%s", reason)
+            return
         key = (state.value, str(self._paho.failure or reason))
         if key == self._last_logged:
             return
@@ -329,7 +335,7 @@ class MqttClient:
         if state in (ConnectionState.WAITING, ConnectionState.REFUSED):
             log.warning("%s", reason)
         elif reason and state is ConnectionState.CLOSED:
-            log.error("giving up: %s", reason)
+            log.info("giving up: %s", reason)
         elif state is ConnectionState.CONNECTED:
             log.info("connected to %s as %s", reason, self.client_id)
 
