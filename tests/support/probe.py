@@ -77,9 +77,10 @@ class Probe:
             self.client.loop(0.05)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect and close every socket."""
         self.client.disconnect()
         self.client.loop(0)
+        self.client._reset_sockets()
 
     def __enter__(self) -> Probe:
         return self

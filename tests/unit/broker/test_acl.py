@@ -1,0 +1,115 @@
+"""The ACL file's model: parsing, writing, granting, revoking."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttkit.broker.acl import Access, AclFile, Rule
+from mqttkit.errors import UsageError
+
+TEXT = """# first line
+topic read public/#
+user anna
+topic read a/+
+topic a/b
+user bert
+topic deny secret/#
+user anna
+topic write c
+pattern readwrite homes/%u/#
+"""
+
+
+def test_lines_count_for_whom_they_stand_under() -> None:
+    """Before any user: anonymous; after one: that user, sections joined; patterns: everybody."""
+    acl = AclFile.parse(TEXT)
+    assert acl.anonymous == (Rule(Access.READ, "public/#"),)
+    assert acl.users == {
+        "anna": (Rule(Access.READ, "a/+"), Rule(Access.READWRITE, "a/b"), Rule(Access.WRITE, "c")),
+        "bert": (Rule(Access.DENY, "secret/#"),),
+    }
+    assert acl.patterns == (Rule(Access.READWRITE, "homes/%u/#"),)
+    assert [rule.line for rule in acl.users["anna"]] == [4, 5, 9]
+
+
+def test_written_and_read_again_it_is_the_same() -> None:
+    """Rules and the comment at the top survive a round trip."""
+    acl = AclFile.parse(TEXT)
+    again = AclFile.parse(acl.render())
+    assert again == acl
+    assert again.comments == ("# first line",)
+
+
+@given(st.text(max_size=120) | st.lists(st.sampled_from(TEXT.split("\n")), max_size=12).map("\n".join))
+def test_any_text_parses_to_what_renders_the_same_or_is_a_usage_error(text: str) -> None:
+    """No content raises anything else."""
+    try:
+        acl = AclFile.parse(text)
+    except UsageError:
+        return
+    assert AclFile.parse(acl.render()) == acl
+
+
+def test_a_broken_line_is_named() -> None:
+    """File, line and reason."""
+    with pytest.raises(UsageError, match="config/acl:2: access 'reed' is none of"):
+        AclFile.parse("user a\ntopic reed b\n", where="config/acl")
+
+
+def test_read_and_write_of_one_filter_become_one_rule() -> None:
+    """Granting twice changes nothing; denials stay apart."""
+    acl = AclFile().with_rules("anna", Rule(Access.READ, "a"), Rule(Access.READ, "a"), Rule(Access.DENY, "a"))
+    assert acl.users["anna"] == (Rule(Access.READ, "a"), Rule(Access.DENY, "a"))
+    acl = acl.with_rules("anna", Rule(Access.WRITE, "a")).with_rules("anna", Rule(Access.READ, "a"))
+    assert acl.users["anna"] == (Rule(Access.READWRITE, "a"), Rule(Access.DENY, "a"))
+
+
+@pytest.mark.parametrize(
+    ("revoked", "left"),
+    [
+        (None, ()),
+        (Access.READ, (Rule(Access.WRITE, "a"),)),
+        (Access.WRITE, (Rule(Access.READ, "a"),)),
+        (Access.READWRITE, ()),
+    ],
+)
+def test_revoking_a_part_leaves_the_rest(revoked: Access | None, left: tuple[Rule, ...]) -> None:
+    """Of readwrite, revoking read leaves write."""
+    acl = AclFile().with_rules("anna", Rule(Access.READWRITE, "a"), Rule(Access.READ, "b"))
+    assert acl.without_rule("anna", "a", revoked).users["anna"] == (*left, Rule(Access.READ, "b"))
+
+
+@pytest.mark.parametrize(("topic", "access"), [("b", None), ("a", Access.WRITE), ("a", Access.DENY)])
+def test_revoking_what_was_never_granted_is_an_error(topic: str, access: Access | None) -> None:
+    """A typo does not pass for a success."""
+    acl = AclFile().with_rules("anna", Rule(Access.READ, "a"))
+    with pytest.raises(UsageError, match="has no rule"):
+        acl.without_rule("anna", topic, access)
+
+
+@pytest.mark.parametrize(
+    ("topic", "reason"),
+    [
+        ("a/#/b", "last level"),
+        ("a+", "alone"),
+        ("", "empty"),
+        ("a\nuser bert", "line end"),
+        (" a", "white space"),
+        ("$share/g/a", "never matches"),
+        ("homes/%u", "'pattern' lines"),
+        ("/" * 201, "200 levels"),
+    ],
+)
+def test_a_rule_that_could_not_work_is_refused(topic: str, reason: str) -> None:
+    """Nothing is written that mosquitto would refuse, read otherwise, or never match."""
+    with pytest.raises(UsageError, match=reason):
+        AclFile().with_rules("anna", Rule(Access.READ, topic))
+
+
+def test_a_user_goes_with_all_its_rules() -> None:
+    """The others stay."""
+    acl = AclFile.parse(TEXT).without_user("anna")
+    assert list(acl.users) == ["bert"]
+    assert acl.patterns

@@ -1,0 +1,112 @@
+"""The ACL simulator and the lint, without a broker."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttkit.broker.acl import Access, AclFile
+from mqttkit.broker.acl_check import check_access, check_subscription, covers, intersection, lint
+from mqttkit.errors import TopicError
+from mqttkit.topics import matches
+
+filters = st.builds(
+    lambda head, body, tail: "/".join(head + body + tail),
+    st.sampled_from([[], [], ["$d"]]),
+    st.lists(st.sampled_from(["a", "b", "+", ""]), min_size=1, max_size=3),
+    st.sampled_from([[], ["#"]]),
+).filter(bool) | st.just("#")
+names = st.lists(st.sampled_from(["a", "b", "", "$d"]), min_size=1, max_size=5).map("/".join).filter(bool)
+
+
+@given(filters, filters, names)
+def test_the_intersection_matches_what_both_match(first: str, second: str, name: str) -> None:
+    """A name matches the intersection exactly when it matches both filters."""
+    shared = intersection(first, second)
+    assert (shared is not None and matches(shared, name)) is (matches(first, name) and matches(second, name))
+
+
+@given(filters, filters, names)
+def test_what_is_covered_matches_too(wide: str, narrow: str, name: str) -> None:
+    """Whatever matches the narrow filter matches one that covers it."""
+    if covers(wide, narrow) and matches(narrow, name):
+        assert matches(wide, name)
+
+
+def test_cover_is_not_too_shy() -> None:
+    """The plain cases are seen as covered."""
+    for wide, narrow in (
+        ("#", "a/b"),
+        ("a/#", "a"),
+        ("a/+", "a/b"),
+        ("+/b", "a/b"),
+        ("a/#", "a/+/#"),
+        ("a", "a"),
+    ):
+        assert covers(wide, narrow), (wide, narrow)
+
+
+@pytest.mark.parametrize(
+    ("rules", "wanted", "allowed", "complete"),
+    [
+        ("topic read a/#", "a/#", True, True),
+        ("topic read a/b", "#", True, False),
+        ("topic read a/#", "b", False, True),
+        ("topic write a/#", "a/#", False, True),
+        ("topic read a/b\ntopic deny a/#", "#", False, True),
+        ("topic read #\ntopic deny a/#", "+/b", True, False),
+        ("topic read #", "$SYS/#", False, True),
+    ],
+)
+def test_a_subscription_is_all_part_or_nothing(rules: str, wanted: str, allowed: bool, complete: bool) -> None:
+    """The verdict says whether everything, a part or nothing of the filter would be delivered."""
+    verdict = check_subscription(AclFile.parse(f"user anna\n{rules}\n"), wanted, user="anna")
+    assert (verdict.allowed, verdict.complete) == (allowed, complete)
+
+
+def test_the_deciding_rule_is_named() -> None:
+    """With its line in the file."""
+    acl = AclFile.parse("user anna\ntopic read a/#\ntopic deny a/b\n")
+    assert "'deny a/b' (line 3)" in check_access(acl, Access.READ, "a/b", user="anna").reason
+    assert "'read a/#' (line 2)" in check_access(acl, Access.READ, "a/c", user="anna").reason
+    assert "no rule" in check_access(acl, Access.READ, "c", user="anna").reason
+
+
+def test_what_is_no_topic_is_refused() -> None:
+    """A wildcard is no topic name, a stray # no filter."""
+    with pytest.raises(TopicError):
+        check_access(AclFile(), Access.READ, "a/#", user="anna")
+    with pytest.raises(TopicError):
+        check_subscription(AclFile(), "a/#/b", user="anna")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "serious"),
+    [
+        ("topic read a", "without a user name only", True),
+        ("pattern read a", "neither %u nor %c", True),
+        ("pattern write homes/%c", "any client identifier", True),
+        ("user a\ntopic read homes/%u", "stay as they are", False),
+        ("user a\ntopic read $share/g/a", "never matches", False),
+        ("user a\ntopic read", "is the filter missing", False),
+        ("user a\ntopic write #", "may write every topic", False),
+        ("user a\ntopic write $SYS/a", "no client write $SYS", False),
+        ("user a\ntopic read b\ntopic read b", "there twice", False),
+        ("user a\ntopic read b/c\ntopic deny b/#", "has no effect", False),
+        ("user a+\npattern read %u", "may do nothing", True),
+        ("user zoe\ntopic read b", "no password", False),
+        ("user b\ntopic read b", "user 'a' has no rule", False),
+    ],
+)
+def test_the_lint_finds(text: str, message: str, serious: bool) -> None:
+    """Each trap of ACL files is found and named."""
+    found = [finding for finding in lint(AclFile.parse(text), users=["a", "a+", "b"]) if message in finding.message]
+    assert found
+    assert found[0].serious is serious
+
+
+def test_the_lint_is_silent_on_a_sound_file() -> None:
+    """No finding where nothing is wrong."""
+    text = "user a\ntopic read commands/a/#\ntopic write sensors/a/#\npattern write status/%u\n"
+    assert lint(AclFile.parse(text), users=["a"]) == []
