@@ -12,6 +12,8 @@ OPERATOR = "mqttkit"
 """User that `up` makes for the operator: every topic."""
 PROBE = "mqttkit-probe"
 """User of health checks and canaries: `mqttkit/probe/#` only."""
+CANARY = "mqttkit-canary"
+"""User without any right that a reload adds for a moment, to see the broker take the files and deny it."""
 PROBE_FILTER = "mqttkit/probe/#"
 HEAD = "# Written by `mqttkit broker up`; what you change here is lost at the next start.\n"
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mqttkit.errors import BrokerUnreachable, LifecycleError
 
@@ -97,6 +97,31 @@ def ask(login: Login) -> Answer:
         except OSError as error:
             raise BrokerUnreachable(login.address, "mqtt", f"no CONNACK: {error}") from error
         return answer
+
+
+def publish(login: Login, topic: str, payload: bytes = b"") -> int:
+    """Log in with MQTT 5, publish once at QoS 1 and return the PUBACK's reason code (3.4.2.1); 0x87 is denied.
+
+    Raises `BrokerUnreachable`, also where the login is refused or the broker ends the connection instead.
+    """
+    login = replace(login, version="5")
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(open_socket(login))
+        try:
+            sock.sendall(connect_packet(login))
+            answer = read_connack(sock, login.address)
+            if not answer.accepted:
+                raise BrokerUnreachable(login.address, "mqtt", f"login refused: {answer.reason}")
+            body = _text(topic) + b"\x00\x01\x00" + payload
+            sock.sendall(b"\x32" + _length(len(body)) + body)
+            head = _read(sock, 4, login.address)
+            code = _read(sock, head[1] - 2, login.address)[0] if head[1] > 2 else 0
+            sock.sendall(b"\xe0\x00")
+        except OSError as error:
+            raise BrokerUnreachable(login.address, "mqtt", f"no PUBACK: {error}") from error
+    if head[0] != 0x40:
+        raise BrokerUnreachable(login.address, "mqtt", f"packet type {head[0] >> 4} instead of PUBACK")
+    return code
 
 
 def open_socket(login: Login) -> socket.socket:
