@@ -149,6 +149,11 @@ class ScannerSettings:
     interval: float = 0.0
     """Seconds within which a device is passed at most once unless its data changed; 0 passes all."""
 
+    @property
+    def unpaced(self) -> bool:
+        """True for a replay as fast as it goes: it waits for its reader, where a radio would lose."""
+        return self.source.startswith("replay:") and self.speed is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublisherSettings:

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("mqttkit.cli.broker", "broker", "Start, watch and stop an MQTT broker on this machine."),
     "pub": Entry("mqttkit.cli.pub", "pub", "Publish messages: an argument, a file, lines, JSON lines."),
     "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe, and print messages as they come."),
+    "publish-scan": Entry("mqttkit.cli.publish_scan", "publish_scan", "Publish Bluetooth advertisements."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
     "scan": Entry("mqttkit.cli.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
 }

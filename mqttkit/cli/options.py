@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from mqttkit.cli.flags import given_flags
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
 from mqttkit.settings import Settings, parse_address
@@ -107,6 +108,7 @@ def _connection(taken: dict[str, Any]) -> Connection:
     config, broker_name = taken.pop("config"), taken.pop("broker_name")
     flags = {**url.flags, **{_FLAG_PATHS[name]: value for name, value in taken.items() if _given(value)}}
     _expand(flags)
+    flags |= given_flags()
     return Connection(
         settings=load(config, flags, broker_name=broker_name),
         will=will,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mqttkit.cli.flags import given_flags
 from mqttkit.cli.options import set_up_logging
-from mqttkit.cli.source_options import source_flags, source_options
+from mqttkit.cli.signals import on_interrupt
+from mqttkit.cli.source_options import source_options
 
 if TYPE_CHECKING:
     from mqttkit.scanner import Advertisement, Source
@@ -76,35 +77,21 @@ def describe(heard: Advertisement) -> str:
 def _settings(config: str | None) -> ScannerSettings:
     from mqttkit.config import load_settings
 
-    return load_settings(config, environ=os.environ, flags=source_flags(), profile={}).settings.scanner
+    return load_settings(config, environ=os.environ, flags=given_flags(), profile={}).settings.scanner
 
 
 @contextlib.contextmanager
 def _ending(source: Source, duration: float | None) -> Iterator[None]:
     """Close the source after `duration` seconds and at SIGINT and SIGTERM; a second signal ends at once."""
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in signals]
-
-    def restore() -> None:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-
-    def close(*_: object) -> None:
-        restore()
-        source.close()
-
     timer = None if duration is None else threading.Timer(duration, source.close)
-    for number in signals:
-        signal.signal(number, close)
-    if timer is not None:
-        timer.start()
-    try:
-        yield
-    finally:
+    with on_interrupt(source.close):
         if timer is not None:
-            timer.cancel()
-        restore()
+            timer.start()
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 def _first(batches: Iterable[list[Advertisement]], count: int) -> Iterator[list[Advertisement]]:

@@ -5,35 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import click
+from mqttkit.cli.flags import flag_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_META = "mqttkit.source_flags"
-
 
 def source_options(command: Command) -> Command:
-    """Add the options; those given are found by `source_flags`, the command gets no argument of them."""
+    """Add the options; those given are found by `given_flags`, the command gets no argument of them."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def source_flags() -> dict[str, object]:
-    """Return the options of the running command that were given, by their dotted paths in the settings."""
-    found: dict[str, object] = click.get_current_context().meta.get(_META, {})
-    return dict(found)
-
-
 def _option(name: str, help_text: str, **attributes: Any) -> Callable[[Command], Command]:
-    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-        if value not in (None, False, ()):
-            setting = str(parameter.name)
-            context.meta.setdefault(_META, {})[f"scanner.{setting}"] = (
-                list(value) if isinstance(value, tuple) else value
-            )
-
-    return click.option(name, help=help_text, expose_value=False, callback=keep, **attributes)
+    setting = name.removeprefix("--").replace("-", "_")
+    return flag_option(name, f"scanner.{setting}", help=help_text, **attributes)
 
 
 _OPTIONS = (
