@@ -18,6 +18,12 @@
     ├── AdvertisementError          1   bytes that are no advertisement
     ├── LifecycleError              1   a broker did not start, stop or answer as it should
     │   └── PortTaken               1   another process listens on the port
+    ├── BridgeError                 1   the bridge cannot hand metrics on
+    │   ├── SinkUnavailable         1   the sink cannot commit now; what waits is tried again
+    │   │   └── DeadLettersFull     1   the dead-letter store has reached its limit
+    │   ├── SinkRefused             1   the sink takes no such batch, however often it is tried
+    │   ├── SinkBroken              1   the sink is damaged: a human must look
+    │   └── RegistryUnavailable     1   the registry of tenants cannot be asked now
     ├── TimedOut                   27   -W ran out before -C messages came
     └── Interrupted               130   interrupted before it was done
 
@@ -148,6 +154,30 @@ class LifecycleError(MqttkitError):
 
 class PortTaken(LifecycleError):
     """Another process listens on the port asked for."""
+
+
+class BridgeError(MqttkitError):
+    """The bridge cannot hand metrics on."""
+
+
+class SinkUnavailable(BridgeError):
+    """The sink cannot commit now: nothing is acknowledged, and the batch is tried again."""
+
+
+class DeadLettersFull(SinkUnavailable):
+    """The dead-letter store has reached its limit: nothing is acknowledged until there is room."""
+
+
+class SinkRefused(BridgeError):
+    """The sink takes no such batch, however often it is tried."""
+
+
+class SinkBroken(BridgeError):
+    """The sink is damaged or of another shape: a human must look."""
+
+
+class RegistryUnavailable(BridgeError):
+    """The registry of tenants cannot be asked now."""
 
 
 class TimedOut(MqttkitError):

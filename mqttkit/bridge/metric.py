@@ -1,0 +1,316 @@
+"""A message's topic and payload to a metric, or to a refusal with its reason. Pure."""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Annotated, Any, NamedTuple, NoReturn
+
+import msgspec
+
+from mqttkit.errors import TopicError
+from mqttkit.topics import check_template
+
+PLACEHOLDERS = ("tenant_id", "agent_id", "metric_name")
+"""The parts of a topic template, each a level of its own and each there once."""
+
+TOPIC_CACHE_ENTRIES = 10_000
+"""Topics remembered with their parts; all are forgotten beyond it."""
+
+MAX_TAGS = 64
+"""Tags in one metric."""
+
+_FIRST_MS = 0
+_LAST_MS = 7_258_118_400_000  # 2200-01-01: a later time stamp is a mistake in its unit
+_SECONDS_BELOW = 100_000_000_000  # as seconds the year 5138, as milliseconds March 1973
+
+
+class Reason(str, enum.Enum):
+    """Why a message is no metric."""
+
+    TOPIC_ENCODING = "topic_encoding"
+    """The topic's bytes are not UTF-8 or hold NUL (MQTT 5, 1.5.4)."""
+    TOPIC_SHAPE = "topic_shape"
+    """The topic does not fit the template, or a part of it has characters outside its set."""
+    TENANT_FORMAT = "tenant_format"
+    """The tenant's part is no UUID."""
+    TENANT_UNKNOWN = "tenant_unknown"
+    """The registry does not know the tenant."""
+    PAYLOAD_EMPTY = "payload_empty"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    JSON_ENCODING = "json_encoding"
+    """The payload is not UTF-8."""
+    JSON_SYNTAX = "json_syntax"
+    JSON_DEPTH = "json_depth"
+    """Nested deeper than the decoder goes."""
+    JSON_SHAPE = "json_shape"
+    """Not an object."""
+    DUPLICATE_KEY = "duplicate_key"
+    NUL_CHARACTER = "nul_character"
+    """A string holds U+0000, which not every store can keep."""
+    VALUE_MISSING = "value_missing"
+    VALUE_TYPE = "value_type"
+    VALUE_NOT_FINITE = "value_not_finite"
+    """NaN, an infinity, or a number beyond a double's range."""
+    TIMESTAMP_FORMAT = "timestamp_format"
+    TIMESTAMP_RANGE = "timestamp_range"
+    """Before 1970 or after 2199."""
+    DEDUPE_ID = "dedupe_id"
+    """Not a string of 1 to 128 printable characters."""
+    TAGS = "tags"
+    """Not an object of at most 64 strings, numbers, booleans or nulls."""
+    HANDLER_ERROR = "handler_error"
+    """An exception that nobody expected."""
+    SINK_REFUSED = "sink_refused"
+    """The sink takes the rest of the batch, and not this."""
+
+
+class Refusal(Exception):
+    """A message is no metric; `detail` says what was found, in one line."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+        self.detail = detail
+
+
+class Metric(NamedTuple):
+    """One validated reading; the fields are the columns of every sink, in this order."""
+
+    tenant_id: str
+    """UUID in lower case."""
+    agent_id: str
+    metric_name: str
+    value: float
+    """Finite."""
+    timestamp_ms: int
+    """When it was measured: milliseconds since 1970 in UTC; the time of receipt where none was given."""
+    dedupe_id: str | None
+    """With tenant and agent the key of idempotency; without one every delivery is stored."""
+    tags: str | None
+    """JSON object, compact."""
+    received_ms: int
+    """When the bridge received it, milliseconds since 1970 in UTC."""
+
+
+_Unset = msgspec.UnsetType
+_Scalar = str | int | float | bool | None
+
+
+class _Body(msgspec.Struct, gc=False):
+    value: float
+    timestamp: str | int | float | _Unset | None = msgspec.UNSET
+    dedupe_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | _Unset | None = msgspec.UNSET
+    tags: dict[str, _Scalar] | _Unset | None = msgspec.UNSET
+
+
+_decode: Callable[[bytes], _Body] = msgspec.json.Decoder(_Body).decode
+_encode = msgspec.json.Encoder().encode
+
+_PARTS = {
+    "tenant_id": r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
+    "agent_id": r"[A-Za-z0-9._:@-]{1,128}",
+    "metric_name": r"[A-Za-z0-9._:@-]{1,128}",
+}
+
+
+def check_metric_template(template: str) -> str:
+    """Return `template` if it has each of tenant_id, agent_id and metric_name once, as whole levels."""
+    check_template(template, PLACEHOLDERS)
+    levels = template.split("/")
+    for name in PLACEHOLDERS:
+        if levels.count("{" + name + "}") != 1:
+            raise TopicError(f"topic template {template!r} must have {{{name}}} once, as a level of its own")
+    if sum("{" in level for level in levels) != len(PLACEHOLDERS):
+        raise TopicError(f"topic template {template!r}: a placeholder stands alone in its level")
+    return template
+
+
+def template_filter(template: str) -> str:
+    """Return the topic filter of all that belongs under the template, what does not fit it included."""
+    fixed = template.split("{", 1)[0]
+    return f"{fixed}#"
+
+
+class MetricParser:
+    """Parse messages of one topic template. One thread at a time."""
+
+    def __init__(self, template: str, *, payload_limit: int) -> None:
+        """`payload_limit` is in bytes."""
+        check_metric_template(template)
+        levels = [level.strip("{}") if "{" in level else None for level in template.split("/")]
+        fixed = template.split("/")
+        strict = (f"({_PARTS[n]})" if n else re.escape(f) for n, f in zip(levels, fixed, strict=True))
+        loose = ("([^/]*)" if n else re.escape(f) for n, f in zip(levels, fixed, strict=True))
+        self._topic = re.compile("/".join(strict))
+        self._loose = re.compile("/".join(loose), re.DOTALL)
+        self._order = tuple([n for n in levels if n].index(name) for name in PLACEHOLDERS)
+        self._names: dict[str, tuple[str, str, str]] = {}
+        self._payload_limit = payload_limit
+        self._template = template
+
+    def parse(self, topic: str, payload: bytes, received_ms: int, *, retained: str | None = None) -> Metric:
+        """Return the metric; raise Refusal.
+
+        `retained` is the dedupe_id of a retained message that brings none of its own.
+        """
+        names = self._names.get(topic) or self._learn(topic)
+        if len(payload) > self._payload_limit:
+            raise Refusal(Reason.PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, {self._payload_limit} allowed")
+        try:
+            body = _decode(payload)
+        except (ValueError, RecursionError) as error:
+            explain(payload, error)
+        tags = body.tags
+        if payload.count(b":") != _colons(body):
+            _check_keys(payload)
+        dedupe_id = body.dedupe_id or None
+        if dedupe_id is None:
+            dedupe_id = retained
+        elif not dedupe_id.isprintable():
+            raise Refusal(Reason.DEDUPE_ID, "a character that is not printable")
+        given = body.timestamp
+        timestamp_ms = received_ms if given is None or given is msgspec.UNSET else parse_timestamp(given)
+        text = _tags_text(tags) if tags else None
+        return Metric(*names, body.value, timestamp_ms, dedupe_id, text, received_ms)
+
+    def _learn(self, topic: str) -> tuple[str, str, str]:
+        found = self._topic.fullmatch(topic)
+        if found is None:
+            self._explain_topic(topic)
+        groups = found.groups()
+        tenant, agent, metric = (groups[index] for index in self._order)
+        if len(self._names) >= TOPIC_CACHE_ENTRIES:
+            self._names.clear()
+        names = self._names[topic] = (tenant.lower(), agent, metric)
+        return names
+
+    def _explain_topic(self, topic: str) -> NoReturn:
+        if "\0" in topic or any("\ud800" <= character <= "\udfff" for character in topic):
+            raise Refusal(Reason.TOPIC_ENCODING, "the topic is not UTF-8, or holds NUL")
+        found = self._loose.fullmatch(topic)
+        if found is None:
+            raise Refusal(Reason.TOPIC_SHAPE, f"the topic does not fit {self._template}")
+        tenant, agent, metric = (found.groups()[index] for index in self._order)
+        if re.fullmatch(_PARTS["tenant_id"], tenant) is None:
+            raise Refusal(Reason.TENANT_FORMAT, f"{tenant[:40]!r} is no UUID")
+        wrong = "agent_id" if re.fullmatch(_PARTS["agent_id"], agent) is None else "metric_name"
+        what = agent if wrong == "agent_id" else metric
+        raise Refusal(Reason.TOPIC_SHAPE, f"{wrong} {what[:40]!r}: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+
+
+def parse_timestamp(given: str | int | float) -> int:
+    """Return UTC milliseconds of ISO 8601 text or of Unix seconds or milliseconds; raise Refusal.
+
+    Text without an offset is UTC. Numbers below 100,000,000,000 are seconds.
+    """
+    if isinstance(given, str):
+        milliseconds = _parse_iso(given)
+    else:
+        milliseconds = round(given * 1000) if -_SECONDS_BELOW < given < _SECONDS_BELOW else round(given)
+    if not _FIRST_MS <= milliseconds < _LAST_MS:
+        raise Refusal(Reason.TIMESTAMP_RANGE, f"{given!r} is not between 1970 and 2199"[:200])
+    return milliseconds
+
+
+def _parse_iso(text: str) -> int:
+    try:
+        moment = msgspec.convert(text, datetime, strict=False)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise Refusal(Reason.TIMESTAMP_FORMAT, f"{text[:40]!r} is not ISO 8601") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return round(moment.timestamp() * 1000)
+
+
+def _colons(body: _Body) -> int:
+    """Return how many colons the payload has if no key came twice and none is unknown."""
+    count = 1
+    if body.timestamp is not msgspec.UNSET:
+        count += 1 + (body.timestamp.count(":") if isinstance(body.timestamp, str) else 0)
+    if body.dedupe_id is not msgspec.UNSET:
+        count += 1 + (body.dedupe_id.count(":") if body.dedupe_id else 0)
+    if body.tags is not msgspec.UNSET:
+        count += 1
+        for name, value in (body.tags or {}).items():
+            count += 1 + name.count(":") + (value.count(":") if isinstance(value, str) else 0)
+    return count
+
+
+def _tags_text(tags: dict[str, _Scalar]) -> str:
+    if len(tags) > MAX_TAGS:
+        raise Refusal(Reason.TAGS, f"{len(tags)} tags, {MAX_TAGS} allowed")
+    text = _encode(tags).decode()
+    if "\\u0000" in text and any("\0" in str(part) for pair in tags.items() for part in pair):
+        raise Refusal(Reason.NUL_CHARACTER, "a tag holds U+0000")
+    return text
+
+
+class _Twice(ValueError):
+    pass
+
+
+class _NotFinite(ValueError):
+    pass
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Twice(f"{twice[:40]!r} comes twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _NotFinite(f"{name} is no JSON number")
+
+
+def _check_keys(payload: bytes) -> Any:
+    """Decode slowly, which sees a key that comes twice; raise Refusal."""
+    try:
+        return json.loads(payload, object_pairs_hook=_pairs, parse_constant=_no_constant)
+    except _Twice as error:
+        raise Refusal(Reason.DUPLICATE_KEY, str(error)) from None
+    except _NotFinite as error:
+        raise Refusal(Reason.VALUE_NOT_FINITE, str(error)) from None
+    except RecursionError:
+        raise Refusal(Reason.JSON_DEPTH, "nested too deep") from None
+    except UnicodeDecodeError as error:
+        raise Refusal(Reason.JSON_ENCODING, f"byte {error.start} is not UTF-8") from None
+    except ValueError as error:
+        raise Refusal(Reason.JSON_SYNTAX, str(error)[:200]) from None
+
+
+_FIELD_REASONS = {
+    "$.timestamp": Reason.TIMESTAMP_FORMAT,
+    "$.dedupe_id": Reason.DEDUPE_ID,
+    "$.tags": Reason.TAGS,
+}
+
+
+def explain(payload: bytes, error: Exception) -> NoReturn:
+    """Raise the Refusal that names what is wrong with a payload which the decoder refused with `error`."""
+    if not payload:
+        raise Refusal(Reason.PAYLOAD_EMPTY)
+    body = _check_keys(payload)
+    if not isinstance(body, dict):
+        raise Refusal(Reason.JSON_SHAPE, f"a JSON object is expected, not {type(body).__name__}")
+    detail = str(error)[:200]
+    for path, reason in _FIELD_REASONS.items():
+        if path in detail:
+            raise Refusal(reason, detail)
+    if "value" not in body:
+        raise Refusal(Reason.VALUE_MISSING, "no key 'value'")
+    if isinstance(body["value"], bool) or not isinstance(body["value"], (int, float)):
+        raise Refusal(Reason.VALUE_TYPE, f"value is {type(body['value']).__name__}, a number is expected")
+    if "out of range" in detail:
+        raise Refusal(Reason.VALUE_NOT_FINITE, "value is beyond the range of a double")
+    raise Refusal(Reason.JSON_SYNTAX, detail)

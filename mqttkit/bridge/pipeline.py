@@ -1,0 +1,318 @@
+"""Queue, batch, commit, acknowledge: what stands between the connection and the sink.
+
+The connection's thread calls `offer`, which only enqueues. One worker thread calls `step`: a batch out
+of the queue, parsed, committed in one transaction, and only then acknowledged, in the order of receipt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from mqttkit.bridge.accounting import Books
+from mqttkit.bridge.metric import Metric, MetricParser, Reason, Refusal
+from mqttkit.bridge.sink import Batch, DeadLetter, Sink, dead_letter
+from mqttkit.errors import BridgeError, RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
+from mqttkit.messages import Message
+
+logger = logging.getLogger(__name__)
+
+QUIET = 0.002
+"""Seconds without a new message after which a batch is not waited for any longer."""
+
+LOW_RATE = 200.0
+"""Messages a second below which each batch is committed at once."""
+
+RETRY_FIRST = 0.1
+RETRY_LONGEST = 5.0
+"""Seconds between tries of a commit: doubled from the first to the longest."""
+
+
+T = TypeVar("T")
+
+
+class Registry(Protocol):
+    """Who may store metrics."""
+
+    def known(self, tenants: set[str]) -> set[str]:
+        """Return those of the tenants that are known; raise RegistryUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineLimits:
+    """Bounds of what waits and of one batch."""
+
+    batch_size: int = 500
+    """Messages in one commit."""
+    batch_window: float = 0.05
+    """Seconds that a message waits for company at most; under light load none does."""
+    queue_messages: int = 4_000
+    """Messages taken and not yet in a batch."""
+    queue_bytes: int = 32 * 1024 * 1024
+    """Bytes of their payloads; one message alone may have more."""
+
+
+@dataclass
+class _Prepared:
+    """A batch on its way: each metric beside the message it came from."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    sources: list[Message] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+
+    def refuse(self, message: Message, reason: Reason, detail: str, now_ms: int) -> None:
+        self.letters.append(dead_letter(message, reason, detail, now_ms))
+
+    def refuse_tenants(self, unknown: set[str], now_ms: int) -> None:
+        pairs = list(zip(self.metrics, self.sources, strict=True))
+        for metric, message in pairs:
+            if metric.tenant_id in unknown:
+                self.refuse(message, Reason.TENANT_UNKNOWN, metric.tenant_id, now_ms)
+        kept = [pair for pair in pairs if pair[0].tenant_id not in unknown]
+        self.metrics = [metric for metric, _ in kept]
+        self.sources = [message for _, message in kept]
+
+    def split(self, reason: Reason, detail: str, now_ms: int) -> list[_Prepared]:
+        """Return what to commit instead of this, which the sink refuses; the last is first in order."""
+        if len(self.metrics) + len(self.letters) > 1:
+            half = len(self.metrics) // 2
+            first = _Prepared(self.metrics[:half], self.sources[:half])
+            second = _Prepared(self.metrics[half:], self.sources[half:])
+            letters = [_Prepared(letters=[letter]) for letter in self.letters]
+            return [*letters, *(part for part in (second, first) if part.metrics)]
+        if not self.metrics:
+            raise SinkBroken(f"the sink takes no dead letter: {detail}")
+        letter = dead_letter(self.sources[0], reason, detail, now_ms)
+        return [_Prepared(letters=[letter])]
+
+
+class Pipeline:
+    """The bridge's core, without a connection: hand messages in, run steps."""
+
+    def __init__(
+        self,
+        *,
+        parser: MetricParser,
+        registry: Registry,
+        sink: Sink,
+        acknowledge: Callable[[Sequence[Message]], int],
+        limits: PipelineLimits,
+        books: Books | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """`acknowledge` gets committed messages in order of receipt, and returns how many it sent."""
+        self._parser = parser
+        self._registry = registry
+        self._sink = sink
+        self._acknowledge = acknowledge
+        self._limits = limits
+        self._now_ms = now_ms
+        self.books = books or Books()
+        self._condition = threading.Condition()
+        self._queue: deque[Message] = deque()
+        self._queued_bytes = 0
+        self._draining = False
+        self._stopped = False
+        self._rate = 0.0
+        self._taken_at = time.monotonic()
+        self.blocked = ""
+        """Why nothing can be committed now, or empty."""
+        self.progress = 0
+        """Grows at every turn of the worker's loop, tries of a failing commit included."""
+        self.skew_ms = 0
+        """Time of receipt less time stamp of the last batch's newest metric."""
+
+    # -- the connection's side ---------------------------------------------------------------------
+
+    def offer(self, messages: list[Message]) -> bool:
+        """Take messages, or return False: there is no room, and the connection must end."""
+        size = sum(len(message.payload) for message in messages)
+        with self._condition:
+            if self._draining:
+                self.books.turned_away += len(messages)
+                return True
+            waiting = len(self._queue)
+            fits = waiting + len(messages) <= self._limits.queue_messages
+            fits = fits and (self._queued_bytes + size <= self._limits.queue_bytes or not waiting)
+            if not fits:
+                self.books.overflows += 1
+                self.books.turned_away += len(messages)
+                self.books.lost_qos0 += sum(message.qos == 0 for message in messages)
+                return False
+            self.books.take(len(messages))
+            self._queue.extend(messages)
+            self._queued_bytes += size
+            if not waiting or waiting < self._limits.batch_size <= len(self._queue):
+                self._condition.notify()
+        return True
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for a batch."""
+        return len(self._queue)
+
+    @property
+    def fill(self) -> float:
+        """How full the queue is, 0 to 1."""
+        return max(
+            len(self._queue) / self._limits.queue_messages, self._queued_bytes / self._limits.queue_bytes
+        )
+
+    # -- stopping ----------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take nothing more; what was taken is still committed and acknowledged."""
+        with self._condition:
+            self._draining = True
+            self._condition.notify_all()
+
+    def stop(self) -> None:
+        """Give up also what was taken: it is not acknowledged, so the broker keeps it."""
+        with self._condition:
+            self._draining = self._stopped = True
+            self._condition.notify_all()
+
+    # -- the worker's side -------------------------------------------------------------------------
+
+    def step(self, timeout: float) -> bool:
+        """Commit and acknowledge one batch; False if none came within `timeout` seconds, or it was given up.
+
+        Raise SinkBroken.
+        """
+        self.progress += 1
+        messages = self._take(timeout)
+        if not messages:
+            return False
+        prepared = self._persist(lambda: self._prepare(messages))
+        if prepared is None or not self._commit_all(prepared):
+            return False
+        sent = self._acknowledge(messages)
+        self.books.acknowledged += sent
+        self.books.stale += sum(message.qos > 0 for message in messages) - sent
+        return True
+
+    def run(self, beat: float = 0.5) -> None:
+        """Step until drained or stopped; raise SinkBroken. `beat` is the longest turn of an idle loop, s."""
+        while not self._stopped:
+            if not self.step(beat) and self._draining and not self._queue:
+                return
+
+    def _take(self, timeout: float) -> list[Message]:
+        limit = self._limits.batch_size
+        with self._condition:
+            if not self._queue and not self._draining:
+                self._condition.wait(timeout)
+            if not self._queue or self._stopped:
+                return []
+            self._gather(limit)
+            messages = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
+            self._queued_bytes -= sum(len(message.payload) for message in messages)
+        now = time.monotonic()
+        elapsed = max(now - self._taken_at, 1e-6)
+        self._rate += (len(messages) / elapsed - self._rate) * min(1.0, elapsed / 0.1)
+        self._taken_at = now
+        return messages
+
+    def _gather(self, limit: int) -> None:
+        """Wait for company as long as it comes: not at all under light load."""
+        if self._rate < LOW_RATE:
+            return
+        deadline = time.monotonic() + min(self._limits.batch_window, limit / 2 / self._rate)
+        while len(self._queue) < limit and not self._draining:
+            before = len(self._queue)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return
+            self._condition.wait(min(remaining, QUIET))
+            if len(self._queue) == before:
+                return
+
+    def _prepare(self, messages: Sequence[Message]) -> _Prepared:
+        now_ms = self._now_ms()
+        prepared = _Prepared()
+        for message in messages:
+            try:
+                metric = self._parser.parse(
+                    message.topic, message.payload, now_ms, retained=_retained_id(message)
+                )
+            except Refusal as refusal:
+                prepared.refuse(message, refusal.reason, refusal.detail, now_ms)
+            except Exception as error:  # noqa: BLE001 - a fault in a handler must not stop the stream
+                self._note_handler_error(error)
+                prepared.refuse(message, Reason.HANDLER_ERROR, repr(error), now_ms)
+            else:
+                prepared.metrics.append(metric)
+                prepared.sources.append(message)
+        tenants = {metric.tenant_id for metric in prepared.metrics}
+        unknown = tenants - self._registry.known(tenants) if tenants else set()
+        if unknown:
+            prepared.refuse_tenants(unknown, now_ms)
+        if prepared.metrics:
+            self.skew_ms = now_ms - max(metric.timestamp_ms for metric in prepared.metrics)
+        return prepared
+
+    def _commit_all(self, prepared: _Prepared) -> bool:
+        """Commit, in halves where the sink refuses the whole; False if it was given up."""
+        parts = [prepared]
+        while parts:
+            part = parts.pop()
+            batch = Batch(part.metrics, part.letters)
+            try:
+                committed = self._persist(lambda batch=batch: self._sink.commit(batch))  # type: ignore[misc]
+            except SinkRefused as error:
+                parts.extend(part.split(Reason.SINK_REFUSED, str(error), self._now_ms()))
+            except BridgeError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as in _prepare
+                self._note_handler_error(error)
+                parts.extend(part.split(Reason.HANDLER_ERROR, repr(error), self._now_ms()))
+            else:
+                if committed is None:
+                    return False
+                reasons = Counter(letter.reason for letter in part.letters)
+                self.books.settle(stored=committed.stored, duplicate=committed.duplicate, reasons=reasons)
+        return True
+
+    def _persist(self, action: Callable[[], T]) -> T | None:
+        """Do it until it succeeds; None if the bridge is stopped before."""
+        wait = RETRY_FIRST
+        while True:
+            try:
+                result = action()
+            except (SinkUnavailable, RegistryUnavailable) as error:
+                self._note_blocked(error)
+            else:
+                if self.blocked:
+                    logger.warning("committing again, after: %s", self.blocked)
+                    self.blocked = ""
+                return result
+            with self._condition:
+                if self._stopped or self._condition.wait_for(lambda: self._stopped, wait):
+                    return None
+            wait = min(RETRY_LONGEST, wait * 2)
+            self.progress += 1
+
+    def _note_blocked(self, error: BridgeError) -> None:
+        self.books.retries += 1
+        if str(error) != self.blocked:
+            logger.error("nothing is acknowledged until this is mended: %s", error)
+        self.blocked = str(error)
+
+    def _note_handler_error(self, error: Exception) -> None:
+        self.books.handler_errors += 1
+        logger.error("a handler failed; the message becomes a dead letter", exc_info=error)
+
+
+def _retained_id(message: Message) -> str | None:
+    """Name a retained message that the broker replays, so that each subscription does not store it again."""
+    if not message.retain:
+        return None
+    digest = hashlib.sha256(message.topic_bytes + b"\0" + message.payload).hexdigest()
+    return f"retained:{digest[:40]}"

@@ -1,0 +1,117 @@
+"""Connections to Redis: single, Sentinel, Cluster. The only importer of redis."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from mqttkit.errors import MissingPart, SinkRefused, SinkUnavailable, UsageError
+
+if TYPE_CHECKING:
+    import redis
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+
+
+def connect_redis(address: str, *, timeout: float) -> redis.Redis:
+    """Return a client that connects when it is first used, and never repeats a command by itself.
+
+    Addresses: redis://[user:password@]host[:port][/db], rediss:// over TLS, unix://PATH,
+    redis+sentinel://host[:port],…/SERVICE[/db], redis+cluster://host[:port],….
+    Raise UsageError for an address that is none of them, MissingPart without redis-py.
+    """
+    library = _library()
+    scheme = address.split(":", 1)[0]
+    if scheme not in SCHEMES:
+        raise UsageError(f"no Redis address {redacted(address)!r}", hint=f"Schemes: {', '.join(SCHEMES)}")
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "decode_responses": True,
+    }
+    try:
+        if scheme == "redis+cluster":
+            return _cluster(library, address, options)
+        options["retry"] = library.retry.Retry(library.backoff.NoBackoff(), 0)
+        if scheme == "redis+sentinel":
+            return _sentinel(library, address, options)
+        client: redis.Redis = library.Redis.from_url(address, **options)
+        return client
+    except ValueError as error:
+        raise UsageError(f"no Redis address {redacted(address)!r}: {error}") from error
+
+
+def redacted(address: str) -> str:
+    """Return the address without its password."""
+    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1:***@", address)
+
+
+@contextlib.contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn redis-py's errors into SinkUnavailable and SinkRefused."""
+    library = _library()
+    try:
+        yield
+    except library.exceptions.DataError as error:
+        raise SinkRefused(f"{name}: {error}") from error
+    except library.exceptions.RedisError as error:
+        text = str(error) or type(error).__name__
+        raise SinkUnavailable(f"{name}: {text}") from error
+    except OSError as error:
+        raise SinkUnavailable(f"{name}: {error}") from error
+
+
+def _library() -> Any:
+    try:
+        import redis
+        import redis.backoff
+        import redis.cluster
+        import redis.exceptions
+        import redis.retry
+        import redis.sentinel
+    except ImportError as error:
+        raise MissingPart(
+            "redis-py is not installed", hint="Install it with: pip install 'mqttkit[redis]'"
+        ) from error
+    return redis
+
+
+def _nodes(address: str, default_port: int) -> list[tuple[str, int]]:
+    hosts = urlsplit(address).netloc.rpartition("@")[2]
+    nodes = []
+    for entry in hosts.split(","):
+        host, _, port = entry.partition(":")
+        if not host or (port and not port.isdigit()):
+            raise ValueError(f"{entry!r} is not host[:port]")
+        nodes.append((host, int(port or default_port)))
+    return nodes
+
+
+def _credentials(address: str) -> dict[str, str]:
+    user, separator, password = urlsplit(address).netloc.rpartition("@")[0].partition(":")
+    found = {"username": unquote(user)} if user else {}
+    return {**found, "password": unquote(password)} if separator else found
+
+
+def _cluster(library: Any, address: str, options: dict[str, Any]) -> redis.Redis:
+    nodes = [library.cluster.ClusterNode(host, port) for host, port in _nodes(address, 6379)]
+    # A moved slot is learnt by one more try, which the sink's script makes harmless.
+    retry = library.retry.Retry(library.backoff.NoBackoff(), 3)
+    client: redis.Redis = library.cluster.RedisCluster(
+        startup_nodes=nodes, retry=retry, **options, **_credentials(address)
+    )
+    return client
+
+
+def _sentinel(library: Any, address: str, options: dict[str, Any]) -> redis.Redis:
+    path = urlsplit(address).path.strip("/").split("/")
+    if not path[0]:
+        raise ValueError("name the service: redis+sentinel://host:26379/SERVICE")
+    database = int(path[1]) if len(path) > 1 else 0
+    watchers = {key: value for key, value in options.items() if key != "retry"}
+    sentinel = library.sentinel.Sentinel(_nodes(address, 26_379), sentinel_kwargs=watchers)
+    client: redis.Redis = sentinel.master_for(path[0], db=database, **options, **_credentials(address))
+    return client
