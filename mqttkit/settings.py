@@ -172,12 +172,76 @@ class PublisherSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+    """What resident memory the bridge may have."""
+
+    warn: int = 200_000_000
+    """Bytes from which on it warns."""
+    max: int | None = None
+    """Bytes from which on it drains and ends with exit code 75, to be started again; null never does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeSettings:
+    """From metrics/# into a sink."""
+
+    topic: str = "metrics/{tenant_id}/{agent_id}/{metric_name}"
+    """Topic template; each placeholder is a level of its own."""
+    sink: str | None = field(default=None, repr=False)
+    """sqlite:PATH, redis://…, postgresql://…, http(s)://… or jsonl:PATH."""
+    tenants: str | None = field(default=None, repr=False)
+    """Known tenants: a YAML file, sqlite:PATH, or redis://…#SET."""
+    group: str | None = None
+    """Share the load with other bridges of this name ($share/NAME/…; MQTT 5, 4.8.2)."""
+    batch_size: int = 500
+    """Messages in one commit at most; half the Receive Maximum where that is less."""
+    batch_window: float = 0.05
+    """Seconds that a message may wait for company under load; without load it does not wait."""
+    queue_size: int = 4_000
+    """Messages taken and not yet in a batch."""
+    payload_limit: int = 65_536
+    """Bytes; a longer payload is a dead letter."""
+    stream: str = "mqttkit:metrics"
+    """Redis: name of the stream."""
+    list: str | None = None
+    """Redis: push jobs onto this list instead."""
+    job: str = "StoreMetric"
+    """Redis list: name of the job."""
+    live: bool = True
+    """Redis: publish what is stored on the channel metrics:{tenant_id}."""
+    dedupe_window: int = 86_400
+    """Seconds that redis, http and jsonl remember a dedupe_id."""
+    dead_letter_limit: int = 1_000_000
+    """Dead letters kept; beyond it nothing is acknowledged."""
+    dead_letters: str | None = None
+    """SQLite file with the dead letters of the http and jsonl sinks."""
+    sink_timeout: float = 5.0
+    """Seconds for one answer of the sink's server."""
+    token_file: str | None = None
+    """HTTP sink: file whose first line is the bearer token."""
+    health_host: str = "127.0.0.1"
+    """Address that /livez, /readyz and /metrics are served on."""
+    health_port: int | None = None
+    """Their TCP port; none are served where it is not given."""
+    drain_timeout: float = 6.0
+    """Seconds to commit what was taken, at SIGTERM."""
+    stats_interval: float = 60.0
+    """Seconds between log lines with the books."""
+    check_interval: float = 60.0
+    """Seconds between checks that the subscription is still granted."""
+    skew_limit: float = 300.0
+    """Seconds between a metric's time stamp and its receipt from which on the clocks are reported."""
+    memory: MemorySettings = MemorySettings()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One mqttkit.yaml."""
 
     mqtt: MqttSettings = MqttSettings()
     scanner: ScannerSettings = ScannerSettings()
     publisher: PublisherSettings = PublisherSettings()
+    bridge: BridgeSettings = BridgeSettings()
 
 
 def parse_address(text: str, default_port: int) -> tuple[str, int]:

@@ -12,7 +12,7 @@ class Balance:
     """One consistent reading of the books."""
 
     received: int
-    """Messages taken from the broker since the start."""
+    """Messages taken from the broker since the start, less those given back."""
     stored: int
     duplicate: int
     """Metrics whose dedupe_id was stored before."""
@@ -41,6 +41,8 @@ class Books:
     duplicate: int = 0
     dead_lettered: int = 0
     in_flight: int = 0
+    returned: int = 0
+    """Messages given back unread when their connection ended: the broker holds them and sends them again."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Dead letters by reason."""
     acknowledged: int = 0
@@ -55,6 +57,8 @@ class Books:
     batches: int = 0
     retries: int = 0
     """Commits that failed and were tried again."""
+    commit_seconds: float = 0.0
+    """Time spent in commits that succeeded."""
     handler_errors: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -63,6 +67,13 @@ class Books:
         with self._lock:
             self.received += number
             self.in_flight += number
+
+    def give_back(self, number: int) -> None:
+        """Note messages left to the broker, which sends them again."""
+        with self._lock:
+            self.received -= number
+            self.in_flight -= number
+            self.returned += number
 
     def settle(self, *, stored: int, duplicate: int, reasons: Counter[str]) -> None:
         """Note a committed batch."""

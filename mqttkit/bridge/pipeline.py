@@ -13,11 +13,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 from mqttkit.bridge.accounting import Books
 from mqttkit.bridge.metric import Metric, MetricParser, Reason, Refusal
-from mqttkit.bridge.sink import Batch, DeadLetter, Sink, dead_letter
+from mqttkit.bridge.sink import Batch, Committed, DeadLetter, Sink, dead_letter
 from mqttkit.errors import BridgeError, RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.messages import Message
 
@@ -153,6 +154,19 @@ class Pipeline:
                 self._condition.notify()
         return True
 
+    def reconnected(self, epoch: int, *, session_present: bool) -> None:
+        """Give back what waits from before connection `epoch`, where the session lives: it comes again.
+
+        Without the session nobody else has it: then it stays, to be committed and never acknowledged.
+        """
+        if not session_present:
+            return
+        with self._condition:
+            kept = deque(message for message in self._queue if message.epoch >= epoch or message.qos == 0)
+            self.books.give_back(len(self._queue) - len(kept))
+            self._queue = kept
+            self._queued_bytes = sum(len(message.payload) for message in kept)
+
     @property
     def queued(self) -> int:
         """Messages that wait for a batch."""
@@ -161,9 +175,7 @@ class Pipeline:
     @property
     def fill(self) -> float:
         """How full the queue is, 0 to 1."""
-        return max(
-            len(self._queue) / self._limits.queue_messages, self._queued_bytes / self._limits.queue_bytes
-        )
+        return max(len(self._queue) / self._limits.queue_messages, self._queued_bytes / self._limits.queue_bytes)
 
     # -- stopping ----------------------------------------------------------------------------------
 
@@ -198,11 +210,22 @@ class Pipeline:
         self.books.stale += sum(message.qos > 0 for message in messages) - sent
         return True
 
-    def run(self, beat: float = 0.5) -> None:
-        """Step until drained or stopped; raise SinkBroken. `beat` is the longest turn of an idle loop, s."""
+    def run(self, *, beat: float = 0.5, probe_after: float = 5.0) -> None:
+        """Step until drained or stopped; raise SinkBroken.
+
+        `beat` is the longest turn of an idle loop, `probe_after` how long it idles before it asks the sink
+        whether it could commit, both in seconds.
+        """
+        probed = time.monotonic()
+        self._persist(self._sink.probe)
         while not self._stopped:
-            if not self.step(beat) and self._draining and not self._queue:
+            if self.step(beat):
+                probed = time.monotonic()
+            elif self._draining and not self._queue:
                 return
+            elif time.monotonic() - probed > probe_after:
+                self._persist(self._sink.probe)
+                probed = time.monotonic()
 
     def _take(self, timeout: float) -> list[Message]:
         limit = self._limits.batch_size
@@ -239,9 +262,7 @@ class Pipeline:
         prepared = _Prepared()
         for message in messages:
             try:
-                metric = self._parser.parse(
-                    message.topic, message.payload, now_ms, retained=_retained_id(message)
-                )
+                metric = self._parser.parse(message.topic, message.payload, now_ms, retained=_retained_id(message))
             except Refusal as refusal:
                 prepared.refuse(message, refusal.reason, refusal.detail, now_ms)
             except Exception as error:  # noqa: BLE001 - a fault in a handler must not stop the stream
@@ -265,7 +286,7 @@ class Pipeline:
             part = parts.pop()
             batch = Batch(part.metrics, part.letters)
             try:
-                committed = self._persist(lambda batch=batch: self._sink.commit(batch))  # type: ignore[misc]
+                committed = self._persist(partial(self._commit, batch))
             except SinkRefused as error:
                 parts.extend(part.split(Reason.SINK_REFUSED, str(error), self._now_ms()))
             except BridgeError:
@@ -279,6 +300,12 @@ class Pipeline:
                 reasons = Counter(letter.reason for letter in part.letters)
                 self.books.settle(stored=committed.stored, duplicate=committed.duplicate, reasons=reasons)
         return True
+
+    def _commit(self, batch: Batch) -> Committed:
+        began = time.monotonic()
+        committed = self._sink.commit(batch)
+        self.books.commit_seconds += time.monotonic() - began
+        return committed
 
     def _persist(self, action: Callable[[], T]) -> T | None:
         """Do it until it succeeds; None if the bridge is stopped before."""

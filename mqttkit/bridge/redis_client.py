@@ -73,9 +73,7 @@ def _library() -> Any:
         import redis.retry
         import redis.sentinel
     except ImportError as error:
-        raise MissingPart(
-            "redis-py is not installed", hint="Install it with: pip install 'mqttkit[redis]'"
-        ) from error
+        raise MissingPart("redis-py is not installed", hint="Install it with: pip install 'mqttkit[redis]'") from error
     return redis
 
 

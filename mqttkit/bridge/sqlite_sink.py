@@ -33,8 +33,7 @@ _READ_LETTERS = (
     " FROM dead_letters WHERE id > ? ORDER BY id LIMIT ?"
 )
 _INSERT_LETTER = (
-    "INSERT INTO dead_letters (topic, payload, size, sha256, reason, detail, received_ms)"
-    " VALUES (?,?,?,?,?,?,?)"
+    "INSERT INTO dead_letters (topic, payload, size, sha256, reason, detail, received_ms) VALUES (?,?,?,?,?,?,?)"
 )
 _METRIC_COLUMNS = [
     "tenant_id",

@@ -66,9 +66,7 @@ def check_tenant(text: str) -> str:
     try:
         return str(uuid.UUID(text if len(text) == 36 else ""))
     except ValueError:
-        raise UsageError(
-            f"tenant {text!r} is no UUID", hint="Such as: 6f1d7c1e-0000-4000-8000-000000000001"
-        ) from None
+        raise UsageError(f"tenant {text!r} is no UUID", hint="Such as: 6f1d7c1e-0000-4000-8000-000000000001") from None
 
 
 class AnswerCache:
@@ -208,9 +206,7 @@ def _load(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
-        raise ConfigError(
-            "no such file", where=str(path), hint="Write it: a list of tenant ids (UUIDs)"
-        ) from None
+        raise ConfigError("no such file", where=str(path), hint="Write it: a list of tenant ids (UUIDs)") from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "publish-scan": Entry("mqttkit.cli.publish_scan", "publish_scan", "Publish Bluetooth advertisements."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
     "scan": Entry("mqttkit.cli.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
+    "bridge": Entry("mqttkit.cli.bridge", "bridge", "Move metrics into a sink: nothing lost, all accounted for."),
 }
 """Every command, in the order of the help text."""
 

@@ -246,6 +246,18 @@ class MqttClient:
                 return False
             return self._paho.ack(message.mid, message.qos) == MQTTErrorCode.MQTT_ERR_SUCCESS
 
+    def cut(self) -> None:
+        """End the connection without DISCONNECT, so that the broker sends again what is unacknowledged.
+
+        For a receiver that cannot take more; the client connects again after the usual wait. Any thread.
+        """
+        self._paho.cut()
+
+    @property
+    def looped_at(self) -> float:
+        """When the network thread last went round, on the monotonic clock; 0 before it starts."""
+        return self._paho.looped_at
+
     # --- closing ------------------------------------------------------------------------------------------
 
     def close(self, *, flush: float = 5.0) -> None:

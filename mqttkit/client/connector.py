@@ -5,8 +5,10 @@ All of it runs in paho's network thread, but for `give_up` and `wake`.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
+import os
 import random
 import socket
 import threading
@@ -99,6 +101,7 @@ class Connector(PahoClient):
         self.closing = threading.Event()
         self.finished = threading.Event()
         self.given_up = False
+        self.looped_at = 0.0
         self.address = settings.broker.addresses()[0]
         self._settings = settings
         self._report = report
@@ -133,6 +136,7 @@ class Connector(PahoClient):
 
     def loop_misc(self) -> MQTTErrorCode:
         """Do what paho does, and end a connection whose CONNACK does not come."""
+        self.looped_at = time.monotonic()
         if self._connack_deadline and time.monotonic() > self._connack_deadline:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         return super().loop_misc()
@@ -213,6 +217,14 @@ class Connector(PahoClient):
             self._connected_at = 0.0
             self._lost(code, reason, lived)
 
+    def cut(self) -> None:
+        """Shut the socket, which ends the connection; the network thread notices and connects again."""
+        connection = self._sock
+        if connection is not None:
+            # A socket under TLS or WebSockets has no shutdown that leaves its wrapper alone: a twin has.
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as twin:
+                twin.shutdown(socket.SHUT_RDWR)
+
     def give_up(self) -> None:
         """End the network thread after this."""
         self.given_up = True
@@ -292,6 +304,7 @@ class Connector(PahoClient):
         """Wait `delay` seconds, less where closing, or where an unreachable broker accepts a bare TCP probe."""
         deadline = time.monotonic() + delay
         while (left := deadline - time.monotonic()) > 0:
+            self.looped_at = time.monotonic()
             if self.closing.wait(min(left, PROBE_INTERVAL)):
                 return
             if left > PROBE_INTERVAL and self._probing and self._probe():

@@ -97,6 +97,22 @@ RULES: dict[str, Rule] = {
     "publisher.stats_interval": above(0),
     "publisher.status_topic": Rule("a topic name", lambda value: bool(check_topic_name(value))),
     "publisher.queue_size": _POSITIVE,
+    "bridge.topic": template("tenant_id", "agent_id", "metric_name"),
+    "bridge.group": Rule("one topic level", lambda value: bool(check_level(value, "group"))),
+    "bridge.batch_size": _POSITIVE,
+    "bridge.batch_window": at_least(0),
+    "bridge.queue_size": _POSITIVE,
+    "bridge.payload_limit": _POSITIVE,
+    "bridge.dedupe_window": _POSITIVE,
+    "bridge.dead_letter_limit": at_least(0),
+    "bridge.sink_timeout": above(0),
+    "bridge.health_port": between(0, 65_535),
+    "bridge.drain_timeout": above(0),
+    "bridge.stats_interval": above(0),
+    "bridge.check_interval": above(0),
+    "bridge.skew_limit": above(0),
+    "bridge.memory.warn": _POSITIVE,
+    "bridge.memory.max": _POSITIVE,
 }
 """By dotted path. A value of None is not tested; a setting that has no line takes all its type takes."""
 

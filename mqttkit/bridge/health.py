@@ -1,0 +1,145 @@
+"""/livez, /readyz and /metrics over HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+from mqttkit.errors import BridgeError
+
+PREFIX = "mqttkit_bridge_"
+REQUEST_SECONDS = 5.0
+"""A client that takes longer to ask is cut off."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the bridge is. Each list holds what is wrong, and is empty where all is well."""
+
+    not_live: list[str]
+    """Reasons to start the process again."""
+    not_ready: list[str]
+    """Reasons to wait, or to wake somebody."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One metric for Prometheus, without the prefix; `kind` is counter or gauge."""
+
+    name: str
+    help: str
+    kind: str
+    value: float
+    label: tuple[str, str] | None = None
+
+
+class HealthServer:
+    """Serve on a thread of its own, on loopback unless told otherwise."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        health: Callable[[], Health],
+        samples: Callable[[], list[Sample]],
+    ) -> None:
+        handler = _handler(health, samples)
+        try:
+            self._server = ThreadingHTTPServer((host, port), handler)
+        except OSError as error:
+            raise BridgeError(
+                f"cannot serve health on {host}:{port}: {error.strerror}", hint="Choose another: --health-port"
+            ) from error
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="health", daemon=True
+        )
+
+    def __enter__(self) -> HealthServer:
+        """Begin to serve."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(health: Callable[[], Health], samples: Callable[[], list[Sample]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_SECONDS
+
+        def do_GET(self) -> None:
+            path = self.path.split("?", 1)[0]
+            if path == "/livez":
+                self._say(health().not_live)
+            elif path == "/readyz":
+                self._say(health().not_ready)
+            elif path == "/metrics":
+                self._metrics()
+            else:
+                self._send(404, "text/plain", b"there are /livez, /readyz and /metrics\n")
+
+        def _say(self, reasons: list[str]) -> None:
+            body = json.dumps({"ok": not reasons, "reasons": reasons}).encode() + b"\n"
+            self._send(503 if reasons else 200, "application/json", body)
+
+        def _metrics(self) -> None:
+            try:
+                body, kind = render_metrics(samples())
+            except ImportError:
+                hint = b"prometheus-client is not installed: pip install 'mqttkit[metrics]'\n"
+                self._send(501, "text/plain", hint)
+            else:
+                self._send(200, kind, body)
+
+        def _send(self, code: int, kind: str, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing: probes come every few seconds."""
+
+    return Handler
+
+
+def render_metrics(samples: list[Sample]) -> tuple[bytes, str]:
+    """Return samples in Prometheus' text format, and its content type; raise ImportError."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+    registry = CollectorRegistry()
+    registry.register(_Collector(samples))
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Collector:
+    def __init__(self, samples: list[Sample]) -> None:
+        self._samples = samples
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        families: dict[str, Any] = {}
+        for sample in self._samples:
+            name = PREFIX + sample.name
+            labels = [sample.label[0]] if sample.label else []
+            if name not in families:
+                make = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
+                families[name] = make(name, sample.help, labels=labels)
+            families[name].add_metric([sample.label[1]] if sample.label else [], sample.value)
+        yield from families.values()

@@ -1,0 +1,359 @@
+"""The bridge: a connection, a pipeline, a sink, and the loop that watches over them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from mqttkit.bridge.health import Health, HealthServer, Sample
+from mqttkit.bridge.identity import Identity
+from mqttkit.bridge.metric import MetricParser, check_metric_template, template_filter
+from mqttkit.bridge.notify import Notifier
+from mqttkit.bridge.pipeline import Pipeline, PipelineLimits
+from mqttkit.bridge.report import samples_of
+from mqttkit.bridge.sink import Sink, SinkOptions, open_sink
+from mqttkit.bridge.tenants import TenantRegistry, open_registry
+from mqttkit.bridge.watch import ClockWatch, MemoryWatch, check_certificates
+from mqttkit.client import ConnectionState, MqttClient
+from mqttkit.errors import BrokerUnreachable, MqttkitError, SinkUnavailable, SubscriptionDenied, UsageError
+from mqttkit.messages import Message, Subscription
+from mqttkit.settings import BridgeSettings, MqttSettings, Settings
+
+logger = logging.getLogger(__name__)
+
+EX_TEMPFAIL = 75
+"""Exit code that asks to be started again (sysexits.h)."""
+SESSION_SECONDS = 7 * 86_400
+"""How long the broker keeps the session where the settings do not say."""
+TICK = 0.25
+"""Seconds between looks at everything."""
+SLOW_TICK = 5.0
+"""Seconds between looks at memory and clocks."""
+LIVE_SECONDS = 30.0
+"""A loop that has not gone round for so long is stuck."""
+SUBSCRIBE_TIMEOUT = 3.0
+QUIESCE_SECONDS = 1.5
+QUIET_SECONDS = 0.1
+"""A connection that brings nothing for so long has nothing under way; waited for at most 1.5 s."""
+FULL = 0.9
+"""Share of the queue from which on the bridge is not ready."""
+
+
+def sink_options(settings: BridgeSettings) -> SinkOptions:
+    """Return the sink's part of the settings; read the token file."""
+    from pathlib import Path
+
+    token = None
+    if settings.token_file is not None:
+        try:
+            token = Path(settings.token_file).read_text("utf-8").splitlines()[0].strip()
+        except (OSError, IndexError) as error:
+            raise UsageError(f"cannot read the token in {settings.token_file}: {error}") from error
+    return SinkOptions(
+        stream=settings.stream,
+        list_name=settings.list,
+        job=settings.job,
+        live=settings.live,
+        dedupe_window=settings.dedupe_window,
+        dead_letter_limit=settings.dead_letter_limit,
+        dead_letters=settings.dead_letters,
+        timeout=settings.sink_timeout,
+        token=token,
+    )
+
+
+def bridge_filter(settings: BridgeSettings) -> str:
+    """Return the topic filter to subscribe to, shared where there is a group."""
+    inner = template_filter(check_metric_template(settings.topic))
+    return f"$share/{settings.group}/{inner}" if settings.group else inner
+
+
+class Bridge:
+    """Run until stopped. `run` in the main thread; `stop` from anywhere, signal handlers included."""
+
+    def __init__(self, settings: Settings, *, retry: bool = True, notifier: Notifier | None = None) -> None:
+        """Check the settings; nothing is opened yet. `retry` False ends with the first failure to connect."""
+        bridge = settings.bridge
+        if not bridge.sink:
+            raise UsageError("no sink", hint="Such as: --sink sqlite:metrics.db")
+        if not bridge.tenants:
+            raise UsageError("no registry of tenants", hint="Such as: --tenants tenants.yaml")
+        self.settings = bridge
+        self.filter = bridge_filter(bridge)
+        self.ready = False
+        self._mqtt = settings.mqtt
+        self._retry = retry
+        self._notifier = notifier or Notifier()
+        self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
+        self._stop = threading.Event()
+        self._granted_epoch = 0
+        self._denied = ""
+        self._checked_at = 0.0
+        self._failure: BaseException | None = None
+        self._memory = MemoryWatch(bridge.memory)
+        self._clock = ClockWatch(bridge.skew_limit)
+        self._restart = False
+        self._worker_at = time.monotonic()
+        self._worker_progress = -1
+        self.pipeline: Pipeline
+        self.client: MqttClient
+
+    def stop(self) -> None:
+        """Ask it to drain and end. Only sets a flag."""
+        self._stop.set()
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run; return the exit code: 0 drained, 1 something was left to the broker, 75 start me again.
+
+        Raise what makes going on pointless: SinkBroken, ConnectionRefused where another client has our
+        identifier, SubscriptionDenied or BrokerUnreachable where `retry` is off.
+        """
+        with contextlib.ExitStack() as stack:
+            registry = open_registry(self.settings.tenants or "")
+            stack.callback(registry.close)
+            stack.callback(self._sink.close)
+            self._open_sink()
+            settings = stack.enter_context(self._session())
+            self.client = MqttClient(
+                settings, on_messages=self._receive, on_state=self._note_state, manual_ack=True, retry=self._retry
+            )
+            self.pipeline = self._make_pipeline(registry, settings.client.receive_maximum)
+            if self.settings.health_port is not None:
+                server = HealthServer(
+                    self.settings.health_host, self.settings.health_port, health=self.health, samples=self.samples
+                )
+                stack.enter_context(server)
+                logger.info("health on http://%s:%d", self.settings.health_host, server.port)
+            worker = threading.Thread(target=self._work, name="bridge-worker", daemon=True)
+            worker.start()
+            try:
+                self._connect()
+                self._supervise()
+            except BaseException:
+                self.pipeline.stop()
+                worker.join(self.settings.drain_timeout)
+                raise
+            finally:
+                if self._stop.is_set() or self._failure or self._restart:
+                    drained = self._drain(worker)
+                self.client.close(flush=0.0)
+        if self._failure is not None:
+            raise self._failure
+        return EX_TEMPFAIL if self._restart else 0 if drained else 1
+
+    def _open_sink(self) -> None:
+        try:
+            self._sink.open()
+        except SinkUnavailable as error:
+            logger.error("%s; trying again", error)  # noqa: TRY400 - expected, a trace would say no more
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[MqttSettings]:
+        """Give settings with a persistent session under a stable client identifier."""
+        mqtt = self._mqtt
+        with contextlib.ExitStack() as stack:
+            client_id = mqtt.client.client_id
+            if client_id is None:
+                address = repr(mqtt.broker.addresses())
+                identity = Identity(address, self.filter, self._sink.name)
+                client_id = stack.enter_context(identity).client_id
+            client = dataclasses.replace(
+                mqtt.client,
+                client_id=client_id,
+                clean_session=False,
+                session_expiry=mqtt.client.session_expiry or SESSION_SECONDS,
+            )
+            yield dataclasses.replace(mqtt, client=client)
+
+    def _make_pipeline(self, registry: TenantRegistry, receive_maximum: int) -> Pipeline:
+        bridge = self.settings
+        limits = PipelineLimits(
+            batch_size=max(1, min(bridge.batch_size, receive_maximum // 2)),
+            batch_window=bridge.batch_window,
+            queue_messages=max(bridge.queue_size, 2 * receive_maximum),
+        )
+        parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
+        return Pipeline(parser=parser, registry=registry, sink=self._sink, acknowledge=self._acknowledge, limits=limits)
+
+    def _work(self) -> None:
+        try:
+            self.pipeline.run()
+        except BaseException as error:  # noqa: BLE001 - whatever ends the worker ends the bridge, in `run`
+            self._failure = error
+            self._stop.set()
+
+    def _connect(self) -> None:
+        if self._retry:
+            self.client.start()
+        else:
+            self.client.connect()
+
+    def _supervise(self) -> None:
+        slow_at = stats_at = time.monotonic()
+        if self._mqtt.broker.tls is not None:
+            check_certificates(self._mqtt.broker.tls)
+        while not self._stop.wait(TICK):
+            self._check_subscription()
+            self._look()
+            now = time.monotonic()
+            if now - slow_at >= SLOW_TICK:
+                slow_at = now
+                self._clock.check(self.pipeline.skew_ms)
+                if self._memory.too_much():
+                    logger.error("resident memory reached memory.max: draining, to be started again")
+                    self._restart = True
+                    return
+            if now - stats_at >= self.settings.stats_interval:
+                stats_at = now
+                self._log_books()
+
+    def _look(self) -> None:
+        """Tell the service manager; end where the client has given up."""
+        if self.client.given_up and self.client.failure is not None:
+            raise self.client.failure
+        health = self.health()
+        self.ready = not health.not_ready
+        if self.ready:
+            self._notifier.ready(str(self.pipeline.books.balance()))
+        if not health.not_live:
+            self._notifier.beat((self.pipeline.progress, self.client.looped_at))
+
+    def _log_books(self) -> None:
+        books = self.pipeline.books
+        logger.info(
+            "%s acknowledged=%d stale=%d returned=%d retries=%d",
+            books.balance(),
+            books.acknowledged,
+            books.stale,
+            books.returned,
+            books.retries,
+        )
+        self._notifier.status(str(books.balance()))
+
+    def _drain(self, worker: threading.Thread) -> bool:
+        """Commit and acknowledge what was taken; return whether all of it was."""
+        self._notifier.stopping()
+        self.pipeline.drain()
+        worker.join(self.settings.drain_timeout)
+        if worker.is_alive():
+            self.pipeline.stop()
+            worker.join(self.settings.sink_timeout / 2)
+        self._quiesce()
+        self._log_books()
+        left = self.pipeline.books.balance().in_flight
+        if left:
+            logger.error("%d messages were not committed: the broker keeps them for the next run", left)
+        return not left
+
+    def _quiesce(self) -> None:
+        """Wait until the broker's window is used up by what is turned away.
+
+        A socket closed with bytes unread is reset, and the reset destroys acknowledgements under way.
+        """
+        deadline = time.monotonic() + QUIESCE_SECONDS
+        before = -1
+        while self.client.connected and time.monotonic() < deadline:
+            if self.pipeline.books.turned_away == before:
+                return
+            before = self.pipeline.books.turned_away
+            time.sleep(QUIET_SECONDS)
+
+    # -- the connection ----------------------------------------------------------------------------
+
+    def _receive(self, messages: list[Message]) -> None:
+        """Enqueue; in the network thread."""
+        if not self.pipeline.offer(messages):
+            reliable = sum(message.qos > 0 for message in messages)
+            if reliable:
+                logger.error("the broker sent more than it may (Receive Maximum): cutting the connection")
+                self.client.cut()
+
+    def _note_state(self, state: ConnectionState, _reason: str) -> None:
+        """Follow the connection; in the network thread, before any message of a new connection."""
+        if state is ConnectionState.CONNECTED:
+            client = self.client
+            self.pipeline.reconnected(client.epoch, session_present=client.session_present)
+
+    def _acknowledge(self, messages: Sequence[Message]) -> int:
+        ack = self.client.ack
+        return sum(ack(message) for message in messages if message.qos)
+
+    def _check_subscription(self) -> None:
+        """Subscribe where that was not done on this machine's run, and look from time to time if it still holds."""
+        client = self.client
+        if not client.connected:
+            return
+        fresh = self._granted_epoch == 0
+        due = time.monotonic() - self._checked_at >= self.settings.check_interval
+        lost = self._granted_epoch != client.epoch
+        if not (fresh or due or lost):
+            return
+        handling = 1 if fresh or not client.session_present else 2
+        wanted = Subscription(self.filter, qos=1, retain_handling=handling)
+        try:
+            epoch = client.epoch
+            client.subscribe(wanted, timeout=SUBSCRIBE_TIMEOUT)
+        except SubscriptionDenied as error:
+            self._note_denied(error)
+        except BrokerUnreachable as error:
+            logger.debug("not subscribed yet: %s", error)
+        else:
+            if self._denied or fresh:
+                logger.info("subscribed to %s", self.filter)
+            self._granted_epoch, self._denied, self._checked_at = epoch, "", time.monotonic()
+
+    def _note_denied(self, error: SubscriptionDenied) -> None:
+        if not self._retry:
+            raise error
+        if not self._denied:
+            logger.error("%s; trying again every %.0f s", error, self.settings.check_interval)
+        self._denied = str(error)
+        self._granted_epoch, self._checked_at = self.client.epoch, time.monotonic()
+
+    # -- what it tells -----------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Return what is wrong. Any thread."""
+        return Health(self._not_live(), self._not_ready())
+
+    def samples(self) -> list[Sample]:
+        """Return the numbers for Prometheus. Any thread."""
+        return samples_of(self.pipeline, self.client, ready=not self._not_ready(), resident=self._memory.resident)
+
+    def _not_live(self) -> list[str]:
+        now = time.monotonic()
+        progress = self.pipeline.progress
+        if progress != self._worker_progress:
+            self._worker_progress, self._worker_at = progress, now
+        wrong = []
+        if now - self._worker_at > LIVE_SECONDS:
+            wrong.append(f"the worker has not moved for {now - self._worker_at:.0f} s")
+        looped = self.client.looped_at
+        if looped and now - looped > LIVE_SECONDS:
+            wrong.append(f"the network loop has not moved for {now - looped:.0f} s")
+        if isinstance(self._failure, MqttkitError):
+            wrong.append(str(self._failure))
+        return wrong
+
+    def _not_ready(self) -> list[str]:
+        wrong = self._not_live()
+        client = self.client
+        if not client.connected:
+            wrong.append(f"not connected: {client.reason or client.state.value}")
+        elif self._denied:
+            wrong.append(self._denied)
+        elif self._granted_epoch != client.epoch:
+            wrong.append("not subscribed yet")
+        if self.pipeline.blocked:
+            wrong.append(self.pipeline.blocked)
+        if self.pipeline.fill >= FULL:
+            wrong.append(f"the queue is {self.pipeline.fill:.0%} full")
+        if self._stop.is_set():
+            wrong.append("stopping")
+        return wrong

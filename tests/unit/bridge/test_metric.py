@@ -1,0 +1,215 @@
+"""Parsing of topics and payloads."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttkit.bridge.metric import (
+    TOPIC_CACHE_ENTRIES,
+    Metric,
+    MetricParser,
+    Reason,
+    Refusal,
+    parse_timestamp,
+    template_filter,
+)
+from mqttkit.errors import TopicError
+from mqttkit.settings import BridgeSettings
+
+TENANT = "6f1d7c1e-0000-4000-8000-000000000001"
+TOPIC = f"metrics/{TENANT}/agent-1/temperature"
+NOW = 1_763_690_000_000
+
+
+def parser(template: str = BridgeSettings.topic, limit: int = 65_536) -> MetricParser:
+    return MetricParser(template, payload_limit=limit)
+
+
+def reason(payload: bytes, topic: str = TOPIC) -> Reason:
+    with pytest.raises(Refusal) as caught:
+        parser().parse(topic, payload, NOW)
+    assert str(caught.value).startswith(caught.value.reason.value)
+    return caught.value.reason
+
+
+def test_whole_payload_becomes_a_metric() -> None:
+    """Every field of the payload arrives in its column."""
+    payload = b'{"value": 21.5, "timestamp": 1763690000.25, "dedupe_id": "a:1", "tags": {"unit": "C", "n:1": null}}'
+    assert parser().parse(TOPIC.upper().replace("METRICS", "metrics"), payload, NOW) == Metric(
+        TENANT, "AGENT-1", "TEMPERATURE", 21.5, 1_763_690_000_250, "a:1", '{"unit":"C","n:1":null}', NOW
+    )
+
+
+def test_value_alone_is_enough() -> None:
+    """Without a time stamp the time of receipt counts; nulls and unknown keys are let pass."""
+    expected = Metric(TENANT, "agent-1", "temperature", 7.0, NOW, None, None, NOW)
+    for extra in ("", ', "timestamp": null, "dedupe_id": null, "tags": null', ', "unit": {"x": [1]}', ', "tags": {}'):
+        assert parser().parse(TOPIC, f'{{"value": 7{extra}}}'.encode(), NOW) == expected
+
+
+def test_retained_name_is_used_where_the_payload_has_none() -> None:
+    """A retained message's own dedupe_id goes before the one made for it."""
+    assert parser().parse(TOPIC, b'{"value":1}', NOW, retained="r").dedupe_id == "r"
+    assert parser().parse(TOPIC, b'{"value":1,"dedupe_id":"d"}', NOW, retained="r").dedupe_id == "d"
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"", Reason.PAYLOAD_EMPTY),
+        (b"x" * 65_537, Reason.PAYLOAD_TOO_LARGE),
+        (b'{"value": 1, "dedupe_id": "\xff"}', Reason.JSON_ENCODING),
+        (b'{"value": 1', Reason.JSON_SYNTAX),
+        (b'{"value": 1} x', Reason.JSON_SYNTAX),
+        (b'{"value": 1, "dedupe_id": "\\ud800"}', Reason.JSON_SYNTAX),
+        (b"[" * 10_000, Reason.JSON_DEPTH),
+        (b'{"value": 1, "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", Reason.JSON_DEPTH),
+        (b"[1]", Reason.JSON_SHAPE),
+        (b'"x"', Reason.JSON_SHAPE),
+        (b'{"value": 1, "value": 2}', Reason.DUPLICATE_KEY),
+        (b'{"value": 1, "tags": {"a": 1, "a": 1}}', Reason.DUPLICATE_KEY),
+        (b'{"value": 1, "x": {"a": 1, "a": 1}}', Reason.DUPLICATE_KEY),
+        (b'{"value": 1, "tags": {"a": "\\u0000"}}', Reason.NUL_CHARACTER),
+        (b'{"Value": 1}', Reason.VALUE_MISSING),
+        (b'{"value": true}', Reason.VALUE_TYPE),
+        (b'{"value": "1"}', Reason.VALUE_TYPE),
+        (b'{"value": null}', Reason.VALUE_TYPE),
+        (b'{"value": NaN}', Reason.VALUE_NOT_FINITE),
+        (b'{"value": -Infinity}', Reason.VALUE_NOT_FINITE),
+        (b'{"value": 1e999}', Reason.VALUE_NOT_FINITE),
+        (b'{"value": 1, "timestamp": "yesterday"}', Reason.TIMESTAMP_FORMAT),
+        (b'{"value": 1, "timestamp": false}', Reason.TIMESTAMP_FORMAT),
+        (b'{"value": 1, "timestamp": -1}', Reason.TIMESTAMP_RANGE),
+        (b'{"value": 1, "timestamp": 1e300}', Reason.TIMESTAMP_RANGE),
+        (b'{"value": 1, "dedupe_id": ""}', Reason.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": 5}', Reason.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": "a\\u0000"}', Reason.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": "' + b"x" * 129 + b'"}', Reason.DEDUPE_ID),
+        (b'{"value": 1, "tags": ["a"]}', Reason.TAGS),
+        (b'{"value": 1, "tags": {"a": {}}}', Reason.TAGS),
+        (json.dumps({"value": 1, "tags": {f"t{n}": n for n in range(65)}}).encode(), Reason.TAGS),
+    ],
+)
+def test_refusal_of_a_payload_names_its_reason(payload: bytes, expected: Reason) -> None:
+    """Each kind of bad payload has a code of its own."""
+    assert reason(payload) is expected
+
+
+@pytest.mark.parametrize(
+    ("topic", "expected"),
+    [
+        ("metrics//x", Reason.TOPIC_SHAPE),
+        ("other", Reason.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a/b/c", Reason.TOPIC_SHAPE),
+        (f"metrics/{TENANT}//b", Reason.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a b/c", Reason.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a/{'m' * 129}", Reason.TOPIC_SHAPE),
+        (f"{TOPIC}\n", Reason.TOPIC_SHAPE),
+        ("metrics/not-a-uuid/a/b", Reason.TENANT_FORMAT),
+        (f"metrics/{TENANT}/a/b\udcff", Reason.TOPIC_ENCODING),
+        (f"metrics/{TENANT}/a/b\0", Reason.TOPIC_ENCODING),
+        ("metrics/" + "x" * 65_527, Reason.TOPIC_SHAPE),
+    ],
+)
+def test_refusal_of_a_topic_names_its_reason(topic: str, expected: Reason) -> None:
+    """A topic beneath the subscription that fits no template is refused, never raised otherwise."""
+    assert reason(b'{"value":1}', topic) is expected
+
+
+def test_template_may_have_another_order() -> None:
+    """Parts are found by name, and text around them must match literally."""
+    other = parser("v1.0/{metric_name}/of/{agent_id}/{tenant_id}")
+    assert other.parse(f"v1.0/t/of/a/{TENANT}", b'{"value":1}', NOW)[:3] == (TENANT, "a", "t")
+    with pytest.raises(Refusal):
+        other.parse(f"v1x0/t/of/a/{TENANT}", b'{"value":1}', NOW)
+    assert template_filter("v1/{metric_name}/of/{agent_id}/{tenant_id}") == "v1/#"
+    assert template_filter("{tenant_id}/{agent_id}/{metric_name}") == "#"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "metrics/{tenant_id}/{agent_id}",
+        "m/{tenant_id}-{agent_id}/{metric_name}",
+        "m/{tenant_id}/{agent_id}/x{metric_name}",
+    ],
+)
+def test_template_needs_each_part_as_a_level(template: str) -> None:
+    """A template without one of the parts, or with two in a level, is an error of usage."""
+    with pytest.raises(TopicError):
+        parser(template)
+
+
+def test_topics_remembered_are_bounded() -> None:
+    """A million topics do not grow the cache."""
+    one = parser()
+    for number in range(TOPIC_CACHE_ENTRIES + 10):
+        one.parse(f"metrics/{TENANT}/a{number}/t", b'{"value":1}', NOW)
+    assert len(one._names) <= TOPIC_CACHE_ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("given_text", "expected"),
+    [
+        ("2026-11-21T04:00:00Z", 1_795_233_600_000),
+        ("2026-11-21T05:00:00.5+01:00", 1_795_233_600_500),
+        ("2026-11-21T04:00:00", 1_795_233_600_000),
+        ("2026-11-21", 1_795_219_200_000),
+        (1_795_233_600, 1_795_233_600_000),
+        (1_795_233_600_000, 1_795_233_600_000),
+        (1_795_233_600.5, 1_795_233_600_500),
+        (0, 0),
+    ],
+)
+def test_timestamp_forms(given_text: str | float, expected: int) -> None:
+    """ISO 8601 with or without offset, seconds and milliseconds come to UTC milliseconds."""
+    assert parse_timestamp(given_text) == expected
+
+
+@given(st.datetimes(datetime(1970, 1, 2), datetime(2199, 12, 30), timezones=st.just(timezone.utc)))  # noqa: DTZ001
+def test_timestamp_round_trip(moment: datetime) -> None:
+    """Text and numbers of one moment agree to the millisecond."""
+    assert abs(parse_timestamp(moment.isoformat()) - moment.timestamp() * 1000) <= 1
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+OBJECTS = st.dictionaries(
+    st.sampled_from(["value", "timestamp", "dedupe_id", "tags", "other:"]) | st.text(max_size=3),
+    SCALARS | st.dictionaries(st.text(max_size=3), SCALARS, max_size=3) | st.lists(SCALARS, max_size=2),
+)
+
+
+@given(st.binary() | OBJECTS.map(lambda value: json.dumps(value).encode()), st.text() | st.just(TOPIC))
+def test_parsing_raises_refusals_only(payload: bytes, topic: str) -> None:
+    """Whatever comes is a metric with a finite value, or a Refusal."""
+    try:
+        metric = parser().parse(topic, payload, NOW)
+    except Refusal:
+        return
+    assert math.isfinite(metric.value)
+    assert json.loads(payload)["value"] == pytest.approx(metric.value)
+
+
+@given(OBJECTS, st.data())
+def test_a_key_that_comes_twice_is_always_seen(content: dict[str, object], data: st.DataObject) -> None:
+    """Repeating any pair of an acceptable object makes it a duplicate key, colons in strings or not."""
+    content = {"value": 1, **{key: value for key, value in content.items() if key != "value"}}
+    try:
+        parser().parse(TOPIC, json.dumps(content).encode(), NOW)
+    except Refusal:
+        return
+    key = data.draw(st.sampled_from(sorted(content)))
+    twice = json.dumps(content)[:-1] + f", {json.dumps({key: content[key]})[1:-1]}}}"
+    assert reason(twice.encode()) is Reason.DUPLICATE_KEY
