@@ -8,7 +8,7 @@ from typing import Any
 
 from mqttkit.errors import TopicError
 from mqttkit.settings import CLIENT_VERSIONS, TRANSPORTS, parse_address
-from mqttkit.topics import check_scanner_id, check_template, check_topic_name
+from mqttkit.topics import check_level, check_scanner_id, check_template, check_topic_name
 
 
 @dataclass(frozen=True)
