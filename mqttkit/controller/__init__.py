@@ -1,0 +1,1 @@
+"""Controllers that coordinate over publish/subscribe without knowing each other's addresses."""

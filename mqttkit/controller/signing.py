@@ -1,0 +1,126 @@
+"""Signed messages: JWS in its compact form (RFC 7515, 7.1) over the exact bytes, bound to one topic.
+
+The protected header carries the algorithm, the key identifier, the topic and a nonce, so all of them are signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from mqttkit.controller.keys import Key, KeyFile, KeyRing
+from mqttkit.controller.refusals import MessageRefused, Reason
+
+if TYPE_CHECKING:
+    from joserfc.jws import JWSRegistry
+
+MAX_BYTES = 256 * 1024
+"""Largest signed message that is looked at."""
+MAX_HEADER = 2_048
+"""Largest protected header, characters of base64."""
+_NONCE_BYTES = 16
+_TYPE = "mqttkit-controller"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a signature that holds says."""
+
+    data: bytes
+    """The bytes that were signed: an envelope."""
+    nonce: bytes
+    """16 random bytes of this signing; a copy of the message has the same."""
+    key: Key
+    """The key that signed."""
+
+
+def sign(data: bytes, topic: str, key: Key) -> bytes:
+    """Return `data` signed for `topic`, as ASCII text of three parts."""
+    from joserfc import jws
+
+    nonce = _encode(os.urandom(_NONCE_BYTES)).decode()
+    header = {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE, "topic": topic, "nonce": nonce}
+    return jws.serialize_compact(header, data, key.material, registry=_registry(key.algorithm)).encode()
+
+
+def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int = MAX_BYTES) -> Verified:
+    """Return what was signed; raise MessageRefused with its reason.
+
+    Size and form are looked at before anything is parsed; the comparison takes constant time.
+    """
+    from joserfc import jws
+    from joserfc.errors import JoseError
+
+    if len(signed) > max_bytes:
+        raise MessageRefused(Reason.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
+    header = _header(signed)
+    key = _find(header["kid"], keys)
+    if header["alg"] != key.algorithm:
+        text = f"key {key.kid!r} is for {key.algorithm}, the message says {header['alg'][:20]!r}"
+        raise MessageRefused(Reason.BAD_SIGNATURE, text)
+    try:
+        found = jws.deserialize_compact(signed, key.material, registry=_registry(key.algorithm))
+    except (JoseError, ValueError, binascii.Error) as error:
+        raise MessageRefused(Reason.BAD_SIGNATURE, f"signature with key {key.kid!r} does not hold") from error
+    if header["topic"] != topic:
+        text = f"signed for topic {header['topic'][:200]!r}, came on {topic[:200]!r}"
+        raise MessageRefused(Reason.WRONG_TOPIC, text)
+    return Verified(found.payload, _decode(header["nonce"].encode()), key)
+
+
+def _header(signed: bytes) -> dict[str, str]:
+    """Return the protected header, not yet to be believed; raise MessageRefused (malformed)."""
+    parts = signed.split(b".")
+    if len(parts) != 3 or len(parts[0]) > MAX_HEADER:
+        raise MessageRefused(Reason.MALFORMED, "not three parts, or a header too long")
+    _decode(parts[2])
+    try:
+        header = json.loads(_decode(parts[0]))
+    except (ValueError, RecursionError) as error:
+        raise MessageRefused(Reason.MALFORMED, "the header is no JSON") from error
+    names = ("alg", "kid", "typ", "topic", "nonce")
+    if not isinstance(header, dict) or any(not isinstance(header.get(name), str) for name in names):
+        raise MessageRefused(Reason.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
+    if set(header) != set(names) or header["typ"] != _TYPE:
+        raise MessageRefused(Reason.MALFORMED, "the header is of another kind of message")
+    if len(_decode(header["nonce"].encode())) != _NONCE_BYTES:
+        raise MessageRefused(Reason.MALFORMED, "the nonce is not 16 bytes")
+    return header
+
+
+def _find(kid: str, keys: KeyRing | KeyFile) -> Key:
+    if isinstance(keys, KeyRing):
+        return keys.believed(kid)
+    ring = keys.ring
+    return (ring if kid in ring.keys else keys.refresh()).believed(kid)
+
+
+def _encode(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _decode(text: bytes) -> bytes:
+    """Decode base64url that is in its one canonical form: two texts for one value would be a mutation accepted."""
+    try:
+        data = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise MessageRefused(Reason.MALFORMED, "no base64url") from error
+    if _encode(data) != text:
+        raise MessageRefused(Reason.MALFORMED, "no canonical base64url")
+    return data
+
+
+@cache
+def _registry(algorithm: str) -> JWSRegistry:
+    """Return rules that know this one algorithm; sizes are checked before."""
+    from joserfc.jws import JWSRegistry
+
+    registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
+    registry.max_header_length = MAX_HEADER
+    registry.max_payload_length = 64 * 1024 * 1024
+    return registry

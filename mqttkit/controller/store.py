@@ -1,0 +1,183 @@
+"""What a controller must remember over a restart, in one SQLite file: ids and nonces seen, policies, dead letters.
+
+One thread handles messages with a store; any thread may take numbers. Everything since the last `commit` is one
+transaction: messages are acknowledged after it, so that a crash forgets exactly what will come again.
+"""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from mqttkit.errors import MqttkitError
+
+DIGEST_BYTES = 16
+_TABLES = """
+CREATE TABLE IF NOT EXISTS messages (id BLOB NOT NULL UNIQUE, digest BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS nonces (nonce BLOB NOT NULL UNIQUE, digest BLOB NOT NULL, seen INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS policies (
+    scope TEXT PRIMARY KEY, version INTEGER NOT NULL, digest BLOB NOT NULL, expires INTEGER, payload TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sequences (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS dead_letters (
+    topic TEXT NOT NULL, data BLOB NOT NULL, reason TEXT NOT NULL, died INTEGER NOT NULL);
+"""
+_SLACK = 1_000
+_SEQUENCE_BLOCK = 1_000
+
+
+class Seen(enum.Enum):
+    """What the store knows of an identifier."""
+
+    NEW = "new"
+    SAME = "same"
+    """Seen with the same content: a duplicate."""
+    OTHER = "other"
+    """Seen with other content: an attack."""
+
+
+@dataclass(frozen=True)
+class StoredPolicy:
+    """The policy in force for one scope."""
+
+    version: int
+    digest: bytes
+    expires: int | None
+    """Milliseconds since the epoch; None for ever."""
+    payload: str
+    """JSON."""
+
+
+class Store:
+    """The memory of one controller. `path` None keeps it in memory, for tests and simulations."""
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        max_ids: int = 1_000_000,
+        nonce_seconds: float = 660.0,
+        max_dead: int = 10_000,
+    ) -> None:
+        self.max_ids = max_ids
+        """Message identifiers remembered; the oldest are forgotten first."""
+        self.nonce_seconds = nonce_seconds
+        """Seconds that a nonce is remembered: longer than a message can be fresh."""
+        self.max_dead = max_dead
+        self._lock = threading.Lock()
+        self._inserted = 0
+        self._reserved: dict[str, int] = {}
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_TABLES)
+        except sqlite3.Error as error:
+            raise MqttkitError(f"cannot open the controller's store {path}: {error}") from error
+
+    def close(self) -> None:
+        """Commit and close."""
+        self._db.commit()
+        self._db.close()
+
+    def commit(self) -> None:
+        """Make everything since the last commit last."""
+        if self._inserted >= _SLACK:
+            self._forget()
+        self._db.commit()
+
+    def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        with self._lock:
+            return self._db.execute(statement, values)
+
+    # --- duplicates ---------------------------------------------------------------------------------------
+
+    def look_up(self, message_id: str, digest: bytes) -> Seen:
+        """Tell whether a message was handled before, and whether with this content."""
+        row = self._run("SELECT digest FROM messages WHERE id = ?", (_id(message_id),)).fetchone()
+        return _compare(row, digest)
+
+    def remember(self, message_id: str, digest: bytes) -> None:
+        """Note that a message was handled."""
+        self._run("INSERT INTO messages VALUES (?, ?)", (_id(message_id), digest[:DIGEST_BYTES]))
+        self._inserted += 1
+
+    def look_up_nonce(self, nonce: bytes, digest: bytes) -> Seen:
+        """Tell whether the signing with this nonce was seen before."""
+        return _compare(self._run("SELECT digest FROM nonces WHERE nonce = ?", (nonce,)).fetchone(), digest)
+
+    def remember_nonce(self, nonce: bytes, digest: bytes) -> None:
+        """Note a nonce. Only after the signature holds: else anybody could fill the store."""
+        row = (nonce, digest[:DIGEST_BYTES], int(time.time()))
+        self._run("INSERT INTO nonces VALUES (?, ?, ?)", row)
+        self._inserted += 1
+
+    def count(self) -> int:
+        """Return how many message identifiers are remembered."""
+        return int(self._run("SELECT count(*) FROM messages").fetchone()[0])
+
+    def _forget(self) -> None:
+        """Forget the oldest identifiers beyond the bound, and the nonces that no fresh message can have."""
+        self._inserted = 0
+        newest = self._run("SELECT max(rowid) FROM messages").fetchone()[0] or 0
+        self._run("DELETE FROM messages WHERE rowid <= ?", (newest - self.max_ids,))
+        old = int(time.time() - self.nonce_seconds)
+        first = self._run("SELECT min(rowid) FROM nonces").fetchone()[0] or 0
+        last = self._run(
+            "SELECT rowid FROM nonces WHERE rowid >= ? AND seen >= ? ORDER BY rowid LIMIT 1", (first, old)
+        ).fetchone()
+        if last is not None:
+            self._run("DELETE FROM nonces WHERE rowid < ?", (last[0],))
+
+    # --- policies, sequences, dead letters ----------------------------------------------------------------
+
+    def policy(self, scope: str) -> StoredPolicy | None:
+        """Return the policy in force for `global` or a region."""
+        row = self._run("SELECT version, digest, expires, payload FROM policies WHERE scope = ?", (scope,)).fetchone()
+        return StoredPolicy(*row) if row else None
+
+    def set_policy(self, scope: str, policy: StoredPolicy) -> None:
+        """Put a policy in force; whether it is newer was decided before."""
+        row = (scope, policy.version, policy.digest[:DIGEST_BYTES], policy.expires, policy.payload)
+        self._run("INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?, ?)", row)
+
+    def next_number(self, name: str) -> int:
+        """Return the next number of a sequence: from 1, never twice, not after a crash either.
+
+        Numbers are taken from the file in blocks; a crash skips the rest of a block.
+        """
+        value, end = self._reserved.get(name, 0), self._reserved.get(f"{name} end", 0)
+        if value >= end:
+            row = self._run("SELECT value FROM sequences WHERE name = ?", (name,)).fetchone()
+            value = row[0] if row else 0
+            end = value + _SEQUENCE_BLOCK
+            self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (name, end))
+            self._db.commit()
+            self._reserved[f"{name} end"] = end
+        self._reserved[name] = value + 1
+        return int(value + 1)
+
+    def bury(self, topic: str, data: bytes, reason: str) -> None:
+        """Keep a message that no handler could take; beyond `max_dead` the oldest make room."""
+        self._run("INSERT INTO dead_letters VALUES (?, ?, ?, ?)", (topic, data, reason, int(time.time())))
+        self._run("DELETE FROM dead_letters WHERE rowid <= (SELECT max(rowid) FROM dead_letters) - ?", (self.max_dead,))
+
+    def dead_letters(self) -> list[tuple[str, bytes, str]]:
+        """Return topic, bytes and reason of each dead letter, the oldest first."""
+        return list(self._run("SELECT topic, data, reason FROM dead_letters ORDER BY rowid"))
+
+
+def _id(message_id: str) -> bytes:
+    return uuid.UUID(message_id).bytes
+
+
+def _compare(row: tuple[bytes] | None, digest: bytes) -> Seen:
+    if row is None:
+        return Seen.NEW
+    return Seen.SAME if row[0] == digest[:DIGEST_BYTES] else Seen.OTHER

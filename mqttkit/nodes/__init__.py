@@ -1,0 +1,1 @@
+"""Simulated sensor and gateway nodes, as real clients."""

@@ -1,0 +1,217 @@
+"""Signed messages and the key ring."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mqttkit.controller.keys import (
+    Key,
+    KeyFile,
+    KeyRing,
+    Status,
+    generate,
+    key_from_json,
+    key_to_json,
+)
+from mqttkit.controller.refusals import MessageRefused, Reason
+from mqttkit.controller.signing import sign, verify
+from mqttkit.errors import UsageError
+
+TOPIC = "pdsno/discovery/zone-A/lc-1"
+KEYS = {name: generate(name, name) for name in ("HS256", "Ed25519")}
+RING = KeyRing().add(KEYS["HS256"]).add(KEYS["Ed25519"])
+SIGNED = {name: sign(b'{"devices":[1,2,3]}', TOPIC, key) for name, key in KEYS.items()}
+both = pytest.mark.parametrize("name", ["HS256", "Ed25519"])
+
+
+def reason(signed: bytes, topic: str = TOPIC, ring: KeyRing | KeyFile = RING, **limits: int) -> Reason:
+    """Return why a message is refused."""
+    with pytest.raises(MessageRefused) as caught:
+        verify(signed, topic, ring, **limits)
+    return caught.value.reason
+
+
+def with_header(name: str, **changes: object) -> bytes:
+    """A message with another header and the old signature."""
+    head, *rest = SIGNED[name].split(b".")
+    fields = json.loads(base64.urlsafe_b64decode(head + b"=="))
+    text = json.dumps({key: value for key, value in {**fields, **changes}.items() if value is not None})
+    return b".".join((base64.urlsafe_b64encode(text.encode()).rstrip(b"="), *rest))
+
+
+@both
+@given(data=st.binary(max_size=200), topic=st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable()))
+def test_what_is_signed_comes_back_byte_for_byte(name: str, data: bytes, topic: str) -> None:
+    """Whatever the bytes are; the nonce is new each time."""
+    first, second = (verify(sign(data, topic, KEYS[name]), topic, RING) for _ in range(2))
+    assert (first.data, first.key.kid, len(first.nonce)) == (data, name, 16)
+    assert first.nonce != second.nonce
+
+
+@both
+@settings(max_examples=400)
+@given(data=st.data())
+def test_no_mutation_of_one_byte_is_accepted(name: str, data: st.DataObject) -> None:
+    """Changed, put in or taken out, anywhere."""
+    signed = SIGNED[name]
+    place = data.draw(st.integers(0, len(signed) - 1))
+    byte = data.draw(st.integers(0, 255))
+    changed = data.draw(st.sampled_from([
+        signed[:place] + bytes([byte]) + signed[place + 1 :],
+        signed[:place] + bytes([byte]) + signed[place:],
+        signed[:place] + signed[place + 1 :],
+    ]))  # fmt: skip
+    if changed != signed:
+        reason(changed)
+
+
+@both
+def test_no_last_character_has_a_twin(name: str) -> None:
+    """The last character of base64 has bits that mean nothing: only one form of it is taken."""
+    for byte in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=!\n":
+        changed = SIGNED[name][:-1] + bytes([byte])
+        if changed != SIGNED[name]:
+            reason(changed)
+
+
+@both
+def test_each_truncation_is_refused(name: str) -> None:
+    """At every length."""
+    for length in range(len(SIGNED[name])):
+        reason(SIGNED[name][:length])
+
+
+@given(st.binary(max_size=300) | st.lists(st.binary(max_size=60), min_size=3, max_size=3).map(b".".join))
+def test_arbitrary_bytes_are_refused_with_a_reason(signed: bytes) -> None:
+    """Nothing else comes out of the verifier."""
+    assert reason(signed) in (Reason.MALFORMED, Reason.UNKNOWN_KEY, Reason.BAD_SIGNATURE)
+
+
+def test_each_refusal_has_its_own_reason() -> None:
+    """The order matters: size before form, form before key, key before signature, signature before topic."""
+    stranger = generate("HS256")
+    assert reason(SIGNED["HS256"], max_bytes=50) is Reason.TOO_LARGE
+    assert reason(b"{}") is Reason.MALFORMED
+    assert reason(SIGNED["HS256"], ring=KeyRing()) is Reason.UNKNOWN_KEY
+    assert reason(SIGNED["HS256"], ring=KeyRing().add(stranger)) is Reason.BAD_SIGNATURE
+    assert reason(SIGNED["HS256"], ring=RING.retire("HS256")) is Reason.RETIRED_KEY
+    assert reason(SIGNED["HS256"], topic="pdsno/discovery/zone-B/lc-1") is Reason.WRONG_TOPIC
+
+
+@pytest.mark.parametrize("changes", [
+    {"alg": "none"}, {"alg": "HS512"}, {"alg": "Ed25519"}, {"kid": "Ed25519"}, {"topic": "other"},
+    {"nonce": "AAAAAAAAAAAAAAAAAAAAAA"},
+])  # fmt: skip
+def test_a_changed_header_breaks_the_signature(changes: dict[str, object]) -> None:
+    """The algorithm is the key's, not the message's; topic and nonce are signed."""
+    assert reason(with_header("HS256", **changes)) is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("changes", [
+    {"alg": None}, {"kid": 1}, {"typ": "JWT"}, {"nonce": "AAAA"}, {"nonce": "*"}, {"crit": ["x"]}, {"b64": False},
+    {"topic": "x" * 3000},
+])  # fmt: skip
+def test_a_header_of_another_shape_is_malformed(changes: dict[str, object]) -> None:
+    """Extensions that change what is signed included (RFC 7797)."""
+    assert reason(with_header("HS256", **changes)) is Reason.MALFORMED
+
+
+def test_a_public_key_verifies_and_cannot_sign() -> None:
+    """With Ed25519 whoever verifies cannot forge; with HS256 he can."""
+    public = KEYS["Ed25519"].public()
+    ring = KeyRing().add(public)
+    assert verify(SIGNED["Ed25519"], TOPIC, ring).key.kid == "Ed25519"
+    assert not public.can_sign
+    with pytest.raises(UsageError, match="public key"):
+        ring.activate("Ed25519")
+    assert KEYS["HS256"].public().jwk == KEYS["HS256"].jwk
+
+
+def test_a_public_key_is_no_secret_for_hs256() -> None:
+    """The classic confusion: a message signed with the public key's bytes as a shared secret."""
+    public = KEYS["Ed25519"].jwk["x"]
+    forged_key = Key(kid="Ed25519", algorithm="HS256", jwk={"kty": "oct", "k": public})
+    assert reason(sign(b"x", TOPIC, forged_key)) is Reason.BAD_SIGNATURE
+
+
+def test_the_ring_rotates_with_an_overlap() -> None:
+    """Add, activate, retire: the old key is believed until it is retired; one key signs at a time."""
+    ring = KeyRing().add(generate("old")).activate("old")
+    by_old = sign(b"x", TOPIC, ring.signer())
+    ring = ring.add(generate("new"))
+    by_new = sign(b"x", TOPIC, ring.keys["new"])
+    assert verify(by_new, TOPIC, ring).key.kid == "new"
+    ring = ring.activate("new")
+    assert (ring.signer().kid, ring.keys["old"].status) == ("new", Status.ACCEPTED)
+    verify(by_old, TOPIC, ring)
+    ring = ring.retire("old")
+    assert reason(by_old, ring=ring) is Reason.RETIRED_KEY
+    with pytest.raises(UsageError, match="cannot come back"):
+        ring.activate("old")
+    with pytest.raises(UsageError, match="signs now"):
+        ring.retire("new")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda ring: ring.add(generate("a")), "has a key 'a' already"),
+    (lambda ring: ring.add(generate("a/b")), "use 1 to 64"),
+    (lambda ring: ring.activate("x"), "no key 'x'. It has: a"),
+    (lambda ring: ring.retire("x"), "no key 'x'"),
+    (lambda ring: ring.signer(), "no active key"),
+    (lambda ring: ring.add(replace(generate("b"), algorithm="Ed25519")), "with a key of type 'oct'"),
+    (lambda ring: ring.add(replace(generate("b"), jwk={"kty": "oct", "k": "c2hvcnQ"})), "shorter than 256 bits"),
+    (lambda ring: ring.add(Key(kid="b", algorithm="Ed25519", jwk={"kty": "OKP", "crv": "X"})), "cannot be used"),
+    (lambda _: generate("b", "RS256"), "algorithm must be HS256 or Ed25519"),
+])  # fmt: skip
+def test_what_the_ring_cannot_do_is_one_clear_error(change: object, message: str) -> None:
+    """Data of a user, not programming errors."""
+    with pytest.raises(UsageError, match=message):
+        change(KeyRing().add(generate("a")))  # type: ignore[operator]
+
+
+def test_the_key_file_is_private_and_followed(tmp_path: Path) -> None:
+    """A running controller sees a key that another process added at once when it needs it."""
+    path = tmp_path / "keys" / "ring.json"
+    mine, theirs = KeyFile(path), KeyFile(path)
+    assert list(mine.ring) == []
+    theirs.save(KeyRing().add(generate("a", owner="lc-1")).activate("a"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    verify(sign(b"x", TOPIC, theirs.ring.signer()), TOPIC, mine)
+    found = mine.ring.keys["a"]
+    assert (found.owner, found.status, found == theirs.ring.keys["a"]) == ("lc-1", Status.ACTIVE, True)
+    assert os.listdir(path.parent) == ["ring.json"]
+
+
+def test_a_secret_is_in_no_repr(tmp_path: Path) -> None:
+    """Logs and errors show keys by their identifier."""
+    key = generate("a")
+    assert key.jwk["k"] not in repr(key) + repr(KeyRing().add(key))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"keys": [{}]}', '{"keys": [{"kid": "a", "alg": "none", "jwk": {}}]}']
+)
+def test_a_broken_key_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    """The file is named."""
+    path = tmp_path / "ring.json"
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        _ = KeyFile(path).ring
+
+
+@both
+def test_a_key_travels_to_another_ring(name: str) -> None:
+    """`key generate --out`, then `key add`: not active there."""
+    key = replace(KEYS[name], status=Status.ACTIVE)
+    assert key_from_json(key_to_json(key.public()), "f") == replace(key.public(), status=Status.ACCEPTED)
+    with pytest.raises(UsageError, match="f holds no key"):
+        key_from_json("[]", "f")
