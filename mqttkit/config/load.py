@@ -198,6 +198,6 @@ def _warn_of_readable(path: str | None, values: Mapping[str, Node]) -> None:
         return
     for leaf in root().leaves():
         node = values.get(leaf.path)
-        if leaf.secret and node and node.where.startswith(f"{path}:") and "${" not in node.shown:
+        if leaf.secret and node and node.value and node.where.startswith(f"{path}:") and "${" not in node.shown:
             _log.warning("%s holds a password and can be read by everybody: chmod 600 %s", path, path)
             return

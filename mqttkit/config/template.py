@@ -20,7 +20,7 @@ HEAD = """\
 # environment variable NAME: keep passwords there, or in a password_file, not here.
 # Check with: mqttkit config check
 """
-_PLAIN = re.compile(r"[A-Za-z0-9_./@+-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./@+-]*")
 _NOT_TEXT = re.compile(r"(?i)null|true|false|yes|no|on|off|max|[+-]?[0-9._]+(e[+-]?[0-9]+)?|[-.+]+.*")
 
 

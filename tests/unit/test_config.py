@@ -436,7 +436,27 @@ def test_each_setting_is_described() -> None:
             assert isinstance(child, Section) or described.get(child.path.rpartition(".")[2]), child.path
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
+    [
+        "@",
+        "...",
+        "---",
+        "<<",
+        "=",
+        "~",
+        "null",
+        "1e3",
+        "a: b",
+        "a #b",
+        "${X}",
+        "$",
+        "- a",
+        "\x85",
+        "\u2028",
+        "\ufeff",
+        "😀",
+    ]
+)
 
 
 @settings(max_examples=200, deadline=None)
