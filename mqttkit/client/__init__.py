@@ -2,6 +2,6 @@
 
 from mqttkit.client.client import ClientStats, MqttClient
 from mqttkit.client.connector import ConnectionState
-from mqttkit.client.receipts import Receipt
+from mqttkit.wire import Receipt
 
 __all__ = ["ClientStats", "ConnectionState", "MqttClient", "Receipt"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import threading
@@ -20,17 +19,17 @@ from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from mqttkit.client import convert
+from mqttkit.client.channel import Channel
 from mqttkit.client.connector import ConnectionState, Connector
 from mqttkit.client.failures import show_address
-from mqttkit.client.receipts import Outbox, Receipt
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
 from mqttkit.messages import Message, Properties, Subscription, Will
 from mqttkit.settings import MqttSettings
 from mqttkit.topics import check_topic_filter, check_topic_name
+from mqttkit.wire import Receipt
 
 log = logging.getLogger(__name__)
 
-_checked_name = functools.lru_cache(maxsize=4_096)(check_topic_name)
 DENIED = 128
 """Reason codes from here on say no (MQTT 5, 2.4)."""
 
@@ -90,7 +89,7 @@ class MqttClient:
         self._on_messages = on_messages
         self._on_state = on_state
         self._stats = ClientStats()
-        self._outbox = Outbox(settings.limits)
+        self._outbox = Channel(settings.limits)
         self._condition = threading.Condition()
         self._subscriptions: dict[str, Subscription] = {}
         self._subacks: dict[int, list[int]] = {}
@@ -184,20 +183,10 @@ class MqttClient:
         receipt says so. Otherwise waits up to `wait` seconds for a connection and for room.
         Raises TopicError for a malformed topic name.
         """
-        _checked_name(topic)
         if not self.connected and not (wait > 0 and self.wait_connected(wait)):
+            check_topic_name(topic)
             return self._outbox.refuse("not connected")
-        receipt = self._outbox.reserve(len(topic) + len(payload), wait)
-        if receipt.done:
-            return receipt
-        info = self._paho.publish(topic, payload, qos, retain, self._to_paho(properties))
-        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._outbox.register(info.mid, qos, receipt)
-        elif info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            return self._outbox.drop(receipt, "queue full")
-        else:
-            return self._outbox.drop(receipt, "not connected")
-        return receipt
+        return self._outbox.publish(topic, payload, qos, retain, properties, wait)
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until no publish is unresolved."""
@@ -305,10 +294,9 @@ class MqttClient:
             paho.will_set(will.topic, will.payload, will.qos, will.retain, self._will_properties(will))
         paho.on_connect = self._handle_connect
         paho.on_disconnect = self._handle_disconnect
-        paho.on_publish = self._handle_publish
         paho.on_subscribe = self._handle_suback
         paho.on_unsubscribe = self._handle_suback
-        paho.on_message = self._handle_message
+        self._outbox.connect_to(paho, self._handle_messages, self._handle_message)
         return paho
 
     def _will_properties(self, will: Will) -> PahoProperties | None:
@@ -317,9 +305,6 @@ class MqttClient:
         properties = PahoProperties(PacketTypes.WILLMESSAGE)
         properties.WillDelayInterval = will.delay_interval
         return properties
-
-    def _to_paho(self, properties: Properties | None) -> PahoProperties | None:
-        return None if properties is None or self.protocol_version != 5 else convert.to_paho(properties)
 
     # --- inside: state ------------------------------------------------------------------------------------
 
@@ -406,6 +391,7 @@ class MqttClient:
         with self._condition:
             self._stats.connects += 1
             self.epoch += 1
+            self._paho.epoch = self.epoch
             self.session_present = flags.session_present
             self.connected = True
             self._subacks.clear()
@@ -425,9 +411,6 @@ class MqttClient:
         if not self._paho.closing.is_set():
             self._paho.ended(code.value, str(code))
 
-    def _handle_publish(self, _client: Any, _data: Any, mid: int, code: Any, _properties: Any) -> None:
-        self._outbox.settle(mid, code.value, str(code) if code.value else "")
-
     def _handle_suback(self, _client: Any, _data: Any, mid: int, codes: Any, _properties: Any) -> None:
         values = [code.value for code in codes]
         again = self._resubscribing.pop(mid, None)
@@ -446,12 +429,15 @@ class MqttClient:
                 log.error("subscription to %r denied: %s", topic_filter, self.denied[topic_filter])
 
     def _handle_message(self, _client: Any, _data: Any, received: Any) -> None:
-        self._stats.received += 1
-        message = convert.from_paho(received, self.epoch)
+        self._handle_messages([convert.from_paho(received, self.epoch)])
+
+    def _handle_messages(self, messages: list[Message]) -> None:
+        self._stats.received += len(messages)
         if self._on_messages is not None:
-            self._guard(self._on_messages, [message])
+            self._guard(self._on_messages, messages)
         elif self._on_message is not None:
-            self._guard(self._on_message, message)
+            for message in messages:
+                self._guard(self._on_message, message)
 
 
 def _options(subscription: Subscription) -> SubscribeOptions:

@@ -8,42 +8,11 @@ from collections import Counter
 
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
+from mqttkit.wire import Receipt
 
 
-class Receipt:
-    """What became of one publish; `outcome` is None until that is known."""
-
-    __slots__ = ("_condition", "code", "outcome", "reason", "size")
-
-    def __init__(self, condition: threading.Condition, size: int = 0) -> None:
-        self._condition = condition
-        self.outcome: Outcome | None = None
-        self.reason = ""
-        self.code = 0
-        self.size = size
-
-    @property
-    def done(self) -> bool:
-        """True once the outcome is known."""
-        return self.outcome is not None
-
-    @property
-    def ok(self) -> bool:
-        """True where the message was acknowledged, or sent at QoS 0."""
-        return self.outcome in (Outcome.ACKNOWLEDGED, Outcome.SENT)
-
-    def wait(self, timeout: float | None = None) -> Outcome | None:
-        """Wait up to `timeout` seconds for the outcome; None where it did not come. Not for the network thread."""
-        with self._condition:
-            self._condition.wait_for(lambda: self.outcome is not None, timeout)
-        return self.outcome
-
-    def __repr__(self) -> str:
-        return f"Receipt({self.outcome.value if self.outcome else 'under way'}{', ' * bool(self.reason)}{self.reason})"
-
-
-class Outbox:
-    """Receipts of publishes under way, bounded in number and bytes.
+class PlainOutbox:
+    """Receipts of publishes that plain paho has under way, bounded in number and bytes.
 
     paho may report a packet identifier before `publish` has returned it: such a report waits in `_early`. paho's
     own lock is held while it reports, so nothing here may call paho.

@@ -13,6 +13,8 @@ from mqttkit.wire.deferred import deferred_imports
 with deferred_imports():
     import paho.mqtt.client as paho
 
+    from mqttkit.wire.outbox import Outbox, Receipt
+    from mqttkit.wire.properties import encode as encode_properties
     from mqttkit.wire.seam import BatchedClient
 
 PLAIN = os.environ.get("MQTTKIT_PLAIN_PAHO", "") not in ("", "0")
@@ -22,4 +24,4 @@ if TYPE_CHECKING:
 else:
     PahoClient = paho.Client if PLAIN else BatchedClient
 
-__all__ = ["BatchedClient", "PahoClient", "PLAIN"]
+__all__ = ["PLAIN", "BatchedClient", "Outbox", "PahoClient", "Receipt", "encode_properties"]

@@ -1,20 +1,372 @@
-"""The seam into paho: every private name of paho that mqttkit overrides or reads is in this file."""
+"""The seam into paho: every private name of paho that mqttkit overrides or reads is in this file.
+
+paho keeps connection, CONNECT, SUBSCRIBE, QoS 2, keep alive, will, TLS and WebSockets, and its own small packets
+(`_out_packet`). `BatchedClient` puts a whole read through `incoming.Splitter` and hands paho only the packets
+that are left, one at a time, through `_sock_recv`; and it joins what waits in an `outbox.Outbox` into one send.
+
+| paho's name | what for |
+| --- | --- |
+| `_loop` | poll instead of select (no limit at file descriptor 1,024), a wake-up byte only for a sleeper |
+| `loop_read`, `_packet_read`, `_sock_recv` | fill, split, hand over the rest |
+| `loop_write` -> `_packet_write`, `_sock_send`, `want_write`, `_packet_queue` | paho's packets, then batches |
+| `_handle_connack` | session present, Receive Maximum, Maximum Packet Size |
+| `_handle_on_message`, `_handle_pubackcomp`, `_do_on_publish`, `_send_puback` | what paho decoded joins the batches |
+| `_mid_generate` | paho's packet identifiers begin above the outbox's |
+| `_sock_close` | a connection's buffers end with it |
+| `_last_bytes_received`, `_last_msg_out`, `_ping_t`, `_msgtime_mutex` | keep alive sees the bytes that flowed |
+"""
 
 from __future__ import annotations
 
+import contextlib
+import select
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
 import paho.mqtt.client as paho
+from paho.mqtt import _packet
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import _ConnectionState as State
+
+from mqttkit.messages import Message
+from mqttkit.settings import LimitSettings
+from mqttkit.wire import properties as convert
+from mqttkit.wire.incoming import Inbox, Splitter, packet_end
+from mqttkit.wire.outbox import MAX_FAST_MID, Batch, Outbox, Receipt
+
+SUCCESS, AGAIN = MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN
+LOST, NO_CONNECTION = MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN
+READ_BYTES = 256 * 1024
+"""One read takes at most this much."""
+SENDS_A_TURN = 8
+"""Batches sent before the network thread looks at what it received."""
+VIEW_BYTES = 64 * 1024
+"""A packet of paho's above this is sent from a view: paho copies what is left of it at every partial send."""
 
 
 class BatchedClient(paho.Client):
-    """paho's client; plain TCP does not load the ssl module."""
+    """paho's client with whole batches of packets on its socket.
 
-    def _sock_recv(self, bufsize: int) -> bytes:
+    `on_batch` gets lists of messages in the network thread; `outbox` takes publishes from any thread, and
+    `wake` tells the network thread. Both belong to the caller's side; everything else is paho's interface.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.outbox = Outbox(LimitSettings())
+        """Publishes of any thread; `attach` gives another one."""
+        self.on_batch: Callable[[list[Message]], None] | None = None
+        """Gets messages in the order received, those of one read at a time, in the network thread. Without it
+        paho's `on_message` gets them."""
+        self.epoch = 0
+        """What `Message.epoch` shall be."""
+        self._inbox = Inbox()
+        self._handed: bytes | None = None
+        self._batch: Batch | None = None
+        self._rest: memoryview | bytes = b""
+        self._idle = self._paused = False
+        self._moved = 0.0
+        self.attach(self.outbox, None)
+        super().__init__(*arguments, **options)
+
+    def attach(self, outbox: Outbox, on_batch: Callable[[list[Message]], None] | None) -> None:
+        """Take publishes from `outbox` and give messages to `on_batch`. Before connecting."""
+        self.outbox, self.on_batch = outbox, on_batch
+        self._splitter = Splitter(outbox.flights, convert.decode)
+        outbox.publish_qos2 = self._publish_qos2
+
+    @property
+    def _v5(self) -> bool:
+        return self._protocol == MQTTProtocolVersion.MQTTv5
+
+    # The loop.
+
+    def wake(self) -> None:
+        """Let the network thread look at the outbox, or at `pause_reading`. Any thread may call it."""
+        if self._idle:
+            self._idle = False
+            writer = self._sockpairW
+            if writer is not None:
+                with contextlib.suppress(BlockingIOError):
+                    writer.send(b"0")
+
+    def pause_reading(self, paused: bool) -> None:
+        """Stop or resume reading: TCP then holds the broker back. Pings go on. Any thread may call it."""
+        self._paused = paused
+        self.wake()
+
+    def _loop(self, timeout: float = 1.0) -> MQTTErrorCode:
+        """Wait for the socket or a wake-up, then read, write and ping once."""
+        sock = self._sock
+        descriptor = -1 if sock is None else sock.fileno()
+        if descriptor < 0:
+            return super()._loop(0.0)  # says how the connection ended; waits for nothing
+        self._idle = True
+        wants = (0 if self._paused else select.POLLIN) | (select.POLLOUT if self.want_write() else 0)
+        pending = 0 if self._paused else getattr(sock, "pending", int)()
+        events = self._poll(descriptor, wants, 0.0 if pending else timeout)
+        self._idle = False
+        if pending or events & ~select.POLLOUT:
+            code = self.loop_read()
+            if code or self._sock is None:
+                return code
+        if events & select.POLLOUT or (self.want_write() and not self._registered_write):
+            code = self.loop_write()
+            if code or self._sock is None:
+                return code
+        return self.loop_misc()
+
+    def _poll(self, descriptor: int, wants: int, timeout: float) -> int:
+        """Return the socket's events; drain the wake-up bytes."""
+        poller = select.poll()
+        poller.register(descriptor, wants)
+        waker = self._sockpairR
+        if waker is not None:
+            poller.register(waker.fileno(), select.POLLIN)
+        found = dict(poller.poll(timeout * 1000))
+        if waker is not None and waker.fileno() in found:
+            with contextlib.suppress(BlockingIOError):
+                waker.recv(10_000)
+        return found.get(descriptor, 0)
+
+    def loop_misc(self) -> MQTTErrorCode:
+        """Keep alive as paho does. Bytes that move, or that we leave in the socket, are a sign of life too."""
+        now = time.monotonic()
+        with self._msgtime_mutex:
+            if self._paused:
+                self._last_bytes_received = self._moved = now
+            if self._ping_t and self._moved > self._ping_t:
+                self._ping_t = self._moved
+        return super().loop_misc()
+
+    def _sock_close(self) -> None:
+        """Close the socket; what the outbox had half sent waits again."""
+        self.outbox.suspend()
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self.outbox.interrupted(batch, len(batch.data) - len(self._rest))
+        self._rest = b""
+        self._handed = None
+        self._inbox.clear()
+        super()._sock_close()
+
+    # Reading.
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # paho's signature
+        """Read what is there, deliver the messages, hand paho the other packets."""
+        if self._sock is None:
+            return NO_CONNECTION
+        code = self._drain(self._sock, self._fill())
+        return self._loop_rc_handle(code) if code > 0 else SUCCESS
+
+    def _fill(self) -> MQTTErrorCode:
+        """Receive into the inbox. TCP: one read; TLS and WebSockets: until nothing is pending inside them."""
+        room, once = READ_BYTES, not self._ssl and self._transport == "tcp"
+        while room > 0:
+            try:
+                chunk = self._receive(room)
+            except BlockingIOError:
+                return AGAIN
+            except OSError as error:
+                self._easy_log(paho.MQTT_LOG_ERR, "failed to receive on socket: %s", error)
+                return LOST
+            if not chunk:
+                return LOST
+            self._inbox.add(chunk)
+            self._moved = self._last_bytes_received = time.monotonic()
+            room = 0 if once else room - len(chunk)
+        return AGAIN
+
+    def _receive(self, size: int) -> bytes:
         """Receive as paho does; its `except ssl.…` would load ssl whenever nothing waits to be read."""
         if self._ssl:
-            return super()._sock_recv(bufsize)
+            return super()._sock_recv(size)
         if self._sock is None:
             raise ConnectionError("the socket is closed")
-        return self._sock.recv(bufsize)
+        return self._sock.recv(size)
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """Give paho the packet that was handed to it."""
+        handed = self._handed
+        if handed is None:
+            return self._receive(bufsize)
+        piece, self._handed = handed[:bufsize], handed[bufsize:]
+        if not piece:
+            raise BlockingIOError
+        return piece
+
+    def _drain(self, sock: object, filled: MQTTErrorCode) -> MQTTErrorCode:
+        """Split what the inbox holds; return paho's error, or what filling it ended with."""
+        data = self._inbox.take()
+        position, stop = 0, 0
+        while data:
+            if self.on_batch is None:
+                stop = packet_end(data, position)
+            else:
+                position, stop = self._splitter.split(data, position, v5=self._v5, epoch=self.epoch)
+                self._deliver()
+            if self._sock is not sock:
+                return SUCCESS
+            if stop > len(data) or position == len(data):
+                self._inbox.put_back(data[position:], stop - position)
+                break
+            if self.outbox.acknowledgements:
+                self._packet_write()  # the next packet may end the connection
+            self._handed = data[position:stop]
+            code = self._packet_read()
+            self._handed, position = None, stop
+            if code > 0 or self._sock is not sock:
+                return code
+        return filled
+
+    def _deliver(self) -> None:
+        """Pass on what the splitter found, then acknowledge it."""
+        found = self._splitter
+        if found.acknowledged:
+            acknowledged, found.acknowledged = found.acknowledged, []
+            self.outbox.acknowledge(acknowledged)
+        if found.messages:
+            messages, found.messages = found.messages, []
+            delivered, found.delivered = found.delivered, []
+            self._call_on_batch(messages)
+            if delivered and not self._manual_ack:
+                self.outbox.acknowledgements.append(b"@\2" + b"@\2".join(delivered))
+
+    def _call_on_batch(self, messages: list[Message]) -> None:
+        """Run the handler as paho runs its callbacks."""
+        assert self.on_batch is not None
+        with self._in_callback_mutex:
+            try:
+                self.on_batch(messages)
+            except Exception as error:
+                self._easy_log(paho.MQTT_LOG_ERR, "Caught exception in on_batch: %s", error)
+                if not self.suppress_exceptions:
+                    raise
+
+    def _handle_on_message(self, message: paho.MQTTMessage) -> None:
+        """Pass on a message that paho decoded."""
+        if self.on_batch is None:
+            super()._handle_on_message(message)
+            return
+        properties = None if message.properties is None else convert.from_paho(message.properties)
+        topic = message._topic.decode("utf-8", "surrogateescape")
+        flags = (message.qos, bool(message.retain), bool(message.dup), message.mid)
+        self._call_on_batch([Message(topic, bytes(message.payload), *flags, properties, self.epoch)])
+
+    def _handle_connack(self) -> MQTTErrorCode:
+        """Let the outbox resume within the limits that the broker granted (MQTT 5, 3.2.2.3)."""
+        decoded = _packet.decode_connack(self._in_packet["command"], self._in_packet["packet"], self._protocol)
+        if decoded.rc == 0:
+            granted = vars(decoded.properties) if decoded.properties is not None else {}
+            self.outbox.window = min(self.outbox.limits.max_inflight, granted.get("ReceiveMaximum", 65_535))
+            self.outbox.max_packet = granted.get("MaximumPacketSize", 0)
+            self.outbox.resume()
+        return super()._handle_connack()
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        """Resolve a publish of the outbox whose PUBACK the splitter left to paho."""
+        if cmd == "PUBACK":
+            packet = self._in_packet
+            decoded = _packet.decode_puback(packet["command"], packet["packet"], self._protocol)
+            if decoded.mid in self.outbox.flights and decoded.mid not in self._out_messages:
+                self.outbox.acknowledge([(decoded.mid, decoded.reason.value)])
+                return SUCCESS
+        return super()._handle_pubackcomp(cmd)
+
+    # Writing.
+
+    def want_write(self) -> bool:
+        """Tell whether something can be sent."""
+        if self._out_packet or self._rest:
+            return True
+        return self._state == State.MQTT_CS_CONNECTED and self.outbox.ready()
+
+    def _packet_queue(
+        self, command: int, packet: bytes | bytearray, mid: int, qos: int, info: paho.MQTTMessageInfo | None = None
+    ) -> MQTTErrorCode:
+        """Queue a packet of paho's; where a network thread runs, only that one sends."""
+        if self._thread is None:
+            return super()._packet_queue(command, packet, mid, qos, info)
+        view: Any = memoryview(packet) if len(packet) > VIEW_BYTES else packet
+        self._out_packet.append(
+            {
+                "command": command,
+                "mid": mid,
+                "qos": qos,
+                "pos": 0,
+                "to_process": len(packet),
+                "packet": view,
+                "info": info,
+            }
+        )
+        self.wake()
+        return SUCCESS
+
+    def _send_puback(self, mid: int) -> MQTTErrorCode:
+        """Let the acknowledgement go with the next batch."""
+        if self._sock is None:
+            return NO_CONNECTION
+        self.outbox.acknowledgements.append(b"@\2" + mid.to_bytes(2, "big"))
+        self.wake()
+        return SUCCESS
+
+    def _publish_qos2(self, item: Receipt) -> int:
+        """Let paho publish with QoS 2; the outbox has seen to the window."""
+        topic, payload = item.topic[2:].decode(), item.payload
+        return self.publish(topic, payload, 2, item.retain, convert.unpack(item.properties)).mid
+
+    def _do_on_publish(self, mid: int, reason_code: Any, properties: Any) -> MQTTErrorCode:
+        """Resolve the outbox's QoS 2 publish."""
+        code = super()._do_on_publish(mid, reason_code, properties)
+        self.outbox.acknowledge([(mid, reason_code.value)])
+        return code
+
+    def _mid_generate(self) -> int:
+        """Return a packet identifier above the outbox's, not one of a QoS 2 publish under way."""
+        with self._mid_generate_mutex:
+            while True:
+                self._last_mid = max(self._last_mid, MAX_FAST_MID) + 1
+                if self._last_mid > 65_535:
+                    self._last_mid = MAX_FAST_MID + 1
+                if self._last_mid not in self._out_messages:
+                    return self._last_mid
+
+    def _packet_write(self) -> MQTTErrorCode:
+        """Finish what was begun, then send paho's packets, then batches, as far as the socket takes them."""
+        code = self._send_rest()
+        if code == SUCCESS and self._out_packet:
+            code = super()._packet_write()
+            if self._out_packet:
+                return code
+        for _ in range(SENDS_A_TURN):
+            if code != SUCCESS or self._state != State.MQTT_CS_CONNECTED or self._sock is None:
+                break
+            self._batch = self.outbox.take(v5=self._v5)
+            if self._batch is None:
+                break
+            self._rest = memoryview(self._batch.data)
+            code = self._send_rest()
+        return code
+
+    def _send_rest(self) -> MQTTErrorCode:
+        """Send what is left of the batch; AGAIN where the socket does not take all of it."""
+        while self._rest:
+            try:
+                sent = self._sock_send(self._rest)  # type: ignore[arg-type]  # paho only passes it to the socket
+            except BlockingIOError:
+                return AGAIN
+            except OSError as error:
+                self._easy_log(paho.MQTT_LOG_ERR, "failed to send on socket: %s", error)
+                return LOST
+            self._moved = self._last_msg_out = time.monotonic()
+            self._rest = self._rest[sent:]
+            if not sent:
+                self._call_socket_register_write()
+                return AGAIN
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self.outbox.sent(batch)
+        return SUCCESS
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
         """Send as paho does, without loading ssl for plain TCP."""

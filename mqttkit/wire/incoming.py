@@ -1,0 +1,169 @@
+"""Bytes from the broker -> messages and acknowledgements, a whole read at a time. Pure.
+
+What is common and plain is parsed here: PUBLISH at QoS 0 and 1, and PUBACK of a publish of ours. Everything
+else, and everything malformed, is left to paho packet by packet, so that its checks stay the only ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from mqttkit.messages import Message, Properties
+
+MAX_CACHED_TOPICS = 4_096
+"""Topic names kept decoded; more at a time and the cache begins again."""
+MAX_CACHED_PROPERTIES = 1_024
+"""Property sections kept decoded, each of at most MAX_CACHED_PROPERTY_BYTES."""
+MAX_CACHED_PROPERTY_BYTES = 256
+
+PUBACK_CODES = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
+"""Reason codes of a PUBACK (MQTT 5, 3.4.2.1)."""
+
+_new_tuple = tuple.__new__
+
+
+class Inbox:
+    """What was received and not parsed yet. Joined only when a whole packet is there: linear in its size."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = 1
+
+    def add(self, chunk: bytes) -> None:
+        """Append what one read gave."""
+        self._chunks.append(chunk)
+        self._have += len(chunk)
+
+    def take(self) -> bytes:
+        """Return all bytes if they hold a whole packet; else nothing, and keep them."""
+        if self._have < self._need:
+            return b""
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self.clear()
+        return data
+
+    def put_back(self, rest: bytes, need: int) -> None:
+        """Keep the beginning of a packet that takes `need` bytes or more."""
+        if rest:
+            self._chunks.append(rest)
+            self._have = len(rest)
+        self._need = max(need, 1)
+
+    def clear(self) -> None:
+        """Forget everything: the connection is gone."""
+        self._chunks.clear()
+        self._have = 0
+        self._need = 1
+
+
+class Splitter:
+    """Parse packets in one loop; `messages`, `delivered` and `acknowledged` collect what was found."""
+
+    def __init__(self, awaited: Container[int], decode_properties: Callable[[bytes], Properties | None]) -> None:
+        self.messages: list[Message] = []
+        """In the order received."""
+        self.delivered: list[bytes] = []
+        """The two bytes of the packet identifier of each QoS 1 message."""
+        self.acknowledged: list[tuple[int, int]] = []
+        """Packet identifier and reason code of each PUBACK that was awaited."""
+        self._awaited = awaited
+        self._decode_properties = decode_properties
+        self._topics: dict[bytes, str] = {}
+        self._properties: dict[bytes, Properties] = {}
+
+    def split(self, data: bytes, position: int, *, v5: bool, epoch: int) -> tuple[int, int]:
+        """Parse from `position` to the first packet that is not ours; return where it begins and ends.
+
+        An end beyond `data` means that this many bytes are needed at least; (len, len) that all was parsed.
+        """
+        end = len(data)
+        topics, append, extra = self._topics, self.messages.append, 1 if v5 else 0
+        while position + 1 < end:
+            first, length, start = data[position], data[position + 1], position + 2
+            if length > 127:
+                start, length = remaining_length(data, position)
+            stop = start + length
+            if stop > end or first & 0xF4 != 0x30:
+                if stop <= end and first == 0x40 and self._puback(data, start, length, v5):
+                    position = stop
+                    continue
+                return position, stop
+            body = start + 2 + (data[start] << 8) + data[start + 1] if length > 2 else stop + 1
+            after = body + (first & 2) + extra
+            if after > stop or body == start + 2:
+                return position, stop
+            raw = data[start + 2 : body]
+            topic = topics.get(raw) or self._decode_topic(raw)
+            mid, properties = 0, None
+            if first & 2:
+                mid = data[body] << 8 | data[body + 1]
+            if v5 and data[after - 1]:
+                after, properties = self._find_properties(data, after - 1, stop)
+                if properties is None:
+                    return position, stop
+            if mid or first & 2:
+                self.delivered.append(data[body : body + 2])
+            message = (topic, data[after:stop], first >> 1 & 1, first & 1 == 1, first & 8 == 8, mid, properties, epoch)
+            append(_new_tuple(Message, message))
+            position = stop
+        return (position, position) if position == end else (position, end + 1)
+
+    def _puback(self, data: bytes, start: int, length: int, v5: bool) -> bool:
+        """Note an awaited PUBACK of two or three bytes; tell whether it was one."""
+        if length != 2 and not (length == 3 and v5 and data[start + 2] in PUBACK_CODES):
+            return False
+        mid = data[start] << 8 | data[start + 1]
+        if mid not in self._awaited:
+            return False
+        self.acknowledged.append((mid, data[start + 2] if length == 3 else 0))
+        return True
+
+    def _decode_topic(self, raw: bytes) -> str:
+        """Decode a topic name; bytes that are not UTF-8 become lone surrogates (PEP 383)."""
+        if len(self._topics) >= MAX_CACHED_TOPICS:
+            self._topics.clear()
+        topic = self._topics[raw] = raw.decode("utf-8", "surrogateescape")
+        return topic
+
+    def _find_properties(self, data: bytes, start: int, stop: int) -> tuple[int, Properties | None]:
+        """Return where the payload begins and the properties; None where paho must judge them."""
+        body, length = remaining_length(data, start - 1)
+        after = body + length
+        raw = data[start:after]
+        if after > stop:
+            return stop, None
+        known = self._properties.get(raw)
+        if known is not None:
+            return after, known
+        decoded = self._decode_properties(raw)
+        if decoded is not None and len(raw) <= MAX_CACHED_PROPERTY_BYTES:
+            if len(self._properties) >= MAX_CACHED_PROPERTIES:
+                self._properties.clear()
+            self._properties[raw] = decoded
+        return after, decoded
+
+
+def remaining_length(data: bytes, position: int) -> tuple[int, int]:
+    """Decode the variable byte integer behind data[position]; return where it ends and its value (1.5.5).
+
+    Where bytes are missing, end + value lies beyond `data`. A fifth byte is malformed: once it is there the six
+    bytes up to it are returned as if they were a packet, for paho to refuse.
+    """
+    value = 0
+    for index in range(4):
+        place = position + 1 + index
+        if place >= len(data):
+            return place, 1
+        value |= (data[place] & 127) << 7 * index
+        if data[place] < 128:
+            return place + 1, value
+    return position + 6, 0
+
+
+def packet_end(data: bytes, position: int) -> int:
+    """Return where the packet at `position` ends; beyond `data` where bytes are missing."""
+    if position + 1 >= len(data):
+        return len(data) + 1 if position < len(data) else position
+    start, length = remaining_length(data, position)
+    return start + length

@@ -1,0 +1,380 @@
+"""What is to be published: a bounded queue, the send window, and who waits for what. Pure.
+
+Any thread puts; the network thread takes batches, and tells what was sent and acknowledged. A publish counts
+against the bounds from `put` until its outcome is known.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+
+from mqttkit.messages import Outcome
+from mqttkit.settings import LimitSettings
+
+BATCH_BYTES = 256 * 1024
+"""A batch ends before the packet that would make it larger than this."""
+MAX_FAST_MID = 49_151
+"""Packet identifiers 1 to this are the outbox's; those above are paho's own, for SUBSCRIBE and QoS 2."""
+MAX_CACHED_LENGTHS = 4_096
+MAX_PACKET = 268_435_455
+"""Largest remaining length (MQTT 5, 1.5.5)."""
+FIXED_BYTES = 3
+"""Packet identifier and an empty property section."""
+REASONS = {
+    0x10: "No matching subscribers",
+    0x80: "Unspecified error",
+    0x83: "Implementation specific error",
+    0x87: "Not authorized",
+    0x90: "Topic name invalid",
+    0x91: "Packet identifier in use",
+    0x97: "Quota exceeded",
+    0x99: "Payload format invalid",
+}
+"""Reason codes of PUBACK and PUBREC (MQTT 5, 3.4.2.1)."""
+
+
+class Receipt:
+    """What became of one publish; `outcome` is None until that is known."""
+
+    __slots__ = ("_condition", "code", "outcome", "payload", "properties", "qos", "reason", "retain", "size", "topic")
+
+    def __init__(
+        self,
+        condition: threading.Condition,
+        size: int = 0,
+        topic: bytes = b"",
+        payload: bytes = b"",
+        qos: int = 0,
+        retain: bool = False,
+        properties: bytes = b"",
+    ) -> None:
+        self._condition = condition
+        self.size = size
+        """Bytes that it counts against the byte limit."""
+        self.topic = topic
+        """Topic name in UTF-8, its two bytes of length first."""
+        self.payload = payload
+        """Empty once the outcome is known."""
+        self.qos = qos
+        self.retain = retain
+        self.properties = properties
+        """Encoded MQTT 5 properties, their length first; empty for none."""
+        self.outcome: Outcome | None = None
+        self.reason = ""
+        """Why, where the outcome is not a good one."""
+        self.code = 0
+        """Reason code of the acknowledgement (MQTT 5, 3.4.2.1)."""
+
+    @property
+    def done(self) -> bool:
+        """True once the outcome is known."""
+        return self.outcome is not None
+
+    @property
+    def ok(self) -> bool:
+        """True where the message was acknowledged, or sent at QoS 0."""
+        return self.outcome in (Outcome.ACKNOWLEDGED, Outcome.SENT)
+
+    def wait(self, timeout: float | None = None) -> Outcome | None:
+        """Wait up to `timeout` seconds for the outcome; None where it did not come. Not for the network thread."""
+        if self.outcome is None:
+            with self._condition:
+                self._condition.wait_for(lambda: self.outcome is not None, timeout)
+        return self.outcome
+
+    def __repr__(self) -> str:
+        return f"Receipt({self.outcome.value if self.outcome else 'under way'}{', ' * bool(self.reason)}{self.reason})"
+
+
+class Batch:
+    """Packets joined for one send."""
+
+    __slots__ = ("data", "items", "parts", "zeros")
+
+    def __init__(self) -> None:
+        self.items: list[Receipt | None] = []
+        """The publish that each part is of; None for acknowledgements."""
+        self.parts: list[bytes] = []
+        self.zeros = 0
+        """How many of the items are QoS 0."""
+        self.data = b""
+
+    def join(self) -> Batch:
+        """Join the parts, copying nothing where there is one."""
+        self.data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        return self
+
+
+class Outbox:
+    """Bounded queue of publishes and the window of those under way."""
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self.limits = limits
+        self.counts: Counter[Outcome] = Counter()
+        self.dropped: Counter[str] = Counter()
+        """Dropped publishes by cause."""
+        self.unresolved = 0
+        """Publishes without an outcome."""
+        self.window = limits.max_inflight
+        """QoS 1 and 2 publishes that may be under way at a time."""
+        self.max_packet = 0
+        """Largest packet that the broker takes, bytes; 0 for any (MQTT 5, 3.2.2.3.6)."""
+        self.acknowledgements: collections.deque[bytes] = collections.deque()
+        """PUBACK packets to send."""
+        self.flights: dict[int, Receipt] = {}
+        """QoS 1 and 2 publishes under way, by packet identifier."""
+        self.publish_qos2: Callable[[Receipt], int] = _no_qos2
+        """Hands a QoS 2 publish to paho; returns its packet identifier."""
+        self._accepting = False
+        self._bytes = 0
+        self._queue: collections.deque[Receipt] = collections.deque()
+        self._held: collections.deque[Receipt] = collections.deque()
+        self._resend: collections.deque[tuple[int, Receipt]] = collections.deque()
+        self._mid = 0
+        self._lengths: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self.condition = threading.Condition(self._lock)
+
+    # Any thread may call what follows.
+
+    def put(
+        self, topic: bytes, payload: bytes, qos: int, *, retain: bool, properties: bytes, wait: float = 0.0
+    ) -> Receipt:
+        """Queue a publish, waiting up to `wait` seconds for room; return its receipt, a dropped one without room.
+
+        `topic` and `properties` are as they go on the wire, see `Receipt`. An empty queue has room for anything.
+        """
+        size = len(topic) + len(payload) + len(properties)
+        receipt = Receipt(self.condition, size, topic, payload, qos, retain, properties)
+        with self._lock:
+            if self.unresolved >= self.limits.max_queued_messages or self._bytes + size > self.limits.max_queued_bytes:
+                self._wait_for_room(size, wait)
+            cause = self._refusal(size)
+            if cause:
+                self._drop(receipt, cause)
+            else:
+                self.unresolved += 1
+                self._bytes += size
+                self._queue.append(receipt)
+        return receipt
+
+    def refuse(self, cause: str) -> Receipt:
+        """Return a receipt that is dropped from the start."""
+        receipt = Receipt(self.condition)
+        with self._lock:
+            self._drop(receipt, cause)
+        return receipt
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until nothing is unresolved."""
+        with self._lock:
+            return self.condition.wait_for(lambda: self.unresolved == 0, timeout)
+
+    def _refusal(self, size: int) -> str:
+        if not self._accepting:
+            return "not connected"
+        if size > MAX_PACKET - FIXED_BYTES:
+            return "larger than MQTT allows"
+        full = self.unresolved >= self.limits.max_queued_messages or self._bytes + size > self.limits.max_queued_bytes
+        return "queue full" if full and self.unresolved else ""
+
+    def _wait_for_room(self, size: int, wait: float) -> None:
+        """Wait until a full queue is half empty, so that who waits then runs for a while."""
+        limits = self.limits
+        if wait <= 0 or not self.unresolved or not self._accepting:
+            return
+        self._room.wait_for(
+            lambda: (
+                (
+                    self.unresolved <= limits.max_queued_messages // 2
+                    and self._bytes + size <= max(limits.max_queued_bytes // 2, size)
+                )
+                or not self._accepting
+            ),
+            wait,
+        )
+
+    def _drop(self, receipt: Receipt, cause: str) -> None:
+        receipt.outcome, receipt.reason, receipt.payload = Outcome.DROPPED, cause, b""
+        self.counts[Outcome.DROPPED] += 1
+        self.dropped[cause] += 1
+
+    # Only the network thread calls what follows.
+
+    def ready(self) -> bool:
+        """Tell whether `take` may find something."""
+        if self._queue or self.acknowledgements:
+            return True
+        return bool(self._held or self._resend) and self._window_left() > 0
+
+    def take(self, *, v5: bool) -> Batch | None:
+        """Return the next packets to send, about BATCH_BYTES of them or one larger one; None for none."""
+        batch = Batch()
+        size = self._take_acknowledgements(batch)
+        while self._resend and self._window_left() > 0 and size < BATCH_BYTES:
+            mid, item = self._resend.popleft()
+            size += self._append(batch, item, mid, v5=v5, dup=True)
+        for queue in (self._held, self._queue):
+            if not self._resend:
+                size = self._take_from(queue, batch, size, v5)
+        return batch.join() if batch.parts else None
+
+    def _take_acknowledgements(self, batch: Batch) -> int:
+        waiting = self.acknowledgements
+        if waiting:
+            batch.parts.append(b"".join([waiting.popleft() for _ in range(len(waiting))]))
+            batch.items.append(None)
+            return len(batch.parts[0])
+        return 0
+
+    def _take_from(self, queue: collections.deque[Receipt], batch: Batch, size: int, v5: bool) -> int:
+        """Move publishes from a queue into the batch; QoS 1 and 2 wait in `_held` while the window is full."""
+        left, held = self._window_left(), self._held
+        while queue and size < BATCH_BYTES:
+            item = queue[0]
+            if size and size + len(item.payload) > BATCH_BYTES:
+                return BATCH_BYTES
+            if item.qos and (left <= 0 or (held and queue is not held)):
+                if queue is held:
+                    return size
+                held.append(queue.popleft())
+                continue
+            queue.popleft()
+            mid = 0
+            if item.qos:
+                left -= 1
+                if item.qos == 2:
+                    self.flights[self.publish_qos2(item)] = item
+                    continue
+                mid = self._next_mid()
+                self.flights[mid] = item
+            size += self._append(batch, item, mid, v5=v5)
+        return size
+
+    def _append(self, batch: Batch, item: Receipt, mid: int, *, v5: bool, dup: bool = False) -> int:
+        """Encode a publish into the batch (MQTT 5, 3.3); return its size, 0 where the broker takes none so large."""
+        first = 0x30 | dup << 3 | item.qos << 1 | item.retain
+        middle = (item.properties or b"\0") if v5 else b""
+        if mid:
+            middle = mid.to_bytes(2, "big") + middle
+        length = len(item.topic) + len(middle) + len(item.payload)
+        head = self._lengths.get(first << 28 | length) or self._encode_length(first, length)
+        packet = head + item.topic + middle + item.payload
+        if self.max_packet and len(packet) > self.max_packet:
+            self.flights.pop(mid, None)
+            self._resolve((item,), Outcome.DROPPED, f"larger than the broker's {self.max_packet} bytes")
+            return 0
+        batch.parts.append(packet)
+        batch.items.append(item)
+        batch.zeros += not mid
+        return len(packet)
+
+    def _encode_length(self, first: int, length: int) -> bytes:
+        """Return the fixed header: `first` and the remaining length (MQTT 5, 2.1.4)."""
+        head, rest = bytearray((first,)), length
+        while rest > 127:
+            head.append(rest & 127 | 128)
+            rest >>= 7
+        head.append(rest)
+        if len(self._lengths) >= MAX_CACHED_LENGTHS:
+            self._lengths.clear()
+        encoded = self._lengths[first << 28 | length] = bytes(head)
+        return encoded
+
+    def _window_left(self) -> int:
+        return self.window - len(self.flights) + len(self._resend)
+
+    def _next_mid(self) -> int:
+        """Return a packet identifier that is not under way; the window is far smaller than their number."""
+        while True:
+            self._mid = self._mid % MAX_FAST_MID + 1
+            if self._mid not in self.flights:
+                return self._mid
+
+    def sent(self, batch: Batch) -> None:
+        """The operating system has the whole batch: QoS 0 is done."""
+        if batch.zeros:
+            self._resolve([item for item in batch.items if item is not None and not item.qos], Outcome.SENT)
+
+    def interrupted(self, batch: Batch, sent: int) -> None:
+        """The connection ended with `sent` bytes of the batch handed over: QoS 0 beyond them goes back."""
+        again: list[Receipt] = []
+        whole: list[Receipt] = []
+        end = 0
+        for item, part in zip(batch.items, batch.parts, strict=True):
+            end += len(part)
+            if item is not None and not item.qos:
+                (whole if end <= sent else again).append(item)
+        self._resolve(whole, Outcome.SENT)
+        self._queue.extendleft(reversed(again))
+
+    def acknowledge(self, found: Iterable[tuple[int, int]]) -> None:
+        """Resolve publishes by packet identifier and reason code; 128 and above is a denial."""
+        good: list[Receipt] = []
+        denied: list[Receipt] = []
+        for mid, code in found:
+            item = self.flights.pop(mid, None)
+            if item is None:
+                continue
+            if code:
+                item.code, item.reason = code, REASONS.get(code, f"reason code 0x{code:02x}")
+            (denied if code >= 128 else good).append(item)
+        self._resolve(good, Outcome.ACKNOWLEDGED)
+        self._resolve(denied, Outcome.DENIED)
+
+    def resume(self) -> None:
+        """A connection was accepted: send again with DUP what is under way (4.4), and take new publishes."""
+        self.acknowledgements.clear()
+        self._resend.clear()
+        self._resend.extend((mid, item) for mid, item in self.flights.items() if item.qos == 1)
+        with self._lock:
+            self._accepting = True
+
+    def suspend(self) -> None:
+        """The connection is gone: take no new publishes, and let nobody wait for room."""
+        with self._lock:
+            self._accepting = False
+            self._room.notify_all()
+
+    def lose(self, reason: str, *, keep_acknowledged: bool) -> None:
+        """Resolve as lost what will not be sent or acknowledged: all QoS 0, and QoS 1 and 2 too unless kept."""
+        with self._lock:
+            waiting = [*self._held, *self._queue]
+            self._held.clear()
+            self._queue.clear()
+            self._queue.extend(item for item in waiting if item.qos and keep_acknowledged)
+        lost = [item for item in waiting if not (item.qos and keep_acknowledged)]
+        if not keep_acknowledged:
+            lost += self.flights.values()
+            self.flights.clear()
+            self._resend.clear()
+        self._resolve(lost, Outcome.LOST, reason)
+
+    def _resolve(self, items: Collection[Receipt], outcome: Outcome, reason: str = "") -> None:
+        """Set the outcome, give the room back, wake who waits."""
+        if not items:
+            return
+        freed = 0
+        for item in items:
+            item.outcome = outcome
+            item.payload = b""
+            freed += item.size
+            if reason:
+                item.reason = reason
+        with self._lock:
+            self.unresolved -= len(items)
+            self._bytes -= freed
+            self.counts[outcome] += len(items)
+            if outcome is Outcome.DROPPED:
+                self.dropped[reason] += len(items)
+            self.condition.notify_all()
+            if self.unresolved <= self.limits.max_queued_messages // 2:
+                self._room.notify_all()
+
+
+def _no_qos2(_item: Receipt) -> int:
+    raise NotImplementedError("QoS 2 needs paho")

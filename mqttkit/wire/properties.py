@@ -1,0 +1,67 @@
+"""Properties of a PUBLISH: mqttkit's value, paho's object and the bytes on the wire (MQTT 5, 3.3.2.3)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from paho.mqtt._packet import DECODE_ERRORS
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+
+from mqttkit.messages import Properties
+
+_NAMES = {
+    "PayloadFormatIndicator": "payload_format_indicator",
+    "MessageExpiryInterval": "message_expiry_interval",
+    "ContentType": "content_type",
+    "ResponseTopic": "response_topic",
+    "CorrelationData": "correlation_data",
+}
+
+
+def to_paho(properties: Properties) -> PahoProperties:
+    """Return paho's form of what a client may send."""
+    result = PahoProperties(PacketTypes.PUBLISH)
+    for theirs, ours in _NAMES.items():
+        value = getattr(properties, ours)
+        if value is not None:
+            setattr(result, theirs, value)
+    if properties.user_properties:
+        result.UserProperty = list(properties.user_properties)
+    return result
+
+
+def from_paho(properties: Any) -> Properties | None:
+    """Return what paho decoded, None where there are none."""
+    if properties is None or properties.isEmpty():
+        return None
+    found = {ours: getattr(properties, theirs) for theirs, ours in _NAMES.items() if hasattr(properties, theirs)}
+    return Properties(
+        **found,
+        user_properties=tuple(tuple(pair) for pair in getattr(properties, "UserProperty", ())),
+        subscription_identifiers=tuple(getattr(properties, "SubscriptionIdentifier", ())),
+        topic_alias=getattr(properties, "TopicAlias", None),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def encode(properties: Properties) -> bytes:
+    """Return the property section of a PUBLISH, its length first; nothing for no properties."""
+    section = bytes(to_paho(properties).pack())
+    return section if len(section) > 1 else b""
+
+
+def unpack(section: bytes) -> PahoProperties | None:
+    """Return paho's form of a property section; None where it is empty or paho finds it malformed."""
+    result = PahoProperties(PacketTypes.PUBLISH)
+    try:
+        result.unpack(section)
+    except DECODE_ERRORS:
+        return None
+    return result
+
+
+def decode(section: bytes) -> Properties | None:
+    """Return mqttkit's form of a property section; None where it is empty or paho finds it malformed."""
+    return from_paho(unpack(section))
