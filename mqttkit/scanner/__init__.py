@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from mqttkit.errors import UsageError
+import importlib.util
+
+from mqttkit.errors import MissingPart, UsageError
 from mqttkit.scanner.advertisement import Advertisement
+from mqttkit.scanner.machine import Machine
 from mqttkit.scanner.source import Source
 from mqttkit.settings import ScannerSettings
 
-__all__ = ["SOURCES", "Advertisement", "Source", "open_source"]
+__all__ = ["SOURCES", "Advertisement", "Source", "choose_radio", "open_source"]
 
 SOURCES = "auto, bleak, bluepy, simulated or replay:FILE"
 
@@ -34,5 +37,43 @@ def _open_unfiltered(settings: ScannerSettings) -> Source:
         from mqttkit.scanner.simulated_source import SimulatedSource
 
         return SimulatedSource(devices=settings.devices, rate=settings.rate, seed=settings.seed)
+    if settings.source == "auto":
+        return _RADIOS[choose_radio(Machine(), settings.adapter)](settings)
+    if settings.source in _RADIOS:
+        return _RADIOS[settings.source](settings)
     hint = "A recording is replay:FILE" if kind == "replay" else ""
     raise UsageError(f"no source {settings.source!r}: there are {SOURCES}", hint=hint)
+
+
+def _bleak(settings: ScannerSettings) -> Source:
+    try:
+        from mqttkit.scanner.bleak_source import BleakSource
+    except ImportError as error:
+        raise MissingPart(f"bleak is not installed: {error}", hint=_INSTALL["bleak"]) from error
+    return BleakSource(adapter=settings.adapter)
+
+
+def _bluepy(settings: ScannerSettings) -> Source:
+    try:
+        from mqttkit.scanner.bluepy_source import BluepySource
+    except ImportError as error:
+        raise MissingPart(f"bluepy is not installed: {error}", hint=_INSTALL["bluepy"]) from error
+    return BluepySource(adapter=settings.adapter, active=settings.active)
+
+
+_RADIOS = {"bleak": _bleak, "bluepy": _bluepy}
+
+_INSTALL = {
+    "bleak": "Try: pip install 'mqttkit[bleak]'",
+    "bluepy": "Try: apt-get install libglib2.0-dev pkg-config && pip install 'mqttkit[bluepy]'",
+}
+
+
+def choose_radio(machine: Machine, adapter: str | None) -> str:
+    """Return `bleak`, or `bluepy` where bleak or the D-Bus that it needs is not there; raise MissingPart."""
+    machine.need_adapter(adapter)
+    if machine.has_dbus() and importlib.util.find_spec("bleak"):
+        return "bleak"
+    if importlib.util.find_spec("bluepy"):
+        return "bluepy"
+    raise MissingPart("neither bleak nor bluepy is installed", hint=_INSTALL["bleak"])

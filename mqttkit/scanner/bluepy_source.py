@@ -1,0 +1,228 @@
+"""bluepy as a source of advertisements: its Scanner, over a helper program; the only importer of bluepy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from bluepy import btle
+
+from mqttkit.errors import AdapterMissing, AdapterStuck, AdvertisementError, HelperMissing, MqttkitError
+from mqttkit.scanner.advertisement import Advertisement, normalise_mac
+from mqttkit.scanner.machine import Machine, adapter_number, permission_missing, reset_hint
+from mqttkit.scanner.radio import RETRY, SILENCE, RadioSource
+
+ANSWER = 10.0
+"""Seconds that the helper has for an answer to a command."""
+_TICK = 0.25
+"""Seconds after which the scan looks whether it is to end."""
+_LONGEST_LINE = 1 << 16
+_MACHINE = Machine()
+_MALFORMED = (ValueError, KeyError, IndexError, TypeError, AdvertisementError)
+"""What bluepy raises on a line of its helper that it cannot read."""
+
+_INVALID_INDEX, _RFKILLED, _PERMISSION_DENIED = 0x11, 0x12, 0x14
+"""Statuses of the kernel's Bluetooth management interface (bluez, doc/mgmt-api.txt)."""
+
+_EXITED = "Helper exited"
+"""What bluepy says when its helper is gone."""
+_BUILD = "Try: apt-get install libglib2.0-dev pkg-config && pip install --force-reinstall --no-cache-dir bluepy"
+
+
+class BluepySource(RadioSource):
+    """Scan with bluepy's Scanner, actively or passively, on a chosen adapter.
+
+    AD structures are parsed from the raw data: bluepy itself keeps one of two manufacturer fields, and mixes
+    in fields of earlier advertisements.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapter: str | None = None,
+        active: bool = False,
+        silence: float = SILENCE,
+        retry: float = RETRY,
+        answer: float = ANSWER,
+        machine: Machine = _MACHINE,
+    ) -> None:
+        super().__init__("bluepy", silence=silence, retry=retry)
+        self._number = adapter_number(adapter)
+        self._adapter = f"hci{self._number}"
+        self._active = active
+        self._answer = answer
+        self._machine = machine
+
+    def scan(self) -> None:
+        """See RadioSource."""
+        scanner = _Scanner(self._number, self._answer)
+        scanner.withDelegate(_Delegate(self, scanner, active=self._active))
+        try:
+            with self._translated():
+                scanner.start(passive=not self._active)
+                self.begun()
+                while self.check():
+                    self._listen(scanner)
+        finally:
+            scanner.end()
+
+    def _listen(self, scanner: _Scanner) -> None:
+        """Take what comes within a tick; a line that cannot be read is counted."""
+        try:
+            scanner.process(_TICK)
+        except _MALFORMED as error:
+            self.malformed(error)
+        except btle.BTLEInternalError as error:
+            if error.message == _EXITED:
+                raise
+            self.malformed(error)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what bluepy and the operating system raise into our errors."""
+        try:
+            yield
+        except btle.BTLEException as error:
+            raise self._error(error) from error
+        except TimeoutError as error:
+            raise AdapterStuck(str(error), hint=reset_hint(self._adapter)) from error
+        except BrokenPipeError as error:
+            raise _helper_ended() from error
+        except OSError as error:
+            raise HelperMissing(f"cannot run {btle.helperExe}: {error.strerror}", hint=_BUILD) from error
+
+    def _error(self, error: btle.BTLEException) -> MqttkitError:
+        """Return which of the many things it is that bluepy calls a management error."""
+        if error.message == _EXITED:
+            return _helper_ended()
+        if error.estat == _PERMISSION_DENIED:
+            return permission_missing(btle.helperExe)
+        if error.estat == _RFKILLED:
+            return AdapterMissing(
+                f"Bluetooth adapter {self._adapter} is switched off", hint="Try: rfkill unblock bluetooth"
+            )
+        if error.estat == _INVALID_INDEX:
+            return AdapterMissing(f"no Bluetooth adapter {self._adapter}", hint="See: ls /sys/class/bluetooth")
+        return self._machine.why_not(self._adapter, btle.helperExe, str(error))
+
+
+def _helper_ended() -> HelperMissing:
+    return HelperMissing(f"bluepy's helper ended by itself: {btle.helperExe}", hint=_BUILD)
+
+
+class _Delegate:
+    """Gets each advertisement from bluepy's Scanner."""
+
+    def __init__(self, source: RadioSource, scanner: _Scanner, *, active: bool) -> None:
+        self._source = source
+        self._scanner = scanner
+        self._active = active
+
+    def handleDiscovery(self, entry: btle.ScanEntry, is_new: bool, is_new_data: bool) -> None:  # noqa: N802
+        """Hand it over, and forget it.
+
+        Remembered entries grow without bound with random addresses, and end the scan with an exception when
+        an address changes its type.
+        """
+        self._scanner.clear()
+        self._source.heard(
+            Advertisement.from_raw(
+                entry.rawData or b"",
+                mac_address=normalise_mac(entry.addr),
+                address_type=entry.addrType or "public",
+                rssi=entry.rssi if -127 < entry.rssi <= 20 else None,
+                timestamp=time.time(),
+                # the helper knows no flags of what it heard passively
+                connectable=entry.connectable if self._active else None,
+            )
+        )
+
+
+class _Scanner(btle.Scanner):  # type: ignore[misc]  # bluepy has no types
+    """bluepy's Scanner, with a helper that cannot make it wait for ever and is never left behind."""
+
+    def __init__(self, number: int, answer: float) -> None:
+        super().__init__(number)
+        self._answer = answer
+
+    def _startHelper(self, iface: int | None = None) -> None:  # noqa: N802
+        """Start the helper in a session of its own, out of reach of the terminal's Ctrl-C."""
+        helper: Any = subprocess.Popen(
+            [btle.helperExe, str(iface)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._poller = helper.stdout = _Lines(helper.stdout, self._answer)
+        self._helper = helper
+
+    def _stopHelper(self) -> None:  # noqa: N802
+        """Leave it running: `end` ends it, whatever happened before."""
+
+    def _waitResp(self, wantType: Any, timeout: float | None = None) -> Any:  # noqa: N802, N803
+        """Raise on a refusal, which `start` takes for success; a busy adapter it deals with."""
+        response = super()._waitResp(wantType, timeout)
+        if response and response["rsp"][0] == "mgmt" and response.get("code") not in (["success"], ["busy"]):
+            raise btle.BTLEManagementError(f"the adapter answered {response.get('code')}", response)
+        return response
+
+    def end(self) -> None:
+        """End the scan and the helper; kill it where it does not end within a second."""
+        helper = self._helper
+        if helper is None:
+            return
+        with contextlib.suppress(OSError):
+            helper.stdin.write(f"{self._cmd()}end\nquit\n")
+            helper.stdin.flush()
+        with contextlib.suppress(OSError):
+            helper.stdin.close()
+        try:
+            helper.wait(1.0)
+        except subprocess.TimeoutExpired:
+            helper.kill()
+            helper.wait()
+        helper.stdout.close()
+
+
+class _Lines:
+    """The helper's output, line by line, and its poller in one.
+
+    bluepy polls the pipe and then reads from a buffer of text, where further lines wait unseen.
+    """
+
+    def __init__(self, pipe: Any, answer: float) -> None:
+        self._pipe = pipe
+        self._answer = answer
+        self._poll = select.poll()
+        self._poll.register(pipe, select.POLLIN)
+        self._buffer = b""
+
+    def poll(self, milliseconds: float) -> list[int]:
+        """Return something if a line, or the end, comes within the time."""
+        deadline = time.monotonic() + milliseconds / 1000
+        while b"\n" not in self._buffer:
+            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return []
+            read = os.read(self._pipe.fileno(), _LONGEST_LINE)
+            self._buffer = self._buffer[-_LONGEST_LINE:] + read
+            if not read:
+                break
+        return [self._pipe.fileno()]
+
+    def readline(self) -> str:
+        """Return a line, an empty one at the end; raise TimeoutError where none comes in time."""
+        if not self.poll(self._answer * 1000):
+            raise TimeoutError(f"bluepy's helper did not answer for {self._answer:g} s")
+        line, end, self._buffer = self._buffer.partition(b"\n")
+        return (line + end).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Close the pipe."""
+        self._pipe.close()
