@@ -16,7 +16,7 @@ import click
 
 from mqttkit.cli.options import Connection, terse_connection_options
 from mqttkit.cli.signals import interrupts_raise
-from mqttkit.client import MqttClient
+from mqttkit.client import MqttClient, checked_settings
 from mqttkit.errors import Interrupted, UsageError
 from mqttkit.messages import Message, Properties
 from mqttkit.sender import Sender
@@ -133,7 +133,7 @@ def pub(connection: Connection, **given: Any) -> None:
     retry = connection.retry and asked.streaming
     with (
         interrupts_raise(),
-        MqttClient(connection.settings.mqtt, will=connection.will, retry=retry) as client,
+        MqttClient(checked_settings(connection.settings.mqtt), will=connection.will, retry=retry) as client,
     ):
         client.connect()
         _publish(client, blocks, asked.patience)

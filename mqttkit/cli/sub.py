@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -11,10 +11,12 @@ import click
 from mqttkit.cli.options import Connection, terse_connection_options
 from mqttkit.cli.render import Output, on_terminal, pretty_json_formatter, watch_reader
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
+from mqttkit.client import checked_settings
 from mqttkit.errors import Interrupted, TimedOut, UsageError
 from mqttkit.formats import Formatter, payload_formatter, verbose_formatter
 from mqttkit.messages import Message, Subscription
 from mqttkit.sender import Sender
+from mqttkit.settings import MqttSettings
 from mqttkit.subscriber import Batch, Selection, Subscriber
 from mqttkit.topics import check_topic_filter
 
@@ -101,6 +103,17 @@ class Asked:
             for topic_filter in filters
         ]
 
+    def settings(self, connection: Connection) -> MqttSettings:
+        """Return the client's settings; raise UsageError where they cannot work.
+
+        A broker queues little for a client whose window is full, and drops the rest: mosquitto 1,000 messages.
+        What is retained comes all at once, so the window is opened as far as MQTT 5 allows.
+        """
+        settings = checked_settings(connection.settings.mqtt)
+        if not self.retained_only:
+            return settings
+        return replace(settings, client=replace(settings.client, receive_maximum=65_535))
+
     @property
     def endless(self) -> bool:
         """True where only a signal or -W ends it."""
@@ -138,7 +151,7 @@ def sub(connection: Connection, **given: Any) -> None:
     with (
         interrupts_raise(),
         Subscriber(
-            connection.settings.mqtt,
+            asked.settings(connection),
             subscriptions,
             will=connection.will,
             retry=connection.retry and not asked.retained_only,

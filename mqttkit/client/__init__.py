@@ -1,7 +1,7 @@
 """The MQTT client: thin over paho-mqtt, which runs its network loop in a thread of its own."""
 
-from mqttkit.client.client import ClientStats, MqttClient
+from mqttkit.client.client import ClientStats, MqttClient, checked_settings
 from mqttkit.client.connector import ConnectionState
 from mqttkit.wire import Receipt
 
-__all__ = ["ClientStats", "ConnectionState", "MqttClient", "Receipt"]
+__all__ = ["ClientStats", "ConnectionState", "MqttClient", "Receipt", "checked_settings"]
