@@ -62,12 +62,12 @@ class Sender:
             receipt = publish(topic, payload, qos=qos, retain=retain, properties=properties, wait=patience)
             opened.append((topic, receipt))
             if len(opened) > 1000 or receipt.outcome is not None:
-                self._settle()
+                self.settle()
 
     def finish(self, timeout: float) -> None:
         """Wait up to `timeout` seconds until the broker has everything; raise PublishFailed where it has not."""
         self._client.flush(timeout)
-        self._settle()
+        self.settle()
         if self._open:
             topic = self._open[0][0]
             raise PublishFailed(
@@ -80,11 +80,8 @@ class Sender:
         if self._unproved:
             self._prove(timeout)
 
-    def _total(self) -> int:
-        return sum(self.outcomes.values()) + len(self._open)
-
-    def _settle(self) -> None:
-        """Count the oldest receipts up to the first one that is still under way."""
+    def settle(self) -> None:
+        """Count the oldest receipts, up to the first one that is still under way; raise as `send` does."""
         opened = self._open
         while opened and opened[0][1].outcome is not None:
             topic, receipt = opened.popleft()
@@ -93,6 +90,9 @@ class Sender:
             self.outcomes[outcome] += 1
             if outcome not in GOOD:
                 self._failed(topic, receipt)
+
+    def _total(self) -> int:
+        return sum(self.outcomes.values()) + len(self._open)
 
     def _failed(self, topic: str, receipt: Receipt) -> None:
         if receipt.outcome is Outcome.DENIED:

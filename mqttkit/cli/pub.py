@@ -150,6 +150,7 @@ def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], patience: 
         raise
     except KeyboardInterrupt:
         client.flush(INTERRUPTED_SECONDS)
+        sender.settle()
         raise Interrupted(f"interrupted: {sender.delivered} messages published") from None
     sender.finish(patience)
 

@@ -19,6 +19,7 @@ from typing import Any
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from mqttkit.client import failures
 from mqttkit.client.failures import UNSUPPORTED_VERSION, show_address
@@ -36,6 +37,8 @@ SHORT_LIFE = 5.0
 """A connection that ends within so many seconds does not reset the wait."""
 SHORT_LIVES_TOLERATED = 5
 """So many in a row, the broker reachable all the time, are two clients with one identifier: one has to stop."""
+DENIED = 128
+"""Reason codes from here on say no (MQTT 5, 2.4)."""
 FOREVER = 0xFFFFFFFF
 """A session that never expires (MQTT 5, 3.1.2.11.2)."""
 
@@ -147,6 +150,19 @@ class Connector(PahoClient):
             self.refused(1, "unsupported protocol version")
             return MQTTErrorCode.MQTT_ERR_CONN_REFUSED
         return super()._handle_connack()
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        """Do what paho does, but end a QoS 2 publish that is denied: paho goes on as if it were not (MQTT 5, 4.3.3)."""
+        packet = self._in_packet["packet"]
+        if self.protocol != V5 or len(packet) < 3 or packet[2] < DENIED:
+            return super()._handle_pubrec()
+        mid = int.from_bytes(packet[:2], "big")
+        with self._out_message_mutex:
+            if mid not in self._out_messages:
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            return self._do_on_publish(
+                mid, ReasonCode(PacketTypes.PUBREC, identifier=packet[2]), PahoProperties(PacketTypes.PUBREC)
+            )
 
     def _thread_main(self) -> None:
         try:
