@@ -181,6 +181,22 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
         from mqttkit.bridge.sqlite_sink import SqliteSink
 
         return SqliteSink(rest, options)
+    if scheme in ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"):
+        from mqttkit.bridge.redis_sink import RedisSink
+
+        return RedisSink(address, options)
+    if scheme in ("http", "https"):
+        from mqttkit.bridge.http_sink import HttpSink
+
+        return HttpSink(address, options)
+    if scheme == "jsonl":
+        from mqttkit.bridge.jsonl_sink import JsonlSink
+
+        return JsonlSink(rest, options)
+    if scheme in ("postgresql", "postgres"):
+        from mqttkit.bridge.postgresql_sink import PostgresqlSink
+
+        return PostgresqlSink(address, options)
     raise UsageError(f"no sink of kind {scheme!r}", hint=_KINDS)
 
 

@@ -1,0 +1,228 @@
+"""Metrics into a Redis stream, or jobs onto a Redis list: one script a batch, which runs whole or not at all.
+
+Keys, all in one slot of a cluster, where NAME is the stream or the list:
+
+    NAME                                   the entries, one field a column; or the jobs
+    {NAME}:seen:TENANT/AGENT/DEDUPE_ID     that it was stored; expires after the dedupe window
+    {NAME}:last:SINK                       the last batch of one sink and what came of it
+    {NAME}:dead                            dead letters, a stream
+    {NAME}:live                            there while a bridge publishes live events
+
+Durable as Redis is: with `appendonly yes`, and against a power cut with `appendfsync always`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mqttkit.bridge.event import encode_json, event
+from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.redis_client import connect_redis, redacted, translated
+from mqttkit.bridge.sink import Batch, Committed, DeadLetter, SinkOptions, StoredLetter
+from mqttkit.errors import BridgeError, DeadLettersFull, SinkBroken
+
+if TYPE_CHECKING:
+    import redis
+
+logger = logging.getLogger(__name__)
+
+COMMIT = """
+local data, last, dead, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
+local batch, window, limit, list = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
+local done = redis.call('HMGET', last, 'batch', 'stored')
+if done[1] == batch then return tonumber(done[2]) end
+if #letters > 0 and redis.call('XLEN', dead) + #letters > limit then return -1 end
+local stored = 0
+for _, row in ipairs(rows) do
+  local tenant, agent, id = row[1], row[2], row[6]
+  if id == '' or redis.call('SET', seen .. tenant .. '/' .. agent .. '/' .. id, '', 'NX', 'EX', window) then
+    stored = stored + 1
+    if list then
+      redis.call('RPUSH', data, row[9])
+    else
+      redis.call('XADD', data, '*', 'tenant_id', tenant, 'agent_id', agent, 'metric_name', row[3], 'value', row[4],
+        'timestamp_ms', row[5], 'dedupe_id', id, 'tags', row[7], 'received_ms', row[8])
+    end
+    if row[10] then redis.call('PUBLISH', 'metrics:' .. tenant, row[10]) end
+  end
+end
+for _, l in ipairs(letters) do
+  redis.call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
+    'detail', l[6], 'received_ms', l[7])
+end
+for index = 7, #ARGV do redis.call('XDEL', dead, ARGV[index]) end
+redis.call('HSET', last, 'batch', batch, 'stored', stored)
+redis.call('EXPIRE', last, window)
+return stored
+"""
+"""Returns how many metrics were new, or -1: no room for the dead letters, and nothing was done."""
+
+ANNOUNCED_SECONDS = 3_600
+"""How long workers believe that the bridge publishes live events."""
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def tagged(name: str) -> str:
+    """Return a prefix for keys in the same cluster slot as the key `name`."""
+    return name if "{" in name else "{" + name + "}"
+
+
+class RedisLetters:
+    """Dead letters in a stream."""
+
+    def __init__(self, client: redis.Redis, name: str, key: str) -> None:
+        self._client: Any = client
+        self._name = name
+        self._key = key
+
+    def count(self) -> int:
+        """Return how many there are."""
+        with translated(self._name):
+            return int(self._client.xlen(self._key))
+
+    def read(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
+        """Return letters in the order they came, those behind the one named `after`."""
+        with translated(self._name):
+            entries = self._client.xrange(self._key, f"({after}" if after else "-", "+", count=limit)
+        return [_letter(entry) for entry in entries]
+
+    def get(self, letter_id: str) -> StoredLetter | None:
+        """Return one letter."""
+        parts = letter_id.split("-")
+        if len(parts) != 2 or not all(part.isdigit() for part in parts):
+            return None
+        with translated(self._name):
+            found = self._client.xrange(self._key, letter_id, letter_id)
+        return _letter(found[0]) if found else None
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove letters; return how many were there."""
+        with translated(self._name):
+            return int(self._client.xdel(self._key, *ids)) if ids else 0
+
+
+def _letter(entry: Any) -> StoredLetter:
+    name, fields = entry
+    return StoredLetter(
+        name,
+        DeadLetter(
+            fields["topic"],
+            fields["payload"],
+            int(fields["size"]),
+            fields["sha256"],
+            fields["reason"],
+            fields["detail"],
+            int(fields["received_ms"]),
+        ),
+    )
+
+
+class RedisSink:
+    """A stream, or a list of jobs."""
+
+    def __init__(self, address: str, options: SinkOptions) -> None:
+        self.name = redacted(address)
+        self._options = options
+        self._data = options.list_name or options.stream
+        self._base = tagged(self._data)
+        self._client: Any = connect_redis(address, timeout=options.timeout)
+        self._script = ""
+        self._announced = time.monotonic()
+        self._instance = uuid.uuid4().hex
+        self._dead = f"{self._base}:dead"
+        self.letters = RedisLetters(self._client, self.name, self._dead)
+
+    def open(self) -> None:
+        """Connect, load the script, and warn of settings under which Redis may forget."""
+        expected = "list" if self._options.list_name else "stream"
+        with translated(self.name):
+            for key, kind in ((self._data, expected), (self._dead, "stream")):
+                found = self._client.type(key)
+                if found not in ("none", kind):
+                    raise SinkBroken(
+                        f"{self.name}: key {key!r} is a {found}, not a {kind}", hint="Name another: --stream"
+                    )
+            self._script = self._client.script_load(COMMIT)
+            self._announce()
+        self._warn()
+
+    def probe(self) -> None:
+        """Write a key that expires soon."""
+        with translated(self.name):
+            self._client.set(f"{self._base}:probe", "1", ex=60)
+            self._announce()
+
+    def commit(self, batch: Batch) -> Committed:
+        """Run the script; a second try of a batch that was done returns what came of the first."""
+        if not self._script:
+            self.open()
+        arguments = [
+            _pack([self._row(metric) for metric in batch.metrics]),
+            _pack(batch.letters),
+            batch.id,
+            self._options.dedupe_window,
+            self._options.dead_letter_limit,
+            "1" if self._options.list_name else "0",
+            *batch.settles,
+        ]
+        keys = [self._data, f"{self._base}:last:{self._instance}", self._dead, f"{self._base}:seen:"]
+        with translated(self.name):
+            if time.monotonic() - self._announced > ANNOUNCED_SECONDS / 4:
+                self._announce()
+            stored = self._run(keys, arguments)
+        if stored < 0:
+            raise DeadLettersFull(
+                f"{self.name}: no room for more dead letters, {self._options.dead_letter_limit} are allowed",
+                hint="Look: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
+            )
+        return Committed(stored, len(batch.metrics) - stored)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _run(self, keys: list[str], arguments: list[Any]) -> int:
+        from redis.exceptions import NoScriptError
+
+        try:
+            return int(self._client.evalsha(self._script, len(keys), *keys, *arguments))
+        except NoScriptError:  # Redis was started again
+            return int(self._client.eval(COMMIT, len(keys), *keys, *arguments))
+
+    def _row(self, metric: Metric) -> tuple[object, ...]:
+        options = self._options
+        row = (*metric[:3], repr(metric.value), metric.timestamp_ms, metric.dedupe_id or "", metric.tags or "")
+        data = event(metric) if options.live or options.list_name else None
+        job = encode_json({"job": options.job, "id": metric.dedupe_id or uuid.uuid4().hex, "data": data})
+        text = job.decode() if options.list_name else ""
+        return (*row, metric.received_ms, text, encode_json(data).decode() if options.live else False)
+
+    def _announce(self) -> None:
+        """Tell workers that the bridge publishes live events, so that they do not do it twice."""
+        if self._options.live:
+            self._client.set(f"{self._base}:live", "bridge", ex=ANNOUNCED_SECONDS)
+            self._announced = time.monotonic()
+
+    def _warn(self) -> None:
+        try:
+            with translated(self.name):
+                found = {**self._client.config_get("appendonly"), **self._client.config_get("maxmemory-policy")}
+        except BridgeError as error:  # a managed Redis may forbid CONFIG
+            logger.debug("cannot look at the settings of %s: %s", self.name, error)
+            return
+        if found.get("appendonly") == "no":
+            logger.warning("%s keeps no append-only file: a crash of Redis loses what was acknowledged", self.name)
+        if found.get("maxmemory-policy") not in (None, "noeviction") and not found["maxmemory-policy"].startswith(
+            "volatile"
+        ):
+            logger.warning(
+                "%s may evict any key (maxmemory-policy %s): set noeviction", self.name, found["maxmemory-policy"]
+            )
