@@ -1,0 +1,82 @@
+"""Topic names, filters and templates, against the specification and against paho's matcher."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt.client import topic_matches_sub
+
+from mqttkit.errors import TopicError
+from mqttkit.topics import (
+    check_level,
+    check_scanner_id,
+    check_template,
+    check_topic_filter,
+    check_topic_name,
+    fill_template,
+    matches,
+    split_share,
+)
+
+level = st.sampled_from(["", "a", "b", "é", "$x", "a b"])
+names = st.lists(level, min_size=1, max_size=5).map("/".join).filter(bool)
+filters = (
+    st.tuples(st.lists(st.one_of(level, st.just("+")), max_size=5), st.sampled_from([[], ["#"]]))
+    .map(lambda parts: "/".join([*parts[0], *parts[1]]))
+    .filter(bool)
+)
+
+
+@given(filters, names)
+def test_matching_agrees_with_paho(topic_filter: str, name: str) -> None:
+    """`matches` decides as paho's own matcher does, for any filter and name."""
+    assert matches(topic_filter, name) == topic_matches_sub(topic_filter, name)
+
+
+@given(names)
+def test_a_name_matches_itself_and_everything(name: str) -> None:
+    """A name is a filter for itself; # takes all but what begins with $."""
+    assert matches(check_topic_filter(name), check_topic_name(name))
+    assert matches("#", name) == (not name.startswith("$"))
+
+
+@pytest.mark.parametrize("name", ["", "a+", "#", "a\0b", "\ud800", "x" * 65_536, "é" * 32_768])
+def test_malformed_names_are_refused(name: str) -> None:
+    """Empty, with wildcard, with NUL or lone surrogate, or too long: no topic name."""
+    with pytest.raises(TopicError):
+        check_topic_name(name)
+
+
+@pytest.mark.parametrize("topic_filter", ["", "a#", "#/a", "a/b+", "+a", "$share/g", "$share//a", "$share/+/a", "\0"])
+def test_malformed_filters_are_refused(topic_filter: str) -> None:
+    """Wildcards stand alone in their level, # at the end; a share has group and filter."""
+    with pytest.raises(TopicError):
+        check_topic_filter(topic_filter)
+
+
+def test_shared_subscriptions_are_split() -> None:
+    """$share/group/filter has its two parts and matches by its filter."""
+    assert split_share("$share/g/a/+") == ("g", "a/+")
+    assert split_share("a/+") == (None, "a/+")
+    assert matches("$share/g/a/+", "a/b")
+
+
+def test_templates_are_checked_and_filled() -> None:
+    """Only known placeholders; values are single levels."""
+    template = check_template("ble/{scanner_id}/{mac}", ("scanner_id", "mac"))
+    assert fill_template(template, {"scanner_id": "s", "mac": "AA:BB"}) == "ble/s/AA:BB"
+    for bad in ("ble/{other}", "ble/{", "ble/}", "+/{mac}", ""):
+        with pytest.raises(TopicError):
+            check_template(bad, ("scanner_id", "mac"))
+    with pytest.raises(TopicError, match="'/'"):
+        fill_template(template, {"scanner_id": "s/t", "mac": "x"})
+
+
+@pytest.mark.parametrize("value", ["", "a/b", "a+", "#", "\0", "\ud800"])
+def test_levels_that_are_none_are_refused(value: str) -> None:
+    """A value that would change the topic's shape cannot be a level."""
+    with pytest.raises(TopicError):
+        check_level(value, "value")
+    with pytest.raises(TopicError):
+        check_scanner_id(value or "x" * 65)
