@@ -39,6 +39,8 @@ SHORT_LIVES_TOLERATED = 5
 """So many in a row, the broker reachable all the time, are two clients with one identifier: one has to stop."""
 DENIED = 128
 """Reason codes from here on say no (MQTT 5, 2.4)."""
+WINDOW_V311 = 20
+"""Publishes under way in MQTT 3.1.1, which knows no Receive Maximum; mosquitto ends a connection with more at QoS 2."""
 FOREVER = 0xFFFFFFFF
 """A session that never expires (MQTT 5, 3.1.2.11.2)."""
 
@@ -211,7 +213,7 @@ class Connector(PahoClient):
         self._failed_in_round = 0
         self._version_known = True
         self.failure = None
-        allowed = getattr(server, "ReceiveMaximum", 65_535) if server is not None else 65_535
+        allowed = getattr(server, "ReceiveMaximum", 65_535) if self.protocol == V5 else WINDOW_V311
         self._max_inflight_messages = min(self._settings.limits.max_inflight, allowed)
 
     def refused(self, code: int, reason: str) -> None:

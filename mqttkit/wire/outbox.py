@@ -120,6 +120,8 @@ class Outbox:
         """Publishes without an outcome."""
         self.window = limits.max_inflight
         """QoS 1 and 2 publishes that may be under way at a time."""
+        self.exact_window = limits.max_inflight
+        """Of those, QoS 2."""
         self.max_packet = 0
         """Largest packet that the broker takes, bytes; 0 for any (MQTT 5, 3.2.2.3.6)."""
         self.acknowledgements: collections.deque[bytes] = collections.deque()
@@ -209,7 +211,9 @@ class Outbox:
         """Tell whether `take` may find something."""
         if self._queue or self.acknowledgements:
             return True
-        return bool(self._held or self._resend) and self._window_left() > 0
+        if self._resend:
+            return self._window_left() > 0
+        return bool(self._held) and not self._must_wait(self._held[0], self._window_left())
 
     def take(self, *, v5: bool) -> Batch | None:
         """Return the next packets to send, about BATCH_BYTES of them or one larger one; None for none."""
@@ -219,8 +223,7 @@ class Outbox:
             mid, item = self._resend.popleft()
             size += self._append(batch, item, mid, v5=v5, dup=True)
         for queue in (self._held, self._queue):
-            if not self._resend:
-                size = self._take_from(queue, batch, size, v5)
+            size = self._take_from(queue, batch, size, v5)
         return batch.join() if batch.parts else None
 
     def _take_acknowledgements(self, batch: Batch) -> int:
@@ -238,7 +241,7 @@ class Outbox:
             item = queue[0]
             if size and size + len(item.payload) > BATCH_BYTES:
                 return BATCH_BYTES
-            if item.qos and (left <= 0 or (held and queue is not held)):
+            if item.qos and ((held and queue is not held) or self._must_wait(item, left)):
                 if queue is held:
                     return size
                 held.append(queue.popleft())
@@ -287,6 +290,12 @@ class Outbox:
 
     def _window_left(self) -> int:
         return self.window - len(self.flights) + len(self._resend)
+
+    def _must_wait(self, item: Receipt, left: int) -> bool:
+        """Tell whether a QoS 1 or 2 publish would exceed its window."""
+        if left <= 0 or item.qos == 1:
+            return left <= 0
+        return sum(other.qos == 2 for other in self.flights.values()) >= self.exact_window
 
     def _next_mid(self) -> int:
         """Return a packet identifier that is not under way; the window is far smaller than their number."""

@@ -12,6 +12,7 @@ that are left, one at a time, through `_sock_recv`; and it joins what waits in a
 | `_handle_connack` | session present, Receive Maximum, Maximum Packet Size |
 | `_handle_on_message`, `_handle_pubackcomp`, `_do_on_publish`, `_send_puback` | what paho decoded joins the batches |
 | `_mid_generate` | paho's packet identifiers begin above the outbox's |
+| `_create_socket`, `_WebsocketWrapper` | WebSocket frames in bulk, after paho's handshake |
 | `_sock_close` | a connection's buffers end with it |
 | `_last_bytes_received`, `_last_msg_out`, `_ping_t`, `_msgtime_mutex` | keep alive sees the bytes that flowed |
 """
@@ -34,6 +35,7 @@ from mqttkit.settings import LimitSettings
 from mqttkit.wire import properties as convert
 from mqttkit.wire.incoming import Inbox, Splitter, packet_end
 from mqttkit.wire.outbox import MAX_FAST_MID, Batch, Outbox, Receipt
+from mqttkit.wire.websocket import BatchedWebSocket
 
 SUCCESS, AGAIN = MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN
 LOST, NO_CONNECTION = MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN
@@ -41,6 +43,9 @@ READ_BYTES = 256 * 1024
 """One read takes at most this much."""
 SENDS_A_TURN = 8
 """Batches sent before the network thread looks at what it received."""
+EXACT_WINDOW_V3 = 20
+"""QoS 2 publishes under way at a time in MQTT 3.1.1, which knows no Receive Maximum: mosquitto ends a connection
+that has more than its max_inflight_messages."""
 VIEW_BYTES = 64 * 1024
 """A packet of paho's above this is sent from a view: paho copies what is left of it at every partial send."""
 
@@ -149,6 +154,23 @@ class BatchedClient(paho.Client):
         self._handed = None
         self._inbox.clear()
         super()._sock_close()
+
+    def _create_socket(self) -> Any:
+        """Connect as paho does; WebSocket frames are ours."""
+        if self._transport != "websockets":
+            return super()._create_socket()
+        sock: Any = self._create_socket_connection()
+        if self._ssl:
+            sock = self._ssl_wrap_socket(sock)
+        sock.settimeout(self._connect_timeout)
+        return BatchedWebSocket(
+            socket=sock,
+            host=self._host,
+            port=self._port,
+            is_ssl=self._ssl,
+            path=self._websocket_path,
+            extra_headers=self._websocket_extra_headers,
+        )
 
     # Reading.
 
@@ -259,6 +281,7 @@ class BatchedClient(paho.Client):
         if decoded.rc == 0:
             granted = vars(decoded.properties) if decoded.properties is not None else {}
             self.outbox.window = min(self.outbox.limits.max_inflight, granted.get("ReceiveMaximum", 65_535))
+            self.outbox.exact_window = self.outbox.window if self._v5 else min(self.outbox.window, EXACT_WINDOW_V3)
             self.outbox.max_packet = granted.get("MaximumPacketSize", 0)
             self.outbox.resume()
         return super()._handle_connack()
@@ -277,7 +300,7 @@ class BatchedClient(paho.Client):
 
     def want_write(self) -> bool:
         """Tell whether something can be sent."""
-        if self._out_packet or self._rest:
+        if self._out_packet or self._rest or getattr(self._sock, "unsent", False):
             return True
         return self._state == State.MQTT_CS_CONNECTED and self.outbox.ready()
 
@@ -360,9 +383,9 @@ class BatchedClient(paho.Client):
                 return LOST
             self._moved = self._last_msg_out = time.monotonic()
             self._rest = self._rest[sent:]
-            if not sent:
-                self._call_socket_register_write()
-                return AGAIN
+        if isinstance(self._sock, BatchedWebSocket) and not self._sock.flush():
+            self._call_socket_register_write()
+            return AGAIN
         batch, self._batch = self._batch, None
         if batch is not None:
             self.outbox.sent(batch)

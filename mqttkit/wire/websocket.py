@@ -1,0 +1,158 @@
+"""WebSocket frames under MQTT in bulk (RFC 6455; MQTT 5, 6). paho does the handshake, we the frames.
+
+paho's own framing masks byte by byte, copies a large frame once for each read, and loses a packet that a socket
+takes only in part.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from paho.mqtt.client import _WebsocketWrapper
+
+FRAME_BYTES = 256 * 1024
+"""Payload of the largest frame we send."""
+WANTS = ("SSLWantReadError", "SSLWantWriteError")
+CONTINUATION, BINARY, CLOSE, PING, PONG = 0, 2, 8, 9, 10
+
+
+class BatchedWebSocket(_WebsocketWrapper):
+    """A socket whose bytes travel in WebSocket frames."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self._frames = FrameReader()
+        self._unsent: memoryview | bytes = b""
+        super().__init__(**arguments)
+
+    @property
+    def unsent(self) -> bool:
+        """True while a frame is not wholly handed to the operating system."""
+        return bool(self._unsent)
+
+    def recv(self, length: int) -> bytes:
+        """Return what arrived of the payload; BlockingIOError for none, empty for the end."""
+        if self._frames.closed:
+            return b""
+        data = self._socket.recv(length)
+        if not data:
+            return b""
+        payload = self._frames.feed(data)
+        for opcode, content in self._frames.take_controls():
+            if not self._unsent:
+                self._start(make_frame(PONG if opcode == PING else CLOSE, content))
+        if not payload and not self._frames.closed:
+            raise BlockingIOError
+        return payload
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Send the beginning of `data` as one frame and return its length; BlockingIOError where none is taken.
+
+        What the operating system does not take of the frame at once is `unsent`, and goes before the next.
+        """
+        if not self.flush():
+            raise BlockingIOError
+        piece = bytes(data[:FRAME_BYTES])
+        self._start(make_frame(BINARY, piece))
+        return len(piece)
+
+    def flush(self) -> bool:
+        """Send what is left of a frame; False where the operating system does not take all of it."""
+        while self._unsent:
+            sent = self._try_send(self._unsent)
+            if not sent:
+                return False
+            self._unsent = self._unsent[sent:]
+        return True
+
+    def pending(self) -> int:
+        """Bytes that poll cannot see: inside the TLS object, or the end after a close frame."""
+        return 1 if self._frames.closed else super().pending()
+
+    def _start(self, frame: bytes) -> None:
+        self._unsent = memoryview(frame)
+        self.flush()
+
+    def _try_send(self, data: memoryview | bytes) -> int:
+        """Return how much was taken, 0 where the socket is full."""
+        try:
+            return self._socket.send(data)
+        except OSError as error:
+            # By name: asking for ssl's classes would load OpenSSL for plain TCP.
+            if isinstance(error, BlockingIOError) or type(error).__name__ in WANTS:
+                return 0
+            raise
+
+
+class FrameReader:
+    """Takes a server's frames apart; payload passes as it comes, whole frame or not."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        """True after a close frame."""
+        self._kept = b""
+        self._left = 0
+        self._controls: list[tuple[int, bytes]] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the payload in `data`; raise ConnectionError for what no server may send."""
+        data, self._kept, position = self._kept + data, b"", 0
+        pieces = []
+        while position < len(data) and not self.closed:
+            if not self._left:
+                after = self._begin_frame(data, position)
+                if not after:
+                    self._kept = data[position:]
+                    break
+                position = after
+            piece = data[position : position + self._left]
+            position += len(piece)
+            self._left -= len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def take_controls(self) -> list[tuple[int, bytes]]:
+        """Return the pings and closes found, to be answered."""
+        found, self._controls = self._controls, []
+        return found
+
+    def _begin_frame(self, data: bytes, position: int) -> int:
+        """Read a frame's head, and a control frame whole; return where payload begins, 0 for bytes missing."""
+        head = data[position : position + 10]
+        if len(head) < 2:
+            return 0
+        opcode, length = head[0] & 15, head[1]
+        size = {126: 4, 127: 10}.get(length, 2)
+        if head[0] & 0x70 or length > 127 or opcode not in (CONTINUATION, BINARY, CLOSE, PING, PONG):
+            raise ConnectionError("malformed WebSocket frame")
+        if len(head) < size:
+            return 0
+        if size > 2:
+            length = int.from_bytes(head[2:size], "big")
+        if opcode < CLOSE:
+            self._left = length
+            return position + size
+        return self._control(opcode, data[position + size : position + size + length], length, position + size)
+
+    def _control(self, opcode: int, content: bytes, length: int, start: int) -> int:
+        if len(content) < length:
+            return 0
+        self.closed = opcode == CLOSE
+        if opcode != PONG:
+            self._controls.append((opcode, content))
+        return start + length
+
+
+def make_frame(opcode: int, payload: bytes) -> bytes:
+    """Return a client's frame: final, masked (RFC 6455, 5.3)."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65_536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    key = os.urandom(4)
+    mask = (key * (size // 4 + 1))[:size]
+    masked = int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")
+    return head + key + masked.to_bytes(size, "big")

@@ -1,0 +1,267 @@
+"""The outbox: order, window, bounds, and what becomes of each publish."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mqttkit.messages import Outcome
+from mqttkit.settings import LimitSettings
+from mqttkit.wire import Outbox, Receipt
+from mqttkit.wire.incoming import remaining_length
+from mqttkit.wire.outbox import BATCH_BYTES, MAX_FAST_MID, Batch
+
+TOPIC = b"\0\1t"
+
+
+def make(**limits: int) -> Outbox:
+    """Return an outbox with a connection."""
+    outbox = Outbox(LimitSettings(**limits))
+    outbox.resume()
+    return outbox
+
+
+def put(outbox: Outbox, payload: bytes = b"x", qos: int = 0, wait: float = 0.0) -> Receipt:
+    """Queue a publish."""
+    return outbox.put(TOPIC, payload, qos, retain=False, properties=b"", wait=wait)
+
+
+def take(outbox: Outbox) -> Batch:
+    """Take a batch that must be there."""
+    batch = outbox.take(v5=False)
+    assert batch is not None
+    return batch
+
+
+def publishes(data: bytes) -> list[tuple[int, int, bytes]]:
+    """Decode (first byte, packet identifier, payload) of each PUBLISH on TOPIC at MQTT 3.1.1."""
+    found, position = [], 0
+    while position < len(data):
+        start, size = remaining_length(data, position)
+        first, body = data[position], data[start + 3 : start + size]
+        found.append((first, int.from_bytes(body[:2], "big"), body[2:]) if first & 6 else (first, 0, body))
+        position = start + size
+    return found
+
+
+def test_order_is_kept_across_qos_while_the_window_is_open() -> None:
+    """One thread's publishes leave in the order made."""
+    outbox = make()
+    for number in range(6):
+        put(outbox, b"%d" % number, qos=number % 2)
+    assert [payload for _, _, payload in publishes(take(outbox).data)] == [b"%d" % n for n in range(6)]
+
+
+def test_window_holds_qos_1_back_and_qos_0_passes() -> None:
+    """No more than max_inflight are under way; an acknowledgement lets the next one go, in order."""
+    outbox = make(max_inflight=2)
+    receipts = [put(outbox, b"%d" % number, qos=1) for number in range(4)]
+    put(outbox, b"zero")
+    assert [p for _, _, p in publishes(take(outbox).data)] == [b"0", b"1", b"zero"]
+    assert not outbox.ready()
+    assert outbox.take(v5=False) is None
+    outbox.acknowledge([(1, 0)])
+    assert outbox.ready()
+    assert publishes(take(outbox).data) == [(0x32, 3, b"2")]
+    outbox.acknowledge([(3, 0x10), (2, 0x87)])
+    assert publishes(take(outbox).data) == [(0x32, 4, b"3")]
+    assert [r.outcome for r in receipts] == [Outcome.ACKNOWLEDGED, Outcome.DENIED, Outcome.ACKNOWLEDGED, None]
+    assert (receipts[1].code, receipts[1].reason) == (0x87, "Not authorized")
+    assert receipts[2].reason == "No matching subscribers"
+    assert outbox.unresolved == 2, "the fourth, and the batch with QoS 0 that nobody said was sent"
+
+
+def test_qos_2_has_a_smaller_window_without_receive_maximum() -> None:
+    """QoS 2 waits at exact_window; a held one does not make the outbox look ready."""
+    outbox = make()
+    mids = iter(range(60_000, 60_010))
+    outbox.publish_qos2 = lambda _item: next(mids)
+    outbox.exact_window = 1
+    first, second = put(outbox, b"1", qos=2), put(outbox, b"2", qos=2)
+    assert outbox.take(v5=False) is None
+    assert list(outbox.flights.values()) == [first]
+    assert not outbox.ready()
+    outbox.acknowledge([(60_000, 0)])
+    assert outbox.ready()
+    assert outbox.take(v5=False) is None
+    assert list(outbox.flights.values()) == [second]
+
+
+def test_packet_identifiers_under_way_are_not_given_twice() -> None:
+    """A publish that waits long for its acknowledgement keeps its identifier while the numbers go round."""
+    outbox = make(max_inflight=3)
+    put(outbox, qos=1)
+    take(outbox)
+    outbox._mid = MAX_FAST_MID
+    put(outbox, qos=1)
+    assert publishes(take(outbox).data) == [(0x32, 2, b"x")]
+
+
+def test_what_is_under_way_is_sent_again_with_dup_first_and_in_order() -> None:
+    """A kept session: DUP, the same identifiers, before what waited; within the new window."""
+    outbox = make(max_inflight=3)
+    for number in range(4):
+        put(outbox, b"%d" % number, qos=1)
+    take(outbox)
+    outbox.suspend()
+    outbox.lose("gone", keep_acknowledged=True)
+    outbox.window = 2
+    outbox.resume()
+    assert publishes(take(outbox).data) == [(0x3A, 1, b"0"), (0x3A, 2, b"1")]
+    assert outbox.take(v5=False) is None
+    assert not outbox.ready()
+    outbox.acknowledge([(1, 0), (2, 0)])
+    assert publishes(take(outbox).data) == [(0x3A, 3, b"2"), (0x32, 4, b"3")]
+
+
+def test_lost_connection_without_a_session_loses_all() -> None:
+    """Nothing stays unresolved, and the room is given back."""
+    outbox = make(max_inflight=1)
+    receipts = [put(outbox, qos=qos) for qos in (1, 1, 0)]
+    batch = take(outbox)
+    outbox.interrupted(batch, 0)
+    outbox.suspend()
+    outbox.lose("the connection ended", keep_acknowledged=False)
+    assert {r.outcome for r in receipts} == {Outcome.LOST}
+    assert (outbox.unresolved, outbox._bytes, outbox.flights) == (0, 0, {})
+    assert put(outbox).outcome is Outcome.DROPPED
+
+
+def test_half_sent_batch_tells_what_was_handed_over() -> None:
+    """QoS 0 wholly handed over is sent; what was cut goes back to the front."""
+    outbox = make()
+    receipts = [put(outbox, b"%d" % number) for number in range(3)]
+    batch = take(outbox)
+    outbox.interrupted(batch, len(batch.parts[0]) + 2)
+    put(outbox, b"3")
+    assert [r.outcome for r in receipts] == [Outcome.SENT, None, None]
+    assert [p for _, _, p in publishes(take(outbox).data)] == [b"1", b"2", b"3"]
+
+
+def test_bounds_drop_and_say_so() -> None:
+    """Too many, too many bytes, too large for the broker, too large for MQTT."""
+    outbox = make(max_queued_messages=2, max_queued_bytes=100)
+    assert not put(outbox, b"x" * 200).done, "an empty queue has room for anything"
+    assert put(outbox).reason == "queue full"
+    outbox.sent(take(outbox))
+    assert [put(outbox).done for _ in range(3)] == [False, False, True]
+    outbox.sent(take(outbox))
+    outbox.max_packet = 50
+    receipt = put(outbox, b"x" * 60, qos=1)
+    assert outbox.take(v5=False) is None
+    assert (receipt.outcome, receipt.reason) == (Outcome.DROPPED, "larger than the broker's 50 bytes")
+    assert (outbox.unresolved, outbox.flights) == (0, {})
+    assert put(outbox, bytes(268_435_455)).reason == "larger than MQTT allows"
+    assert outbox.dropped["queue full"] == 2
+
+
+def test_waiting_for_room_ends_when_half_is_sent() -> None:
+    """A caller that may wait gets room once the network thread has made it; the clock alone gives none."""
+    outbox = make(max_queued_messages=4)
+    for _ in range(4):
+        put(outbox)
+    assert put(outbox, wait=0.01).reason == "queue full"
+    results: list[Receipt] = []
+    waiting = threading.Thread(target=lambda: results.append(put(outbox, wait=30)))
+    waiting.start()
+    deadline = time.monotonic() + 10
+    while not outbox._room._waiters and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    outbox.sent(take(outbox))
+    waiting.join(10)
+    assert not results[0].done
+
+
+def test_waiting_for_room_ends_when_the_connection_does() -> None:
+    """Nobody waits for room that cannot come."""
+    outbox = make(max_queued_messages=1)
+    put(outbox)
+    threading.Timer(0.05, outbox.suspend).start()
+    started = time.monotonic()
+    assert put(outbox, wait=30).reason == "not connected"
+    assert time.monotonic() - started < 10
+
+
+def test_many_threads_keep_their_own_order() -> None:
+    """Each thread's publishes leave in its order, none lost, the counters exact."""
+    outbox, data = make(max_queued_messages=500, max_inflight=40_000), []
+    number = 2_000
+
+    def run(name: int) -> None:
+        for index in range(number):
+            put(outbox, b"%d %d" % (name, index), qos=index % 2, wait=30)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) or outbox.ready():
+        batch = outbox.take(v5=False)
+        if batch is not None:
+            data.append(batch.data)
+            outbox.sent(batch)
+            outbox.acknowledge([(mid, 0) for first, mid, _ in publishes(batch.data) if first & 6])
+    sent = [payload.split() for _, _, payload in publishes(b"".join(data))]
+    for name in range(4):
+        assert [int(i) for n, i in sent if int(n) == name] == list(range(number))
+    assert outbox.unresolved == 0
+    assert outbox.counts == {Outcome.SENT: 4 * number // 2, Outcome.ACKNOWLEDGED: 4 * number // 2}
+
+
+def test_large_packets_go_alone_and_uncopied() -> None:
+    """A batch ends before a packet that would make it large; a lone part is not joined."""
+    outbox = make()
+    put(outbox, b"small")
+    put(outbox, bytes(BATCH_BYTES))
+    put(outbox, b"small")
+    assert [len(take(outbox).parts) for _ in range(3)] == [1, 1, 1]
+
+
+def test_qos_0_pays_no_attention_to_acknowledgements_of_strangers() -> None:
+    """An identifier that is not under way changes nothing."""
+    outbox = make()
+    outbox.acknowledge([(7, 0)])
+    assert outbox.unresolved == 0
+
+
+def test_a_receipt_waits_for_its_outcome() -> None:
+    """None when the time is over, the outcome when it is known."""
+    outbox = make()
+    receipt = put(outbox)
+    assert receipt.wait(0.01) is None
+    threading.Timer(0.02, lambda: outbox.sent(take(outbox))).start()
+    assert receipt.wait(10) is Outcome.SENT
+    assert outbox.flush(10)
+    assert repr(receipt) == "Receipt(sent)"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 20_000), min_size=1, max_size=5), st.booleans(), st.booleans())
+def test_encoding_is_pahos(sizes: list[int], v5: bool, retain: bool) -> None:
+    """Fixed header, remaining length, topic, identifier and properties are encoded as paho does it."""
+    from paho.mqtt import _packet
+    from paho.mqtt.enums import MQTTProtocolVersion as Version
+
+    outbox = make()
+    for size in sizes:
+        outbox.put(TOPIC, bytes(size), 1, retain=retain, properties=b"\x02\x01\x01")
+    batch = outbox.take(v5=v5)
+    assert batch is not None
+    for number, part in enumerate(batch.parts, 1):
+        start, length = remaining_length(part, 0)
+        assert start + length == len(part)
+        decoded = _packet.decode_publish(part[0], part[start:], Version.MQTTv5 if v5 else Version.MQTTv311)
+        assert (decoded.topic, decoded.mid, decoded.qos, decoded.retain) == (b"t", number, 1, retain)
+        assert decoded.payload == bytes(sizes[number - 1])
+        assert not v5 or decoded.properties.PayloadFormatIndicator == 1
+
+
+def test_qos_2_needs_paho() -> None:
+    """An outbox without a client cannot publish exactly once."""
+    outbox = make()
+    put(outbox, qos=2)
+    with pytest.raises(NotImplementedError):
+        outbox.take(v5=False)
