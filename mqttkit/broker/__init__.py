@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mqttkit.broker.ports import demand_free
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec, locked
-from mqttkit.errors import LifecycleError, MissingPart, UsageError
+from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, UsageError
 
 __all__ = [
     "BACKENDS",
@@ -32,6 +33,7 @@ __all__ = [
     "existing_broker",
     "open_broker",
     "require",
+    "restart_broker",
     "start_broker",
     "temporary_broker",
     "usable_backends",
@@ -178,6 +180,10 @@ class Broker(Protocol):
         """Return what the running broker uses, or None where none runs."""
         ...
 
+    def last_save(self) -> float | None:
+        """Return when data/mosquitto.db was written, seconds since the epoch; None where it never was."""
+        ...
+
 
 def require(broker: Broker, feature: Feature, what: str) -> None:
     """Raise `UsageError` naming `what` where the broker's backend lacks the feature."""
@@ -214,6 +220,30 @@ def start_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> tuple[Br
                     raise
                 log.warning("the %s backend cannot be used: %s", name, error)
     raise LifecycleError("no backend was tried")
+
+
+def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
+    """End the broker of the spec's name and start it as the spec says.
+
+    What can be known to fail is refused before the broker is ended; where the start fails all the same, the
+    broker comes back as it was. Raises `UsageError`, `PortTaken`, `LifecycleError`.
+    """
+    broker = existing_broker(spec.name)
+    spec.check()
+    old = broker.spec
+    if spec.backend not in ("auto", old.backend):
+        raise UsageError(f"broker {spec.name!r} is set up with the {old.backend} backend, not {spec.backend}")
+    held = {old.port, old.websocket_port, old.tls_port}
+    for port in {spec.port, spec.websocket_port, spec.tls_port} - held - {None, 0}:
+        demand_free(spec.listen, int(port or 0))
+    with locked(broker.paths):
+        broker.down()
+    try:
+        return start_broker(spec)
+    except MqttkitError:
+        if spec != old:
+            start_broker(old)
+        raise
 
 
 @contextlib.contextmanager

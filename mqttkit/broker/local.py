@@ -163,6 +163,13 @@ class LocalBroker(abc.ABC):
             memory_bytes=processes.memory_bytes(process.pid), cpu_seconds=processes.cpu_seconds(process.pid)
         )
 
+    def last_save(self) -> float | None:
+        """Return when the database was written, seconds since the epoch, or None."""
+        try:
+            return (self.paths.root / "data" / "mosquitto.db").stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def _process(self) -> ProcessId | None:
         """Return the broker's process: by pid file, or by where it works if a killed `up` left none."""
         process = processes.read_pid(self.paths.pid)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
-from mqttkit.broker import LACKS, Broker, BrokerPaths, open_broker
+from mqttkit.broker import LACKS, Broker, BrokerPaths, Feature, open_broker
 from mqttkit.broker.local import login_of
 from mqttkit.broker.profile import Profile, load_spec, read_profile
 from mqttkit.broker.readiness import ask
+from mqttkit.broker.statistics import Watcher
 from mqttkit.errors import BrokerUnreachable
 
 
@@ -44,6 +46,16 @@ class BrokerStatus:
     """Resident memory."""
     cpu_seconds: float | None = None
     """Processor time used since it started."""
+    cpu_percent: float | None = None
+    """Share of one processor, the mean since it started."""
+    connections: int | None = None
+    """Clients with a connection."""
+    received_per_second: float | None = None
+    """PUBLISH packets received a second, the mean of a minute."""
+    sent_per_second: float | None = None
+    """PUBLISH packets sent a second, the mean of a minute."""
+    last_save: float | None = None
+    """When the database was written, seconds since the epoch."""
     trouble: str | None = None
     """Why it is not `up`."""
     lacks: tuple[str, ...] = field(default_factory=tuple)
@@ -71,7 +83,7 @@ def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
             lacks=tuple(LACKS[broker.backend].values()),
         )
     trouble = _trouble(profile)
-    used = broker.resources()
+    uptime = time.time() - running.started
     return BrokerStatus(
         name=broker.spec.name,
         state="starting" if trouble else "up",
@@ -84,12 +96,40 @@ def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
         websocket_port=profile.websocket_port,
         tls_port=profile.tls_port,
         username=profile.username,
-        uptime=time.time() - running.started,
-        memory_bytes=used.memory_bytes if used else None,
-        cpu_seconds=used.cpu_seconds if used else None,
+        uptime=round(uptime, 1),
+        last_save=broker.last_save(),
         trouble=trouble or None,
         lacks=tuple(LACKS[broker.backend].values()),
+        **_usage(broker, uptime),
+        **({} if trouble else _traffic(broker, profile)),
     )
+
+
+def _usage(broker: Broker, uptime: float) -> dict[str, Any]:
+    """Return memory and processor."""
+    used = broker.resources()
+    if used is None:
+        return {}
+    return {
+        "memory_bytes": used.memory_bytes,
+        "cpu_seconds": round(used.cpu_seconds, 2),
+        "cpu_percent": round(100 * used.cpu_seconds / max(uptime, 0.1), 1),
+    }
+
+
+def _traffic(broker: Broker, profile: Profile) -> dict[str, Any]:
+    """Return connections and rates; nothing where the broker does not tell them, or not yet."""
+    if Feature.STATISTICS in LACKS[broker.backend]:
+        return {}
+    with Watcher(profile) as watcher:
+        now = watcher.now()
+    if now is None:
+        return {}
+    return {
+        "connections": max(0, now.clients_connected),
+        "received_per_second": now.received_per_second,
+        "sent_per_second": now.sent_per_second,
+    }
 
 
 def _trouble(profile: Profile) -> str:

@@ -9,7 +9,11 @@ from mqttkit.cli.lazy import Entry, LazyGroup
 COMMANDS: dict[str, Entry] = {
     "up": Entry("mqttkit.cli.broker_life", "up", "Start a secured broker and wait until it answers."),
     "down": Entry("mqttkit.cli.broker_life", "down", "Stop it; its data stays."),
+    "restart": Entry("mqttkit.cli.broker_life", "restart", "Stop and start it, with other settings if you like."),
+    "reload": Entry("mqttkit.cli.broker_life", "reload_", "Let it take changed users, ACL and certificates."),
     "status": Entry("mqttkit.cli.broker_life", "status", "Tell whether it answers, where, and what it uses."),
+    "stats": Entry("mqttkit.cli.broker_watch", "stats", "Show its own statistics ($SYS), live with --follow."),
+    "logs": Entry("mqttkit.cli.broker_watch", "logs", "Show its log, live with --follow."),
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -109,6 +110,39 @@ def status(name: str, as_json: bool) -> int:
     return 0 if found.state == "up" else NOT_UP
 
 
+@click.command()
+@name_option
+@spec_options
+@json_option
+def restart(name: str, as_json: bool, **given: Any) -> None:
+    """Stop the broker and start it again; options change what it is, the others stay as they were."""
+    from mqttkit.broker import existing_broker, restart_broker
+
+    set_up_logging()
+    existing_broker(name)
+    with terminated_as_interrupt():
+        broker, result = restart_broker(asked_for(name, given))
+    show_up(result, ".".join(map(str, broker.version())), as_json=as_json)
+
+
+@click.command("reload")
+@name_option
+def reload_(name: str) -> None:
+    """Let the running broker take users, ACL and certificates as its files are now.
+
+    The files are checked first. After the reload a stranger and a user without rights must still be denied;
+    if they are not, the broker is stopped.
+    """
+    from mqttkit.broker import existing_broker
+    from mqttkit.broker.profile import locked
+    from mqttkit.broker.reload import apply_changes
+
+    broker = existing_broker(name)
+    with locked(broker.paths):
+        live = apply_changes(broker)
+    click.echo(f"broker {name} {'took its files and is still closed' if live else 'does not run: files are valid'}")
+
+
 def asked_for(name: str, given: dict[str, Any]) -> Any:
     """Return the BrokerSpec: what the options say, then what was asked for the last time, then the defaults."""
     from mqttkit.broker.conf import tuning
@@ -162,18 +196,22 @@ def show_status(found: dict[str, Any]) -> None:
         "user": found["username"],
         "uptime": found["uptime"] and f"{found['uptime']:.0f} s",
         "memory": used and f"{used / 1024 / 1024:.1f} MiB",
-        "processor": found["cpu_seconds"] is not None and f"{found['cpu_seconds']:.1f} s",
+        "processor": used and f"{found['cpu_seconds']:.1f} s, {found['cpu_percent']:.1f} % on average",
+        "clients": found["connections"] is not None and f"{found['connections']} connected",
+        "messages": found["received_per_second"] is not None
+        and f"{found['received_per_second']:.1f}/s in, {found['sent_per_second']:.1f}/s out",
+        "last save": found["last_save"] and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["last_save"])),
     }
     show_rows(rows)
     for lack in found["lacks"]:
         click.echo(f"  {'lacks':<10} {lack}")
 
 
-def show_rows(rows: dict[str, Any]) -> None:
+def show_rows(rows: dict[str, Any], *, width: int = 10) -> None:
     """Print name and value of each row that has a value."""
     for label, value in rows.items():
         if value:
-            click.echo(f"  {label:<10} {value}")
+            click.echo(f"  {label:<{width}} {value}")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,152 @@
+"""`mqttkit broker restart | reload | status | stats | logs` with real brokers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from mqttkit.broker import BrokerSpec, existing_broker
+from mqttkit.broker.local import login_of
+from mqttkit.broker.profile import load_profile, locked
+from mqttkit.broker.readiness import ask
+from tests.support.brokers import free_port, need
+from tests.system.test_broker_life import MQTTKIT, publish, retained, run, up
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def process() -> Iterator[None]:
+    """The default broker as a native mosquitto."""
+    need("mosquitto")
+    up("--backend", "process")
+    yield
+    run("down", "--volumes", "--yes", code=None)
+
+
+@pytest.fixture
+def embedded() -> Iterator[None]:
+    """The default broker embedded."""
+    up("--backend", "embedded")
+    yield
+    run("down", "--volumes", "--yes", code=None)
+
+
+def test_restart_changes_what_is_asked_for_and_keeps_the_rest(process: None):
+    profile = load_profile()
+    assert profile is not None
+    publish(profile, "kept", b"yes")
+    before = existing_broker().running()
+    port = free_port()
+    run("restart", "--port", str(port), "--max-inflight-messages", "7")
+    after = load_profile()
+    assert after is not None
+    assert (after.port, after.password) == (port, profile.password)
+    assert existing_broker().running() != before
+    assert "max_inflight_messages 7\n" in (existing_broker().read_file("config/mosquitto.conf") or b"").decode()
+    assert retained(after, "kept") == "yes"
+
+
+@pytest.mark.parametrize("option", ["--port", "--websocket-port"])
+def test_a_restart_that_cannot_work_leaves_the_broker_running(process: None, option: str):
+    before = existing_broker().running()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        run("restart", option, str(server.getsockname()[1]), code=1)
+    run("restart", "--backend", "embedded", code=2)
+    run("restart", "--max-connections", "0", code=2)
+    run("restart", "--anonymous", "--listen", "0.0.0.0", code=2)
+    assert existing_broker().running() == before
+
+
+def test_a_restart_that_fails_half_way_brings_the_old_broker_back(process: None):
+    """--tls-port without a certificate is found when the files are written: the broker is down by then."""
+    profile = load_profile()
+    assert profile is not None
+    run("restart", "--tls-port", str(free_port()), code=2)
+    assert ask(login_of(profile)).accepted
+
+
+def test_reload_says_that_the_broker_is_still_closed(process: None):
+    assert "still closed" in run("reload").stdout
+    broker = existing_broker()
+    with locked(broker.paths):
+        broker.write_file("config/acl", b"topic raed x\n")
+    assert "config/acl:1" in run("reload", code=2).stderr
+
+
+def test_status_counts_clients_memory_and_the_last_save(process: None):
+    found = json.loads(run("status", "--json").stdout)
+    assert found["memory_bytes"] > 1_000_000
+    assert found["connections"] >= 0
+    assert found["last_save"] > 1_700_000_000
+    assert found["cpu_percent"] >= 0
+    assert "last save" in run("status").stdout
+
+
+def test_stats_are_live(process: None):
+    """Five clients that connect, publish and disconnect between two updates are counted by a later one."""
+    profile = load_profile()
+    assert profile is not None
+    command = [*MQTTKIT, "stats", "--follow", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        first = json.loads(child.stdout.readline())
+        for number in range(5):
+            publish(profile, f"count/{number}", b"x")
+        for line in child.stdout:
+            if json.loads(line)["packets_received"] >= first["packets_received"] + 15:
+                break
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == 130
+
+
+def test_stats_end_when_the_broker_does(process: None):
+    with subprocess.Popen([*MQTTKIT, "stats", "--follow"], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        run("down")
+        assert child.wait(30) == 3
+
+
+def test_stats_and_reload_are_refused_by_name_where_the_backend_lacks_them(embedded: None):
+    assert "no $SYS topics" in run("stats", code=2).stderr
+    assert "no reload" in run("reload", code=2).stderr
+
+
+def test_logs_end_or_follow(process: None):
+    lines = run("logs").stdout.splitlines()
+    assert run("logs", "--tail", "2").stdout.splitlines() == lines[-2:]
+    assert not run("logs", "--tail", "0").stdout
+    command = [*MQTTKIT, "logs", "--tail", "1", "--follow", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["message"] in lines[-1]
+        profile = load_profile()
+        assert profile is not None
+        publish(profile, "x", b"x")
+        assert "New connection" in json.loads(child.stdout.readline())["message"]
+        child.terminate()
+
+
+@pytest.mark.parametrize("command", [["down"], ["restart"], ["reload"], ["stats"], ["logs"]])
+def test_a_broker_that_was_never_set_up_is_named(command: list[str]):
+    error = run(*command, "--name", "nobody", code=2).stderr
+    assert "there is no broker named 'nobody'" in error
+    assert error.count("\n") == 1
+
+
+def test_a_broken_name_is_refused():
+    run("up", "--name", "../x", code=2)
+
+
+def test_the_spec_is_written_without_a_secret(process: None):
+    broker = existing_broker()
+    assert isinstance(broker.spec, BrokerSpec)
+    profile = load_profile()
+    assert profile is not None and profile.password
+    assert profile.password not in broker.paths.spec.read_text()
