@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 QUEUE_SIZE = 10_000
 """Advertisements that may wait for the iterating thread; beyond it the oldest is dropped and counted."""
-SILENCE = 15.0
+SILENCE = 30.0
 """Seconds without an advertisement after which the scan is built anew."""
 RETRY = 5.0
 """Seconds between two tries to scan again after the radio was lost."""

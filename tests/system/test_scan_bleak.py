@@ -1,0 +1,219 @@
+"""bleak, end to end, against a small BlueZ on a D-Bus of the tests' own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mqttkit.errors import AdapterMissing, AdapterStuck, PermissionMissing
+from mqttkit.scanner import Advertisement, bleak_source, open_source
+from mqttkit.scanner.bleak_source import BleakSource
+from mqttkit.settings import ScannerSettings
+from tests.support.bluez import COMPANY, Radio, address, bluez, dbus_daemon
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A D-Bus daemon that is the system bus of this process."""
+    with dbus_daemon(tmp_path / "dbus") as bus_address:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus_address)
+        yield bus_address
+
+
+def number(advertisement: Advertisement) -> int:
+    """Return which advertisement of the service it is."""
+    return int.from_bytes(advertisement.manufacturer_data[COMPANY][0], "little")
+
+
+def test_a_thousand_advertisements_a_second_come_through_whole(bus: str) -> None:
+    """Each of 3,000, in order, from many devices, within the time that they take."""
+    with bluez(bus, Radio(rate=1000, devices=50)), BleakSource() as source:
+        begun = time.monotonic()
+        heard = list(itertools.islice(source, 3000))
+        assert time.monotonic() - begun < 15
+    assert [number(one) for one in heard] == list(range(3000))
+    assert not source.dropped
+    assert len({one.mac_address for one in heard}) == 50
+    assert heard[-1].timestamp - heard[0].timestamp > 2.5
+
+
+def test_every_field_of_bluez_is_taken_over(bus: str) -> None:
+    """In our own spelling; the source named in the settings is this one."""
+    with bluez(bus, Radio(devices=2)), open_source(ScannerSettings(source="bleak", adapter="hci0")) as source:
+        first, second = itertools.islice(source, 2)
+    assert (first.mac_address, second.mac_address) == (address(0), address(1))
+    assert (first.address_type, second.address_type) == ("public", "random")
+    assert (second.rssi, second.local_name, second.tx_power) == (-41, "Device 1", 4)
+    assert second.manufacturer_data == {COMPANY: (b"\1\0\0\0",)}
+    assert second.service_uuids == ("0000180f-0000-1000-8000-00805f9b34fb",)
+    assert second.service_data == {"0000fcd2-0000-1000-8000-00805f9b34fb": b"\x40\x01"}
+    assert (second.raw, second.connectable) == (None, None)
+
+
+def test_a_service_that_is_killed_and_returns_is_scanned_again(bus: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its death is silent; the silence is noticed, told once, and the scan begun anew when it is back."""
+    heard = []
+    with caplog.at_level(logging.INFO, "mqttkit"), BleakSourceOn(bus) as (source, iterator):
+        with bluez(bus, Radio()):
+            source.start()
+            heard += itertools.islice(iterator, 50)
+        wait_until(lambda: not source.scanning)
+        with bluez(bus, Radio()):
+            heard += itertools.islice(iterator, 50)
+            assert source.scanning
+    assert len(heard) >= 100
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0].startswith("bleak: nothing heard for 0.5 s")
+    assert any("BlueZ, the Bluetooth service, does not run" in message for message in messages)
+    assert messages[-1] == "bleak: scanning again"
+    assert len(messages) <= 4
+
+
+class BleakSourceOn:
+    """A source that is quick to doubt, not started yet, and closed at the end."""
+
+    def __init__(self, bus: str) -> None:
+        self.source = BleakSource(silence=0.5, retry=0.2)
+
+    def __enter__(self) -> tuple[BleakSource, Iterator[Advertisement]]:
+        return self.source, iter(self.source)
+
+    def __exit__(self, *error: object) -> None:
+        self.source.__exit__(None, None, None)
+
+
+def wait_until(condition: object, seconds: float = 20.0) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_adapter_that_was_unplugged_is_scanned_again(bus: str) -> None:
+    """The service returns without it first."""
+    with BleakSourceOn(bus) as (source, iterator):
+        with bluez(bus, Radio()):
+            source.start()
+            next(iterator)
+        with bluez(bus, Radio(adapter=False)):
+            wait_until(lambda: not source.scanning)
+        with bluez(bus, Radio()):
+            wait_until(lambda: source.scanning)
+            assert next(iterator).mac_address
+
+
+def test_a_quiet_room_keeps_the_scan_going(bus: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Silence restarts the scan without a pause; it is told once, and so is its end."""
+    source = BleakSource(silence=0.3, retry=0.2)
+    with bluez(bus, Radio(count=1, devices=1)), caplog.at_level(logging.INFO, "mqttkit"), source:
+        assert len(list(itertools.islice(source, 3))) == 3
+        assert source.scanning
+    assert [record.getMessage() for record in caplog.records] == [
+        "bleak: nothing heard for 0.3 s; the scan is restarted every 0.3 s",
+        "bleak: hearing advertisements again",
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("radio", "kind", "words"),
+    [
+        (Radio(adapter=False), AdapterMissing, "has no Bluetooth adapter"),
+        (Radio(powered=False), AdapterMissing, "switched off. Try: rfkill unblock bluetooth && bluetoothctl power on"),
+        (Radio(refuse="org.bluez.Error.NotReady"), AdapterMissing, "bluetoothctl power on"),
+        (Radio(refuse="org.bluez.Error.NotAuthorized"), PermissionMissing, "usermod -aG bluetooth"),
+        (Radio(refuse="org.freedesktop.DBus.Error.AccessDenied"), PermissionMissing, "let this user scan"),
+        (Radio(refuse="org.freedesktop.DBus.Error.UnknownObject"), AdapterMissing, "adapter is gone"),
+        (Radio(refuse="org.bluez.Error.InProgress"), AdapterStuck, "systemctl restart bluetooth"),
+        (Radio(mute=True), AdapterStuck, "did not start the scan within 0.5 s"),
+    ],
+)
+def test_each_reason_not_to_scan_is_its_own_error(
+    radio: Radio, kind: type[Exception], words: str, bus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the command that mends it, from the start of the source."""
+    monkeypatch.setattr(bleak_source, "ANSWER", 0.5)
+    with bluez(bus, radio), pytest.raises(kind) as caught:
+        BleakSource().start()
+    assert words in str(caught.value)
+
+
+def test_what_cannot_be_read_is_counted_and_the_scan_goes_on(bus: str) -> None:
+    """A device with a service that is no UUID costs nothing but its own advertisements."""
+    with bluez(bus, Radio(devices=2, hostile=True)), BleakSource() as source:
+        heard = list(itertools.islice(source, 10))
+    assert {one.mac_address for one in heard} == {address(1)}
+    assert source.dropped["malformed"] >= 10
+
+
+def test_an_adapter_that_is_not_there_is_named(bus: str) -> None:
+    """As bleak names it."""
+    with bluez(bus, Radio()), pytest.raises(AdapterMissing, match="no Bluetooth adapter hci7"):
+        BleakSource(adapter="hci7").start()
+
+
+def test_without_bluez_or_without_dbus_the_service_to_start_is_named(
+    bus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the sources that need no radio."""
+    with pytest.raises(AdapterMissing, match=r"does not run\. Try: apt-get install bluez.*--source simulated"):
+        BleakSource().start()
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+    with pytest.raises(AdapterMissing, match="no D-Bus system bus"):
+        BleakSource().start()
+
+
+def test_close_from_another_thread_ends_a_waiting_iteration(bus: str) -> None:
+    """At once, with no thread and no connection to the bus left."""
+    files = len(os.listdir("/proc/self/fd"))
+    with bluez(bus, Radio(count=0)) as service, BleakSource() as source:
+        closer = threading.Timer(0.2, source.close)
+        closer.start()
+        assert list(source) == []
+        closer.join()
+        source.__exit__(None, None, None)
+        assert service.stdout is not None
+        assert len(os.listdir("/proc/self/fd")) == files + 1
+    assert not any(thread.name.startswith("scan-") for thread in threading.enumerate())
+
+
+def test_the_command_shows_what_bluez_hears_and_ends_with_0(bus: str) -> None:
+    """JSON lines until SIGTERM."""
+    with (
+        bluez(bus, Radio()),
+        subprocess.Popen(
+            [sys.executable, "-m", "mqttkit", "scan", "--source", "bleak", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["local_name"] == "Device 0"
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=20)
+    assert (process.returncode, error) == (0, "")
+
+
+def test_the_command_ends_with_7_without_bluez(bus: str) -> None:
+    """One line on stderr."""
+    result = subprocess.run(
+        [sys.executable, "-m", "mqttkit", "scan", "--source", "bleak"], check=False, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (7, "")
+    assert result.stderr.startswith("mqttkit: BlueZ, the Bluetooth service, does not run")
+    assert len(result.stderr.splitlines()) == 1
