@@ -47,6 +47,9 @@ class RadioSource(Source):
         self._dropped: Counter[str] = Counter()
         self._scanning = False
         self._trouble = ""
+        """What was last warned of, and is not over."""
+        self._quiet = False
+        """The trouble is that nothing is heard: a scan that begins does not end it."""
         self._settled = threading.Event()
         """Set when the first scan has begun, or failed."""
         self._failure: Exception | None = None
@@ -65,17 +68,14 @@ class RadioSource(Source):
         """Tell that the radio scans now."""
         self._scanning = True
         self._last = time.monotonic()
-        if self._trouble and not self._trouble.startswith("nothing heard"):
-            self._trouble = ""
-            _log.info("%s: scanning again", self._name)
+        if not self._quiet:
+            self._mended()
         self._settled.set()
 
     def heard(self, advertisement: Advertisement) -> None:
         """Hand over one advertisement."""
         self._last = time.monotonic()
-        if self._trouble:
-            self._trouble = ""
-            _log.info("%s: hearing advertisements again", self._name)
+        self._mended()
         if self._queue.qsize() >= QUEUE_SIZE:
             self._queue.get()
             self._dropped["queue_full"] += 1
@@ -107,9 +107,9 @@ class RadioSource(Source):
         self._thread.start()
         try:
             self._settled.wait()
-        finally:
-            if not self._scanning:
-                self.close()
+        except BaseException:  # Ctrl-C: nobody will call __exit__
+            self.close()
+            raise
         if self._failure is not None:
             self._thread.join()
             raise self._failure
@@ -147,12 +147,14 @@ class RadioSource(Source):
             try:
                 self.scan()
             except Silence as error:
+                self._quiet = True
                 self._tell(f"{error}; the scan is restarted every {self.silence:g} s")
             except MqttkitError as error:
                 self._scanning = False
                 if not self._settled.is_set():
                     self._failure = error
                     break
+                self._quiet = False
                 self._tell(f"scan lost: {error}; tried again every {self.retry:g} s")
                 self._stop.wait(self.retry)
             except Exception as error:  # noqa: BLE001 - a bug, for the thread that can report it
@@ -167,3 +169,9 @@ class RadioSource(Source):
         if trouble != self._trouble:
             self._trouble = trouble
             _log.warning("%s: %s", self._name, trouble)
+
+    def _mended(self) -> None:
+        """Tell that the trouble is over, where there was one."""
+        if self._trouble:
+            self._trouble = ""
+            _log.info("%s: scanning again", self._name)

@@ -125,7 +125,7 @@ def test_a_quiet_room_keeps_the_scan_going(bus: str, caplog: pytest.LogCaptureFi
         assert source.scanning
     assert [record.getMessage() for record in caplog.records] == [
         "bleak: nothing heard for 0.3 s; the scan is restarted every 0.3 s",
-        "bleak: hearing advertisements again",
+        "bleak: scanning again",
     ] * 2
 
 

@@ -154,7 +154,7 @@ def test_a_silent_radio_is_started_again(install: Install, caplog: pytest.LogCap
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
         "bluepy: nothing heard for 0.3 s; the scan is restarted every 0.3 s",
-        "bluepy: hearing advertisements again",
+        "bluepy: scanning again",
     ]
 
 
