@@ -182,7 +182,17 @@ class Connector(PahoClient):
         return connection
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> Any:
-        wrapped = super()._ssl_wrap_socket(tcp_sock)
+        """Shake hands, and close the socket where that fails: paho leaves it to the garbage collector."""
+        assert self._ssl_context is not None
+        wrapped = self._ssl_context.wrap_socket(
+            tcp_sock, server_hostname=self.address[0], do_handshake_on_connect=False
+        )
+        wrapped.settimeout(self.connect_timeout)
+        try:
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
         self._step = self._after_tls()
         return wrapped
 
