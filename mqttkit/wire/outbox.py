@@ -7,6 +7,7 @@ against the bounds from `put` until its outcome is known.
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
@@ -226,13 +227,20 @@ class Outbox:
             size = self._take_from(queue, batch, size, v5)
         return batch.join() if batch.parts else None
 
+    def take_acknowledgements(self) -> bytes:
+        """Return the acknowledgements that wait, joined. Any thread may call it."""
+        taken: list[bytes] = []
+        with contextlib.suppress(IndexError):
+            while self.acknowledgements:
+                taken.append(self.acknowledgements.popleft())
+        return b"".join(taken)
+
     def _take_acknowledgements(self, batch: Batch) -> int:
-        waiting = self.acknowledgements
-        if waiting:
-            batch.parts.append(b"".join([waiting.popleft() for _ in range(len(waiting))]))
+        packets = self.take_acknowledgements()
+        if packets:
+            batch.parts.append(packets)
             batch.items.append(None)
-            return len(batch.parts[0])
-        return 0
+        return len(packets)
 
     def _take_from(self, queue: collections.deque[Receipt], batch: Batch, size: int, v5: bool) -> int:
         """Move publishes from a queue into the batch; QoS 1 and 2 wait in `_held` while the window is full."""

@@ -310,6 +310,8 @@ class BatchedClient(paho.Client):
         """Queue a packet of paho's; where a network thread runs, only that one sends."""
         if self._thread is None:
             return super()._packet_queue(command, packet, mid, qos, info)
+        if command == paho.DISCONNECT:
+            packet = self.outbox.take_acknowledgements() + packet  # nothing may follow it (MQTT 5, 3.14)
         view: Any = memoryview(packet) if len(packet) > VIEW_BYTES else packet
         self._out_packet.append(
             {
