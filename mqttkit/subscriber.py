@@ -5,7 +5,7 @@
             ...
 
 The network thread only puts batches into the queue. Where the reader is slower than the broker the queue fills,
-the network thread waits for room, and TCP slows the broker down: nothing is dropped here and memory stays bounded.
+the client stops reading, and TCP slows the broker down: nothing is dropped here and memory stays bounded.
 """
 
 from __future__ import annotations
@@ -61,46 +61,38 @@ EVERYTHING = Selection()
 
 
 class Inbox:
-    """Batches on their way from the network thread to the reader, bounded in messages and bytes."""
+    """Batches on their way from the network thread to the reader, bounded in messages and bytes.
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
+    Once a reader has called `get`, `pause(True)` is called where the bounds are reached, and `pause(False)` when
+    half of them is free again.
+    """
+
+    def __init__(self, max_messages: int, max_bytes: int, pause: Callable[[bool], None]) -> None:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self.retained = 0
         """Retained messages that came so far."""
+        self._pause = pause
+        self._paused = self._read = False
+        self._messages = self._bytes = 0
+        self._lock = threading.Lock()
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        # Each total has one writer, so that no lock is needed on the way of a batch.
-        self._came = self._came_bytes = 0
-        self._gone = self._gone_bytes = 0
-        self._room = threading.Event()
-        self._closed = False
 
     def put(self, messages: list[Message]) -> None:
-        """Hand over a batch; wait while the queue is full and open. Only the network thread may call this."""
-        self._came += len(messages)
-        self._came_bytes += _size(messages)
-        self.retained += sum(message.retain for message in messages)
+        """Hand over a batch. Never blocks; only the network thread may call it."""
         self._batches.put(Batch(messages, time.time_ns()))
-        while self.full and not self._closed:
-            self._room.clear()
-            if self.full and not self._closed:
-                self._room.wait()
-
-    @property
-    def full(self) -> bool:
-        """True where the network thread has to wait."""
-        return self._came - self._gone >= self.max_messages or self._came_bytes - self._gone_bytes >= self.max_bytes
+        self.retained += sum([message.retain for message in messages])
+        self._count(len(messages), sum([len(message.payload) for message in messages]))
 
     def get(self, timeout: float | None = None) -> Batch | None:
         """Return the next batch, or None: `timeout` seconds have passed or somebody called `wake`."""
+        self._read = True
         try:
             batch = self._batches.get(timeout=timeout)
         except queue.Empty:
             return None
         if batch is not None:
-            self._gone += len(batch.messages)
-            self._gone_bytes += _size(batch.messages)
-            self._room.set()
+            self._count(-len(batch.messages), -sum([len(message.payload) for message in batch.messages]))
         return batch
 
     @property
@@ -112,11 +104,15 @@ class Inbox:
         """Make `get` return None once. Safe in a signal handler."""
         self._batches.put(None)
 
-    def close(self) -> None:
-        """Let the network thread go on, whatever the bounds."""
-        self._closed = True
-        self._room.set()
-        self.wake()
+    def _count(self, messages: int, size: int) -> None:
+        with self._lock:
+            self._messages += messages
+            self._bytes += size
+            bound = 2 if self._paused else 1
+            full = self._messages * bound >= self.max_messages or self._bytes * bound >= self.max_bytes
+            if full != self._paused and self._read:
+                self._paused = full
+                self._pause(full)
 
 
 class Subscriber:
@@ -137,7 +133,7 @@ class Subscriber:
         bounds: tuple[int, int] = (100_000, 64 * 1024 * 1024),
     ) -> None:
         """`bounds` are the messages and the bytes of them that may wait for the reader."""
-        self.inbox = Inbox(*bounds)
+        self.inbox = Inbox(*bounds, pause=self._pause)
         self.granted: list[int] = []
         """QoS granted for each subscription."""
         self.stopped: str | None = None
@@ -205,7 +201,6 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnect."""
-        self.inbox.close()
         self.client.close(flush=0.0)
 
     def _acknowledge(self, messages: Sequence[Message], last: Message | None) -> None:
@@ -232,6 +227,9 @@ class Subscriber:
                 return batch
         return None
 
+    def _pause(self, paused: bool) -> None:
+        self.client.pause_reading(paused)
+
     def _fence(self) -> None:
         """End the iteration when the broker has sent every retained message.
 
@@ -256,10 +254,6 @@ class Subscriber:
         if state is ConnectionState.CLOSED and self.client.given_up:
             self._failure = self.client.failure or BrokerUnreachable("", "mqtt", reason)
             self.inbox.wake()
-
-
-def _size(messages: Sequence[Message]) -> int:
-    return sum([len(message.payload) for message in messages])
 
 
 def _chooser(selection: Selection) -> Callable[[Sequence[Message]], Sequence[Message]]:

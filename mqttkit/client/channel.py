@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 
 from mqttkit.client.receipts import PlainOutbox
 from mqttkit.messages import Message, Properties
+from mqttkit.settings import LimitSettings
 from mqttkit.topics import check_topic_name
 from mqttkit.wire import PLAIN, Outbox, Receipt, encode_properties
 from mqttkit.wire.properties import to_paho
@@ -36,6 +38,7 @@ class BatchedChannel(Outbox):
         """Publish through `paho`, and have it call `on_messages` in its thread."""
         del on_message
         self._wake = paho.wake
+        self.pause_reading = paho.pause_reading
         paho.attach(self, on_messages)
 
     def publish(
@@ -54,14 +57,27 @@ class BatchedChannel(Outbox):
 class PlainChannel(PlainOutbox):
     """Publishes through paho's own queue, one packet at a time."""
 
+    def __init__(self, limits: LimitSettings) -> None:
+        super().__init__(limits)
+        self._reading = threading.Event()
+        self._reading.set()
+
     def connect_to(
         self, paho: Connector, on_messages: Callable[[list[Message]], None], on_message: Callable[..., None]
     ) -> None:
         """Publish through `paho`, and have it call `on_message` in its thread."""
         del on_messages
         self._paho = paho
-        paho.on_message = on_message
+        paho.on_message = functools.partial(self._hold, on_message)
         paho.on_publish = self._published
+
+    def pause_reading(self, paused: bool) -> None:
+        """Hold the network thread at the next message, or let it go on: paho alone cannot only stop to read."""
+        (self._reading.clear if paused else self._reading.set)()
+
+    def _hold(self, on_message: Callable[..., None], *arguments: object) -> None:
+        self._reading.wait()
+        on_message(*arguments)
 
     def _published(self, _client: object, _data: object, mid: int, code: object, _properties: object) -> None:
         value = int(getattr(code, "value", 0))

@@ -235,6 +235,13 @@ class MqttClient:
                 return False
             return self._paho.ack(message.mid, message.qos) == MQTTErrorCode.MQTT_ERR_SUCCESS
 
+    def pause_reading(self, paused: bool) -> None:
+        """Stop reading from the broker, or go on: TCP then holds the broker back, and the keep alive goes on.
+
+        For a receiver that is slower than the broker. What was read already is still delivered. Any thread.
+        """
+        self._outbox.pause_reading(paused)
+
     def cut(self) -> None:
         """End the connection without DISCONNECT, so that the broker sends again what is unacknowledged.
 
@@ -257,6 +264,7 @@ class MqttClient:
         if self.connected and flush > 0:
             self._outbox.flush(flush)
         self._paho.closing.set()
+        self._outbox.pause_reading(False)
         self._outbox.lose("closed before it was acknowledged", keep_acknowledged=False)
         self._paho.drop_out_messages()
         if self.state is not ConnectionState.IDLE:

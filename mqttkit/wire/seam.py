@@ -140,6 +140,7 @@ class BatchedClient(paho.Client):
         with self._msgtime_mutex:
             if self._paused:
                 self._last_bytes_received = self._moved = now
+                self._ping_t = 0.0  # the answer may lie unread: it is not waited for
             if self._ping_t and self._moved > self._ping_t:
                 self._ping_t = self._moved
         return super().loop_misc()

@@ -293,6 +293,23 @@ def test_a_slow_reader_does_not_fill_the_memory(broker: Mosquitto, topic: str) -
         assert psutil.Process(process.pid).memory_info().rss < 200 * 1024 * 1024
 
 
+@pytest.mark.skipif("MQTTKIT_PLAIN_PAHO" in os.environ, reason="paho alone cannot ping while it does not read")
+def test_a_reader_that_pauses_keeps_the_connection(tmp_path: Path, topic: str) -> None:
+    """While stdout is not read the keep alive goes on, and nothing is lost that the broker held for us."""
+    lines = [b"%07d" % number + b"x" * 10_000 for number in range(10_000)]
+    with (
+        mosquitto(tmp_path, "max_queued_messages 0", "max_inflight_messages 0") as broker,
+        subscribed(broker, topic, "-q", "1", "-k", "1", "-C", str(len(lines))) as process,
+    ):
+        stdin = b"\n".join(lines)
+        result = mqttkit("pub", topic, "-l", "-q", "1", port=broker.port, stdin=stdin)
+        assert result.returncode == 0
+        wait_until(lambda: broker.log.count("Received PINGREQ from sub-") >= 4)
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, b"")
+    assert output.split(b"\n")[:-1] == lines
+
+
 def test_an_unreachable_broker_is_3(topic: str) -> None:
     """One line that names the address and the next command."""
     result = mqttkit("sub", topic, port=free_port())
