@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.brokers import Mosquitto, mosquitto
+from tests.support.docker import docker_engine
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,20 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     """A mosquitto of the test's own, to be stopped, killed and restarted."""
     with mosquitto(tmp_path / "mosquitto") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def docker_address() -> Iterator[str]:
+    """Address of a Docker engine that has the offline image: the machine's, or one of the session's own."""
+    with docker_engine() as address:
+        yield address
+
+
+@pytest.fixture
+def docker_host(docker_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the test and its subprocesses find the engine."""
+    monkeypatch.setenv("DOCKER_HOST", docker_address)
+    return docker_address
 
 
 @pytest.fixture
