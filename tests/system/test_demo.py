@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -21,17 +22,20 @@ pytestmark = pytest.mark.system
 COMMAND = [sys.executable, "-m", "mqttkit", "demo"]
 
 
-def brokers_of(parent: int) -> list[int]:
-    """Return the processes that mention the temporary directory of a demo's broker, or are its children."""
-    found = []
+@pytest.fixture
+def own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the demo keep its temporary files, and so its broker, where this test can tell them from others."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def left_behind(directory: Path) -> list[str]:
+    """Return files in the directory, and the command lines of processes that mention it."""
+    found = [path.name for path in directory.glob("mqttkit*")]
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat, words = (entry / "stat").read_text(), (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if int(stat.rpartition(")")[2].split()[1]) == parent or b"mqttkit-broker-" in words:
-                found.append(int(entry.name))
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and str(directory).encode() in (entry / "cmdline").read_bytes():
+                found.append((entry / "cmdline").read_text())
     return found
 
 
@@ -43,7 +47,7 @@ def numbers(output: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("backend", ["process", "embedded"])
-def test_everything_published_is_received(backend: str) -> None:
+def test_everything_published_is_received(own_tmp: Path, backend: str) -> None:
     """On either broker: progress lines, then the figures; nothing lost; exit code 0; no broker left."""
     need("mosquitto")
     done = subprocess.run([*COMMAND, "--seconds", "4", "--backend", backend], capture_output=True, text=True)
@@ -55,7 +59,7 @@ def test_everything_published_is_received(backend: str) -> None:
     figures = numbers(done.stdout)
     assert figures["published"] == figures["received"] > 200
     assert figures["lost"] == 0
-    assert brokers_of(os.getpid()) == []
+    assert left_behind(own_tmp) == []
 
 
 def test_without_docker_and_mosquitto_the_embedded_broker_is_taken() -> None:
@@ -79,18 +83,19 @@ def test_it_ends_by_itself_after_15_seconds() -> None:
     assert 15 <= time.monotonic() - began < 25
 
 
-def test_interrupt_ends_it_cleanly_broker_included() -> None:
+def test_interrupt_ends_it_cleanly_broker_included(own_tmp: Path) -> None:
     """Ctrl-C prints the figures up to then, leaves no broker and ends with 130."""
     process = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = [process.stdout.readline(), process.stdout.readline()]
     assert "devices" in lines[1]
+    assert left_behind(own_tmp)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=20)
     assert process.returncode == 130, errors
     figures = numbers(output)
     assert figures["published"] == figures["received"] > 0
-    assert brokers_of(process.pid) == []
+    assert left_behind(own_tmp) == []
 
 
 def test_terminal_gets_a_live_table() -> None:
