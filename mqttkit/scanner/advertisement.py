@@ -21,7 +21,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _ADDRESS_TYPES = ("public", "random")
 
 RSSI_UNKNOWN = 127
-"""What a controller reports where it has no RSSI (Bluetooth Core 5.4, Vol 4, Part E, 7.7.65.2)."""
+"""What a controller reports where it has no RSSI (Bluetooth Core 5.4, Vol 4, Part E, 7.7.65.2); -128 is reserved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Advertisement:
         return cls(
             mac_address=mac_address,
             address_type=address_type,
-            rssi=None if rssi == RSSI_UNKNOWN else rssi,
+            rssi=None if rssi in (RSSI_UNKNOWN, -128) else rssi,
             timestamp=timestamp,
             connectable=connectable,
             raw=raw,
@@ -84,7 +84,7 @@ class Advertisement:
             "timestamp": format_timestamp(self.timestamp),
             "local_name": self.local_name,
             "manufacturer_data": last,
-            "manufacturer_data_more": earlier or None,
+            "manufacturer_data_earlier": earlier or None,
             "service_data": {service: data.hex() for service, data in self.service_data.items()},
             "service_uuids": list(self.service_uuids),
             "tx_power": self.tx_power,
@@ -156,7 +156,8 @@ def _interpret(raw: bytes) -> dict[str, Any]:
         elif kind in (0x08, 0x09):
             names.setdefault(kind, data)
         elif kind == 0x0A and data:
-            tx_power = int.from_bytes(data[:1], "little", signed=True)
+            level = int.from_bytes(data[:1], "little", signed=True)
+            tx_power = level if level != -128 else None  # reserved (Core Supplement 11, Part A, 1.5)
     name = names.get(0x09, names.get(0x08))
     return {
         "local_name": None if name is None else name.rstrip(b"\0").decode("utf-8", "replace"),
@@ -316,14 +317,14 @@ class _Reader:
                 for service, data in self.mapping("service_data").items()
             },
             "service_uuids": tuple(dict.fromkeys(services)),
-            "tx_power": self.number("tx_power", -128, 127),
+            "tx_power": self.number("tx_power", -127, 127),
         }
 
     def manufacturer_data(self) -> dict[int, tuple[bytes, ...]]:
         found: dict[int, tuple[bytes, ...]] = {}
-        for fields in (*self.list("manufacturer_data_more"), self.mapping("manufacturer_data")):
+        for fields in (*self.list("manufacturer_data_earlier"), self.mapping("manufacturer_data")):
             if not isinstance(fields, dict):
-                raise AdvertisementError(f"manufacturer_data_more holds no object: {_shorten(fields)}")
+                raise AdvertisementError(f"manufacturer_data_earlier holds no object: {_shorten(fields)}")
             for key, data in fields.items():
                 company = parse_company(key)
                 found[company] = (*found.get(company, ()), _from_hex(data, "manufacturer_data"))

@@ -50,7 +50,7 @@ advertisements = st.builds(
     ),
     service_data=st.dictionaries(uuids, st.binary(), max_size=3),
     service_uuids=st.lists(uuids, unique=True, max_size=3).map(tuple),
-    tx_power=st.none() | st.integers(-128, 127),
+    tx_power=st.none() | st.integers(-127, 127),
     connectable=st.none() | st.booleans(),
 )
 
@@ -133,10 +133,11 @@ def test_a_length_of_zero_ends_the_significant_part() -> None:
     assert parse_ad_structures(bytes.fromhex("02010600020a04")) == [(1, b"\x06")]
 
 
-def test_rssi_127_is_unknown() -> None:
-    """127 means that the controller has none; from JSON too."""
-    heard = Advertisement.from_raw(b"", mac_address="AA:BB:CC:DD:EE:FF", timestamp=0.0, rssi=127)
-    assert heard.rssi is None
+def test_rssi_127_is_unknown_and_so_are_reserved_values() -> None:
+    """127 means that the controller has none, from JSON too; -128 dBm means nothing, of transmit power either."""
+    for rssi in (127, -128):
+        heard = Advertisement.from_raw(b"\x02\x0a\x80", mac_address="AA:BB:CC:DD:EE:FF", timestamp=0.0, rssi=rssi)
+        assert (heard.rssi, heard.tx_power) == (None, None)
     assert Advertisement.from_json({"mac_address": "AA:BB:CC:DD:EE:FF", "rssi": 127}).rssi is None
 
 
@@ -189,7 +190,7 @@ def test_any_json_value_parses_or_raises_one_error(value: object) -> None:
         ({"service_uuids": ["18"]}, "'18' is no 16, 32 or 128-bit UUID"),
         ({"service_data": []}, "service_data is no object: []"),
         ({"manufacturer_data": {"4c": ""}}, "company '4c' is not two bytes of hex"),
-        ({"manufacturer_data_more": [3]}, "manufacturer_data_more holds no object: 3"),
+        ({"manufacturer_data_earlier": [3]}, "manufacturer_data_earlier holds no object: 3"),
     ],
 )
 def test_a_field_that_cannot_be_is_named(fields: object, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import struct
@@ -189,17 +190,16 @@ def test_a_recording_that_is_not_there_is_told(tmp_path: Path) -> None:
             ReplaySource(str(path))
 
 
-@given(st.binary(max_size=200), st.booleans())
-def test_any_file_is_read_or_raises_one_error(content: bytes, snoop: bool) -> None:
-    """A single event of any bytes, and a file of any bytes, raise nothing but RecordingError."""
-    path = Path("/tmp") / f"mqttkit-any-{threading.get_ident()}"
-    path.write_bytes(btsnoop(b"\x04\x3e" + content) if snoop else content)
-    try:
-        read(path)
-    except RecordingError:
-        return
-    finally:
-        path.unlink()
+any_event = st.binary(max_size=200).map(lambda data: b"\x04\x3e" + bytes([len(data)]) + data)
+
+
+@given(content=st.binary(max_size=200) | st.lists(any_event, max_size=3).map(lambda events: btsnoop(*events)))
+def test_any_file_is_read_or_raises_one_error(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Events of any bytes, and a file of any bytes, raise nothing but RecordingError."""
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes(content)
+    with contextlib.suppress(RecordingError):
+        assert all(one.mac_address for one in read(path))
 
 
 def lines(*timestamps: float) -> str:
