@@ -235,12 +235,47 @@ class BridgeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControllerSettings:
+    """A network controller: who it is, how its messages travel, what it believes."""
+
+    id: str | None = None
+    """Controller identifier, one topic level: sender_id, and the MQTT client identifier."""
+    region: str = "zone-A"
+    """Region that it belongs to, one topic level."""
+    base: str = "pdsno"
+    """First level or levels of all its topics."""
+    transports: tuple[str, ...] = ("mqtt", "http", "memory")
+    """Ways for messages to travel, the best one first; one without an address is passed over."""
+    http_url: str | None = None
+    """Where another controller serves HTTP, such as http://10.0.0.2:8088."""
+    http_listen: str | None = None
+    """`host:port` on which this controller serves HTTP for others; port 0 takes a free one."""
+    poll_interval: float = 1.0
+    """Seconds between questions to `http_url`."""
+    key_file: str | None = None
+    """Key ring; $XDG_STATE_HOME/mqttkit/controllers/keys.json where it is not given."""
+    unsigned: bool = False
+    """Neither sign nor verify: only where the broker's access rules are all that is needed."""
+    state_file: str | None = None
+    """SQLite file of what must survive a restart; beside the key ring, by id, where it is not given."""
+    heartbeat_interval: float = 10.0
+    """Seconds between heartbeats."""
+    clock_skew: float = 300.0
+    """Seconds that a sender's clock may differ, either way."""
+    max_message_bytes: int = 256 * 1024
+    """Largest message looked at, bytes."""
+    handler_retries: int = 2
+    """How often a handler that failed is called again before the message is dead-lettered."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One mqttkit.yaml."""
 
     mqtt: MqttSettings = MqttSettings()
     scanner: ScannerSettings = ScannerSettings()
     publisher: PublisherSettings = PublisherSettings()
+    controller: ControllerSettings = ControllerSettings()
     bridge: BridgeSettings = BridgeSettings()
 
 

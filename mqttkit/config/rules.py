@@ -97,6 +97,18 @@ RULES: dict[str, Rule] = {
     "publisher.stats_interval": above(0),
     "publisher.status_topic": Rule("a topic name", lambda value: bool(check_topic_name(value))),
     "publisher.queue_size": _POSITIVE,
+    "controller.id": Rule("a controller identifier", lambda value: bool(check_level(value, "controller id"))),
+    "controller.region": Rule("a region", lambda value: bool(check_level(value, "region"))),
+    "controller.base": Rule("a topic name", lambda value: bool(check_topic_name(value))),
+    "controller.transports": Rule(
+        "some of mqtt, http and memory", lambda value: value and {"mqtt", "http", "memory"}.issuperset(value)
+    ),
+    "controller.http_url": Rule("http://host:port", lambda value: value.startswith(("http://", "https://"))),
+    "controller.poll_interval": above(0),
+    "controller.heartbeat_interval": above(0),
+    "controller.clock_skew": at_least(0),
+    "controller.max_message_bytes": between(1, 64 * 1024 * 1024),
+    "controller.handler_retries": between(0, 100),
     "bridge.topic": template("tenant_id", "agent_id", "metric_name"),
     "bridge.group": Rule("one topic level", lambda value: bool(check_level(value, "group"))),
     "bridge.batch_size": _POSITIVE,

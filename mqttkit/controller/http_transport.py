@@ -1,0 +1,140 @@
+"""HTTP as a transport, the client's side: posts to a hub and polls it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mqttkit.controller.transport import Delivery, Promise, Receive, Ticket
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 15.0
+_POSTERS = 4
+_QUEUE = 1_000
+
+
+class HttpTransport:
+    """One controller's way to a hub. Available once the hub answered, until it does not."""
+
+    name = "http"
+
+    def __init__(self, url: str, *, poll_seconds: float = 1.0) -> None:
+        self.url = url.rstrip("/")
+        self._poll_seconds = poll_seconds
+        self._filters: list[str] = []
+        self._cursor = ""
+        self._stop = threading.Event()
+        self._up = False
+        self._jobs: queue.Queue[tuple[str, bytes, bool, Promise] | None] = queue.Queue(_QUEUE)
+        self._threads: list[threading.Thread] = []
+        self._receive: Receive | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._pool: Any = None
+
+    @property
+    def available(self) -> bool:
+        """True where the last request was answered."""
+        return self._up
+
+    def start(self, receive: Receive, wake: Callable[[], None]) -> None:
+        """Begin to poll."""
+        import urllib3
+
+        self._receive, self._wake = receive, wake
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
+        self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=_POSTERS + 1)
+        targets = [self._poll] + [self._post_all] * _POSTERS
+        for number, target in enumerate(targets):
+            self._threads.append(threading.Thread(target=target, name=f"http-{number}", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Poll for the filter too; what is retained comes with the next poll."""
+        self._filters.append(topic_filter)
+        self._cursor = ""
+
+    def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
+        """Post in a thread of its own; taken over with the answer 204."""
+        promise = Promise()
+        try:
+            self._jobs.put_nowait((topic, data, retain, promise))
+        except queue.Full:
+            promise.settle(False)
+        return promise
+
+    def close(self) -> None:
+        """End the threads; what is not posted yet fails."""
+        self._stop.set()
+        for _ in range(_POSTERS):
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(ANSWER_SECONDS + CONNECT_SECONDS)
+        if self._pool is not None:
+            self._pool.clear()
+
+    def _post_all(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                return
+            topic, data, retain, promise = job
+            ok = self._request("POST", {"topic": topic, "retain": str(int(retain))}, data) is not None
+            promise.settle(ok)
+            self._wake()
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            self._poll_once()
+            self._stop.wait(self._poll_seconds)
+
+    def _poll_once(self) -> None:
+        asked = self._cursor
+        fields = [("filter", one) for one in self._filters] + [("after", asked)]
+        body = self._request("GET", fields)
+        if body is None:
+            return
+        try:
+            answer = json.loads(body)
+            found = [(one["topic"], base64.b64decode(one["data"], validate=True)) for one in answer["messages"]]
+            cursor = str(answer["cursor"])
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s is no hub: %s", self.url, error)
+            self._set_up(False)
+            return
+        if found and self._receive is not None:
+            self._receive([Delivery(topic, data, self.name) for topic, data in found])
+        if self._cursor == asked:
+            self._cursor = cursor
+
+    def _request(self, method: str, fields: object, data: bytes | None = None) -> bytes | None:
+        """Return the body of a good answer; None where there is none, logged when that is new."""
+        from urllib.parse import urlencode
+
+        from urllib3.exceptions import HTTPError
+
+        url = f"{self.url}/v1/messages?{urlencode(fields)}"  # type: ignore[arg-type]  # pairs or a mapping
+        try:
+            answer = self._pool.request(method, url, body=data)
+        except HTTPError as error:
+            if self._up:
+                log.warning("no answer from %s: %s", self.url, type(error).__name__)
+            self._set_up(False)
+            return None
+        self._set_up(answer.status < 500)
+        if answer.status >= 300:
+            log.warning("%s answered %d: %s", self.url, answer.status, answer.data[:200].decode(errors="replace"))
+            return None
+        return bytes(answer.data)
+
+    def _set_up(self, up: bool) -> None:
+        changed, self._up = self._up is not up, up
+        if changed:
+            self._wake()

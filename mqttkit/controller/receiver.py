@@ -1,0 +1,187 @@
+"""The receiver: what comes in is judged, handled, committed and only then acknowledged."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mqttkit.controller.envelope import Envelope
+from mqttkit.controller.gate import Gate, Opened
+from mqttkit.controller.policies import Policy, PolicyBook
+from mqttkit.controller.refusals import MessageRefused, Reason
+from mqttkit.controller.store import Seen, Store
+from mqttkit.controller.topics import Kind, Place, Topics
+from mqttkit.controller.transport import Delivery
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Place, Envelope], None]
+PolicyHandler = Callable[[Policy], None]
+
+INBOX = 20_000
+"""Messages that may wait for the worker."""
+BATCH = 500
+"""Messages in one transaction."""
+_RETRY_SECONDS = 0.1
+
+
+@dataclass
+class _Complaint:
+    """Refusals of one reason since the last line in the log."""
+
+    logged: float = float("-inf")
+    count: int = 0
+
+
+class Receiver:
+    """One worker thread that owns the store. `take` may be called from any thread and does not block.
+
+    Handlers run in the worker. One that raises is called again after 0.1 s, 0.2 s, 0.4 s …, `retries` times, then the
+    message is dead-lettered. At every moment received = handled + duplicate + refused + dead_lettered + waiting.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        gate: Gate,
+        store: Store,
+        *,
+        handlers: Mapping[Kind, Handler],
+        on_policy: PolicyHandler,
+        retries: int = 2,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self.policies = PolicyBook(store)
+        self._topics, self._gate, self._store = topics, gate, store
+        self._handlers = handlers
+        self._on_policy = on_policy
+        self._retries = retries
+        self._inbox: queue.Queue[Delivery | None] = queue.Queue(INBOX)
+        self._complaints: dict[Reason, _Complaint] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def take(self, deliveries: list[Delivery]) -> None:
+        """Queue what came in; what finds no room is not acknowledged, and counted."""
+        for delivery in deliveries:
+            try:
+                self._inbox.put_nowait(delivery)
+            except queue.Full:
+                self.counters["overflow"] += 1
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the worker has not seen yet."""
+        return self._inbox.qsize()
+
+    def close(self) -> None:
+        """Work off what is there, then end."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._inbox.put(None)
+            self._thread.join(15)
+
+    def _run(self) -> None:
+        while True:
+            first = self._inbox.get()
+            batch = [first]
+            while len(batch) < BATCH and first is not None:
+                try:
+                    batch.append(self._inbox.get_nowait())
+                except queue.Empty:
+                    break
+            work = [one for one in batch if one is not None]
+            self._work(work)
+            if len(work) < len(batch):
+                return
+
+    def _work(self, batch: list[Delivery]) -> None:
+        """Handle a batch in one transaction; nothing is acknowledged where the store fails."""
+        try:
+            for delivery in batch:
+                self._one(delivery)
+            self._store.commit()
+        except Exception:
+            self.counters["store_errors"] += 1
+            log.exception("the store failed: %d messages are not acknowledged", len(batch))
+            return
+        for delivery in batch:
+            delivery.ack()
+
+    def _one(self, delivery: Delivery) -> None:
+        if not delivery.data:
+            return
+        self.counters["received"] += 1
+        try:
+            self._judge(delivery)
+        except MessageRefused as error:
+            self._complain(error, delivery)
+
+    def _judge(self, delivery: Delivery) -> None:
+        """Handle a message where it is new; raise MessageRefused."""
+        place = self._topics.place(delivery.topic)
+        opened, seen = self._gate.open(place, delivery.data, dup=delivery.dup)
+        policy = None
+        if place.kind is Kind.POLICY:
+            policy, seen = self.policies.judge(place.region, opened)
+        if seen is Seen.SAME:
+            self.counters["duplicate"] += 1
+        elif self._handle(place, opened, policy, delivery):
+            self.counters["handled"] += 1
+        self._remember(place, opened, seen, policy)
+
+    def _remember(self, place: Place, opened: Opened, seen: Seen, policy: Policy | None) -> None:
+        if policy is not None:
+            if seen is Seen.NEW:
+                self.policies.put(policy, opened)
+        elif place.kind is not Kind.STATUS:
+            self._gate.admit(opened, seen)
+
+    def _handle(self, place: Place, opened: Opened, policy: Policy | None, delivery: Delivery) -> bool:
+        """Call the handler, again where it raises; False where the message had to be dead-lettered."""
+        attempt = 0
+        while True:
+            try:
+                self._call(place, opened.envelope, policy)
+                return True
+            except MessageRefused:
+                raise
+            except Exception as error:
+                self.counters["handler_errors"] += 1
+                log.warning("handler of %s failed: %r", place.kind.value, error, exc_info=True)
+                if attempt >= self._retries:
+                    self.counters["dead_lettered"] += 1
+                    self._store.bury(delivery.topic, delivery.data, f"{type(error).__name__}: {error}")
+                    return False
+            self._stop.wait(_RETRY_SECONDS * 2**attempt)
+            attempt += 1
+
+    def _call(self, place: Place, envelope: Envelope, policy: Policy | None) -> None:
+        if policy is not None:
+            self._on_policy(policy)
+            return
+        handler = self._handlers.get(place.kind)
+        if handler is not None:
+            handler(place, envelope)
+
+    def _complain(self, error: MessageRefused, delivery: Delivery) -> None:
+        """Count a refusal, and log it at most once a second for each reason."""
+        self.counters["refused"] += 1
+        self.counters[f"refused_{error.reason.value}"] += 1
+        complaint = self._complaints.setdefault(error.reason, _Complaint())
+        complaint.count += 1
+        now = time.monotonic()
+        if now - complaint.logged >= 1.0:
+            text = "refused %d message(s), %s: %s (last on %r by %s)"
+            shown = delivery.topic[:200]
+            log.warning(text, complaint.count, error.reason.value, error.message, shown, delivery.transport)
+            complaint.logged, complaint.count = now, 0

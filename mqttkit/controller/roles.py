@@ -1,0 +1,129 @@
+"""The three roles, with the names that their specification uses."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mqttkit.controller.base import Controller
+from mqttkit.controller.discovery import discover
+from mqttkit.controller.envelope import Envelope
+from mqttkit.controller.policies import Policy
+from mqttkit.controller.refusals import MessageRefused, Reason
+from mqttkit.controller.topics import GLOBAL, Place
+from mqttkit.controller.transport import Promise
+from mqttkit.errors import PublishFailed
+
+
+@dataclass(frozen=True)
+class Report:
+    """A discovery report as a regional controller has it."""
+
+    controller_id: str
+    """Local controller that found it."""
+    sequence: int
+    message_id: str
+    payload: Mapping[str, Any]
+    """`subnet`, `scans` and `devices`: a list of objects."""
+
+
+ReportHandler = Callable[[Report], None]
+
+
+class LocalController(Controller):
+    """Finds the devices of one subnet, reports them, follows policies."""
+
+    role: ClassVar[str] = "local"
+
+    def publish_discovery_report(self, report: Mapping[str, Any]) -> Promise:
+        """Publish a report at QoS 1; the promise is settled when a transport has taken it over."""
+        topic = self.topics.discovery(self.settings.region, self.controller_id)
+        return self._publish("discovery.report", topic, report)
+
+    def run_discovery_cycle(
+        self, *, subnet: str = "192.168.1.0/24", seed: int = 0, timeout: float = 10.0
+    ) -> dict[str, Any]:
+        """Scan (simulated: ARP, ICMP, SNMP), publish the report, wait until it is taken over; raise PublishFailed."""
+        report = discover(subnet, seed=seed)
+        promise = self.publish_discovery_report(report)
+        promise.wait(timeout)
+        if not promise.ok:
+            raise PublishFailed(f"the report of {self.controller_id} was not taken over within {timeout:.0f} s")
+        return report
+
+
+class RegionalController(Controller):
+    """Receives the reports of its region's local controllers, publishes the region's policies."""
+
+    role: ClassVar[str] = "regional"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.reports: dict[str, Report] = {}
+        """The newest report of each local controller."""
+        self.report_count = 0
+        self._condition = threading.Condition()
+        self._report_handler: ReportHandler | None = None
+        super().__init__(*arguments, **options)
+
+    def subscribe_to_discovery_reports(self, handler: ReportHandler | None = None) -> None:
+        """Receive every report of the region, each once; raise SubscriptionDenied."""
+        self._report_handler = handler
+        self._subscribe(self.topics.discovery_filter(self.settings.region))
+
+    def publish_policy_update(self, rules: Mapping[str, Any], *, expires: int | None = None) -> tuple[Policy, Promise]:
+        """Publish the region's next policy, retained; `expires` is milliseconds since the epoch."""
+        return self._publish_policy(self.settings.region, rules, expires)
+
+    def update_mqtt_client_id(self, controller_id: str) -> None:
+        """Go on under the identifier that validation gave, without missing a message; raise BrokerUnreachable."""
+        self.topics.status(controller_id)
+        former, self.controller_id = self.controller_id, controller_id
+        if self.mqtt is not None and self._started:
+            try:
+                self.mqtt.change_client_id(controller_id)
+            except Exception:
+                self.controller_id = former
+                raise
+            self._wake()
+
+    def wait_for_report(self, controller_id: str, *, sequence: int = 0, timeout: float = 10.0) -> Report | None:
+        """Wait up to `timeout` seconds for a report of that sequence or later; None where none came."""
+        deadline = time.monotonic() + timeout
+
+        def found() -> bool:
+            report = self.reports.get(controller_id)
+            return report is not None and report.sequence >= sequence
+
+        with self._condition:
+            self._condition.wait_for(found, max(0.0, deadline - time.monotonic()))
+            return self.reports[controller_id] if found() else None
+
+    def status(self) -> dict[str, Any]:
+        """Return what the heartbeat says, the reports counted."""
+        return super().status() | {"reports": self.report_count, "locals": len(self.reports)}
+
+    def _handle_report(self, place: Place, envelope: Envelope) -> None:
+        report = Report(envelope.sender_id, envelope.sequence, envelope.message_id, envelope.payload)
+        if not isinstance(envelope.payload.get("devices"), list):
+            raise MessageRefused(Reason.MALFORMED, "a report without a list of devices")
+        if self._report_handler is not None:
+            self._report_handler(report)
+        with self._condition:
+            known = self.reports.get(report.controller_id)
+            if known is None or known.sequence < report.sequence:
+                self.reports[report.controller_id] = report
+            self.report_count += 1
+            self._condition.notify_all()
+
+
+class GlobalController(Controller):
+    """Publishes policies for everybody, hears what the system tells."""
+
+    role: ClassVar[str] = "global"
+
+    def publish_policy_update(self, rules: Mapping[str, Any], *, expires: int | None = None) -> tuple[Policy, Promise]:
+        """Publish the next policy for everybody, retained; `expires` is milliseconds since the epoch."""
+        return self._publish_policy(GLOBAL, rules, expires)
