@@ -170,10 +170,17 @@ class Controller:
     # --- for the roles ------------------------------------------------------------------------------------
 
     def _publish(
-        self, message_type: str, topic: str, payload: Mapping[str, Any], *, region: str = "", retain: bool = False
+        self,
+        message_type: str,
+        topic: str,
+        payload: Mapping[str, Any],
+        *,
+        region: str = "",
+        retain: bool = False,
+        needs_taker: bool = False,
     ) -> Promise:
         envelope = self._envelope(message_type, payload, region=region)
-        return self._sender.put(envelope, topic, retain=retain)
+        return self._sender.put(envelope, topic, retain=retain, needs_taker=needs_taker)
 
     def _envelope(self, message_type: str, payload: Mapping[str, Any], *, region: str = "") -> Envelope:
         return Envelope(

@@ -10,9 +10,11 @@ What is signed protects itself; the hub listens on loopback unless it is told ot
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -70,21 +72,18 @@ class HttpHub:
         from waitress.server import create_server
 
         self._receive = receive
-        try:
-            self._server = create_server(
-                self._answer,
-                host=self._host,
-                port=self._port,
-                threads=_THREADS,
-                ident="",
-                max_request_body_size=self._max_bytes + 1,
-                _quiet=True,
-            )
-        except OSError as error:
-            kind = PortTaken if error.errno == 98 else LifecycleError
-            raise kind(f"cannot serve HTTP on {self._host}:{self._port}: {error.strerror}") from error
-        self._port = int(self._server.effective_port)
-        self._thread = threading.Thread(target=self._server.run, name="http-hub", daemon=True)
+        listener = self._listen()
+        self._port = int(listener.getsockname()[1])
+        sockets: dict[int, Any] = {}
+        self._server = create_server(
+            self._answer,
+            map=sockets,
+            sockets=[listener],
+            threads=_THREADS,
+            ident="",
+            max_request_body_size=self._max_bytes + 1,
+        )
+        self._thread = threading.Thread(target=self._serve, args=(self._server, sockets), name="http-hub", daemon=True)
         self._thread.start()
         wake()
 
@@ -98,15 +97,31 @@ class HttpHub:
         return settled(self.available)
 
     def close(self) -> None:
-        """End the server and its threads."""
+        """End the server and its threads; idempotent."""
         server, self._server = self._server, None
-        if server is None:
+        if server is None or self._thread is None:
             return
-        server.close()
-        server.trigger.pull_trigger()
+        server.pull_trigger()
+        self._thread.join(15)
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            return socket.create_server((self._host, self._port), family=family)
+        except OSError as error:
+            kind = PortTaken if error.errno == errno.EADDRINUSE else LifecycleError
+            where = f"{self._host}:{self._port}"
+            raise kind(f"cannot serve HTTP on {where}: {error.strerror or error}") from error
+
+    def _serve(self, server: Any, sockets: dict[int, Any]) -> None:
+        """Serve until `close`; all sockets are closed in the thread that uses them."""
+        from waitress import wasyncore
+
+        while self._server is server:
+            wasyncore.loop(timeout=1, map=sockets, count=1)
         server.task_dispatcher.shutdown()
-        if self._thread is not None:
-            self._thread.join(5)
+        wasyncore.close_all(sockets)
+        server.close()
 
     # --- answering ----------------------------------------------------------------------------------------
 

@@ -122,9 +122,11 @@ class MqttTransport:
         if self._receive is None:
             return
         again = time.monotonic() < self._copies_until
-        self._receive([
-            Delivery(one.topic, one.payload, self.name, one.dup or again, functools.partial(client.ack, one)) for one in messages
-        ])  # fmt: skip
+        self._receive([self._delivery(client, one, again) for one in messages])
+
+    def _delivery(self, client: MqttClient, message: Message, again: bool) -> Delivery:
+        ack = functools.partial(client.ack, message)
+        return Delivery(message.topic, message.payload, self.name, message.dup or again, ack)
 
     def _changed(self, state: ConnectionState, _reason: str) -> None:
         """Make the subscriptions that wait for a connection, in a thread that may wait for the SUBACK."""

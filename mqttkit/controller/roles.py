@@ -39,9 +39,12 @@ class LocalController(Controller):
     role: ClassVar[str] = "local"
 
     def publish_discovery_report(self, report: Mapping[str, Any]) -> Promise:
-        """Publish a report at QoS 1; the promise is settled when a transport has taken it over."""
+        """Publish a report at QoS 1; the promise is settled when a transport has taken it over.
+
+        A report to which no regional controller subscribes waits, as far as the broker tells (MQTT 5 does).
+        """
         topic = self.topics.discovery(self.settings.region, self.controller_id)
-        return self._publish("discovery.report", topic, report)
+        return self._publish("discovery.report", topic, report, needs_taker=True)
 
     def run_discovery_cycle(
         self, *, subnet: str = "192.168.1.0/24", seed: int = 0, timeout: float = 10.0

@@ -19,6 +19,10 @@ WINDOW = 200
 """Messages under way at a time."""
 ACK_SECONDS = 5.0
 """How long a transport may take before the next one is tried."""
+AGAIN_SECONDS = 0.5
+"""How long a message waits that no transport could deliver."""
+NO_MATCHING_SUBSCRIBERS = 16
+"""PUBACK: accepted, and given to nobody (MQTT 5, 3.4.2.1)."""
 SUSPECT_SECONDS = 5.0
 """How long a transport that did not answer is passed over."""
 _TICK = 0.25
@@ -31,6 +35,8 @@ class Outgoing:
     envelope: Envelope
     topic: str
     retain: bool
+    needs_taker: bool = False
+    """The broker's PUBACK counts only where somebody subscribes to the topic."""
     promise: Promise = field(default_factory=Promise)
     """Settled when some transport has taken the message over."""
     tried: set[str] = field(default_factory=set)
@@ -68,6 +74,7 @@ class Sender:
         self._condition = threading.Condition()
         self._queue: deque[Outgoing] = deque()
         self._under_way: deque[_UnderWay] = deque()
+        self._later: deque[tuple[float, Outgoing]] = deque()
         self._suspect: dict[str, float] = {}
         self._owed: dict[str, Outgoing] = {}
         self._stopping = False
@@ -77,11 +84,15 @@ class Sender:
         """Begin to send."""
         self._thread.start()
 
-    def put(self, envelope: Envelope, topic: str, *, retain: bool = False) -> Promise:
-        """Queue a message; the promise fails at once where the queue is full."""
-        item = Outgoing(envelope, topic, retain)
+    def put(self, envelope: Envelope, topic: str, *, retain: bool = False, needs_taker: bool = False) -> Promise:
+        """Queue a message; the promise fails at once where the queue is full.
+
+        With `needs_taker` a message to which nobody subscribes is sent again until somebody does, as far as the
+        transport tells that (MQTT 5, 3.4.2.1: no matching subscribers).
+        """
+        item = Outgoing(envelope, topic, retain, needs_taker)
         with self._condition:
-            if len(self._queue) >= self._limit or self._stopping:
+            if self.waiting >= self._limit or self._stopping:
                 self.dropped += 1
                 item.promise.settle(False)
                 return item.promise
@@ -97,7 +108,7 @@ class Sender:
     @property
     def waiting(self) -> int:
         """Messages that no transport has taken over yet."""
-        return len(self._queue) + len(self._under_way)
+        return len(self._queue) + len(self._under_way) + len(self._later)
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until nothing waits."""
@@ -119,7 +130,7 @@ class Sender:
             self._condition.notify()
         if self._thread.is_alive():
             self._thread.join(10)
-        for item in [*self._queue, *(one.item for one in self._under_way)]:
+        for item in [*self._queue, *(item for _, item in self._later), *(one.item for one in self._under_way)]:
             item.promise.settle(False)
 
     # --- in the sender's thread ---------------------------------------------------------------------------
@@ -148,6 +159,9 @@ class Sender:
     def _fill(self) -> bool:
         """Start what can be started; True where something was."""
         self._pay()
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            self._queue.append(self._later.popleft()[1])
         started = False
         while self._queue and len(self._under_way) < WINDOW:
             transport = self._choose(self._queue[0])
@@ -170,13 +184,11 @@ class Sender:
         self._under_way.append(_UnderWay(item, transport.name, ticket, time.monotonic() + ACK_SECONDS))
 
     def _choose(self, item: Outgoing) -> Transport | None:
-        """Return the first transport that may work and was not tried for this message; all tried: begin again."""
+        """Return the first transport that may work and was not tried for this message."""
         now = time.monotonic()
-        usable = [one for one in self._transports if one.available and self._suspect.get(one.name, 0.0) <= now]
-        for transport in usable:
-            if transport.name not in item.tried:
-                return transport
-        item.tried.clear()
+        for one in self._transports:
+            if one.name not in item.tried and one.available and self._suspect.get(one.name, 0.0) <= now:
+                return one
         return None
 
     def _collect(self) -> bool:
@@ -186,7 +198,7 @@ class Sender:
         again: list[Outgoing] = []
         settled = 0
         for one in self._under_way:
-            if one.ticket.done and one.ticket.ok:
+            if one.ticket.done and one.ticket.ok and not _untaken(one):
                 self._taken_over(one)
             elif one.ticket.done or one.deadline <= now:
                 self._failed(one, again)
@@ -218,7 +230,11 @@ class Sender:
             self._suspect[one.transport] = time.monotonic() + SUSPECT_SECONDS
             log.warning("no acknowledgement by %s within %.0f s", one.transport, ACK_SECONDS)
         one.item.tried.add(one.transport)
-        again.append(one.item)
+        if self._choose(one.item) is not None:
+            again.append(one.item)
+            return
+        one.item.tried.clear()
+        self._later.append((time.monotonic() + AGAIN_SECONDS, one.item))
 
     def _owe(self, one: _UnderWay) -> None:
         """Remember that the first transport still holds an older retained message."""
@@ -237,3 +253,7 @@ class Sender:
         owed, self._owed = self._owed, {}
         for item in owed.values():
             self._start(Outgoing(item.envelope, item.topic, retain=True), self._transports[0])
+
+
+def _untaken(one: _UnderWay) -> bool:
+    return one.item.needs_taker and getattr(one.ticket, "code", 0) == NO_MATCHING_SUBSCRIBERS

@@ -1,0 +1,286 @@
+"""MQTT, then HTTP, then the in-process bus, and back: nothing lost, nothing handled twice."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from mqttkit.controller import LocalController, MemoryBus, Policy, RegionalController
+from mqttkit.controller.http_hub import HttpHub
+from mqttkit.controller.http_transport import HttpTransport
+from mqttkit.controller.memory_transport import MemoryTransport
+from mqttkit.controller.transport import Delivery
+from mqttkit.errors import ConfigError, PortTaken
+from tests.support.brokers import Mosquitto, free_port
+from tests.support.controllers import broker_at, eventually, settings_of
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Ends what a test started."""
+    with ExitStack() as opened:
+        yield opened
+
+
+def pair(
+    directory: Path, port: int, stack: ExitStack, *order: str, bus: MemoryBus | None = None
+) -> tuple[RegionalController, LocalController]:
+    """A regional controller that serves HTTP, and a local one that knows where."""
+    mqtt = broker_at(port)
+    served = settings_of(directory, "rc-1", transports=order, http_listen="127.0.0.1:0")
+    regional = RegionalController(served, mqtt, bus=bus)
+    stack.callback(regional.disconnect_mqtt, flush=0)
+    regional.connect_mqtt(0)
+    regional.subscribe_to_discovery_reports()
+    hubs = [one for one in regional.transports if isinstance(one, HttpHub)]
+    url = hubs[0].url if hubs else None
+    local = LocalController(settings_of(directory, "lc-1", transports=order, http_url=url), mqtt, bus=bus)
+    stack.callback(local.disconnect_mqtt, flush=0)
+    local.connect_mqtt(0)
+    return regional, local
+
+
+def send(local: LocalController, numbers: range) -> None:
+    """Publish numbered reports without waiting for them."""
+    for number in numbers:
+        local.publish_discovery_report({"devices": [], "number": number})
+
+
+def test_reports_go_by_http_while_the_broker_is_down_and_by_mqtt_again_after(
+    tmp_path: Path, broker: Mosquitto, stack: ExitStack
+) -> None:
+    """Under traffic; each report is handled once, each hop is counted and in the status."""
+    regional, local = pair(tmp_path, broker.port, stack, "mqtt", "http")
+    seen: list[int] = []
+    regional._report_handler = lambda report: seen.append(report.payload["number"])
+    assert regional.mqtt is not None and local.mqtt is not None
+    assert regional.mqtt.client.wait_connected(10) and local.mqtt.client.wait_connected(10)
+    send(local, range(100))
+    eventually(lambda: len(seen) == 100)
+    broker.stop()
+    send(local, range(100, 200))
+    eventually(lambda: len(seen) == 200, 40)
+    assert local.status()["transport"] == "http"
+    broker.start()
+    numbers = iter(range(200, 10_000))
+
+    def back() -> bool:
+        number = next(numbers)
+        send(local, range(number, number + 1))
+        return local.flush(10) and local.status()["transport"] == "mqtt"
+
+    eventually(back, 40)
+    total = next(numbers)
+    eventually(lambda: len(seen) == total, 40)
+    assert sorted(seen) == list(range(total))
+    status = local.status()
+    assert status["hops"] >= 2
+    assert status["sent"]["http"] >= 99
+    assert sum(status["sent"].values()) == total
+
+
+def test_a_broker_killed_under_way_loses_and_doubles_nothing(
+    tmp_path: Path, broker: Mosquitto, stack: ExitStack
+) -> None:
+    """What was under way when it died goes again by HTTP; copies are told apart by message_id."""
+    regional, local = pair(tmp_path, broker.port, stack, "mqtt", "http")
+    seen: list[int] = []
+    regional._report_handler = lambda report: seen.append(report.payload["number"])
+    assert local.mqtt is not None and local.mqtt.client.wait_connected(10)
+    feeder = threading.Thread(target=send, args=(local, range(2_000)))
+    feeder.start()
+    eventually(lambda: len(seen) > 100)
+    broker.stop(9)
+    feeder.join()
+    eventually(lambda: len(set(seen)) == 2_000, 50)
+    assert sorted(seen) == list(range(2_000))
+    broker.start()
+    assert local.flush(20)
+
+
+def test_without_any_network_controllers_of_one_process_still_talk(tmp_path: Path, stack: ExitStack) -> None:
+    """The bus is the last way; policies come by it too."""
+    bus = MemoryBus()
+    regional, local = pair(tmp_path, free_port(), stack, "mqtt", "memory", bus=bus)
+    regional.publish_policy_update({"a": 1})[1].wait(10)
+    policies: list[Policy] = []
+    local.subscribe_to_policy_updates(policies.append)
+    report = local.run_discovery_cycle()
+    found = regional.wait_for_report("lc-1")
+    assert found is not None and found.payload == report
+    eventually(lambda: policies == [Policy("zone-A", 1, {"a": 1})])
+    assert local.status()["sent"] == {"memory": 1}
+
+
+def test_the_order_is_configurable(tmp_path: Path, broker: Mosquitto, stack: ExitStack) -> None:
+    """HTTP first, although the broker is there."""
+    regional, local = pair(tmp_path, broker.port, stack, "http", "mqtt")
+    eventually(lambda: local.transports[0].available)
+    local.run_discovery_cycle()
+    assert regional.wait_for_report("lc-1") is not None
+    assert local.status()["sent"] == {"http": 1}
+
+
+def test_a_policy_published_in_the_dark_reaches_pollers_and_later_the_broker(
+    tmp_path: Path, broker: Mosquitto, stack: ExitStack
+) -> None:
+    """Retained on the hub at once; when the broker is back it gets the policy too, for newcomers."""
+    broker.stop()
+    regional, local = pair(tmp_path, broker.port, stack, "mqtt", "http")
+    local.subscribe_to_policy_updates()
+    regional.publish_policy_update({"mode": "dark"})
+    eventually(lambda: (policy := local.policy("zone-A")) is not None and policy.rules == {"mode": "dark"})
+    broker.start()
+    assert regional.mqtt is not None and regional.mqtt.client.wait_connected(20)
+    newcomer = LocalController(settings_of(tmp_path, "lc-2", transports=("mqtt",)), broker_at(broker.port))
+    stack.callback(newcomer.disconnect_mqtt)
+    assert newcomer.connect_mqtt(10)
+    newcomer.subscribe_to_policy_updates()
+    eventually(lambda: (policy := newcomer.policy("zone-A")) is not None and policy.rules == {"mode": "dark"})
+
+
+def test_reports_wait_while_no_way_works_and_leave_when_one_does(
+    tmp_path: Path, broker: Mosquitto, stack: ExitStack
+) -> None:
+    """The sender keeps them; a full queue refuses at once and is counted."""
+    broker.stop()
+    regional, local = pair(tmp_path, broker.port, stack, "mqtt")
+    local._sender._limit = 50
+    promises = [local.publish_discovery_report({"devices": [], "number": number}) for number in range(60)]
+    assert [promise.done for promise in promises] == [False] * 50 + [True] * 10
+    assert (local.status()["dropped"], local.status()["unsent"]) == (10, 50)
+    broker.start()
+    eventually(lambda: regional.report_count == 50, 40)
+    assert all(promise.wait(10) and promise.ok for promise in promises[:50])
+
+
+# --- the transports by themselves ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(stack: ExitStack) -> HttpHub:
+    """A hub whose controller takes everything beneath a/ at once."""
+    served = HttpHub()
+    served.subscribe("a/#")
+    served.start(lambda deliveries: [one.ack() for one in deliveries] and None, lambda: None)
+    stack.callback(served.close)
+    return served
+
+
+def ask(url: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
+    """Make one request."""
+    with urllib3.PoolManager(retries=False, timeout=10) as pool:
+        answer = pool.request(method, url, body=body)
+        return answer.status, answer.data
+
+
+def test_the_hub_answers_what_its_page_says(hub: HttpHub) -> None:
+    """Each bad request has its code and a sentence; what is retained comes without a cursor, the rest after it."""
+    base = f"{hub.url}/v1/messages"
+    assert ask(f"{hub.url}/v1/health") == (200, b"{}")
+    assert ask(f"{hub.url}/x")[0] == 404
+    assert ask(base, "PUT")[0] == 405
+    assert ask(f"{base}?topic=a/%23", "POST", b"x")[0] == 400
+    assert ask(base, "POST", b"x") == (400, b"topic name is empty")
+    assert ask(f"{base}?filter=a/b%23")[0] == 400
+    assert ask(f"{base}?topic=a/b", "POST", b"x" * (256 * 1024 + 1))[0] == 413
+    assert ask(f"{base}?topic=a/b&retain=1", "POST", b"kept") == (204, b"")
+    first = json.loads(ask(f"{base}?filter=a/%2B")[1])
+    assert first["messages"] == [{"topic": "a/b", "data": "a2VwdA=="}]
+    assert ask(f"{base}?topic=a/c", "POST", b"\xff\x00") == (204, b"")
+    second = json.loads(ask(f"{base}?filter=a/%2B&after={first['cursor']}")[1])
+    assert second["messages"] == [{"topic": "a/c", "data": "/wA="}]
+    assert json.loads(ask(f"{base}?filter=a/%2B&after={second['cursor']}")[1])["messages"] == []
+    assert ask(f"{base}?filter=b&after={second['cursor']}x")[0] == 400
+
+
+def test_the_hub_does_not_confirm_what_its_controller_did_not_handle(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, so that the sender tries again."""
+    monkeypatch.setattr("mqttkit.controller.http_hub.HANDLE_SECONDS", 0.1)
+    served = HttpHub()
+    served.subscribe("#")
+    served.start(lambda _: None, lambda: None)
+    stack.callback(served.close)
+    assert ask(f"{served.url}/v1/messages?topic=a", "POST", b"x")[0] == 503
+
+
+def test_a_port_that_is_taken_is_named(hub: HttpHub) -> None:
+    """Before anything is served."""
+    second = HttpHub(port=int(hub.url.rpartition(":")[2]))
+    with pytest.raises(PortTaken, match=r"cannot serve HTTP on 127\.0\.0\.1:\d+"):
+        second.start(lambda _: None, lambda: None)
+    second.close()
+
+
+def test_the_http_client_notices_a_hub_that_comes_and_goes(stack: ExitStack) -> None:
+    """Available with the first answer, not any more with the first failure."""
+    port = free_port()
+    received: list[Delivery] = []
+    client = HttpTransport(f"http://127.0.0.1:{port}/", poll_seconds=0.05)
+    client.subscribe("a/#")
+    client.start(received.extend, lambda: None)
+    stack.callback(client.close)
+    ticket = client.send("a/b", b"x", qos=1, retain=False)
+    ticket.wait(10)
+    assert (ticket.done, ticket.ok, client.available) == (True, False, False)
+    served = HttpHub(port=port)
+    served.start(lambda _: None, lambda: None)
+    stack.callback(served.close)
+    eventually(lambda: client.available)
+    ticket = client.send("a/b", b"x", qos=1, retain=False)
+    ticket.wait(10)
+    assert ticket.ok
+    eventually(lambda: [(one.topic, one.data) for one in received] == [("a/b", b"x")])
+    served.close()
+    eventually(lambda: not client.available)
+
+
+def test_something_else_on_the_port_is_no_hub(stack: ExitStack) -> None:
+    """An answer that is not the hub's does not make it available."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    stack.callback(listener.close)
+    client = HttpTransport(f"http://127.0.0.1:{listener.getsockname()[1]}", poll_seconds=0.05)
+    client.start(lambda _: None, lambda: None)
+    stack.callback(client.close)
+    for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", b"SSH-2.0-x\r\n"):
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(answer)
+        connection.close()
+        assert not client.available
+    listener.close()
+
+
+def test_the_bus_reaches_those_who_subscribe_and_no_others() -> None:
+    """Not the sender itself; a message that nobody takes is not taken over."""
+    bus = MemoryBus()
+    boxes: dict[str, list[Delivery]] = {"a": [], "b": []}
+    members = {name: MemoryTransport(bus) for name in boxes}
+    for name, member in members.items():
+        assert not member.available
+        member.start(boxes[name].extend, lambda: None)
+        member.subscribe(f"to/{name}")
+    nobody = members["a"].send("to/a", b"x", qos=1, retain=False)
+    assert (nobody.done, nobody.ok) == (True, False)
+    ticket = members["a"].send("to/b", b"x", qos=1, retain=False)
+    assert not ticket.done
+    boxes["b"][0].ack()
+    assert ticket.ok
+    members["b"].close()
+    assert not members["a"].send("to/b", b"x", qos=1, retain=False).ok
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:99999", ":1", "host:x"])
+def test_a_listening_address_that_cannot_be_is_refused(tmp_path: Path, text: str) -> None:
+    """Before anything starts."""
+    with pytest.raises(ConfigError, match=r"controller\.http_listen"):
+        RegionalController(settings_of(tmp_path, "rc-1", transports=("http",), http_listen=text), broker_at(1))
