@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from mqttkit.broker.acl import Access, AclFile, Rule
+from mqttkit.broker.conf import CANARY, OPERATOR, PROBE
 from mqttkit.broker.passwords import (
     DEFAULT_ITERATIONS,
     PasswordFile,
@@ -32,8 +33,8 @@ __all__ = [
 
 PASSWORDS_NAME = "config/passwd"
 ACL_NAME = "config/acl"
-OWN_USERS = ("mqttkit", "mqttkit-probe")
-"""Users that `up` makes for itself."""
+OWN_USERS = (OPERATOR, PROBE, CANARY)
+"""Users that mqttkit makes for itself."""
 
 ROLES: dict[str, tuple[tuple[Access, str], ...]] = {
     "device": (
@@ -95,6 +96,7 @@ class AccountFiles:
         self, user: str, password: str, *, role: str | None = None, iterations: int = DEFAULT_ITERATIONS
     ) -> AccountFiles:
         """Add a user with the rules of a role; raise UsageError where the name is taken."""
+        _check_not_own(user)
         if user in self.passwords.hashes:
             raise UsageError(
                 f"user {user!r} is there already",

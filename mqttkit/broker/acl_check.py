@@ -88,10 +88,15 @@ def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, cli
     return Verdict(True, f"only a part of it is delivered: {_named(partly)}", partly, complete=False)
 
 
-def lint(acl: AclFile, *, users: Collection[str] | None = None) -> list[Finding]:
-    """Return what is wrong or hardly meant; `users` are those of the password file."""
+def lint(acl: AclFile, *, users: Collection[str] | None = None, own: Collection[str] = ()) -> list[Finding]:
+    """Return what is wrong or hardly meant.
+
+    `users` are those of the password file, `own` those whose rules are known to be meant.
+    """
     findings = [*_lint_anonymous(acl), *_lint_patterns(acl)]
     for user, rules in acl.users.items():
+        if user in own:
+            continue
         findings += _lint_rules(user, rules)
         if acl.patterns and ("+" in user or "#" in user):
             findings.append(Finding(f"user {user!r} may do nothing: patterns bar names with + or #", serious=True))

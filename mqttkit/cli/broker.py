@@ -14,6 +14,8 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry("mqttkit.cli.broker_life", "status", "Tell whether it answers, where, and what it uses."),
     "stats": Entry("mqttkit.cli.broker_watch", "stats", "Show its own statistics ($SYS), live with --follow."),
     "logs": Entry("mqttkit.cli.broker_watch", "logs", "Show its log, live with --follow."),
+    "user": Entry("mqttkit.cli.broker_accounts", "user_group", "Add, change, remove and list users."),
+    "acl": Entry("mqttkit.cli.broker_accounts", "acl_group", "Grant, revoke, list and check rights."),
 }
 
 
