@@ -49,6 +49,10 @@ class HttpSink:
         """Open the ledger; the server is met at the first batch."""
         self._book()
 
+    def open_letters(self) -> None:
+        """Open the ledger."""
+        self._book()
+
     def probe(self) -> None:
         """Connect to the server, without a request; take the ledger's lock."""
         self._book().probe()

@@ -45,6 +45,10 @@ class JsonlSink:
             raise SinkBroken(f"no directory {self.path.parent}", hint=f"mkdir -p {self.path.parent}")
         self._open_file(self._book().value("length"))
 
+    def open_letters(self) -> None:
+        """Open the ledger."""
+        self._book()
+
     def probe(self) -> None:
         """See that the file is still there, and the ledger writable."""
         self._ready().probe()

@@ -135,6 +135,11 @@ def template_filter(template: str) -> str:
     return f"{fixed}#"
 
 
+def reserved_prefix(template: str) -> str:
+    """Return how topic names begin that mqttkit keeps for itself, canaries and proofs: never metrics."""
+    return template.split("{", 1)[0] + "_mqttkit/"
+
+
 class MetricParser:
     """Parse messages of one topic template. One thread at a time."""
 

@@ -191,6 +191,9 @@ class PostgresqlSink:
         """Connect and make what is missing."""
         self.probe()
 
+    def open_letters(self) -> None:
+        """Do nothing: the connection is made when it is used."""
+
     def probe(self) -> None:
         """Ask something, in a transaction that may write."""
         with self._database.use() as connection:

@@ -154,6 +154,9 @@ class RedisSink:
             self._announce()
         self._warn()
 
+    def open_letters(self) -> None:
+        """Do nothing: the connection is made when it is used."""
+
     def probe(self) -> None:
         """Write a key that expires soon."""
         with translated(self.name):

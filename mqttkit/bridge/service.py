@@ -9,18 +9,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+from mqttkit.bridge.accounting import Books
+from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.health import Health, HealthServer, Sample
 from mqttkit.bridge.identity import Identity
-from mqttkit.bridge.metric import MetricParser, check_metric_template, template_filter
+from mqttkit.bridge.metric import MetricParser, check_metric_template, reserved_prefix, template_filter
 from mqttkit.bridge.notify import Notifier
 from mqttkit.bridge.pipeline import Pipeline, PipelineLimits
 from mqttkit.bridge.report import samples_of
-from mqttkit.bridge.sink import Sink, SinkOptions, open_sink
+from mqttkit.bridge.sink import Sink, open_sink, sink_options
+from mqttkit.bridge.subscription import SubscriptionKeeper
 from mqttkit.bridge.tenants import TenantRegistry, open_registry
 from mqttkit.bridge.watch import ClockWatch, MemoryWatch, check_certificates
 from mqttkit.client import ConnectionState, MqttClient
-from mqttkit.errors import BrokerUnreachable, MqttkitError, SinkUnavailable, SubscriptionDenied, UsageError
-from mqttkit.messages import Message, Subscription
+from mqttkit.errors import MqttkitError, SinkUnavailable, UsageError
+from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings, MqttSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -35,35 +38,11 @@ SLOW_TICK = 5.0
 """Seconds between looks at memory and clocks."""
 LIVE_SECONDS = 30.0
 """A loop that has not gone round for so long is stuck."""
-SUBSCRIBE_TIMEOUT = 3.0
 QUIESCE_SECONDS = 1.5
 QUIET_SECONDS = 0.1
 """A connection that brings nothing for so long has nothing under way; waited for at most 1.5 s."""
 FULL = 0.9
 """Share of the queue from which on the bridge is not ready."""
-
-
-def sink_options(settings: BridgeSettings) -> SinkOptions:
-    """Return the sink's part of the settings; read the token file."""
-    from pathlib import Path
-
-    token = None
-    if settings.token_file is not None:
-        try:
-            token = Path(settings.token_file).read_text("utf-8").splitlines()[0].strip()
-        except (OSError, IndexError) as error:
-            raise UsageError(f"cannot read the token in {settings.token_file}: {error}") from error
-    return SinkOptions(
-        stream=settings.stream,
-        list_name=settings.list,
-        job=settings.job,
-        live=settings.live,
-        dedupe_window=settings.dedupe_window,
-        dead_letter_limit=settings.dead_letter_limit,
-        dead_letters=settings.dead_letters,
-        timeout=settings.sink_timeout,
-        token=token,
-    )
 
 
 def bridge_filter(settings: BridgeSettings) -> str:
@@ -75,7 +54,14 @@ def bridge_filter(settings: BridgeSettings) -> str:
 class Bridge:
     """Run until stopped. `run` in the main thread; `stop` from anywhere, signal handlers included."""
 
-    def __init__(self, settings: Settings, *, retry: bool = True, notifier: Notifier | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        retry: bool = True,
+        notifier: Notifier | None = None,
+        books: Books | None = None,
+    ) -> None:
         """Check the settings; nothing is opened yet. `retry` False ends with the first failure to connect."""
         bridge = settings.bridge
         if not bridge.sink:
@@ -84,15 +70,15 @@ class Bridge:
             raise UsageError("no registry of tenants", hint="Such as: --tenants tenants.yaml")
         self.settings = bridge
         self.filter = bridge_filter(bridge)
+        self._reserved = reserved_prefix(bridge.topic)
+        self.canary = Canary(self._reserved)
         self.ready = False
         self._mqtt = settings.mqtt
         self._retry = retry
         self._notifier = notifier or Notifier()
+        self._books = books
         self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
         self._stop = threading.Event()
-        self._granted_epoch = 0
-        self._denied = ""
-        self._checked_at = 0.0
         self._failure: BaseException | None = None
         self._memory = MemoryWatch(bridge.memory)
         self._clock = ClockWatch(bridge.skew_limit)
@@ -122,6 +108,13 @@ class Bridge:
             settings = stack.enter_context(self._session())
             self.client = MqttClient(
                 settings, on_messages=self._receive, on_state=self._note_state, manual_ack=True, retry=self._retry
+            )
+            self._keeper = SubscriptionKeeper(
+                self.client,
+                self.filter,
+                canary=self.canary,
+                check_interval=self.settings.check_interval,
+                retry=self._retry,
             )
             self.pipeline = self._make_pipeline(registry, settings.client.receive_maximum)
             if self.settings.health_port is not None:
@@ -179,7 +172,14 @@ class Bridge:
             queue_messages=max(bridge.queue_size, 2 * receive_maximum),
         )
         parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
-        return Pipeline(parser=parser, registry=registry, sink=self._sink, acknowledge=self._acknowledge, limits=limits)
+        return Pipeline(
+            parser=parser,
+            registry=registry,
+            sink=self._sink,
+            acknowledge=self._acknowledge,
+            limits=limits,
+            books=self._books,
+        )
 
     def _work(self) -> None:
         try:
@@ -199,7 +199,7 @@ class Bridge:
         if self._mqtt.broker.tls is not None:
             check_certificates(self._mqtt.broker.tls)
         while not self._stop.wait(TICK):
-            self._check_subscription()
+            self._keeper.tick(idle=not self.pipeline.blocked and not self.pipeline.books.balance().in_flight)
             self._look()
             now = time.monotonic()
             if now - slow_at >= SLOW_TICK:
@@ -268,11 +268,25 @@ class Bridge:
 
     def _receive(self, messages: list[Message]) -> None:
         """Enqueue; in the network thread."""
+        if any(message.topic.startswith(self._reserved) for message in messages):
+            messages = self._take_reserved(messages)
         if not self.pipeline.offer(messages):
             reliable = sum(message.qos > 0 for message in messages)
             if reliable:
                 logger.error("the broker sent more than it may (Receive Maximum): cutting the connection")
                 self.client.cut()
+
+    def _take_reserved(self, messages: list[Message]) -> list[Message]:
+        """Acknowledge what mqttkit sent to itself, and return the rest."""
+        rest = []
+        for message in messages:
+            if message.topic.startswith(self._reserved):
+                self.canary.note(message)
+                if message.qos:
+                    self.client.ack(message)
+            else:
+                rest.append(message)
+        return rest
 
     def _note_state(self, state: ConnectionState, _reason: str) -> None:
         """Follow the connection; in the network thread, before any message of a new connection."""
@@ -283,38 +297,6 @@ class Bridge:
     def _acknowledge(self, messages: Sequence[Message]) -> int:
         ack = self.client.ack
         return sum(ack(message) for message in messages if message.qos)
-
-    def _check_subscription(self) -> None:
-        """Subscribe where that was not done on this machine's run, and look from time to time if it still holds."""
-        client = self.client
-        if not client.connected:
-            return
-        fresh = self._granted_epoch == 0
-        due = time.monotonic() - self._checked_at >= self.settings.check_interval
-        lost = self._granted_epoch != client.epoch
-        if not (fresh or due or lost):
-            return
-        handling = 1 if fresh or not client.session_present else 2
-        wanted = Subscription(self.filter, qos=1, retain_handling=handling)
-        try:
-            epoch = client.epoch
-            client.subscribe(wanted, timeout=SUBSCRIBE_TIMEOUT)
-        except SubscriptionDenied as error:
-            self._note_denied(error)
-        except BrokerUnreachable as error:
-            logger.debug("not subscribed yet: %s", error)
-        else:
-            if self._denied or fresh:
-                logger.info("subscribed to %s", self.filter)
-            self._granted_epoch, self._denied, self._checked_at = epoch, "", time.monotonic()
-
-    def _note_denied(self, error: SubscriptionDenied) -> None:
-        if not self._retry:
-            raise error
-        if not self._denied:
-            logger.error("%s; trying again every %.0f s", error, self.settings.check_interval)
-        self._denied = str(error)
-        self._granted_epoch, self._checked_at = self.client.epoch, time.monotonic()
 
     # -- what it tells -----------------------------------------------------------------------------
 
@@ -346,10 +328,8 @@ class Bridge:
         client = self.client
         if not client.connected:
             wrong.append(f"not connected: {client.reason or client.state.value}")
-        elif self._denied:
-            wrong.append(self._denied)
-        elif self._granted_epoch != client.epoch:
-            wrong.append("not subscribed yet")
+        else:
+            wrong += self._keeper.wrong()
         if self.pipeline.blocked:
             wrong.append(self.pipeline.blocked)
         if self.pipeline.fill >= FULL:

@@ -7,11 +7,13 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from mqttkit.bridge.metric import Metric, Reason
 from mqttkit.errors import UsageError
 from mqttkit.messages import Message
+from mqttkit.settings import BridgeSettings
 
 KEPT_BYTES = 65_536
 """Bytes of a refused payload that its dead letter keeps."""
@@ -135,6 +137,10 @@ class Sink(Protocol):
         """Connect and make what is missing; raise SinkUnavailable, SinkBroken or MissingPart."""
         ...
 
+    def open_letters(self) -> None:
+        """Open no more than `letters` needs, beside a bridge that may be running; raise as `open` does."""
+        ...
+
     def probe(self) -> None:
         """Return if a commit would probably succeed; raise as `commit` does."""
         ...
@@ -170,6 +176,27 @@ class SinkOptions:
     """Seconds for one answer of a server."""
     token: str | None = field(default=None, repr=False)
     """HTTP: bearer token."""
+
+
+def sink_options(settings: BridgeSettings) -> SinkOptions:
+    """Return the sink's part of the settings; read the token file."""
+    token = None
+    if settings.token_file is not None:
+        try:
+            token = Path(settings.token_file).read_text("utf-8").splitlines()[0].strip()
+        except (OSError, IndexError) as error:
+            raise UsageError(f"cannot read the token in {settings.token_file}: {error}") from error
+    return SinkOptions(
+        stream=settings.stream,
+        list_name=settings.list,
+        job=settings.job,
+        live=settings.live,
+        dedupe_window=settings.dedupe_window,
+        dead_letter_limit=settings.dead_letter_limit,
+        dead_letters=settings.dead_letters,
+        timeout=settings.sink_timeout,
+        token=token,
+    )
 
 
 def open_sink(address: str, options: SinkOptions) -> Sink:

@@ -196,6 +196,12 @@ class SqliteSink:
         self._database = database
         self.letters.attach(database)
 
+    def open_letters(self) -> None:
+        """Open the file, which must be there; another process may have it open too."""
+        if not Path(self.path).expanduser().exists():
+            raise SinkBroken(f"no file {self.path}", hint="Is it the bridge's --sink?")
+        self.open()
+
     def probe(self) -> None:
         """Write nothing, but take the writer's lock and see that the file is there and whole."""
         database = self._ready()

@@ -1,0 +1,97 @@
+"""The bridge's subscription: made, made again, and looked at from time to time."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from mqttkit.bridge.canary import Canary, Song
+from mqttkit.client import MqttClient
+from mqttkit.errors import BrokerUnreachable, SubscriptionDenied
+from mqttkit.messages import Subscription
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 3.0
+"""How long a SUBACK, or a canary, is waited for."""
+NO_PERMISSION, NO_SHARING = 0x87, 0x9E
+ONLY_NEW, NEVER = 1, 2
+"""Retain handling: the session's subscription shall not bring all retained messages again (MQTT 5, 3.8.3.1)."""
+
+
+class SubscriptionKeeper:
+    """Keep one topic filter subscribed. `tick` in one thread; the rest anywhere.
+
+    A SUBACK that denies is believed; one that grants is tested with a canary, for mosquitto grants what its
+    access list forbids, and then delivers nothing.
+    """
+
+    def __init__(
+        self, client: MqttClient, topic_filter: str, *, canary: Canary, check_interval: float, retry: bool
+    ) -> None:
+        """`retry` False raises SubscriptionDenied where otherwise it is tried again."""
+        self._client = client
+        self._filter = topic_filter
+        self._canary = canary
+        self._interval = check_interval
+        self._retry = retry
+        self._shared = topic_filter.startswith("$share/")
+        self._epoch = 0
+        self._denied = ""
+        self._checked_at = 0.0
+
+    def wrong(self) -> list[str]:
+        """Return why nothing can come on the subscription; empty where something can."""
+        if self._denied:
+            return [self._denied]
+        return [] if self._epoch == self._client.epoch else ["not subscribed yet"]
+
+    def tick(self, *, idle: bool) -> None:
+        """Do what is due. `idle` tells that messages could come at once if there were any.
+
+        Raise SubscriptionDenied where the broker knows no shared subscriptions, or `retry` is off.
+        """
+        client = self._client
+        new = self._epoch != client.epoch
+        if not client.connected or not (new or time.monotonic() - self._checked_at >= self._interval):
+            return
+        try:
+            self._subscribe(new)
+            self._test(idle)
+        except SubscriptionDenied as error:
+            self._note_denied(error)
+        except BrokerUnreachable as error:
+            logger.debug("not subscribed yet: %s", error)
+
+    def _subscribe(self, new: bool) -> None:
+        client = self._client
+        epoch, first = client.epoch, self._epoch == 0
+        if self._shared and new:
+            self._canary.check_shared(client, timeout=ANSWER_SECONDS)
+        handling = ONLY_NEW if new else NEVER
+        client.subscribe(Subscription(self._filter, qos=1, retain_handling=handling), timeout=ANSWER_SECONDS)
+        if first:
+            logger.info("subscribed to %s", self._filter)
+        self._epoch, self._checked_at = epoch, time.monotonic()
+
+    def _test(self, idle: bool) -> None:
+        """Send a canary through the subscription, where nothing else would delay it."""
+        if self._shared or not idle:
+            self._denied = ""
+            return
+        before = self._client.stats.received
+        song = self._canary.sing(self._client, timeout=ANSWER_SECONDS)
+        if song is Song.SILENT and self._client.connected and self._client.stats.received == before:
+            reason = "the broker grants it and delivers nothing: its access list forbids reading"
+            raise SubscriptionDenied(self._filter, reason, code=NO_PERMISSION)
+        if self._denied:
+            logger.warning("the subscription to %s delivers again", self._filter)
+        self._denied = ""
+
+    def _note_denied(self, error: SubscriptionDenied) -> None:
+        if not self._retry or error.code == NO_SHARING:
+            raise error
+        if not self._denied:
+            logger.error("%s; trying again every %.0f s", error, self._interval)
+        self._denied = str(error)
+        self._epoch, self._checked_at = self._client.epoch, time.monotonic()

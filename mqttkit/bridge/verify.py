@@ -1,0 +1,294 @@
+"""The proof: numbered metrics through broker, bridge and sink, while the bridge is killed again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import multiprocessing
+import secrets
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from mqttkit.bridge.accounting import Books
+from mqttkit.bridge.metric import check_metric_template, reserved_prefix
+from mqttkit.bridge.readback import stored_ids
+from mqttkit.bridge.service import Bridge
+from mqttkit.bridge.tenants import open_registry
+from mqttkit.client import MqttClient, Receipt
+from mqttkit.errors import BridgeError, MqttkitError, UsageError
+from mqttkit.messages import Outcome
+from mqttkit.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STALL_SECONDS = 15.0
+"""Nothing new in the sink for so long: what is missing is lost."""
+CHUNK = 200
+"""Metrics published before their acknowledgements are waited for."""
+
+_context = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofSettings:
+    """What to prove."""
+
+    settings: Settings
+    """The user's own: broker, sink, tenants."""
+    count: int = 100_000
+    kills: int = 8
+    publisher: str | None = None
+    """User that may publish metrics; the bridge's own where it is not given."""
+    publisher_password_file: str | None = None
+    time_limit: float = 600.0
+    """Seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came out."""
+
+    agent: str
+    published: int
+    """Acknowledged by the broker."""
+    stored: int
+    """Different metrics in the sink."""
+    duplicates: int
+    """Metrics that came to a bridge again, and were not stored again."""
+    twice: int
+    """Rows too many: metrics stored more than once."""
+    kills: int
+    seconds: float
+
+    @property
+    def lost(self) -> int:
+        """Published and not stored."""
+        return self.published - self.stored
+
+    @property
+    def passed(self) -> bool:
+        """True where every metric is stored once."""
+        return self.lost == 0 and self.twice == 0
+
+    def line(self) -> str:
+        """Return it as the line to print."""
+        return (
+            f"published={self.published} stored={self.stored} duplicates={self.duplicates} twice={self.twice}"
+            f" lost={self.lost} kills={self.kills} seconds={self.seconds:.1f} agent={self.agent}"
+        )
+
+
+class _TallyBooks(Books):
+    """Books whose duplicates and progress outlive the process."""
+
+    def __init__(self, tally: Any) -> None:
+        super().__init__()
+        self.tally = tally
+
+    def settle(self, *, stored: int, duplicate: int, reasons: Counter[str]) -> None:
+        super().settle(stored=stored, duplicate=duplicate, reasons=reasons)
+        self.tally[0] += stored + duplicate
+        self.tally[1] += duplicate
+
+
+def _run_bridge(settings: Settings, tally: Any, ready: Any) -> None:
+    """Be the bridge, in a process of its own."""
+    logging.getLogger("mqttkit").setLevel(logging.ERROR)
+    service = Bridge(settings, books=_TallyBooks(tally))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: service.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while not service.ready:
+            time.sleep(0.02)
+        ready.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    service.run()
+
+
+class Proof:
+    """One proof, run once."""
+
+    def __init__(self, proof: ProofSettings) -> None:
+        """Check the settings and take the registry's first tenant; raise UsageError."""
+        bridge = proof.settings.bridge
+        if not bridge.tenants:
+            raise UsageError("no registry of tenants", hint="Such as: --tenants tenants.yaml")
+        with contextlib.closing(open_registry(bridge.tenants)) as registry:
+            tenants = registry.all()
+        if not tenants:
+            raise UsageError("the registry knows no tenant", hint="mqttkit bridge tenant add UUID")
+        self._proof = proof
+        self._name = f"verify-{secrets.token_hex(6)}"
+        self._tenant = next(iter(tenants))
+        self._settings = _isolated(proof.settings, self._name)
+        stored_ids(self._settings.bridge, self._name)
+        self._tally = _context.Array("Q", 2, lock=False)
+        self._ready = _context.Event()
+        self._deadline = time.monotonic() + proof.time_limit
+        self._process: SpawnProcess | None = None
+        self._at_start = 0
+
+    def run(self) -> Result:
+        """Publish, kill, wait, count; the bridge's session is removed from the broker at the end."""
+        began = time.monotonic()
+        try:
+            self._start()
+            self._wait(self._ready.is_set, "the bridge to be ready: see mqttkit bridge run")
+            published = self._publish()
+            names = self._wait_for_rows(published)
+        finally:
+            self._end()
+            self._remove_session()
+        found = [name for name in names if name in published]
+        return Result(
+            agent=self._name,
+            published=len(published),
+            stored=len(set(found)),
+            duplicates=self._tally[1],
+            twice=len(found) - len(set(found)),
+            kills=self._proof.kills,
+            seconds=time.monotonic() - began,
+        )
+
+    def _start(self) -> None:
+        self._at_start = self._tally[0]
+        self._process = _context.Process(
+            target=_run_bridge, args=(self._settings, self._tally, self._ready), name="bridge", daemon=True
+        )
+        self._process.start()
+
+    def _kill(self) -> None:
+        """Kill the bridge once it has committed something in this life, and start it again."""
+        patience = time.monotonic() + STALL_SECONDS
+        self._wait(
+            lambda: self._tally[0] > self._at_start or time.monotonic() > patience, "the bridge to commit something"
+        )
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        self._start()
+
+    def _publish(self) -> set[str]:
+        """Publish all; kill the bridge at even distances. Return the names that the broker acknowledged."""
+        topic = self._settings.bridge.topic.format(tenant_id=self._tenant, agent_id=self._name, metric_name="verify")
+        total, kills = self._proof.count, self._proof.kills
+        at = [total * (kill + 1) // (kills + 1) for kill in range(kills)]
+        published: set[str] = set()
+        with self._publisher() as client:
+            for start in range(0, total, CHUNK):
+                names = [f"{self._name}-{number}" for number in range(start, min(start + CHUNK, total))]
+                published.update(_publish_chunk(client, topic, names))
+                while at and at[0] <= start + CHUNK:
+                    at.pop(0)
+                    self._kill()
+                self._check_time()
+        return published
+
+    @contextlib.contextmanager
+    def _publisher(self) -> Iterator[MqttClient]:
+        mqtt = self._settings.mqtt
+        broker = mqtt.broker
+        if self._proof.publisher is not None:
+            password = None
+            if self._proof.publisher_password_file is not None:
+                password = _first_line(self._proof.publisher_password_file)
+            broker = dataclasses.replace(broker, username=self._proof.publisher, password=password)
+        client = dataclasses.replace(mqtt.client, client_id=None, clean_session=True, session_expiry=0)
+        with MqttClient(dataclasses.replace(mqtt, broker=broker, client=client)) as publisher:
+            publisher.connect(timeout=10)
+            yield publisher
+
+    def _wait_for_rows(self, published: set[str]) -> list[str]:
+        """Return what is in the sink, when all is there or nothing new comes any more."""
+        names: list[str] = []
+        changed = time.monotonic()
+        while time.monotonic() - changed < STALL_SECONDS:
+            before = len(names)
+            names = stored_ids(self._settings.bridge, self._name)
+            if published <= set(names):
+                break
+            if len(names) != before:
+                changed = time.monotonic()
+            self._check_time()
+            time.sleep(0.5)
+        return names
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        self._process.join(self._settings.bridge.drain_timeout + 5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _remove_session(self) -> None:
+        mqtt = self._settings.mqtt
+        client = dataclasses.replace(mqtt.client, clean_session=True, session_expiry=0)
+        try:
+            with MqttClient(dataclasses.replace(mqtt, client=client), retry=False) as last:
+                last.connect(timeout=5)
+        except MqttkitError as error:
+            logger.warning("the session %s stays with the broker: %s", client.client_id, error)
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        while not condition():
+            self._check_time(what)
+            if self._process is not None and self._process.exitcode is not None:
+                raise BridgeError(f"the bridge ended with exit code {self._process.exitcode} while waiting for {what}")
+            time.sleep(0.01)
+
+    def _check_time(self, what: str = "the proof") -> None:
+        if time.monotonic() > self._deadline:
+            raise BridgeError(f"no time left, waiting for {what}", hint="Give more: --time-limit")
+
+
+def _isolated(settings: Settings, name: str) -> Settings:
+    """Return settings for a bridge that shares broker and sink with the user's, and neither session nor topics."""
+    bridge = settings.bridge
+    check_metric_template(bridge.topic)
+    prefix = reserved_prefix(bridge.topic)
+    rest = bridge.topic[len(bridge.topic.split("{", 1)[0]) :]
+    topic = f"{prefix}{name}/{rest}"
+    client = dataclasses.replace(settings.mqtt.client, client_id=f"mqttkit-{name}", session_expiry=3_600)
+    return dataclasses.replace(
+        settings,
+        bridge=dataclasses.replace(bridge, topic=topic, health_port=None, group=None, live=False),
+        mqtt=dataclasses.replace(settings.mqtt, client=client),
+    )
+
+
+def _publish_chunk(client: MqttClient, topic: str, names: list[str]) -> list[str]:
+    """Publish metrics and return the names of those that the broker acknowledged; try again what it did not."""
+    receipts: list[tuple[str, Receipt]] = []
+    for number, name in enumerate(names):
+        payload = json.dumps({"value": number, "dedupe_id": name}).encode()
+        receipts.append((name, client.publish(topic, payload, qos=1, wait=30.0)))
+    acknowledged = []
+    for name, receipt in receipts:
+        outcome = receipt.wait(30.0)
+        if outcome is Outcome.DENIED:
+            hint = "Name a user that may: --publisher"
+            raise BridgeError(f"the broker denies publishing to {topic}: {receipt.reason}", hint=hint)
+        if outcome is Outcome.ACKNOWLEDGED:
+            acknowledged.append(name)
+    return acknowledged
+
+
+def _first_line(path: str) -> str:
+    from pathlib import Path
+
+    try:
+        return Path(path).read_text("utf-8").splitlines()[0]
+    except (OSError, IndexError) as error:
+        raise UsageError(f"cannot read the password in {path}: {error}") from error
