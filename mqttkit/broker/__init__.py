@@ -8,8 +8,7 @@ import enum
 import importlib
 import importlib.util
 import logging
-import secrets
-import tempfile
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,10 +248,12 @@ def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
 @contextlib.contextmanager
 def temporary_broker(backend: str = "auto", *, anonymous: bool = False) -> Iterator[Profile]:
     """Run a broker on a free loopback port for as long as the block lasts, and leave nothing behind."""
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="mqttkit-broker-") as directory:
         paths = BrokerPaths(Path(directory) / "broker")
         spec = BrokerSpec(
-            name=f"temporary-{secrets.token_hex(4)}",
+            name=f"temporary-{os.urandom(4).hex()}",
             backend=backend,
             port=0,
             anonymous=anonymous,

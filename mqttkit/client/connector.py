@@ -176,7 +176,10 @@ class Connector(PahoClient):
             self._report(ConnectionState.CLOSED, str(self.failure) if self.given_up else "")
 
     def _create_socket_connection(self) -> socket.socket:
-        connection = super()._create_socket_connection()
+        if self._get_proxy() is None:
+            connection = _connect(self.address, self.connect_timeout)
+        else:
+            connection = super()._create_socket_connection()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._step = "tls" if self._settings.broker.tls else self._after_tls()
         return connection
@@ -342,10 +345,19 @@ class Connector(PahoClient):
         """Tell whether one of the addresses accepts a TCP connection; that address is tried first then."""
         for index, address in enumerate(self._addresses):
             try:
-                socket.create_connection(address, PROBE_TIMEOUT).close()
-            except (OSError, UnicodeError) as error:
+                _connect(address, PROBE_TIMEOUT).close()
+            except (OSError, ValueError) as error:
                 log.debug("probe of %s: %s", show_address(*address), error)
             else:
                 self._index = index
                 return True
         return False
+
+
+def _connect(address: tuple[str, int], timeout: float) -> socket.socket:
+    """Connect to the first of the host's addresses that accepts, each for at most `timeout` seconds.
+
+    An ASCII host goes to the resolver as bytes: for text Python loads the tables of internationalised names, 0.7 MB.
+    """
+    host, port = address
+    return socket.create_connection((host.encode() if host.isascii() else host, port), timeout)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -111,9 +110,9 @@ def unknown_key(path: str, where: str) -> ConfigError:
     paths = [leaf.path for leaf in root().leaves()] + [section.path for section in root().sections()]
     parent, _, key = path.rpartition(".")
     siblings = {known.rpartition(".")[2]: known for known in paths if known.rpartition(".")[0] == parent}
-    near = [siblings[name] for name in difflib.get_close_matches(key, [name for name in siblings if name], 1)]
+    near = [siblings[name] for name in _close_matches(key, [name for name in siblings if name], 1)]
     near += [known for known in paths if known.rpartition(".")[2] == key]
-    near += difflib.get_close_matches(path, paths, 1, 0.4)
+    near += _close_matches(path, paths, 1, 0.4)
     known = near[0] if near else ", ".join(key_of(child) for child in root().children)
     hint = f"Did you mean {known}?" if near else f"There are {known}"
     return ConfigError(f"unknown key {path!r}", where=where, hint=hint)
@@ -137,6 +136,12 @@ def _plain(value: object) -> object:
     return {key: item for key, item in value.items() if item is not None}
 
 
+def _close_matches(word: str, known: list[str], count: int, cutoff: float = 0.6) -> list[str]:
+    import difflib  # 0.3 MB, and only for a slip of the finger
+
+    return difflib.get_close_matches(word, known, count, cutoff)
+
+
 def _variable(name: str) -> str:
     return f"environment variable {name}"
 
@@ -145,6 +150,6 @@ def _warn_of_unknown(name: str, known: Mapping[str, str]) -> None:
     """Warn of a variable that looks like a setting and is none, such as MQTTKIT_MQTT_BROKER_PROT."""
     sections = tuple(f"MQTTKIT_{key_of(child).upper()}_" for child in root().children)
     if name.startswith(sections):
-        near = difflib.get_close_matches(name, list(known), 1)
+        near = _close_matches(name, list(known), 1)
         nearest = f"; did you mean {near[0]}?" if near else ""
         _log.warning("environment variable %s names no setting%s", name, nearest)
