@@ -35,10 +35,10 @@ def show_address(host: str, port: int) -> str:
 def unreachable(address: tuple[str, int], step: str, error: BaseException) -> BrokerUnreachable:
     """Translate what a connection attempt raised at `step` (tcp, tls, websocket or mqtt)."""
     where = show_address(*address)
-    if isinstance(error, (socket.gaierror, ValueError)):
-        return BrokerUnreachable(where, "dns", f"no address for host {address[0]!r}", hint="Check the name: -h")
     if step == "tls":
         return _tls_failure(where, error)
+    if isinstance(error, (socket.gaierror, ValueError)):
+        return BrokerUnreachable(where, "dns", f"no address for host {address[0]!r}", hint="Check the name: -h")
     if step == "websocket":
         return BrokerUnreachable(
             where,
