@@ -9,11 +9,12 @@ import importlib
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mqttkit.broker.facts import FileFact
 from mqttkit.broker.ports import demand_free
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec, locked
 from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, UsageError
@@ -181,6 +182,18 @@ class Broker(Protocol):
 
     def last_save(self) -> float | None:
         """Return when data/mosquitto.db was written, seconds since the epoch; None where it never was."""
+        ...
+
+    def file_facts(self) -> Iterable[FileFact]:
+        """Return owner, mode and kind of each file of the broker; nothing where they cannot be seen."""
+        ...
+
+    def data_directory(self) -> Path | None:
+        """Return where its data lies on this machine; None where it lies on no volume."""
+        ...
+
+    def restart_policy(self) -> str | None:
+        """Return what starts it again after a crash, in the engine's word; None where nothing does."""
         ...
 
 

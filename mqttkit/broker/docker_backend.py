@@ -8,9 +8,10 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.broker import Resources, Running, UpResult, conf
+from mqttkit.broker import Resources, Running, UpResult, conf, docker_facts
 from mqttkit.broker import docker_engine as engines
 from mqttkit.broker.docker_engine import engine
 from mqttkit.broker.docker_plan import (
@@ -23,6 +24,7 @@ from mqttkit.broker.docker_plan import (
     SECOND,
     ContainerPlan,
 )
+from mqttkit.broker.facts import FileFact
 from mqttkit.broker.local import READY_SECONDS, STOP_SECONDS, login_of, reachable_host, with_ports
 from mqttkit.broker.passwords import PasswordFile, generate_password
 from mqttkit.broker.ports import demand_free, free_port
@@ -164,6 +166,27 @@ class DockerBroker:
                 cpu_seconds=found["cpu_stats"]["cpu_usage"]["total_usage"] / SECOND,
                 limit_bytes=memory.get("limit"),
             )
+
+    def last_save(self) -> float | None:
+        """Return when the database was written, seconds since the epoch, or None."""
+        with engine() as client:
+            return docker_facts.last_save(self._demand(client), f"{HOME}/{DATABASE}")
+
+    def file_facts(self) -> list[FileFact]:
+        """Return owner, mode and kind of each file of the running broker."""
+        with engine() as client:
+            container = self._demand(client)
+            return list(docker_facts.file_facts(container, _broker_user(container)[0]))
+
+    def data_directory(self) -> Path | None:
+        """Return where the volume of its data lies on this machine; None where it is on no volume."""
+        with engine() as client:
+            return docker_facts.data_directory(client, self._demand(client))
+
+    def restart_policy(self) -> str | None:
+        """Return the engine's word for what it does after a crash."""
+        with engine() as client:
+            return docker_facts.restart_policy(self._demand(client))
 
     def _start(self, client: DockerClient, image: Image, profile: Profile | None) -> UpResult:
         self._remove_container(client)

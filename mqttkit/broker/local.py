@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mqttkit.broker import Resources, Running, UpResult, processes
+from mqttkit.broker.facts import FileFact, facts_below
 from mqttkit.broker.files import write_secret
 from mqttkit.broker.ports import demand_free, free_port
 from mqttkit.broker.processes import ProcessId
@@ -169,6 +170,19 @@ class LocalBroker(abc.ABC):
             return (self.paths.root / "data" / "mosquitto.db").stat().st_mtime
         except FileNotFoundError:
             return None
+
+    def file_facts(self) -> Iterator[FileFact]:
+        """Yield owner, mode and kind of each file below the broker's root."""
+        owner = self._owner()
+        yield from facts_below(self.paths.root, owner[0] if owner else os.geteuid())
+
+    def data_directory(self) -> Path | None:
+        """Return where its data lies."""
+        return self.paths.root / "data"
+
+    def restart_policy(self) -> str | None:
+        """Nothing starts a plain process again."""
+        return None
 
     def _process(self) -> ProcessId | None:
         """Return the broker's process: by pid file, or by where it works if a killed `up` left none."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from mqttkit.errors import LifecycleError, PermissionMissing, PortTaken, UsageError
@@ -66,14 +69,30 @@ def port_owner(port: int) -> str | None:
 
 def listening_inodes(port: int) -> set[str]:
     """Return the socket inodes that listen on the port, on any address, IPv4 or IPv6."""
-    found = set()
+    return {fields[9] for fields in _listeners(port)}
+
+
+def bound_addresses(port: int) -> set[str]:
+    """Return the addresses on which something listens on the port."""
+    return {_address(fields[1].partition(":")[0]) for fields in _listeners(port)}
+
+
+def _listeners(port: int) -> Iterator[list[str]]:
+    """Yield the fields of /proc/net/tcp and tcp6 of each socket that listens on the port."""
     for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             for line in (PROC / "net" / name).read_text().splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(fields[9])
-    return found
+                    yield fields
+
+
+def _address(text: str) -> str:
+    """Return an address that the kernel wrote in hex, each 32 bits in the machine's byte order."""
+    words = [int(text[index : index + 8], 16).to_bytes(4, sys.byteorder) for index in range(0, len(text), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
 
 
 def _sockets_of(process: Path) -> set[str]:

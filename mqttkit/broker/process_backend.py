@@ -14,7 +14,7 @@ import time
 from mqttkit.broker import conf
 from mqttkit.broker.conf import Listener
 from mqttkit.broker.local import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker, reachable_host
-from mqttkit.broker.passwords import generate_password, password_line
+from mqttkit.broker.passwords import PasswordFile, generate_password
 from mqttkit.broker.ports import listening_inodes, numeric
 from mqttkit.broker.profile import Profile
 from mqttkit.errors import LifecycleError, MissingPart, UsageError
@@ -94,11 +94,20 @@ class ProcessBroker(LocalBroker):
         profile = self._new_profile(profile)
         self._directory(self.paths.root / "data")
         self.write_file("config/mosquitto.conf", text.encode())
-        if self.read_file("config/passwd") is None:
-            self.write_file("config/passwd", first_passwd(profile).encode())
+        self._write_own_users(profile)
         if self.read_file("config/acl") is None:
             self.write_file("config/acl", conf.first_acl(anonymous=self.spec.anonymous).encode())
         return profile
+
+    def _write_own_users(self, profile: Profile) -> None:
+        """Give the operator and the probe the profile's passwords where the password file has others or none."""
+        users = before = PasswordFile.parse((self.read_file("config/passwd") or b"").decode(), where="config/passwd")
+        own = ((profile.username, profile.password), (profile.probe_username, profile.probe_password))
+        for user, password in own:
+            if user and password and not users.verify(user, password):
+                users = users.with_user(user, password)
+        if users is not before:
+            self.write_file("config/passwd", users.render().encode())
 
     def listeners(self) -> list[Listener]:
         """Return the listeners that the settings ask for."""
@@ -136,7 +145,7 @@ class ProcessBroker(LocalBroker):
             probe_password=(old and old.probe_password) or generate_password(),
             websocket_port=spec.websocket_port,
             tls_port=spec.tls_port,
-            ca_file=str(self.paths.root / "config/certs/ca.crt") if spec.tls_port else None,
+            ca_file=str(self.paths.authority / "ca.crt") if spec.tls_port else None,
         )
 
     def _prove(self) -> None:
@@ -167,9 +176,3 @@ class ProcessBroker(LocalBroker):
     def _last_error(self) -> str:
         errors = [line for line in self.log_lines(tail=50) if "Error" in line]
         return errors[-1] if errors else "no error in its log"
-
-
-def first_passwd(profile: Profile) -> str:
-    """Return the password file of a new broker: the operator and the probe."""
-    users = ((profile.username, profile.password), (profile.probe_username, profile.probe_password))
-    return "".join(f"{password_line(user, secret)}\n" for user, secret in users if user and secret)

@@ -16,6 +16,7 @@ COMMANDS: dict[str, Entry] = {
     "logs": Entry("mqttkit.cli.broker_watch", "logs", "Show its log, live with --follow."),
     "user": Entry("mqttkit.cli.broker_accounts", "user_group", "Add, change, remove and list users."),
     "acl": Entry("mqttkit.cli.broker_accounts", "acl_group", "Grant, revoke, list and check rights."),
+    "doctor": Entry("mqttkit.cli.broker_doctor", "doctor", "Check it against the production checklist."),
 }
 
 

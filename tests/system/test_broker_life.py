@@ -248,6 +248,19 @@ def up_again(backend: str, port: str) -> Profile:
     return profile
 
 
+def test_a_lost_profile_gets_the_operator_a_new_password(ended: None):
+    """A killed `up` may have written the password file and not yet the profile."""
+    profile = up("--backend", "process")
+    run("down")
+    existing_broker().paths.profile.unlink()
+    run("up")
+    after = load_profile()
+    assert after is not None
+    assert after.password != profile.password
+    assert ask(login_of(after)).accepted
+    assert not ask(login_of(profile)).accepted
+
+
 def test_a_broker_whose_pid_file_was_lost_is_found_by_where_it_works(ended: None, tmp_path: Path):
     up("--backend", "process")
     broker = existing_broker()

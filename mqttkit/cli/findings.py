@@ -1,0 +1,42 @@
+"""How the findings of `broker doctor` and `doctor` are shown."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+import click
+
+from mqttkit.broker.checks import Finding, Verdict
+
+COLOURS = {
+    Verdict.PASSED: "green",
+    Verdict.WARNED: "yellow",
+    Verdict.FAILED: "red",
+    Verdict.NOT_CHECKED: "bright_black",
+}
+
+
+def show_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
+    """Print each finding as it comes, and a count of them; return the exit code: 1 where any failed."""
+    found = []
+    for finding in findings:
+        found.append(finding)
+        if not as_json:
+            show_finding(finding)
+    counts = Counter(finding.verdict for finding in found)
+    if as_json:
+        summary = {verdict.value: counts[verdict] for verdict in Verdict}
+        click.echo(json.dumps({"findings": [one.as_dict() for one in found], "summary": summary}))
+    else:
+        click.echo(", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict))
+    return 1 if counts[Verdict.FAILED] else 0
+
+
+def show_finding(finding: Finding) -> None:
+    """Print one finding: verdict, check, what was seen, and what mends it."""
+    verdict = click.style(f"{finding.verdict.value:<11}", fg=COLOURS[finding.verdict])
+    click.echo(f"{verdict} {finding.check:<19} {finding.detail}")
+    if finding.mend and finding.verdict is not Verdict.PASSED:
+        click.echo(f"{'':<31} -> {finding.mend}")
