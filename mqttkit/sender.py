@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 
 from mqttkit.client import MqttClient, Receipt
@@ -20,7 +20,8 @@ from mqttkit.messages import Message, Outcome
 
 log = logging.getLogger(__name__)
 
-GOOD = (Outcome.ACKNOWLEDGED, Outcome.SENT)
+SETTLE_EVERY = 1000
+"""Messages of a block after which outcomes are looked at."""
 PATIENCE = 1e7
 """Seconds that a message waits for room and a connection: the producer waits, nothing is dropped."""
 
@@ -33,19 +34,16 @@ class Sender:
     """
 
     def __init__(self, client: MqttClient, *, patience: float = PATIENCE) -> None:
-        self.outcomes: Counter[Outcome] = Counter()
-        """Resolved publishes."""
+        self.delivered = 0
+        """Messages acknowledged, or sent at QoS 0."""
+        self.failed = 0
+        """Messages denied, dropped or lost."""
         self._client = client
         self._patience = patience
         self._open: deque[tuple[str, Receipt]] = deque()
         self._unproved = False
         self._first_loss = ""
         self._told_of_properties = False
-
-    @property
-    def delivered(self) -> int:
-        """Messages acknowledged, or sent at QoS 0."""
-        return sum(self.outcomes[outcome] for outcome in GOOD)
 
     def send(self, messages: Iterable[Message]) -> None:
         """Publish each message.
@@ -54,15 +52,16 @@ class Sender:
         client's own error where the client has given up the broker.
         """
         publish, opened, patience = self._client.publish, self._open, self._patience
-        for topic, payload, qos, retain, _dup, _mid, properties, _epoch in messages:
+        for count, (topic, payload, qos, retain, _dup, _mid, properties, _epoch) in enumerate(messages, 1):
             if not qos:
                 self._unproved = True
             if properties is not None and self._client.protocol_version != 5:
                 self._tell_of_properties()
             receipt = publish(topic, payload, qos=qos, retain=retain, properties=properties, wait=patience)
             opened.append((topic, receipt))
-            if len(opened) > 1000 or receipt.outcome is not None:
+            if count % SETTLE_EVERY == 0:
                 self.settle()
+        self.settle()
 
     def finish(self, timeout: float) -> None:
         """Wait up to `timeout` seconds until the broker has everything; raise PublishFailed where it has not."""
@@ -74,27 +73,30 @@ class Sender:
                 f"{len(self._open)} of {self._total()} messages not acknowledged within {timeout:g} s,"
                 f" the first on topic {topic!r}"
             )
-        failed = self._total() - self.delivered
-        if failed:
-            raise PublishFailed(f"{failed} of {self._total()} messages not delivered: {self._first_loss}")
+        if self.failed:
+            raise PublishFailed(f"{self.failed} of {self._total()} messages not delivered: {self._first_loss}")
         if self._unproved:
             self._prove(timeout)
 
     def settle(self) -> None:
         """Count the oldest receipts, up to the first one that is still under way; raise as `send` does."""
         opened = self._open
-        while opened and opened[0][1].outcome is not None:
-            topic, receipt = opened.popleft()
+        while opened:
+            topic, receipt = opened[0]
             outcome = receipt.outcome
-            assert outcome is not None
-            self.outcomes[outcome] += 1
-            if outcome not in GOOD:
-                self._failed(topic, receipt)
+            if outcome is None:
+                return
+            opened.popleft()
+            if outcome is Outcome.SENT or outcome is Outcome.ACKNOWLEDGED:
+                self.delivered += 1
+            else:
+                self.failed += 1
+                self._note_failure(topic, receipt)
 
     def _total(self) -> int:
-        return sum(self.outcomes.values()) + len(self._open)
+        return self.delivered + self.failed + len(self._open)
 
-    def _failed(self, topic: str, receipt: Receipt) -> None:
+    def _note_failure(self, topic: str, receipt: Receipt) -> None:
         if receipt.outcome is Outcome.DENIED:
             reason = receipt.reason or f"reason code {receipt.code}"
             raise PublishFailed(
