@@ -88,8 +88,8 @@ class Mosquitto:
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(SIGCONT)
             self.process.send_signal(number)
+            self.process.send_signal(SIGCONT)  # a paused one takes it then, and does nothing before
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
