@@ -17,6 +17,7 @@ COMMANDS: dict[str, Entry] = {
     "user": Entry("mqttkit.cli.broker_accounts", "user_group", "Add, change, remove and list users."),
     "acl": Entry("mqttkit.cli.broker_accounts", "acl_group", "Grant, revoke, list and check rights."),
     "doctor": Entry("mqttkit.cli.broker_doctor", "doctor", "Check it against the production checklist."),
+    "cert": Entry("mqttkit.cli.broker_cert", "cert_group", "Make, show and renew certificates for TLS."),
 }
 
 

@@ -1,0 +1,203 @@
+"""`broker cert` with a real mosquitto that listens with TLS."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import ssl
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mqttkit.broker import Broker, BrokerSpec, existing_broker, start_broker
+from mqttkit.broker.certificates import Authority
+from mqttkit.broker.certificates_live import served_certificate
+from mqttkit.broker.profile import Profile, locked, read_profile
+from mqttkit.cli import cli
+from mqttkit.client import MqttClient
+from mqttkit.errors import BrokerUnreachable
+from mqttkit.settings import MqttSettings, TlsSettings
+from tests.support.brokers import free_port, need
+from tests.support.probe import login
+
+
+def run(*words: str, code: int = 0) -> Result:
+    """Run `mqttkit broker …` and demand its exit code."""
+    result = CliRunner().invoke(cli, ["broker", *words])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """The default broker, on the process backend, without TLS."""
+    need("mosquitto")
+    broker, _ = start_broker(BrokerSpec(backend="process", port=0))
+    yield broker
+    with locked(broker.paths):
+        existing_broker().down(volumes=True)
+
+
+@pytest.fixture
+def tls(broker: Broker) -> Broker:
+    """The same with authority, server certificate and TLS listener."""
+    run("cert", "init")
+    run("cert", "server", "--san", "broker.example")
+    run("restart", "--tls-port", str(free_port()))
+    return existing_broker()
+
+
+def profile_of(broker: Broker) -> Profile:
+    profile = read_profile(broker.paths)
+    assert profile is not None
+    return profile
+
+
+def tls_login(profile: Profile, *, verify: bool = True, **files: Any) -> int | None:
+    """Log in over TLS, the server proven by the profile's authority."""
+    assert profile.tls_port
+    arguments = {"ca_certs": profile.ca_file, **files}
+    if not verify:
+        arguments["cert_reqs"] = ssl.CERT_NONE
+    return login(profile.tls_port, profile.username, profile.password, tls=arguments)
+
+
+def test_from_nothing_to_a_verified_tls_login(tls: Broker) -> None:
+    """init, server, restart --tls-port: our own client and paho verify the chain and the name."""
+    profile = profile_of(tls)
+    assert tls_login(profile) == 0
+    with MqttClient(MqttSettings(broker=profile.to_tls_settings()), retry=False) as client:
+        client.connect(timeout=10)
+        assert client.connected
+    for name in ("config/certs/server.key", "config/certs/server.crt"):
+        assert stat.S_IMODE((tls.paths.root / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tls.paths.authority / "ca.key").stat().st_mode) == 0o600
+    assert not list(tls.paths.root.rglob("ca.key"))
+
+
+def test_a_renewed_certificate_is_served_when_the_command_returns(tls: Broker) -> None:
+    """Same names, new serial, no restart; connected clients stay."""
+    profile = profile_of(tls)
+    assert profile.tls_port
+    before = served_certificate(profile.host, profile.tls_port)
+    pid = tls.running()
+    run("cert", "renew")
+    after = served_certificate(profile.host, profile.tls_port)
+    assert after.serial != before.serial
+    assert after.names == before.names
+    assert tls.running() == pid
+    assert tls_login(profile) == 0
+    run("cert", "renew", "--ca")
+    assert tls_login(profile) == 0
+
+
+def test_show_tells_all_and_what_is_served(tls: Broker, tmp_path: Path) -> None:
+    """Authority, server, served and clients, with days left; the served serial is the file's."""
+    run("cert", "client", "lamp")
+    rows = {row["role"]: row for row in json.loads(run("cert", "show", "--json").stdout)}
+    assert set(rows) == {"ca", "server", "served", "client"}
+    assert rows["served"]["serial"] == rows["server"]["serial"]
+    assert rows["client"]["subject"] == "lamp"
+    assert 364 < rows["server"]["days_left"] < 366
+    text = run("cert", "show").stdout
+    assert "for broker.example, localhost" in text
+
+
+def test_an_expired_certificate_is_named_refused_and_renewed(tls: Broker) -> None:
+    """Clients refuse it, `show` ends with 1 and says what to do, `renew` mends it while the broker runs."""
+    profile = profile_of(tls)
+    long_ago = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=30)
+    issued = Authority.load(tls.paths.authority).renewed(now=long_ago).sign_server(days=10, now=long_ago)
+    tls.write_file("config/certs/server.crt", issued.certificate)
+    tls.write_file("config/certs/server.key", issued.key)
+    run("reload")
+    with (
+        MqttClient(MqttSettings(broker=profile.to_tls_settings()), retry=False) as client,
+        pytest.raises(BrokerUnreachable, match="expired"),
+    ):
+        client.connect(timeout=10)
+    result = run("cert", "show", code=1)
+    assert "expired" in result.stdout
+    assert "mqttkit broker cert renew" in result.stderr
+    run("cert", "renew")
+    assert tls_login(profile) == 0
+    run("cert", "show")
+
+
+def test_soon_expiring_is_warned_of(tls: Broker) -> None:
+    """30 days ahead, on stderr, exit 0."""
+    run("cert", "server", "--days", "20")
+    assert "is expiring: mqttkit broker cert renew" in run("cert", "show").stderr
+
+
+def test_a_served_certificate_that_is_not_the_file_s_is_seen(tls: Broker) -> None:
+    """Files changed and no reload: `show` ends with 1."""
+    issued = Authority.load(tls.paths.authority).sign_server()
+    tls.write_file("config/certs/server.crt", issued.certificate)
+    tls.write_file("config/certs/server.key", issued.key)
+    assert "serves another certificate" in run("cert", "show", code=1).stderr
+    run("reload")
+    run("cert", "show")
+
+
+def test_client_certificates_are_demanded_and_open_the_door(tls: Broker, tmp_path: Path) -> None:
+    """mTLS: without one the handshake fails, with one of another authority too, with ours it works."""
+    run("restart", "--client-certificates")
+    profile = profile_of(existing_broker())
+    files = run("cert", "client", "lamp", "--out", str(tmp_path)).stdout.split()
+    assert [Path(path).name for path in files] == ["lamp.crt", "lamp.key", "ca.crt"]
+    assert stat.S_IMODE((tmp_path / "lamp.key").stat().st_mode) == 0o600
+    assert tls_login(profile, certfile=files[0], keyfile=files[1]) == 0
+    other = Authority.create("other")
+    issued = other.sign_client("lamp")
+    (tmp_path / "bad.crt").write_bytes(issued.certificate)
+    (tmp_path / "bad.key").write_bytes(issued.key)
+    foreign = {"cert_file": str(tmp_path / "bad.crt"), "key_file": str(tmp_path / "bad.key")}
+    for given in ({}, foreign):
+        settings = replace(profile.to_tls_settings(), tls=TlsSettings(ca_file=profile.ca_file, **given))
+        with (
+            MqttClient(MqttSettings(broker=settings), retry=False) as client,
+            pytest.raises(BrokerUnreachable),
+        ):
+            client.connect(timeout=10)
+    before = (tmp_path / "lamp.crt").read_bytes()
+    run("cert", "renew", "lamp", "--out", str(tmp_path))
+    assert (tmp_path / "lamp.crt").read_bytes() != before
+    assert tls_login(profile, certfile=files[0], keyfile=files[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("server",), "cert init"),
+        (("client", "lamp"), "cert init"),
+        (("renew",), "cert server"),
+        (("renew", "--ca"), "cert init"),
+        (("renew", "lamp"), "no certificate of 'lamp'"),
+        (("renew", "lamp", "--ca"), "exclude each other"),
+        (("client", "../x"), "cannot be for"),
+        (("show", "/no/such/file"), "does not exist"),
+        (("show", "/etc/passwd"), "no certificate"),
+    ],
+)
+def test_bad_requests_end_with_2(broker: Broker, words: tuple[str, ...], reason: str) -> None:
+    """Each names the next command."""
+    assert reason in run("cert", *words, code=2).stderr
+
+
+def test_nothing_is_overwritten(tls: Broker) -> None:
+    """An authority and a client's files are made once."""
+    assert "already" in run("cert", "init", code=2).stderr
+    run("cert", "client", "lamp")
+    assert "already" in run("cert", "client", "lamp", code=2).stderr
+    assert "neither a host name" in run("cert", "server", "--san", "a b", code=2).stderr
+
+
+def test_tls_port_without_a_certificate_is_refused(broker: Broker) -> None:
+    """The broker runs on as it was."""
+    assert "cert server" in run("restart", "--tls-port", str(free_port()), code=2).stderr
