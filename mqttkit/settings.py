@@ -264,6 +264,8 @@ class ControllerSettings:
     """Seconds that a sender's clock may differ, either way."""
     max_message_bytes: int = 256 * 1024
     """Largest message looked at, bytes."""
+    keep_session: bool = True
+    """Let the broker keep the session for a day while the controller is away, so that no report is lost."""
     handler_retries: int = 2
     """How often a handler that failed is called again before the message is dead-lettered."""
 

@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
     "scan": Entry("mqttkit.cli.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
     "bridge": Entry("mqttkit.cli.bridge", "bridge", "Move metrics into a sink: nothing lost, all accounted for."),
+    "controller": Entry("mqttkit.cli.controller", "controller", "Run network controllers over publish/subscribe."),
 }
 """Every command, in the order of the help text."""
 

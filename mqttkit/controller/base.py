@@ -7,7 +7,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
@@ -228,7 +227,8 @@ class Controller:
         found: list[Transport] = []
         for name in self.settings.transports:
             if name == "mqtt":
-                self.mqtt = MqttTransport(mqtt, self.controller_id, will=self._will)
+                keep = self.settings.keep_session
+                self.mqtt = MqttTransport(mqtt, self.controller_id, will=self._will, keep_session=keep)
                 found.append(self.mqtt)
             elif name == "http" and self.settings.http_listen is not None:
                 from mqttkit.controller.http_hub import HttpHub
@@ -303,11 +303,6 @@ def listen_address(text: str) -> tuple[str, int]:
         return parse_address(text, 8088)
     except ValueError as error:
         raise ConfigError(str(error), where="controller.http_listen") from error
-
-
-def with_id(settings: ControllerSettings, controller_id: str) -> ControllerSettings:
-    """Return the settings of a controller of this name."""
-    return replace(settings, id=controller_id)
 
 
 def _state_directory() -> Path:

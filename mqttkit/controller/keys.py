@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import fcntl
 import json
 import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +162,18 @@ class KeyFile:
         with self._lock:
             self._look()
             return self._ring
+
+    def update(self, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
+        """Change the ring and save it, alone among processes; what `change` raises leaves the file as it was."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            ring = change(self.refresh())
+            self.save(ring)
+            return ring
+        finally:
+            os.close(descriptor)
 
     def save(self, ring: KeyRing) -> None:
         """Replace the file, whole or not at all, mode 0600."""

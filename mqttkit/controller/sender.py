@@ -72,6 +72,7 @@ class Sender:
         self._wrap = wrap
         self._limit = limit
         self._condition = threading.Condition()
+        self._open: set[Outgoing] = set()
         self._queue: deque[Outgoing] = deque()
         self._under_way: deque[_UnderWay] = deque()
         self._later: deque[tuple[float, Outgoing]] = deque()
@@ -96,6 +97,7 @@ class Sender:
                 self.dropped += 1
                 item.promise.settle(False)
                 return item.promise
+            self._open.add(item)
             self._queue.append(item)
             self._condition.notify()
         return item.promise
@@ -108,7 +110,7 @@ class Sender:
     @property
     def waiting(self) -> int:
         """Messages that no transport has taken over yet."""
-        return len(self._queue) + len(self._under_way) + len(self._later)
+        return len(self._open)
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until nothing waits."""
@@ -130,7 +132,7 @@ class Sender:
             self._condition.notify()
         if self._thread.is_alive():
             self._thread.join(10)
-        for item in [*self._queue, *(item for _, item in self._later), *(one.item for one in self._under_way)]:
+        for item in list(self._open):
             item.promise.settle(False)
 
     # --- in the sender's thread ---------------------------------------------------------------------------
@@ -179,7 +181,7 @@ class Sender:
             ticket = transport.send(item.topic, data, qos=1, retain=item.retain)
         except (MqttkitError, ValueError) as error:
             log.warning("message %s cannot be sent: %s", item.envelope.message_id, error)
-            item.promise.settle(False)
+            self._settle(item, False)
             return
         self._under_way.append(_UnderWay(item, transport.name, ticket, time.monotonic() + ACK_SECONDS))
 
@@ -209,8 +211,6 @@ class Sender:
         self._under_way = left
         with self._condition:
             self._queue.extendleft(reversed(again))
-            if settled:
-                self._condition.notify_all()
         return settled > 0
 
     def _taken_over(self, one: _UnderWay) -> None:
@@ -223,7 +223,13 @@ class Sender:
         self.sent[one.transport] += 1
         if one.item.retain:
             self._owe(one)
-        one.item.promise.settle(True)
+        self._settle(one.item, True)
+
+    def _settle(self, item: Outgoing, ok: bool) -> None:
+        item.promise.settle(ok)
+        with self._condition:
+            self._open.discard(item)
+            self._condition.notify_all()
 
     def _failed(self, one: _UnderWay, again: list[Outgoing]) -> None:
         if not one.ticket.done:

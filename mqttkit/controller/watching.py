@@ -1,0 +1,102 @@
+"""Who is there: heartbeats to one line a controller."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mqttkit.controller.gate import Codec
+from mqttkit.controller.refusals import MessageRefused
+from mqttkit.controller.topics import Kind, Topics, check_place
+
+MISSED_BEATS = 3
+"""A controller is silent once so many heartbeats are missing."""
+
+
+@dataclass
+class Seen:
+    """What is known of one controller."""
+
+    controller_id: str
+    state: str
+    """`online` or `offline`, as it or its will said."""
+    incarnation: str
+    sequence: int
+    timestamp: int
+    """Milliseconds since the epoch of its last heartbeat, by its own clock."""
+    arrived: float
+    """When that came, by the clock of this machine."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """Payload of its last online heartbeat."""
+
+
+class StatusBook:
+    """The newest heartbeat of each controller. One thread uses it."""
+
+    def __init__(self, topics: Topics, codec: Codec, *, now: Callable[[], float] = time.time) -> None:
+        self.refused: Counter[str] = Counter()
+        """Messages not believed, by reason."""
+        self.controllers: dict[str, Seen] = {}
+        self._topics, self._codec, self._now = topics, codec, now
+
+    def note(self, topic: str, data: bytes) -> Seen | None:
+        """Take in a message of a status topic; None where it changes nothing.
+
+        An old heartbeat does not replace a newer one, and a will counts only for the life that left it.
+        """
+        if not data:
+            self.controllers.pop(topic.rpartition("/")[2], None)
+            return None
+        try:
+            place = self._topics.place(topic)
+            envelope = self._codec.unwrap(data, topic).envelope
+            check_place(place, envelope)
+        except MessageRefused as error:
+            self.refused[error.reason.value] += 1
+            return None
+        state, incarnation = envelope.payload.get("state"), envelope.payload.get("incarnation")
+        if place.kind is not Kind.STATUS or state not in ("online", "offline") or not isinstance(incarnation, str):
+            self.refused["malformed"] += 1
+            return None
+        known = self.controllers.get(envelope.sender_id)
+        if known is not None and not _is_news(known, str(state), incarnation, envelope.sequence):
+            self.refused["stale"] += 1
+            return None
+        sequence = max(envelope.sequence, known.sequence if known and known.incarnation == incarnation else 0)
+        detail = envelope.payload if state == "online" or known is None else known.detail
+        seen = Seen(
+            envelope.sender_id, str(state), incarnation, sequence, envelope.timestamp, self._now(), detail
+        )  # fmt: skip
+        self.controllers[envelope.sender_id] = seen
+        return seen
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row a controller, by name: what `watch` shows."""
+        return [self._row(seen) for _, seen in sorted(self.controllers.items())]
+
+    def _row(self, seen: Seen) -> dict[str, Any]:
+        age = max(0.0, self._now() - seen.timestamp / 1000)
+        beat = seen.detail.get("heartbeat_interval", 10.0)
+        silent = seen.state == "online" and self._now() - seen.arrived > MISSED_BEATS * beat
+        counters = seen.detail.get("counters", {})
+        return {
+            "controller": seen.controller_id,
+            "role": seen.detail.get("role", "?"),
+            "region": seen.detail.get("region", "?"),
+            "status": "silent" if silent else seen.state,
+            "last_heartbeat": round(age, 1),
+            "transport": seen.detail.get("transport", ""),
+            "hops": seen.detail.get("hops", 0),
+            "reports": seen.detail.get("reports", sum(seen.detail.get("sent", {}).values())),
+            "refused": counters.get("refused", 0),
+            "policies": seen.detail.get("policies", {}),
+        }
+
+
+def _is_news(known: Seen, state: str, incarnation: str, sequence: int) -> bool:
+    if state == "offline":
+        return incarnation == known.incarnation and known.state == "online"
+    return incarnation > known.incarnation or (incarnation == known.incarnation and sequence > known.sequence)
