@@ -197,7 +197,7 @@ class BridgeSettings:
     """Messages in one commit at most; half the Receive Maximum where that is less."""
     batch_window: float = 0.05
     """Seconds that a message may wait for company under load; without load it does not wait."""
-    queue_size: int = 4_000
+    queue_size: int = 10_000
     """Messages taken and not yet in a batch."""
     payload_limit: int = 65_536
     """Bytes; a longer payload is a dead letter."""

@@ -30,6 +30,10 @@ QUIET = 0.002
 LOW_RATE = 200.0
 """Messages a second below which each batch is committed at once."""
 
+HIGH_WATER, LOW_WATER = 0.4, 0.2
+"""Shares of the queue: from the one on nothing more is read, down to the other. One read brings at most as many
+messages as fit above the first."""
+
 RETRY_FIRST = 0.1
 RETRY_LONGEST = 5.0
 """Seconds between tries of a commit: doubled from the first to the longest."""
@@ -54,7 +58,7 @@ class PipelineLimits:
     """Messages in one commit."""
     batch_window: float = 0.05
     """Seconds that a message waits for company at most; under light load none does."""
-    queue_messages: int = 4_000
+    queue_messages: int = 10_000
     """Messages taken and not yet in a batch."""
     queue_bytes: int = 32 * 1024 * 1024
     """Bytes of their payloads; one message alone may have more."""
@@ -106,15 +110,21 @@ class Pipeline:
         acknowledge: Callable[[Sequence[Message]], int],
         limits: PipelineLimits,
         books: Books | None = None,
+        pause: Callable[[bool], None] = lambda _paused: None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """`acknowledge` gets committed messages in order of receipt, and returns how many it sent."""
+        """`acknowledge` gets committed messages in order of receipt, and returns how many it sent.
+
+        `pause` is called with True where the queue gets full, and with False when there is room again.
+        """
         self._parser = parser
         self._registry = registry
         self._sink = sink
         self._acknowledge = acknowledge
         self._limits = limits
         self._now_ms = now_ms
+        self._pause = pause
+        self._paused = False
         self.books = books or Books()
         self._condition = threading.Condition()
         self._queue: deque[Message] = deque()
@@ -150,6 +160,7 @@ class Pipeline:
             self.books.take(len(messages))
             self._queue.extend(messages)
             self._queued_bytes += size
+            self._set_paused(self.fill >= HIGH_WATER)
             if not waiting or waiting < self._limits.batch_size <= len(self._queue):
                 self._condition.notify()
         return True
@@ -166,6 +177,7 @@ class Pipeline:
             self.books.give_back(len(self._queue) - len(kept))
             self._queue = kept
             self._queued_bytes = sum(len(message.payload) for message in kept)
+            self._set_paused(self.fill >= HIGH_WATER)
 
     @property
     def queued(self) -> int:
@@ -237,11 +249,18 @@ class Pipeline:
             self._gather(limit)
             messages = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
             self._queued_bytes -= sum(len(message.payload) for message in messages)
+            if self.fill <= LOW_WATER:
+                self._set_paused(False)
         now = time.monotonic()
         elapsed = max(now - self._taken_at, 1e-6)
         self._rate += (len(messages) / elapsed - self._rate) * min(1.0, elapsed / 0.1)
         self._taken_at = now
         return messages
+
+    def _set_paused(self, paused: bool) -> None:
+        if paused != self._paused:
+            self._paused = paused
+            self._pause(paused)
 
     def _gather(self, limit: int) -> None:
         """Wait for company as long as it comes: not at all under light load."""

@@ -178,6 +178,7 @@ class Bridge:
             sink=self._sink,
             acknowledge=self._acknowledge,
             limits=limits,
+            pause=self.client.pause_reading,
             books=self._books,
         )
 

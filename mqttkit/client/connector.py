@@ -23,7 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from mqttkit.client import failures
 from mqttkit.client.failures import UNSUPPORTED_VERSION, show_address
-from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError
+from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, MqttkitError
 from mqttkit.settings import MqttSettings, ReconnectSettings
 from mqttkit.wire import PahoClient
 
@@ -107,6 +107,7 @@ class Connector(PahoClient):
         self.finished = threading.Event()
         self.given_up = False
         self.looped_at = 0.0
+        self._tls_stamp: tuple[int, ...] = ()
         self.address = settings.broker.addresses()[0]
         self._settings = settings
         self._report = report
@@ -186,6 +187,7 @@ class Connector(PahoClient):
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> Any:
         """Shake hands, and close the socket where that fails: paho leaves it to the garbage collector."""
+        self._reload_certificates()
         assert self._ssl_context is not None
         wrapped = self._ssl_context.wrap_socket(
             tcp_sock, server_hostname=self.address[0], do_handshake_on_connect=False
@@ -198,6 +200,23 @@ class Connector(PahoClient):
             raise
         self._step = self._after_tls()
         return wrapped
+
+    def _reload_certificates(self) -> None:
+        """Read the TLS files again where one of them has changed; a set that cannot be used changes nothing."""
+        from mqttkit.client.tls import files_stamp, make_context
+
+        tls = self._settings.broker.tls
+        if tls is None or (stamp := files_stamp(tls)) == self._tls_stamp:
+            return
+        first, self._tls_stamp = not self._tls_stamp, stamp
+        if first:
+            return
+        try:
+            self._ssl_context = make_context(tls)
+        except ConfigError as error:
+            log.error("the certificates read before stay in use: %s", error)  # noqa: TRY400  # says it all
+        else:
+            log.info("read the changed certificates again")
 
     def _reconnect_wait(self) -> None:
         """Wait before the next round of addresses; not at all within a round."""

@@ -39,6 +39,17 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
     return context
 
 
+def files_stamp(settings: TlsSettings) -> tuple[int, ...]:
+    """Return numbers that change when one of the files does; 0 stands for a file that is not there."""
+    stamps: list[int] = []
+    for file in (settings.ca_file, settings.cert_file, settings.key_file):
+        try:
+            stamps.append(Path(file).stat().st_mtime_ns if file is not None else 0)
+        except OSError:
+            stamps.append(0)
+    return tuple(stamps)
+
+
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings, cert_file: str) -> None:
     import ssl
 
