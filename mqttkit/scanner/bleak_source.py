@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bleak import BleakScanner
-from bleak.backends.bluezdbus.manager import get_global_bluez_manager
+from bleak.backends.bluezdbus.manager import BlueZManager, get_global_bluez_manager
 from bleak.exc import BleakBluetoothNotAvailableError, BleakBluetoothNotAvailableReason, BleakDBusError, BleakError
 
 from mqttkit.errors import AdapterMissing, AdapterStuck, MqttkitError, PermissionMissing
@@ -57,11 +57,13 @@ class BleakSource(RadioSource):
                 await asyncio.wait_for(scanner.start(), ANSWER)
                 self.begun()
                 while self.check():
+                    if not _connected(manager):
+                        raise EOFError("the connection was closed")
                     await asyncio.sleep(_TICK)
             finally:
-                await _stop(scanner)
-                if manager._bus is not None:  # which bleak keeps open for as long as the process lives
-                    manager._bus.disconnect()
+                if _connected(manager):
+                    await _stop(scanner)
+                _hang_up(manager)
 
     def _detected(self, device: BLEDevice, data: AdvertisementData) -> None:
         """Hand over what bleak heard; runs in the loop, which an exception would leave deaf."""
@@ -92,6 +94,17 @@ async def _stop(scanner: BleakScanner) -> None:
         await asyncio.wait_for(scanner.stop(), ANSWER)
     except (BleakError, OSError, EOFError, asyncio.TimeoutError) as error:
         _log.debug("the scan did not stop: %r", error)
+
+
+def _connected(manager: BlueZManager) -> bool:
+    """Tell whether the D-Bus daemon is still there; bleak tells nobody when it goes."""
+    return manager._bus is not None and manager._bus.connected
+
+
+def _hang_up(manager: BlueZManager) -> None:
+    """Close the D-Bus connection, which bleak keeps open for as long as the process lives."""
+    if manager._bus is not None:
+        manager._bus.disconnect()
 
 
 @contextlib.contextmanager

@@ -117,6 +117,21 @@ def test_an_adapter_that_was_unplugged_is_scanned_again(bus: str) -> None:
             assert next(iterator).mac_address
 
 
+def test_a_dbus_that_is_killed_and_returns_is_scanned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end is noticed before any silence is."""
+    source = BleakSource(retry=0.2)
+    for round_number in range(2):
+        with dbus_daemon(tmp_path) as bus_address, bluez(bus_address, Radio()):
+            monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus_address)
+            if round_number == 0:
+                source.start()
+                iterator = iter(source)
+            wait_until(lambda: source.scanning)
+            assert len(list(itertools.islice(iterator, 20))) == 20
+        wait_until(lambda: not source.scanning)
+    source.__exit__(None, None, None)
+
+
 def test_a_quiet_room_keeps_the_scan_going(bus: str, caplog: pytest.LogCaptureFixture) -> None:
     """Silence restarts the scan without a pause; it is told once, and so is its end."""
     source = BleakSource(silence=0.3, retry=0.2)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttkit.errors import RecordingError, UsageError
+from mqttkit.publisher import format_advertisement
 from mqttkit.scanner import Advertisement, hci, open_source, replay_source
 from mqttkit.scanner.recording import read_recording
 from mqttkit.scanner.replay_source import ReplaySource
@@ -200,6 +201,20 @@ def test_any_file_is_read_or_raises_one_error(content: bytes, tmp_path_factory: 
     path.write_bytes(content)
     with contextlib.suppress(RecordingError):
         assert all(one.mac_address for one in read(path))
+
+
+def test_published_payloads_are_a_recording(tmp_path: Path) -> None:
+    """A line each, they read back with every field that was published."""
+    path = tmp_path / "payloads.jsonl"
+    recorded = [*read(STREET), *read(CAPTURES / "adverts.jsonl")]
+    path.write_bytes(b"".join(format_advertisement(one, "scanner-01") + b"\n" for one in recorded))
+    for one, again in zip(recorded, read(path), strict=True):
+        published = {name: getattr(one, name) for name in PUBLISHED}
+        assert {name: getattr(again, name) for name in PUBLISHED} == published
+        assert again.timestamp == pytest.approx(one.timestamp, abs=0.001)
+
+
+PUBLISHED = ("mac_address", "rssi", "local_name", "manufacturer_data", "service_data", "service_uuids", "tx_power")
 
 
 def lines(*timestamps: float) -> str:
