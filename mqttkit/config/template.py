@@ -63,8 +63,8 @@ def scalar(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return text in double quotes; ${ is doubled so that it stays itself."""
-    escaped = json.dumps(text.replace("${", "$${"), ensure_ascii=True)
+    """Return text in double quotes; what would be a reference gets a further $ so that it stays itself."""
+    escaped = json.dumps(re.sub(r"(\$\{[^{}]*\})", r"$\1", text), ensure_ascii=True)
     pairs = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)")
     return pairs.sub(lambda match: f"\\U{_joined(match[1], match[2]):08x}", escaped)
 
