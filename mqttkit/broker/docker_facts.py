@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 def file_facts(container: Container, wanted: int) -> Iterator[FileFact]:
     """Yield owner, mode and kind of each file of the running broker, links not followed."""
-    places = (f"{HOME}/config", f"{HOME}/data")
-    text = run_in(container, "find", *places, "-mindepth", "1", "-exec", "stat", "-c", "%a|%u|%F|%n", "{}", "+")
+    places = " ".join(f"{HOME}/{below}/*" for below in ("config", "config/certs", "data"))
+    script = f'for f in {places}; do if [ -e "$f" ] || [ -L "$f" ]; then stat -c "%a|%u|%F|%n" "$f"; fi; done'
+    text = run_in(container, "sh", "-c", script)
     for line in text.splitlines():
         mode, uid, kind, place = line.split("|", 3)
         yield FileFact(

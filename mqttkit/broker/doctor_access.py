@@ -9,6 +9,7 @@ from mqttkit.broker.checks import Outcome, failed, not_checked, passed
 from mqttkit.broker.doctor_patient import Patient, refusal
 from mqttkit.broker.ports import bound_addresses, port_owner
 from mqttkit.broker.profile import is_loopback
+from mqttkit.broker.readiness import Login, websocket_answer
 from mqttkit.errors import BrokerUnreachable
 
 
@@ -99,16 +100,16 @@ def addresses(patient: Patient) -> Iterator[Outcome]:
 
 def websocket(patient: Patient) -> Iterator[Outcome]:
     """Speak MQTT over WebSockets on the WebSocket port."""
-    door = patient.door("WebSocket")
+    port = patient.door("WebSocket").port
     try:
-        reason = refusal(door, patient.profile.username, patient.profile.password)
+        line = websocket_answer(Login(host=patient.profile.host, port=port))
     except BrokerUnreachable as error:
-        yield failed(f"port {door.port} is published, and no WebSocket answers: {error.cause}", patient.restart)
+        yield failed(f"port {port} is published, and no WebSocket answers: {error.cause}", patient.restart)
         return
-    if reason is None:
-        yield passed(f"port {door.port} takes MQTT over WebSockets")
+    if " 101 " in f"{line} ":
+        yield passed(f"port {port} takes MQTT over WebSockets")
     else:
-        yield failed(f"port {door.port} refuses the operator: {reason}", patient.restart)
+        yield failed(f"port {port} declines MQTT over WebSockets: {line}", patient.restart)
 
 
 def _is_ours(patient: Patient, owner: str) -> bool:

@@ -5,6 +5,7 @@ It needs no MQTT library: CONNECT and CONNACK are built and read by hand (MQTT 3
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import secrets
 import socket
@@ -122,6 +123,27 @@ def publish(login: Login, topic: str, payload: bytes = b"") -> int:
     if head[0] != 0x40:
         raise BrokerUnreachable(login.address, "mqtt", f"packet type {head[0] >> 4} instead of PUBACK")
     return code
+
+
+def websocket_answer(login: Login) -> str:
+    """Ask for MQTT over WebSockets (RFC 6455, 4.1) and return the status line of the answer, which begins HTTP/1.1 101.
+
+    Raises `BrokerUnreachable` where no HTTP answer comes.
+    """
+    key = base64.b64encode(secrets.token_bytes(16)).decode()
+    request = (
+        f"GET /mqtt HTTP/1.1\r\nHost: {login.address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+    )
+    with open_socket(login) as sock:
+        try:
+            sock.sendall(request.encode())
+            line = sock.recv(1_024).partition(b"\r\n")[0]
+        except OSError as error:
+            raise BrokerUnreachable(login.address, "websocket", f"no answer to the upgrade: {error}") from error
+    if not line.startswith(b"HTTP/"):
+        raise BrokerUnreachable(login.address, "websocket", "no HTTP answer to the upgrade: not a WebSocket port")
+    return line.decode(errors="replace")
 
 
 def open_socket(login: Login) -> socket.socket:
