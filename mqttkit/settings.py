@@ -212,7 +212,7 @@ class BridgeSettings:
     dedupe_window: int = 86_400
     """Seconds that redis, http and jsonl remember a dedupe_id."""
     dead_letter_limit: int = 1_000_000
-    """Dead letters kept; beyond it nothing is acknowledged."""
+    """Dead letters from which on nothing is acknowledged; the last batch may go beyond."""
     dead_letters: str | None = None
     """SQLite file with the dead letters of the http and jsonl sinks."""
     sink_timeout: float = 5.0

@@ -224,14 +224,14 @@ class PostgresqlSink:
                 stored = cursor.execute(_INSERT).rowcount
             _settle(connection, batch.settles)
             if batch.letters:
-                self._check_room(connection, len(batch.letters))
+                self._check_room(connection)
                 cursor.executemany(_LETTERS, batch.letters)
             cursor.execute(_LAST, (self._instance, batch.id, stored))
         return stored
 
-    def _check_room(self, connection: psycopg.Connection[Any], number: int) -> None:
+    def _check_room(self, connection: psycopg.Connection[Any]) -> None:
         count = _count(connection)
-        if count + number > self._limit:
+        if count >= self._limit:
             raise DeadLettersFull(
                 f"{self.name} holds {count} dead letters, {self._limit} are allowed",
                 hint="Look: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",

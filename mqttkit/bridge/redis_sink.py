@@ -38,7 +38,7 @@ local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 local batch, window, limit, list = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
 local done = redis.call('HMGET', last, 'batch', 'stored')
 if done[1] == batch then return tonumber(done[2]) end
-if #letters > 0 and redis.call('XLEN', dead) + #letters > limit then return -1 end
+if #letters > 0 and redis.call('XLEN', dead) >= limit then return -1 end
 local stored = 0
 for _, row in ipairs(rows) do
   local tenant, agent, id = row[1], row[2], row[6]

@@ -79,6 +79,7 @@ class Bridge:
         self._books = books
         self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
         self._stop = threading.Event()
+        self._never = threading.Event()
         self._failure: BaseException | None = None
         self._memory = MemoryWatch(bridge.memory)
         self._clock = ClockWatch(bridge.skew_limit)
@@ -263,7 +264,7 @@ class Bridge:
             if self.pipeline.books.turned_away == before:
                 return
             before = self.pipeline.books.turned_away
-            time.sleep(QUIET_SECONDS)
+            self._never.wait(QUIET_SECONDS)
 
     # -- the connection ----------------------------------------------------------------------------
 

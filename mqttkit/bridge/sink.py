@@ -169,7 +169,7 @@ class SinkOptions:
     dedupe_window: int = 86_400
     """Seconds for which a dedupe_id is remembered where the rows themselves are not the memory."""
     dead_letter_limit: int = 1_000_000
-    """Dead letters kept; beyond it nothing is acknowledged."""
+    """Dead letters from which on no batch with another one is committed; the last batch may go beyond."""
     dead_letters: str | None = None
     """SQLite file of the ledger that the http and jsonl sinks keep beside them."""
     timeout: float = 5.0

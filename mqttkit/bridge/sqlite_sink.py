@@ -109,7 +109,7 @@ def transaction(database: sqlite3.Connection, path: str) -> Iterator[None]:
 
 
 class SqliteLetters:
-    """Dead letters in a SQLite file. `limit` bounds their number."""
+    """Dead letters in a SQLite file: none more once there are `limit`."""
 
     def __init__(self, path: str, limit: int) -> None:
         self._path = path
@@ -126,9 +126,9 @@ class SqliteLetters:
         """Insert within the caller's transaction; raise DeadLettersFull."""
         if not letters:
             return
-        if self._count is None or self._count + len(letters) > self._limit:
+        if self._count is None or self._count >= self._limit:
             self._count = self.count()
-        if self._count + len(letters) > self._limit:
+        if self._count >= self._limit:
             raise DeadLettersFull(
                 f"{self._path} holds {self._count} dead letters, {self._limit} are allowed",
                 hint="Look: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",

@@ -1,0 +1,209 @@
+"""Faults of the sink: rows 7 to 10 and 22 of the fault table."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mqttkit.cli import cli
+from tests.support.bridges import (
+    QUEUE_WITHOUT_LIMIT,
+    BridgeProcess,
+    body,
+    bridge,
+    metric_topic,
+    publish_numbers,
+    publisher,
+    rows,
+    stored_numbers,
+    wait_until,
+)
+from tests.support.brokers import missing, mosquitto
+from tests.support.redis import redis_server
+
+pytestmark = pytest.mark.system
+STREAM = "mqttkit:metrics"
+QUICK = {"MQTTKIT_BRIDGE_SINK_TIMEOUT": "1"}
+
+
+def resident(process: BridgeProcess) -> int:
+    """Resident memory in bytes."""
+    assert process.process is not None
+    pages = int(Path(f"/proc/{process.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_fault_7_sink_down(tmp_path: Path) -> None:
+    """Redis gone under load: memory flat, still connected, not ready, nothing lost, catches up when it is back."""
+    total = 12_000
+    with (
+        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
+        redis_server(tmp_path / "redis") as redis,
+        bridge(tmp_path / "bridge", broker.port, sink=redis.url, environment=QUICK) as process,
+        publisher(broker.port) as client,
+    ):
+        publish_numbers(client, range(2_000))
+        wait_until(lambda: process.number("acknowledged_messages_total") >= 2_000)
+        before = resident(process)
+        redis.stop()
+        publish_numbers(client, range(2_000, total))
+        wait_until(lambda: process.not_ready_because("redis://"))
+        wait_until(lambda: process.number("in_flight_messages") == 1_000, what="a full receive window")
+        assert process.number("connected") == 1
+        assert process.number("connects_total") == 1
+        assert resident(process) - before < 15_000_000
+        redis.start()
+        began = time.monotonic()
+        wait_until(process.is_ready, 15)
+        with redis.client() as reader:
+            wait_until(lambda: reader.xlen(STREAM) == total, 30)
+            print(f"caught up in {time.monotonic() - began:.1f} s")
+            values = [int(float(fields["value"])) for _, fields in reader.xrange(STREAM)]
+        assert sorted(values) == list(range(total))
+        assert process.stop() == 0
+        process.check_books()
+
+
+def test_fault_8_sink_hangs(tmp_path: Path) -> None:
+    """Redis stopped with SIGSTOP in mid-stream: as when down, and nothing is written twice, dedupe_id or not."""
+    total = 4_000
+    with (
+        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
+        redis_server(tmp_path / "redis") as redis,
+        bridge(tmp_path / "bridge", broker.port, sink=redis.url, environment=QUICK) as process,
+        publisher(broker.port) as client,
+    ):
+        for round_ in range(2):
+            redis.send(signal.SIGSTOP)
+            for number in range(total * round_ // 2, total * (round_ + 1) // 2):
+                payload = b'{"value":%d}' % number if number % 2 else body(number)
+                client.publish(metric_topic(), payload, qos=1, wait=20)
+            assert client.flush(20)
+            retries = process.number("commit_retries_total")
+            wait_until(lambda: process.number("commit_retries_total") >= retries + 2)  # noqa: B023
+            assert process.not_ready_because("redis://")
+            assert process.number("connects_total") == 1
+            redis.send(signal.SIGCONT)
+            wait_until(process.is_ready)
+        with redis.client() as reader:
+            wait_until(lambda: reader.xlen(STREAM) >= total, 30)
+            wait_until(lambda: process.number("in_flight_messages") == 0)
+            values = [int(float(fields["value"])) for _, fields in reader.xrange(STREAM)]
+        assert sorted(values) == list(range(total))
+        assert process.stop() == 0
+        process.check_books()
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path) -> Iterator[Path]:
+    """A file system of 3 MB in memory."""
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(directory)], capture_output=True)
+    if mounted.returncode:
+        missing(f"no right to mount a tmpfs: {mounted.stderr.decode().strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def test_fault_9_disk_full(tmp_path: Path) -> None:
+    """No room: nothing acknowledged, not ready; when there is room again it goes on by itself, nothing lost."""
+    total = 3_000
+    with (
+        small_disk(tmp_path / "disk") as disk,
+        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
+        bridge(tmp_path / "bridge", broker.port, sink=f"sqlite:{disk}/metrics.db") as process,
+        publisher(broker.port) as client,
+    ):
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4_096)
+        publish_numbers(client, range(total))
+        wait_until(lambda: process.not_ready_because("full"))
+        stored = rows(disk / "metrics.db")[0][0]
+        assert process.number("acknowledged_messages_total") == stored < total
+        filler.unlink()
+        wait_until(process.is_ready)
+        wait_until(lambda: rows(disk / "metrics.db") == [(total,)])
+        assert process.stop() == 0
+        process.check_books()
+        assert stored_numbers(disk / "metrics.db") == list(range(total))
+
+
+def test_fault_10_sqlite_locked(tmp_path: Path) -> None:
+    """Another writer holds the file: tried again as long as it is busy, and acknowledged only then."""
+    with (
+        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
+        bridge(tmp_path / "bridge", broker.port) as process,
+        publisher(broker.port) as client,
+        contextlib.closing(sqlite3.connect(process.database, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        publish_numbers(client, range(300))
+        wait_until(lambda: process.not_ready_because("locked"))
+        assert process.number("acknowledged_messages_total") == 0
+        other.execute("ROLLBACK")
+        wait_until(lambda: rows(process.database) == [(300,)])
+        wait_until(process.is_ready)
+        assert process.stop() == 0
+        process.check_books()
+
+
+def test_fault_10_sqlite_corrupt(tmp_path: Path) -> None:
+    """A damaged file stops the bridge loudly; nothing was acknowledged, so a good file gets everything."""
+    with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker:
+        with bridge(tmp_path / "bridge", broker.port) as process, publisher(broker.port) as client:
+            publish_numbers(client, range(2_000))
+            wait_until(lambda: rows(process.database) == [(2_000,)])
+            assert process.stop() == 0
+            damaged = bytearray(process.database.read_bytes())
+            damaged[4_096:] = b"\xa5" * (len(damaged) - 4_096)
+            process.database.write_bytes(damaged)
+            publish_numbers(client, range(2_000, 2_500))
+            process.start(ready=False)
+            assert process.process is not None
+            assert process.process.wait(20) == 1
+            assert "malformed" in process.log
+            assert ".recover" in process.log
+            process.database.rename(tmp_path / "damaged.db")
+            process.start()
+            wait_until(lambda: rows(process.database) == [(500,)])
+            assert process.stop() == 0
+            process.check_books()
+        assert stored_numbers(process.database) == list(range(2_000, 2_500))
+
+
+def test_fault_22_dead_letter_store_full(tmp_path: Path) -> None:
+    """At its limit nothing more is acknowledged, and the bridge says so; a purge sets it going again."""
+    environment = {"MQTTKIT_BRIDGE_DEAD_LETTER_LIMIT": "50"}
+    with (
+        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
+        bridge(tmp_path / "bridge", broker.port, environment=environment) as process,
+        publisher(broker.port) as client,
+    ):
+        for number in range(80):
+            client.publish(metric_topic(), b"[", qos=1, wait=20)
+            if number == 49:
+                wait_until(lambda: process.number('dead_letters_total{reason="json_syntax"}') == 50)
+        assert client.flush(20)
+        publish_numbers(client, range(10))
+        wait_until(lambda: process.not_ready_because("dead letters"))
+        assert "dead-letters purge" in process.log
+        assert process.number("acknowledged_messages_total") == 50
+        words = ["bridge", "dead-letters", "purge", "--all", "--sink", f"sqlite:{process.database}"]
+        assert CliRunner().invoke(cli, words).exit_code == 0
+        wait_until(process.is_ready)
+        wait_until(lambda: rows(process.database) == [(10,)])
+        assert process.stop() == 0
+        assert process.check_books()[3] == 80
