@@ -45,6 +45,19 @@ format: $(VENV)/.dev ## Format the code, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (under 5 minutes; needs a quiet machine)
+	@$(SYSTEM_PACKAGES) mosquitto
+	$(BIN)/mqttkit bench suite
+
+bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/performance.md (under 10 minutes)
+	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
+	$(BIN)/python -m mqttkit.bench.peers --python $(VENV)/peers/bin/python --write docs/performance.md
+
+$(VENV)/.peers: $(VENV)/.demo
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check 'paho-mqtt>=2.2,<3' aiomqtt gmqtt amqtt
+	@touch $@
+
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist
 

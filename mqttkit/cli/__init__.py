@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "scan": Entry("mqttkit.cli.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
     "bridge": Entry("mqttkit.cli.bridge", "bridge", "Move metrics into a sink: nothing lost, all accounted for."),
     "controller": Entry("mqttkit.cli.controller", "controller", "Run network controllers over publish/subscribe."),
+    "bench": Entry("mqttkit.cli.bench", "bench", "Measure rates, latencies, losses and what they cost."),
 }
 """Every command, in the order of the help text."""
 

@@ -1,0 +1,100 @@
+"""`--fail-if` and `--baseline`: what makes a run a failure. Pure, but for reading the baseline."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mqttkit.bench.result import FORMAT, METRICS, show
+from mqttkit.errors import UsageError
+
+ALIASES = {"p99.9": "p999", "cpu": "cpu_receive"}
+UNITS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
+"""To milliseconds, for latencies; other metrics take no unit."""
+OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_CONDITION = re.compile(r"\s*([a-z_0-9.]+)\s*(>=|<=|==|!=|>|<)\s*([0-9_]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(us|ms|s|)\s*")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One `--fail-if`."""
+
+    text: str
+    metric: str
+    compare: str
+    limit: float
+
+    def failure(self, metrics: Mapping[str, float]) -> str:
+        """Return why these metrics fail; empty where they do not."""
+        value = metrics.get(self.metric)
+        if value is None:
+            return f"{self.text}: the run has no {METRICS[self.metric].text}"
+        if not OPERATORS[self.compare](value, self.limit):
+            return ""
+        return f"{self.text}: {METRICS[self.metric].text} is {show(value)} {METRICS[self.metric].unit}"
+
+
+def parse_condition(text: str) -> Condition:
+    """Parse `p99>20ms`; raise UsageError."""
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--fail-if {text!r} is not METRIC OPERATOR NUMBER", hint="For example: --fail-if 'p99>20ms'")
+    name, compare, number, unit = match.groups()
+    metric = ALIASES.get(name, name)
+    if metric not in METRICS:
+        raise UsageError(f"--fail-if {text!r}: no metric {name!r}", hint=f"There are: {', '.join(METRICS)}")
+    if unit and METRICS[metric].unit != "ms":
+        raise UsageError(f"--fail-if {text!r}: {name} is in {METRICS[metric].unit} and takes no unit")
+    return Condition(text, metric, compare, float(number) * UNITS[unit])
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An earlier run to compare with."""
+
+    path: str
+    metrics: Mapping[str, float]
+    tolerance: float
+    """How much worse is still good, as a fraction."""
+
+    def failures(self, metrics: Mapping[str, float]) -> list[str]:
+        """Return a line for each metric that got worse than the tolerance allows."""
+        found = []
+        for name, before in self.metrics.items():
+            better = METRICS[name].more_is_better if name in METRICS else None
+            now = metrics.get(name)
+            if better is None or now is None:
+                continue
+            limit = before * (1 - self.tolerance) if better else before * (1 + self.tolerance)
+            if (now < limit) if better else (now > limit):
+                found.append(f"{METRICS[name].text}: {show(now)} against {show(before)} {METRICS[name].unit} before")
+        return found
+
+
+def read_baseline(path: str, tolerance: float) -> Baseline:
+    """Read what `--json` wrote; raise UsageError where it is not that."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read baseline {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"baseline {path} is no JSON: {error}") from error
+    metrics = found.get("metrics") if isinstance(found, dict) else None
+    if not isinstance(metrics, dict) or found.get("format") != FORMAT:
+        raise UsageError(f"baseline {path} is no result of: mqttkit bench … --json")
+    if not all(isinstance(value, (int, float)) for value in metrics.values()):
+        raise UsageError(f"baseline {path} has metrics that are no numbers")
+    if found.get("partial"):
+        raise UsageError(f"baseline {path} is a partial result: {found['partial']}")
+    return Baseline(path, metrics, tolerance)

@@ -1,0 +1,168 @@
+"""The process that publishes: `python -m mqttkit.bench.feeder`, told on stdin, answering on stdout.
+
+Settings travel through the pipe and not on the command line, where others could read the password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from typing import IO, Any
+
+from mqttkit.bench.plan import Plan, Sent
+from mqttkit.bench.stop import StopFlag
+from mqttkit.errors import BrokerUnreachable, MqttkitError
+from mqttkit.settings import MqttSettings
+
+READY, GO = b"ready\n", b"go\n"
+START_SECONDS = 60.0
+
+
+def numbered(settings: MqttSettings, name: str) -> MqttSettings:
+    """Return settings with a client identifier of their own: `name` behind the one given."""
+    given = settings.client.client_id
+    if given is None:
+        return settings
+    return replace(settings, client=replace(settings.client, client_id=f"{given}-{name}"))
+
+
+class Feeder:
+    """The other process, as the measuring one sees it. A context manager: leaving ends it."""
+
+    def __init__(self, plan: Plan, settings: MqttSettings) -> None:
+        self._plan, self._settings = plan, settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Feeder:
+        command = [sys.executable, "-m", "mqttkit.bench.feeder"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._write(pickle.dumps((self._plan, self._settings)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+    def wait_ready(self) -> None:
+        """Wait until its clients are connected; raise what kept them from it."""
+        line = self._read()
+        if line != READY:
+            raise _error(json.loads(line) if line else {})
+
+    def go(self) -> None:
+        """Let it publish."""
+        self._write(GO)
+
+    def stop(self) -> None:
+        """Let it end now; `result` tells what it did."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def result(self) -> Sent:
+        """Wait for the end of its publishing; raise what ended it before it had a result."""
+        line = self._read()
+        found = json.loads(line) if line else {}
+        if "messages" not in found:
+            raise _error(found)
+        return Sent(**{**found, "messages": tuple(found["messages"])})
+
+    def _write(self, data: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+
+    def _read(self) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+def _error(found: dict[str, Any]) -> MqttkitError:
+    error = MqttkitError(found.get("error", "the publishing process ended"))
+    error.exit_code = found.get("exit_code", BrokerUnreachable.exit_code)
+    return error
+
+
+def main() -> None:
+    """Do what the pipe says; the end of stdin means stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the measuring process decides
+    logging.getLogger("mqttkit").setLevel(logging.CRITICAL)
+    source, out = sys.stdin.buffer, sys.stdout.buffer
+    plan, settings = pickle.load(source)  # noqa: S301  # what our own parent wrote
+    try:
+        with ExitStack() as stack:
+            publish = _prepare(plan, settings, stack)
+            _say(out, READY)
+            if source.readline() == GO:
+                stop = StopFlag()
+                threading.Thread(target=_stop_at_end, args=(source.fileno(), stop), daemon=True).start()
+                _say(out, json.dumps(asdict(publish(stop))).encode() + b"\n")
+    except MqttkitError as error:
+        _say(out, json.dumps({"error": str(error), "exit_code": error.exit_code}).encode() + b"\n")
+
+
+def _prepare(plan: Plan, settings: MqttSettings, stack: ExitStack) -> Any:
+    """Connect the clients; return what publishes."""
+    from mqttkit.client import MqttClient
+
+    clients = []
+    for index in range(plan.publishers):
+        client = stack.enter_context(_abandoned_at_exit(MqttClient(numbered(settings, f"pub-{index}"), retry=False)))
+        client.connect()
+        clients.append(client)
+    if plan.scenario == "scan":
+        from mqttkit.bench.scan import publish_scan
+
+        return lambda stop: publish_scan(plan, clients[0], stop)
+    from mqttkit.bench.publishing import publish_all
+
+    return lambda stop: publish_all(plan, clients, stop=stop)
+
+
+@contextlib.contextmanager
+def _abandoned_at_exit(client: Any) -> Iterator[Any]:
+    try:
+        yield client
+    finally:
+        client.close(flush=0)
+
+
+def _stop_at_end(source: int, stop: StopFlag) -> None:
+    # Not through the buffered stdin: the interpreter cannot end while a thread sits in it.
+    while os.read(source, 1):
+        pass
+    stop.set()
+
+
+def _say(out: IO[bytes], data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        out.write(data)
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Rate and latency over time as a picture: SVG of our own, PNG by matplotlib where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from mqttkit.bench.result import Result, show
+from mqttkit.errors import MissingPart, UsageError
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BETWEEN = 860, 190, 80, 20, 44, 40
+SERIES = (("rate", "messages/s", (("rate", "#1f6feb"),)), ("latency", "ms", (("p50", "#2da44e"), ("p99", "#cf222e"))))
+
+
+def check_plot(path: str) -> None:
+    """Raise before any load what would keep `write_plot` from its work."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".svg", ".png"):
+        raise UsageError(f"--plot {path}: the name ends in .svg or .png")
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no directory {Path(path).absolute().parent}")
+    if suffix == ".png":
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError as error:
+            raise MissingPart(
+                "a PNG needs matplotlib", hint="Try: pip install 'mqttkit[plot]', or --plot FILE.svg"
+            ) from error
+
+
+def write_plot(result: Result, path: str) -> None:
+    """Write the picture; raise UsageError where the file cannot be written."""
+    try:
+        if Path(path).suffix.lower() == ".svg":
+            Path(path).write_text(svg(result), encoding="utf-8")
+        else:
+            _write_png(result, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def title(result: Result) -> str:
+    """Return what the picture shows."""
+    plan = result.plan
+    pace = f"{show(plan.rate)} messages/s" if plan.rate else "flat out"
+    return f"mqttkit bench {plan.scenario}: QoS {plan.qos}, {plan.size} bytes, {pace}"
+
+
+def svg(result: Result) -> str:
+    """Return an SVG document: the rate above, the latencies below."""
+    height = TOP + len(SERIES) * (HEIGHT + BETWEEN)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"',
+        ' font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+        f'<text x="{LEFT}" y="24" font-size="15">{escape(title(result))}</text>',
+    ]
+    seconds = [point["seconds"] for point in result.points]
+    for index, (_, unit, lines) in enumerate(SERIES):
+        parts += _panel(TOP + index * (HEIGHT + BETWEEN), seconds, result.points, unit, lines)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(
+    top: float,
+    seconds: Sequence[float],
+    points: Sequence[dict[str, float]],
+    unit: str,
+    lines: Sequence[tuple[str, str]],
+) -> list[str]:
+    high = max((point[name] for point in points for name, _ in lines), default=0.0) * 1.05 or 1.0
+    end = max(seconds, default=0.0) or 1.0
+    right, bottom = WIDTH - RIGHT, top + HEIGHT
+    found = [f'<path d="M{LEFT} {top}V{bottom}H{right}" fill="none" stroke="#57606a"/>']
+    for share in (0.0, 0.5, 1.0):
+        y = bottom - share * HEIGHT
+        found.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{show(high * share)}</text>')
+        x = LEFT + share * (right - LEFT)
+        found.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{show(end * share)} s</text>')
+    for number, (name, colour) in enumerate(lines):
+        path = " ".join(
+            f"{LEFT + second / end * (right - LEFT):.1f},{bottom - point[name] / high * HEIGHT:.1f}"
+            for second, point in zip(seconds, points, strict=True)
+        )
+        found.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        found.append(f'<text x="{right - 140 + number * 70}" y="{top + 12}" fill="{colour}">{name}, {unit}</text>')
+    return found
+
+
+def _write_png(result: Result, path: str) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(len(SERIES), 1, sharex=True, figsize=(8.6, 5.0))
+    seconds = [point["seconds"] for point in result.points]
+    for axis, (_, unit, lines) in zip(axes, SERIES, strict=True):
+        for name, colour in lines:
+            axis.plot(seconds, [point[name] for point in result.points], color=colour, label=name)
+        axis.set_ylabel(unit)
+        axis.set_ylim(bottom=0)
+        axis.legend(loc="upper right")
+    axes[-1].set_xlabel("s")
+    figure.suptitle(title(result))
+    figure.savefig(path)
+    pyplot.close(figure)

@@ -1,0 +1,136 @@
+"""The publishing side of a run: numbered, stamped messages, flat out or on a schedule."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from mqttkit.bench.histogram import Histogram
+from mqttkit.bench.plan import Plan, Sent, padding_for, stamp
+from mqttkit.bench.stop import StopFlag
+from mqttkit.bench.usage import cpu_seconds, peak_memory
+from mqttkit.client import MqttClient, Receipt
+from mqttkit.messages import Outcome
+
+ROOM_SECONDS = 10.0
+"""How long a flat-out publisher waits for room in the client."""
+SHORTEST_SLEEP = 0.000_5
+"""Seconds: what is due within it leaves together."""
+FLAT_OUT_BLOCK = 64
+"""Messages between two looks at the clock."""
+
+
+def publish_all(
+    plan: Plan,
+    clients: Sequence[MqttClient],
+    *,
+    stop: StopFlag,
+    latencies: Histogram | None = None,
+    progress: Callable[[int], None] = lambda _sent: None,
+) -> Sent:
+    """Publish what the plan says, in turn over the clients; return when every outcome is known or `drain` is over.
+
+    At a fixed rate each message has its time, and is stamped with it however late it leaves: the latency of a
+    message that had to wait for its turn is not hidden (coordinated omission). `latencies` gets the time from
+    there to the acknowledgement, at a fixed rate and QoS 1 or 2.
+    """
+    before = [Counter(client.stats.published) for client in clients]
+    began, cpu = time.monotonic(), cpu_seconds()
+    watcher = AcknowledgementWatch(latencies) if latencies is not None and plan.rate and plan.qos else None
+    numbers, behind = _send(plan, clients, stop, watcher, progress)
+    deadline = time.monotonic() + plan.drain
+    for client in clients:
+        client.flush(max(0.0, deadline - time.monotonic()))
+    if watcher is not None:
+        watcher.close()
+    failure = next((client.failure for client in clients if client.failure is not None), None)
+    outcomes: Counter[Outcome] = Counter()
+    for client, start in zip(clients, before, strict=True):
+        outcomes.update(Counter(client.stats.published) - start)
+    return Sent(
+        messages=tuple(numbers),
+        seconds=time.monotonic() - began,
+        cpu=cpu_seconds() - cpu,
+        outcomes={outcome.value: count for outcome, count in outcomes.items()},
+        behind=behind,
+        error=str(failure or ""),
+        exit_code=0 if failure is None else failure.exit_code,
+        memory=peak_memory(),
+    )
+
+
+def _send(
+    plan: Plan,
+    clients: Sequence[MqttClient],
+    stop: StopFlag,
+    watcher: AcknowledgementWatch | None,
+    progress: Callable[[int], None],
+) -> tuple[list[int], float]:
+    """Send until the plan is over; return how many each publisher sent, and how late the latest was."""
+    numbers, sent, behind = [0] * len(clients), 0, 0.0
+    padding = padding_for(plan.size)
+    topics = [plan.topic_of(index) for index in range(len(clients))]
+    start = time.monotonic_ns()
+    while not stop.is_set():
+        elapsed = (time.monotonic_ns() - start) / 1e9
+        if plan.over(sent, elapsed) or any(client.failure for client in clients):
+            break
+        due = _due(plan, sent, elapsed)
+        if due <= sent:
+            time.sleep(max((sent / plan.rate) - elapsed, SHORTEST_SLEEP))
+            continue
+        for index in range(sent, due):
+            turn = index % len(clients)
+            when = start + int(index / plan.rate * 1e9) if plan.rate else time.monotonic_ns()
+            payload = stamp(turn, numbers[turn], when, padding)
+            receipt = clients[turn].publish(topics[turn], payload, qos=plan.qos, wait=ROOM_SECONDS)
+            numbers[turn] += receipt.outcome is not Outcome.DROPPED
+            if watcher is not None:
+                watcher.add(when, receipt)
+        if plan.rate:
+            behind = max(behind, (time.monotonic_ns() - start) / 1e9 - due / plan.rate)
+        sent = due
+        progress(sent)
+    return numbers, behind
+
+
+def _due(plan: Plan, sent: int, elapsed: float) -> int:
+    """Return how many messages should have left by now."""
+    due = int(min(elapsed, plan.duration or elapsed) * plan.rate) + 1 if plan.rate else sent + FLAT_OUT_BLOCK
+    return min(due, plan.count) if plan.count else due
+
+
+class AcknowledgementWatch:
+    """Waits for receipts in order, in a thread, and notes how long each took from its intended time."""
+
+    def __init__(self, latencies: Histogram) -> None:
+        self._latencies = latencies
+        self._waiting: deque[tuple[int, Receipt]] = deque()
+        self._more = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="acknowledgements", daemon=True)
+        self._thread.start()
+
+    def add(self, when: int, receipt: Receipt) -> None:
+        """Watch a receipt of a message that was to be sent at `when`."""
+        self._waiting.append((when, receipt))
+        self._more.set()
+
+    def close(self) -> None:
+        """Note what is known, and end."""
+        self._closed = True
+        self._more.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not (self._closed and not self._waiting):
+            if not self._waiting:
+                self._more.wait(0.5)
+                self._more.clear()
+                continue
+            when, receipt = self._waiting.popleft()
+            outcome = receipt.wait(0 if self._closed else 10)
+            if outcome is Outcome.ACKNOWLEDGED:
+                self._latencies.add(time.monotonic_ns() - when)

@@ -1,0 +1,104 @@
+"""The receiving side of a run: counts, sequence numbers, latencies, and their course over time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from mqttkit.bench.histogram import Histogram
+from mqttkit.bench.plan import HEADER, Plan
+from mqttkit.bench.sequence import Sequence
+from mqttkit.bench.stop import StopFlag
+from mqttkit.messages import Message
+
+Reader = Callable[[Message], tuple[int, int, int]]
+"""Takes publisher, number and intended time (nanoseconds) out of a message."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was received in one interval."""
+
+    seconds: float
+    """Its end, from the first message."""
+    rate: float
+    """Messages a second."""
+    p50: float
+    """Milliseconds."""
+    p99: float
+    max: float
+
+
+def read_header(message: Message) -> tuple[int, int, int]:
+    """Read the header of a payload of `plan.stamp`."""
+    return HEADER.unpack_from(message.payload)
+
+
+class Receiver:
+    """Follows the streams of all publishers as one subscriber sees them; `receive` runs in its network thread."""
+
+    def __init__(self, plan: Plan, *, read: Reader = read_header, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self.received = 0
+        self.bytes = 0
+        self.last = 0
+        """When the latest message came, nanoseconds of the clock; 0 for never."""
+        self.first = 0
+        self.sequences = [Sequence() for _ in range(plan.publishers)]
+        self.points: list[Point] = []
+        self.latencies = Histogram()
+        self._interval = int(plan.interval * 1e9)
+        self._current = Histogram()
+        self._since = 0
+        self._read = read
+        self._clock = clock
+
+    def receive(self, messages: list[Message]) -> None:
+        """Count messages that arrived together."""
+        now = self._clock()
+        if not self.first:
+            self.first = self._since = now
+        read, sequences, found = self._read, self.sequences, []
+        size = 0
+        for message in messages:
+            publisher, number, when = read(message)
+            sequences[publisher].add(number)
+            found.append(now - when)
+            size += len(message.payload)
+        self._current.add_all(found)
+        self.bytes += size
+        self.received += len(messages)
+        self.last = now
+        if now - self._since >= self._interval:
+            self.end_interval(now)
+
+    def end_interval(self, now: int) -> None:
+        """Close the interval that ends now; the last one of a run is closed by the caller."""
+        current, self._current = self._current, Histogram()
+        seconds = max(now - self._since, 1) / 1e9
+        if current.total:
+            summary = current.summary()
+            self.points.append(
+                Point((now - self.first) / 1e9, current.total / seconds, summary["p50"], summary["p99"], summary["max"])
+            )
+            self.latencies.merge(current)
+        self._since = now
+
+    def as_points(self) -> list[dict[str, float]]:
+        """Return the course over time, fit for JSON."""
+        return [asdict(point) for point in self.points]
+
+
+def wait_for_all(receivers: list[Receiver], expected: int, drain: float, stop: StopFlag) -> None:
+    """Wait until each receiver has `expected` messages, or nothing new has come for `drain` seconds."""
+    seen, since = -1, time.monotonic()
+    while not stop.is_set():
+        received = [receiver.received for receiver in receivers]
+        if all(count >= expected for count in received):
+            return
+        now = time.monotonic()
+        if sum(received) != seen:
+            seen, since = sum(received), now
+        elif now - since >= drain:
+            return
+        stop.wait(0.02)

@@ -1,0 +1,126 @@
+"""What a run found, as numbers, as JSON and as lines of text. Pure."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mqttkit import __version__
+from mqttkit.bench.plan import Plan
+
+FORMAT = 1
+"""Version of the JSON."""
+
+
+@dataclass
+class Result:
+    """One run."""
+
+    plan: Plan
+    metrics: dict[str, float] = field(default_factory=dict)
+    """See METRICS; what a scenario does not measure is not there."""
+    points: list[dict[str, float]] = field(default_factory=list)
+    """Rate and latency over time, of the first subscriber."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the numbers must know."""
+    partial: str = ""
+    """Why the run ended before it was done; empty where it did not."""
+    exit_code: int = 0
+    """Of that."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "format": FORMAT,
+            "mqttkit": __version__,
+            "python": platform.python_version(),
+            "machine": machine(),
+            "plan": asdict(self.plan),
+            "partial": self.partial,
+            "metrics": self.metrics,
+            "notes": self.notes,
+            "points": self.points,
+        }
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number is shown and compared."""
+
+    text: str
+    unit: str
+    more_is_better: bool | None = None
+    """None where a change says nothing."""
+
+
+METRICS: Mapping[str, Metric] = {
+    "published": Metric("published", "messages"),
+    "received": Metric("received", "messages"),
+    "publish_rate": Metric("publish rate", "messages/s", True),
+    "rate": Metric("rate", "messages/s", True),
+    "mib": Metric("throughput", "MiB/s", True),
+    "p50": Metric("latency p50", "ms", False),
+    "p90": Metric("latency p90", "ms", False),
+    "p99": Metric("latency p99", "ms", False),
+    "p999": Metric("latency p99.9", "ms", False),
+    "max": Metric("latency max", "ms", False),
+    "behind": Metric("load generator behind by at most", "ms", False),
+    "lost": Metric("lost", "messages", False),
+    "dropped": Metric("dropped before sending", "messages", False),
+    "failed": Metric("denied or lost in sending", "messages", False),
+    "duplicated": Metric("duplicated", "messages", False),
+    "reordered": Metric("reordered", "messages", False),
+    "cpu_publish": Metric("CPU, publisher", "us/message", False),
+    "cpu_receive": Metric("CPU, subscriber", "us/message", False),
+    "memory_publish": Metric("peak memory, publisher", "MiB", False),
+    "memory": Metric("peak memory, subscriber", "MiB", False),
+    "clients": Metric("clients connected", "clients"),
+    "connect_rate": Metric("connections", "clients/s", True),
+    "memory_client": Metric("memory a client", "KiB", False),
+    "memory_growth": Metric("memory a client, second half against first", "ratio", False),
+    "threads_client": Metric("threads a client", "threads", False),
+    "uss_over_python": Metric("private memory above bare Python", "MiB", False),
+    "uss_python": Metric("private memory of bare Python", "MiB"),
+    "help_ratio": Metric("time of mqttkit --help against import click", "ratio", False),
+    "pub_ratio": Metric("time of mqttkit pub against import click, paho", "ratio", False),
+}
+
+
+def machine() -> str:
+    """Return processor, cores and system in a line."""
+    import os
+    from pathlib import Path
+
+    names = [line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    return (
+        f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    )
+
+
+def _lines(path: Any) -> list[str]:
+    try:
+        return list(path.read_text().splitlines())
+    except OSError:
+        return []
+
+
+def as_text(result: Result) -> list[str]:
+    """Return the result in lines for people."""
+    width = max((len(METRICS[name].text) for name in result.metrics), default=0)
+    lines = [
+        f"{METRICS[name].text:{width}}  {show(value):>12} {METRICS[name].unit}"
+        for name, value in result.metrics.items()
+    ]
+    lines += [f"note: {note}" for note in result.notes]
+    if result.partial:
+        lines.append(f"PARTIAL: {result.partial}")
+    return lines
+
+
+def show(value: float) -> str:
+    """Return a number with as many digits as mean something."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

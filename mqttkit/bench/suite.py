@@ -1,0 +1,79 @@
+"""The figures that mqttkit promises, measured one after the other: `mqttkit bench suite`, `make bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from mqttkit.bench.broker import own_broker
+from mqttkit.bench.conditions import parse_condition
+from mqttkit.bench.connections import allow_files
+from mqttkit.bench.footprint import run_footprint
+from mqttkit.bench.plan import Plan
+from mqttkit.bench.result import Result
+from mqttkit.bench.run import run
+from mqttkit.bench.stop import StopFlag
+from mqttkit.settings import LimitSettings, MqttSettings
+
+CLIENTS = 1_000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run and what it must not do."""
+
+    name: str
+    plan: Plan | None
+    """None for the footprint of the commands."""
+    fail_if: tuple[str, ...] = ()
+
+
+def steps(seconds: float) -> tuple[Step, ...]:
+    """Return the steps, those with a load `seconds` long."""
+
+    def plan(scenario: str, **fields: object) -> Plan:
+        base = Plan(scenario=scenario, topic="mqttkit-bench", duration=seconds)
+        return replace(base, **fields)  # type: ignore[arg-type]  # the fields of Plan
+
+    return (
+        Step("memory and start of the commands", None, ("uss_over_python>10", "help_ratio>1.5")),
+        Step(
+            "scan, 1,000 advertisements/s",
+            plan("scan", subscribers=1, rate=1_000),
+            ("p99>20ms", "lost>0", "dropped>0", "duplicated>0"),
+        ),
+        Step(
+            "scan, 10,000 advertisements/s",
+            plan("scan", subscribers=1, rate=10_000),
+            ("lost>0", "dropped>0", "behind>500ms", "duplicated>0"),
+        ),
+        Step("publish QoS 0", plan("pub"), ("failed>0", "dropped>0")),
+        Step("publish QoS 1", plan("pub", qos=1), ("failed>0", "dropped>0")),
+        Step("receive QoS 0", plan("sub", subscribers=1, count=1_000_000, duration=0), ("lost>0", "reordered>0")),
+        Step("receive QoS 1", plan("sub", subscribers=1, qos=1, count=200_000, duration=0), ("lost>0", "reordered>0")),
+        Step("round trip, 1,000 messages/s", plan("roundtrip", subscribers=1, qos=1, rate=1_000), ("lost>0",)),
+        Step("fan-in of 10", plan("fan-in", publishers=10, subscribers=1, rate=5_000), ("lost>0",)),
+        Step("fan-out to 10", plan("fan-out", subscribers=10, rate=1_000), ("lost>0",)),
+        Step(
+            f"{CLIENTS} idle clients",
+            plan("connections", subscribers=CLIENTS, duration=2),
+            ("lost>0", "memory_growth>1.3", "threads_client>1.01"),
+        ),
+    )
+
+
+def run_suite(seconds: float, stop: StopFlag, begin: Callable[[str], None]) -> Iterator[tuple[str, Result, list[str]]]:
+    """Yield name, result and failures of each step; each has a broker of its own. `begin` gets the name before."""
+    allow_files(CLIENTS * 2)
+    for step in steps(seconds):
+        if stop.is_set():
+            return
+        begin(step.name)
+        if step.plan is None:
+            result = run_footprint()
+        else:
+            with own_broker() as broker:
+                limits = LimitSettings(max_inflight=1_000)
+                result = run(step.plan, MqttSettings(broker=broker, limits=limits), stop=stop)
+        failures = [why for text in step.fail_if if (why := parse_condition(text).failure(result.metrics))]
+        yield step.name, result, failures + ([result.partial] if result.partial else [])

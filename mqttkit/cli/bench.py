@@ -1,0 +1,232 @@
+"""`mqttkit bench`: load on a broker, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mqttkit.cli.options import Connection, terse_connection_options
+from mqttkit.errors import BenchmarkFailed, Interrupted
+
+if TYPE_CHECKING:
+    from mqttkit.bench.conditions import Baseline, Condition
+    from mqttkit.bench.plan import Plan
+    from mqttkit.bench.result import Result
+    from mqttkit.bench.stop import StopFlag
+
+SCENARIOS = {
+    "pub": "Publish, and count what the broker took.",
+    "sub": "Receive what another process publishes.",
+    "roundtrip": "Publish and receive in one client.",
+    "scan": "Replay advertisements through the scan publisher, to a subscriber.",
+    "fan-in": "Many publishers, one subscriber.",
+    "fan-out": "One publisher, many subscribers.",
+    "connections": "Many idle clients in one process, and what each costs.",
+}
+EXPLAINED = """At a --rate each message has its time, and latency counts from there however late it left.
+
+Ends with 1 where --fail-if or --baseline finds fault, with 3 and a partial result where the broker goes away."""
+CLIENTS = {"connections": 1_000, "fan-in": 10, "fan-out": 10}
+"""How many where --clients does not say; one in the other scenarios."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is decided before any load."""
+
+    conditions: tuple[Condition, ...]
+    baseline: Baseline | None
+    plot: str | None
+    as_json: bool
+
+
+@click.group()
+def bench() -> None:
+    """Measure rates, latencies, losses and what they cost.
+
+    \b
+    mqttkit bench roundtrip --rate 1000 --own-broker
+    mqttkit bench sub -q 1 --count 200000 --own-broker --json
+    mqttkit bench scan --rate 1000 --own-broker --fail-if 'p99>20ms'
+    """
+
+
+OPTIONS = (
+    click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Messages a second in all.  [flat out]"),
+    click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds.  [10]"),
+    click.option("--count", type=click.IntRange(min=1), help="Messages in all, instead of --duration."),
+    click.option("--size", type=click.IntRange(min=20, max=268_000_000), default=283, help="Payload, bytes.  [283]"),
+    click.option(
+        "--clients", type=click.IntRange(min=1), help="Clients: publishers of fan-in, subscribers of fan-out."
+    ),
+    click.option("--topic", help="Prefix of the topics.  [mqttkit-bench/ and something random]"),
+    click.option("--source", default="", help="Scan: recording to replay.  [a shipped one]"),
+    click.option(
+        "--window", type=click.IntRange(1, 65_535), default=1_000, help="QoS 1, 2: publishes under way.  [1000]"
+    ),
+    click.option("--own-broker", is_flag=True, help="Start a mosquitto for the run."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+    click.option("--plot", type=click.Path(), help="Write rate and latency over time to FILE.svg or FILE.png."),
+    click.option("--fail-if", multiple=True, help="Fail where METRIC OPERATOR NUMBER holds, such as 'p99>20ms'."),
+    click.option("--baseline", type=click.Path(), help="Fail where a metric is worse than in this --json of before."),
+    click.option("--tolerance", type=click.FloatRange(min=0), default=0.2, help="How much worse is good.  [0.2]"),
+)
+
+
+def _command(scenario: str, text: str) -> click.Command:
+    """Return the command of a scenario."""
+
+    @terse_connection_options
+    def command(connection: Connection, **given: Any) -> None:
+        _run(scenario, connection, given)
+
+    for option in reversed(OPTIONS):
+        command = option(command)
+    command.__doc__ = text
+    return click.command(scenario, help=f"{text}\n\n{EXPLAINED}")(command)
+
+
+def _run(scenario: str, connection: Connection, given: dict[str, Any]) -> None:
+    """Do one run and judge it."""
+    from mqttkit.bench.run import run
+
+    checks = _checks(given)
+    plan = _plan(scenario, connection, given)
+    settings = replace(
+        connection.settings.mqtt, limits=replace(connection.settings.mqtt.limits, max_inflight=given["window"])
+    )
+    with _stoppable() as stop, _broker(given["own_broker"]) as broker:
+        if broker is not None:
+            settings = replace(settings, broker=broker)
+        with _progress() as progress:
+            result = run(plan, settings, stop=stop, progress=progress)
+    _show(result, checks)
+
+
+for _name, _text in SCENARIOS.items():
+    bench.add_command(_command(_name, _text))
+
+
+@bench.command()
+@click.option("--seconds", type=click.FloatRange(min=0.5), default=12.0, help="Length of each load.  [12]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a step.")
+def suite(*, seconds: float, as_json: bool) -> None:
+    """Measure the figures that mqttkit promises, each against a mosquitto of its own; under five minutes."""
+    from mqttkit.bench.result import as_text
+    from mqttkit.bench.suite import run_suite
+
+    failed = []
+    with _stoppable() as stop:
+        for name, result, failures in run_suite(seconds, stop, lambda name: click.echo(f"… {name}", err=True)):
+            if as_json:
+                click.echo(json.dumps({"name": name, "failures": failures, **result.as_json()}))
+            else:
+                lines = as_text(result) + [f"FAILED: {why}" for why in failures]
+                click.echo("\n  ".join([f"{name}:", *lines]))
+            failed += [f"{name}: {why}" for why in failures]
+        if stop.is_set():
+            raise Interrupted("interrupted")
+    if failed:
+        raise BenchmarkFailed("; ".join(failed))
+
+
+def _checks(given: dict[str, Any]) -> Checks:
+    """Read what judges the run; raise what is wrong with it before any load."""
+    from mqttkit.bench.conditions import parse_condition, read_baseline
+    from mqttkit.bench.plot import check_plot
+
+    conditions = tuple(parse_condition(text) for text in given["fail_if"])
+    baseline = read_baseline(given["baseline"], given["tolerance"]) if given["baseline"] else None
+    if given["plot"]:
+        check_plot(given["plot"])
+    return Checks(conditions, baseline, given["plot"], given["as_json"])
+
+
+def _plan(scenario: str, connection: Connection, given: dict[str, Any]) -> Plan:
+    from mqttkit.bench.plan import DEFAULT_SECONDS, Plan
+    from mqttkit.topics import check_topic_name
+
+    clients = given["clients"] or CLIENTS.get(scenario, 1)
+    publishers = clients if scenario in ("pub", "fan-in") else 1
+    subscribers = 0 if scenario == "pub" else 1 if scenario in ("fan-in", "roundtrip", "scan") else clients
+    qos = connection.settings.mqtt.client.qos if connection.qos is None else connection.qos
+    return Plan(
+        scenario=scenario,
+        topic=check_topic_name(given["topic"] or f"mqttkit-bench/{uuid.uuid4().hex[:12]}"),
+        publishers=publishers,
+        subscribers=subscribers,
+        qos=qos,
+        size=given["size"],
+        rate=given["rate"],
+        duration=given["duration"] or (0.0 if given["count"] else DEFAULT_SECONDS),
+        count=given["count"] or 0,
+        source=given["source"],
+    )
+
+
+def _show(result: Result, checks: Checks) -> None:
+    """Print the result, draw it, and raise where it is not good."""
+    from mqttkit.bench.plot import write_plot
+    from mqttkit.bench.result import as_text
+
+    click.echo(json.dumps(result.as_json()) if checks.as_json else "\n".join(as_text(result)))
+    if checks.plot:
+        write_plot(result, checks.plot)
+    failures = [why for condition in checks.conditions if (why := condition.failure(result.metrics))]
+    if checks.baseline is not None:
+        failures += checks.baseline.failures(result.metrics)
+    if result.partial:
+        error = BenchmarkFailed(f"partial result: {result.partial}")
+        error.exit_code = result.exit_code or error.exit_code
+        raise error
+    if failures:
+        raise BenchmarkFailed("; ".join(failures))
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[StopFlag]:
+    """Give an event that the first Ctrl-C or SIGTERM sets."""
+    from mqttkit.bench.stop import StopFlag
+    from mqttkit.cli.signals import on_interrupt
+
+    stop = StopFlag()
+    with on_interrupt(stop.set):
+        yield stop
+
+
+@contextlib.contextmanager
+def _broker(wanted: bool) -> Iterator[Any]:
+    if not wanted:
+        yield None
+        return
+    from mqttkit.bench.broker import own_broker
+    from mqttkit.bench.connections import allow_files
+
+    allow_files(1_000)
+    with own_broker() as broker:
+        yield broker
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[float, int, int], None] | None]:
+    """Give what shows progress on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    def show(seconds: float, sent: int, received: int) -> None:
+        sent_text = f"{sent:,} sent, " if sent else ""
+        rate = received / max(seconds, 0.001)
+        click.echo(f"\r{seconds:5.1f} s: {sent_text}{received:,} received, {rate:,.0f}/s \x1b[K", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,0 +1,167 @@
+"""`mqttkit bench` as a command, against real brokers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.brokers import Mosquitto, need
+
+pytestmark = pytest.mark.system
+BENCH = [sys.executable, "-m", "mqttkit", "bench"]
+
+
+def bench(*arguments: str, seconds: float = 50) -> subprocess.CompletedProcess[str]:
+    """Run a bench; it needs a mosquitto."""
+    need("mosquitto")
+    return subprocess.run([*BENCH, *arguments], capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def result(*arguments: str) -> dict[str, Any]:
+    """Run a bench that must succeed; return its JSON."""
+    done = bench(*arguments, "--own-broker", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["partial"] == ""
+    return found
+
+
+@pytest.mark.parametrize("qos", ["0", "1", "2"])
+def test_pub_counts_what_the_broker_took(qos: str) -> None:
+    """Every publish has an outcome; flat out there are no latencies to mislead."""
+    metrics = result("pub", "-q", qos, "--count", "500")["metrics"]
+    assert metrics["published"] == 500
+    assert metrics["dropped"] == metrics["failed"] == 0
+    assert metrics["rate"] > 0
+    assert "p99" not in metrics
+
+
+def test_pub_at_a_rate_knows_the_latency_of_acknowledgements() -> None:
+    """From the intended time to the PUBACK."""
+    metrics = result("pub", "-q", "1", "--count", "200", "--rate", "400")["metrics"]
+    assert 0 < metrics["p50"] <= metrics["p99"] <= metrics["max"]
+    assert 300 < metrics["rate"] < 450
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options", "received"),
+    [
+        ("sub", ["-q", "1"], 600),
+        ("roundtrip", ["-q", "2"], 600),
+        ("fan-in", ["--clients", "3"], 600),
+        ("fan-out", ["--clients", "3", "--rate", "600"], 1800),
+        ("scan", ["--rate", "600"], 600),
+        ("sub", ["--size", "70000"], 600),
+    ],
+)
+def test_everything_published_is_received_once_and_in_order(scenario: str, options: list[str], received: int) -> None:
+    """Counts, sequence numbers and latencies of each scenario."""
+    found = result(scenario, "--count", "600", *options)
+    metrics = found["metrics"]
+    assert metrics["published"] == 600
+    assert metrics["received"] == received
+    assert metrics["lost"] == metrics["duplicated"] == metrics["reordered"] == metrics["dropped"] == 0
+    assert 0 < metrics["p50"] <= metrics["p999"] <= metrics["max"] < 30_000
+    assert found["points"]
+    assert found["plan"]["scenario"] == scenario
+
+
+def test_connections_cost_memory_and_one_thread_each() -> None:
+    """All stay connected; the costs are those of one client."""
+    metrics = result("connections", "--clients", "40", "--duration", "0.2")["metrics"]
+    assert metrics["clients"] >= 40
+    assert metrics["lost"] == 0
+    assert 0.9 < metrics["threads_client"] < 1.1
+    assert 0 < metrics["memory_client"] < 1024
+
+
+def test_fault_found_is_exit_1_and_the_numbers_are_there(tmp_path: Path) -> None:
+    """--fail-if and --baseline judge after the run; the plot is written."""
+    first = bench("sub", "--count", "300", "--own-broker", "--json", "--plot", str(tmp_path / "p.svg"))
+    assert first.returncode == 0, first.stderr
+    assert (tmp_path / "p.svg").read_text().startswith("<svg")
+    baseline = json.loads(first.stdout)
+    baseline["metrics"]["rate"] = 1e12
+    (tmp_path / "b.json").write_text(json.dumps(baseline))
+    second = bench(
+        "sub", "--count", "300", "--own-broker", "--baseline", str(tmp_path / "b.json"), "--fail-if", "rate>0"
+    )
+    assert second.returncode == 1
+    assert "received" in second.stdout
+    assert second.stderr.startswith("mqttkit: rate>0: rate is ")
+    assert "against 1,000,000,000,000 messages/s before" in second.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--fail-if", "p98>1"], ["--baseline", "missing.json"], ["--plot", "p.gif"], ["--topic", "a/#"], ["--size", "3"]],
+)
+def test_bad_input_is_exit_2_before_any_load(options: list[str]) -> None:
+    """Nothing is connected to: the port is closed, and that is not what is complained of."""
+    done = bench("pub", "-p", "1", *options)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+
+
+def test_unreachable_broker_is_exit_3() -> None:
+    """No load, no result."""
+    for scenario in ("pub", "sub", "connections"):
+        done = bench(scenario, "-p", "1", "--count", "5")
+        assert done.returncode == 3, done.stderr
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("scenario", ["pub", "sub", "scan"])
+def test_broker_that_goes_away_leaves_a_partial_result(broker: Mosquitto, scenario: str) -> None:
+    """Exit 3, the numbers up to then, and the mark."""
+    command = [
+        *BENCH,
+        scenario,
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(broker.port),
+        "--rate",
+        "200",
+        "--duration",
+        "40",
+        "--json",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        wait_for_messages(broker)
+        broker.stop(signal.SIGKILL)
+        out, err = running.communicate(timeout=30)
+    assert running.returncode == 3, err
+    found = json.loads(out)
+    assert found["partial"]
+    assert "partial result" in err
+
+
+def test_interrupted_run_shows_what_it_has(broker: Mosquitto) -> None:
+    """Ctrl-C: 130, partial."""
+    command = [*BENCH, "sub", "-h", "127.0.0.1", "-p", str(broker.port), "--rate", "200", "--duration", "40", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        wait_for_messages(broker)
+        os.kill(running.pid, signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert running.returncode == 130, err
+    found = json.loads(out)
+    assert found["partial"] == "interrupted"
+    assert found["metrics"]["received"] > 0
+
+
+def wait_for_messages(broker: Mosquitto) -> None:
+    """Wait until the broker has seen some publishes."""
+    deadline = time.monotonic() + 20
+    while broker.log.count("Received PUBLISH") < 50:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
