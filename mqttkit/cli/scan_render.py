@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +30,11 @@ class Device:
     heard: int = 0
     last: float = 0.0
     """Seconds since 1970."""
+
+    @property
+    def strength(self) -> int:
+        """RSSI to rank by; unknown is weakest."""
+        return -999 if self.rssi is None else self.rssi
 
 
 class Devices:
@@ -57,8 +62,8 @@ class Devices:
         now = time.time()
         table = Table(title=f"{len(self._devices)} devices, {self.heard} advertisements")
         for column, justify in _COLUMNS:
-            table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        ranked = sorted(self._devices.items(), key=lambda item: (now - item[1].last > 60, -(item[1].rssi or -999)))
+            table.add_column(column, justify=justify, no_wrap=True)
+        ranked = sorted(self._devices.items(), key=lambda item: (now - item[1].last > 60, -item[1].strength))
         for mac_address, device in ranked[: max(rows, 1)]:
             rssi = "?" if device.rssi is None else str(device.rssi)
             age = f"{max(0.0, now - device.last):.0f} s"
@@ -67,7 +72,7 @@ class Devices:
         return table
 
 
-_COLUMNS = (
+_COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("device", "left"),
     ("name", "left"),
     ("RSSI dBm", "right"),
@@ -91,7 +96,10 @@ def show_table(batches: Iterable[list[Advertisement]], console: Console | None =
     """Keep a table of the devices on the terminal until the batches end."""
     console = console or Console()
     devices = Devices()
-    render = lambda: devices.table(console.height - 6)  # noqa: E731 - Live calls it four times a second
+
+    def render() -> Table:
+        return devices.table(console.height - 6)
+
     with Live(get_renderable=render, console=console, refresh_per_second=4):
         for batch in batches:
             for advertisement in batch:

@@ -46,6 +46,7 @@ class Radio:
     """D-Bus error that StartDiscovery is answered with."""
     hostile: bool = False
     """The first device lists a service that is no UUID."""
+    without_rssi: bool = False
     mute: bool = False
     """Never answer StartDiscovery."""
 
@@ -107,6 +108,8 @@ class Service:
             "RSSI": Variant("n", -40 - self._number % 50),
             "ManufacturerData": Variant("a{qv}", {COMPANY: Variant("ay", self._number.to_bytes(4, "little"))}),
         }
+        if self._radio.without_rssi:
+            del changed["RSSI"]
         if device in self._known:
             return signal(
                 path, "org.freedesktop.DBus.Properties", "PropertiesChanged", "sa{sv}as", [DEVICE, changed, []]

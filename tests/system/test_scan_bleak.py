@@ -16,11 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from mqttkit.client import MqttClient
 from mqttkit.errors import AdapterMissing, AdapterStuck, PermissionMissing
+from mqttkit.messages import Subscription
 from mqttkit.scanner import Advertisement, bleak_source, open_source
 from mqttkit.scanner.bleak_source import BleakSource
 from mqttkit.settings import ScannerSettings
 from tests.support.bluez import COMPANY, Radio, address, bluez, dbus_daemon
+from tests.support.brokers import Mosquitto
+from tests.support.clients import settings_for, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -63,6 +67,12 @@ def test_every_field_of_bluez_is_taken_over(bus: str) -> None:
     assert (second.raw, second.connectable) == (None, None)
 
 
+def test_an_rssi_that_bluez_does_not_tell_is_none(bus: str) -> None:
+    """bleak says -127 for it."""
+    with bluez(bus, Radio(without_rssi=True)), BleakSource() as source:
+        assert [one.rssi for one in itertools.islice(source, 10)] == [None] * 10
+
+
 def test_a_service_that_is_killed_and_returns_is_scanned_again(bus: str, caplog: pytest.LogCaptureFixture) -> None:
     """Its death is silent; the silence is noticed, told once, and the scan begun anew when it is back."""
     heard = []
@@ -93,15 +103,6 @@ class BleakSourceOn:
 
     def __exit__(self, *error: object) -> None:
         self.source.__exit__(None, None, None)
-
-
-def wait_until(condition: object, seconds: float = 20.0) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + seconds
-    assert callable(condition)
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_an_adapter_that_was_unplugged_is_scanned_again(bus: str) -> None:
@@ -232,3 +233,29 @@ def test_the_command_ends_with_7_without_bluez(bus: str) -> None:
     assert (result.returncode, result.stdout) == (7, "")
     assert result.stderr.startswith("mqttkit: BlueZ, the Bluetooth service, does not run")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_status_topic_follows_the_radio(tmp_path: Path, shared_broker: Mosquitto, topic: str) -> None:
+    """publish-scan says online, offline while D-Bus is away, online again, and offline at its end."""
+    said: list[bytes] = []
+    arguments = ["--source", "bleak", "--status-topic", f"{topic}/status", "--topic", f"{topic}/{{mac_address}}"]
+    place = ["-h", "127.0.0.1", "-p", str(shared_broker.port)]
+    environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
+    with MqttClient(
+        settings_for(shared_broker.port), on_message=lambda message: said.append(message.payload)
+    ) as client:
+        client.connect()
+        client.subscribe(Subscription(f"{topic}/status", qos=1))
+        with dbus_daemon(tmp_path) as bus_address, bluez(bus_address, Radio()):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mqttkit", "publish-scan", *arguments, *place],
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+            wait_until(lambda: said == [b"online"], 20)
+        wait_until(lambda: said == [b"online", b"offline"], 20)
+        with dbus_daemon(tmp_path) as bus_address, bluez(bus_address, Radio()):
+            wait_until(lambda: said == [b"online", b"offline", b"online"], 20)
+            process.terminate()
+            assert process.wait(20) == 0
+        wait_until(lambda: said[3:] == [b"offline"], 20)
