@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "bridge": Entry("mqttkit.cli.bridge", "bridge", "Move metrics into a sink: nothing lost, all accounted for."),
     "controller": Entry("mqttkit.cli.controller", "controller", "Run network controllers over publish/subscribe."),
     "bench": Entry("mqttkit.cli.bench", "bench", "Measure rates, latencies, losses and what they cost."),
+    "node": Entry("mqttkit.cli.node", "node", "Run simulated sensors and a gateway."),
 }
 """Every command, in the order of the help text."""
 

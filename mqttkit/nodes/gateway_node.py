@@ -1,0 +1,151 @@
+"""A simulated gateway, as a real client: what sensors publish, and an aggregate of each."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from types import TracebackType
+from typing import Any
+
+from mqttkit.client import MqttClient
+from mqttkit.messages import Message, Subscription
+from mqttkit.settings import MqttSettings
+from mqttkit.topics import check_level
+
+KEPT = 100_000
+"""Messages kept in `received_messages`; the oldest makes room."""
+MAX_SENSORS = 100_000
+_GAPS = 10_000
+
+
+@dataclass
+class Aggregate:
+    """What one sensor said so far."""
+
+    sensor_id: str
+    count: int = 0
+    """Readings, duplicates left out."""
+    duplicates: int = 0
+    missing: int = 0
+    """Sequence numbers between the first and the last one that did not come."""
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    mean: float = 0.0
+    last: float = math.nan
+    unit: str = ""
+    first_sequence: int = 0
+    last_sequence: int = 0
+    _gaps: set[int] = field(default_factory=set, repr=False)
+    """The missing numbers themselves, as far as they may still come."""
+
+    def add(self, sequence: int, value: float, unit: str) -> bool:
+        """Take in a reading; False where it is a duplicate."""
+        if not self.count:
+            self.first_sequence = self.last_sequence = sequence
+        elif sequence > self.last_sequence:
+            gap = range(self.last_sequence + 1, sequence)
+            self.missing += len(gap)
+            self._gaps.update(gap[-_GAPS:])
+            self.last_sequence = sequence
+        elif sequence in self._gaps:
+            self._gaps.discard(sequence)
+            self.missing -= 1
+        else:
+            self.duplicates += 1
+            return False
+        self.count += 1
+        self.mean += (value - self.mean) / self.count
+        self.minimum, self.maximum = min(self.minimum, value), max(self.maximum, value)
+        self.last, self.unit = value, unit
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+
+
+class GatewayNode:
+    """Subscribes to `sensor/#` and keeps count. As a context manager it connects and disconnects."""
+
+    def __init__(
+        self,
+        node_id: str,
+        mqtt: MqttSettings,
+        *,
+        topic_filter: str = "sensor/#",
+        on_reading: Callable[[Message], None] | None = None,
+    ) -> None:
+        self.node_id = check_level(node_id, "node id")
+        self.topic_filter = topic_filter
+        self.received_messages: deque[Message] = deque(maxlen=KEPT)
+        """Messages as they came, the newest last."""
+        self.aggregates: dict[str, Aggregate] = {}
+        """By sensor."""
+        self.readings = 0
+        """Readings taken in, duplicates left out."""
+        self.invalid = 0
+        """Messages that are no reading, or of a sensor too many."""
+        self._on_reading = on_reading
+        self._condition = threading.Condition()
+        session = replace(mqtt.client, client_id=node_id)
+        self.client = MqttClient(replace(mqtt, client=session), on_messages=self._take)
+
+    def connect_mqtt(self, timeout: float | None = 10.0) -> None:
+        """Connect and subscribe at QoS 1; raise BrokerUnreachable, ConnectionRefused, SubscriptionDenied."""
+        self.client.connect(timeout=timeout)
+        self.client.subscribe(Subscription(self.topic_filter, qos=1))
+
+    def wait_for(self, readings: int, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until so many readings came."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self.readings >= readings, timeout)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one aggregate a sensor, by name."""
+        with self._condition:
+            return [one.to_json() for _, one in sorted(self.aggregates.items())]
+
+    def disconnect_mqtt(self) -> None:
+        """Disconnect. Idempotent."""
+        self.client.close()
+
+    def __enter__(self) -> GatewayNode:
+        self.connect_mqtt()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disconnect_mqtt()
+
+    def _take(self, messages: list[Message]) -> None:
+        """Take messages in, in the network thread."""
+        with self._condition:
+            for message in messages:
+                self.received_messages.append(message)
+                self._count(message)
+            self._condition.notify_all()
+        if self._on_reading is not None:
+            for message in messages:
+                self._on_reading(message)
+
+    def _count(self, message: Message) -> None:
+        try:
+            data = json.loads(message.payload)
+            name, sequence, value = data["sensor_id"], data["sequence"], data["value"]
+            good = isinstance(name, str) and type(sequence) is int and type(value) in (int, float)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            good = False
+        if (
+            not good
+            or not math.isfinite(value)
+            or (name not in self.aggregates and len(self.aggregates) >= MAX_SENSORS)
+        ):
+            self.invalid += 1
+            return
+        aggregate = self.aggregates.setdefault(name, Aggregate(name))
+        self.readings += aggregate.add(sequence, float(value), str(data.get("unit", "")))

@@ -1,0 +1,173 @@
+"""A scenario to the readings that its sensors take: the same seed, the same readings. Pure."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mqttkit.nodes.waveforms import Model, Signal, Waveform, model_of
+from mqttkit.topics import check_level, check_template, fill_template
+
+FAULTS = ("dropout", "burst", "clock_skew", "duplicates", "stuck", "outliers")
+TOPIC = "sensor/{sensor_id}/{model}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that goes wrong with some sensors of a fleet for a while."""
+
+    kind: str
+    """`dropout` (taken, not sent), `burst`, `clock_skew`, `duplicates`, `stuck` or `outliers`."""
+    at: float = 0.0
+    """Seconds after the start when it begins."""
+    seconds: float = 1e9
+    """How long it lasts."""
+    sensors: float = 1.0
+    """Share of the fleet's sensors that it strikes, 0 to 1."""
+    share: float = 1.0
+    """Share of the readings that it strikes meanwhile, 0 to 1."""
+    factor: float = 10.0
+    """`burst`: times the rate; `outliers`: times the amplitude."""
+    offset: float = 60.0
+    """`clock_skew`: seconds that the sensor's clock is ahead."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in FAULTS:
+            raise ValueError(f"fault kind must be one of {', '.join(FAULTS)}, got {self.kind!r}")
+        if not (0 <= self.share <= 1 and 0 <= self.sensors <= 1):
+            raise ValueError("a fault's share and sensors are 0 to 1")
+        if self.at < 0 or self.seconds <= 0 or self.factor <= 0:
+            raise ValueError("a fault's at is 0 or more, its seconds and factor more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Sensors of one kind."""
+
+    name: str = "sensor"
+    """First part of each sensor's identifier: name-001."""
+    count: int = 1
+    """Number of sensors."""
+    rate: float = 1.0
+    """Readings a second of each sensor."""
+    model: str = "temperature"
+    """Kind of sensor: its unit, and its waveform where none is given."""
+    waveform: Waveform | None = None
+    """How its value moves."""
+    qos: int = 1
+    """Quality of service."""
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong."""
+
+    def __post_init__(self) -> None:
+        check_level(self.name, "fleet name")
+        if not 1 <= self.count <= 100_000 or not 0 < self.rate <= 100_000:
+            raise ValueError("a fleet's count is 1 to 100000, its rate more than 0 and at most 100000")
+        if self.qos not in (0, 1, 2):
+            raise ValueError(f"qos must be 0 to 2, got {self.qos}")
+        model_of(self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What a simulation is."""
+
+    seed: int = 0
+    """The same seed, the same readings."""
+    duration: float | None = None
+    """Seconds; null goes on until it is stopped."""
+    topic: str = TOPIC
+    """Topic template; {fleet}, {sensor_id} and {model} are filled in."""
+    fleets: tuple[Fleet, ...] = ()
+    """The sensors."""
+
+    def __post_init__(self) -> None:
+        check_template(self.topic, ("fleet", "sensor_id", "model"))
+        names = [fleet.name for fleet in self.fleets]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("a scenario needs fleets, each with a name of its own")
+        if self.duration is not None and self.duration <= 0:
+            raise ValueError("duration is more than 0")
+
+    def sensors(self) -> list[str]:
+        """Return the identifier of every sensor."""
+        return [sensor_id(fleet, index) for fleet in self.fleets for index in range(fleet.count)]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading on its way."""
+
+    moment: float
+    """Seconds after the start when it is sent."""
+    sensor_id: str
+    topic: str
+    qos: int
+    sequence: int
+    """Counts the sensor's readings from 1; one that is not sent leaves a gap."""
+    value: float
+    unit: str
+    skew: float = 0.0
+    """Seconds that the sensor's clock is ahead."""
+    copy: bool = False
+    """True for the second one of a duplicate."""
+    sent: bool = True
+    """False in a dropout: taken, and never sent."""
+
+    def payload(self, start: float) -> dict[str, Any]:
+        """Return what is published; `start` is seconds since the epoch."""
+        stamp = start + self.moment + self.skew
+        fields = {"sensor_id": self.sensor_id, "sequence": self.sequence, "value": self.value, "unit": self.unit}
+        return {**fields, "timestamp": round(stamp, 3)}
+
+
+def plan(scenario: Scenario) -> Iterator[Reading]:
+    """Give every reading in the order in which they are taken; without end where the scenario has none."""
+    streams = [_sensor(scenario, fleet, index) for fleet in scenario.fleets for index in range(fleet.count)]
+    return heapq.merge(*streams, key=lambda reading: reading.moment)
+
+
+def sensor_id(fleet: Fleet, index: int) -> str:
+    """Return the identifier of a fleet's sensor."""
+    return f"{fleet.name}-{index + 1:03d}"
+
+
+def _sensor(scenario: Scenario, fleet: Fleet, index: int) -> Iterator[Reading]:
+    """Give one sensor's readings."""
+    name = sensor_id(fleet, index)
+    chance = random.Random(f"{scenario.seed} {name}")  # noqa: S311  a simulation, no secret
+    model = model_of(fleet.model, fleet.waveform)
+    faults = [fault for fault in fleet.faults if chance.random() < fault.sensors]
+    signal = Signal(model.waveform, chance, phase=chance.uniform(0, model.waveform.period))
+    topic = fill_template(scenario.topic, {"fleet": fleet.name, "sensor_id": name, "model": fleet.model})
+    moment, sequence, last = chance.uniform(0, 1 / fleet.rate), 0, None
+    while scenario.duration is None or moment < scenario.duration:
+        sequence += 1
+        struck = _struck(faults, moment, chance)
+        value = _value(signal, model, moment, last, struck)
+        last = value
+        skew = struck["clock_skew"].offset if "clock_skew" in struck else 0.0
+        sent = "dropout" not in struck
+        reading = Reading(moment, name, topic, fleet.qos, sequence, value, model.unit, skew, sent=sent)
+        yield reading
+        if sent and "duplicates" in struck:
+            yield Reading(moment, name, topic, fleet.qos, sequence, value, model.unit, skew, copy=True)
+        moment += 1 / (fleet.rate * (struck["burst"].factor if "burst" in struck else 1.0))
+
+
+def _struck(faults: list[Fault], moment: float, chance: random.Random) -> dict[str, Fault]:
+    """Return the faults that strike this reading, by kind."""
+    now = (fault for fault in faults if fault.at <= moment < fault.at + fault.seconds)
+    return {fault.kind: fault for fault in now if chance.random() < fault.share}
+
+
+def _value(signal: Signal, model: Model, moment: float, last: float | None, struck: dict[str, Fault]) -> float:
+    value = signal.at(moment)
+    if "stuck" in struck and last is not None:
+        return last
+    if "outliers" in struck:
+        value += struck["outliers"].factor * max(abs(model.waveform.amplitude), 1e-9)
+    return round(value, 4)

@@ -1,0 +1,127 @@
+"""Plays a scenario against a real broker, one client a sensor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from mqttkit.client import Receipt
+from mqttkit.nodes.plan import Reading, Scenario, plan
+from mqttkit.nodes.sensor_node import SensorNode
+from mqttkit.settings import MqttSettings
+
+WAIT_SECONDS = 30.0
+"""How long a reading may wait for a connection or for room."""
+_WINDOW = 10_000
+
+
+@dataclass
+class Totals:
+    """What became of a scenario's readings. taken = sent + dropouts; sent holds the duplicates too."""
+
+    sensors: int = 0
+    taken: int = 0
+    sent: int = 0
+    duplicates: int = 0
+    """Readings sent a second time on purpose."""
+    dropouts: int = 0
+    """Readings not sent on purpose."""
+    late: float = 0.0
+    """Seconds that the slowest reading left behind its time."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Receipts by outcome."""
+
+    @property
+    def good(self) -> bool:
+        """True where every reading sent was acknowledged, or sent at QoS 0."""
+        return sum(self.outcomes[name] for name in ("acknowledged", "sent")) == self.sent
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        names = ("sensors", "taken", "sent", "duplicates", "dropouts")
+        fields = {name: getattr(self, name) for name in names}
+        return {**fields, "late_seconds": round(self.late, 3), "outcomes": dict(self.outcomes)}
+
+
+class Runner:
+    """Runs one scenario; `stop` may be called from any thread and from a signal handler."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        mqtt: MqttSettings,
+        *,
+        paced: bool = True,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.scenario = scenario
+        self.totals = Totals()
+        self._mqtt = mqtt
+        self._paced = paced
+        self._now = now
+        self._stopped = False
+        self._wake = threading.Event()
+        self._under_way: list[Receipt] = []
+
+    def stop(self) -> None:
+        """End after the reading that is under way."""
+        self._stopped = True
+        self._wake.set()
+
+    def run(self, *, limit: int | None = None) -> Totals:
+        """Connect every sensor, play, wait for the outcomes; raise BrokerUnreachable, ConnectionRefused.
+
+        `limit` ends the scenario after so many readings taken.
+        """
+        with ExitStack() as stack:
+            nodes: dict[str, SensorNode] = {}
+            for name in self.scenario.sensors():
+                if self._stopped:
+                    return self.totals
+                nodes[name] = stack.enter_context(SensorNode(name, self._mqtt))
+            self.totals.sensors = len(nodes)
+            self._play(nodes, plan(self.scenario), limit)
+            for node in nodes.values():
+                node.client.flush(WAIT_SECONDS)
+        self._settle(0)
+        return self.totals
+
+    def _play(self, nodes: dict[str, SensorNode], readings: Iterable[Reading], limit: int | None) -> None:
+        start, clock = self._now(), time.monotonic()
+        for reading in readings:
+            if self._stopped or (limit is not None and not reading.copy and self.totals.taken >= limit):
+                return
+            if self._paced and self._rest(clock + reading.moment):
+                return
+            self.totals.taken += not reading.copy
+            if not reading.sent:
+                self.totals.dropouts += 1
+                continue
+            self._send(nodes[reading.sensor_id], reading, start)
+
+    def _rest(self, moment: float) -> bool:
+        """Wait for a moment of the monotonic clock; True where the run is to end."""
+        wait = moment - time.monotonic()
+        self.totals.late = max(self.totals.late, -wait)
+        return wait > 0 and self._wake.wait(wait)
+
+    def _send(self, node: SensorNode, reading: Reading, start: float) -> None:
+        receipt = node.publish_reading(reading.topic, reading.payload(start), qos=reading.qos, wait=WAIT_SECONDS)
+        self.totals.sent += 1
+        self.totals.duplicates += reading.copy
+        self._under_way.append(receipt)
+        if len(self._under_way) >= _WINDOW:
+            self._settle(_WINDOW // 2)
+
+    def _settle(self, keep: int) -> None:
+        """Count the outcomes of all receipts but the newest `keep`."""
+        cut = len(self._under_way) - keep
+        done, self._under_way = self._under_way[:cut], self._under_way[cut:]
+        for receipt in done:
+            outcome = receipt.wait(WAIT_SECONDS)
+            self.totals.outcomes["unknown" if outcome is None else outcome.value] += 1
