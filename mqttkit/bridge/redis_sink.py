@@ -33,33 +33,34 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMMIT = """
+local call = redis.call
 local data, last, dead, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 local batch, window, limit, list = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
-local done = redis.call('HMGET', last, 'batch', 'stored')
+local done = call('HMGET', last, 'batch', 'stored')
 if done[1] == batch then return tonumber(done[2]) end
-if #letters > 0 and redis.call('XLEN', dead) >= limit then return -1 end
+if #letters > 0 and call('XLEN', dead) >= limit then return -1 end
 local stored = 0
 for _, row in ipairs(rows) do
   local tenant, agent, id = row[1], row[2], row[6]
-  if id == '' or redis.call('SET', seen .. tenant .. '/' .. agent .. '/' .. id, '', 'NX', 'EX', window) then
+  if id == '' or call('SET', seen .. tenant .. '/' .. agent .. '/' .. id, '', 'NX', 'EX', window) then
     stored = stored + 1
     if list then
-      redis.call('RPUSH', data, row[9])
+      call('RPUSH', data, row[9])
     else
-      redis.call('XADD', data, '*', 'tenant_id', tenant, 'agent_id', agent, 'metric_name', row[3], 'value', row[4],
+      call('XADD', data, '*', 'tenant_id', tenant, 'agent_id', agent, 'metric_name', row[3], 'value', row[4],
         'timestamp_ms', row[5], 'dedupe_id', id, 'tags', row[7], 'received_ms', row[8])
     end
-    if row[10] then redis.call('PUBLISH', 'metrics:' .. tenant, row[10]) end
+    if row[10] then call('PUBLISH', 'metrics:' .. tenant, row[10]) end
   end
 end
 for _, l in ipairs(letters) do
-  redis.call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
+  call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
     'detail', l[6], 'received_ms', l[7])
 end
-for index = 7, #ARGV do redis.call('XDEL', dead, ARGV[index]) end
-redis.call('HSET', last, 'batch', batch, 'stored', stored)
-redis.call('EXPIRE', last, window)
+for index = 7, #ARGV do call('XDEL', dead, ARGV[index]) end
+call('HSET', last, 'batch', batch, 'stored', stored)
+call('EXPIRE', last, window)
 return stored
 """
 """Returns how many metrics were new, or -1: no room for the dead letters, and nothing was done."""
