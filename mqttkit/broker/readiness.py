@@ -11,7 +11,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mqttkit.errors import BrokerUnreachable, LifecycleError
@@ -41,6 +41,11 @@ REFUSALS = {
     0x9F: "connection rate exceeded",
 }
 """CONNACK codes: MQTT 3.1.1, 3.2.2.3 and MQTT 5, 3.2.2.2."""
+NUMBER_BYTES = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
+"""Width of each number property of a CONNACK (MQTT 5, 3.2.2.3); the others are strings."""
+USER_PROPERTY = 0x26
+MAX_CONNACK = 65_536
+"""Bytes of a CONNACK beyond which the answer is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,8 @@ class Answer:
 
     code: int
     """0 is success."""
+    properties: Mapping[int, int] = field(default_factory=dict)
+    """MQTT 5: value of each number property by its identifier (3.2.2.3)."""
 
     @property
     def accepted(self) -> bool:
@@ -125,14 +132,14 @@ def publish(login: Login, topic: str, payload: bytes = b"") -> int:
     return code
 
 
-def websocket_answer(login: Login) -> str:
+def websocket_answer(login: Login, path: str = "/mqtt") -> str:
     """Ask for MQTT over WebSockets (RFC 6455, 4.1) and return the status line of the answer, which begins HTTP/1.1 101.
 
     Raises `BrokerUnreachable` where no HTTP answer comes.
     """
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     request = (
-        f"GET /mqtt HTTP/1.1\r\nHost: {login.address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {login.address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
     )
     with open_socket(login) as sock:
@@ -181,12 +188,29 @@ def connect_packet(login: Login) -> bytes:
 
 def read_connack(sock: socket.socket, address: str) -> Answer:
     """Read the first packet, which must be CONNACK (3.2); raise `BrokerUnreachable`."""
-    head = _read(sock, 4, address)
-    if head[0] != 0x20 or head[1] < 2:
+    kind = _read(sock, 1, address)[0]
+    length = _read_length(sock, address)
+    if kind != 0x20 or not 2 <= length <= MAX_CONNACK:
         raise BrokerUnreachable(address, "mqtt", "the answer to CONNECT is no CONNACK: not an MQTT broker")
-    if head[1] < 0x80:
-        _read(sock, head[1] - 2, address)
-    return Answer(code=head[3])
+    body = _read(sock, length, address)
+    return Answer(code=body[1], properties=number_properties(body[2:]))
+
+
+def number_properties(data: bytes) -> dict[int, int]:
+    """Return the number properties of a CONNACK (2.2.2.2); those after one that is malformed are left out."""
+    found: dict[int, int] = {}
+    size, place = _length_at(data, 0)
+    data = data[: place + size]
+    while place < len(data):
+        identifier, place = data[place], place + 1
+        if identifier in NUMBER_BYTES:
+            width = NUMBER_BYTES[identifier]
+            found[identifier] = int.from_bytes(data[place : place + width], "big")
+            place += width
+            continue
+        for _ in range(2 if identifier == USER_PROPERTY else 1):
+            place += 2 + int.from_bytes(data[place : place + 2], "big")
+    return found
 
 
 def wait_ready(login: Login, *, seconds: float, died: Callable[[], str]) -> float:
@@ -221,6 +245,29 @@ def _read(sock: socket.socket, count: int, address: str) -> bytes:
             raise BrokerUnreachable(address, "mqtt", "connection closed without a CONNACK")
         data += chunk
     return data
+
+
+def _read_length(sock: socket.socket, address: str) -> int:
+    """Read a variable byte integer (1.5.5)."""
+    data = b""
+    while len(data) < 4:
+        data += _read(sock, 1, address)
+        if data[-1] < 0x80:
+            break
+    return _length_at(data, 0)[0]
+
+
+def _length_at(data: bytes, place: int) -> tuple[int, int]:
+    """Return a variable byte integer and the place after it; 0 where there is none."""
+    value = 0
+    for shift in range(4):
+        if place >= len(data):
+            break
+        byte, place = data[place], place + 1
+        value |= (byte & 0x7F) << (7 * shift)
+        if byte < 0x80:
+            break
+    return value, place
 
 
 def _text(value: str) -> bytes:

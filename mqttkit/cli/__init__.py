@@ -27,6 +27,7 @@ COMMANDS: dict[str, Entry] = {
     "pub": Entry("mqttkit.cli.pub", "pub", "Publish messages: an argument, a file, lines, JSON lines."),
     "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe, and print messages as they come."),
     "publish-scan": Entry("mqttkit.cli.publish_scan", "publish_scan", "Publish Bluetooth advertisements."),
+    "doctor": Entry("mqttkit.cli.doctor", "doctor", "Examine any broker as a client, step by step."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
     "scan": Entry("mqttkit.cli.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
     "bridge": Entry("mqttkit.cli.bridge", "bridge", "Move metrics into a sink: nothing lost, all accounted for."),
