@@ -172,6 +172,10 @@ class Broker(Protocol):
         """Remove a file; nothing happens where there is none."""
         ...
 
+    def file_stamp(self, name: str) -> str | None:
+        """Return what differs whenever a file of the running broker is replaced, or None where there is none."""
+        ...
+
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
         """Yield the log's last `tail` lines (all where None); with `follow`, go on as lines come."""
         ...

@@ -51,13 +51,13 @@ class DockerBroker:
         self.paths = paths
 
     @classmethod
-    def unusable(cls) -> str:
-        """Return why Docker cannot be used here, or an empty string: an engine, and an image to be had."""
+    def unusable(cls, image: str = DEFAULT_IMAGE) -> str:
+        """Return why Docker cannot be used here, or an empty string: an engine, and the image to be had."""
         try:
             with engine(seconds=USABLE_SECONDS) as client:
-                if engines.can_have(client, DEFAULT_IMAGE):
+                if engines.can_have(client, image):
                     return ""
-                return f"the image {DEFAULT_IMAGE} is not here and no registry answers"
+                return f"the image {image} is not here and no registry answers"
         except MqttkitError as error:
             return error.message
 
@@ -136,6 +136,12 @@ class DockerBroker:
                 engines.run_in(container, "rm", "-f", f"{HOME}/{name}")
             else:
                 engines.one_shot(client, self.plan.image, "rm", "-f", f"{HOME}/{name}", volumes=self._mounts())
+
+    def file_stamp(self, name: str) -> str | None:
+        """Return inode, time and size of a file in the running container."""
+        with engine() as client:
+            text, code = engines.execute(self._demand(client), "stat", "-c", "%i:%Y:%s", f"{HOME}/{name}")
+        return text if code == 0 else None
 
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
         """Yield the log's last `tail` lines; with `follow`, go on as lines come."""
@@ -259,14 +265,12 @@ class DockerBroker:
         """Demand a save: a data directory that cannot be written shows only at the first one."""
         if not conf.tuning(self.spec.tuning, self.spec.overrides).persistence:
             return
-        place = f"{HOME}/{DATABASE}"
-        command = ("sh", "-c", f"if [ -e {place} ]; then stat -c %i {place}; else echo 0; fi")
-        before = engines.run_in(container, *command)
+        before = self.file_stamp(DATABASE)
         container.kill(signal="SIGUSR1")
         deadline = time.monotonic() + READY_SECONDS
-        while engines.run_in(container, *command) in (before, "0"):
+        while self.file_stamp(DATABASE) in (before, None):
             if time.monotonic() > deadline:
-                raise LifecycleError(f"the broker cannot save to {place}: {engines.last_words(container)}")
+                raise LifecycleError(f"the broker cannot save {HOME}/{DATABASE}: {engines.last_words(container)}")
             time.sleep(0.05)
 
     def _container(self, client: DockerClient) -> Container | None:

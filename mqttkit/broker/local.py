@@ -138,6 +138,14 @@ class LocalBroker(abc.ABC):
         """Remove a file of the broker's."""
         (self.paths.root / name).unlink(missing_ok=True)
 
+    def file_stamp(self, name: str) -> str | None:
+        """Return inode, time and size of a file of the broker's."""
+        try:
+            found = (self.paths.root / name).stat()
+        except FileNotFoundError:
+            return None
+        return f"{found.st_ino}:{found.st_mtime_ns}:{found.st_size}"
+
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
         """Yield the log's last `tail` lines; with `follow`, go on as lines come."""
         try:

@@ -65,7 +65,7 @@ class Database:
     """It was written when the broker stopped."""
     messages: dict[int, StoredMessage] = field(default_factory=dict)
     """Each message by its identifier."""
-    retained: list[int] = field(default_factory=list)
+    retained: set[int] = field(default_factory=set)
     """Identifiers of retained messages."""
     sessions: dict[str, Session] = field(default_factory=dict)
     """Each session by client identifier."""
@@ -188,9 +188,9 @@ def _read_client_message(database: Database, body: memoryview) -> None:
 
 def _read_retained(database: Database, body: memoryview) -> None:
     (number,) = _IDENTIFIER.unpack(body)
-    if number not in database.messages:
-        raise ValueError("a retained message is not there")
-    database.retained.append(number)
+    if number not in database.messages or number in database.retained:
+        raise ValueError("a retained message is not there, or is there twice")
+    database.retained.add(number)
 
 
 def _read_subscription(database: Database, body: memoryview) -> None:

@@ -18,6 +18,8 @@ COMMANDS: dict[str, Entry] = {
     "acl": Entry("mqttkit.cli.broker_accounts", "acl_group", "Grant, revoke, list and check rights."),
     "doctor": Entry("mqttkit.cli.broker_doctor", "doctor", "Check it against the production checklist."),
     "cert": Entry("mqttkit.cli.broker_cert", "cert_group", "Make, show and renew certificates for TLS."),
+    "backup": Entry("mqttkit.cli.broker_backup", "backup_group", "Make, prove and restore archives."),
+    "compose": Entry("mqttkit.cli.broker_backup", "compose", "Print a compose file with the same set-up."),
 }
 
 
