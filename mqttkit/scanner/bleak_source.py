@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bleak import BleakScanner
 from bleak.backends.bluezdbus.manager import BlueZManager, get_global_bluez_manager
 from bleak.exc import BleakBluetoothNotAvailableError, BleakBluetoothNotAvailableReason, BleakDBusError, BleakError
+from dbus_fast import Message, MessageType
 
 from mqttkit.errors import AdapterMissing, AdapterStuck, MqttkitError, PermissionMissing
 from mqttkit.scanner.advertisement import Advertisement, normalise_mac, normalise_uuid
@@ -27,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 ANSWER = 10.0
 """Seconds that BlueZ has to start or to stop a scan."""
-_TICK = 0.2
-"""Seconds after which the scan looks whether it is to end."""
+_TICK = 0.5
+"""Seconds after which the scan looks whether it is to end, and whether BlueZ still runs."""
 _RSSI_UNKNOWN = -127
 """What bleak gives for none."""
 
@@ -55,11 +56,12 @@ class BleakSource(RadioSource):
             scanner = BleakScanner(self._detected, bluez={**adapter, "filters": {"DuplicateData": True}})
             try:
                 await asyncio.wait_for(scanner.start(), ANSWER)
+                owner = await _owner(manager)
                 self.begun()
                 while self.check():
-                    if not _connected(manager):
-                        raise EOFError("the connection was closed")
                     await asyncio.sleep(_TICK)
+                    if await _owner(manager) != owner:
+                        raise AdapterMissing(f"{_SERVICE} ended", hint=_RESTART)
             finally:
                 if _connected(manager):
                     await _stop(scanner)
@@ -101,6 +103,22 @@ def _connected(manager: BlueZManager) -> bool:
     return manager._bus is not None and manager._bus.connected
 
 
+async def _owner(manager: BlueZManager) -> str:
+    """Return the name that BlueZ has on the bus for as long as it lives; empty where there is none."""
+    if manager._bus is None or not manager._bus.connected:
+        raise EOFError("the connection was closed")
+    question = Message(
+        destination="org.freedesktop.DBus",
+        path="/org/freedesktop/DBus",
+        interface="org.freedesktop.DBus",
+        member="GetNameOwner",
+        signature="s",
+        body=["org.bluez"],
+    )
+    reply = await asyncio.wait_for(manager._bus.call(question), ANSWER)
+    return str(reply.body[0]) if reply is not None and reply.message_type is MessageType.METHOD_RETURN else ""
+
+
 def _hang_up(manager: BlueZManager) -> None:
     """Close the D-Bus connection, which bleak keeps open for as long as the process lives."""
     if manager._bus is not None:
@@ -118,6 +136,8 @@ def _translated(adapter: str | None) -> Iterator[None]:
         raise _not_available(error) from error
     except BleakDBusError as error:
         raise _refusal(error) from error
+    except KeyError as error:
+        raise AdapterStuck(f"BlueZ does not tell {error}: it is too old for bleak", hint=_BLUEPY) from error
     except BleakError as error:
         raise AdapterMissing(f"no Bluetooth adapter {adapter}: {error}", hint="See: bluetoothctl list") from error
     except (OSError, EOFError) as error:
@@ -127,8 +147,10 @@ def _translated(adapter: str | None) -> Iterator[None]:
         ) from error
 
 
+_SERVICE = "BlueZ, the Bluetooth service,"
 _RESTART = "Try: systemctl restart bluetooth"
 _POWER_ON = "Try: rfkill unblock bluetooth && bluetoothctl power on"
+_BLUEPY = "Try: --source bluepy"
 _GROUP = "Try: sudo usermod -aG bluetooth $USER, and log in again"
 
 
@@ -146,7 +168,7 @@ def _refusal(error: BleakDBusError) -> MqttkitError:
     kind = error.dbus_error.rpartition(".")[2]
     if kind in ("ServiceUnknown", "NameHasNoOwner", "ServiceNotFound", "SpawnFailed"):
         hint = f"Try: apt-get install bluez && systemctl start bluetooth. {WITHOUT_RADIO}"
-        return AdapterMissing("BlueZ, the Bluetooth service, does not run", hint=hint)
+        return AdapterMissing(f"{_SERVICE} does not run", hint=hint)
     if kind in ("AccessDenied", "NotAuthorized", "NotPermitted"):
         return PermissionMissing(f"BlueZ does not let this user scan: {error}", hint=_GROUP)
     if kind == "NotReady":

@@ -22,7 +22,7 @@ QUEUE_SIZE = 10_000
 """Advertisements that may wait for the iterating thread; beyond it the oldest is dropped and counted."""
 SILENCE = 30.0
 """Seconds without an advertisement after which the scan is built anew."""
-RETRY = 5.0
+RETRY = 2.0
 """Seconds between two tries to scan again after the radio was lost."""
 
 

@@ -37,6 +37,8 @@ class Radio:
 
     adapter: bool = True
     powered: bool = True
+    roles: bool = True
+    """Tell of Roles, as BlueZ does since 5.54."""
     devices: int = 5
     rate: float = 100.0
     """Advertisements a second."""
@@ -82,7 +84,7 @@ class Service:
         properties = {
             "Address": Variant("s", "00:00:00:00:00:01"),
             "Powered": Variant("b", self._radio.powered),
-            "Roles": Variant("as", ["central"]),
+            **({"Roles": Variant("as", ["central"])} if self._radio.roles else {}),
         }
         objects = {ADAPTER: {"org.bluez.Adapter1": properties}} if self._radio.adapter else {}
         return objects | {path_of(device): {DEVICE: self._fixed(device)} for device in self._known}
