@@ -102,6 +102,7 @@ class BridgeProcess:
     environment: dict[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     """What to put before the program, such as faketime."""
+    host: str = "127.0.0.1"
     health_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -125,7 +126,7 @@ class BridgeProcess:
             self.process = subprocess.Popen(
                 [
                     *self.command,
-                    *(sys.executable, "-m", "mqttkit", "bridge", "run", "-h", "127.0.0.1", "-p", str(self.port)),
+                    *(sys.executable, "-m", "mqttkit", "bridge", "run", "-h", self.host, "-p", str(self.port)),
                     *("--sink", sink, "--tenants", self.tenants, "--health-port", str(self.health_port)),
                     *self.options,
                 ],
