@@ -217,9 +217,11 @@ class _Lines:
         return [self._pipe.fileno()]
 
     def readline(self) -> str:
-        """Return a line, an empty one at the end; raise TimeoutError where none comes in time."""
+        """Return a line; raise BrokenPipeError at the end, TimeoutError where none comes in time."""
         if not self.poll(self._answer * 1000):
             raise TimeoutError(f"bluepy's helper did not answer for {self._answer:g} s")
+        if not self._buffer:
+            raise BrokenPipeError
         line, end, self._buffer = self._buffer.partition(b"\n")
         return (line + end).decode("utf-8", "replace")
 

@@ -48,6 +48,8 @@ class Run:
     """Command to the lines it is answered with, where that is not success; a refused `scan` works after `scanend`."""
     ends: bool = False
     """Exit after the reports."""
+    closes: bool = False
+    """Close the output after the reports, and stay."""
     exit_at_once: bool = False
     stubborn: bool = False
     """Heed neither `quit` nor the end of the input nor SIGTERM."""
@@ -117,6 +119,8 @@ def obey(command: str, run: Run) -> None:
         run.answers.pop(command.removesuffix("end"), None)
     if command in ("scan", "pasv") and command not in run.answers:
         say(SCANNING, *run.reports)
+        if run.closes:
+            os.close(1)
         if run.ends:
             sys.exit(0)
 

@@ -143,6 +143,15 @@ def test_the_helper_is_started_again_when_it_ends(install: Install, caplog: pyte
     assert "scanning again" in caplog.text
 
 
+def test_a_helper_that_stays_but_says_no_more_is_replaced(install: Install) -> None:
+    """Its output has ended, though it has not; it is not left behind."""
+    one = report(ADDRESS, -60, b"")
+    helper = install(Run([one], closes=True), Run([one]))
+    assert len(first(BluepySource(retry=0.05), 2)) == 2
+    assert len(helper.log) == 2
+    assert helper.running == []
+
+
 def test_a_silent_radio_is_started_again(install: Install, caplog: pytest.LogCaptureFixture) -> None:
     """Silence is noticed without any error, told once, and so is its end."""
     helper = install(Run(), Run(), Run([report(ADDRESS, -60, b"")]))
