@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 
 CLIENT_VERSIONS = ("auto", "5", "311")
@@ -296,3 +297,13 @@ def parse_address(text: str, default_port: int) -> tuple[str, int]:
     if (port and not port.isdigit()) or not 1 <= number <= 65_535:
         raise ValueError(f"port must be 1 to 65535, got {port!r} in {text!r}")
     return host, number
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -18,10 +18,11 @@ from mqttkit.broker.certificates import (
     inspect,
 )
 from mqttkit.broker.files import make_private_directory, read_bytes, write_secret
-from mqttkit.broker.profile import BrokerPaths, is_loopback, locked, read_profile
+from mqttkit.broker.profile import BrokerPaths, locked, read_profile
 from mqttkit.broker.readiness import Login, open_socket
 from mqttkit.broker.reload import apply_changes
 from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
+from mqttkit.settings import is_loopback
 
 AUTHORITY_FILE = "config/certs/ca.crt"
 SERVER_FILE = "config/certs/server.crt"

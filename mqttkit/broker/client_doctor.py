@@ -17,11 +17,10 @@ from mqttkit.broker import client_doctor_traffic as traffic
 from mqttkit.broker.checks import Check, Finding, Outcome, Verdict, failed, not_checked, passed, run_checks, warned
 from mqttkit.broker.client_doctor_visit import SECONDS, Visit
 from mqttkit.broker.doctor_patient import Door, refusal
-from mqttkit.broker.profile import is_loopback
 from mqttkit.broker.readiness import ask, websocket_answer
 from mqttkit.client.failures import unreachable
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError
-from mqttkit.settings import MqttSettings
+from mqttkit.settings import MqttSettings, is_loopback
 
 GATES = ("dns", "tcp", "tls", "websocket", "connack", "suback", "publish", "round-trip")
 """Steps without which the later ones mean nothing."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from mqttkit.broker.checks import Outcome, failed, not_checked, passed
 from mqttkit.broker.doctor_patient import Patient, refusal
 from mqttkit.broker.ports import bound_addresses, port_owner
-from mqttkit.broker.profile import is_loopback
 from mqttkit.broker.readiness import Login, websocket_answer
 from mqttkit.errors import BrokerUnreachable
+from mqttkit.settings import is_loopback
 
 
 def answers(patient: Patient) -> Iterator[Outcome]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import ipaddress
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from typing import Any
 
 from mqttkit.broker.files import write_secret
 from mqttkit.errors import LifecycleError, UsageError
-from mqttkit.settings import BrokerSettings, TlsSettings
+from mqttkit.settings import BrokerSettings, TlsSettings, is_loopback
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
 LOCK_SECONDS = 60.0
@@ -194,16 +193,6 @@ def check_name(name: str) -> None:
             f"a broker cannot be named {name!r}",
             hint="Use 1 to 48 letters, digits, '-', '_' or '.', beginning with a letter or digit",
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load_profile(name: str = "default") -> Profile | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError
+from mqttkit.settings import is_loopback
 
 UNSUPPORTED_VERSION = 0x84
 SESSION_TAKEN_OVER = 0x8E
@@ -51,7 +51,7 @@ def unreachable(address: tuple[str, int], step: str, error: BaseException) -> Br
     cause = str(error)
     if isinstance(error, OSError) and error.errno:
         cause = os.strerror(error.errno).lower()
-    started = isinstance(error, ConnectionRefusedError) and _is_loopback(address[0])
+    started = isinstance(error, ConnectionRefusedError) and is_loopback(address[0])
     return BrokerUnreachable(where, step, cause, hint="Start one with: mqttkit broker up" if started else "")
 
 
@@ -103,12 +103,3 @@ def _tls_failure(where: str, error: BaseException) -> BrokerUnreachable:
         return BrokerUnreachable(where, "tls", "the TLS handshake was cut off", hint="Is it a TLS port?")
     cause = reason.replace("_", " ").lower() or str(error)
     return BrokerUnreachable(where, "tls", f"TLS handshake failed: {cause}")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
