@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from mqttkit.errors import MissingPart, SinkRefused, SinkUnavailable, UsageError
@@ -34,7 +35,8 @@ def connect_redis(address: str, *, timeout: float) -> redis.Redis:
     }
     try:
         if scheme == "redis+cluster":
-            return _cluster(library, address, options)
+            _nodes(address, 6379)
+            return cast("redis.Redis", _LazyClient(partial(_cluster, library, address, options)))
         options["retry"] = library.retry.Retry(library.backoff.NoBackoff(), 0)
         if scheme == "redis+sentinel":
             return _sentinel(library, address, options)
@@ -57,11 +59,29 @@ def translated(name: str) -> Iterator[None]:
         yield
     except library.exceptions.DataError as error:
         raise SinkRefused(f"{name}: {error}") from error
-    except library.exceptions.RedisError as error:
+    except (library.exceptions.RedisError, library.exceptions.RedisClusterException) as error:
         text = str(error) or type(error).__name__
         raise SinkUnavailable(f"{name}: {text}") from error
     except OSError as error:
         raise SinkUnavailable(f"{name}: {error}") from error
+
+
+class _LazyClient:
+    """A client that connects when it is first used, as the others do: RedisCluster does when it is made."""
+
+    def __init__(self, make: Callable[[], redis.Redis]) -> None:
+        self._make = make
+        self._client: redis.Redis | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._client is None:
+            self._client = self._make()
+        return getattr(self._client, name)
+
+    def close(self) -> None:
+        """Close the connections, where there are any."""
+        if self._client is not None:
+            self._client.close()
 
 
 def _library() -> Any:

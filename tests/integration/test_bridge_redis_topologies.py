@@ -1,0 +1,112 @@
+"""Redis behind Sentinel and as a Cluster: the same sink, through a fail-over."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.sink import Batch, Committed, Sink, SinkOptions, open_sink
+from mqttkit.errors import SinkUnavailable
+from tests.support.bridges import TENANT, wait_until
+from tests.support.brokers import free_port, need
+from tests.support.redis import RedisServer
+
+STREAM = "mqttkit:metrics"
+
+
+def metrics(first: int, last: int) -> list[Metric]:
+    return [Metric(TENANT, f"a{n % 7}", "t", float(n), 1, f"d{n}", None, 2) for n in range(first, last)]
+
+
+def commit_until_done(sink: Sink, batch: Batch) -> Committed:
+    """Commit as the bridge does: the same batch until it succeeds."""
+    done: list[Committed] = []
+
+    def attempt() -> bool:
+        with contextlib.suppress(SinkUnavailable):
+            done.append(sink.commit(batch))
+        return bool(done)
+
+    wait_until(attempt, 30, "the commit to succeed")
+    return done[0]
+
+
+@contextlib.contextmanager
+def servers(directory: Path, count: int, *lines: str) -> Iterator[list[RedisServer]]:
+    running = [RedisServer(directory / f"redis-{number}", lines) for number in range(count)]
+    for server in running:
+        if "cluster-enabled yes" in lines:
+            server.lines += (f"cluster-port {free_port()}",)
+    try:
+        for server in running:
+            server.start()
+        yield running
+    finally:
+        for server in running:
+            server.stop(signal.SIGKILL)
+
+
+def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
+    """When the master dies Sentinel promotes the replica; batches go on there, a dedupe_id still counts once."""
+    with servers(tmp_path, 2, "repl-diskless-sync-delay 0") as (master, replica):
+        with replica.client() as client:
+            client.replicaof("127.0.0.1", master.port)
+            wait_until(lambda: client.info("replication").get("master_link_status") == "up")
+        sentinel = RedisServer(
+            tmp_path / "sentinel",
+            (
+                f"sentinel monitor metrics 127.0.0.1 {master.port} 1",
+                "sentinel down-after-milliseconds metrics 500",
+                "sentinel failover-timeout metrics 2000",
+            ),
+            mode=("--sentinel",),
+        )
+        sentinel.start()
+        try:
+            with sentinel.client() as watcher:
+                wait_until(lambda: watcher.sentinel_slaves("metrics"))
+            address = f"redis+sentinel://127.0.0.1:{sentinel.port}/metrics"
+            with contextlib.closing(open_sink(address, SinkOptions(timeout=2))) as sink:
+                sink.open()
+                assert sink.commit(Batch(metrics(0, 100))) == Committed(100, 0)
+                with master.client() as client:
+                    assert client.wait(1, 5_000) == 1
+                master.stop(signal.SIGKILL)
+                assert commit_until_done(sink, Batch(metrics(50, 200))) == Committed(100, 50)
+            with replica.client() as client:
+                assert client.xlen(STREAM) == 200
+        finally:
+            sentinel.stop()
+
+
+def test_cluster_keeps_a_streams_keys_in_one_slot(tmp_path: Path) -> None:
+    """Stream, dedupe keys and dead letters are in one slot, so that one script may write them all."""
+    lines = ("cluster-enabled yes", "cluster-node-timeout 2000", "cluster-config-file nodes.conf")
+    with servers(tmp_path, 3, *lines) as nodes:
+        hosts = [f"127.0.0.1:{node.port}" for node in nodes]
+        command = [need("redis-cli"), "--cluster", "create", *hosts, "--cluster-yes"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        for node in nodes:
+            with node.client() as client:
+                wait_until(lambda: client.cluster("info")["cluster_state"] == "ok")
+        address = f"redis+cluster://{','.join(hosts)}"
+        for stream in (STREAM, "other", "{tagged}:stream"):
+            with contextlib.closing(open_sink(address, SinkOptions(stream=stream, timeout=2))) as sink:
+                sink.open()
+                sink.probe()
+                assert sink.commit(Batch(metrics(0, 60))) == Committed(60, 0)
+                assert sink.commit(Batch(metrics(30, 90))) == Committed(30, 30)
+                assert sink.letters.count() == 0
+
+
+@pytest.mark.parametrize("address", ["redis+sentinel://127.0.0.1:1/metrics", "redis+cluster://127.0.0.1:1"])
+def test_topology_out_of_reach_is_unavailable(address: str) -> None:
+    """Neither a Sentinel nor a cluster node answers: SinkUnavailable, to be tried again."""
+    with pytest.raises(SinkUnavailable), contextlib.closing(open_sink(address, SinkOptions(timeout=0.5))) as sink:
+        sink.open()
