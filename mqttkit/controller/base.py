@@ -91,7 +91,6 @@ class Controller:
         """
         if not self._started:
             self._started = True
-            self._receiver.start()
             for transport in self.transports:
                 transport.start(self._receiver.take, self._wake)
             self._sender.start()
@@ -148,6 +147,11 @@ class Controller:
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until every message was taken over by some transport."""
         return self._sender.flush(timeout)
+
+    @property
+    def unsent(self) -> int:
+        """Messages that no transport has taken over yet."""
+        return self._sender.waiting
 
     def status(self) -> dict[str, Any]:
         """Return what the heartbeat says: transport in use, hops, counters, policies."""

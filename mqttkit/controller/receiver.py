@@ -63,15 +63,19 @@ class Receiver:
         self._retries = retries
         self._inbox: queue.Queue[Delivery | None] = queue.Queue(INBOX)
         self._complaints: dict[Reason, _Complaint] = {}
+        self._starting = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
 
-    def start(self) -> None:
-        """Begin to work."""
-        self._thread.start()
-
     def take(self, deliveries: list[Delivery]) -> None:
-        """Queue what came in; what finds no room is not acknowledged, and counted."""
+        """Queue what came in; what finds no room is not acknowledged, and counted.
+
+        The worker starts with the first message.
+        """
+        if self._thread.ident is None:
+            with self._starting:
+                if self._thread.ident is None and not self._stop.is_set():
+                    self._thread.start()
         for delivery in deliveries:
             try:
                 self._inbox.put_nowait(delivery)

@@ -78,12 +78,18 @@ class Sender:
         self._later: deque[tuple[float, Outgoing]] = deque()
         self._suspect: dict[str, float] = {}
         self._owed: dict[str, Outgoing] = {}
-        self._stopping = False
+        self._ready = self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
 
     def start(self) -> None:
-        """Begin to send."""
-        self._thread.start()
+        """Begin to send; the thread starts with the first message."""
+        with self._condition:
+            self._ready = True
+            self._run_if_needed()
+
+    def _run_if_needed(self) -> None:
+        if self._ready and self._open and self._thread.ident is None:
+            self._thread.start()
 
     def put(self, envelope: Envelope, topic: str, *, retain: bool = False, needs_taker: bool = False) -> Promise:
         """Queue a message; the promise fails at once where the queue is full.
@@ -99,6 +105,7 @@ class Sender:
                 return item.promise
             self._open.add(item)
             self._queue.append(item)
+            self._run_if_needed()
             self._condition.notify()
         return item.promise
 

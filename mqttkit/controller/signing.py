@@ -58,7 +58,7 @@ def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int
 
     if len(signed) > max_bytes:
         raise MessageRefused(Reason.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
-    header = _header(signed)
+    header, nonce = _header(signed)
     key = _find(header["kid"], keys)
     if header["alg"] != key.algorithm:
         text = f"key {key.kid!r} is for {key.algorithm}, the message says {header['alg'][:20]!r}"
@@ -70,11 +70,11 @@ def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int
     if header["topic"] != topic:
         text = f"signed for topic {header['topic'][:200]!r}, came on {topic[:200]!r}"
         raise MessageRefused(Reason.WRONG_TOPIC, text)
-    return Verified(found.payload, _decode(header["nonce"].encode()), key)
+    return Verified(found.payload, nonce, key)
 
 
-def _header(signed: bytes) -> dict[str, str]:
-    """Return the protected header, not yet to be believed; raise MessageRefused (malformed)."""
+def _header(signed: bytes) -> tuple[dict[str, str], bytes]:
+    """Return the protected header and its nonce, not yet to be believed; raise MessageRefused (malformed)."""
     parts = signed.split(b".")
     if len(parts) != 3 or len(parts[0]) > MAX_HEADER:
         raise MessageRefused(Reason.MALFORMED, "not three parts, or a header too long")
@@ -88,9 +88,10 @@ def _header(signed: bytes) -> dict[str, str]:
         raise MessageRefused(Reason.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
     if set(header) != set(names) or header["typ"] != _TYPE:
         raise MessageRefused(Reason.MALFORMED, "the header is of another kind of message")
-    if len(_decode(header["nonce"].encode())) != _NONCE_BYTES:
+    nonce = _decode(header["nonce"].encode())
+    if len(nonce) != _NONCE_BYTES:
         raise MessageRefused(Reason.MALFORMED, "the nonce is not 16 bytes")
-    return header
+    return header, nonce
 
 
 def _find(kid: str, keys: KeyRing | KeyFile) -> Key:
