@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -27,6 +28,8 @@ INBOX = 20_000
 """Messages that may wait for the worker."""
 BATCH = 500
 """Messages in one transaction."""
+STORE_SECONDS = 1.0
+"""Pause before a store that failed is tried again."""
 _RETRY_SECONDS = 0.1
 
 
@@ -109,15 +112,21 @@ class Receiver:
                 return
 
     def _work(self, batch: list[Delivery]) -> None:
-        """Handle a batch in one transaction; nothing is acknowledged where the store fails."""
-        try:
-            for delivery in batch:
-                self._one(delivery)
-            self._store.commit()
-        except Exception:
-            self.counters["store_errors"] += 1
-            log.exception("the store failed: %d messages are not acknowledged", len(batch))
-            return
+        """Handle a batch in one transaction; where the store fails, again and again: nothing is acknowledged."""
+        while True:
+            counters = self.counters.copy()
+            try:
+                for delivery in batch:
+                    self._one(delivery)
+                self._store.commit()
+                break
+            except sqlite3.Error as error:
+                self.counters = counters
+                self.counters["store_errors"] += 1
+                log.error("the store failed: %s; %d messages wait", error, len(batch))  # noqa: TRY400  told each second
+                self._store.roll_back()
+            if self._stop.wait(STORE_SECONDS):
+                return
         for delivery in batch:
             delivery.ack()
 
@@ -129,6 +138,11 @@ class Receiver:
             self._judge(delivery)
         except MessageRefused as error:
             self._complain(error, delivery)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            log.exception("a message on %r could not be judged", delivery.topic[:200])
+            self._bury(delivery, error)
 
     def _judge(self, delivery: Delivery) -> None:
         """Handle a message where it is new; raise MessageRefused."""
@@ -163,11 +177,14 @@ class Receiver:
                 self.counters["handler_errors"] += 1
                 log.warning("handler of %s failed: %r", place.kind.value, error, exc_info=True)
                 if attempt >= self._retries:
-                    self.counters["dead_lettered"] += 1
-                    self._store.bury(delivery.topic, delivery.data, f"{type(error).__name__}: {error}")
+                    self._bury(delivery, error)
                     return False
             self._stop.wait(_RETRY_SECONDS * 2**attempt)
             attempt += 1
+
+    def _bury(self, delivery: Delivery, error: Exception) -> None:
+        self.counters["dead_lettered"] += 1
+        self._store.bury(delivery.topic, delivery.data, f"{type(error).__name__}: {error}")
 
     def _call(self, place: Place, envelope: Envelope, policy: Policy | None) -> None:
         if policy is not None:

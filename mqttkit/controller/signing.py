@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ from mqttkit.controller.keys import Key, KeyFile, KeyRing
 from mqttkit.controller.refusals import MessageRefused, Reason
 
 if TYPE_CHECKING:
-    from joserfc.jws import JWSRegistry
+    from joserfc.jws import CompactSignature, JWSRegistry
 
 MAX_BYTES = 256 * 1024
 """Largest signed message that is looked at."""
@@ -25,6 +24,7 @@ MAX_HEADER = 2_048
 """Largest protected header, characters of base64."""
 _NONCE_BYTES = 16
 _TYPE = "mqttkit-controller"
+_NAMES = ("alg", "kid", "typ", "topic", "nonce")
 
 
 @dataclass(frozen=True)
@@ -58,36 +58,45 @@ def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int
 
     if len(signed) > max_bytes:
         raise MessageRefused(Reason.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
-    header, nonce = _header(signed)
+    found = _extract(signed)
+    header, nonce = _header(found.protected)
     key = _find(header["kid"], keys)
     if header["alg"] != key.algorithm:
         text = f"key {key.kid!r} is for {key.algorithm}, the message says {header['alg'][:20]!r}"
         raise MessageRefused(Reason.BAD_SIGNATURE, text)
     try:
-        found = jws.deserialize_compact(signed, key.material, registry=_registry(key.algorithm))
-    except (JoseError, ValueError, binascii.Error) as error:
-        raise MessageRefused(Reason.BAD_SIGNATURE, f"signature with key {key.kid!r} does not hold") from error
+        holds = jws.validate_compact(found, key.material, registry=_registry(key.algorithm))
+    except (JoseError, ValueError):
+        holds = False
+    if not holds:
+        raise MessageRefused(Reason.BAD_SIGNATURE, f"signature with key {key.kid!r} does not hold")
     if header["topic"] != topic:
         text = f"signed for topic {header['topic'][:200]!r}, came on {topic[:200]!r}"
         raise MessageRefused(Reason.WRONG_TOPIC, text)
     return Verified(found.payload, nonce, key)
 
 
-def _header(signed: bytes) -> tuple[dict[str, str], bytes]:
-    """Return the protected header and its nonce, not yet to be believed; raise MessageRefused (malformed)."""
-    parts = signed.split(b".")
-    if len(parts) != 3 or len(parts[0]) > MAX_HEADER:
-        raise MessageRefused(Reason.MALFORMED, "not three parts, or a header too long")
-    _decode(parts[2])
+def _extract(signed: bytes) -> CompactSignature:
+    """Return the parts of a message, not yet to be believed; raise MessageRefused (malformed)."""
+    from joserfc import jws
+    from joserfc.errors import JoseError
+
     try:
-        header = json.loads(_decode(parts[0]))
-    except (ValueError, RecursionError) as error:
-        raise MessageRefused(Reason.MALFORMED, "the header is no JSON") from error
-    names = ("alg", "kid", "typ", "topic", "nonce")
-    if not isinstance(header, dict) or any(not isinstance(header.get(name), str) for name in names):
+        found = jws.extract_compact(signed, registry=_registry("HS256"))
+    except (JoseError, ValueError, RecursionError) as error:
+        raise MessageRefused(Reason.MALFORMED, "no JWS in compact form") from error
+    _decode(found.segments["signature"])
+    return found
+
+
+def _header(header: object) -> tuple[dict[str, str], bytes]:
+    """Return the protected header and its nonce, not yet to be believed; raise MessageRefused (malformed)."""
+    if not isinstance(header, dict) or any(not isinstance(header.get(name), str) for name in _NAMES):
         raise MessageRefused(Reason.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
-    if set(header) != set(names) or header["typ"] != _TYPE:
+    if len(header) != len(_NAMES) or header["typ"] != _TYPE:
         raise MessageRefused(Reason.MALFORMED, "the header is of another kind of message")
+    if not header["nonce"].isascii():
+        raise MessageRefused(Reason.MALFORMED, "the nonce is no base64url")
     nonce = _decode(header["nonce"].encode())
     if len(nonce) != _NONCE_BYTES:
         raise MessageRefused(Reason.MALFORMED, "the nonce is not 16 bytes")

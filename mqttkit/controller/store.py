@@ -6,6 +6,7 @@ transaction: messages are acknowledged after it, so that a crash forgets exactly
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import sqlite3
 import threading
@@ -95,6 +96,11 @@ class Store:
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         with self._lock:
             return self._db.execute(statement, values)
+
+    def roll_back(self) -> None:
+        """Forget everything since the last commit; a store that is broken stays as it is."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.rollback()
 
     # --- duplicates ---------------------------------------------------------------------------------------
 

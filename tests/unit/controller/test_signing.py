@@ -117,7 +117,8 @@ def test_a_changed_header_breaks_the_signature(changes: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize("changes", [
-    {"alg": None}, {"kid": 1}, {"typ": "JWT"}, {"nonce": "AAAA"}, {"nonce": "*"}, {"crit": ["x"]}, {"b64": False},
+    {"alg": None}, {"kid": 1}, {"typ": "JWT"}, {"nonce": "AAAA"}, {"nonce": "*"}, {"nonce": "\ud800"}, {"nonce": "é"},
+    {"crit": ["x"]}, {"b64": False},
     {"topic": "x" * 3000},
 ])  # fmt: skip
 def test_a_header_of_another_shape_is_malformed(changes: dict[str, object]) -> None:

@@ -1,0 +1,131 @@
+"""The worker between what comes in and the store."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mqttkit.controller import receiver as module
+from mqttkit.controller.envelope import Envelope, new_message_id
+from mqttkit.controller.gate import Gate, PlainCodec
+from mqttkit.controller.receiver import Receiver
+from mqttkit.controller.store import Store
+from mqttkit.controller.topics import Kind, Place, Topics
+from mqttkit.controller.transport import Delivery
+from tests.support.controllers import eventually
+
+TOPICS = Topics()
+WHERE = TOPICS.events()
+
+
+class Breaking(Store):
+    """A real store whose disk can be made full."""
+
+    full = False
+
+    def commit(self) -> None:
+        """Fail as SQLite does."""
+        if self.full:
+            raise sqlite3.OperationalError("database or disk is full")
+        super().commit()
+
+
+class Bench:
+    """A receiver with a real store in memory, and a handler that may be told to fail."""
+
+    def __init__(self) -> None:
+        self.store = Breaking()
+        self.handled: list[str] = []
+        self.acknowledged: list[str] = []
+        self.receiver = Receiver(
+            TOPICS,
+            Gate(PlainCodec(), self.store),
+            self.store,
+            handlers={Kind.EVENT: self.handle},
+            on_policy=lambda _: None,
+            retries=1,
+        )
+
+    def handle(self, _place: Place, envelope: Envelope) -> None:
+        """Take an event."""
+        self.handled.append(envelope.message_id)
+
+    def deliver(self, message_id: str = "") -> str:
+        """Let an event come in, and return its message_id."""
+        name = message_id or new_message_id()
+        event = Envelope(
+            message_id=name, message_type="event", sender_id="a", region="r", timestamp=int(time.time() * 1000),
+            sequence=1,
+        )  # fmt: skip
+        delivery = Delivery(WHERE, event.to_bytes(), "test", ack=lambda: self.acknowledged.append(name))
+        self.receiver.take([delivery])
+        return name
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """Closed at the end."""
+    made = Bench()
+    yield made
+    made.receiver.close()
+    made.store.close()
+
+
+def test_a_full_disk_acknowledges_nothing_and_recovers_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came meanwhile is handled and acknowledged when there is room again, each counted once."""
+    monkeypatch.setattr(module, "STORE_SECONDS", 0.05)
+    bench.store.full = True
+    names = [bench.deliver() for _ in range(3)]
+    eventually(lambda: bench.receiver.counters["store_errors"] >= 3)
+    assert bench.acknowledged == []
+    bench.store.full = False
+    eventually(lambda: sorted(bench.acknowledged) == sorted(names))
+    assert (bench.receiver.counters["received"], bench.receiver.counters["handled"]) == (3, 3)
+    assert bench.store.count() == 3
+
+
+def test_what_nobody_foresaw_is_a_dead_letter_and_the_thread_lives(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in judging one message does not stop the next."""
+    monkeypatch.setattr(bench.receiver._gate, "open", lambda *_, **__: 1 / 0)
+    lost = bench.deliver()
+    eventually(lambda: bench.acknowledged == [lost])
+    monkeypatch.undo()
+    name = bench.deliver()
+    eventually(lambda: bench.handled == [name])
+    assert [reason for _, _, reason in bench.store.dead_letters()] == ["ZeroDivisionError: division by zero"]
+    assert bench.receiver.counters["dead_lettered"] == 1
+
+
+def test_a_full_inbox_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not acknowledged, so the broker sends it again after a reconnect."""
+    monkeypatch.setattr(module, "INBOX", 2)
+    bench, entered, release = Bench(), threading.Event(), threading.Event()
+
+    def hold(_place: Place, _envelope: Envelope) -> None:
+        entered.set()
+        release.wait(20)
+
+    bench.receiver._handlers = {Kind.EVENT: hold}
+    bench.deliver()
+    assert entered.wait(10)
+    for _ in range(5):
+        bench.deliver()
+    assert bench.receiver.counters["overflow"] == 3
+    release.set()
+    eventually(lambda: len(bench.acknowledged) == 3)
+    bench.receiver.close()
+    bench.store.close()
+
+
+def test_an_empty_message_is_no_message(bench: Bench) -> None:
+    """It clears what was retained; there is nothing to judge."""
+    done: list[bool] = []
+    bench.receiver.take([Delivery(WHERE, b"", "test", ack=lambda: done.append(True))])
+    eventually(lambda: done == [True])
+    assert not bench.receiver.counters
