@@ -10,7 +10,6 @@ with MqttClient(settings) as client:
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import deque
 from collections.abc import Iterable
 
@@ -112,11 +111,11 @@ class Sender:
     def _prove(self, timeout: float) -> None:
         """Prove that the broker has read what went at QoS 0, by a round trip after it.
 
-        UNSUBSCRIBE of a filter that nobody subscribed to needs no rights. A broker that closes the connection
-        on a publish it denies (MQTT 5, 4.13; MQTT 3.1.1, 3.3.5) does so before it answers.
+        A broker that closes the connection on a publish it denies (MQTT 5, 4.13; MQTT 3.1.1, 3.3.5) does so
+        before it answers.
         """
         try:
-            self._client.unsubscribe(f"mqttkit/fence/{uuid.uuid4().hex}", timeout=timeout)
+            self._client.round_trip(timeout)
         except MqttkitError as error:
             raise PublishFailed(f"not known to be delivered: {error}", hint="Use -q 1 to learn why") from error
 

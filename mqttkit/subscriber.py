@@ -13,7 +13,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,9 +27,9 @@ from mqttkit.topics import matches
 MAX_CACHED_TOPICS = 4096
 """Topic names whose fate under the exclusions is remembered."""
 QUIET_ROUNDS = 2
-"""Fences without a retained message between them that end retained_only: see `Subscriber._fence`."""
+"""Round trips without a retained message that end retained_only: see `Subscriber._fence`."""
 FENCE_SECONDS = 3600.0
-"""A fence waits behind everything that the reader has not taken yet."""
+"""A round trip waits behind everything that the reader has not taken yet."""
 
 
 class Batch(NamedTuple):
@@ -150,6 +149,7 @@ class Subscriber:
             manual_ack=manual_ack,
             retry=retry,
         )
+        self.client.on_denied = self._fail
 
     def __enter__(self) -> Subscriber:
         try:
@@ -173,9 +173,10 @@ class Subscriber:
         """Yield batches until the selection is complete or `stop` is called.
 
         With `manual_ack` a batch is acknowledged when the next one is asked for.
-        Raises TimedOut, and BrokerUnreachable or ConnectionRefused where the connection ended for good.
+        Raises TimedOut, BrokerUnreachable or ConnectionRefused where the connection ended for good, and
+        SubscriptionDenied where the broker denies after a reconnect what it granted before.
         """
-        chosen = _chooser(selection)
+        chosen = select(selection)
         left = selection.count
         deadline = None if selection.seconds is None else time.monotonic() + selection.seconds
         if selection.retained_only:
@@ -233,16 +234,15 @@ class Subscriber:
     def _fence(self) -> None:
         """End the iteration when the broker has sent every retained message.
 
-        A fence is UNSUBSCRIBE of a topic filter that nobody subscribed to, and its UNSUBACK: it needs no rights, and
-        brokers answer a client's packets in order (MQTT 5, 4.6), so what the SUBSCRIBE set off is on its way before
-        the UNSUBACK. At QoS 1 and 2 the rest of it waits behind the send window: each of our acknowledgements, sent
-        before the next fence, lets more of it out. A QoS 2 message takes two rounds to come out whole.
+        Brokers answer a client's packets in order, so what our SUBSCRIBE set off comes before the answer of a round
+        trip behind it. At QoS 1 and 2 the rest of it waits behind the send window: each of our acknowledgements,
+        sent before the next round trip, lets more of it out. A QoS 2 message takes two rounds to come out whole.
         """
         quiet = 0
         try:
             while quiet < QUIET_ROUNDS and self.stopped is None:
                 before = self.inbox.retained
-                self.client.unsubscribe(f"mqttkit/fence/{uuid.uuid4().hex}", timeout=FENCE_SECONDS)
+                self.client.round_trip(FENCE_SECONDS)
                 quiet = quiet + 1 if self.inbox.retained == before else 0
         except MqttkitError as error:
             self._failure = error
@@ -252,11 +252,15 @@ class Subscriber:
     def _note_state(self, state: ConnectionState, reason: str) -> None:
         """Take note of the end of a connection that will not come back; runs in the network thread."""
         if state is ConnectionState.CLOSED and self.client.given_up:
-            self._failure = self.client.failure or BrokerUnreachable("", "mqtt", reason)
-            self.inbox.wake()
+            self._fail(self.client.failure or BrokerUnreachable("", "mqtt", reason))
+
+    def _fail(self, error: MqttkitError) -> None:
+        """Raise `error` in the reader, behind the messages that came before it."""
+        self._failure = error
+        self.inbox.wake()
 
 
-def _chooser(selection: Selection) -> Callable[[Sequence[Message]], Sequence[Message]]:
+def select(selection: Selection) -> Callable[[Sequence[Message]], Sequence[Message]]:
     """Return what picks the messages of a batch that are handed on."""
     tests: list[Callable[[Message], bool]] = []
     if selection.retained_only:

@@ -85,6 +85,8 @@ class MqttClient:
         self.connected = False
         self.denied: dict[str, str] = {}
         """Topic filters that the broker denied after a reconnect, and why."""
+        self.on_denied: Callable[[SubscriptionDenied], None] | None = None
+        """Gets each of those denials, in the network thread, in place of the log. To be set before connecting."""
         self._on_message = on_message
         self._on_messages = on_messages
         self._on_state = on_state
@@ -224,6 +226,20 @@ class MqttClient:
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             raise self._no_answer("no connection to unsubscribe on")
         self._wait_for_suback(mid, epoch, time.monotonic() + timeout)
+
+    def round_trip(self, timeout: float) -> None:
+        """Return once the broker has answered everything that was sent before; wait up to `timeout` seconds.
+
+        What goes to the broker and back is SUBSCRIBE to a topic filter of our own, and its SUBACK: a broker answers
+        in order (MQTT 5, 4.6), and a denial is an answer too. UNSUBSCRIBE alone would need no rights at all, but
+        rumqttd does not answer it. Raises BrokerUnreachable where no answer comes.
+        """
+        deadline = time.monotonic() + timeout
+        private = f"mqttkit/round-trip/{self.client_id}"
+        epoch = self.epoch
+        codes = self._wait_for_suback(self._send_subscribe((Subscription(private),)), epoch, deadline)
+        if codes[0] < DENIED:
+            self._paho.unsubscribe(private)
 
     def ack(self, message: Message) -> bool:
         """Acknowledge a message received with `manual_ack`; False where its connection is gone.
@@ -433,8 +449,11 @@ class MqttClient:
         for topic_filter, code in zip(topic_filters, codes, strict=False):
             self.denied.pop(topic_filter, None)
             if code >= DENIED:
-                self.denied[topic_filter] = convert.suback_reason(code)
-                log.error("subscription to %r denied: %s", topic_filter, self.denied[topic_filter])
+                reason = self.denied[topic_filter] = convert.suback_reason(code)
+                if self.on_denied is not None:
+                    self._guard(self.on_denied, SubscriptionDenied(topic_filter, reason, code=code))
+                else:
+                    log.error("subscription to %r denied: %s", topic_filter, reason)
 
     def _handle_message(self, _client: Any, _data: Any, received: Any) -> None:
         self._handle_messages([convert.from_paho(received, self.epoch)])

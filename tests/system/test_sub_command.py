@@ -14,7 +14,7 @@ from paho.mqtt.properties import Properties as PahoProperties
 
 from mqttkit.formats.jsonlines import from_line
 from mqttkit.messages import Properties
-from tests.support.brokers import Mosquitto, free_port, missing, mosquitto
+from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, read_lines, running, subscribed
 from tests.support.probe import Probe
@@ -324,38 +324,6 @@ def test_a_refused_connection_is_4(tmp_path: Path, topic: str) -> None:
         result = mqttkit("sub", topic, port=broker.port)
     assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (4, b"", 1)
     assert b"refused the connection: not authorized" in result.stderr.lower()
-
-
-DYNAMIC_SECURITY = {
-    "defaultACLAccess": {
-        "publishClientSend": True,
-        "publishClientReceive": True,
-        "subscribe": True,
-        "unsubscribe": True,
-    },
-    "anonymousGroup": "all",
-    "groups": [{"groupname": "all", "roles": [{"rolename": "most"}]}],
-    "roles": [
-        {
-            "rolename": "most",
-            "acls": [{"acltype": "subscribePattern", "topic": "secret/#", "priority": 1, "allow": False}],
-        }
-    ],
-}
-
-
-def test_a_denied_subscription_is_5(tmp_path: Path) -> None:
-    """One denied filter among others ends the command, and stderr names that filter."""
-    plugins = list(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
-    if not plugins:
-        missing("mosquitto's dynamic security plugin is not installed")
-    rules = tmp_path / "rules.json"
-    rules.write_text(json.dumps(DYNAMIC_SECURITY))
-    with mosquitto(tmp_path, f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}") as broker:
-        for version in ("5", "311"):
-            result = mqttkit("sub", "fine/#", "secret/x", "-V", version, port=broker.port)
-            assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (5, b"", 1), result.stderr
-            assert b"subscription to 'secret/x' denied" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,168 @@
+"""pub and sub where it gets rare: a terminal, the embedded broker, rights that end in mid-session."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mqttkit.broker import temporary_broker
+from tests.support.brokers import Mosquitto, missing, mosquitto
+from tests.support.clients import wait_until
+from tests.support.commands import MQTTKIT, mqttkit, running, subscribed
+from tests.support.probe import Probe
+
+pytestmark = pytest.mark.system
+
+COLOUR = re.compile(rb"\x1b\[([0-9]+;)*3[0-9]m")
+
+
+def read_terminal(controller: int) -> bytes:
+    """Return everything that is written until the other side closes."""
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the last process that had the terminal is gone
+        while chunk := os.read(controller, 10_000):
+            shown += chunk
+    os.close(controller)
+    return shown
+
+
+def test_json_on_a_terminal_is_indented_and_coloured(shared_broker: Mosquitto, topic: str) -> None:
+    """On a terminal it is for eyes; NO_COLOR takes the colours away."""
+    shown = {}
+    for name, more in (("colour", {}), ("plain", {"NO_COLOR": "1"})):
+        controller, terminal = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm-256color", **more}
+        arguments = (topic, "--json", "-C", "1")
+        with subscribed(shared_broker, *arguments, stdout=terminal, env=environment) as process:
+            os.close(terminal)
+            with Probe(shared_broker.port) as probe:
+                probe.publish(topic, "é".encode())
+            shown[name] = read_terminal(controller)
+            assert process.wait(10) == 0
+    assert COLOUR.search(shown["colour"]) and not COLOUR.search(shown["plain"])
+    lines = re.sub(rb"\x1b\[[0-9;]*m", b"", shown["colour"]).splitlines()
+    assert '  "payload": "é"'.encode() in lines
+    assert json.loads(b"".join(lines))["topic"] == topic
+
+
+def test_plain_payloads_on_a_terminal_stay_bytes(shared_broker: Mosquitto, topic: str) -> None:
+    """No colour and no rich for what is not JSON."""
+    controller, terminal = pty.openpty()
+    with subscribed(shared_broker, topic, "-v", "-C", "1", stdout=terminal) as process:
+        os.close(terminal)
+        with Probe(shared_broker.port) as probe:
+            probe.publish(topic, b"x")
+        assert read_terminal(controller) == f"{topic} x\r\n".encode()
+        assert process.wait(10) == 0
+
+
+def test_pretty_json_in_a_pipe_is_indented(shared_broker: Mosquitto, topic: str) -> None:
+    """--pretty is for pipes too, without colours."""
+    with (
+        subscribed(shared_broker, topic, "--json", "--pretty", "-C", "1") as process,
+        Probe(shared_broker.port) as probe,
+    ):
+        probe.publish(topic, b"\xff")
+        output, _ = process.communicate(timeout=20)
+    assert b'\n  "payload_base64": "/w=="' in output and b"\x1b" not in output
+    assert json.loads(output)["qos"] == 1
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[tuple[int, dict[str, str]]]:
+    """An embedded broker: its port, and the environment that logs in."""
+    pytest.importorskip("iotcore")
+    with temporary_broker("embedded") as profile:
+        yield (
+            profile.port,
+            {
+                **os.environ,
+                "MQTTKIT_USERNAME": str(profile.username),
+                "MQTTKIT_PASSWORD": str(profile.password),
+            },
+        )
+
+
+@pytest.mark.parametrize("qos", ["0", "1", "2"])
+def test_the_embedded_broker_takes_and_gives_retained_messages(
+    embedded: tuple[int, dict[str, str]], topic: str, qos: str
+) -> None:
+    """rumqttd answers no UNSUBSCRIBE of a filter it does not know: pub and --retained-only end all the same."""
+    port, environment = embedded
+    lines = "\n".join(
+        json.dumps({"topic": f"{topic}/{number}", "payload": "x", "retain": True}) for number in range(20)
+    )
+    sent = mqttkit("pub", "--json", "-q", qos, port=port, env=environment, stdin=lines.encode())
+    assert (sent.returncode, sent.stderr) == (0, b"")
+    got = mqttkit("sub", "--retained-only", "-q", qos, "-v", f"{topic}/#", port=port, env=environment)
+    assert (got.returncode, got.stderr) == (0, b"")
+    assert sorted(got.stdout.splitlines()) == sorted(f"{topic}/{number} x".encode() for number in range(20))
+
+
+def test_nothing_retained_on_the_embedded_broker(embedded: tuple[int, dict[str, str]], topic: str) -> None:
+    """And where nothing is retained it ends with 0 as well."""
+    port, environment = embedded
+    got = mqttkit("sub", "--retained-only", f"{topic}/#", port=port, env=environment)
+    assert (got.returncode, got.stdout, got.stderr) == (0, b"", b"")
+
+
+def dynamic_security(directory: Path, *, may_read: bool) -> tuple[str, str]:
+    """Write rules that let everybody read everything, or all but secret/#; return lines of mosquitto.conf."""
+    plugins = list(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
+    if not plugins:
+        missing("mosquitto's dynamic security plugin is not installed")
+    names = ("publishClientSend", "publishClientReceive", "subscribe", "unsubscribe")
+    denial = {"acltype": "subscribePattern", "topic": "secret/#", "priority": 1, "allow": may_read}
+    rules = {
+        "defaultACLAccess": dict.fromkeys(names, True),
+        "anonymousGroup": "all",
+        "groups": [{"groupname": "all", "roles": [{"rolename": "reader"}]}],
+        "roles": [{"rolename": "reader", "acls": [denial]}],
+    }
+    path = directory / "rules.json"
+    path.write_text(json.dumps(rules))
+    return f"plugin {plugins[0]}", f"plugin_opt_config_file {path}"
+
+
+def test_a_denied_subscription_is_5(tmp_path: Path) -> None:
+    """One denied filter among others ends the command, and stderr names that filter."""
+    with mosquitto(tmp_path, *dynamic_security(tmp_path, may_read=False)) as broker:
+        for version in ("5", "311"):
+            result = mqttkit("sub", "fine/#", "secret/x", "-V", version, port=broker.port)
+            assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (5, b"", 1), result.stderr
+            assert b"subscription to 'secret/x' denied" in result.stderr
+
+
+def test_a_right_that_ends_while_the_broker_was_away_is_5(tmp_path: Path) -> None:
+    """A subscriber that comes back and is denied its filter does not sit there in silence."""
+    rules = dynamic_security(tmp_path, may_read=True)
+    with mosquitto(tmp_path, *rules) as broker, subscribed(broker, "secret/#", "--quiet") as process:
+        broker.stop()
+        dynamic_security(tmp_path, may_read=False)
+        broker.start()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert errors == b"mqttkit: subscription to 'secret/#' denied: not authorized\n"
+
+
+def test_a_stream_ends_with_4_where_its_user_is_gone(tmp_path: Path, topic: str) -> None:
+    """With --no-retry a lost connection ends the command at the next line."""
+    with mosquitto(tmp_path) as broker:
+        command = (*MQTTKIT, "pub", "-l", topic, "--no-retry", "-h", "127.0.0.1", "-p", str(broker.port))
+        with running(command, stdin=-1) as process, Probe(broker.port) as probe:
+            assert process.stdin is not None
+            probe.subscribe(topic)
+            process.stdin.write(b"one\n")
+            probe.wait_for_messages(1)
+            broker.stop(signal.SIGKILL)
+            wait_until(lambda: process.poll() is not None or not process.stdin.write(b"two\n"), 20)
+            _, errors = process.communicate(timeout=20)
+    assert process.returncode in (3, 6), errors
