@@ -25,15 +25,16 @@ persistence false
 
 
 @contextlib.contextmanager
-def own_broker() -> Iterator[BrokerSettings]:
-    """Run a mosquitto on a free loopback port, whose session and queues end with it."""
+def own_broker(*lines: str) -> Iterator[BrokerSettings]:
+    """Run a mosquitto on a free loopback port, whose queues end with it; `lines` are added to its configuration."""
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
         raise MissingPart("mosquitto is not installed", hint="Try: sudo apt-get install mosquitto")
     with tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
         port = _free_port()
         conf = Path(directory) / "mosquitto.conf"
-        conf.write_text(CONF.format(port=port) + ("user root\n" if os.geteuid() == 0 else ""))
+        user = ("user root",) if os.geteuid() == 0 else ()
+        conf.write_text(CONF.format(port=port) + "".join(f"{line}\n" for line in (*user, *lines)))
         process = subprocess.Popen(
             [program, "-c", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )

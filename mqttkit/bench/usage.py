@@ -12,9 +12,15 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def peak_memory() -> int:
-    """Return the largest resident set of this process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak_memory(pid: int | str = "self") -> int:
+    """Return the largest resident set of a process so far, bytes.
+
+    Not ru_maxrss: a child's begins with what its parent had when it was forked.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def private_memory(pid: int | str = "self") -> int:

@@ -1,0 +1,62 @@
+"""What every peer's script does around its library."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TOPIC = "mqttkit-peers/topic"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the command line says."""
+
+    role: str
+    qos: int
+    count: int
+    payload: bytes
+    host: str
+    port: int
+
+
+def read_task() -> Task:
+    """Read the command line."""
+    role, qos, count, size, host, port = sys.argv[1:7]
+    return Task(role, int(qos), int(count), b"x" * int(size), host, int(port))
+
+
+class Meter:
+    """Measures from `start` to `report`."""
+
+    def ready(self) -> None:
+        """Say that everything is set up, and wait for the start."""
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+        self._began, self._cpu = time.perf_counter(), _cpu()
+
+    def report(self) -> None:
+        """Print what was measured."""
+        found = {
+            "seconds": time.perf_counter() - self._began,
+            "cpu": _cpu() - self._cpu,
+            "memory": _peak_memory(),
+        }
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _peak_memory() -> int:
+    """Return the largest resident set so far, bytes; ru_maxrss would begin with the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

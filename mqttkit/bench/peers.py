@@ -1,0 +1,123 @@
+"""mqttkit beside other MQTT clients: `python -m mqttkit.bench.peers`, `make bench-peers`.
+
+One run, one mosquitto, rounds in alternating order, medians. Each measurement is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mqttkit.bench import peer_report
+from mqttkit.bench.broker import own_broker
+from mqttkit.bench.peer_commands import Bench, Measured
+from mqttkit.errors import MqttkitError
+
+SIZE = 283
+ROUNDS = 5
+LIBRARIES = ("mqttkit", "paho", "aiomqtt", "gmqtt", "amqtt")
+SCENARIOS = ("pub 0", "pub 1", "sub 0", "sub 1")
+COUNTS = {
+    "mqttkit": (500_000, 150_000, 300_000, 100_000),
+    "mosquitto": (500_000, 150_000, 300_000, 100_000),
+    "gmqtt": (150_000, 25_000, 200_000, 50_000),
+    "paho": (100_000, 30_000, 100_000, 30_000),
+    "aiomqtt": (20_000, 8_000, 40_000, 15_000),
+    "amqtt": (5_000, 3_000, 5_000, 3_000),
+}
+"""Messages of each scenario: a second or two of work for each client."""
+LINES = 1_000_000
+"""Messages of the commands, process start included."""
+
+
+@dataclass(frozen=True)
+class Median:
+    """The medians of the rounds."""
+
+    rate: float
+    """Messages a second."""
+    cpu: float
+    """Seconds for 100,000 messages."""
+    memory: float
+    """Peak resident memory, MiB."""
+    seconds: float
+    rounds: int
+
+
+Run = tuple[str, str, Callable[[], Measured]]
+"""Client, scenario, and what measures it."""
+
+
+def measure(bench: Bench, rounds: int, share: float, say: Callable[[str], None]) -> dict[tuple[str, str], Median]:
+    """Run everything in rounds, each in the other direction than the one before; return medians."""
+    found: dict[tuple[str, str], list[Measured]] = {}
+    for number in range(rounds):
+        runs = list(_runs(bench, share))
+        for client, scenario, work in runs if number % 2 == 0 else reversed(runs):
+            try:
+                measured = work()
+            except MqttkitError as error:
+                say(f"round {number + 1}: {client} {scenario}: {error}")
+                continue
+            say(f"round {number + 1}: {client} {scenario}: {measured.count / measured.seconds:,.0f}/s")
+            found.setdefault((client, scenario), []).append(measured)
+    return {key: _median(each) for key, each in found.items()}
+
+
+def _runs(bench: Bench, share: float) -> Sequence[Run]:
+    """Return each measurement of a round; `share` of the full number of messages."""
+    runs: list[Run] = []
+    for index, scenario in enumerate(SCENARIOS):
+        role, qos = scenario.split()
+        for client in (*LIBRARIES, "mosquitto"):
+            count = max(int(COUNTS[client][index] * share), 100)
+            runs.append((client, scenario, bench.job(client, role, int(qos), count)))
+    lines = max(int(LINES * share), 100)
+    for command in ("mqttkit", "mosquitto"):
+        runs.append((command, "pub -l", bench.command_pub(command, lines)))
+        runs.append((command, "sub -C", bench.command_sub(command, lines)))
+    runs.append(("mqttkit", "sub --json", bench.command_sub("mqttkit", lines, "--json")))
+    return runs
+
+
+def _median(measured: list[Measured]) -> Median:
+    return Median(
+        rate=statistics.median(each.count / each.seconds for each in measured),
+        cpu=statistics.median(each.cpu / each.count * 1e5 for each in measured),
+        memory=statistics.median(each.memory for each in measured) / (1024 * 1024),
+        seconds=statistics.median(each.seconds for each in measured),
+        rounds=len(measured),
+    )
+
+
+def main() -> None:
+    """Measure, print the table, and write it into a page where asked."""
+    parser = argparse.ArgumentParser(description="Compare mqttkit with other MQTT clients.")
+    parser.add_argument("--python", required=True, help="Python of the environment with the other clients")
+    parser.add_argument("--write", type=Path, help="page to write the table into")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the full number of messages, for a trial")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with own_broker("sys_interval 1") as broker, tempfile.TemporaryDirectory() as directory:
+        bench = Bench(options.python, broker, Path(directory), SIZE)
+        medians = measure(bench, options.rounds, options.share, lambda text: _print(sys.stderr, text))
+        text = peer_report.report(medians, bench.versions(LIBRARIES), rounds=options.rounds, size=SIZE)
+    _print(sys.stdout, text)
+    _print(sys.stderr, f"{time.monotonic() - began:.0f} s")
+    if options.write is not None:
+        peer_report.write_into(options.write, text)
+
+
+def _print(stream: object, text: str) -> None:
+    print(text, file=stream, flush=True)  # type: ignore[call-overload]  # this module is a command
+
+
+if __name__ == "__main__":
+    main()
