@@ -25,12 +25,14 @@ from mqttkit.broker.docker_plan import (
     ContainerPlan,
 )
 from mqttkit.broker.facts import FileFact
+from mqttkit.broker.first_certificate import first_certificate
+from mqttkit.broker.footprint import Footprint, empty
 from mqttkit.broker.local import READY_SECONDS, STOP_SECONDS, login_of, reachable_host, with_ports
 from mqttkit.broker.passwords import PasswordFile, generate_password
 from mqttkit.broker.ports import demand_free, free_port
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
 from mqttkit.broker.readiness import wait_ready
-from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PortTaken, UsageError
+from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PortTaken
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -77,12 +79,13 @@ class DockerBroker:
                 wait_ready(login_of(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
                 return UpResult(profile=profile, already=True, seconds=0.0)
             image = engines.ensure_image(client, self.plan.image)
-            fresh = not self.paths.spec.exists()
+            files = Footprint.of(self.paths)
             before = self._volumes(client)
             try:
                 return self._start(client, image, profile)
             except BaseException:
-                self._undo(client, keep=before, fresh=fresh)
+                self._undo(client, keep=before)
+                files.restore(self.paths.directory)
                 raise
 
     def down(self, *, volumes: bool = False) -> bool:
@@ -92,7 +95,8 @@ class DockerBroker:
             ran = container is not None and container.status == "running"
             self._remove_container(client)
             if volumes:
-                self._undo(client, keep=set(), fresh=True)
+                self._undo(client, keep=set())
+                empty(self.paths.directory)
         return ran
 
     def running(self) -> Running | None:
@@ -210,7 +214,8 @@ class DockerBroker:
     def _prepare(self, container: Container, profile: Profile, version: tuple[int, ...]) -> None:
         """Write what the broker reads; users and ACL stay where they are there already."""
         if self.spec.tls_port and engines.read_path(container, f"{HOME}/config/certs/server.crt") is None:
-            raise UsageError("--tls-port needs a server certificate", hint="Make one with: mqttkit broker cert server")
+            for name, content in first_certificate(self.spec, self.paths.authority).items():
+                self._write(container, name, content)
         settings = conf.tuning(self.spec.tuning, self.spec.overrides)
         listeners, anonymous = self.plan.listeners(), self.spec.anonymous
         text = conf.mosquitto_conf(listeners, settings, version=version, anonymous=anonymous, root=f"{HOME}/")
@@ -331,15 +336,11 @@ class DockerBroker:
         container.stop(timeout=int(STOP_SECONDS))
         container.remove(force=True, v=True)
 
-    def _undo(self, client: DockerClient, *, keep: set[str], fresh: bool) -> None:
-        """Remove the container, the volumes that were not there before, and for a fresh broker our files."""
-        from mqttkit.broker.local import _empty
-
+    def _undo(self, client: DockerClient, *, keep: set[str]) -> None:
+        """Remove the container, and the volumes that were not there before."""
         self._remove_container(client)
         for volume in self._volumes(client) - keep:
             client.volumes.get(volume).remove()
-        if fresh:
-            _empty(self.paths.directory)
 
 
 def _with_websockets(spec: BrokerSpec) -> BrokerSpec:

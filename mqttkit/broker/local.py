@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 from mqttkit.broker import Resources, Running, UpResult, processes
 from mqttkit.broker.facts import FileFact, facts_below
 from mqttkit.broker.files import write_secret
+from mqttkit.broker.footprint import Footprint, empty
 from mqttkit.broker.ports import demand_free, free_port
 from mqttkit.broker.processes import ProcessId
 from mqttkit.broker.profile import (
@@ -89,11 +89,11 @@ class LocalBroker(abc.ABC):
             return UpResult(profile=profile, already=True, seconds=0.0)
         if running is not None:
             processes.stop(running, seconds=STOP_SECONDS)
-        fresh = not self.paths.spec.exists()
+        before = Footprint.of(self.paths)
         try:
             return self._start(profile)
         except BaseException:
-            self._undo(fresh)
+            self._undo(before)
             raise
 
     def down(self, *, volumes: bool = False) -> bool:
@@ -103,7 +103,7 @@ class LocalBroker(abc.ABC):
             processes.stop(running, seconds=STOP_SECONDS)
         self.paths.pid.unlink(missing_ok=True)
         if volumes:
-            _empty(self.paths.directory)
+            empty(self.paths.directory)
         return running is not None
 
     def running(self) -> Running | None:
@@ -218,14 +218,13 @@ class LocalBroker(abc.ABC):
         self._prove()
         return UpResult(profile=profile, already=False, seconds=seconds)
 
-    def _undo(self, fresh: bool) -> None:
-        """Take back a start that failed: no process, and no files where there were none before."""
+    def _undo(self, before: Footprint) -> None:
+        """Take back a start that failed: no process, and the files that were there before."""
         process = self._process()
         if process is not None:
             processes.stop(process, seconds=STOP_SECONDS)
         self.paths.pid.unlink(missing_ok=True)
-        if fresh:
-            _empty(self.paths.directory)
+        before.restore(self.paths.directory)
 
     def _launch(self) -> ProcessId:
         """Start the process in a session of its own, its working directory the broker's root.
@@ -332,12 +331,3 @@ def _popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, **options)
     except OSError as error:
         raise LifecycleError(f"{command[0]} cannot be run: {error.strerror}") from error
-
-
-def _empty(directory: Path) -> None:
-    """Remove what is in the directory; the directory itself is removed by who holds its lock."""
-    for entry in directory.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink(missing_ok=True)

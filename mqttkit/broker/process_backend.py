@@ -13,11 +13,12 @@ import time
 
 from mqttkit.broker import conf
 from mqttkit.broker.conf import Listener
+from mqttkit.broker.first_certificate import first_certificate
 from mqttkit.broker.local import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker, reachable_host
 from mqttkit.broker.passwords import PasswordFile, generate_password
 from mqttkit.broker.ports import listening_inodes, numeric
 from mqttkit.broker.profile import Profile
-from mqttkit.errors import LifecycleError, MissingPart, UsageError
+from mqttkit.errors import LifecycleError, MissingPart
 
 SYSTEM_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"
 """Where Debian puts mosquitto: not in a user's PATH."""
@@ -95,6 +96,9 @@ class ProcessBroker(LocalBroker):
         self._directory(self.paths.root / "data")
         self.write_file("config/mosquitto.conf", text.encode())
         self._write_own_users(profile)
+        if self.spec.tls_port and self.read_file("config/certs/server.crt") is None:
+            for name, content in first_certificate(self.spec, self.paths.authority).items():
+                self.write_file(name, content)
         if self.read_file("config/acl") is None:
             self.write_file("config/acl", conf.first_acl(anonymous=self.spec.anonymous).encode())
         return profile
@@ -117,10 +121,6 @@ class ProcessBroker(LocalBroker):
         if spec.websocket_port:
             found.append(Listener(port=spec.websocket_port, bind=bind, websockets=True))
         if spec.tls_port:
-            if self.read_file("config/certs/server.crt") is None:
-                raise UsageError(
-                    "--tls-port needs a server certificate", hint="Make one with: mqttkit broker cert server"
-                )
             found.append(
                 Listener(
                     port=spec.tls_port,

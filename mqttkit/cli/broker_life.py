@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from mqttkit.broker.profile import TUNING_PROFILES
 from mqttkit.cli.options import set_up_logging
+from mqttkit.cli.signals import interrupts_raise
+from mqttkit.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 BACKENDS = ("auto", "docker", "process", "embedded")
@@ -40,7 +40,7 @@ def spec_options(command: Command) -> Command:
         click.option("--backend", type=click.Choice(BACKENDS), help="What runs the broker.  [auto]"),
         click.option("--port", type=click.IntRange(0, 65_535), help="MQTT port; 0 takes a free one.  [1883]"),
         click.option("--websocket-port", type=PORT, help="WebSocket port."),
-        click.option("--tls-port", type=PORT, help="TLS port; needs `broker cert server`."),
+        click.option("--tls-port", type=PORT, help="TLS port; a certificate is made where there is none."),
         click.option("--client-certificates/--no-client-certificates", default=None, help="TLS demands one."),
         click.option("--listen", metavar="ADDRESS", help="Address to listen on.  [127.0.0.1]"),
         click.option("--image", help="Docker image."),
@@ -73,7 +73,7 @@ def up(name: str, as_json: bool, **given: Any) -> None:
     from mqttkit.broker import start_broker
 
     set_up_logging()
-    with terminated_as_interrupt():
+    with interrupts_raise():
         broker, result = start_broker(asked_for(name, given))
     show_up(result, ".".join(map(str, broker.version())), as_json=as_json)
 
@@ -88,8 +88,8 @@ def down(name: str, volumes: bool, yes: bool) -> None:
     from mqttkit.broker.profile import locked
 
     broker = existing_broker(name)
-    if volumes and not yes:
-        click.confirm(f"Remove all messages, users and certificates of broker {name!r}?", abort=True, err=True)
+    if volumes and not yes and not confirmed(f"Remove all messages, users and certificates of broker {name!r}?"):
+        raise UsageError("nothing was removed", hint="Without a terminal, say it with --yes")
     with locked(broker.paths):
         ran = broker.down(volumes=volumes)
     click.echo(f"broker {name} {'is down' if ran else 'did not run'}{'; its data is gone' if volumes else ''}")
@@ -120,7 +120,7 @@ def restart(name: str, as_json: bool, **given: Any) -> None:
 
     set_up_logging()
     existing_broker(name)
-    with terminated_as_interrupt():
+    with interrupts_raise():
         broker, result = restart_broker(asked_for(name, given))
     show_up(result, ".".join(map(str, broker.version())), as_json=as_json)
 
@@ -214,18 +214,12 @@ def show_rows(rows: dict[str, Any], *, width: int = 10) -> None:
             click.echo(f"  {label:<{width}} {value}")
 
 
-@contextlib.contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM undo what is under way as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; no answer is no."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return click.confirm(question, err=True)
+    except click.Abort:
+        return False
 
 
 def _because(trouble: str | None) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from mqttkit.broker import BrokerSpec, existing_broker
+from mqttkit.broker import BrokerPaths, BrokerSpec, existing_broker
 from mqttkit.broker.local import login_of
 from mqttkit.broker.profile import load_profile, locked
-from mqttkit.broker.readiness import ask
+from mqttkit.broker.readiness import Login, ask
 from tests.support.brokers import free_port, need
 from tests.system.test_broker_life import MQTTKIT, publish, retained, run, up
 
@@ -64,11 +65,52 @@ def test_a_restart_that_cannot_work_leaves_the_broker_running(process: None, opt
 
 
 def test_a_restart_that_fails_half_way_brings_the_old_broker_back(process: None):
-    """--tls-port without a certificate is found when the files are written: the broker is down by then."""
+    """A certificate that cannot be read is found by mosquitto itself: the broker is down by then."""
     profile = load_profile()
     assert profile is not None
-    run("restart", "--tls-port", str(free_port()), code=2)
+    broker = existing_broker()
+    broker.write_file("config/certs/server.crt", b"none")
+    broker.write_file("config/certs/server.key", b"none")
+    broker.write_file("config/certs/ca.crt", b"none")
+    error = run("restart", "--tls-port", str(free_port()), code=1).stderr
+    assert "ended while starting" in error
     assert ask(login_of(profile)).accepted
+    assert load_profile() == profile
+
+
+def test_up_with_a_tls_port_makes_a_certificate_of_an_authority_of_its_own(process: None):
+    port = free_port()
+    run("restart", "--tls-port", str(port))
+    profile = load_profile()
+    assert profile is not None and profile.ca_file
+    context = ssl.create_default_context(cafile=profile.ca_file)
+    settings = Login(host="127.0.0.1", port=port, username=profile.username, password=profile.password, tls=context)
+    assert ask(settings).accepted
+    run("restart")
+    assert ask(settings).accepted
+
+
+def test_a_failed_first_up_leaves_what_was_there_before():
+    """`cert init` may come before the first `up`: its authority stays, the rest goes."""
+    run("cert", "init")
+    directory = BrokerPaths.of("default").directory
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    assert before
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        run("up", "--backend", "process", "--port", str(server.getsockname()[1]), code=1)
+    run("up", "--backend", "embedded", "--port", str(free_port()), "--websocket-port", str(free_port()), code=2)
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+
+
+def test_removing_the_data_asks_first(process: None):
+    for answer in ("", "n\n"):
+        done = subprocess.run([*MQTTKIT, "down", "--volumes"], input=answer, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 2
+        assert "nothing was removed" in done.stderr
+    run("status")
+    done = subprocess.run([*MQTTKIT, "down", "--volumes"], input="y\n", capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0
+    run("status", code=3)
 
 
 def test_reload_says_that_the_broker_is_still_closed(process: None):
