@@ -198,6 +198,8 @@ def test_nothing_is_overwritten(tls: Broker) -> None:
     assert "neither a host name" in run("cert", "server", "--san", "a b", code=2).stderr
 
 
-def test_tls_port_without_a_certificate_is_refused(broker: Broker) -> None:
-    """The broker runs on as it was."""
-    assert "cert server" in run("restart", "--tls-port", str(free_port()), code=2).stderr
+def test_tls_port_without_a_certificate_makes_one(broker: Broker) -> None:
+    """Signed by an authority made on the way, and served."""
+    run("restart", "--tls-port", str(free_port()))
+    assert "server" in run("cert", "show").stdout
+    assert "already" in run("cert", "init", code=2).stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from mqttkit.broker import BrokerPaths, BrokerSpec
 from mqttkit.broker.docker_backend import DockerBroker
 from mqttkit.broker.docker_engine import engine, execute, run_in
 from mqttkit.broker.profile import load_spec, locked, read_profile
-from mqttkit.errors import LifecycleError, MissingPart, PortTaken, UsageError
+from mqttkit.broker.readiness import Login, ask
+from mqttkit.errors import LifecycleError, MissingPart, PortTaken
 from tests.support.brokers import free_port
 from tests.support.docker import IMAGE, leftovers
 from tests.support.probe import Probe, login
@@ -256,12 +258,12 @@ def test_without_an_engine_it_is_a_missing_part(monkeypatch: pytest.MonkeyPatch,
         broker.up()
 
 
-def test_tls_without_a_certificate_is_refused(make: Make, client: Any) -> None:
-    """With the command that makes one, and nothing left."""
-    before = leftovers(client)
-    with pytest.raises(UsageError, match="broker cert server"):
-        up(make(tls_port=free_port()))
-    assert leftovers(client) == before
+def test_tls_without_a_certificate_makes_one(make: Make) -> None:
+    """Signed by the broker's own authority, whose certificate the profile names."""
+    profile = up(make(tls_port=free_port()))
+    context = ssl.create_default_context(cafile=profile.ca_file)
+    user = {"username": profile.username, "password": profile.password}
+    assert ask(Login(host=profile.host, port=profile.tls_port, tls=context, **user)).accepted
 
 
 def test_a_killed_up_is_mended_by_the_next(make: Make, client: Any) -> None:
