@@ -315,6 +315,7 @@ class DockerBroker:
             yield None
             return
         engines.ensure_image(client, self.plan.image)
+        engines.create_volumes(client, self.plan)
         holder = client.containers.create(self.plan.image, labels=self.plan.labels, volumes=self._mounts())
         try:
             yield holder

@@ -111,12 +111,17 @@ def environment(image: Image) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
+def create_volumes(client: DockerClient, plan: ContainerPlan) -> None:
+    """Make the broker's volumes, labelled as ours; those that are there stay as they are."""
+    for volume in plan.volumes:
+        client.volumes.create(volume, labels=plan.labels)
+
+
 def create(client: DockerClient, plan: ContainerPlan) -> Container:
     """Make the broker's volumes and its container, not started."""
     from docker.types import Healthcheck, LogConfig, Ulimit
 
-    for volume in plan.volumes:
-        client.volumes.create(volume, labels=plan.labels)
+    create_volumes(client, plan)
     health = Healthcheck(
         test=["CMD-SHELL", HEALTH_COMMAND],
         interval=HEALTH_INTERVAL * SECOND,

@@ -1,0 +1,195 @@
+"""The operator's day on Docker: up, users, ACL, TLS, reload, backup, restore, down, as typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mqttkit.broker import Broker, existing_broker
+from mqttkit.broker.docker_engine import engine, run_in
+from mqttkit.broker.profile import Profile, load_profile, locked
+from mqttkit.broker.reload import BrokerOpened, apply_changes
+from tests.support.brokers import free_port
+from tests.support.docker import IMAGE, leftovers
+from tests.support.probe import Probe, login
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+DENIED = 135
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def name(docker_host: str) -> Iterator[str]:
+    """A broker that runs in a container; the engine holds afterwards what it held before."""
+    import docker
+
+    client = docker.DockerClient(base_url=docker_host, timeout=60)
+    before = leftovers(client)
+    name = f"c{uuid.uuid4().hex[:8]}"
+    run("up", "--backend", "docker", "--image", IMAGE, "--port", "0", name=name)
+    try:
+        yield name
+    finally:
+        run("down", "--volumes", "--yes", name=name)
+        after = leftovers(client)
+        client.close()
+    assert after == before
+
+
+def run(*words: str, name: str, code: int = 0, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `mqttkit broker … --name NAME` and demand its exit code."""
+    command = [sys.executable, "-m", "mqttkit", "broker", *words, "--name", name]
+    done = subprocess.run(command, capture_output=True, text=True, input=text, timeout=120, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def profile_of(name: str) -> Profile:
+    profile = load_profile(name)
+    assert profile is not None
+    return profile
+
+
+def test_users_and_rights_act_live_in_the_container(name: str) -> None:
+    """A device logs in as soon as it is added, is thrown out when it is removed; grants act at once."""
+    password = run("user", "add", "lamp", "--role", "device", "--generate", name=name).stdout.strip()
+    with Probe(profile_of(name).port, "lamp", password) as lamp:
+        assert lamp.publish("sensors/lamp/t") != DENIED
+        assert lamp.publish("a/b") == DENIED
+        run("acl", "grant", "lamp", "write", "a/#", name=name)
+        assert lamp.publish("a/b") != DENIED
+        run("acl", "check", "lamp", "write", "a/b", "--live", "--password-file", "-", name=name, text=password)
+        run("user", "remove", "lamp", name=name)
+        lamp.wait_closed()
+    status = json.loads(run("status", "--json", name=name).stdout)
+    assert status["backend"] == "docker"
+    assert status["version"] == "2.0.11"
+
+
+def test_tls_is_served_from_the_container_and_renewed(name: str) -> None:
+    """cert init, server, restart --tls-port, a verified login, renew."""
+    run("cert", "init", name=name)
+    run("cert", "server", name=name)
+    run("restart", "--tls-port", str(free_port()), name=name)
+    profile = profile_of(name)
+    assert profile.tls_port
+    assert profile.ca_file
+    tls = {"ca_certs": profile.ca_file}
+    assert login(profile.tls_port, profile.username, profile.password, tls=tls) == 0
+    before = run("cert", "show", "--json", name=name).stdout
+    run("cert", "renew", name=name)
+    rows = {row["role"]: row["serial"] for row in json.loads(run("cert", "show", "--json", name=name).stdout)}
+    assert rows["server"] == rows["served"]
+    assert rows["served"] not in before
+    assert login(profile.tls_port, profile.username, profile.password, tls=tls) == 0
+
+
+def test_a_container_is_backed_up_and_restored(name: str, tmp_path: Path) -> None:
+    """Proven by a throwaway container; the retained message and the user come back."""
+    profile = profile_of(name)
+    run("user", "add", "lamp", "--role", "device", "--password-file", "-", name=name, text=PASSWORD)
+    with Probe(profile.port, profile.username, profile.password) as writer:
+        writer.publish("kept/a", b"value", retain=True)
+    archive = str(tmp_path / "archive")
+    manifest = json.loads(run("backup", "create", archive, "--json", name=name).stdout)
+    assert manifest["summary"]["retained"] == 1
+    assert manifest["image"].startswith(f"{IMAGE}@sha256:")
+    verified = run("backup", "verify", archive, name=name)
+    assert "cannot be used here" not in verified.stderr
+    with Probe(profile.port, profile.username, profile.password) as writer:
+        writer.publish("kept/a", b"", retain=True)
+    run("user", "remove", "lamp", name=name)
+    assert "runs" in run("backup", "restore", archive, name=name, code=1).stderr
+    run("down", name=name)
+    run("backup", "restore", archive, name=name)
+    run("up", name=name)
+    profile = profile_of(name)
+    with Probe(profile.port, profile.username, profile.password) as reader:
+        reader.subscribe("kept/#")
+        assert reader.wait_for_messages(1)[0].payload == b"value"
+    assert login(profile.port, "lamp", PASSWORD) == 0
+
+
+def test_a_broken_or_missing_file_at_a_reload_opens_nothing(name: str) -> None:
+    """A broken ACL and a missing password file are refused before the container sees a signal."""
+    broker = existing_broker(name)
+    profile = profile_of(name)
+    acl = broker.read_file("config/acl") or b""
+    broker.write_file("config/acl", b"topic reed a\n")
+    assert "config/acl:1" in run("reload", name=name, code=2).stderr
+    broker.write_file("config/acl", acl)
+    passwd = broker.read_file("config/passwd") or b""
+    broker.remove_file("config/passwd")
+    assert "config/passwd is missing" in run("reload", name=name, code=2).stderr
+    broker.write_file("config/passwd", passwd)
+    run("reload", name=name)
+    assert login(profile.port, "stranger", "stranger") == DENIED
+    assert login(profile.port, profile.username, profile.password) == 0
+
+
+def test_a_broker_that_opens_at_a_reload_is_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the written ACL is broken behind our back, the canary sees it and the container is stopped."""
+    broker = existing_broker(name)
+    write = type(broker).write_file
+
+    def sabotage(self: Broker, file: str, content: bytes) -> None:
+        write(self, file, content)
+        if file == "config/passwd":
+            write(self, "config/acl", b"topic reed a\n")
+
+    monkeypatch.setattr(type(broker), "write_file", sabotage)
+    with pytest.raises(BrokerOpened), locked(broker.paths):
+        apply_changes(broker)
+    assert broker.running() is None
+
+
+def test_a_link_in_the_container_is_not_followed(name: str) -> None:
+    """A password file that is a symbolic link is refused."""
+    with engine() as client:
+        container = client.containers.get(f"mqttkit-{name}")
+        config = "/mosquitto/config"
+        run_in(container, "sh", "-c", f"mv {config}/passwd {config}/real; ln -sf real {config}/passwd")
+        assert "refused" in run("user", "list", name=name, code=1).stderr
+        run_in(container, "sh", "-c", f"mv -f {config}/real {config}/passwd")
+    run("user", "list", name=name)
+
+
+def test_compose_says_the_same_as_the_container(name: str) -> None:
+    """Image, ports, volumes, limits and health check of the printed file are those of the container."""
+    service = yaml.safe_load(run("compose", name=name).stdout)["services"][f"mqttkit-{name}"]
+    with engine() as client:
+        attributes = client.containers.get(f"mqttkit-{name}").attrs
+    host = attributes["HostConfig"]
+    published = {
+        f"{entry['HostIp']}:{entry['HostPort']}:{inner.removesuffix('/tcp')}"
+        for inner, entries in host["PortBindings"].items()
+        for entry in entries
+    }
+    assert set(service["ports"]) == published
+    assert service["mem_limit"] == host["Memory"]
+    assert service["ulimits"]["nofile"]["soft"] == host["Ulimits"][0]["Soft"]
+    assert {f"{entry}:rw" for entry in service["volumes"]} == set(host["Binds"])
+    assert service["healthcheck"]["test"][1].replace("$$", "$") == attributes["Config"]["Healthcheck"]["Test"][1]
+    assert service["labels"].items() <= attributes["Config"]["Labels"].items()
+    assert set(service["cap_add"]) == set(host["CapAdd"])
+
+
+def test_doctor_finds_a_container_in_order(name: str) -> None:
+    """No check fails on what `up` made."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mqttkit", "broker", "doctor", "--json", "--name", name],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    findings = json.loads(done.stdout)["findings"]
+    assert [found for found in findings if found["verdict"] == "fail"] == []
+    assert sum(found["verdict"] == "pass" for found in findings) > 20
