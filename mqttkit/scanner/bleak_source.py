@@ -37,8 +37,8 @@ _RSSI_UNKNOWN = -127
 class BleakSource(RadioSource):
     """Scan with bleak: its asyncio loop runs in the source's thread.
 
-    BlueZ merges what a device says over time, tells one field a company, and always scans actively. A
-    BlueZ that died takes the scan with it without a word: the silence is noticed, and the scan built anew.
+    BlueZ merges what a device said over time, tells one field a company, and always scans actively. Where it
+    dies, bleak falls silent without a word: so BlueZ's name on the bus is watched, and the silence too.
     """
 
     def __init__(self, *, adapter: str | None = None, silence: float = SILENCE, retry: float = RETRY) -> None:
@@ -99,7 +99,7 @@ async def _stop(scanner: BleakScanner) -> None:
 
 
 def _connected(manager: BlueZManager) -> bool:
-    """Tell whether the D-Bus daemon is still there; bleak tells nobody when it goes."""
+    """Tell whether the D-Bus daemon is still there; bleak tells nobody."""
     return manager._bus is not None and manager._bus.connected
 
 
