@@ -29,8 +29,6 @@ _MALFORMED = (ValueError, KeyError, IndexError, TypeError, AdvertisementError)
 _INVALID_INDEX, _RFKILLED, _PERMISSION_DENIED = 0x11, 0x12, 0x14
 """Statuses of the kernel's Bluetooth management interface (bluez, doc/mgmt-api.txt)."""
 
-_EXITED = "Helper exited"
-"""What bluepy says when its helper is gone."""
 _BUILD = "Try: apt-get install libglib2.0-dev pkg-config && pip install --force-reinstall --no-cache-dir bluepy"
 
 
@@ -75,11 +73,7 @@ class BluepySource(RadioSource):
         """Take what comes within a tick; a line that cannot be read is counted."""
         try:
             scanner.process(_TICK)
-        except _MALFORMED as error:
-            self.malformed(error)
-        except btle.BTLEInternalError as error:
-            if error.message == _EXITED:
-                raise
+        except (*_MALFORMED, btle.BTLEInternalError) as error:
             self.malformed(error)
 
     @contextlib.contextmanager
@@ -98,8 +92,6 @@ class BluepySource(RadioSource):
 
     def _error(self, error: btle.BTLEException) -> MqttkitError:
         """Return which of the many things it is that bluepy calls a management error."""
-        if error.message == _EXITED:
-            return _helper_ended()
         if error.estat == _PERMISSION_DENIED:
             return permission_missing(btle.helperExe)
         if error.estat == _RFKILLED:
@@ -152,7 +144,7 @@ class _Scanner(btle.Scanner):  # type: ignore[misc]  # bluepy has no types
 
     def _startHelper(self, iface: int | None = None) -> None:  # noqa: N802
         """Start the helper in a session of its own, out of reach of the terminal's Ctrl-C."""
-        helper: Any = subprocess.Popen(
+        helper: Any = _Helper(
             [btle.helperExe, str(iface)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -189,6 +181,13 @@ class _Scanner(btle.Scanner):  # type: ignore[misc]  # bluepy has no types
             helper.kill()
             helper.wait()
         helper.stdout.close()
+
+
+class _Helper(subprocess.Popen[str]):
+    """The helper. Its end is the end of its output: bluepy asks `poll` first, and would lose the last lines."""
+
+    def poll(self) -> None:
+        """Never tell that it ended."""
 
 
 class _Lines:
