@@ -63,7 +63,7 @@ def local(
         running.subscribe_to_policy_updates(lambda policy: lines.put({"policy": policy.scope, **policy.to_payload()}))
         done = 0
         while cycles is None or done < cycles:
-            report = discover(subnet, seed=seed + done)
+            report = {"cycle": done + 1, **discover(subnet, seed=seed + done)}
             running.publish_discovery_report(report)
             done += 1
             lines.put({"report": done, "subnet": subnet, **report["scans"], "devices": len(report["devices"])})
