@@ -42,7 +42,7 @@ class Sender:
         self._open: deque[tuple[str, Receipt]] = deque()
         self._unproved = False
         self._first_loss = ""
-        self._told_of_properties = False
+        self._told_of_loss = self._told_of_properties = False
 
     def send(self, messages: Iterable[Message]) -> None:
         """Publish each message.
@@ -50,6 +50,9 @@ class Sender:
         Raises PublishFailed once the broker has denied one, TopicError for a malformed topic name, and the
         client's own error where the client has given up the broker.
         """
+        if self.failed and not self._told_of_loss:
+            self._told_of_loss = True
+            log.warning("a message is not delivered, %s", self._first_loss)
         publish, opened, patience = self._client.publish, self._open, self._patience
         for count, (topic, payload, qos, retain, _dup, _mid, properties, _epoch) in enumerate(messages, 1):
             if not qos:
@@ -106,7 +109,6 @@ class Sender:
             raise self._client.failure
         if not self._first_loss:
             self._first_loss = f"the first on topic {topic!r}: {receipt.reason}"
-            log.warning("a message is not delivered, %s", self._first_loss)
 
     def _prove(self, timeout: float) -> None:
         """Prove that the broker has read what went at QoS 0, by a round trip after it.

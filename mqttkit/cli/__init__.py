@@ -104,4 +104,15 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
+    _fill_closed_streams()
     cli.main()
+
+
+def _fill_closed_streams() -> None:
+    """Put something in the place of a standard stream that the caller has closed, or a socket would get its number.
+
+    What uses such a stream then fails with EBADF, as it does in other programs.
+    """
+    for name, mode, flags in (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))

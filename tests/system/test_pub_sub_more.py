@@ -166,3 +166,57 @@ def test_a_stream_ends_with_4_where_its_user_is_gone(tmp_path: Path, topic: str)
             wait_until(lambda: process.poll() is not None or not process.stdin.write(b"two\n"), 20)
             _, errors = process.communicate(timeout=20)
     assert process.returncode in (3, 6), errors
+
+
+@pytest.mark.parametrize(
+    ("command", "closed", "code"),
+    [
+        ("pub -l {topic}", "<&-", 1),
+        ("pub -s {topic}", "<&-", 1),
+        ("sub -C 1 {topic}/kept", ">&-", 1),
+        ("sub -C 1 {topic}/kept", "2>&-", 0),
+        ("pub -m x {topic}", "<&- >&- 2>&-", 0),
+    ],
+)
+def test_a_closed_standard_stream_is_no_crash(
+    shared_broker: Mosquitto, topic: str, command: str, closed: str, code: int
+) -> None:
+    """What needs the stream says so in one line; what does not goes its way."""
+    with Probe(shared_broker.port) as probe:
+        probe.publish(f"{topic}/kept", b"kept", retain=True)
+    line = f"{' '.join(MQTTKIT)} {command.format(topic=topic)} -h 127.0.0.1 -p {shared_broker.port} {closed}"
+    with running(("bash", "-c", line)) as process:
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert errors == (b"mqttkit: Bad file descriptor\n" if code else b"")
+    assert output == (b"kept\n" if "2>&-" in closed and "kept" in command else b"")
+
+
+def test_a_lost_message_is_told_while_the_stream_goes_on(broker: Mosquitto, topic: str) -> None:
+    """A message under way when the connection ends is lost: stderr says so at once, and the exit code is 6."""
+    command = (*MQTTKIT, "pub", "-l", "-q", "1", topic, "-h", "127.0.0.1", "-p", str(broker.port))
+    with running(command, stdin=-1) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(b"one\n")
+        wait_until(lambda: broker.log.count("Sending PUBACK to mqttkit-") == 1)
+        broker.signal(signal.SIGSTOP)
+        process.stdin.write(b"lost\n")
+        wait_until(lambda: unread(broker.port) > 0)
+        broker.stop(signal.SIGKILL)
+        broker.start()
+        wait_until(lambda: broker.log.count("as mqttkit-") == 2, 30)
+        process.stdin.write(b"two\n")
+        wait_until(lambda: broker.log.count("Sending PUBACK to mqttkit-") == 2)
+        process.stdin.write(b"three\n")
+        wait_until(lambda: broker.log.count("Sending PUBACK to mqttkit-") == 3)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 6
+    assert b"WARNING sender: a message is not delivered, the first on topic" in errors
+    assert errors.splitlines()[-1].startswith(b"mqttkit: 1 of 4 messages not delivered")
+
+
+def unread(port: int) -> int:
+    """Return the bytes that the listener on this loopback port has received and not read, on any connection."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [row[4].partition(":")[2] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
+    return sum(int(queue, 16) for queue in queues)
