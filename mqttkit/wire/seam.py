@@ -34,6 +34,7 @@ from mqttkit.messages import Message
 from mqttkit.settings import LimitSettings
 from mqttkit.wire import properties as convert
 from mqttkit.wire.incoming import Inbox, Splitter, packet_end
+from mqttkit.wire.moderation import GATHER, Moderation
 from mqttkit.wire.outbox import MAX_FAST_MID, Batch, Outbox, Receipt
 from mqttkit.wire.websocket import BatchedWebSocket
 
@@ -71,6 +72,7 @@ class BatchedClient(paho.Client):
         self._rest: memoryview | bytes = b""
         self._idle = self._paused = False
         self._moved = 0.0
+        self._moderation = Moderation()
         self.attach(self.outbox, None)
         super().__init__(*arguments, **options)
 
@@ -119,7 +121,21 @@ class BatchedClient(paho.Client):
             code = self.loop_write()
             if code or self._sock is None:
                 return code
+        if self._moderation.fast and not self.want_write():
+            self._gather()
         return self.loop_misc()
+
+    def _gather(self) -> None:
+        """Let the stream gather for a moment, unless somebody wakes us."""
+        waker = self._sockpairR
+        if waker is None:
+            return
+        self._idle = True
+        if not self.want_write():
+            poller = select.poll()
+            poller.register(waker.fileno(), select.POLLIN)
+            poller.poll(GATHER * 1000)
+        self._idle = False
 
     def _poll(self, descriptor: int, wants: int, timeout: float) -> int:
         """Return the socket's events; drain the wake-up bytes."""
@@ -251,6 +267,7 @@ class BatchedClient(paho.Client):
         if found.messages:
             messages, found.messages = found.messages, []
             delivered, found.delivered = found.delivered, []
+            self._moderation.note(len(messages), urgent=bool(delivered), now=self._moved)
             self._call_on_batch(messages)
             if delivered and not self._manual_ack:
                 self.outbox.acknowledgements.append(b"@\2" + b"@\2".join(delivered))
