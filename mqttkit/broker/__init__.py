@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from mqttkit.broker.facts import FileFact
 from mqttkit.broker.ports import demand_free
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec, locked
-from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, UsageError
+from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PermissionMissing, UsageError
 
 __all__ = [
     "BACKENDS",
@@ -232,7 +232,7 @@ def start_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> tuple[Br
             try:
                 return broker, broker.up()
             except MissingPart as error:
-                if name == names[-1]:
+                if name == names[-1] or isinstance(error, PermissionMissing):
                     raise
                 log.warning("the %s backend cannot be used: %s", name, error)
     raise LifecycleError("no backend was tried")

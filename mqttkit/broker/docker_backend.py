@@ -28,6 +28,7 @@ from mqttkit.broker.facts import FileFact
 from mqttkit.broker.first_certificate import first_certificate
 from mqttkit.broker.footprint import Footprint, empty
 from mqttkit.broker.local import READY_SECONDS, STOP_SECONDS, login_of, reachable_host, with_ports
+from mqttkit.broker.own_acl import settled_acl
 from mqttkit.broker.passwords import PasswordFile, generate_password
 from mqttkit.broker.ports import demand_free, free_port
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
@@ -221,8 +222,8 @@ class DockerBroker:
         text = conf.mosquitto_conf(listeners, settings, version=version, anonymous=anonymous, root=f"{HOME}/")
         self._write(container, "config/mosquitto.conf", text.encode())
         self._write(container, "config/passwd", self._passwords(container, profile).encode())
-        if engines.read_path(container, f"{HOME}/config/acl") is None:
-            self._write(container, "config/acl", conf.first_acl(anonymous=anonymous).encode())
+        rules = settled_acl(engines.read_path(container, f"{HOME}/config/acl"), anonymous=anonymous)
+        self._write(container, "config/acl", rules)
         login = f"-u {profile.probe_username}\n-P {profile.probe_password}\n"
         self._write(container, f"{PROBE_HOME}/mosquitto_rr", login.encode())
 

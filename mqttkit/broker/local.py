@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import logging
 import os
 import resource
 import signal
@@ -31,6 +32,8 @@ from mqttkit.broker.profile import (
 )
 from mqttkit.broker.readiness import Login, wait_ready
 from mqttkit.errors import LifecycleError
+
+log = logging.getLogger(__name__)
 
 READY_SECONDS = 15.0
 STOP_SECONDS = 30.0
@@ -309,6 +312,8 @@ def descriptor_limit(wanted: int) -> Iterator[None]:
     """Let a child started inside have that many file descriptors, or as many as we may give."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if limit < wanted:
+        log.warning("the broker wants %d file descriptors and may have %d: raise `ulimit -Hn`", wanted, limit)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         yield

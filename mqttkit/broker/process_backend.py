@@ -15,6 +15,7 @@ from mqttkit.broker import conf
 from mqttkit.broker.conf import Listener
 from mqttkit.broker.first_certificate import first_certificate
 from mqttkit.broker.local import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker, reachable_host
+from mqttkit.broker.own_acl import settled_acl
 from mqttkit.broker.passwords import PasswordFile, generate_password
 from mqttkit.broker.ports import listening_inodes, numeric
 from mqttkit.broker.profile import Profile
@@ -99,8 +100,10 @@ class ProcessBroker(LocalBroker):
         if self.spec.tls_port and self.read_file("config/certs/server.crt") is None:
             for name, content in first_certificate(self.spec, self.paths.authority).items():
                 self.write_file(name, content)
-        if self.read_file("config/acl") is None:
-            self.write_file("config/acl", conf.first_acl(anonymous=self.spec.anonymous).encode())
+        before = self.read_file("config/acl")
+        rules = settled_acl(before, anonymous=self.spec.anonymous)
+        if rules != before:
+            self.write_file("config/acl", rules)
         return profile
 
     def _write_own_users(self, profile: Profile) -> None:

@@ -92,6 +92,7 @@ def stop(process: ProcessId, *, seconds: float = STOP_SECONDS) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
+            os.kill(process.pid, signal.SIGCONT)  # one that was paused would not hear it
         if wait_gone(process, seconds):
             return
     raise LifecycleError(f"process {process.pid} does not end, not even when killed")

@@ -162,18 +162,15 @@ def show_up(result: Any, version: str, *, as_json: bool) -> None:
 
     profile = result.profile
     if as_json:
-        public = dataclasses.asdict(profile)
-        public = {key: value for key, value in public.items() if not key.endswith("password")}
-        click.echo(json.dumps({**public, "already": result.already, "seconds": round(result.seconds, 3)}))
+        click.echo(
+            json.dumps({**public_fields(profile), "already": result.already, "seconds": round(result.seconds, 3)})
+        )
         return
     state = "was up already" if result.already else f"is up, ready in {result.seconds:.2f} s"
     option = "" if profile.name == "default" else f" --broker {profile.name}"
     click.echo(f"broker {profile.name} {state}")
     rows = {
-        "address": f"{profile.host}:{profile.port}",
-        "MQTT 5": profile.v5_port and f"{profile.host}:{profile.v5_port}",
-        "WebSocket": profile.websocket_port and f"ws://{profile.host}:{profile.websocket_port}",
-        "TLS": profile.tls_port and f"mqtts://{profile.host}:{profile.tls_port}",
+        **listener_rows(public_fields(profile)),
         "backend": f"{profile.backend} {version}",
         "user": profile.username and f"{profile.username}, password in {BrokerPaths.of(profile.name).profile}",
         "try": f"mqttkit sub{option} -v '#'   and   mqttkit pub{option} -t hello -m world",
@@ -184,13 +181,9 @@ def show_up(result: Any, version: str, *, as_json: bool) -> None:
 def show_status(found: dict[str, Any]) -> None:
     """Print a status as rows."""
     click.echo(f"broker {found['name']} is {found['state']}{_because(found['trouble'])}")
-    address = found["port"] and f"{found['host']}:{found['port']}"
     used = found["memory_bytes"]
     rows = {
-        "address": address,
-        "MQTT 5": found["v5_port"] and f"{found['host']}:{found['v5_port']}",
-        "WebSocket": found["websocket_port"] and f"ws://{found['host']}:{found['websocket_port']}",
-        "TLS": found["tls_port"] and f"mqtts://{found['host']}:{found['tls_port']}",
+        **listener_rows(found),
         "backend": found["backend"] and f"{found['backend']} {found['version'] or ''}".strip(),
         "runs as": found["identity"],
         "user": found["username"],
@@ -205,6 +198,23 @@ def show_status(found: dict[str, Any]) -> None:
     show_rows(rows)
     for lack in found["lacks"]:
         click.echo(f"  {'lacks':<10} {lack}")
+
+
+def public_fields(profile: Any) -> dict[str, Any]:
+    """Return what a profile says, without its passwords."""
+    return {key: value for key, value in dataclasses.asdict(profile).items() if not key.endswith("password")}
+
+
+def listener_rows(found: dict[str, Any]) -> dict[str, str | None]:
+    """Return a row for each listener of a profile or status."""
+    host = f"[{found['host']}]" if ":" in (found["host"] or "") else found["host"]
+    kinds = (
+        ("address", "", "port"),
+        ("MQTT 5", "", "v5_port"),
+        ("WebSocket", "ws://", "websocket_port"),
+        ("TLS", "mqtts://", "tls_port"),
+    )
+    return {label: f"{scheme}{host}:{found[key]}" if found[key] else None for label, scheme, key in kinds}
 
 
 def show_rows(rows: dict[str, Any], *, width: int = 10) -> None:

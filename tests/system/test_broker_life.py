@@ -196,6 +196,48 @@ def test_an_anonymous_broker_lets_anyone_in_but_still_checks_who_claims_a_name(e
     assert not ask(Login(host=profile.host, port=profile.port, username="who", password="knows")).accepted
 
 
+def test_anonymous_can_be_switched_on_and_off_again(ended: None):
+    """The ACL follows: its rule for clients without a user name comes and goes, others stay."""
+    profile = up("--backend", "process")
+    login = Login(host=profile.host, port=profile.port)
+    run("restart", "--anonymous")
+    assert ask(login).accepted
+    assert b"\ntopic readwrite #\n" in (existing_broker().read_file("config/acl") or b"").split(b"user ")[0]
+    run("restart", "--no-anonymous")
+    assert not ask(login).accepted
+    assert b"topic" not in (existing_broker().read_file("config/acl") or b"").split(b"user ")[0]
+
+
+def test_two_ups_at_a_time_make_one_broker(ended: None, tmp_path: Path):
+    command = [*MQTTKIT, "up", "--backend", "process", "--port", str(free_port())]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(child.communicate(timeout=60)[0].splitlines()[0].split(",")[0] for child in children)
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert said == ["broker default is up", *["broker default was up already"] * 2]
+    assert len(works_in(tmp_path)) == 1
+
+
+def test_a_paused_broker_is_taken_down(ended: None, tmp_path: Path):
+    up("--backend", "process")
+    running = existing_broker().running()
+    assert running is not None
+    os.kill(running.pid, signal.SIGSTOP)
+    assert json.loads(run("status", "--json", code=3).stdout)["state"] == "starting"
+    begin = time.monotonic()
+    run("down")
+    assert time.monotonic() - begin < 20
+    assert not works_in(tmp_path)
+
+
+def test_an_ipv6_address_is_listened_on_and_shown(ended: None):
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    port = free_port()
+    shown = run("up", "--backend", "process", "--listen", "::1", "--port", str(port)).stdout
+    assert f"[::1]:{port}" in shown
+    assert f"[::1]:{port}" in run("status").stdout
+
+
 def test_anonymous_beyond_loopback_is_refused_before_anything_is_written():
     error = run("up", "--anonymous", "--listen", "0.0.0.0", code=2).stderr
     assert "--allow-remote-anonymous" in error

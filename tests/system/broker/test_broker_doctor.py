@@ -202,7 +202,8 @@ def test_settings_that_bite_are_found(make: Make, old: bytes, new: bytes, words:
 
 def test_too_few_file_descriptors_are_found(make: Make):
     command = " ".join([*MQTTKIT, "up", "--backend", "process", "--port", str(free_port())])
-    subprocess.run(["bash", "-c", f"ulimit -n 512 && {command}"], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    done = subprocess.run(["bash", "-c", f"ulimit -n 512 && {command}"], timeout=60, capture_output=True, text=True)
+    assert "wants 10064 file descriptors and may have 512" in done.stderr
     broker = existing_broker()
     try:
         assert "it may open 512 files" in said(broker, "descriptors")
