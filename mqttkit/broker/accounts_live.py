@@ -40,6 +40,9 @@ def change_accounts(broker: Broker, edit: Callable[[AccountFiles], AccountFiles]
         changes = edit(before).changed_from(before)
         if not changes:
             return broker.running() is not None
+        for name in (PASSWORDS_NAME, ACL_NAME):
+            # Written again unchanged, a file gets back the owner and mode that the broker needs to read it.
+            changes.setdefault(name, broker.read_file(name) or b"")
         return apply_changes(broker, changes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,3 +226,22 @@ def test_a_backend_without_users_refuses_by_name() -> None:
 def test_without_a_broker_it_says_how_to_start_one() -> None:
     """No broker was set up."""
     assert "mqttkit broker up" in run("user", "list", code=2).stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes owners")
+@pytest.mark.parametrize("file", ["config/passwd", "config/acl"])
+@pytest.mark.parametrize("words", [("user", "add", "lamp", "--generate"), ("acl", "grant", "svc", "read", "a")])
+def test_a_file_that_the_broker_could_not_read_gets_its_owner_back(
+    broker: Broker, file: str, words: tuple[str, ...]
+) -> None:
+    """Root's hand-made copy would take every right check away at the reload: it is written anew before."""
+    run("user", "add", "svc", "--password-file", "-", text=PASSWORD)
+    owner = (broker.paths.root / "config").stat().st_uid
+    os.chown(broker.paths.root / file, 0, 0)
+    run(*words)
+    assert (broker.paths.root / file).stat().st_uid == owner
+    port = port_of(broker)
+    assert login(port, "stranger", "stranger") == DENIED
+    with Probe(port, "svc", PASSWORD) as service:
+        assert service.code == 0
+        assert service.publish("anything") == DENIED
