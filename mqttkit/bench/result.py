@@ -84,6 +84,12 @@ METRICS: Mapping[str, Metric] = {
     "uss_over_python": Metric("private memory above bare Python", "MiB", False),
     "uss_python": Metric("private memory of bare Python", "MiB"),
     "help_ratio": Metric("time of mqttkit --help against import click", "ratio", False),
+    "up_process": Metric("broker up, process backend", "ms", False),
+    "up_docker": Metric("broker up, docker backend", "ms", False),
+    "up_embedded": Metric("broker up, embedded backend", "ms", False),
+    "user_login": Metric("user add to first login", "ms", False),
+    "backup_create": Metric("backup of 100,000 retained messages", "s", False),
+    "backup_verify": Metric("proof of that backup", "s", False),
     "pub_ratio": Metric("time of mqttkit pub against import click, paho", "ratio", False),
 }
 

@@ -9,6 +9,7 @@ from mqttkit.bench.broker import own_broker
 from mqttkit.bench.conditions import parse_condition
 from mqttkit.bench.connections import allow_files
 from mqttkit.bench.footprint import run_footprint
+from mqttkit.bench.lifecycle import run_lifecycle
 from mqttkit.bench.plan import Plan
 from mqttkit.bench.result import Result
 from mqttkit.bench.run import run
@@ -24,8 +25,10 @@ class Step:
 
     name: str
     plan: Plan | None
-    """None for the footprint of the commands."""
+    """None where `measure` does it without a load."""
     fail_if: tuple[str, ...] = ()
+    measure: Callable[[], Result] = run_footprint
+    """What is run instead of a plan."""
 
 
 def steps(seconds: float) -> tuple[Step, ...]:
@@ -37,6 +40,12 @@ def steps(seconds: float) -> tuple[Step, ...]:
 
     return (
         Step("memory and start of the commands", None, ("uss_over_python>10", "help_ratio>1.5")),
+        Step(
+            "a broker's life",
+            None,
+            ("up_process>1000", "user_login>1000"),
+            run_lifecycle,
+        ),
         Step(
             "scan, 1,000 advertisements/s",
             plan("scan", subscribers=1, rate=1_000),
@@ -70,7 +79,7 @@ def run_suite(seconds: float, stop: StopFlag, begin: Callable[[str], None]) -> I
             return
         begin(step.name)
         if step.plan is None:
-            result = run_footprint()
+            result = step.measure()
         else:
             with own_broker() as broker:
                 limits = LimitSettings(max_inflight=1_000)
