@@ -18,6 +18,7 @@ from tests.support.brokers import Mosquitto, missing, mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, running, subscribed
 from tests.support.probe import Probe
+from tests.support.sockets import unread_at
 
 pytestmark = pytest.mark.system
 
@@ -201,7 +202,7 @@ def test_a_lost_message_is_told_while_the_stream_goes_on(broker: Mosquitto, topi
         wait_until(lambda: broker.log.count("Sending PUBACK to mqttkit-") == 1)
         broker.signal(signal.SIGSTOP)
         process.stdin.write(b"lost\n")
-        wait_until(lambda: unread(broker.port) > 0)
+        wait_until(lambda: unread_at(broker.port) > 0)
         broker.stop(signal.SIGKILL)
         broker.start()
         wait_until(lambda: broker.log.count("as mqttkit-") == 2, 30)
@@ -213,10 +214,3 @@ def test_a_lost_message_is_told_while_the_stream_goes_on(broker: Mosquitto, topi
     assert process.returncode == 6
     assert b"WARNING sender: a message is not delivered, the first on topic" in errors
     assert errors.splitlines()[-1].startswith(b"mqttkit: 1 of 4 messages not delivered")
-
-
-def unread(port: int) -> int:
-    """Return the bytes that the listener on this loopback port has received and not read, on any connection."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    queues = [row[4].partition(":")[2] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
-    return sum(int(queue, 16) for queue in queues)

@@ -18,6 +18,7 @@ from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, read_lines, running, subscribed
 from tests.support.probe import Probe
+from tests.support.sockets import wait_for_stall
 
 pytestmark = pytest.mark.system
 
@@ -284,13 +285,22 @@ def test_it_goes_on_after_the_broker_was_away(broker: Mosquitto, topic: str) -> 
         assert read_lines(process.stdout, 1) == [b"back"]
 
 
-def test_a_slow_reader_does_not_fill_the_memory(broker: Mosquitto, topic: str) -> None:
-    """While nobody reads stdout the queue stops at its bound, and the rest waits in TCP and the broker."""
-    with subscribed(broker, topic) as process:
-        block = b"x" * 100_000 + b"\n"
-        result = mqttkit("pub", topic, "-l", "-q", "0", port=broker.port, stdin=block * 1_500)
+def test_a_slow_reader_does_not_fill_the_memory(tmp_path: Path, topic: str) -> None:
+    """While nobody reads stdout the queue stops at its bound, the rest waits in TCP and the broker; nothing is lost."""
+    block = b"x" * 100_000 + b"\n"
+    with (
+        mosquitto(tmp_path, "max_queued_messages 0") as broker,
+        subscribed(broker, topic, "-C", "3000") as process,
+    ):
+        result = mqttkit("pub", topic, "-l", "-q", "0", port=broker.port, stdin=block * 3_000)
         assert (result.returncode, result.stderr) == (0, b"")
-        assert psutil.Process(process.pid).memory_info().rss < 200 * 1024 * 1024
+        wait_for_stall(broker.port)
+        assert psutil.Process(process.pid).memory_info().rss < 150 * 1024 * 1024
+        assert process.stdout is not None
+        taken = 0
+        while chunk := os.read(process.stdout.fileno(), 1 << 20):
+            taken += len(chunk)
+        assert (taken, process.wait(10)) == (3_000 * len(block), 0)
 
 
 @pytest.mark.skipif("MQTTKIT_PLAIN_PAHO" in os.environ, reason="paho alone cannot ping while it does not read")
