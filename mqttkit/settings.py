@@ -224,7 +224,7 @@ class BridgeSettings:
     """Address that /livez, /readyz and /metrics are served on."""
     health_port: int | None = None
     """Their TCP port; none are served where it is not given."""
-    drain_timeout: float = 6.0
+    drain_timeout: float = 5.0
     """Seconds to commit what was taken, at SIGTERM."""
     stats_interval: float = 60.0
     """Seconds between log lines with the books."""

@@ -49,7 +49,8 @@ class HealthServer:
         health: Callable[[], Health],
         samples: Callable[[], list[Sample]],
     ) -> None:
-        handler = _handler(health, samples)
+        answers = {"health": staticmethod(health), "samples": staticmethod(samples)}
+        handler = type("Handler", (_Handler,), answers)
         try:
             self._server = ThreadingHTTPServer((host, port), handler)
         except OSError as error:
@@ -76,45 +77,46 @@ class HealthServer:
         self._thread.join()
 
 
-def _handler(health: Callable[[], Health], samples: Callable[[], list[Sample]]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_SECONDS
+class _Handler(BaseHTTPRequestHandler):
+    """Answers for the server that it is told of."""
 
-        def do_GET(self) -> None:
-            path = self.path.split("?", 1)[0]
-            if path == "/livez":
-                self._say(health().not_live)
-            elif path == "/readyz":
-                self._say(health().not_ready)
-            elif path == "/metrics":
-                self._metrics()
-            else:
-                self._send(404, "text/plain", b"there are /livez, /readyz and /metrics\n")
+    timeout = REQUEST_SECONDS
+    health: Callable[[], Health]
+    samples: Callable[[], list[Sample]]
 
-        def _say(self, reasons: list[str]) -> None:
-            body = json.dumps({"ok": not reasons, "reasons": reasons}).encode() + b"\n"
-            self._send(503 if reasons else 200, "application/json", body)
+    def do_GET(self) -> None:
+        """Answer."""
+        path = self.path.split("?", 1)[0]
+        if path == "/livez":
+            self._say(self.health().not_live)
+        elif path == "/readyz":
+            self._say(self.health().not_ready)
+        elif path == "/metrics":
+            self._metrics()
+        else:
+            self._send(404, "text/plain", b"there are /livez, /readyz and /metrics\n")
 
-        def _metrics(self) -> None:
-            try:
-                body, kind = render_metrics(samples())
-            except ImportError:
-                hint = b"prometheus-client is not installed: pip install 'mqttkit[metrics]'\n"
-                self._send(501, "text/plain", hint)
-            else:
-                self._send(200, kind, body)
+    def _say(self, reasons: list[str]) -> None:
+        body = json.dumps({"ok": not reasons, "reasons": reasons}).encode() + b"\n"
+        self._send(503 if reasons else 200, "application/json", body)
 
-        def _send(self, code: int, kind: str, body: bytes) -> None:
-            self.send_response(code)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def _metrics(self) -> None:
+        try:
+            body, kind = render_metrics(self.samples())
+        except ImportError:
+            self._send(501, "text/plain", b"prometheus-client is not installed: pip install 'mqttkit[metrics]'\n")
+        else:
+            self._send(200, kind, body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: probes come every few seconds."""
+    def _send(self, code: int, kind: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-    return Handler
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: probes come every few seconds."""
 
 
 def render_metrics(samples: list[Sample]) -> tuple[bytes, str]:

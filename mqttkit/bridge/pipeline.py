@@ -170,14 +170,18 @@ class Pipeline:
 
         Without the session nobody else has it: then it stays, to be committed and never acknowledged.
         """
-        if not session_present:
-            return
         with self._condition:
-            kept = deque(message for message in self._queue if message.epoch >= epoch or message.qos == 0)
-            self.books.give_back(len(self._queue) - len(kept))
-            self._queue = kept
-            self._queued_bytes = sum(len(message.payload) for message in kept)
+            if session_present:
+                kept = deque(message for message in self._queue if message.epoch >= epoch or message.qos == 0)
+                self.books.give_back(len(self._queue) - len(kept))
+                self._queue = kept
+                self._queued_bytes = sum(len(message.payload) for message in kept)
             self._set_paused(self.fill >= HIGH_WATER)
+
+    def disconnected(self) -> None:
+        """Read again, however full the queue is: the next connection's CONNACK must come through."""
+        with self._condition:
+            self._set_paused(False)
 
     @property
     def queued(self) -> int:

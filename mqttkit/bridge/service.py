@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mqttkit.bridge.accounting import Books
 from mqttkit.bridge.canary import Canary
@@ -104,42 +104,56 @@ class Bridge:
         with contextlib.ExitStack() as stack:
             registry = open_registry(self.settings.tenants or "")
             stack.callback(registry.close)
-            stack.callback(self._sink.close)
             self._open_sink()
-            settings = stack.enter_context(self._session())
-            self.client = MqttClient(
-                settings, on_messages=self._receive, on_state=self._note_state, manual_ack=True, retry=self._retry
-            )
-            self._keeper = SubscriptionKeeper(
-                self.client,
-                self.filter,
-                canary=self.canary,
-                check_interval=self.settings.check_interval,
-                retry=self._retry,
-            )
-            self.pipeline = self._make_pipeline(registry, settings.client.receive_maximum)
-            if self.settings.health_port is not None:
-                server = HealthServer(
-                    self.settings.health_host, self.settings.health_port, health=self.health, samples=self.samples
-                )
-                stack.enter_context(server)
-                logger.info("health on http://%s:%d", self.settings.health_host, server.port)
-            worker = threading.Thread(target=self._work, name="bridge-worker", daemon=True)
-            worker.start()
+            self._build(stack.enter_context(self._session()), registry)
+            self._serve_health(stack)
+            worker = self._spawn(self.pipeline.run, "bridge-worker")
             try:
                 self._connect()
+                self._spawn(self._keep_subscribed, "bridge-subscription")
                 self._supervise()
-            except BaseException:
-                self.pipeline.stop()
-                worker.join(self.settings.drain_timeout)
-                raise
             finally:
-                if self._stop.is_set() or self._failure or self._restart:
-                    drained = self._drain(worker)
+                drained = self._drain(worker)
                 self.client.close(flush=0.0)
+                if not worker.is_alive():
+                    self._sink.close()
         if self._failure is not None:
             raise self._failure
         return EX_TEMPFAIL if self._restart else 0 if drained else 1
+
+    def _build(self, settings: MqttSettings, registry: TenantRegistry) -> None:
+        self.client = MqttClient(
+            settings, on_messages=self._receive, on_state=self._note_state, manual_ack=True, retry=self._retry
+        )
+        self._keeper = SubscriptionKeeper(
+            self.client,
+            self.filter,
+            canary=self.canary,
+            check_interval=self.settings.check_interval,
+            retry=self._retry,
+        )
+        self.pipeline = self._make_pipeline(registry, settings.client.receive_maximum)
+
+    def _serve_health(self, stack: contextlib.ExitStack) -> None:
+        host, port = self.settings.health_host, self.settings.health_port
+        if port is not None:
+            server = HealthServer(host, port, health=self.health, samples=self.samples)
+            stack.enter_context(server)
+            logger.info("health on http://%s:%d", host, server.port)
+
+    def _spawn(self, work: Callable[[], None], name: str) -> threading.Thread:
+        """Run `work` in a thread; what it raises ends the bridge, and is raised by `run`."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - handed to the main thread
+                self._failure = self._failure or error
+                self._stop.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _open_sink(self) -> None:
         try:
@@ -183,25 +197,22 @@ class Bridge:
             books=self._books,
         )
 
-    def _work(self) -> None:
-        try:
-            self.pipeline.run()
-        except BaseException as error:  # noqa: BLE001 - whatever ends the worker ends the bridge, in `run`
-            self._failure = error
-            self._stop.set()
-
     def _connect(self) -> None:
         if self._retry:
             self.client.start()
         else:
             self.client.connect()
 
+    def _keep_subscribed(self) -> None:
+        """Look after the subscription, in a thread of its own: it waits for answers of the broker."""
+        while not self._stop.wait(TICK):
+            self._keeper.tick(idle=not self.pipeline.blocked and not self.pipeline.books.balance().in_flight)
+
     def _supervise(self) -> None:
         slow_at = stats_at = time.monotonic()
         if self._mqtt.broker.tls is not None:
             check_certificates(self._mqtt.broker.tls)
         while not self._stop.wait(TICK):
-            self._keeper.tick(idle=not self.pipeline.blocked and not self.pipeline.books.balance().in_flight)
             self._look()
             now = time.monotonic()
             if now - slow_at >= SLOW_TICK:
@@ -295,6 +306,8 @@ class Bridge:
         if state is ConnectionState.CONNECTED:
             client = self.client
             self.pipeline.reconnected(client.epoch, session_present=client.session_present)
+        else:
+            self.pipeline.disconnected()
 
     def _acknowledge(self, messages: Sequence[Message]) -> int:
         ack = self.client.ack
