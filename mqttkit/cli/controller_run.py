@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,9 @@ from mqttkit.cli.options import Connection, connection_options
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import UsageError
 from mqttkit.settings import ControllerSettings
+
+if TYPE_CHECKING:
+    from mqttkit.controller.base import Controller
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,6 +63,7 @@ def local(
     lines: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
     end = None if duration is None else time.monotonic() + duration
     with LocalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(_stop(lines)):
+        _demand(running, connection)
         running.subscribe_to_policy_updates(lambda policy: lines.put({"policy": policy.scope, **policy.to_payload()}))
         done = 0
         while cycles is None or done < cycles:
@@ -84,6 +88,7 @@ def regional(*, connection: Connection, duration: float | None, policy_file: str
     rules = _rules(policy_file)
     lines: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
     with RegionalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(_stop(lines)):
+        _demand(running, connection)
         running.subscribe_to_policy_updates()
         running.subscribe_to_discovery_reports(
             lambda report: lines.put({"from": report.controller_id, **report.payload})
@@ -104,6 +109,7 @@ def global_(*, connection: Connection, duration: float | None, policy_file: str 
     rules = _rules(policy_file)
     lines: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
     with GlobalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(_stop(lines)):
+        _demand(running, connection)
         running.subscribe_to_events(lambda event: lines.put({"from": event.sender_id, **event.payload}))
         if rules is not None:
             policy, _ = running.publish_policy_update(rules)
@@ -115,6 +121,13 @@ def _settings(connection: Connection) -> ControllerSettings:
     """Return the controller's settings; -i serves as its identifier too."""
     settings = connection.settings
     return replace(settings.controller, id=settings.controller.id or settings.mqtt.client.client_id)
+
+
+def _demand(running: Controller, connection: Connection) -> None:
+    """Raise why there is no broker, where --no-retry asks for that."""
+    client = running.mqtt.client if running.mqtt is not None else None
+    if client is not None and not connection.retry and not client.connected and client.failure is not None:
+        raise client.failure
 
 
 def _rules(path: str | None) -> dict[str, Any] | None:

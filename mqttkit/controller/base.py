@@ -30,6 +30,8 @@ EventHandler = Callable[[Envelope], None]
 PolicyHandler = Callable[[Policy], None]
 Self = TypeVar("Self", bound="Controller")
 
+CATCH_UP_SECONDS = 300.0
+"""How long after a reconnect messages may come that the broker kept meanwhile."""
 _bus = MemoryBus()
 """The bus of this process."""
 
@@ -64,10 +66,11 @@ class Controller:
         self._event_handler: EventHandler | None = None
         self._policy_handler: PolicyHandler | None = None
         self._filters: list[str] = []
+        self._was_connected = False
         self._heart = threading.Event()
         self._stop = threading.Event()
         self._started = self._closed = False
-        gate = Gate(self._codec, self._store, skew=settings.clock_skew)
+        self._gate = gate = Gate(self._codec, self._store, skew=settings.clock_skew)
         handlers = {
             Kind.DISCOVERY: self._handle_report,
             Kind.EVENT: self._handle_event,
@@ -238,7 +241,7 @@ class Controller:
                 from mqttkit.controller.http_hub import HttpHub
 
                 host, port = listen_address(self.settings.http_listen)
-                found.append(HttpHub(host, port, max_bytes=self.settings.max_message_bytes))
+                found.append(HttpHub(host, port, max_bytes=self.settings.max_message_bytes, check=self._check))
             elif name == "http" and self.settings.http_url is not None:
                 from mqttkit.controller.http_transport import HttpTransport
 
@@ -246,6 +249,11 @@ class Controller:
             elif name == "memory":
                 found.append(MemoryTransport(bus))
         return found
+
+    def _check(self, topic: str, data: bytes) -> None:
+        """Raise MessageRefused for what nobody here could believe: it is not kept for others either."""
+        self.topics.place(topic)
+        self._codec.unwrap(data, topic)
 
     def _will(self) -> Will:
         """Return the will: offline, of this life of the controller."""
@@ -259,6 +267,13 @@ class Controller:
         return self._envelope("status", payload)
 
     def _wake(self) -> None:
+        """Look at the transports again; called from their threads."""
+        connected = self.mqtt is not None and self.mqtt.available
+        if connected and not self._was_connected:
+            since = self._store.moment("online")
+            if since is not None:
+                self._gate.expect_delayed(since, CATCH_UP_SECONDS)
+        self._was_connected = connected
         self._sender.wake()
         self._heart.set()
 
@@ -267,6 +282,8 @@ class Controller:
         while not self._stop.is_set():
             self._heart.clear()
             self._say("online")
+            if self._was_connected:
+                self._store.note_moment("online", time.time())
             self._heart.wait(self.settings.heartbeat_interval)
 
     def _say(self, state: str) -> None:

@@ -30,6 +30,8 @@ class Opened:
     """Nonce of the signing; None where messages are not signed."""
     signed_digest: bytes = b""
     """SHA-256 of the signed bytes."""
+    sent_at: float | None = None
+    """When it was signed, seconds since the epoch; None where messages are not signed."""
 
 
 class Codec(Protocol):
@@ -47,14 +49,17 @@ class Codec(Protocol):
 class SignedCodec:
     """Envelopes are signed, and only those of believed keys are opened."""
 
-    def __init__(self, keys: KeyRing | KeyFile, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, keys: KeyRing | KeyFile, *, max_bytes: int = MAX_BYTES, now: Callable[[], float] = time.time
+    ) -> None:
+        self._now = now
         self.keys = keys
         self.max_bytes = max_bytes
 
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Sign with the key that is active now; raise UsageError where there is none."""
         ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
-        return sign(envelope.to_bytes(), topic, ring.signer())
+        return sign(envelope.to_bytes(), topic, ring.signer(), now=self._now())
 
     def unwrap(self, data: bytes, topic: str) -> Opened:
         """Verify, then parse; a key that belongs to one sender opens only that sender's messages."""
@@ -65,7 +70,7 @@ class SignedCodec:
             text = f"key {verified.key.kid!r} belongs to {owner!r}, the message is of {envelope.sender_id!r}"
             raise MessageRefused(Reason.WRONG_SENDER, text)
         digest = hashlib.sha256(verified.data).digest()
-        return Opened(envelope, digest, verified.nonce, hashlib.sha256(data).digest())
+        return Opened(envelope, digest, verified.nonce, hashlib.sha256(data).digest(), verified.signed_at)
 
 
 class PlainCodec:
@@ -100,6 +105,15 @@ class Gate:
         self.store = store
         self.skew = skew
         self._now = now
+        self._awaited = (0.0, float("-inf"))
+
+    def expect_delayed(self, since: float, seconds: float) -> None:
+        """Take messages signed at `since` (seconds since the epoch) or later, however old, for so many seconds.
+
+        For a controller that was away: the broker kept for it what is no longer fresh. `seconds` must be less than
+        the store remembers nonces. May be called from any thread.
+        """
+        self._awaited = (since - self.skew, time.monotonic() + seconds)
 
     def open(self, place: Place, data: bytes, *, dup: bool) -> tuple[Opened, Seen]:
         """Return the message and whether it is new; raise MessageRefused where it must not be acted upon.
@@ -110,7 +124,7 @@ class Gate:
         check_place(place, opened.envelope)
         if place.kind in (Kind.POLICY, Kind.STATUS):
             return opened, Seen.NEW
-        self._check_fresh(opened.envelope)
+        self._check_fresh(opened)
         seen = self.store.look_up(opened.envelope.message_id, opened.digest)
         if seen is Seen.OTHER:
             raise MessageRefused(
@@ -126,9 +140,11 @@ class Gate:
         if opened.nonce is not None and self.store.look_up_nonce(opened.nonce, opened.signed_digest) is Seen.NEW:
             self.store.remember_nonce(opened.nonce, opened.signed_digest)
 
-    def _check_fresh(self, envelope: Envelope) -> None:
-        age = self._now() - envelope.timestamp / 1000
-        if age > self.skew:
+    def _check_fresh(self, opened: Opened) -> None:
+        sent_at = opened.envelope.timestamp / 1000 if opened.sent_at is None else opened.sent_at
+        age = self._now() - sent_at
+        since, until = self._awaited
+        if age > self.skew and not (sent_at >= since and time.monotonic() < until):
             raise MessageRefused(Reason.EXPIRED, f"{age:.0f} s old, at most {self.skew:.0f} s may be")
         if age < -self.skew:
             text = f"{-age:.0f} s ahead of this clock, at most {self.skew:.0f} s may be"

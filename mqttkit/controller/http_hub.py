@@ -1,6 +1,6 @@
 """A small HTTP server that stands in for the broker: one controller runs it, others publish to it and poll it.
 
-    POST /v1/messages?topic=T&retain=0|1   body: the message; 204 once it is taken over
+    POST /v1/messages?topic=T&retain=0|1   body: the message; 204 once it is taken over, 403 where it is refused
     GET  /v1/messages?filter=F&after=C     {"cursor": C, "messages": [{"topic", "data"}]}; data is base64
     GET  /v1/health                        200
 
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
+from mqttkit.controller.refusals import MessageRefused
 from mqttkit.controller.transport import Delivery, Promise, Receive, Ticket, settled
 from mqttkit.errors import LifecycleError, PortTaken, TopicError
 from mqttkit.topics import check_topic_filter, check_topic_name, matches
@@ -34,7 +35,7 @@ MAX_ANSWER = 500
 """Messages in one answer."""
 HANDLE_SECONDS = 10.0
 _THREADS = 8
-_STATUS = {200: "200 OK", 204: "204 No Content", 400: "400 Bad Request", 404: "404 Not Found"}
+_STATUS = {200: "200 OK", 204: "204 No Content", 400: "400 Bad Request", 403: "403 Forbidden", 404: "404 Not Found"}
 _STATUS |= {405: "405 Method Not Allowed", 413: "413 Content Too Large", 503: "503 Service Unavailable"}
 Answer = tuple[int, bytes]
 
@@ -44,7 +45,15 @@ class HttpHub:
 
     name = "http"
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, max_bytes: int = 256 * 1024) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        max_bytes: int = 256 * 1024,
+        check: Callable[[str, bytes], None] = lambda _topic, _data: None,
+    ) -> None:
+        self._check = check
         self._host, self._port = host, port
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -153,12 +162,19 @@ class HttpHub:
         return self._post(check_topic_name(query.get("topic", [""])[0]), data, query.get("retain") == ["1"])
 
     def _post(self, topic: str, data: bytes, retain: bool) -> Answer:
-        """Hand a message to the controller that runs the hub, and answer when it has dealt with it."""
+        """Hand a message to the controller that runs the hub, and answer when it has dealt with it.
+
+        What `check` refuses goes no further; the controller sees it too, so that it is counted there.
+        """
         if self._receive is not None and any(matches(one, topic) for one in self._filters):
             promise = Promise()
             self._receive([Delivery(topic, data, self.name, ack=lambda: promise.settle(True))])
             if not promise.wait(HANDLE_SECONDS):
                 return 503, b"not dealt with in time"
+        try:
+            self._check(topic, data)
+        except MessageRefused as error:
+            return 403, f"{error.reason.value}: {error}".encode()
         self._keep(topic, data, retain)
         return 204, b""
 
@@ -170,11 +186,11 @@ class HttpHub:
                 self._retained[topic] = data
 
     def _since(self, filters: list[str], after: str) -> dict[str, Any]:
-        """Return what matches since a cursor; without one, or with one of another life, what is retained."""
+        """Return what matches since a cursor; without one what is retained, with one of another life everything."""
         epoch, _, number = after.partition("-")
         with self._lock:
-            if epoch == self._epoch:
-                start = int(number)
+            if after:
+                start = int(number) if epoch == self._epoch else 0
                 found = [entry for entry in self._log if entry[0] > start and _wanted(filters, entry[1])][:MAX_ANSWER]
                 last = found[-1][0] if len(found) == MAX_ANSWER else self._number
                 pairs = [(topic, data) for _, topic, data in found]

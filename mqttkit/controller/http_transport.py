@@ -29,6 +29,7 @@ class HttpTransport:
         self.url = url.rstrip("/")
         self._poll_seconds = poll_seconds
         self._filters: list[str] = []
+        self._new_filters: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._cursor = ""
         self._stop = threading.Event()
         self._up = False
@@ -58,8 +59,7 @@ class HttpTransport:
 
     def subscribe(self, topic_filter: str) -> None:
         """Poll for the filter too; what is retained comes with the next poll."""
-        self._filters.append(topic_filter)
-        self._cursor = ""
+        self._new_filters.put(topic_filter)
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
         """Post in a thread of its own; taken over with the answer 204."""
@@ -96,11 +96,22 @@ class HttpTransport:
             self._stop.wait(self._poll_seconds)
 
     def _poll_once(self) -> None:
-        asked = self._cursor
-        fields = [("filter", one) for one in self._filters] + [("after", asked)]
-        body = self._request("GET", fields)
+        """Ask for what is retained on new filters, then for what came on all of them since the last time."""
+        while not self._new_filters.empty():
+            wanted = self._new_filters.get()
+            cursor = self._ask([wanted], "")
+            if cursor is None:
+                self._new_filters.put(wanted)
+                return
+            self._filters.append(wanted)
+            self._cursor = self._cursor or cursor
+        self._cursor = self._ask(self._filters, self._cursor) or self._cursor
+
+    def _ask(self, filters: list[str], after: str) -> str | None:
+        """Hand on what the hub answers, and return its cursor; None where there is no answer."""
+        body = self._request("GET", [*(("filter", one) for one in filters), ("after", after)])
         if body is None:
-            return
+            return None
         try:
             answer = json.loads(body)
             found = [(one["topic"], base64.b64decode(one["data"], validate=True)) for one in answer["messages"]]
@@ -108,11 +119,10 @@ class HttpTransport:
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s is no hub: %s", self.url, error)
             self._set_up(False)
-            return
+            return None
         if found and self._receive is not None:
             self._receive([Delivery(topic, data, self.name) for topic, data in found])
-        if self._cursor == asked:
-            self._cursor = cursor
+        return cursor
 
     def _request(self, method: str, fields: object, data: bytes | None = None) -> bytes | None:
         """Return the body of a good answer; None where there is none, logged when that is new."""

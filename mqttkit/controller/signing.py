@@ -1,6 +1,7 @@
 """Signed messages: JWS in its compact form (RFC 7515, 7.1) over the exact bytes, bound to one topic.
 
-The protected header carries the algorithm, the key identifier, the topic and a nonce, so all of them are signed.
+The protected header carries the algorithm, the key identifier, the topic, the time and a nonce, so all of them
+are signed.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import time
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mqttkit.controller.keys import Key, KeyFile, KeyRing
 from mqttkit.controller.refusals import MessageRefused, Reason
@@ -24,6 +26,8 @@ MAX_HEADER = 2_048
 """Largest protected header, characters of base64."""
 _NONCE_BYTES = 16
 _TYPE = "mqttkit-controller"
+_LAST_MOMENT = 253_402_300_800.0
+"""The year 10000, seconds since the epoch."""
 _NAMES = ("alg", "kid", "typ", "topic", "nonce")
 
 
@@ -37,14 +41,17 @@ class Verified:
     """16 random bytes of this signing; a copy of the message has the same."""
     key: Key
     """The key that signed."""
+    signed_at: float
+    """When, by the clock that signed: seconds since the epoch. A message sent again is signed again."""
 
 
-def sign(data: bytes, topic: str, key: Key) -> bytes:
-    """Return `data` signed for `topic`, as ASCII text of three parts."""
+def sign(data: bytes, topic: str, key: Key, *, now: float | None = None) -> bytes:
+    """Return `data` signed for `topic` at `now` (seconds since the epoch), as ASCII text of three parts."""
     from joserfc import jws
 
     nonce = _encode(os.urandom(_NONCE_BYTES)).decode()
-    header = {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE, "topic": topic, "nonce": nonce}
+    header: dict[str, Any] = {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE, "topic": topic, "nonce": nonce}
+    header |= {"iat": round(time.time() if now is None else now, 3)}
     return jws.serialize_compact(header, data, key.material, registry=_registry(key.algorithm)).encode()
 
 
@@ -73,7 +80,7 @@ def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int
     if header["topic"] != topic:
         text = f"signed for topic {header['topic'][:200]!r}, came on {topic[:200]!r}"
         raise MessageRefused(Reason.WRONG_TOPIC, text)
-    return Verified(found.payload, nonce, key)
+    return Verified(found.payload, nonce, key, header["iat"])
 
 
 def _extract(signed: bytes) -> CompactSignature:
@@ -89,11 +96,14 @@ def _extract(signed: bytes) -> CompactSignature:
     return found
 
 
-def _header(header: object) -> tuple[dict[str, str], bytes]:
+def _header(header: object) -> tuple[dict[str, Any], bytes]:
     """Return the protected header and its nonce, not yet to be believed; raise MessageRefused (malformed)."""
     if not isinstance(header, dict) or any(not isinstance(header.get(name), str) for name in _NAMES):
         raise MessageRefused(Reason.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
-    if len(header) != len(_NAMES) or header["typ"] != _TYPE:
+    signed_at = header.get("iat")
+    if isinstance(signed_at, bool) or not isinstance(signed_at, int | float) or not 0 <= signed_at < _LAST_MOMENT:
+        raise MessageRefused(Reason.MALFORMED, "the header lacks iat, the time of signing")
+    if len(header) != len(_NAMES) + 1 or header["typ"] != _TYPE:
         raise MessageRefused(Reason.MALFORMED, "the header is of another kind of message")
     if not header["nonce"].isascii():
         raise MessageRefused(Reason.MALFORMED, "the nonce is no base64url")

@@ -169,6 +169,15 @@ class Store:
         self._reserved[name] = value + 1
         return int(value + 1)
 
+    def note_moment(self, name: str, moment: float) -> None:
+        """Remember a moment, seconds since the epoch. May be called from any thread."""
+        self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (f"moment {name}", int(moment)))
+
+    def moment(self, name: str) -> float | None:
+        """Return the moment remembered, or None."""
+        row = self._run("SELECT value FROM sequences WHERE name = ?", (f"moment {name}",)).fetchone()
+        return float(row[0]) if row else None
+
     def bury(self, topic: str, data: bytes, reason: str) -> None:
         """Keep a message that no handler could take; beyond `max_dead` the oldest make room."""
         self._run("INSERT INTO dead_letters VALUES (?, ?, ?, ?)", (topic, data, reason, int(time.time())))

@@ -199,6 +199,29 @@ def test_the_hub_answers_what_its_page_says(hub: HttpHub) -> None:
     assert second["messages"] == [{"topic": "a/c", "data": "/wA="}]
     assert json.loads(ask(f"{base}?filter=a/%2B&after={second['cursor']}")[1])["messages"] == []
     assert ask(f"{base}?filter=b&after={second['cursor']}x")[0] == 400
+    former_life = json.loads(ask(f"{base}?filter=a/%2B&after=0-7")[1])["messages"]
+    assert [message["topic"] for message in former_life] == ["a/b", "a/c"]
+
+
+def test_the_hub_keeps_nothing_that_is_not_believed(tmp_path: Path, stack: ExitStack) -> None:
+    """A forged policy does not take the place of the true one; it is refused and counted."""
+    regional, local = pair(tmp_path, free_port(), stack, "http")
+    local.subscribe_to_policy_updates()
+    regional.publish_policy_update({"true": True})
+    eventually(lambda: local.policy("zone-A") is not None)
+    hub = regional.transports[0]
+    assert isinstance(hub, HttpHub)
+    where = f"{hub.url}/v1/messages?retain=1&topic="
+    assert ask(f"{where}{regional.topics.policy('zone-A')}", "POST", b"forged")[0] == 403
+    assert ask(f"{where}elsewhere", "POST", b"forged")[0] == 403
+    assert ask(f"{where}{regional.topics.discovery('zone-A', 'lc-1')}", "POST", b"forged")[0] == 403
+    assert regional.status()["counters"]["refused_malformed"] == 1
+    kept = json.loads(ask(f"{hub.url}/v1/messages?filter=%23")[1])["messages"]
+    assert {message["topic"] for message in kept} == {
+        regional.topics.policy("zone-A"),
+        regional.topics.status("rc-1"),
+        regional.topics.status("lc-1"),
+    }
 
 
 def test_the_hub_does_not_confirm_what_its_controller_did_not_handle(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -312,6 +313,32 @@ def test_a_persistent_session_keeps_reports_while_the_controller_is_away(fleet: 
     second.subscribe_to_discovery_reports()
     eventually(lambda: second.report_count == 10)
     assert second.reports["lc-1"].payload["number"] == 19
+
+
+def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broker: Mosquitto) -> None:
+    """At its sender, which signs when it sends; and in the broker's session while the receiver was away."""
+    first = own.start(RegionalController, "rc-1", clock_skew=1.0, heartbeat_interval=0.2)
+    first.subscribe_to_discovery_reports()
+    local = own.start(LocalController, "lc-1")
+    local.publish_discovery_report({"devices": [], "number": 0}).wait(10)
+    eventually(lambda: first.report_count == 1)
+    first.disconnect_mqtt()
+    kept = local.publish_discovery_report({"devices": [], "number": 1})
+    assert kept.wait(10) and kept.ok
+    away = time.monotonic()
+    eventually(lambda: time.monotonic() - away > 3.5)
+    second = own.start(RegionalController, "rc-1", clock_skew=1.0)
+    second.subscribe_to_discovery_reports()
+    eventually(lambda: second.report_count == 1)
+    broker.stop()
+    eventually(lambda: local.mqtt is not None and not local.mqtt.available)
+    waiting = local.publish_discovery_report({"devices": [], "number": 2})
+    away = time.monotonic()
+    eventually(lambda: time.monotonic() - away > 2.5)
+    broker.start()
+    assert waiting.wait(30) and waiting.ok
+    eventually(lambda: second.report_count == 2)
+    assert "refused" not in second.status()["counters"]
 
 
 def test_mosquitto_pub_sees_plain_text_on_the_wire(fleet: Fleet, shared_broker: Mosquitto) -> None:

@@ -117,7 +117,8 @@ def test_a_changed_header_breaks_the_signature(changes: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize("changes", [
-    {"alg": None}, {"kid": 1}, {"typ": "JWT"}, {"nonce": "AAAA"}, {"nonce": "*"}, {"nonce": "\ud800"}, {"nonce": "é"},
+    {"alg": None}, {"iat": None}, {"iat": "1"}, {"iat": True}, {"iat": 1e300},
+    {"kid": 1}, {"typ": "JWT"}, {"nonce": "AAAA"}, {"nonce": "*"}, {"nonce": "\ud800"}, {"nonce": "é"},
     {"crit": ["x"]}, {"b64": False},
     {"topic": "x" * 3000},
 ])  # fmt: skip
