@@ -104,8 +104,31 @@ def _private_engine() -> Iterator[str]:
     try:
         with _bridge(bridge), _daemon(place, bridge) as address:
             yield address
+            left = _ours(address)
+        assert not left, f"the tests left {left} behind"
+        running = _processes_of(place)
+        assert not running, f"the engine left {running} behind"
     finally:
         shutil.rmtree(place)
+
+
+def _ours(address: str) -> set[str]:
+    """Return every container, and each volume and network but the engine's own, that is left."""
+    import docker
+
+    with contextlib.closing(docker.DockerClient(base_url=address, timeout=60)) as client:
+        return set().union(*leftovers(client).values()) - {"bridge", "host", "none"}
+
+
+def _processes_of(place: Path) -> list[str]:
+    """Return the command lines that name the engine's directory: its shims, proxies and itself."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if entry.name.isdigit() and str(place) in line:
+                found.append(line)
+    return found
 
 
 @contextlib.contextmanager
