@@ -22,7 +22,7 @@ from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.errors import BrokerUnreachable, MqttkitError, TimedOut
 from mqttkit.messages import Message, Subscription, Will
 from mqttkit.settings import MqttSettings
-from mqttkit.topics import matches
+from mqttkit.topics import check_topic_filter, matches
 
 MAX_CACHED_TOPICS = 4096
 """Topic names whose fate under the exclusions is remembered."""
@@ -131,7 +131,9 @@ class Subscriber:
         manual_ack: bool = False,
         bounds: tuple[int, int] = (100_000, 64 * 1024 * 1024),
     ) -> None:
-        """`bounds` are the messages and the bytes of them that may wait for the reader."""
+        """Raise TopicError for a malformed filter. `bounds` are the messages, and their bytes, that may wait."""
+        for subscription in subscriptions:
+            check_topic_filter(subscription.topic_filter)
         self.inbox = Inbox(*bounds, pause=self._pause)
         self.granted: list[int] = []
         """QoS granted for each subscription."""

@@ -109,10 +109,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     if on_terminal():
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(*columns)
         for row in rows:
-            table.add_row(*[str(cell) for cell in row])
+            table.add_row(*[Text(str(cell)) for cell in row])  # a plain str would be taken for markup
         Console().print(table)
         return
     lines = [[str(cell) for cell in row] for row in (columns, *rows)]

@@ -320,6 +320,24 @@ def test_a_reader_that_pauses_keeps_the_connection(tmp_path: Path, topic: str) -
     assert output.split(b"\n")[:-1] == lines
 
 
+def test_without_retry_a_lost_connection_is_3(broker: Mosquitto, topic: str) -> None:
+    """--no-retry: what came is printed, then one line says what happened."""
+    with subscribed(broker, topic, "--no-retry") as process, Probe(broker.port) as probe:
+        probe.publish(topic, b"x")
+        assert read_lines(process.stdout, 1) == [b"x"]
+        broker.stop(signal.SIGKILL)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors.count(b"\n")) == (3, 1), errors
+
+
+def test_the_topic_of_a_url_is_a_filter(shared_broker: Mosquitto, topic: str) -> None:
+    """-L names broker and topic in one."""
+    with Probe(shared_broker.port) as probe:
+        probe.publish(f"{topic}/x", b"kept", retain=True)
+    result = mqttkit("sub", "-L", f"mqtt://127.0.0.1:{shared_broker.port}/{topic}/x", "-C", "1", "-W", "20")
+    assert (result.returncode, result.stdout) == (0, b"kept\n")
+
+
 def test_an_unreachable_broker_is_3(topic: str) -> None:
     """One line that names the address and the next command."""
     result = mqttkit("sub", topic, port=free_port())

@@ -77,6 +77,13 @@ def test_bytes_that_are_no_text_are_base64() -> None:
     }
 
 
+def test_properties_of_which_none_is_set_are_left_out() -> None:
+    """An empty set of properties takes no room; text that UTF-8 cannot hold is escaped."""
+    assert b"properties" not in json_formatter()([Message("t", properties=Properties())], WHEN)
+    odd = Properties(content_type="\ud800")
+    assert b'"content_type":"\\ud800"' in json_formatter()([Message("t", properties=odd)], WHEN)
+
+
 def test_defaults_fill_what_a_line_leaves_out() -> None:
     """Topic, QoS, retain and properties of the command hold where the line is silent, and only there."""
     expiry = Properties(message_expiry_interval=9)

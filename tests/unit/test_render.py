@@ -1,0 +1,45 @@
+"""What results look like, in a pipe and on a terminal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mqttkit.cli import render
+
+ROWS = [["a/b", 1], ["longer/name", 22]]
+
+
+def test_a_table_in_a_pipe_is_aligned_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns are parted by two blanks, and no line ends in blanks."""
+    render.print_table(["topic", "count"], ROWS)
+    assert capsys.readouterr().out == "topic        count\na/b          1\nlonger/name  22\n"
+
+
+def test_an_empty_table_is_its_head(capsys: pytest.CaptureFixture[str]) -> None:
+    """No rows are no error."""
+    render.print_table(["topic"], [])
+    assert capsys.readouterr().out == "topic\n"
+
+
+def test_a_table_on_a_terminal_is_drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are text, not rich's markup."""
+    monkeypatch.setattr(render, "on_terminal", lambda: True)
+    render.print_table(["topic", "count"], [["[red]x[/red]", 1]])
+    shown = capsys.readouterr().out
+    assert "[red]x[/red]" in shown and "┃" in shown
+
+
+def test_json_in_a_pipe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Text that is not ASCII stays readable."""
+    render.print_json({"é": [1]})
+    assert capsys.readouterr().out == '{"é": [1]}\n'
+
+
+def test_json_on_a_terminal_is_indented(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays valid JSON."""
+    monkeypatch.setattr(render, "on_terminal", lambda: True)
+    render.print_json({"é": [1]})
+    shown = capsys.readouterr().out
+    assert shown.count("\n") > 2 and json.loads(shown) == {"é": [1]}
