@@ -9,6 +9,9 @@ WINDOW = 0.02
 GATHER = 0.001
 """Seconds to wait before the next read. A broker writes packet by packet: without it, each few packets cost a
 wake-up of the network thread, a handler call and a wake-up of the reader, on both sides of a small machine."""
+MANY_FLIGHTS = 400
+"""Publishes under way from which acknowledgements gather too: more than a broker acknowledges in GATHER seconds, so
+that it never waits for us."""
 
 
 class Moderation:

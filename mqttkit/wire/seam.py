@@ -34,7 +34,7 @@ from mqttkit.messages import Message
 from mqttkit.settings import LimitSettings
 from mqttkit.wire import properties as convert
 from mqttkit.wire.incoming import Inbox, Splitter, packet_end
-from mqttkit.wire.moderation import GATHER, Moderation
+from mqttkit.wire.moderation import GATHER, MANY_FLIGHTS, Moderation
 from mqttkit.wire.outbox import MAX_FAST_MID, Batch, Outbox, Receipt
 from mqttkit.wire.websocket import BatchedWebSocket
 
@@ -42,6 +42,8 @@ SUCCESS, AGAIN = MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN
 LOST, NO_CONNECTION = MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN
 READ_BYTES = 256 * 1024
 """One read takes at most this much."""
+SMALL_READ_BYTES = 64 * 1024
+"""What it takes where the read before was not full: a larger buffer comes from mmap and costs page faults."""
 SENDS_A_TURN = 8
 """Batches sent before the network thread looks at what it received."""
 EXACT_WINDOW_V3 = 20
@@ -73,6 +75,7 @@ class BatchedClient(paho.Client):
         self._idle = self._paused = False
         self._moved = 0.0
         self._moderation = Moderation()
+        self._read_bytes = SMALL_READ_BYTES
         self.attach(self.outbox, None)
         super().__init__(*arguments, **options)
 
@@ -121,21 +124,9 @@ class BatchedClient(paho.Client):
             code = self.loop_write()
             if code or self._sock is None:
                 return code
-        if self._moderation.fast and not self.want_write():
-            self._gather()
+        if (self._moderation.fast or len(self.outbox.flights) >= MANY_FLIGHTS) and not self.want_write():
+            time.sleep(GATHER)
         return self.loop_misc()
-
-    def _gather(self) -> None:
-        """Let the stream gather for a moment, unless somebody wakes us."""
-        waker = self._sockpairR
-        if waker is None:
-            return
-        self._idle = True
-        if not self.want_write():
-            poller = select.poll()
-            poller.register(waker.fileno(), select.POLLIN)
-            poller.poll(GATHER * 1000)
-        self._idle = False
 
     def _poll(self, descriptor: int, wants: int, timeout: float) -> int:
         """Return the socket's events; drain the wake-up bytes."""
@@ -200,7 +191,8 @@ class BatchedClient(paho.Client):
 
     def _fill(self) -> MQTTErrorCode:
         """Receive into the inbox. TCP: one read; TLS and WebSockets: until nothing is pending inside them."""
-        room, once = READ_BYTES, not self._ssl and self._transport == "tcp"
+        once = not self._ssl and self._transport == "tcp"
+        room = self._read_bytes if once else READ_BYTES
         while room > 0:
             try:
                 chunk = self._receive(room)
@@ -213,7 +205,10 @@ class BatchedClient(paho.Client):
                 return LOST
             self._inbox.add(chunk)
             self._moved = self._last_bytes_received = time.monotonic()
-            room = 0 if once else room - len(chunk)
+            room -= len(chunk)
+            if once:
+                self._read_bytes = SMALL_READ_BYTES if room else READ_BYTES
+                break
         return AGAIN
 
     def _receive(self, size: int) -> bytes:

@@ -8,7 +8,7 @@ from common import TOPIC, Meter, read_task
 
 from mqttkit.client import MqttClient
 from mqttkit.messages import Message, Subscription
-from mqttkit.settings import BrokerSettings, LimitSettings, MqttSettings
+from mqttkit.settings import BrokerSettings, ClientSettings, LimitSettings, MqttSettings
 
 task, meter = read_task(), Meter()
 done, received = threading.Event(), 0
@@ -22,7 +22,11 @@ def receive(messages: list[Message]) -> None:
         done.set()
 
 
-settings = MqttSettings(broker=BrokerSettings(host=task.host, port=task.port), limits=LimitSettings(max_inflight=1_000))
+settings = MqttSettings(
+    broker=BrokerSettings(host=task.host, port=task.port),
+    client=ClientSettings(version="311"),  # what the others speak where nobody asks
+    limits=LimitSettings(max_inflight=1_000),
+)
 with MqttClient(settings, on_messages=receive) as client:
     client.connect(timeout=10)
     if task.role == "sub":
