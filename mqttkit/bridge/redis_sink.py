@@ -2,11 +2,11 @@
 
 Keys, all in one slot of a cluster, where NAME is the stream or the list:
 
-    NAME                                   the entries, one field a column; or the jobs
-    {NAME}:seen:TENANT/AGENT/DEDUPE_ID     that it was stored; expires after the dedupe window
-    {NAME}:last:SINK                       the last batch of one sink and what came of it
-    {NAME}:dead                            dead letters, a stream
-    {NAME}:live                            there while a bridge publishes live events
+    NAME                   the entries, one field a column; or the jobs
+    {NAME}:seen:PERIOD     set of TENANT/AGENT/DEDUPE_ID stored in one dedupe window; the last two are looked into
+    {NAME}:last:SINK       the last batch of one sink and what came of it
+    {NAME}:dead            dead letters, a stream
+    {NAME}:live            there while a bridge publishes live events
 
 Durable as Redis is: with `appendonly yes`, and against a power cut with `appendfsync always`.
 """
@@ -36,24 +36,48 @@ COMMIT = """
 local call = redis.call
 local data, last, dead, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
-local batch, window, limit, list = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
+local batch, window, limit, list = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 local done = call('HMGET', last, 'batch', 'stored')
 if done[1] == batch then return tonumber(done[2]) end
 if #letters > 0 and call('XLEN', dead) >= limit then return -1 end
+
+local period = math.floor(call('TIME')[1] / window)
+local now, before, past = seen .. period, seen .. period - 1, seen .. period - 2
+local keys, known, fresh = {}, {}, {}
+for _, row in ipairs(rows) do if row[11] ~= '' then keys[#keys + 1] = row[11] end end
+for first = 1, #keys, 1000 do
+  local to = math.min(first + 999, #keys)
+  local here = call('SMISMEMBER', now, unpack(keys, first, to))
+  local there = call('SMISMEMBER', before, unpack(keys, first, to))
+  for index = first, to do
+    known[keys[index]] = here[index - first + 1] == 1 or there[index - first + 1] == 1
+  end
+end
+
 local stored = 0
 for _, row in ipairs(rows) do
-  local tenant, agent, id = row[1], row[2], row[6]
-  if id == '' or call('SET', seen .. tenant .. '/' .. agent .. '/' .. id, '', 'NX', 'EX', window) then
+  local key = row[11]
+  if key == '' or not known[key] then
     stored = stored + 1
+    if key ~= '' then
+      known[key] = true
+      fresh[#fresh + 1] = key
+    end
     if list then
       call('RPUSH', data, row[9])
     else
-      call('XADD', data, '*', 'tenant_id', tenant, 'agent_id', agent, 'metric_name', row[3], 'value', row[4],
-        'timestamp_ms', row[5], 'dedupe_id', id, 'tags', row[7], 'received_ms', row[8])
+      call('XADD', data, '*', 'tenant_id', row[1], 'agent_id', row[2], 'metric_name', row[3], 'value', row[4],
+        'timestamp_ms', row[5], 'dedupe_id', row[6], 'tags', row[7], 'received_ms', row[8])
     end
-    if row[10] then call('PUBLISH', 'metrics:' .. tenant, row[10]) end
+    if row[10] then call('PUBLISH', 'metrics:' .. row[1], row[10]) end
   end
 end
+for first = 1, #fresh, 1000 do call('SADD', now, unpack(fresh, first, math.min(first + 999, #fresh))) end
+if call('TTL', now) == -1 then
+  call('EXPIRE', now, 3 * window)
+  call('UNLINK', past)
+end
+
 for _, l in ipairs(letters) do
   call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
     'detail', l[6], 'received_ms', l[7])
@@ -202,12 +226,18 @@ class RedisSink:
             return int(self._client.eval(COMMIT, len(keys), *keys, *arguments))
 
     def _row(self, metric: Metric) -> tuple[object, ...]:
-        options = self._options
-        row = (*metric[:3], repr(metric.value), metric.timestamp_ms, metric.dedupe_id or "", metric.tags or "")
-        data = event(metric) if options.live or options.list_name else None
-        job = encode_json({"job": options.job, "id": metric.dedupe_id or uuid.uuid4().hex, "data": data})
-        text = job.decode() if options.list_name else ""
-        return (*row, metric.received_ms, text, encode_json(data).decode() if options.live else False)
+        """Return what the script takes of a metric: the columns, the job, the live event, the dedupe key."""
+        live: object = False
+        job = ""
+        if self._options.live:
+            live = encode_json(event(metric)).decode()
+        if self._options.list_name:
+            name = metric.dedupe_id or uuid.uuid4().hex
+            job = encode_json({"job": self._options.job, "id": name, "data": event(metric)}).decode()
+        tenant, agent, metric_name, value, timestamp_ms, dedupe_id, tags, received_ms = metric
+        key = f"{tenant}/{agent}/{dedupe_id}" if dedupe_id else ""
+        columns = (tenant, agent, metric_name, repr(value), timestamp_ms, dedupe_id or "", tags or "", received_ms)
+        return (*columns, job, live, key)
 
     def _announce(self) -> None:
         """Tell workers that the bridge publishes live events, so that they do not do it twice."""

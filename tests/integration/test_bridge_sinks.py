@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,26 @@ def test_redis_stream_has_one_field_a_column_and_tells_live_views(server: Callab
         assert [event["value"] for event in events] == [0.1, 3.0]
         assert events[0]["tags"] == {"unit": "°C"}
         assert channel.get_message(timeout=0.05) is None
-        assert 0 < client.ttl(f"{{s}}:seen:{TENANT}/a/x") <= 86_400
+        (seen,) = client.keys("{s}:seen:*")
+        assert client.smembers(seen) == {f"{TENANT}/a/x"}
+        assert 86_400 < client.ttl(seen) <= 3 * 86_400
+
+
+def test_redis_remembers_for_the_dedupe_window(server: Callable[[str], Any]) -> None:
+    """A dedupe_id is known for one window at least and two at most; what is past is forgotten without a trace."""
+    redis = server("redis")
+    _redis_case(redis, "redis")
+    options = SinkOptions(dedupe_window=2)
+    with contextlib.closing(open_sink(redis.url, options)) as sink, redis.client() as client:
+        sink.open()
+        began = time.monotonic()
+        assert sink.commit(Batch([metric(1, "x")])) == Committed(1, 0)
+        while time.monotonic() < began + 1.8:
+            assert sink.commit(Batch([metric(2, "x"), metric(3, "y")])).duplicate >= 1
+        while not sink.commit(Batch([metric(4, "x")])).stored:
+            assert time.monotonic() < began + 20
+        assert time.monotonic() >= began + 2
+        assert len(client.keys("{mqttkit:metrics}:seen:*")) <= 2
 
 
 def test_redis_list_gets_jobs(server: Callable[[str], Any]) -> None:

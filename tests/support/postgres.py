@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,10 +48,6 @@ class Postgres:
         data = self.directory / "data"
         as_user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
         if not data.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for parent in (self.directory, *self.directory.parents):
-                if str(parent).startswith("/tmp/") and os.geteuid() == 0:
-                    parent.chmod(parent.stat().st_mode | 0o011)
             if as_user:
                 shutil.chown(self.directory, **as_user)
             command = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-N"]
@@ -104,11 +101,12 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def postgres(directory: Path) -> Iterator[Postgres]:
-    """Run a PostgreSQL."""
-    server = Postgres(directory)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+def postgres(_directory: Path) -> Iterator[Postgres]:
+    """Run a PostgreSQL, in a directory that its user can reach: not in root's, where tests have theirs."""
+    with tempfile.TemporaryDirectory(prefix="mqttkit-postgres-") as directory:
+        server = Postgres(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
