@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, existing_broker, start_broker
+from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Resources, doctor_host, existing_broker, start_broker
 from mqttkit.broker.checks import Finding, Verdict, run_checks
 from mqttkit.broker.doctor import CHECKS, examine
 from mqttkit.broker.doctor_patient import Patient
@@ -366,3 +366,98 @@ def test_a_container_is_checked_as_a_process_is(docker_host: str):
         assert "moves" in said(broker, "image", Verdict.WARNED)
     finally:
         broker.down(volumes=True)
+
+
+def test_an_operator_who_is_no_longer_let_in_is_found(make: Make):
+    broker = make()
+    broker.write_file("config/passwd", line("eve"))
+    broker.signal("HUP")
+    wait_until(lambda: Verdict.FAILED in verdicts(broker, "answers"))
+    assert "refuses the operator" in said(broker, "answers")
+
+
+def test_a_listener_that_is_gone_is_found(make: Make):
+    broker = make()
+    profile = read_profile(broker.paths)
+    assert profile is not None
+    save_profile(broker.paths, dataclasses.replace(profile, websocket_port=free_port()))
+    assert "nothing listens" in said(broker, "addresses")
+    assert "connection refused" in said(broker, "answers")
+    assert Verdict.NOT_CHECKED in verdicts(broker, "anonymous")
+
+
+def test_a_port_that_another_process_holds_is_found(make: Make):
+    broker = make()
+    profile = read_profile(broker.paths)
+    assert profile is not None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        save_profile(broker.paths, dataclasses.replace(profile, websocket_port=server.getsockname()[1]))
+        assert f"held by {Path('/proc/self/comm').read_text().strip()}" in said(broker, "addresses")
+
+
+def test_a_broker_that_runs_as_root_is_found(make: Make):
+    """This test's own process stands in, where root runs it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    broker = make()
+    profile, running = read_profile(broker.paths), broker.running()
+    assert profile is not None and running is not None
+    patient = Patient(broker, profile, dataclasses.replace(running, pid=os.getpid()))
+    assert [one.detail for one in run_checks([one for one in CHECKS if one.name == "user"], patient)] == [
+        "it runs as root"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resources", "verdict"),
+    [
+        (Resources(memory_bytes=99 << 20, cpu_seconds=0, limit_bytes=100 << 20), Verdict.FAILED),
+        (Resources(memory_bytes=50 << 20, cpu_seconds=0, limit_bytes=100 << 20), Verdict.WARNED),
+        (Resources(memory_bytes=5 << 20, cpu_seconds=0, limit_bytes=100 << 20), Verdict.PASSED),
+    ],
+)
+def test_memory_near_its_limit_is_found(
+    make: Make, monkeypatch: pytest.MonkeyPatch, resources: Resources, verdict: Verdict
+):
+    broker = make()
+    monkeypatch.setattr(broker, "resources", lambda: resources)
+    assert verdicts(broker, "memory") == {verdict}
+
+
+def test_a_full_disk_is_found(make: Make, monkeypatch: pytest.MonkeyPatch):
+    broker = make()
+    assert verdicts(broker, "disk") <= {Verdict.PASSED, Verdict.WARNED}
+    monkeypatch.setattr(doctor_host, "LITTLE_FREE", 1.1)
+    assert "free" in said(broker, "disk", Verdict.WARNED)
+    monkeypatch.setattr(doctor_host, "LEAST_FREE", 1 << 60)
+    assert "free" in said(broker, "disk")
+
+
+def test_a_database_that_was_never_saved_is_found(make: Make):
+    broker = make()
+    (broker.paths.root / "data/mosquitto.db").unlink()
+    assert "never saved" in said(broker, "last-save")
+
+
+def test_persistence_switched_off_is_warned_of(make: Make):
+    broker = make(overrides={"persistence": False})
+    assert "persistence is off" in said(broker, "data", Verdict.WARNED)
+    assert verdicts(broker, "last-save") == {Verdict.NOT_CHECKED}
+
+
+@pytest.mark.parametrize(
+    ("image", "verdict"),
+    [
+        ("eclipse-mosquitto:2.0.22", Verdict.PASSED),
+        (f"eclipse-mosquitto@sha256:{'0' * 64}", Verdict.PASSED),
+        ("eclipse-mosquitto:2", Verdict.WARNED),
+        ("eclipse-mosquitto", Verdict.WARNED),
+    ],
+)
+def test_a_tag_that_moves_is_warned_of(make: Make, image: str, verdict: Verdict):
+    broker = make()
+    profile = read_profile(broker.paths)
+    assert profile is not None
+    save_profile(broker.paths, dataclasses.replace(profile, image=f"{image.partition('@')[0]}@sha256:{'1' * 64}"))
+    broker.spec = dataclasses.replace(broker.spec, image=image)
+    assert verdicts(broker, "image") == {verdict}
