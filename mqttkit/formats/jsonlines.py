@@ -72,7 +72,7 @@ def to_object(message: Message, when: int) -> dict[str, Any]:
 def from_line(line: bytes, defaults: Defaults = NO_DEFAULTS) -> Message:
     """Return the message that a line tells of; raise UsageError saying what is wrong with it."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.decode())
     except RecursionError as error:
         raise UsageError("nested too deeply for a message") from error
     except ValueError as error:
