@@ -146,7 +146,8 @@ def _bridge(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _daemon(place: Path, bridge: str) -> Iterator[str]:
     address = f"unix://{place}/docker.sock"
-    command = [need("dockerd"), "--host", address, "--bridge", bridge]
+    with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    command = [*with_us, need("dockerd"), "--host", address, "--bridge", bridge]
     for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "docker.pid")):
         command += [option, str(place / name)]
     with (place / "log").open("wb") as log:
