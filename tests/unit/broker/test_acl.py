@@ -52,6 +52,12 @@ def test_any_text_parses_to_what_renders_the_same_or_is_a_usage_error(text: str)
     assert AclFile.parse(acl.render()) == acl
 
 
+def test_nul_is_no_character_of_a_file() -> None:
+    """mosquitto would read only what stands before it."""
+    with pytest.raises(UsageError, match="NUL"):
+        AclFile.parse("user a\ntopic read b\0c\n")
+
+
 def test_a_broken_line_is_named() -> None:
     """File, line and reason."""
     with pytest.raises(UsageError, match="config/acl:2: access 'reed' is none of"):

@@ -73,6 +73,15 @@ def test_the_deciding_rule_is_named() -> None:
     assert "no rule" in check_access(acl, Access.READ, "c", user="anna").reason
 
 
+def test_a_name_that_patterns_bar_may_do_nothing_but_by_its_own_rules() -> None:
+    """mosquitto denies a user with + or # as soon as it comes to the patterns."""
+    acl = AclFile.parse("user a+\ntopic read own\npattern readwrite all/#\n")
+    assert check_access(acl, Access.READ, "own", user="a+").allowed
+    assert "bar user and client names" in check_access(acl, Access.READ, "all/b", user="a+").reason
+    assert not check_subscription(acl, "all/#", user="a+").allowed
+    assert "$share" in check_access(acl, Access.READ, "$share/g/a", user="b").reason
+
+
 def test_what_is_no_topic_is_refused() -> None:
     """A wildcard is no topic name, a stray # no filter."""
     with pytest.raises(TopicError):

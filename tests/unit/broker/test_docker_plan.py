@@ -1,0 +1,82 @@
+"""The container's plan, and the translation of the engine's words, without an engine."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from mqttkit.broker import BrokerSpec
+from mqttkit.broker.docker_engine import environment, pinned, translated
+from mqttkit.broker.docker_plan import ContainerPlan
+from mqttkit.errors import LifecycleError, PortTaken
+
+
+def plan(**given: object) -> ContainerPlan:
+    spec = BrokerSpec(name="edge", **{"port": 1883, "websocket_port": 9001, **given})  # type: ignore[arg-type]
+    return ContainerPlan(spec=spec, image="eclipse-mosquitto:2.0.22", directory="/state/edge")
+
+
+def test_the_compose_file_is_yaml_and_publishes_on_loopback() -> None:
+    """Ports, volumes and limits of the plan; dollars doubled as compose wants them."""
+    service = yaml.safe_load(plan(tls_port=8883).compose())["services"]["mqttkit-edge"]
+    assert service["ports"] == ["127.0.0.1:1883:1883", "127.0.0.1:9001:9001", "127.0.0.1:8883:8883"]
+    assert service["volumes"] == ["mqttkit-edge-config:/mosquitto/config", "mqttkit-edge-data:/mosquitto/data"]
+    assert service["restart"] == "unless-stopped"
+    assert service["mem_limit"] == 512 << 20
+    assert "$$(hostname)" in service["healthcheck"]["test"][1]
+    assert " $(" not in service["healthcheck"]["test"][1]
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    """[::1]:1883."""
+    service = yaml.safe_load(plan(listen="::1").compose())["services"]["mqttkit-edge"]
+    assert service["ports"][0] == "[::1]:1883:1883"
+
+
+def test_tuning_sets_memory_and_descriptors() -> None:
+    """Small is small, and libwebsockets never sees an unlimited number."""
+    assert plan(tuning="small").descriptors == 1_024
+    assert plan(tuning="high-traffic").descriptors == 50_064
+    assert plan(overrides={"max_connections": 20_000}).descriptors == 20_064
+    assert plan(temporary=True).restart == "no"
+
+
+def test_listeners_are_those_that_are_published() -> None:
+    """TLS with client certificates where asked for."""
+    found = plan(tls_port=8883, client_certificates=True).listeners()
+    assert [(listener.port, listener.tls, listener.client_certificates) for listener in found] == [
+        (1883, False, False),
+        (9001, False, False),
+        (8883, True, True),
+    ]
+    assert len(plan(websocket_port=None).listeners()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "kind", "word"),
+    [
+        ("driver failed: Bind for 127.0.0.1:1883 failed: port is already allocated", 500, PortTaken, "1883"),
+        ("listen tcp4 127.0.0.1:1883: bind: address already in use", 500, PortTaken, "1883"),
+        ("Conflict. The container name is already in use", 409, LifecycleError, "Docker refuses"),
+        ("something else", 500, LifecycleError, "Docker failed: something else"),
+    ],
+)
+def test_what_the_engine_says_becomes_ours(text: str, status: int, kind: type[Exception], word: str) -> None:
+    """A taken port of either wording, a taken name, and the rest."""
+    error = Exception(text)
+    error.explanation, error.status_code = text, status  # type: ignore[attr-defined]
+    found = translated(error)
+    assert type(found) is kind
+    assert word in str(found)
+
+
+def test_an_image_is_pinned_by_digest_or_id() -> None:
+    """The registry's digest where it has one; a local image's id otherwise."""
+    pulled = SimpleNamespace(attrs={"RepoDigests": ["eclipse-mosquitto@sha256:abc"]}, id="sha256:id")
+    built = SimpleNamespace(attrs={"RepoDigests": []}, id="sha256:id")
+    assert pinned(pulled, "eclipse-mosquitto:2.0.22") == "eclipse-mosquitto:2.0.22@sha256:abc"  # type: ignore[arg-type]
+    assert pinned(built, "mine:1") == "mine:1@sha256:id"  # type: ignore[arg-type]
+    image = SimpleNamespace(attrs={"Config": {"Env": ["PATH=/bin", "VERSION=2.0.22", "EMPTY="]}})
+    assert environment(image)["VERSION"] == "2.0.22"  # type: ignore[arg-type]
