@@ -252,6 +252,7 @@ def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
     held = {old.port, old.websocket_port, old.tls_port}
     for port in {spec.port, spec.websocket_port, spec.tls_port} - held - {None, 0}:
         demand_free(spec.listen, int(port or 0))
+    _demand_sound_files(broker)
     with locked(broker.paths):
         broker.down()
     try:
@@ -260,6 +261,23 @@ def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
         if spec != old:
             start_broker(old)
         raise
+
+
+def _demand_sound_files(broker: Broker) -> None:
+    """Raise `UsageError` where users or ACL, as they are now, would keep the broker from starting."""
+    from mqttkit.broker.acl import AclFile
+    from mqttkit.broker.passwords import PasswordFile
+
+    if Feature.USERS in LACKS[broker.backend]:
+        return
+    kinds: tuple[tuple[type[AclFile | PasswordFile], str], ...] = (
+        (PasswordFile, "config/passwd"),
+        (AclFile, "config/acl"),
+    )
+    for kind, name in kinds:
+        content = broker.read_file(name)
+        if content is not None:
+            kind.parse(content.decode(errors="replace"), where=name)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import resource
@@ -31,7 +32,7 @@ from mqttkit.broker.profile import (
     save_spec,
 )
 from mqttkit.broker.readiness import Login, wait_ready
-from mqttkit.errors import LifecycleError
+from mqttkit.errors import LifecycleError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,10 @@ class LocalBroker(abc.ABC):
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise UsageError(
+                    f"{self.paths.root / name} is a symbolic link: refused", hint="Put the file itself there"
+                ) from error
             raise LifecycleError(f"cannot read {self.paths.root / name}: {error.strerror}") from error
         with os.fdopen(descriptor, "rb") as file:
             return file.read()

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,43 @@ def test_a_restart_that_cannot_work_leaves_the_broker_running(process: None, opt
     run("restart", "--max-connections", "0", code=2)
     run("restart", "--anonymous", "--listen", "0.0.0.0", code=2)
     assert existing_broker().running() == before
+
+
+@pytest.mark.parametrize("name", ["config/acl", "config/passwd"])
+def test_a_restart_with_broken_files_leaves_the_broker_running(process: None, name: str):
+    """mosquitto would not start with them, and the broker would be down."""
+    broker = existing_broker()
+    before = broker.running()
+    broker.write_file(name, b"nonsense\n")
+    assert f"{name}:1" in run("restart", code=2).stderr
+    assert broker.running() == before
+
+
+def test_a_restart_writes_lost_files_anew(process: None):
+    profile = load_profile()
+    assert profile is not None
+    broker = existing_broker()
+    broker.remove_file("config/acl")
+    broker.remove_file("config/passwd")
+    run("restart")
+    assert ask(login_of(profile)).accepted
+
+
+@pytest.mark.parametrize("command", ["reload", "restart"])
+def test_a_symbolic_link_in_place_of_the_users_is_refused(process: None, command: str, tmp_path: Path):
+    """The broker goes on as it was, and what the link points to is not touched."""
+    broker = existing_broker()
+    before = broker.running()
+    passwd = broker.paths.root / "config/passwd"
+    passwd.rename(tmp_path / "elsewhere")
+    content = (tmp_path / "elsewhere").read_bytes()
+    passwd.symlink_to(tmp_path / "elsewhere")
+    assert "is a symbolic link: refused" in run(command, code=2).stderr
+    assert broker.running() == before
+    assert (tmp_path / "elsewhere").read_bytes() == content
+    run("down")
+    assert "is a symbolic link: refused" in run("up", code=2).stderr
+    assert broker.running() is None
 
 
 def test_a_restart_that_fails_half_way_brings_the_old_broker_back(process: None):
