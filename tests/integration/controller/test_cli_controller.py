@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -242,3 +245,39 @@ def test_a_controller_without_heartbeats_is_silent(tmp_path: Path) -> None:
     assert book.rows()[0]["status"] == "online"
     clock[0] += 0.2
     assert book.rows()[0]["status"] == "silent"
+
+
+@pytest.mark.system
+def test_watch_is_a_live_table_on_a_terminal(reachable: Mosquitto, here: Path, topic: str) -> None:
+    """Drawn and drawn again, with the controllers' states; Ctrl-C ends it with 0."""
+    run("key", "generate")
+    keys = str(here / "state" / "mqttkit" / "controllers" / "keys.json")
+    settings = settings_of(here, "lc-1", base=topic, key_file=keys)
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "mqttkit", "controller", "watch", "--quiet"]
+    with LocalController(settings, broker_at(reachable.port)) as local:
+        local.publish_event("hello").wait(10)
+        environ = {**os.environ, "COLUMNS": "160", "LINES": "40", "TERM": "xterm"}
+        with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, env=environ) as process:
+            os.close(end)
+            shown = _until(terminal, b"online")
+            process.send_signal(signal.SIGINT)
+            rest = _until(terminal, None)
+            assert process.wait(20) == 0
+    os.close(terminal)
+    assert b"1 controllers" in shown + rest
+    assert b"lc-1" in shown + rest
+
+
+def _until(terminal: int, word: bytes | None) -> bytes:
+    """Read a terminal until a word comes, or until its other end is closed."""
+    text = b""
+    while word is None or word not in text:
+        ready, _, _ = select.select([terminal], [], [], 30)
+        assert ready, text
+        try:
+            text += os.read(terminal, 65_536)
+        except OSError:  # the other end is closed
+            assert word is None, text
+            return text
+    return text
