@@ -9,8 +9,11 @@ from typing import Any, Literal
 import pytest
 
 from mqttkit.config.convert import Mismatch, Surplus, convert
+from mqttkit.config.load import _build
 from mqttkit.config.nodes import wrap
 from mqttkit.config.schema import describe
+from mqttkit.config.template import scalar
+from mqttkit.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,10 @@ class Wanted:
 
     fleets: tuple[Fleet, ...] = ()
     needed: str
+
+    def __post_init__(self) -> None:
+        if self.needed == "both":
+            raise ValueError("both is refused by the section")
 
 
 @pytest.mark.parametrize(("hint", "value", "expected"), [
@@ -86,6 +93,22 @@ def test_a_type_that_settings_do_not_know_is_a_programming_error(hint: Any) -> N
     """Nobody finds out at a user's desk."""
     with pytest.raises(TypeError, match="settings know no"):
         convert(hint, wrap("x", "flag"))
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({}, "needed: is needed and not given"),
+    ({"needed": wrap("x", "here"), "fleets": wrap([{"cuont": 1}], "here")}, "here: unknown key 'fleets.cuont'"),
+    ({"needed": wrap("both", "here")}, "both is refused by the section"),
+])  # fmt: skip
+def test_settings_of_another_day_have_the_same_errors(values: dict[str, Any], message: str) -> None:
+    """Required settings, unknown keys in lists, and what the dataclass itself refuses."""
+    with pytest.raises(ConfigError, match=message):
+        _build(describe(Wanted), values)
+
+
+def test_mappings_are_shown_as_yaml() -> None:
+    """On one line."""
+    assert scalar({"a b": 1, "c": ("x", None)}) == '{"a b": 1, c: [x, null]}'
 
 
 def test_the_tree_tells_required_settings() -> None:

@@ -17,6 +17,7 @@ from mqttkit.controller import Envelope, GlobalController, LocalController, Poli
 from mqttkit.controller.base import Controller
 from mqttkit.controller.gate import SignedCodec
 from mqttkit.controller.keys import KeyFile, generate
+from mqttkit.errors import BrokerUnreachable, PublishFailed
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import MqttSettings
 from tests.support.brokers import Mosquitto
@@ -260,6 +261,53 @@ def test_bad_input_is_refused_counted_and_disturbs_nothing(fleet: Fleet, tmp_pat
     for reason in (*bad, "replayed"):
         assert counters[f"refused_{reason}"] == 1, reason
     assert (counters["handled"], counters["refused"], counters["received"]) == (3, 9, 12)
+
+
+def test_a_report_without_devices_is_refused_not_retried(fleet: Fleet) -> None:
+    """What a handler refuses is a refusal like any other."""
+    regional = fleet.start(RegionalController, "rc-1")
+    regional.subscribe_to_discovery_reports()
+    local = fleet.start(LocalController, "lc-1")
+    local.publish_discovery_report({"devices": "none"}).wait(10)
+    eventually(lambda: regional.status()["counters"].get("refused_malformed") == 1)
+    assert regional.status()["counters"] == {"received": 1, "refused": 1, "refused_malformed": 1}
+
+
+def test_a_change_of_client_id_that_fails_changes_nothing(own: Fleet, broker: Mosquitto) -> None:
+    """Without a broker: the error says why, and the controller goes on under its former name."""
+    regional = own.start(RegionalController, "rc-1")
+    regional.subscribe_to_discovery_reports()
+    broker.stop()
+    with pytest.raises(BrokerUnreachable):
+        regional.update_mqtt_client_id("rc-2")
+    assert regional.controller_id == "rc-1"
+    broker.start()
+    assert regional.mqtt is not None and regional.mqtt.client.client_id == "rc-1"
+    local = own.start(LocalController, "lc-1")
+    local.run_discovery_cycle(timeout=30)
+    assert regional.wait_for_report("lc-1") is not None
+
+
+def test_a_broker_that_does_not_answer_yet_is_waited_for(own: Fleet, broker: Mosquitto) -> None:
+    """`connect_mqtt` says False and the controller goes on trying; subscriptions are made when it is there."""
+    broker.stop()
+    settings = settings_of(own.directory, "rc-1", base=own.base)
+    regional = RegionalController(settings, own.mqtt)
+    own.stack.callback(regional.disconnect_mqtt)
+    assert not regional.connect_mqtt(0.2)
+    regional.subscribe_to_discovery_reports()
+    broker.start()
+    local = own.start(LocalController, "lc-1")
+    local.run_discovery_cycle(timeout=30)
+    assert regional.wait_for_report("lc-1") is not None
+
+
+def test_a_cycle_whose_report_nobody_takes_raises(fleet: Fleet) -> None:
+    """PublishFailed, after its time-out."""
+    local = fleet.start(LocalController, "lc-1")
+    with pytest.raises(PublishFailed, match="not taken over"):
+        local.run_discovery_cycle(timeout=0.5)
+    local.disconnect_mqtt(flush=0)
 
 
 def _versioned(envelope: Envelope, version: int) -> Envelope:

@@ -191,6 +191,16 @@ def test_without_signatures_the_rest_still_holds(store: Store) -> None:
     assert refusal(gate, CODEC.wrap(report(), PLACE.topic)) is Reason.MALFORMED
 
 
+def test_a_nonce_that_comes_with_other_content_is_an_attack(store: Store) -> None:
+    """Two messages never have one nonce by chance."""
+    gate = Gate(CODEC, store)
+    data = CODEC.wrap(report(), PLACE.topic)
+    nonce = CODEC.unwrap(data, PLACE.topic).nonce
+    assert nonce is not None
+    store.remember_nonce(nonce, b"other content...")
+    assert refusal(gate, data, dup=True) is Reason.CONFLICT
+
+
 def test_a_refused_message_leaves_nothing_in_the_store(store: Store) -> None:
     """Nonces are kept only after the signature holds, ids only of messages handled."""
     before = store._db.total_changes
