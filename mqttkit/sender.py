@@ -44,6 +44,11 @@ class Sender:
         self._first_loss = ""
         self._told_of_loss = self._told_of_properties = False
 
+    @property
+    def unresolved(self) -> int:
+        """Messages whose outcome was not known when it was looked at last."""
+        return len(self._open)
+
     def send(self, messages: Iterable[Message]) -> None:
         """Publish each message.
 

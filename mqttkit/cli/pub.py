@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import select
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,8 @@ from mqttkit.topics import check_topic_name
 READ_BYTES = 256 * 1024
 MAX_PAYLOAD = 268_435_455
 """Bytes; MQTT 5, 2.1.4."""
+IDLE_SECONDS = 0.02
+"""How often outcomes are looked at while some are open and stdin has nothing new."""
 INTERRUPTED_SECONDS = 1.0
 """How long a message under way may still take when the command is interrupted."""
 
@@ -136,15 +139,17 @@ def pub(connection: Connection, **given: Any) -> None:
         MqttClient(checked_settings(connection.settings.mqtt), will=connection.will, retry=retry) as client,
     ):
         client.connect()
-        _publish(client, blocks, asked.patience)
+        _publish(client, blocks, asked)
 
 
-def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], patience: float) -> None:
+def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], asked: Asked) -> None:
     """Publish every message; raise where one of them was not delivered."""
-    sender = Sender(client)
+    sender, patience = Sender(client), asked.patience
     try:
         for block in blocks:
             sender.send(block)
+            while asked.streaming and sender.unresolved and not _stdin_ready():
+                sender.settle()
     except UsageError:
         sender.finish(patience)
         raise
@@ -226,8 +231,14 @@ def _lines() -> Iterator[list[bytes]]:
         yield [b"".join(parts)]
 
 
+def _stdin_ready() -> bool:
+    """Tell whether stdin can be read; wait IDLE_SECONDS for it, so that a slow producer's denials are noticed."""
+    return bool(select.select([sys.stdin], [], [], IDLE_SECONDS)[0])
+
+
 def _read_file(name: str) -> bytes:
     try:
-        return Path(name).read_bytes()
+        with Path(name).open("rb") as file:
+            return file.read(MAX_PAYLOAD + 1)
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}") from error

@@ -158,6 +158,17 @@ def test_a_denied_publish_is_6(fenced: Mosquitto, arguments: tuple[str, ...]) ->
     assert result.stderr.startswith(b"mqttkit: publish to 'closed/topic' denied: not authorized")
 
 
+@pytest.mark.parametrize("more", [(), ("-q", "1")])
+def test_a_denial_ends_a_stream_while_its_producer_waits(fenced: Mosquitto, more: tuple[str, ...]) -> None:
+    """The first denied line ends the command, although stdin stays open and silent."""
+    command = (*MQTTKIT, "pub", "-l", *more, "closed", "-h", "127.0.0.1", "-p", str(fenced.port))
+    with running(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(b"one\n")
+        assert process.wait(20) == 6
+        assert process.stderr.read().startswith(b"mqttkit: publish to 'closed' denied")
+
+
 def test_a_denied_line_of_json_says_what_was_delivered(fenced: Mosquitto) -> None:
     """The lines before the denied one arrived, and stderr counts them."""
     lines = [{"topic": topic, "payload": "x", "qos": 1} for topic in ("open/1", "open/2", "closed", "open/3")]
