@@ -119,7 +119,7 @@ def main() -> None:
             _say(out, READY)
             if source.readline() == GO:
                 stop = StopFlag()
-                threading.Thread(target=_stop_at_end, args=(source.fileno(), stop), daemon=True).start()
+                threading.Thread(target=stop_at_end, args=(source.fileno(), stop), daemon=True).start()
                 _say(out, json.dumps(asdict(publish(stop))).encode() + b"\n")
     except MqttkitError as error:
         _say(out, json.dumps({"error": str(error), "exit_code": error.exit_code}).encode() + b"\n")
@@ -129,15 +129,18 @@ def _prepare(plan: Plan, settings: MqttSettings, stack: ExitStack) -> Any:
     """Connect the clients; return what publishes."""
     from mqttkit.client import MqttClient
 
+    source = None
+    if plan.scenario == "scan":
+        from mqttkit.bench.scan import NumberedReplay, publish_scan
+
+        source = NumberedReplay(plan)
     clients = []
     for index in range(plan.publishers):
         client = stack.enter_context(_abandoned_at_exit(MqttClient(numbered(settings, f"pub-{index}"), retry=False)))
         client.connect()
         clients.append(client)
-    if plan.scenario == "scan":
-        from mqttkit.bench.scan import publish_scan
-
-        return lambda stop: publish_scan(plan, clients[0], stop)
+    if source is not None:
+        return lambda stop: publish_scan(plan, clients[0], source, stop)
     from mqttkit.bench.publishing import publish_all
 
     return lambda stop: publish_all(plan, clients, stop=stop)
@@ -151,8 +154,11 @@ def _abandoned_at_exit(client: Any) -> Iterator[Any]:
         client.close(flush=0)
 
 
-def _stop_at_end(source: int, stop: StopFlag) -> None:
-    # Not through the buffered stdin: the interpreter cannot end while a thread sits in it.
+def stop_at_end(source: int, stop: StopFlag) -> None:
+    """Set `stop` at the end of the file descriptor `source`.
+
+    Not through the buffered stdin: the interpreter cannot end while a thread sits in that.
+    """
     while os.read(source, 1):
         pass
     stop.set()

@@ -65,12 +65,13 @@ def _run_here(plan: Plan, settings: MqttSettings, stop: StopFlag, progress: Prog
 def _run_apart(plan: Plan, settings: MqttSettings, stop: StopFlag, progress: Progress | None) -> Result:
     """Receive in this process what another one publishes."""
     receivers = [_receiver(plan) for _ in range(plan.subscribers)]
+    ended = StopFlag(stop)
     with ExitStack() as stack:
         feeder = stack.enter_context(Feeder(plan, settings))
         clients = []
         for index, receiver in enumerate(receivers):
             client = MqttClient(
-                numbered(settings, f"sub-{index}"), retry=False, on_messages=receiver.receive, on_state=_waker(stop)
+                numbered(settings, f"sub-{index}"), retry=False, on_messages=receiver.receive, on_state=_waker(ended)
             )
             stack.callback(client.close, flush=0)
             client.connect()
@@ -80,11 +81,11 @@ def _run_apart(plan: Plan, settings: MqttSettings, stop: StopFlag, progress: Pro
         cpu = cpu_seconds()
         feeder.go()
         with _reporting(progress, receivers):
-            sent = _wait_for_feeder(feeder, clients, stop)
+            sent = _wait_for_feeder(feeder, clients, ended)
             if not sent.error:
-                wait_for_all(receivers, sum(sent.messages), plan.drain, stop)
+                wait_for_all(receivers, sum(sent.messages), plan.drain, ended)
         cpu = cpu_seconds() - cpu
-        return _result(plan, sent, receivers, Histogram(), cpu, stop, _failure(clients))
+        return _result(plan, sent, receivers, Histogram(), cpu, ended, _failure(clients))
 
 
 def _receiver(plan: Plan) -> Receiver:

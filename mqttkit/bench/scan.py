@@ -30,6 +30,7 @@ class NumberedReplay(PacedSource):
     """A recording over and over, at a fixed rate or as fast as it goes; number and intended time are the name."""
 
     def __init__(self, plan: Plan) -> None:
+        """Read the recording; raise RecordingError or what else is wrong with it."""
         super().__init__()
         self._plan = plan
         self._heard = list(itertools.islice(read_recording(plan.source or str(SHIPPED)), KEPT))
@@ -49,14 +50,14 @@ class NumberedReplay(PacedSource):
             yield offset, dataclasses.replace(heard, local_name=f"{number}/{when}")
 
 
-def publish_scan(plan: Plan, client: MqttClient, stop: StopFlag) -> Sent:
+def publish_scan(plan: Plan, client: MqttClient, source: NumberedReplay, stop: StopFlag) -> Sent:
     """Run the scan publisher over a numbered replay."""
     settings = PublisherSettings(topic=f"{plan.topic}/{{scanner_id}}/{{mac_address}}", qos=plan.qos)
     publisher = ScanPublisher(client, settings, "bench", lossless=not plan.rate)
     began, cpu = time.monotonic(), cpu_seconds()
     ended = threading.Event()
     threading.Thread(target=_stop_publisher, args=(stop, ended, publisher), daemon=True).start()
-    with NumberedReplay(plan) as source:
+    with source:
         totals = publisher.run(source)
     ended.set()
     seconds = time.monotonic() - began

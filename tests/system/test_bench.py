@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mqttkit.errors import MqttkitError
 from tests.support.brokers import Mosquitto, need
 
 pytestmark = pytest.mark.system
@@ -165,3 +167,23 @@ def wait_for_messages(broker: Mosquitto) -> None:
     while broker.log.count("Received PUBLISH") < 50:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_suite_steps_are_judged_and_stopped(tmp_path: Path) -> None:
+    """A step runs in a process of its own with a broker of its own; a stop ends it with what it has."""
+    from mqttkit.bench.plan import Plan
+    from mqttkit.bench.step import run_step
+    from mqttkit.bench.stop import StopFlag
+
+    need("mosquitto")
+    whole = run_step(Plan(scenario="sub", topic="t", subscribers=1, count=300, qos=1), StopFlag())
+    assert (whole.metrics["received"], whole.metrics["lost"], whole.partial) == (300, 0, "")
+    stop = StopFlag()
+    stopper = threading.Timer(2.0, stop.set)
+    stopper.start()
+    cut = run_step(Plan(scenario="sub", topic="t", subscribers=1, rate=100, duration=40), stop)
+    stopper.join()
+    assert cut.partial == "interrupted"
+    plan = Plan(scenario="scan", topic="t", subscribers=1, rate=10, count=5, source="no-such-recording.jsonl")
+    with pytest.raises(MqttkitError, match="no-such-recording"):
+        run_step(plan, StopFlag())
