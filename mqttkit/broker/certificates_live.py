@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Sequence
@@ -19,10 +20,12 @@ from mqttkit.broker.certificates import (
 )
 from mqttkit.broker.files import make_private_directory, read_bytes, write_secret
 from mqttkit.broker.profile import BrokerPaths, locked, read_profile
-from mqttkit.broker.readiness import Login, open_socket
+from mqttkit.broker.readiness import Login, open_socket, unproven_tls
 from mqttkit.broker.reload import apply_changes
 from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
 from mqttkit.settings import is_loopback
+
+log = logging.getLogger(__name__)
 
 AUTHORITY_FILE = "config/certs/ca.crt"
 SERVER_FILE = "config/certs/server.crt"
@@ -114,10 +117,7 @@ def held_certificates(broker: Broker, *, now_served: bool = True) -> list[Held]:
 
 def served_certificate(host: str, port: int) -> CertificateInfo:
     """Return the certificate that a TLS listener serves now; it is read, not trusted."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with open_socket(Login(host=host, port=port, tls=context)) as sock:
+    with open_socket(Login(host=host, port=port, tls=unproven_tls())) as sock:
         assert isinstance(sock, ssl.SSLSocket)
         return inspect(sock.getpeercert(binary_form=True) or b"", where=f"what {host}:{port} serves")
 
@@ -129,7 +129,9 @@ def _install(broker: Broker, issued: Issued) -> CertificateInfo:
     with locked(broker.paths):
         live = apply_changes(broker, changes)
         if live:
-            _demand_served(broker, inspect(issued.certificate).serial)
+            serial = inspect(issued.certificate).serial
+            _demand_served(broker, serial)
+            _warn_of_websockets(broker, serial)
     return inspect(issued.certificate)
 
 
@@ -152,6 +154,15 @@ def _demand_served(broker: Broker, serial: str) -> None:
                 hint="Restart it: mqttkit broker restart",
             )
         time.sleep(0.05)
+
+
+def _warn_of_websockets(broker: Broker, serial: str) -> None:
+    """Say that the WebSocket listener serves the old certificate: mosquitto reads that one at its start only."""
+    profile = read_profile(broker.paths)
+    if profile is None or not profile.websocket_tls or not profile.websocket_port:
+        return
+    if served_certificate(profile.host, profile.websocket_port).serial != serial:
+        log.warning("WebSockets serve the old certificate until the next: mqttkit broker restart")
 
 
 def _held(role: str, path: Path) -> Held:

@@ -214,7 +214,7 @@ class DockerBroker:
 
     def _prepare(self, container: Container, profile: Profile, version: tuple[int, ...]) -> None:
         """Write what the broker reads; users and ACL stay where they are there already."""
-        if self.spec.tls_port and engines.read_path(container, f"{HOME}/config/certs/server.crt") is None:
+        if self.spec.tls and engines.read_path(container, f"{HOME}/config/certs/server.crt") is None:
             for name, content in first_certificate(self.spec, self.paths.authority).items():
                 self._write(container, name, content)
         settings = conf.tuning(self.spec.tuning, self.spec.overrides)
@@ -250,7 +250,8 @@ class DockerBroker:
             probe_password=(old and old.probe_password) or generate_password(),
             websocket_port=spec.websocket_port,
             tls_port=spec.tls_port,
-            ca_file=str(self.paths.authority / "ca.crt") if spec.tls_port else None,
+            websocket_tls=spec.websocket_tls,
+            ca_file=str(self.paths.authority / "ca.crt") if spec.tls else None,
             image=image,
         )
 

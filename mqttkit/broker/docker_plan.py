@@ -81,11 +81,19 @@ class ContainerPlan:
 
     def listeners(self) -> list[Listener]:
         """Return the listeners inside the container."""
-        found = [Listener(port=INNER_PORT, bind=ANY)]
+        found, demanded = [Listener(port=INNER_PORT, bind=ANY)], self.spec.client_certificates
         if self.spec.websocket_port:
-            found.append(Listener(port=INNER_WEBSOCKET_PORT, bind=ANY, websockets=True))
+            secured = self.spec.websocket_tls
+            found.append(
+                Listener(
+                    port=INNER_WEBSOCKET_PORT,
+                    bind=ANY,
+                    websockets=True,
+                    tls=secured,
+                    client_certificates=secured and demanded,
+                )
+            )
         if self.spec.tls_port:
-            demanded = self.spec.client_certificates
             found.append(Listener(port=INNER_TLS_PORT, bind=ANY, tls=True, client_certificates=demanded))
         return found
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from mqttkit.broker.checks import Outcome, failed, not_checked, passed
 from mqttkit.broker.doctor_patient import Patient, refusal
 from mqttkit.broker.ports import bound_addresses, port_owner
-from mqttkit.broker.readiness import Login, websocket_answer
+from mqttkit.broker.readiness import Login, unproven_tls, websocket_answer
 from mqttkit.errors import BrokerUnreachable
 from mqttkit.settings import is_loopback
 
@@ -102,7 +102,8 @@ def websocket(patient: Patient) -> Iterator[Outcome]:
     """Speak MQTT over WebSockets on the WebSocket port."""
     port = patient.door("WebSocket").port
     try:
-        line = websocket_answer(Login(host=patient.profile.host, port=port))
+        tls = unproven_tls() if patient.profile.websocket_tls else None
+        line = websocket_answer(Login(host=patient.profile.host, port=port, tls=tls))
     except BrokerUnreachable as error:
         yield failed(f"port {port} is published, and no WebSocket answers: {error.cause}", patient.restart)
         return

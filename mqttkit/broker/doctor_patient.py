@@ -91,7 +91,8 @@ class Patient:
         if profile.v5_port:
             found.append(Door("MQTT 5", replace(plain, port=profile.v5_port), "5"))
         if profile.websocket_port:
-            settings = replace(plain, port=profile.websocket_port, transport="websockets")
+            secured = TlsSettings(ca_file=profile.ca_file, insecure=True) if profile.websocket_tls else None
+            settings = replace(plain, port=profile.websocket_port, transport="websockets", tls=secured)
             found.append(Door("WebSocket", settings))
         if profile.tls_port:
             tls = TlsSettings(ca_file=profile.ca_file, insecure=True)

@@ -97,7 +97,7 @@ class ProcessBroker(LocalBroker):
         self._directory(self.paths.root / "data")
         self.write_file("config/mosquitto.conf", text.encode())
         self._write_own_users(profile)
-        if self.spec.tls_port and self.read_file("config/certs/server.crt") is None:
+        if self.spec.tls and self.read_file("config/certs/server.crt") is None:
             for name, content in first_certificate(self.spec, self.paths.authority).items():
                 self.write_file(name, content)
         before = self.read_file("config/acl")
@@ -122,7 +122,15 @@ class ProcessBroker(LocalBroker):
         bind = numeric(spec.listen)
         found = [Listener(port=spec.port, bind=bind)]
         if spec.websocket_port:
-            found.append(Listener(port=spec.websocket_port, bind=bind, websockets=True))
+            found.append(
+                Listener(
+                    port=spec.websocket_port,
+                    bind=bind,
+                    websockets=True,
+                    tls=spec.websocket_tls,
+                    client_certificates=spec.websocket_tls and spec.client_certificates,
+                )
+            )
         if spec.tls_port:
             found.append(
                 Listener(
@@ -148,7 +156,8 @@ class ProcessBroker(LocalBroker):
             probe_password=(old and old.probe_password) or generate_password(),
             websocket_port=spec.websocket_port,
             tls_port=spec.tls_port,
-            ca_file=str(self.paths.authority / "ca.crt") if spec.tls_port else None,
+            websocket_tls=spec.websocket_tls,
+            ca_file=str(self.paths.authority / "ca.crt") if spec.tls else None,
         )
 
     def _prove(self) -> None:

@@ -39,8 +39,10 @@ class BrokerSpec:
     """TCP port of the WebSocket listener; None leaves it to the backend (docker 9001, others none)."""
     tls_port: int | None = None
     """TCP port of the TLS listener; None has none."""
+    websocket_tls: bool = False
+    """The WebSocket listener speaks TLS (wss), with the same certificate."""
     client_certificates: bool = False
-    """The TLS listener demands a client certificate."""
+    """Listeners with TLS demand a client certificate."""
     image: str | None = None
     """Docker image; None takes the pinned one."""
     anonymous: bool = False
@@ -53,6 +55,11 @@ class BrokerSpec:
     """Tuning settings that differ from the tuning profile, by name."""
     temporary: bool = False
     """Ends with the process that started it."""
+
+    @property
+    def tls(self) -> bool:
+        """A listener speaks TLS."""
+        return bool(self.tls_port or self.websocket_tls)
 
     def with_backend(self, backend: str) -> BrokerSpec:
         """Return the same with its backend chosen."""
@@ -67,6 +74,8 @@ class BrokerSpec:
                 raise UsageError(f"port must be 1 to 65535, got {port}")
         if len(set(ports)) != len(ports):
             raise UsageError(f"two listeners cannot share a port: {', '.join(map(str, sorted(ports)))}")
+        if self.websocket_tls and not self.websocket_port:
+            raise UsageError("--websocket-tls needs --websocket-port")
         if self.anonymous and not self.allow_remote_anonymous and not is_loopback(self.listen):
             raise UsageError(
                 f"--anonymous on {self.listen} would open the broker to the network",
@@ -102,6 +111,8 @@ class Profile:
     """Port of the WebSocket listener."""
     tls_port: int | None = None
     """Port of the TLS listener."""
+    websocket_tls: bool = False
+    """The WebSocket listener speaks TLS."""
     ca_file: str | None = None
     """PEM file of the authority that signed the TLS listener's certificate."""
     image: str | None = None

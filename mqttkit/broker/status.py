@@ -36,6 +36,8 @@ class BrokerStatus:
     """TCP port of MQTT 5 where it has its own."""
     websocket_port: int | None = None
     """TCP port of WebSockets."""
+    websocket_tls: bool = False
+    """WebSockets speak TLS."""
     tls_port: int | None = None
     """TCP port of TLS."""
     username: str | None = None
@@ -94,6 +96,7 @@ def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
         port=profile.port,
         v5_port=profile.v5_port,
         websocket_port=profile.websocket_port,
+        websocket_tls=profile.websocket_tls,
         tls_port=profile.tls_port,
         username=profile.username,
         uptime=round(uptime, 1),

@@ -41,6 +41,7 @@ def spec_options(command: Command) -> Command:
         click.option("--port", type=click.IntRange(0, 65_535), help="MQTT port; 0 takes a free one.  [1883]"),
         click.option("--websocket-port", type=PORT, help="WebSocket port."),
         click.option("--tls-port", type=PORT, help="TLS port; a certificate is made where there is none."),
+        click.option("--websocket-tls/--no-websocket-tls", default=None, help="WebSockets with TLS (wss)."),
         click.option("--client-certificates/--no-client-certificates", default=None, help="TLS demands one."),
         click.option("--listen", metavar="ADDRESS", help="Address to listen on.  [127.0.0.1]"),
         click.option("--image", help="Docker image."),
@@ -211,7 +212,7 @@ def listener_rows(found: dict[str, Any]) -> dict[str, str | None]:
     kinds = (
         ("address", "", "port"),
         ("MQTT 5", "", "v5_port"),
-        ("WebSocket", "ws://", "websocket_port"),
+        ("WebSocket", "wss://" if found.get("websocket_tls") else "ws://", "websocket_port"),
         ("TLS", "mqtts://", "tls_port"),
     )
     return {label: f"{scheme}{host}:{found[key]}" if found[key] else None for label, scheme, key in kinds}

@@ -18,6 +18,7 @@ from mqttkit.broker import Broker, BrokerSpec, existing_broker, start_broker
 from mqttkit.broker.certificates import Authority
 from mqttkit.broker.certificates_live import served_certificate
 from mqttkit.broker.profile import Profile, locked, read_profile
+from mqttkit.broker.readiness import Login, websocket_answer
 from mqttkit.cli import cli
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable
@@ -188,6 +189,30 @@ def test_client_certificates_are_demanded_and_open_the_door(tls: Broker, tmp_pat
 def test_bad_requests_end_with_2(broker: Broker, words: tuple[str, ...], reason: str) -> None:
     """Each names the next command."""
     assert reason in run("cert", *words, code=2).stderr
+
+
+def test_websockets_speak_tls_and_say_when_they_serve_the_old_certificate(broker: Broker) -> None:
+    """wss: our client verifies it; a renewal reaches it at the next restart, which the command says."""
+    assert "needs --websocket-port" in run("restart", "--websocket-tls", code=2).stderr
+    port = free_port()
+    run("restart", "--websocket-port", str(port), "--websocket-tls")
+    profile = profile_of(existing_broker())
+    tls = TlsSettings(ca_file=profile.ca_file)
+    settings = replace(profile.to_broker_settings(), port=port, transport="websockets", tls=tls)
+    with MqttClient(MqttSettings(broker=settings), retry=False) as client:
+        client.connect(timeout=10)
+        assert client.connected
+    with pytest.raises(BrokerUnreachable):
+        websocket_answer(Login(host=profile.host, port=port))
+    assert f"wss://127.0.0.1:{port}" in run("status").stdout
+    before = served_certificate(profile.host, port).serial
+    result = run("cert", "renew")
+    after = served_certificate(profile.host, port).serial
+    assert (after == before) is ("WebSockets serve the old certificate" in result.stderr)
+    run("restart")
+    assert served_certificate(profile.host, port).serial != before
+    findings = json.loads(CliRunner().invoke(cli, ["broker", "doctor", "--json"]).stdout)["findings"]
+    assert [found for found in findings if found["verdict"] == "fail"] == []
 
 
 def test_nothing_is_overwritten(tls: Broker) -> None:
