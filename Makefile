@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format bench-bridge wheel clean
+.PHONY: help demo test test-fast check format bench-bridge bench-controllers wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ $(VENV)/.peers: $(VENV)/.demo
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check 'paho-mqtt>=2.2,<3' aiomqtt gmqtt amqtt
 	@touch $@
+bench-controllers: $(VENV)/.demo ## Measure the controllers: signing, duplicates, reports, heartbeats (about a minute)
+	$(BIN)/python -m mqttkit.bench.controllers
+
 bench-bridge: $(VENV)/.dev ## Measure the bridge: throughput, latency, memory, catch-up (about 20 minutes)
 	$(BIN)/python -m mqttkit.bench.bridge $(BENCH_ARGS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -22,13 +23,15 @@ from mqttkit.controller.sender import Sender
 from mqttkit.controller.store import Store
 from mqttkit.controller.topics import GLOBAL, SYSTEM, Kind, Place, Topics
 from mqttkit.controller.transport import Promise, Transport
-from mqttkit.errors import ConfigError
+from mqttkit.errors import ConfigError, MqttkitError
 from mqttkit.messages import Will
 from mqttkit.settings import ControllerSettings, MqttSettings, parse_address
 
 EventHandler = Callable[[Envelope], None]
 PolicyHandler = Callable[[Policy], None]
 Self = TypeVar("Self", bound="Controller")
+
+log = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 300.0
 """How long after a reconnect messages may come that the broker kept meanwhile."""
@@ -61,6 +64,8 @@ class Controller:
         self.topics = Topics(settings.base)
         self.topics.status(settings.id)
         self._codec = codec or open_codec(settings)
+        if settings.http_listen is not None:
+            listen_address(settings.http_listen)
         self._store = store or Store(state_file(settings))
         self._incarnation = new_message_id()
         self._event_handler: EventHandler | None = None
@@ -70,16 +75,8 @@ class Controller:
         self._heart = threading.Event()
         self._stop = threading.Event()
         self._started = self._closed = False
-        self._gate = gate = Gate(self._codec, self._store, skew=settings.clock_skew)
-        handlers = {
-            Kind.DISCOVERY: self._handle_report,
-            Kind.EVENT: self._handle_event,
-            Kind.STATUS: self._handle_status,
-        }
-        self._receiver = Receiver(
-            self.topics, gate, self._store, handlers=handlers, on_policy=self._handle_policy,
-            retries=settings.handler_retries,
-        )  # fmt: skip
+        self._gate = Gate(self._codec, self._store, skew=settings.clock_skew)
+        self._receiver = self._make_receiver()
         self.mqtt: MqttTransport | None = None
         self.transports = self._open_transports(mqtt, bus or _bus)
         self._sender = Sender(self.transports, self._codec.wrap)
@@ -91,11 +88,16 @@ class Controller:
         """Start all transports and wait up to `timeout` seconds for the broker.
 
         False where the broker is not there yet: the controller works by the other transports and goes on trying.
+        Raises PortTaken or LifecycleError where HTTP cannot be served; the controller is closed then.
         """
         if not self._started:
+            try:
+                for transport in self.transports:
+                    transport.start(self._receiver.take, self._wake)
+            except MqttkitError:
+                self.disconnect_mqtt(flush=0)
+                raise
             self._started = True
-            for transport in self.transports:
-                transport.start(self._receiver.take, self._wake)
             self._sender.start()
             self._pulse.start()
         return self.mqtt is not None and self.mqtt.client.wait_connected(timeout)
@@ -229,6 +231,21 @@ class Controller:
 
     # --- inside -------------------------------------------------------------------------------------------
 
+    def _make_receiver(self) -> Receiver:
+        handlers = {
+            Kind.DISCOVERY: self._handle_report,
+            Kind.EVENT: self._handle_event,
+            Kind.STATUS: self._handle_status,
+        }
+        return Receiver(
+            self.topics,
+            self._gate,
+            self._store,
+            handlers=handlers,
+            on_policy=self._handle_policy,
+            retries=self.settings.handler_retries,
+        )
+
     def _open_transports(self, mqtt: MqttSettings, bus: MemoryBus) -> list[Transport]:
         """Open those that have an address, in the order asked for."""
         found: list[Transport] = []
@@ -289,9 +306,13 @@ class Controller:
     def _say(self, state: str) -> None:
         """Send one heartbeat at QoS 0, retained, by the first transport that is there."""
         transport = next((one for one in self.transports if one.available), None)
-        if transport is not None:
-            topic = self.topics.status(self.controller_id)
+        if transport is None:
+            return
+        topic = self.topics.status(self.controller_id)
+        try:
             transport.send(topic, self._codec.wrap(self._heartbeat(state), topic), qos=0, retain=True)
+        except MqttkitError as error:
+            log.warning("no heartbeat: %s", error)
 
 
 def open_codec(settings: ControllerSettings) -> Codec:

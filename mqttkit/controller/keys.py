@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import fcntl
 import json
+import logging
 import os
 import re
 import threading
@@ -20,6 +21,8 @@ from mqttkit.errors import UsageError
 
 if TYPE_CHECKING:
     from joserfc.jwk import OctKey, OKPKey
+
+log = logging.getLogger(__name__)
 
 ALGORITHMS = {"HS256": "oct", "Ed25519": "OKP"}
 """Algorithm to JWK key type. Ed25519 is EdDSA by its fully specified name (RFC 9864)."""
@@ -188,9 +191,16 @@ class KeyFile:
         except FileNotFoundError:
             self._seen, self._ring = None, KeyRing()
             return
-        if (found.st_mtime_ns, found.st_ino) != self._seen:
+        stamp = (found.st_mtime_ns, found.st_ino)
+        if stamp == self._seen:
+            return
+        try:
             self._ring = _read(self.path)
-            self._seen = (found.st_mtime_ns, found.st_ino)
+        except UsageError as error:
+            if self._seen is None:
+                raise
+            log.error("%s; going on with the keys as they were", error)  # noqa: TRY400  the file's content is at fault
+        self._seen = stamp
 
 
 def generate(kid: str, algorithm: str = "HS256", *, owner: str | None = None) -> Key:

@@ -172,6 +172,7 @@ class Store:
     def note_moment(self, name: str, moment: float) -> None:
         """Remember a moment, seconds since the epoch. May be called from any thread."""
         self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (f"moment {name}", int(moment)))
+        self._db.commit()
 
     def moment(self, name: str) -> float | None:
         """Return the moment remembered, or None."""

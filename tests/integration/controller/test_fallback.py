@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,11 +16,12 @@ import urllib3
 from mqttkit.controller import LocalController, MemoryBus, Policy, RegionalController
 from mqttkit.controller.http_hub import HttpHub
 from mqttkit.controller.http_transport import HttpTransport
+from mqttkit.controller.keys import KeyFile, KeyRing
 from mqttkit.controller.memory_transport import MemoryTransport
 from mqttkit.controller.transport import Delivery
 from mqttkit.errors import ConfigError, PortTaken
 from tests.support.brokers import Mosquitto, free_port
-from tests.support.controllers import broker_at, eventually, settings_of
+from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
 
 @pytest.fixture
@@ -242,6 +244,32 @@ def test_a_port_that_is_taken_is_named(hub: HttpHub) -> None:
     with pytest.raises(PortTaken, match=r"cannot serve HTTP on 127\.0\.0\.1:\d+"):
         second.start(lambda _: None, lambda: None)
     second.close()
+
+
+def test_a_controller_that_cannot_serve_is_closed(tmp_path: Path, hub: HttpHub) -> None:
+    """PortTaken, and no thread, socket or store is left open."""
+    where = hub.url.removeprefix("http://")
+    regional = RegionalController(settings_of(tmp_path, "rc-1", transports=("http",), http_listen=where), broker_at(1))
+    with pytest.raises(PortTaken):
+        regional.connect_mqtt()
+    with pytest.raises(sqlite3.ProgrammingError):
+        regional._store.count()
+
+
+def test_a_heartbeat_that_cannot_be_signed_is_said(
+    tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key ring without an active key: the controller lives, and goes on when there is one."""
+    settings = settings_of(tmp_path, "rc-1", transports=("memory",), heartbeat_interval=0.05)
+    regional = RegionalController(settings, broker_at(1), bus=MemoryBus())
+    stack.callback(regional.disconnect_mqtt)
+    regional.connect_mqtt(0)
+    keys = KeyFile(make_keys(tmp_path))
+    before = keys.ring
+    keys.save(KeyRing())
+    eventually(lambda: "no heartbeat: the key ring has no active key" in caplog.text)
+    keys.save(before)
+    assert regional._pulse.is_alive()
 
 
 def test_the_http_client_notices_a_hub_that_comes_and_goes(stack: ExitStack) -> None:

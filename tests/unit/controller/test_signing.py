@@ -193,6 +193,28 @@ def test_the_key_file_is_private_and_followed(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["ring.json"]
 
 
+def test_a_key_file_that_breaks_leaves_the_keys_as_they_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A slip of an editor does not make a running controller refuse everybody; it is said once."""
+    path = tmp_path / "ring.json"
+    mine = KeyFile(path)
+    mine.save(KeyRing().add(generate("a")).activate("a"))
+    path.write_text("{")
+    for _ in range(3):
+        assert mine.refresh().signer().kid == "a"
+    assert caplog.text.count("going on with the keys as they were") == 1
+
+
+def test_a_ring_changes_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What `update` refuses changes nothing; two processes do not undo each other."""
+    path = tmp_path / "ring.json"
+    first, second = KeyFile(path), KeyFile(path)
+    first.update(lambda ring: ring.add(generate("a")))
+    second.update(lambda ring: ring.add(generate("b")))
+    with pytest.raises(UsageError):
+        first.update(lambda ring: ring.add(generate("b")))
+    assert sorted(first.ring.keys) == ["a", "b"]
+
+
 def test_a_secret_is_in_no_repr(tmp_path: Path) -> None:
     """Logs and errors show keys by their identifier."""
     key = generate("a")
