@@ -61,7 +61,7 @@ bench-controllers: $(VENV)/.demo ## Measure the controllers: signing, duplicates
 	$(BIN)/python -m mqttkit.bench.controllers
 
 bench-bridge: $(VENV)/.dev ## Measure the bridge: throughput, latency, memory, catch-up (about 20 minutes)
-	$(BIN)/python -m mqttkit.bench.bridge $(BENCH_ARGS)
+	$(BIN)/python -m mqttkit.bench.bridge --write docs/performance.md $(BENCH_ARGS)
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist

@@ -11,29 +11,36 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import signal
-import socket
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from mqttkit.bench.bridge_setup import (
+    STREAM,
+    TENANT,
+    Setup,
+    is_ready,
+    need,
+    payload,
+    peak_resident,
+    resident,
+    topic,
+    wait_for,
+)
 from mqttkit.client import MqttClient
-from mqttkit.errors import MissingPart, MqttkitError
-from mqttkit.messages import Subscription
-from mqttkit.settings import BrokerSettings, ClientSettings, LimitSettings, MqttSettings
+from mqttkit.errors import MqttkitError
+from mqttkit.settings import BrokerSettings, LimitSettings, MqttSettings
 
-TENANT = "6f1d7c1e-0000-4000-8000-000000000001"
-SESSION = "bench-bridge"
-STREAM = "mqttkit:metrics"
+BEGIN, END = "<!-- bridge: begin -->", "<!-- bridge: end -->"
+"""Where the table stands in docs/performance.md."""
+
 PLAIN = """
 import json, sys, redis, paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -64,124 +71,6 @@ class Figure:
     """What it should be, for readers."""
 
 
-@contextlib.contextmanager
-def running(command: list[str], port: int, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server and wait until it accepts on the port; stop it afterwards."""
-    with (directory / "log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        _wait(lambda: _accepts(port), 10, command[0])
-        yield process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    """Return a free port of the loopback address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def need(program: str) -> str:
-    """Return the program's path; raise MissingPart."""
-    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None:
-        raise MissingPart(f"{program} is not installed", hint=f"apt-get install {program}")
-    return found
-
-
-class Setup:
-    """A broker, a Redis, and a bridge between them that can be started and stopped."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.broker, self.redis, self.health = free_port(), free_port(), free_port()
-        self._stack = contextlib.ExitStack()
-        (directory / "tenants.yaml").write_text(f"- {TENANT}\n", "utf-8")
-
-    def __enter__(self) -> Setup:
-        conf = self.directory / "mosquitto.conf"
-        lines = [f"listener {self.broker} 127.0.0.1", "allow_anonymous true", "max_queued_messages 0"]
-        conf.write_text("\n".join([*lines, *(["user root"] if os.geteuid() == 0 else [])]) + "\n", "utf-8")
-        self._stack.enter_context(running([need("mosquitto"), "-c", str(conf)], self.broker, self.directory))
-        self.start_redis()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def start_redis(self) -> subprocess.Popen[bytes]:
-        """Start Redis, with an append-only file."""
-        command = [need("redis-server"), "--port", str(self.redis), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--appendonly", "yes", "--dir", str(self.directory)]
-        return self._stack.enter_context(running(command, self.redis, self.directory))
-
-    @contextlib.contextmanager
-    def bridge(self, sink: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the bridge as a user would."""
-        command = [sys.executable, "-m", "mqttkit", "bridge", "run", "-h", "127.0.0.1", "-p", str(self.broker)]
-        command += ["--sink", sink, "--tenants", str(self.directory / "tenants.yaml"), "-i", SESSION, "--quiet"]
-        command += ["--health-port", str(self.health), *options]
-        environment = {**os.environ, "MQTTKIT_MQTT_CLIENT_RECEIVE_MAXIMUM": "2000"}
-        environment |= {"MQTTKIT_BRIDGE_BATCH_SIZE": "1000"}
-        process = subprocess.Popen(command, env=environment)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait()
-
-    def client(self, **session: Any) -> MqttClient:
-        """Return a client of the broker, not connected."""
-        settings = MqttSettings(
-            broker=BrokerSettings(host="127.0.0.1", port=self.broker),
-            client=ClientSettings(**session),
-            limits=LimitSettings(max_inflight=2_000, max_queued_messages=4_000),
-        )
-        return MqttClient(settings)
-
-    def make_session(self) -> None:
-        """Leave an empty session with its subscription at the broker, as if the bridge had gone away."""
-        for clean in (True, False):
-            with self.client(client_id=SESSION, clean_session=clean, session_expiry=3_600) as client:
-                client.connect(timeout=10)
-                if not clean:
-                    client.subscribe(Subscription("metrics/#", qos=1))
-
-    def queue(self, count: int, *, different: int | None = None) -> None:
-        """Publish metrics that the broker queues for the session."""
-        with self.client() as client:
-            client.connect(timeout=10)
-            for number in range(count):
-                client.publish(topic(number), payload(number % (different or count)), qos=1, wait=60)
-            client.flush(120)
-
-    def clear(self) -> None:
-        """Empty Redis."""
-        with self.store() as store:
-            store.flushall()
-
-    def store(self) -> Any:
-        """Return a client of the Redis."""
-        import redis
-
-        return redis.Redis(port=self.redis, decode_responses=True)
-
-
-def topic(number: int) -> str:
-    """Return the topic of a metric: a hundred agents with ten metrics each."""
-    return f"metrics/{TENANT}/agent-{number % 100}/metric-{number % 10}"
-
-
-def payload(number: int) -> bytes:
-    """Return a payload as devices send it."""
-    now = time.time_ns() // 1_000_000
-    return b'{"value":%d.5,"timestamp":%d,"dedupe_id":"m-%09d","tags":{"unit":"C"}}' % (number, now, number)
-
-
 def work_off(setup: Setup, sink: str, count: int, stored: Callable[[], int]) -> tuple[float, int]:
     """Return metrics a second for what the broker has queued, and the bridge's peak memory in bytes."""
     setup.make_session()
@@ -189,9 +78,9 @@ def work_off(setup: Setup, sink: str, count: int, stored: Callable[[], int]) -> 
     with setup.bridge(sink) as process:
         first = _first(stored)
         began, at_first = time.monotonic(), first
-        _wait(lambda: stored() >= count, 120 + count / 1_000, "everything to be stored")
+        wait_for(lambda: stored() >= count, 120 + count / 1_000, "everything to be stored")
         rate = (count - at_first) / (time.monotonic() - began)
-        return rate, _peak_memory(process.pid)
+        return rate, peak_resident(process.pid)
 
 
 def redis_rate(setup: Setup, count: int) -> list[Figure]:
@@ -208,7 +97,7 @@ def redis_rate(setup: Setup, count: int) -> list[Figure]:
         try:
             first = _first(lambda: int(store.xlen(STREAM)))
             began = time.monotonic()
-            _wait(lambda: int(store.xlen(STREAM)) >= few, 600, "the plain script")
+            wait_for(lambda: int(store.xlen(STREAM)) >= few, 600, "the plain script")
             plain = (few - first) / (time.monotonic() - began)
         finally:
             script.kill()
@@ -253,7 +142,7 @@ def latency(setup: Setup, rate: float, seconds: float) -> tuple[float, float]:
         store.pubsub(ignore_subscribe_messages=True) as channel,
     ):
         channel.subscribe(f"metrics:{TENANT}")
-        _wait(lambda: _is_ready(setup.health), 20, "the bridge")
+        wait_for(lambda: is_ready(setup.health), 20, "the bridge")
         publisher = subprocess.Popen(
             [sys.executable, "-m", __spec__.name, "--publish", str(setup.broker), str(rate), str(expected)]
         )
@@ -289,7 +178,7 @@ def outage(setup: Setup, rate: float, seconds: float) -> Figure:
     setup.make_session()
     total = int(rate * (seconds + 60))
     with setup.store() as store, setup.bridge(f"redis://127.0.0.1:{setup.redis}", "--no-live"):
-        _wait(lambda: _is_ready(setup.health), 20, "the bridge")
+        wait_for(lambda: is_ready(setup.health), 20, "the bridge")
         store.config_set("appendfsync", "everysec")
         server = int(store.info("server")["process_id"])
         publisher = subprocess.Popen(
@@ -301,7 +190,7 @@ def outage(setup: Setup, rate: float, seconds: float) -> Figure:
             time.sleep(seconds)
             os.kill(server, signal.SIGCONT)
             began = time.monotonic()
-            _wait(lambda: _lag(setup, began, rate, seconds) <= rate / 5, 120, "the backlog to go")
+            wait_for(lambda: _lag(setup, began, rate, seconds) <= rate / 5, 120, "the backlog to go")
             took = time.monotonic() - began
         finally:
             publisher.kill()
@@ -326,7 +215,7 @@ def flat_memory(setup: Setup, count: int) -> list[Figure]:
     with setup.bridge(f"sqlite:{path}") as process:
         for start in range(0, count, chunk):
             setup.queue(min(chunk, count - start), different=50_000)
-            sizes.append(_memory(process.pid))
+            sizes.append(resident(process.pid))
     return [
         Figure(f"resident memory after {chunk:,} metrics", sizes[0] / 1e6, "MB", "under 60"),
         Figure(f"resident memory after {count:,} metrics", sizes[-1] / 1e6, "MB", "as before"),
@@ -335,44 +224,8 @@ def flat_memory(setup: Setup, count: int) -> list[Figure]:
 
 def _first(stored: Callable[[], int]) -> int:
     """Wait for the first metrics and return how many there are."""
-    _wait(lambda: stored() > 0, 30, "the first metric")
+    wait_for(lambda: stored() > 0, 30, "the first metric")
     return stored()
-
-
-def _memory(pid: int, field: str = "VmRSS") -> int:
-    status = Path(f"/proc/{pid}/status").read_text("utf-8")
-    return int(status.split(f"{field}:")[1].split()[0]) * 1024
-
-
-def _peak_memory(pid: int) -> int:
-    return _memory(pid, "VmHWM")
-
-
-def _is_ready(port: int) -> bool:
-    import urllib.error
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise MqttkitError(f"waited {seconds:.0f} s for {what}")
-        threading.Event().wait(0.02)
 
 
 def machine() -> str:
@@ -416,12 +269,23 @@ def measure(count: int, memory_count: int, outage_seconds: float) -> Iterator[Fi
             yield from flat_memory(setup, memory_count)
 
 
+def write_report(page: Path, report: str) -> None:
+    """Put the report between the page's marks; raise MqttkitError where it has none."""
+    text = page.read_text("utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise MqttkitError(f"{page} has no {BEGIN} … {END}")
+    page.write_text(f"{before}{begin}\n{report}\n{end}{after}", "utf-8")
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description="Measure the bridge.")
     parser.add_argument("--count", type=int, default=300_000, help="metrics for throughput")
     parser.add_argument("--memory-count", type=int, default=10_000_000, help="metrics for flat memory; 0 leaves it out")
     parser.add_argument("--outage", type=float, default=60.0, help="seconds without sink; 0 leaves it out")
+    parser.add_argument("--write", metavar="PAGE", help="put the table into this page")
     parser.add_argument("--publish", nargs=3, metavar=("PORT", "RATE", "COUNT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.publish:
@@ -431,7 +295,10 @@ def main() -> None:
     for figure in measure(options.count, options.memory_count, options.outage):
         figures.append(figure)
         print(f"{figure.name}: {figure.value:,.1f} {figure.unit}", file=sys.stderr, flush=True)  # noqa: T201
-    print(f"{machine()}\n\n{table(figures)}")  # noqa: T201
+    report = f"{machine()}\n\n{table(figures)}"
+    print(report)  # noqa: T201
+    if options.write:
+        write_report(Path(options.write), report)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 
 from mqttkit.bridge.jsonl_sink import JsonlSink
 from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.readback import stored_ids
 from mqttkit.bridge.sink import Batch, Committed, DeadLetter, Sink, SinkOptions, open_sink
-from mqttkit.errors import DeadLettersFull, MqttkitError, SinkBroken, SinkRefused, SinkUnavailable
+from mqttkit.errors import DeadLettersFull, MqttkitError, SinkBroken, SinkRefused, SinkUnavailable, UsageError
+from mqttkit.settings import BridgeSettings
 from tests.support.http_receiver import http_receiver
 from tests.support.postgres import Postgres, postgres
 from tests.support.redis import RedisServer, redis_server
@@ -43,6 +46,14 @@ class Case:
     values: Callable[[], list[float]]
     stop: Callable[[], None] | None = None
     start: Callable[[], None] | None = None
+    jobs: bool = False
+    """True where there are jobs on a list."""
+
+    @property
+    def without_id(self) -> dict[str | None, int]:
+        """How the three metrics without dedupe_id are read back."""
+        stream = self.address.startswith("redis") and not self.jobs
+        return {"" if stream else None: 3}
 
     def open(self, **options: Any) -> Sink:
         sink = open_sink(self.address, SinkOptions(timeout=2.0, **options))
@@ -103,7 +114,7 @@ def _redis_case(redis: RedisServer, kind: str) -> Case:
 
     case = Case(redis.url, values, redis.stop, redis.start)
     if kind == "list":
-        plain = case.open
+        plain, case.jobs = case.open, True
         case.open = lambda **options: plain(list_name="jobs", **options)  # type: ignore[method-assign]
     return case
 
@@ -131,6 +142,13 @@ def test_sink_stores_a_dedupe_id_once(case: Case) -> None:
         assert sink.commit(Batch([metric(8, "x"), metric(9, "y")])) == Committed(1, 1)
         sink.probe()
     assert sorted(case.values()) == [1, 3, 4, 5, 7, 9]
+    settings = BridgeSettings(sink=case.address, list="jobs" if case.jobs else None)
+    if case.address.startswith("http"):
+        with pytest.raises(UsageError, match="read back"):
+            stored_ids(settings, "a")
+    else:
+        assert Counter(stored_ids(settings, "a")) == {"x": 1, "y": 1, **case.without_id}
+        assert stored_ids(settings, "b") == ["x"]
 
 
 def test_sink_keeps_dead_letters_in_order(case: Case) -> None:
