@@ -19,7 +19,7 @@ from mqttkit.cli.options import Connection, terse_connection_options
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.client import MqttClient, checked_settings
 from mqttkit.errors import Interrupted, UsageError
-from mqttkit.messages import Message, Properties
+from mqttkit.messages import Message, Outcome, Properties
 from mqttkit.sender import Sender
 from mqttkit.topics import check_topic_name
 
@@ -155,8 +155,9 @@ def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], asked: Ask
         raise
     except KeyboardInterrupt:
         client.flush(INTERRUPTED_SECONDS)
-        sender.settle()
-        raise Interrupted(f"interrupted: {sender.delivered} messages published") from None
+        published = client.stats.published  # the sender may have been interrupted between two of its counts
+        delivered = published[Outcome.ACKNOWLEDGED] + published[Outcome.SENT]
+        raise Interrupted(f"interrupted: {delivered} messages published") from None
     sender.finish(patience)
 
 
