@@ -128,7 +128,7 @@ def compare(v5: bool, data: bytes, cuts: list[int], manual_ack: bool) -> None:
         assert packets_by_type(batched.sent()) == packets_by_type(plain.sent())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(streams(v5=False), st.lists(st.integers(0, 100_000), max_size=8), st.booleans())
 @example(b"\x30\xff\xff\xff\xff\xff\x01", [2, 5], False)
 @example(b"\x32\x04\x00\x01a\x00\x32\x05\x00\x01a\x00\x07", [], False)
@@ -137,7 +137,7 @@ def test_mqtt_311_like_plain_paho(data: bytes, cuts: list[int], manual_ack: bool
     compare(False, data, cuts, manual_ack)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(streams(v5=True), st.lists(st.integers(0, 100_000), max_size=8), st.booleans())
 @example(b"\x40\x03\x00\x01\x05", [], False)
 @example(b"\x40\x03\x00\x01\x87\x30\x05\x00\x01a\x00b", [3], False)
@@ -146,7 +146,7 @@ def test_mqtt_5_like_plain_paho(data: bytes, cuts: list[int], manual_ack: bool) 
     compare(True, data, cuts, manual_ack)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.booleans(), streams(v5=True))
 def test_one_byte_at_a_time(v5: bool, data: bytes) -> None:
     """The worst cut of all."""

@@ -189,7 +189,7 @@ def test_waiting_for_room_ends_when_the_connection_does() -> None:
 def test_many_threads_keep_their_own_order() -> None:
     """Each thread's publishes leave in its order, none lost, the counters exact."""
     outbox, data = make(max_queued_messages=500, max_inflight=40_000), []
-    number = 2_000
+    number = 500
 
     def run(name: int) -> None:
         for index in range(number):
