@@ -7,12 +7,15 @@ or one whose access list was changed. Only a message that comes back shows other
 from __future__ import annotations
 
 import enum
+import logging
 import secrets
 import threading
 
 from mqttkit.client import MqttClient
 from mqttkit.errors import MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Outcome, Subscription
+
+logger = logging.getLogger(__name__)
 
 
 class Song(enum.Enum):
@@ -67,6 +70,8 @@ class Canary:
         finally:
             if client.connected:
                 _forget(client, shared, timeout)
+        if song is Song.UNKNOWN:
+            logger.warning("no right to publish %s: no proof that shared subscriptions deliver", self._topic)
         if song is Song.SILENT:
             raise SubscriptionDenied(
                 shared,

@@ -20,10 +20,10 @@ from mqttkit.bridge.report import samples_of
 from mqttkit.bridge.sink import Sink, open_sink, sink_options
 from mqttkit.bridge.subscription import SubscriptionKeeper
 from mqttkit.bridge.tenants import TenantRegistry, open_registry
-from mqttkit.bridge.watch import ClockWatch, MemoryWatch, check_certificates
+from mqttkit.bridge.watch import ClockWatch, MemoryWatch, check_certificates, resident_bytes
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.errors import MqttkitError, SinkUnavailable, UsageError
-from mqttkit.messages import Message
+from mqttkit.messages import Message, Will
 from mqttkit.settings import BridgeSettings, MqttSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Bridge:
         settings: Settings,
         *,
         retry: bool = True,
+        will: Will | None = None,
         notifier: Notifier | None = None,
         books: Books | None = None,
     ) -> None:
@@ -75,6 +76,7 @@ class Bridge:
         self.ready = False
         self._mqtt = settings.mqtt
         self._retry = retry
+        self._will = will
         self._notifier = notifier or Notifier()
         self._books = books
         self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
@@ -123,7 +125,12 @@ class Bridge:
 
     def _build(self, settings: MqttSettings, registry: TenantRegistry) -> None:
         self.client = MqttClient(
-            settings, on_messages=self._receive, on_state=self._note_state, manual_ack=True, retry=self._retry
+            settings,
+            will=self._will,
+            on_messages=self._receive,
+            on_state=self._note_state,
+            manual_ack=True,
+            retry=self._retry,
         )
         self._keeper = SubscriptionKeeper(
             self.client,
@@ -321,7 +328,7 @@ class Bridge:
 
     def samples(self) -> list[Sample]:
         """Return the numbers for Prometheus. Any thread."""
-        return samples_of(self.pipeline, self.client, ready=not self._not_ready(), resident=self._memory.resident)
+        return samples_of(self.pipeline, self.client, ready=not self._not_ready(), resident=resident_bytes())
 
     def _not_live(self) -> list[str]:
         now = time.monotonic()

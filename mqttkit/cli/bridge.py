@@ -13,6 +13,7 @@ import click
 
 from mqttkit.cli.lazy import Entry, LazyGroup
 from mqttkit.cli.options import Connection, connection_options, load, set_up_logging
+from mqttkit.errors import UsageError
 from mqttkit.settings import BridgeSettings, Settings
 
 INTERRUPTED = 130
@@ -74,7 +75,9 @@ def run(connection: Connection, **given: Any) -> int:
     """
     from mqttkit.bridge.service import Bridge
 
-    service = Bridge(overlay(connection.settings, given), retry=connection.retry)
+    if connection.url_topic is not None:
+        raise UsageError("-L names the broker only", hint="The topics are those of --topic")
+    service = Bridge(overlay(connection.settings, given), retry=connection.retry, will=connection.will)
     on_signals(service.stop)
     return service.run()
 

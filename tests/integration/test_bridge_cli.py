@@ -107,6 +107,7 @@ def test_dead_letters_are_purged_as_chosen(tmp_path: Path) -> None:
         (("run", "--sink", "ftp:x", "--tenants", "t"), "no sink of kind"),
         (("run", "--sink", "sqlite:x.db", "--tenants", "/no/such.yaml"), "no such file"),
         (("run", "--sink", "sqlite:x.db", "--tenants", "t", "--topic", "m/{tenant_id}"), "agent_id"),
+        (("run", "-L", "mqtt://localhost/metrics/x", "--sink", "sqlite:x.db"), "--topic"),
         (("dead-letters", "list"), "no sink"),
         (("tenant", "list"), "no registry"),
         (("worker", "--source", "redis://h", "--sink", "jsonl:x"), "database"),

@@ -255,7 +255,7 @@ def test_redis_remembers_for_the_dedupe_window(server: Callable[[str], Any]) -> 
         sink.open()
         began = time.monotonic()
         assert sink.commit(Batch([metric(1, "x")])) == Committed(1, 0)
-        while time.monotonic() < began + 1.8:
+        while time.monotonic() < began + 1.2:
             assert sink.commit(Batch([metric(2, "x"), metric(3, "y")])).duplicate >= 1
         while not sink.commit(Batch([metric(4, "x")])).stored:
             assert time.monotonic() < began + 20
