@@ -319,7 +319,8 @@ def _settled(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
     if stored is None:
         return spec
     spec = spec.with_backend(stored.backend if spec.backend == "auto" else spec.backend)
-    spec = dataclasses.replace(spec, port=spec.port or stored.port)
+    websocket_port = stored.websocket_port if spec.websocket_port is None else spec.websocket_port
+    spec = dataclasses.replace(spec, port=spec.port or stored.port, websocket_port=websocket_port)
     running = open_broker(stored, paths).running()
     for change in dataclasses.fields(BrokerSpec):
         old, new = getattr(stored, change.name), getattr(spec, change.name)

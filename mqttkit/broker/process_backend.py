@@ -154,8 +154,8 @@ class ProcessBroker(LocalBroker):
             password=(old and old.password) or generate_password(),
             probe_username=conf.PROBE,
             probe_password=(old and old.probe_password) or generate_password(),
-            websocket_port=spec.websocket_port,
-            tls_port=spec.tls_port,
+            websocket_port=spec.websocket_port or None,
+            tls_port=spec.tls_port or None,
             websocket_tls=spec.websocket_tls,
             ca_file=str(self.paths.authority / "ca.crt") if spec.tls else None,
         )

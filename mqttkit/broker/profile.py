@@ -36,9 +36,9 @@ class BrokerSpec:
     port: int = 1883
     """TCP port of the MQTT listener; 0 takes a free one."""
     websocket_port: int | None = None
-    """TCP port of the WebSocket listener; None leaves it to the backend (docker 9001, others none)."""
+    """TCP port of the WebSocket listener; 0 has none, None leaves it to the backend (docker 9001, others none)."""
     tls_port: int | None = None
-    """TCP port of the TLS listener; None has none."""
+    """TCP port of the TLS listener; None and 0 have none."""
     websocket_tls: bool = False
     """The WebSocket listener speaks TLS (wss), with the same certificate."""
     client_certificates: bool = False

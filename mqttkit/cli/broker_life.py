@@ -17,7 +17,7 @@ from mqttkit.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 BACKENDS = ("auto", "docker", "process", "embedded")
-PORT = click.IntRange(1, 65_535)
+PORT = click.IntRange(0, 65_535)
 TUNING = (
     "max_connections",
     "max_queued_messages",
@@ -38,9 +38,9 @@ def spec_options(command: Command) -> Command:
     """Add the options that say what a broker is to be; left out, they stay as they were."""
     options = (
         click.option("--backend", type=click.Choice(BACKENDS), help="What runs the broker.  [auto]"),
-        click.option("--port", type=click.IntRange(0, 65_535), help="MQTT port; 0 takes a free one.  [1883]"),
-        click.option("--websocket-port", type=PORT, help="WebSocket port."),
-        click.option("--tls-port", type=PORT, help="TLS port; a certificate is made where there is none."),
+        click.option("--port", type=PORT, help="MQTT port; 0 takes a free one.  [1883]"),
+        click.option("--websocket-port", type=PORT, help="WebSocket port; 0 for none."),
+        click.option("--tls-port", type=PORT, help="TLS port; makes its certificate; 0 for none."),
         click.option("--websocket-tls/--no-websocket-tls", default=None, help="WebSockets with TLS (wss)."),
         click.option("--client-certificates/--no-client-certificates", default=None, help="TLS demands one."),
         click.option("--listen", metavar="ADDRESS", help="Address to listen on.  [127.0.0.1]"),

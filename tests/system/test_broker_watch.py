@@ -14,6 +14,7 @@ import pytest
 
 from mqttkit.broker import BrokerPaths, BrokerSpec, existing_broker
 from mqttkit.broker.local import login_of
+from mqttkit.broker.ports import bound_addresses
 from mqttkit.broker.profile import load_profile, locked
 from mqttkit.broker.readiness import Login, ask
 from tests.support.brokers import free_port, need
@@ -126,6 +127,16 @@ def test_up_with_a_tls_port_makes_a_certificate_of_an_authority_of_its_own(proce
     assert ask(settings).accepted
     run("restart")
     assert ask(settings).accepted
+
+
+def test_a_listener_goes_as_it_came(process: None):
+    websocket = free_port()
+    run("restart", "--websocket-port", str(websocket), "--tls-port", str(free_port()))
+    assert bound_addresses(websocket) == {"127.0.0.1"}
+    run("restart", "--websocket-port", "0", "--tls-port", "0")
+    assert not bound_addresses(websocket)
+    found = json.loads(run("status", "--json").stdout)
+    assert (found["websocket_port"], found["tls_port"]) == (None, None)
 
 
 def test_a_failed_first_up_leaves_what_was_there_before():
