@@ -47,9 +47,10 @@ def watch_controllers(settings: Settings, *, as_json: bool, once: bool, duration
 def cells(row: dict[str, Any]) -> list[str]:
     """Return a row's cells as text, in the order of COLUMNS."""
     policies = " ".join(f"{scope}:{version}" for scope, version in row["policies"].items())
+    transport = row["transport"] + (f" ({row['hops']} hops)" if row["hops"] else "")
     return [
         *(row["controller"], row["role"], row["region"], row["status"], f"{row['last_heartbeat']:.1f} s"),
-        *(row["transport"], str(row["reports"]), str(row["refused"]), policies),
+        *(transport, str(row["reports"]), str(row["refused"]), policies),
     ]
 
 

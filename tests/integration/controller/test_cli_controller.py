@@ -281,3 +281,16 @@ def _until(terminal: int, word: bytes | None) -> bytes:
             assert word is None, text
             return text
     return text
+
+
+def test_the_table_tells_how_often_the_transport_changed() -> None:
+    """Each hop is visible."""
+    from mqttkit.cli.controller_render import COLUMNS, cells
+
+    row = {
+        **{"controller": "lc-1", "role": "local", "region": "zone-A", "status": "online", "last_heartbeat": 1.23},
+        **{"transport": "http", "hops": 3, "reports": 7, "refused": 0, "policies": {"global": 2, "zone-A": 5}},
+    }
+    shown = dict(zip(COLUMNS, cells(row), strict=True))
+    assert (shown["transport"], shown["policies"]) == ("http (3 hops)", "global:2 zone-A:5")
+    assert dict(zip(COLUMNS, cells({**row, "hops": 0}), strict=True))["transport"] == "http"
