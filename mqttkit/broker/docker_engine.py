@@ -27,7 +27,7 @@ from mqttkit.broker.docker_plan import (
     ContainerPlan,
 )
 from mqttkit.broker.ports import numeric
-from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PermissionMissing, PortTaken
+from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PermissionMissing, PortTaken, UsageError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -150,7 +150,7 @@ def create(client: DockerClient, plan: ContainerPlan) -> Container:
 
 
 def read_path(container: Container, path: str) -> bytes | None:
-    """Return a file's content, or None where there is none; raise LifecycleError for a symbolic link."""
+    """Return a file's content, or None where there is none; raise UsageError for a symbolic link."""
     from docker.errors import NotFound
 
     try:
@@ -161,7 +161,7 @@ def read_path(container: Container, path: str) -> bytes | None:
         member = archive.next()
         file = archive.extractfile(member) if member is not None and member.isreg() else None
         if file is None:
-            raise LifecycleError(f"{path} in container {container.name} is not a regular file: refused")
+            raise UsageError(f"{path} in container {container.name} is not a regular file: refused")
         return file.read()
 
 

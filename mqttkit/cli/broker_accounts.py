@@ -207,6 +207,8 @@ def acl_check(user: str, action: str, topic: str, client_id: str | None, live: b
     files.known(user)
     verdict = verdict_on(files.acl, action, topic, user=user, client_id=client_id)
     click.echo(f"{'allowed' if verdict.allowed else 'denied'}: {verdict.reason}")
+    if client_id is None and any("%c" in rule.topic for rule in files.acl.patterns):
+        _said("patterns with %c were left out: name the client with --client-id")
     if live:
         password = _known_password(given["password_file"])
         prove_live(_broker(given["name"]), action, topic, user=user, password=password, verdict=verdict)

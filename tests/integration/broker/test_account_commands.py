@@ -125,6 +125,15 @@ def test_live_check_proves_it_against_the_broker(broker: Broker, tmp_path: Path)
     run("acl", "check", "svc", "write", "c", *live, code=4)
 
 
+def test_patterns_by_client_identifier_need_one(broker: Broker) -> None:
+    """Without --client-id a pattern with %c cannot be judged, and that is said."""
+    run("user", "add", "svc", "--generate")
+    acl = broker.read_file("config/acl") or b""
+    broker.write_file("config/acl", acl + b"\npattern write homes/%c/#\n")
+    assert "--client-id" in run("acl", "check", "svc", "write", "homes/x/a", code=1).stderr
+    run("acl", "check", "svc", "write", "homes/x/a", "--client-id", "x")
+
+
 def test_lint_finds_nothing_on_a_new_broker_and_ends_with_1_otherwise(broker: Broker, tmp_path: Path) -> None:
     """Our own users are meant to be as they are."""
     assert run("acl", "lint").stdout == ""
@@ -194,7 +203,7 @@ def test_a_broken_file_stops_every_change(broker: Broker) -> None:
     passwd.rename(moved)
     assert "config/passwd is missing" in run("user", "add", "lamp", "--generate", code=2).stderr
     passwd.symlink_to(moved)
-    run("user", "add", "lamp", "--generate", code=1)
+    run("user", "add", "lamp", "--generate", code=2)
     assert b"lamp" not in moved.read_bytes()
     passwd.unlink()
     moved.rename(passwd)
