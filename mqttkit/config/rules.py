@@ -58,6 +58,11 @@ def _source(value: str) -> bool:
     return bool(argument) if kind == "replay" else not colon and kind in _SOURCES
 
 
+def _listens(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and int(port) <= 65_535
+
+
 _SOURCES = ("auto", "bleak", "bluepy", "simulated")
 _POSITIVE = at_least(1)
 _QOS = between(0, 2)
@@ -104,6 +109,7 @@ RULES: dict[str, Rule] = {
         "some of mqtt, http and memory", lambda value: value and {"mqtt", "http", "memory"}.issuperset(value)
     ),
     "controller.http_url": Rule("http://host:port", lambda value: value.startswith(("http://", "https://"))),
+    "controller.http_listen": Rule("host:port", _listens),
     "controller.poll_interval": above(0),
     "controller.heartbeat_interval": above(0),
     "controller.clock_skew": at_least(0),

@@ -49,11 +49,9 @@ def parse(text: str, path: str, environ: Mapping[str, str]) -> Node:
     import yaml
 
     try:
-        document = yaml.compose(text, Loader=yaml.BaseLoader)
+        document = yaml.compose(text, Loader=_shallow_loader(path))
     except yaml.YAMLError as error:
         raise _syntax_error(error, path) from error
-    except RecursionError as error:
-        raise ConfigError(f"nested deeper than {MAX_DEPTH}", where=path) from error
     except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" reaches chr()
         raise ConfigError(f"not YAML: {error}", where=path) from error
     base = str(Path(path).parent)
@@ -114,6 +112,25 @@ class _Walk:
         if name not in self.environ:
             raise ConfigError(f"environment variable {name} is not set", where=where)
         return self.environ[name]
+
+
+def _shallow_loader(path: str) -> type[yaml.BaseLoader]:
+    """Return a loader that stops at MAX_DEPTH, before the nesting costs time or stack."""
+    import yaml
+
+    class Shallow(yaml.BaseLoader):
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            self.depth += 1
+            if self.depth > MAX_DEPTH and parent is not None:
+                where = f"{path}:{parent.start_mark.line + 1}"
+                raise ConfigError(f"nested deeper than {MAX_DEPTH}", where=where)
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+    return Shallow
 
 
 def _syntax_error(error: yaml.YAMLError, path: str) -> ConfigError:
