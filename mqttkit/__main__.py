@@ -1,6 +1,19 @@
 """`python -m mqttkit`, and the `mqttkit` command."""
 
-from mqttkit.cli import main
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; an interrupt while it is still being loaded ends it as one later does."""
+    try:
+        from mqttkit.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()

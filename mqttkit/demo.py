@@ -63,6 +63,7 @@ class Demo:
         self._settings = MqttSettings(broker=profile.to_broker_settings(), client=client)
         self._seconds = seconds
         self._publisher: ScanPublisher | None = None
+        self._stopping = False
         self._sent: dict[bytes, list[float]] = {}
         self._latencies: list[float] = []
         self._received = 0
@@ -80,6 +81,8 @@ class Demo:
             client.connect()
             source = ScannerSettings(source=f"replay:{capture}", speed=SPEED, loop=True)
             self._publisher = ScanPublisher(client, PublisherSettings(), "demo", on_publish=self._note_sent)
+            if self._stopping:
+                self._publisher.stop()
             worker = threading.Thread(target=self._publish, args=(self._publisher, source, subscriber), name="demo")
             self._began = time.monotonic()
             worker.start()
@@ -93,7 +96,8 @@ class Demo:
             raise self._error
 
     def stop(self) -> None:
-        """End it soon; any thread or signal handler may call this."""
+        """End it soon, even one that has not begun; any thread or signal handler may call this."""
+        self._stopping = True
         if self._publisher is not None:
             self._publisher.stop()
 

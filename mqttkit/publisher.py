@@ -191,6 +191,8 @@ class ScanPublisher:
         Blocks. Raises what the source raised, after what it gave is flushed, or why the client has given up.
         """
         self._source = source
+        if self._stopping.is_set():
+            source.close()
         self._last = (time.monotonic(), 0)
         self._next_stats = self._last[0] + self._settings.stats_interval
         thread = threading.Thread(target=self._scan, args=(source,), name="scanner", daemon=True)
@@ -211,7 +213,7 @@ class ScanPublisher:
         return self.totals()
 
     def stop(self) -> None:
-        """End `run` soon; any thread or signal handler may call it."""
+        """End `run` soon, even one that has not begun; any thread or signal handler may call it."""
         self._stopping.set()
         if self._source is not None:
             self._source.close()

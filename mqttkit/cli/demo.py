@@ -43,7 +43,7 @@ def demo(*, seconds: float, backend: str, debug: bool) -> None:
             interrupted = time.monotonic() - began < seconds
         report = demonstration.report()
     click.echo("\n".join(report.lines()))
-    if report.lost or not report.received:
+    if report.lost or not (report.received or interrupted):
         raise MqttkitError(f"{report.lost} advertisements did not reach the subscriber")
     if interrupted:
         raise Interrupted("interrupted")

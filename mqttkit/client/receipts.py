@@ -28,6 +28,8 @@ class PlainOutbox:
         self._sending: dict[int, Receipt] = {}
         self._waiting: dict[int, Receipt] = {}
         self._early: dict[int, tuple[int, str]] = {}
+        self._entering: dict[Receipt, tuple[str, bool] | None] = {}
+        """Receipts that paho is given the message of just now, and the loss that has overtaken them meanwhile."""
 
     def reserve(self, size: int, wait: float) -> Receipt:
         """Return a receipt for a message of `size` bytes; a dropped one where there is no room within `wait` s."""
@@ -38,11 +40,13 @@ class PlainOutbox:
                 return receipt
             self.unresolved += 1
             self._bytes += size
+            self._entering[receipt] = None
         return receipt
 
     def drop(self, receipt: Receipt, reason: str) -> Receipt:
         """Resolve a receipt as dropped, for `reason`."""
         with self.condition:
+            del self._entering[receipt]
             self._release(receipt)
             self._drop(receipt, reason)
             self.condition.notify_all()
@@ -58,6 +62,11 @@ class PlainOutbox:
     def register(self, mid: int, qos: int, receipt: Receipt) -> None:
         """File a receipt under the packet identifier that paho gave its message."""
         with self.condition:
+            reason, keep_acknowledged = self._entering.pop(receipt) or ("", True)
+            if reason and not (qos and keep_acknowledged):
+                self._resolve(receipt, Outcome.LOST, 0, reason)
+                self.condition.notify_all()
+                return
             (self._waiting if qos else self._sending)[mid] = receipt
             early = self._early.pop(mid, None)
             if early is not None:
@@ -80,6 +89,7 @@ class PlainOutbox:
                 lost += self._waiting.values()
                 self._waiting.clear()
             self._early.clear()
+            self._entering = dict.fromkeys(self._entering, (reason, keep_acknowledged))
             for receipt in lost:
                 self._resolve(receipt, Outcome.LOST, 0, reason)
             self.condition.notify_all()

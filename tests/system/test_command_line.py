@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import venv
@@ -49,6 +50,15 @@ def test_start_up_imports_nothing_heavy(option: str) -> None:
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert "click" in loaded
     assert not loaded & {"paho", "rich", "docker", "yaml", "cryptography", "bleak", "redis", "asyncio", "ssl"}
+
+
+def test_interrupt_while_the_command_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> None:
+    """Ctrl-C ends with 130 and says nothing, even before the first import is done."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport heapq\n")
+    command = [sys.executable, "-c", "from mqttkit.__main__ import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_unknown_command_names_the_nearest() -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.brokers import missing, need
+from mqttkit.broker.profile import Profile
+from mqttkit.demo import Demo
+from tests.support.brokers import Mosquitto, missing, need
 
 pytestmark = pytest.mark.system
 
@@ -117,3 +119,14 @@ def test_terminal_gets_a_live_table() -> None:
         assert column in text
     assert re.search(r"([0-9A-F]{2}:){5}[0-9A-F]{2}", text)
     assert "lost       0" in text
+
+
+def test_stop_before_it_begins_is_not_forgotten(shared_broker: Mosquitto) -> None:
+    """A signal that comes while the demonstration connects ends it at once, not after its 15 seconds."""
+    profile = Profile(name="demo", backend="process", host="127.0.0.1", port=shared_broker.port)
+    demonstration = Demo(profile, seconds=15)
+    demonstration.stop()
+    began = time.monotonic()
+    assert all(demonstration.batches())
+    assert time.monotonic() - began < 10
+    assert demonstration.report().lost == 0

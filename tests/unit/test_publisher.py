@@ -10,11 +10,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from mqttkit.client import MqttClient
 from mqttkit.errors import TopicError
-from mqttkit.publisher import DropOldestQueue, ScanTotals, format_advertisement
+from mqttkit.publisher import DropOldestQueue, ScanPublisher, ScanTotals, format_advertisement
 from mqttkit.scanner import open_source
 from mqttkit.scanner.advertisement import Advertisement
-from mqttkit.settings import ScannerSettings
+from mqttkit.settings import MqttSettings, PublisherSettings, ScannerSettings
 from mqttkit.topics import check_scanner_id
 
 ROOT = Path(__file__).parents[2]
@@ -129,3 +130,17 @@ def test_totals_tell_every_loss_by_its_cause() -> None:
     assert str(totals) == (
         "10 scanned, 6 published, 4 lost (3 not connected, 1 denied), withheld by filters: 4 min_rssi"
     )
+
+
+def test_stop_before_run_is_not_forgotten() -> None:
+    """A signal that comes while the connection is being made ends the scan that begins after it."""
+    with MqttClient(MqttSettings()) as client, open_source(ScannerSettings(source="simulated")) as source:
+        publisher = ScanPublisher(client, PublisherSettings(), "s")
+        publisher.stop()
+        runner = threading.Thread(target=publisher.run, args=(source,))
+        runner.start()
+        runner.join(10)
+        ended = not runner.is_alive()
+        publisher.stop()
+        runner.join()
+    assert ended
