@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options import Connection, terse_connection_options
-from mqttkit.errors import BenchmarkFailed, Interrupted
+from mqttkit.errors import BenchmarkFailed, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from mqttkit.bench.conditions import Baseline, Condition
@@ -98,6 +98,9 @@ def _run(scenario: str, connection: Connection, given: dict[str, Any]) -> None:
     from mqttkit.bench.run import run
 
     checks = _checks(given)
+    wanted = connection.settings.mqtt.broker
+    if given["own_broker"] and (wanted.tls is not None or wanted.transport != "tcp"):
+        raise UsageError("--own-broker is plain TCP", hint="Leave TLS and WebSockets away, or name a broker: -h")
     plan = _plan(scenario, connection, given)
     settings = replace(
         connection.settings.mqtt, limits=replace(connection.settings.mqtt.limits, max_inflight=given["window"])

@@ -105,7 +105,14 @@ def test_fault_found_is_exit_1_and_the_numbers_are_there(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "options",
-    [["--fail-if", "p98>1"], ["--baseline", "missing.json"], ["--plot", "p.gif"], ["--topic", "a/#"], ["--size", "3"]],
+    [
+        ["--fail-if", "p98>1"],
+        ["--baseline", "missing.json"],
+        ["--plot", "p.gif"],
+        ["--topic", "a/#"],
+        ["--size", "3"],
+        ["--own-broker", "--ws"],
+    ],
 )
 def test_bad_input_is_exit_2_before_any_load(options: list[str]) -> None:
     """Nothing is connected to: the port is closed, and that is not what is complained of."""
