@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 15.0
 """Nothing new in the sink for so long: what is missing is lost."""
-CHUNK = 200
+CHUNK = 2_000
 """Metrics published before their acknowledgements are waited for."""
 
 _context = multiprocessing.get_context("spawn")
@@ -137,6 +137,9 @@ class Proof:
         self._deadline = time.monotonic() + proof.time_limit
         self._process: SpawnProcess | None = None
         self._at_start = 0
+        self._published: set[str] = set()
+        self._failure: MqttkitError | None = None
+        self._stop = threading.Event()
 
     def run(self) -> Result:
         """Publish, kill, wait, count; the bridge's session is removed from the broker at the end."""
@@ -144,7 +147,7 @@ class Proof:
         try:
             self._start()
             self._wait(self._ready.is_set, "the bridge to be ready: see mqttkit bridge run")
-            published = self._publish()
+            published = self._publish_and_kill()
             names = self._wait_for_rows(published)
         finally:
             self._end()
@@ -168,7 +171,7 @@ class Proof:
         self._process.start()
 
     def _kill(self) -> None:
-        """Kill the bridge once it has committed something in this life, and start it again."""
+        """Kill the bridge, which is at work, once it has committed something in this life; start it again."""
         patience = time.monotonic() + STALL_SECONDS
         self._wait(
             lambda: self._tally[0] > self._at_start or time.monotonic() > patience, "the bridge to commit something"
@@ -178,21 +181,36 @@ class Proof:
             self._process.join()
         self._start()
 
-    def _publish(self) -> set[str]:
-        """Publish all; kill the bridge at even distances. Return the names that the broker acknowledged."""
-        topic = self._settings.bridge.topic.format(tenant_id=self._tenant, agent_id=self._name, metric_name="verify")
+    def _publish_and_kill(self) -> set[str]:
+        """Publish all, and meanwhile kill the bridge at even distances; return the names that the broker has."""
         total, kills = self._proof.count, self._proof.kills
-        at = [total * (kill + 1) // (kills + 1) for kill in range(kills)]
-        published: set[str] = set()
-        with self._publisher() as client:
-            for start in range(0, total, CHUNK):
-                names = [f"{self._name}-{number}" for number in range(start, min(start + CHUNK, total))]
-                published.update(_publish_chunk(client, topic, names))
-                while at and at[0] <= start + CHUNK:
-                    at.pop(0)
-                    self._kill()
-                self._check_time()
-        return published
+        thread = threading.Thread(target=self._publish, name="verify-publisher", daemon=True)
+        thread.start()
+        try:
+            for kill in range(kills):
+                at = total * (kill + 1) // (kills + 1)
+                self._wait(lambda: len(self._published) >= at or not thread.is_alive(), "metrics to be published")  # noqa: B023 - called at once
+                self._kill()
+            self._wait(lambda: not thread.is_alive(), "metrics to be published")
+        finally:
+            self._stop.set()
+            thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self._published
+
+    def _publish(self) -> None:
+        """Publish all, in a thread of its own."""
+        topic = self._settings.bridge.topic.format(tenant_id=self._tenant, agent_id=self._name, metric_name="verify")
+        names = [f"{self._name}-{number}" for number in range(self._proof.count)]
+        try:
+            with self._publisher() as client:
+                for start in range(0, len(names), CHUNK):
+                    self._published.update(_publish_chunk(client, topic, names[start : start + CHUNK]))
+                    if self._stop.is_set():
+                        return
+        except MqttkitError as error:
+            self._failure = error
 
     @contextlib.contextmanager
     def _publisher(self) -> Iterator[MqttClient]:
@@ -204,7 +222,8 @@ class Proof:
                 password = _first_line(self._proof.publisher_password_file)
             broker = dataclasses.replace(broker, username=self._proof.publisher, password=password)
         client = dataclasses.replace(mqtt.client, client_id=None, clean_session=True, session_expiry=0)
-        with MqttClient(dataclasses.replace(mqtt, broker=broker, client=client)) as publisher:
+        limits = dataclasses.replace(mqtt.limits, max_inflight=1_000)
+        with MqttClient(dataclasses.replace(mqtt, broker=broker, client=client, limits=limits)) as publisher:
             publisher.connect(timeout=10)
             yield publisher
 
