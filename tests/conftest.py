@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.docker import docker_engine
+
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI") == "true":
+    settings.load_profile("ci")  # the same examples each time; everywhere else they are new ones
 
 
 @pytest.fixture(scope="session")

@@ -114,9 +114,21 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
+def has_type_0(data: bytes) -> bool:
+    """Tell whether a packet begins with a byte 0, before another one ends the connection or the data."""
+    position = 0
+    while position < len(data):
+        if not data[position]:
+            return True
+        start, size = remaining_length(data, position)
+        position = start + size
+    return False
+
+
 def compare(v5: bool, data: bytes, cuts: list[int], manual_ack: bool) -> None:
     """Feed both; everything that can be seen from outside is the same."""
     with pair(v5=v5, manual_ack=manual_ack) as (plain, batched):
+        assume(not has_type_0(data))  # paho takes a first byte of 0 for none, and reads another one after a cut
         plain.feed(pieces(data, cuts))
         assume(not plain.confused)
         batched.feed(pieces(data, cuts))
