@@ -1,8 +1,9 @@
 """Controllers over publish/subscribe, through mqttkit's public API.
 
 A regional controller subscribes to the discovery reports of its region, a local controller publishes one; neither
-knows the other's address. Run it against any MQTT broker:
+knows the other's address. Run it against the broker that `mqttkit broker up` started, or against any other:
 
+    python examples/simulate_mqtt_pubsub.py
     python examples/simulate_mqtt_pubsub.py --host localhost --port 1883
 """
 
@@ -13,11 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mqttkit.broker.profile import load_profile
 from mqttkit.client import MqttClient
 from mqttkit.controller import LocalController, RegionalController
 from mqttkit.controller.keys import KeyFile, KeyRing, generate
 from mqttkit.errors import MqttkitError
-from mqttkit.settings import BrokerSettings, ControllerSettings, MqttSettings
+from mqttkit.settings import BrokerSettings, ClientSettings, ControllerSettings, MqttSettings
 
 REGION = "zone-A"
 
@@ -25,13 +27,20 @@ REGION = "zone-A"
 def main() -> int:
     """Run the story; return 0 where the report arrived as it was sent."""
     arguments = parse_arguments()
-    mqtt = MqttSettings(broker=BrokerSettings(host=arguments.host, port=arguments.port))
     try:
         with tempfile.TemporaryDirectory() as directory:
-            return run(Path(directory), mqtt, arguments.base)
+            return run(Path(directory), broker_settings(arguments), arguments.base)
     except MqttkitError as error:
         print(f"failed: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def broker_settings(arguments: argparse.Namespace) -> MqttSettings:
+    """Return the broker asked for, else the one that `mqttkit broker up` started, else the usual port."""
+    profile = load_profile()
+    if arguments.host is not None or arguments.port is not None or profile is None:
+        return MqttSettings(broker=BrokerSettings(host=arguments.host or "localhost", port=arguments.port or 1883))
+    return MqttSettings(broker=profile.to_broker_settings(), client=ClientSettings(version=profile.version))
 
 
 def run(directory: Path, mqtt: MqttSettings, base: str) -> int:
@@ -75,8 +84,8 @@ def run(directory: Path, mqtt: MqttSettings, base: str) -> int:
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--host", default="localhost")
-    parser.add_argument("--port", type=int, default=1883)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
     parser.add_argument("--base", default="pdsno")
     return parser.parse_args()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.lazy import Entry, LazyGroup
-from mqttkit.cli.options import Connection, connection_options
+from mqttkit.cli.options import Connection, connection_options, terse_connection_options
 from mqttkit.cli.signals import on_interrupt
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def node() -> None:
 @click.option("--seed", type=int, default=0, help="The same seed, the same readings.  [0]")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="End after this many seconds.")
 @click.option("--readings", type=click.IntRange(1), help="End after this many readings in all.")
-@connection_options
+@terse_connection_options
 def sensor(
     *, connection: Connection, topic: str, seed: int, duration: float | None, readings: int | None, **fleet: Any
 ) -> int:
@@ -68,7 +68,7 @@ def sensor(
 @click.option("--speed", type=click.Choice(["1", "max"]), default="1", help="Real time, or as fast as it goes.")
 @click.option("--dry-run", is_flag=True, help="Print the readings as JSON lines, and connect to nothing.")
 @click.option("--readings", type=click.IntRange(1), help="End after this many readings in all.")
-@connection_options
+@terse_connection_options
 def run(*, connection: Connection, path: str, seed: int | None, speed: str, dry_run: bool, readings: int | None) -> int:
     """Run the scenario in FILE (YAML): fleets, rates, waveforms, faults. The same seed gives the same readings."""
     from dataclasses import replace

@@ -177,11 +177,18 @@ def test_a_key_pair_is_shared_by_its_public_half(here: Path) -> None:
     assert (refused.exit_code, "public key" in refused.stderr) == (2, True)
 
 
-def test_the_example_does_what_simulate_does(reachable: Mosquitto, topic: str) -> None:
-    """Through the public API alone."""
+def test_the_example_does_what_simulate_does(reachable: Mosquitto, topic: str, here: Path) -> None:
+    """Through the public API alone; without an address at the broker that `broker up` started."""
     script = ROOT / "examples" / "simulate_mqtt_pubsub.py"
     command = [sys.executable, str(script), "--port", str(reachable.port), "--base", topic]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "      received and matched"), ran.stderr
+    profile = here / "state" / "mqttkit" / "brokers" / "default" / "profile.json"
+    profile.parent.mkdir(parents=True)
+    profile.write_text(
+        json.dumps({"name": "default", "backend": "process", "host": "127.0.0.1", "port": reachable.port})
+    )
+    ran = subprocess.run([*command[:2], "--base", topic], capture_output=True, text=True, timeout=50)
     assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "      received and matched"), ran.stderr
     command[3] = str(free_port())
     ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
