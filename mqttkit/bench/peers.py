@@ -21,6 +21,8 @@ from mqttkit.errors import MqttkitError
 
 SIZE = 283
 ROUNDS = 5
+BUDGET_SECONDS = 560.0
+"""No round begins that would end later: on a busy machine there are fewer rounds, and the table says how many."""
 LIBRARIES = ("mqttkit", "paho", "aiomqtt", "gmqtt", "amqtt")
 SCENARIOS = ("pub 0", "pub 1", "sub 0", "sub 1")
 COUNTS = {
@@ -57,7 +59,11 @@ Run = tuple[str, str, Callable[[], Measured]]
 def measure(bench: Bench, rounds: int, share: float, say: Callable[[str], None]) -> dict[tuple[str, str], Median]:
     """Run everything in rounds, each in the other direction than the one before; return medians."""
     found: dict[tuple[str, str], list[Measured]] = {}
+    began = time.monotonic()
     for number in range(rounds):
+        if number and (time.monotonic() - began) * (number + 1) / number > BUDGET_SECONDS:
+            say(f"{number} rounds and no more: the next one would end after {BUDGET_SECONDS:g} s")
+            break
         runs = list(_runs(bench, share))
         for client, scenario, work in runs if number % 2 == 0 else reversed(runs):
             try:
@@ -108,7 +114,8 @@ def main() -> None:
     with own_broker("sys_interval 1") as broker, tempfile.TemporaryDirectory() as directory:
         bench = Bench(options.python, broker, Path(directory), SIZE)
         medians = measure(bench, options.rounds, options.share, lambda text: _print(sys.stderr, text))
-        text = peer_report.report(medians, bench.versions(LIBRARIES), rounds=options.rounds, size=SIZE)
+        rounds = max((median.rounds for median in medians.values()), default=0)
+        text = peer_report.report(medians, bench.versions(LIBRARIES), rounds=rounds, size=SIZE)
     _print(sys.stdout, text)
     _print(sys.stderr, f"{time.monotonic() - began:.0f} s")
     if options.write is not None:
