@@ -7,12 +7,14 @@ import importlib.util
 import json
 import re
 import sys
+from dataclasses import replace
 
 from mqttkit.broker import Feature, conf, require
-from mqttkit.broker.local import LocalBroker, reachable_host
+from mqttkit.broker.local import READY_SECONDS, LocalBroker, login_of, reachable_host
 from mqttkit.broker.passwords import generate_password
 from mqttkit.broker.ports import demand_free, suggest
-from mqttkit.broker.profile import BrokerSpec, Profile
+from mqttkit.broker.profile import BrokerSpec, Profile, read_profile
+from mqttkit.broker.readiness import wait_ready
 from mqttkit.errors import MissingPart, PortTaken
 
 INSTALL = "Install it with: pip install 'mqttkit[embedded]'"
@@ -52,7 +54,12 @@ class EmbeddedBroker(LocalBroker):
         return new
 
     def _prove(self) -> None:
-        """It keeps nothing: there is nothing to prove beyond its CONNACK."""
+        """Demand that MQTT 5 answers too: rumqttd goes on without a listener whose port was taken meanwhile."""
+        profile = read_profile(self.paths)
+        if profile is None or profile.v5_port is None:
+            return
+        login = replace(login_of(profile), port=profile.v5_port, version="5")
+        wait_ready(login, seconds=READY_SECONDS, died=lambda: "" if self.running() else "it ended")
 
     def _refuse(self) -> None:
         """Raise `UsageError` for the first thing asked for that rumqttd cannot give."""

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.broker import BrokerPaths, Profile, existing_broker, temporary_broker
+from mqttkit.broker import (
+    BrokerPaths,
+    BrokerSpec,
+    Profile,
+    embedded_backend,
+    existing_broker,
+    start_broker,
+    temporary_broker,
+)
 from mqttkit.broker.local import login_of
 from mqttkit.broker.profile import load_profile
 from mqttkit.broker.readiness import Login, ask
@@ -215,6 +223,16 @@ def test_two_ups_at_a_time_make_one_broker(ended: None, tmp_path: Path):
     assert [child.returncode for child in children] == [0, 0, 0]
     assert said == ["broker default is up", *["broker default was up already"] * 2]
     assert len(works_in(tmp_path)) == 1
+
+
+def test_an_embedded_broker_whose_mqtt_5_port_is_taken_meanwhile_is_no_broker(monkeypatch: pytest.MonkeyPatch):
+    """rumqttd would go on without it, and the profile would name somebody else's port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(embedded_backend, "suggest", lambda host, port: server.getsockname()[1])
+        monkeypatch.setattr(embedded_backend, "READY_SECONDS", 1.0)
+        with pytest.raises(LifecycleError):
+            start_broker(BrokerSpec(backend="embedded", port=0))
+    assert not BrokerPaths.of("default").directory.exists()
 
 
 def test_a_paused_broker_is_taken_down(ended: None, tmp_path: Path):
