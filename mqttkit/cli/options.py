@@ -222,7 +222,7 @@ def _given(value: Any) -> bool:
 def _expand(flags: dict[str, Any]) -> None:
     """Turn what fingers type into what the settings hold."""
     if flags.get("mqtt.broker.password") == "-":
-        flags["mqtt.broker.password"] = click.prompt("Password", hide_input=True, err=True)
+        flags["mqtt.broker.password"] = _ask_password()
     if "mqtt.client.version" in flags:
         flags["mqtt.client.version"] = VERSIONS[flags["mqtt.client.version"]]
     if flags.pop("disable_clean_session", False):
@@ -237,6 +237,18 @@ def _expand(flags: dict[str, Any]) -> None:
         flags["mqtt.broker.host"] = hosts[0]
     elif hosts:
         flags["mqtt.broker.hosts"] = hosts
+
+
+def _ask_password() -> str:
+    """Ask on the terminal, which need not be stdin; raise UsageError where there is none."""
+    if not sys.stdin.isatty():
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR))
+        except OSError as error:
+            raise UsageError(
+                "-P - asks on the terminal, and there is none", hint="Use --password-file or MQTTKIT_PASSWORD"
+            ) from error
+    return str(click.prompt("Password", hide_input=True, err=True))
 
 
 def _has_port(host: str) -> bool:

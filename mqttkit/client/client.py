@@ -336,7 +336,11 @@ class MqttClient:
         with self._condition:
             changed = (state, reason) != (self.state, self.reason)
             self.state, self.reason = state, reason
+            if state is ConnectionState.CLOSED:
+                self.connected = False
             self._condition.notify_all()
+        if state is ConnectionState.CLOSED:
+            self._outbox.lose("the client is closed", keep_acknowledged=False)
         if changed:
             self._log_state(state, reason)
             if self._on_state is not None:
@@ -478,6 +482,6 @@ def _options(subscription: Subscription) -> SubscribeOptions:
 
 def checked_settings(settings: MqttSettings) -> MqttSettings:
     """Return `settings` where they can work together; raise UsageError where not."""
-    if not settings.client.clean_session and settings.client.client_id is None:
+    if not settings.client.clean_session and not settings.client.client_id:
         raise UsageError("a session can only be kept under a fixed client identifier", hint="Give one: -i")
     return settings

@@ -170,8 +170,10 @@ class Connector(PahoClient):
     def _thread_main(self) -> None:
         try:
             super()._thread_main()
-        except Exception:
+        except Exception as error:
             log.exception("the network thread died")
+            self.given_up = True
+            self.failure = BrokerUnreachable(show_address(*self.address), "mqtt", f"the network thread died: {error!r}")
         finally:
             self.finished.set()
             self._report(ConnectionState.CLOSED, str(self.failure) if self.given_up else "")

@@ -160,7 +160,12 @@ def _dump(value: dict[str, Any], pretty: bool) -> bytes:
 
 
 def _payload_json(message: Message) -> bytes:
-    """Return the payload as one line of JSON, number for number as it came; raise NotJson if it is none."""
+    """Return the payload as one line of JSON, number for number as it came; raise NotJson if it is none.
+
+    An empty payload is null, as mosquitto_sub has it.
+    """
+    if not message.payload:
+        return b"null"
     try:
         # numbers stay text: 1e999 and 5,000 digits are JSON
         json.loads(message.payload.decode(), parse_float=str, parse_int=str, parse_constant=_no_constant)

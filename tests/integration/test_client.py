@@ -344,6 +344,22 @@ def test_handler_that_raises_is_counted_and_the_thread_lives(shared_broker: Mosq
         wait_until(lambda: client.stats.handler_errors == 2)
 
 
+def test_a_network_thread_that_dies_is_told_of(shared_broker: Mosquitto, topic: str) -> None:
+    """Whatever kills it, nobody waits for it any more: not connected, given up, and why."""
+
+    def die() -> None:
+        raise RuntimeError("a defect")
+
+    with MqttClient(settings_for(shared_broker.port)) as client:
+        client.connect(timeout=10)
+        client._paho.loop_misc = die
+        wait_until(lambda: client.state is ConnectionState.CLOSED)
+        assert client.given_up
+        assert not client.connected
+        assert "a defect" in str(client.failure)
+        assert client.publish(topic, b"x", qos=1).outcome is Outcome.DROPPED
+
+
 def test_topic_that_is_not_utf_8_keeps_its_bytes() -> None:
     """A PUBLISH whose topic is not UTF-8 is delivered with its bytes, and the thread lives."""
     received: queue.Queue[Message] = queue.Queue()

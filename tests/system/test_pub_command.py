@@ -358,3 +358,12 @@ def test_wrong_usage_is_2_before_anything_is_connected(arguments: tuple[str, ...
     result = mqttkit("pub", *arguments, *place)
     assert (result.returncode, result.stdout) == (2, b"")
     assert says in result.stderr
+
+
+def test_without_a_terminal_there_is_nobody_to_ask_for_the_password(topic: str) -> None:
+    """`-P -` in a service or a cron job ends with 2 and names the other ways; stdin is not read for it."""
+    command = (*MQTTKIT, "pub", "-m", "x", topic, "-u", "kim", "-P", "-", "-p", str(free_port()))
+    done = subprocess.run(command, input=b"secret\n", capture_output=True, start_new_session=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"mqttkit: -P - asks on the terminal, and there is none. Use --password-file")
+    assert done.stderr.count(b"\n") == 1

@@ -130,7 +130,12 @@ def test_percent_capital_j_embeds_the_payload_as_it_is(payload: bytes, pretty: b
     assert pretty or written.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"NaN", b"\xff", b"[" * 100_000, b'{"a":1} x'])
+def test_an_empty_payload_is_null_for_j_that_embeds() -> None:
+    """As mosquitto_sub prints it: a cleared retained message is no error."""
+    assert json.loads(template_formatter("%J")([Message("t", b"")], WHEN))["payload"] is None
+
+
+@pytest.mark.parametrize("payload", [b"{", b"NaN", b"\xff", b"[" * 100_000, b'{"a":1} x'])
 def test_percent_capital_j_refuses_what_is_no_json(payload: bytes) -> None:
     """%J names the topic of a payload that is not JSON."""
     with pytest.raises(NotJson, match="topic 'a/b': payload is not valid JSON"):
