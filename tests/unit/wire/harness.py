@@ -82,9 +82,9 @@ class Side:
 class PlainSide(Side):
     """paho as it is."""
 
-    def __init__(self, *, v5: bool, manual_ack: bool = False) -> None:
+    def __init__(self, make: Callable[..., Any] = paho.Client, *, v5: bool, manual_ack: bool = False) -> None:
         self.confused = False
-        super().__init__(paho.Client, v5=v5, manual_ack=manual_ack)
+        super().__init__(make, v5=v5, manual_ack=manual_ack)
         self.client._handle_pubrec = self._watch(self.client._handle_pubrec)
         self.client._handle_pubackcomp = self._watch(self.client._handle_pubackcomp)
         self.client.on_message = self._message
