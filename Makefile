@@ -48,9 +48,10 @@ format: $(VENV)/.dev ## Format the code, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (under 5 minutes; needs a quiet machine)
+bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (about 6 minutes; needs a quiet machine)
 	@$(SYSTEM_PACKAGES) mosquitto
 	$(BIN)/mqttkit bench suite
+	$(BIN)/python -m mqttkit.bench.controllers
 
 bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/performance.md (under 10 minutes)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mqttkit.cli.lazy import Entry, LazyGroup
+from mqttkit.cli.options import profile_values
 from mqttkit.config import Effective, find_config, load_settings
 from mqttkit.errors import ConfigError
 
@@ -84,10 +85,4 @@ def write_new(path: str, text: str, force: bool) -> None:
 
 def _effective(path: str | None) -> Effective:
     """Return what a command without connection flags would use."""
-    from mqttkit.broker.profile import load_profile
-
-    profile = load_profile()
-    values: dict[str, object] = {}
-    if profile is not None:
-        values = {"mqtt.broker": profile.to_broker_settings(), "mqtt.client.version": profile.version}
-    return load_settings(path, environ=os.environ, flags={}, profile=values)
+    return load_settings(path, environ=os.environ, flags={}, profile=profile_values())

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -18,9 +18,6 @@ from mqttkit.cli.flags import given_flags
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
 from mqttkit.settings import Settings, parse_address
-
-if TYPE_CHECKING:
-    from mqttkit.broker.profile import Profile
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,8 +35,6 @@ SCHEMES = {
     "wss": (443, True, True),
 }
 """URL scheme to default port, TLS, WebSockets."""
-
-ADDRESS_KEYS = ("mqtt.broker.host", "mqtt.broker.hosts", "mqtt.broker.port")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,32 +115,24 @@ def _connection(taken: dict[str, Any]) -> Connection:
 
 
 def load(config: str | None, flags: Mapping[str, Any], *, broker_name: str = "default") -> Settings:
-    """Load the settings; the profile of a local broker counts only where the address is that broker's.
-
-    A profile's password must not reach another broker: where flags, environment or file name an address that
-    is not the profile's, the profile is left out whole.
-    """
+    """Load the settings, with the profile of a local broker as the loader lets it count."""
     from mqttkit.config import load_settings
 
-    plain = load_settings(config, environ=os.environ, flags=flags, profile={})
+    return load_settings(config, environ=os.environ, flags=flags, profile=profile_values(broker_name)).settings
+
+
+def profile_values(broker_name: str = "default") -> dict[str, Any]:
+    """Return the settings that the broker's profile gives, by dotted path; raise UsageError for an unknown name."""
     if broker_name == "default" and not os.path.lexists(default_profile()):
-        return plain.settings
+        return {}
     from mqttkit.broker.profile import load_profile
 
     profile = load_profile(broker_name)
     if profile is None:
         if broker_name != "default":
             raise UsageError(f"no broker named {broker_name!r}", hint="See: mqttkit broker status")
-        return plain.settings
-    broker = plain.settings.mqtt.broker
-    named = any(plain.origins[key] != "default" for key in ADDRESS_KEYS)
-    if named and not (
-        not broker.hosts and broker.port == profile.port and broker.host in ("localhost", "127.0.0.1", profile.host)
-    ):
-        return plain.settings
-    own_user = plain.origins["mqtt.broker.username"] != "default"
-    values = _profile_values(profile, own_user=own_user)
-    return load_settings(config, environ=os.environ, flags=flags, profile=values).settings
+        return {}
+    return {"mqtt.broker": profile.to_broker_settings(), "mqtt.client.version": profile.version}
 
 
 def default_profile() -> Path:
@@ -156,16 +143,6 @@ def default_profile() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
     base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
     return base / "mqttkit" / "brokers" / "default" / "profile.json"
-
-
-def _profile_values(profile: Profile, *, own_user: bool) -> dict[str, Any]:
-    """Return the settings that a profile gives; no password of its user where another user is named."""
-    values: dict[str, Any] = {"mqtt.broker.host": profile.host, "mqtt.broker.port": profile.port}
-    if profile.version != "auto":
-        values["mqtt.client.version"] = profile.version
-    if profile.username is not None and not own_user:
-        values |= {"mqtt.broker.username": profile.username, "mqtt.broker.password": profile.password}
-    return values
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ _REPLACES = {
     "mqtt.broker.password_file": "mqtt.broker.password",
 }
 """A setting given in a stronger layer takes the place of the other one in a weaker layer."""
+_CREDENTIALS = ("mqtt.broker.username", "mqtt.broker.password")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -50,30 +51,32 @@ def load_settings(
     """Merge all sources; `path` None looks for ./mqttkit.yaml, then in XDG_CONFIG_HOME.
 
     `flags` and `profile` map dotted paths to values, None meaning not given; text is parsed as in the file.
-    A profile is left out whole where a stronger source names another broker or user. Raise ConfigError.
+    A profile is left out whole where a stronger source names another broker, and its user and password where
+    one names another user. Raise ConfigError.
     """
     path = path if path is not None else find_config(environ)
     file_layer = from_file(path, environ) if path is not None else {}
     strong = (file_layer, from_environment(environ), from_values(flags, "flag"))
-    weak = from_values(profile, "profile")
-    layers = (weak, *strong) if _belongs(weak, strong) else strong
-    values = _merge(layers)
+    values = _merge((_fitting(from_values(profile, "profile"), strong), *strong))
     _warn_of_readable(path, values)
     _read_secret_files(values)
     origins = {leaf.path: _origin(leaf.path, values) for leaf in root().leaves()}
     return Effective(_build(root(), values), origins, path)
 
 
-def _belongs(profile: Layer, strong: tuple[Layer, ...]) -> bool:
-    """Tell whether the profile is of the broker and the user that the stronger layers name."""
-    for layer in strong:
-        if "mqtt.broker.hosts" in layer:
-            return False
-        for name in ("host", "port", "username"):
-            path = f"mqtt.broker.{name}"
-            if path in layer and path in profile and _place(layer[path]) != _place(profile[path]):
-                return False
-    return True
+def _fitting(profile: Layer, strong: tuple[Layer, ...]) -> Layer:
+    """Return what of the profile counts: nothing for another broker, no credentials for another user of its own."""
+    if any("mqtt.broker.hosts" in layer or _differs("host", layer, profile) or _differs("port", layer, profile)
+           for layer in strong):  # fmt: skip
+        return {}
+    if any(_differs("username", layer, profile) for layer in strong):
+        return {path: node for path, node in profile.items() if path not in _CREDENTIALS}
+    return profile
+
+
+def _differs(name: str, layer: Layer, profile: Layer) -> bool:
+    path = f"mqtt.broker.{name}"
+    return path in layer and path in profile and _place(layer[path]) != _place(profile[path])
 
 
 def _place(node: Node) -> str:

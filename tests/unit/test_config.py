@@ -305,14 +305,20 @@ def test_the_profile_serves_its_own_broker(flags: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("flags", [
-    {"mqtt.broker.host": "other.example"}, {"mqtt.broker.port": 1884}, {"mqtt.broker.username": "bob"},
+    {"mqtt.broker.host": "other.example"}, {"mqtt.broker.port": 1884},
     {"mqtt.broker.hosts": ["127.0.0.1:41883", "b"]},
 ])  # fmt: skip
-def test_the_profile_password_goes_to_no_other_broker_or_user(flags: dict[str, object]) -> None:
-    """A password belongs to one user of one broker."""
+def test_the_profile_password_goes_to_no_other_broker(flags: dict[str, object]) -> None:
+    """A password belongs to one broker."""
     effective = load(flags=flags, profile=PROFILE)
     assert effective.settings.mqtt.broker.password is None
     assert "profile" not in effective.origins.values()
+
+
+def test_another_user_of_the_profile_s_broker_gets_its_address_and_not_its_password() -> None:
+    """`broker up`, then `pub -u bob`: the same broker, without the operator's password."""
+    broker = load(flags={"mqtt.broker.username": "bob"}, profile=PROFILE).settings.mqtt.broker
+    assert (broker.host, broker.port, broker.username, broker.password) == ("127.0.0.1", 41883, "bob", None)
 
 
 def test_a_host_given_more_strongly_replaces_the_list_of_hosts() -> None:
