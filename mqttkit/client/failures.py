@@ -27,6 +27,15 @@ _HINTS = {
 }
 
 
+_UNTRUSTED_HINTS = {
+    9: "Set this machine's clock, or have it replaced",
+    10: "Have it renewed, or set this machine's clock",
+    62: "Use a name that the certificate bears: -h",
+    64: "Use a name that the certificate bears: -h",
+}
+"""X509_V_ERR_… of OpenSSL: not yet valid, expired, another host name, another address."""
+
+
 def show_address(host: str, port: int) -> str:
     """Return `host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -63,7 +72,8 @@ def refused(address: tuple[str, int], code: int, reason: str) -> ConnectionRefus
 
 def closed_early(address: tuple[str, int], cause: str, *, tls: bool) -> BrokerUnreachable:
     """Return the error for a connection that ended before its CONNACK."""
-    hint = "Wrong user name or password, or not an MQTT port" if tls else "Does the port want TLS, or a password?"
+    wanted = "Does the port want a client certificate (--cert, --key), or a password?"
+    hint = wanted if tls else "Does the port want TLS, or a password?"
     return BrokerUnreachable(show_address(*address), "mqtt", cause, hint=hint)
 
 
@@ -93,8 +103,8 @@ def _tls_failure(where: str, error: BaseException) -> BrokerUnreachable:
         return BrokerUnreachable(
             where,
             "tls",
-            f"its certificate is not trusted: {verify}",
-            hint="Name its authority: --cafile FILE",
+            f"its certificate is not trusted: {verify.rstrip('.')}",
+            hint=_UNTRUSTED_HINTS.get(getattr(error, "verify_code", 0), "Name its authority: --cafile FILE"),
         )
     reason = getattr(error, "reason", "") or ""
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):

@@ -89,10 +89,16 @@ def test_unknown_authority_is_refused(secured: Secured) -> None:
     assert "--cafile" in str(error)
 
 
-def test_wrong_host_name_is_refused(tmp_path: Path, secured: Secured) -> None:
-    """A certificate for another name is not accepted, though the authority is ours."""
+@pytest.mark.parametrize(
+    ("name", "hours", "cause", "hint"),
+    [("other.example", 1, "127.0.0.1", "that the certificate bears: -h"), ("127.0.0.1", -1, "expired", "renewed")],
+)
+def test_wrong_or_expired_certificate_is_refused(
+    tmp_path: Path, name: str, hours: float, cause: str, hint: str
+) -> None:
+    """It is not accepted, though the authority is ours; the hint is not to trust that authority."""
     authority = Authority(tmp_path)
-    other = authority.sign("other.example")
+    other = authority.sign(name, hours=hours)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(other.cert, other.key)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -100,7 +106,10 @@ def test_wrong_host_name_is_refused(tmp_path: Path, secured: Secured) -> None:
         thread.start()
         error = failure(listener.getsockname()[1], TlsSettings(ca_file=authority.file))
         thread.join(10)
-    assert "127.0.0.1" in error.cause
+    assert cause in error.cause
+    assert hint in error.hint
+    assert ".." not in str(error)
+    assert "--cafile" not in str(error)
 
 
 def test_insecure_accepts_anything_and_warns(secured: Secured, topic: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -115,7 +124,9 @@ def test_client_certificate(secured: Secured, topic: str) -> None:
     mine = secured.authority.sign("client-1")
     tls = TlsSettings(ca_file=secured.authority.file, cert_file=mine.cert, key_file=mine.key)
     round_trip(secured.mutual, topic, tls)
-    assert failure(secured.mutual, TlsSettings(ca_file=secured.authority.file)).exit_code == 3
+    error = failure(secured.mutual, TlsSettings(ca_file=secured.authority.file))
+    assert error.exit_code == 3
+    assert "--cert" in error.hint
 
 
 def test_certificate_and_key_that_do_not_match_are_named(secured: Secured) -> None:
