@@ -171,14 +171,12 @@ class BatchedClient(paho.Client):
         if self._ssl:
             sock = self._ssl_wrap_socket(sock)
         sock.settimeout(self._connect_timeout)
-        return BatchedWebSocket(
-            socket=sock,
-            host=self._host,
-            port=self._port,
-            is_ssl=self._ssl,
-            path=self._websocket_path,
-            extra_headers=self._websocket_extra_headers,
-        )
+        request = {"path": self._websocket_path, "extra_headers": self._websocket_extra_headers}
+        try:
+            return BatchedWebSocket(socket=sock, host=self._host, port=self._port, is_ssl=self._ssl, **request)
+        except BaseException:
+            sock.close()
+            raise
 
     # Reading.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import signal
@@ -461,3 +462,12 @@ def test_websockets(tmp_path: Path, topic: str) -> None:
         client.subscribe(Subscription(topic, qos=1))
         client.publish(topic, b"x" * 70_000, qos=1)
         assert len(received.get(timeout=10).payload) == 70_000
+
+
+def test_websockets_to_a_port_that_speaks_none(shared_broker: Mosquitto) -> None:
+    """A failed handshake is named as such, and leaves no open socket behind."""
+    settings = settings_for(shared_broker.port, transport="websockets", connect_timeout=2.0)
+    with MqttClient(settings) as client, pytest.raises(BrokerUnreachable, match="WebSocket handshake") as caught:
+        client.connect(timeout=20)
+    assert caught.value.step == "websocket"
+    gc.collect()
