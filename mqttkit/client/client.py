@@ -125,6 +125,8 @@ class MqttClient:
                 self._failure_is_raised = False
                 return
         self.close(flush=0)
+        for error in self._paho.round_failures[:-1]:
+            log.warning("%s", error)
         raise self._paho.failure or BrokerUnreachable(
             show_address(*self._paho.address), "mqtt", f"no CONNACK within {timeout} s"
         )

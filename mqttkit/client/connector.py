@@ -102,6 +102,8 @@ class Connector(PahoClient):
         self.connect_timeout = settings.client.connect_timeout
         self.client_identifier = client_id
         self.failure: MqttkitError | None = None
+        self.round_failures: list[MqttkitError] = []
+        """Why each address failed in the last round, `failure` at the end."""
         self.rounds_failed = 0
         self.closing = threading.Event()
         self.finished = threading.Event()
@@ -316,6 +318,7 @@ class Connector(PahoClient):
 
     def _failed(self, error: MqttkitError) -> None:
         self.failure = error
+        self.round_failures = [*(self.round_failures if self._failed_in_round else ()), error]
         self._failed_in_round += 1
         self._index = (self._index + 1) % len(self._addresses)
         self._probing = isinstance(error, BrokerUnreachable) and error.step in ("dns", "tcp")

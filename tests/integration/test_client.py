@@ -178,6 +178,18 @@ def test_next_host_is_tried_where_one_fails(shared_broker: Mosquitto) -> None:
         assert client.client_id == "failover"
 
 
+def test_each_host_of_a_round_that_failed_is_told_of(guarded: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
+    """The last one is the error, the others are warnings: one that refused us may be what matters."""
+    away = f"127.0.0.1:{free_port()}"
+    hosts = (f"127.0.0.1:{guarded.port}", away)
+    client = MqttClient(settings_for(1, hosts=hosts, username="nobody", password="x"), retry=False)
+    with client, pytest.raises(BrokerUnreachable, match=away):
+        client.connect(timeout=10)
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert f"{hosts[0]} refused the connection: not authorized" in warnings[0]
+
+
 def test_fail_over_while_connected(tmp_path: Path, topic: str) -> None:
     """When the broker is killed the client goes to the next host and subscribes there again."""
     received: queue.Queue[Message] = queue.Queue()
