@@ -28,6 +28,12 @@ class Rule:
             return str(error)
 
 
+def _company(text: str) -> bool:
+    if len(text) != 4 or not _HEX.issuperset(text):
+        raise ValueError(f"must be pairs of hex bytes such as 4c00, got {text!r}")
+    return True
+
+
 def between(low: float, high: float) -> Rule:
     """Ask for a number from low to high."""
     return Rule(f"{low} to {high}", lambda value: low <= value <= high)
@@ -94,7 +100,7 @@ RULES: dict[str, Rule] = {
     "scanner.min_rssi": between(-127, 20),
     "scanner.company": Rule(
         "pairs of hex bytes such as 4c00",
-        lambda value: all(len(one) == 4 and _HEX.issuperset(one) for one in value),
+        lambda value: all(_company(one) for one in value),
     ),
     "scanner.interval": at_least(0),
     "publisher.topic": template("scanner_id", "mac_address"),

@@ -49,9 +49,14 @@ def _read_json_lines(path: str, file: BinaryIO) -> Iterator[Advertisement]:
         try:
             heard = Advertisement.from_json(json.loads(line.decode()), timestamp=expected)
         except (AdvertisementError, ValueError, RecursionError) as error:
-            raise RecordingError(f"{path}:{number}: no advertisement: {error}") from error
+            raise RecordingError(f"{path}:{number}: no advertisement: {error}{_also_not(path)}") from error
         expected = heard.timestamp + GAP
         yield heard
+
+
+def _also_not(path: str) -> str:
+    """Say of a file that is named so and does not begin so that it is no btsnoop file."""
+    return "; nor is it a btsnoop file, which begins with 'btsnoop'" if path.endswith(".btsnoop") else ""
 
 
 def _read_btsnoop(path: str, file: BinaryIO) -> Iterator[Advertisement]:

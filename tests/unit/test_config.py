@@ -171,7 +171,7 @@ def test_a_variable_that_names_no_setting_is_warned_of(caplog: pytest.LogCapture
     ("controller: {http_listen: 8088}", "must be host:port, got '8088'"),
     ("controller: {http_listen: 'a:99999'}", "must be host:port"),
     ("controller: {transports: [pigeon]}", "must be some of mqtt, http and memory"),
-    ("scanner: {company: [4c]}", "must be pairs of hex bytes such as 4c00"),
+    ("scanner: {company: [4c00, 4c]}", "scanner.company: must be pairs of hex bytes such as 4c00, got '4c'"),
     ('scanner: {name: ["\\ud800"]}', "must be valid Unicode"),
     ("mqtt: {broker: {prot: 1}}",
      "mqttkit.yaml:1: unknown key 'mqtt.broker.prot'. Did you mean mqtt.broker.port?"),

@@ -184,6 +184,14 @@ def test_a_broken_recording_is_told_with_its_place(
     assert str(caught.value).startswith(message)
 
 
+def test_a_file_named_so_that_is_no_btsnoop_is_told(tmp_path: Path) -> None:
+    """Its first bytes decide, so it is tried as JSON lines; the error names both."""
+    path = tmp_path / "x.btsnoop"
+    path.write_bytes(b"garbage")
+    with pytest.raises(RecordingError, match="; nor is it a btsnoop file"):
+        open_source(ScannerSettings(source=f"replay:{path}"))
+
+
 def test_a_recording_that_is_not_there_is_told(tmp_path: Path) -> None:
     """With its name and the system's reason; a directory too."""
     for path, reason in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
