@@ -19,7 +19,7 @@ START_SECONDS = 10.0
 CONF = """listener {port} 127.0.0.1
 allow_anonymous true
 log_type error
-max_queued_messages 0
+max_queued_messages 10000000
 persistence false
 """
 

@@ -22,7 +22,7 @@ def check_plot(path: str) -> None:
         raise UsageError(f"--plot {path}: there is no directory {Path(path).absolute().parent}")
     if suffix == ".png":
         try:
-            import matplotlib  # noqa: F401
+            import matplotlib  # noqa: F401  # only to learn whether it is there
         except ImportError as error:
             raise MissingPart(
                 "a PNG needs matplotlib", hint="Try: pip install 'mqttkit[plot]', or --plot FILE.svg"

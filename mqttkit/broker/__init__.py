@@ -215,7 +215,7 @@ def open_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> Broker:
     """Return the broker of `spec`; its backend `auto` is the first that can be used on this machine."""
     name = usable_backends()[0] if spec.backend == "auto" else spec.backend
     backend = _backend(name)
-    return backend(spec.with_backend(name), paths or BrokerPaths.of(spec.name))  # type: ignore[no-any-return]
+    return backend(spec.with_backend(name), paths or BrokerPaths.of(spec.name))  # type: ignore[no-any-return]  # named by a table
 
 
 def start_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> tuple[Broker, UpResult]:

@@ -95,7 +95,7 @@ def tuning(profile: str, overrides: Mapping[str, int | bool]) -> Tuning:
         least, greatest = LIMITS[name]
         if not least <= value <= greatest:
             raise UsageError(f"{name} must be {least} to {greatest}, got {value}")
-    return dataclasses.replace(TUNINGS[profile], **overrides)  # type: ignore[arg-type]
+    return dataclasses.replace(TUNINGS[profile], **overrides)  # type: ignore[arg-type]  # checked above
 
 
 def mosquitto_conf(

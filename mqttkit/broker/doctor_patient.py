@@ -103,7 +103,7 @@ class Patient:
         """Return a client of the first listener, not connected yet."""
         broker = replace(self.doors[0].settings, username=username, password=password)
         settings = MqttSettings(broker=broker, client=ClientSettings(version=self.doors[0].version))
-        return MqttClient(settings, retry=False, **handlers)  # type: ignore[arg-type]
+        return MqttClient(settings, retry=False, **handlers)  # type: ignore[arg-type]  # handlers of MqttClient
 
 
 def patient_of(broker: Broker) -> Patient:

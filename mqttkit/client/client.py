@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from mqttkit.client import convert
 from mqttkit.client.channel import Channel
-from mqttkit.client.connector import ConnectionState, Connector
+from mqttkit.client.connector import DENIED, ConnectionState, Connector
 from mqttkit.client.failures import show_address
+from mqttkit.client.stats import ClientStats
+from mqttkit.client.subscriptions import Subscriptions, denial
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
 from mqttkit.messages import Message, Properties, Subscription, Will
 from mqttkit.settings import MqttSettings
@@ -29,29 +28,6 @@ from mqttkit.topics import check_topic_filter, check_topic_name
 from mqttkit.wire import Receipt
 
 log = logging.getLogger(__name__)
-
-DENIED = 128
-"""Reason codes from here on say no (MQTT 5, 2.4)."""
-
-
-@dataclass
-class ClientStats:
-    """What a client counted since it was made."""
-
-    connects: int = 0
-    """CONNACKs that accepted."""
-    disconnects: int = 0
-    """Connections that ended, whoever ended them."""
-    refusals: int = 0
-    """CONNACKs that refused."""
-    received: int = 0
-    """Messages handed to the handler."""
-    handler_errors: int = 0
-    """Exceptions that a handler raised."""
-    published: Counter[Any] = field(default_factory=Counter)
-    """Resolved publishes by `Outcome`."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Dropped publishes by cause."""
 
 
 class MqttClient:
@@ -93,13 +69,13 @@ class MqttClient:
         self._stats = ClientStats()
         self._outbox = Channel(settings.limits)
         self._condition = threading.Condition()
-        self._subscriptions: dict[str, Subscription] = {}
-        self._subacks: dict[int, list[int]] = {}
-        self._resubscribing: dict[int, list[str]] = {}
         self._last_logged: tuple[str, str] = ("", "")
         self._closed = False
         self._failure_is_raised = False
         self._paho = self._make_paho(will, manual_ack=manual_ack, retry=retry)
+        self._subscribed = Subscriptions(
+            self._paho, self._condition, lambda epoch: self.connected and self.epoch == epoch
+        )
 
     # --- connecting ---------------------------------------------------------------------------------------
 
@@ -208,26 +184,16 @@ class MqttClient:
             check_topic_filter(subscription.topic_filter)
         deadline = time.monotonic() + timeout
         if not self.wait_connected(timeout):
-            raise self._no_answer("no connection to subscribe on")
-        epoch = self.epoch
-        codes = self._wait_for_suback(self._send_subscribe(subscriptions), epoch, deadline)
-        self._subscriptions.update({s.topic_filter: s for s in subscriptions})
+            raise self._subscribed.no_answer("no connection to subscribe on")
+        codes = self._subscribed.subscribe(subscriptions, self.epoch, deadline)
         for subscription, code in zip(subscriptions, codes, strict=True):
             if code >= DENIED:
-                del self._subscriptions[subscription.topic_filter]
-                reason = convert.suback_reason(code)
-                raise SubscriptionDenied(subscription.topic_filter, reason, code=code)
+                raise denial(subscription.topic_filter, code)
         return codes
 
     def unsubscribe(self, *topic_filters: str, timeout: float = 10.0) -> None:
         """Unsubscribe, and wait for the UNSUBACK up to `timeout` seconds."""
-        for topic_filter in topic_filters:
-            self._subscriptions.pop(topic_filter, None)
-        epoch = self.epoch
-        result, mid = self._paho.unsubscribe(list(topic_filters))
-        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
-            raise self._no_answer("no connection to unsubscribe on")
-        self._wait_for_suback(mid, epoch, time.monotonic() + timeout)
+        self._subscribed.unsubscribe(topic_filters, self.epoch, time.monotonic() + timeout)
 
     def round_trip(self, timeout: float) -> None:
         """Return once the broker has answered everything that was sent before; wait up to `timeout` seconds.
@@ -238,8 +204,7 @@ class MqttClient:
         """
         deadline = time.monotonic() + timeout
         private = f"mqttkit/round-trip/{self.client_id}"
-        epoch = self.epoch
-        codes = self._wait_for_suback(self._send_subscribe((Subscription(private),)), epoch, deadline)
+        codes = self._subscribed.ask((Subscription(private),), self.epoch, deadline)
         if codes[0] < DENIED:
             self._paho.unsubscribe(private)
 
@@ -374,39 +339,6 @@ class MqttClient:
             self._stats.handler_errors += 1
             log.exception("a handler failed")
 
-    def _no_answer(self, cause: str) -> MqttkitError:
-        return self._paho.failure or BrokerUnreachable(show_address(*self.address), "mqtt", cause)
-
-    # --- inside: subscribing ------------------------------------------------------------------------------
-
-    def _send_subscribe(self, subscriptions: tuple[Subscription, ...]) -> int:
-        if self.protocol_version == 5:
-            wanted: list[Any] = [(s.topic_filter, _options(s)) for s in subscriptions]
-        else:
-            wanted = [(s.topic_filter, s.qos) for s in subscriptions]
-        result, mid = self._paho.subscribe(wanted)
-        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
-            raise self._no_answer("no connection to subscribe on")
-        return mid
-
-    def _wait_for_suback(self, mid: int, epoch: int, deadline: float) -> list[int]:
-        with self._condition:
-            self._condition.wait_for(
-                lambda: mid in self._subacks or self.epoch != epoch or not self.connected,
-                max(0.0, deadline - time.monotonic()),
-            )
-            if mid in self._subacks:
-                return self._subacks.pop(mid)
-        raise self._no_answer("no SUBACK came")
-
-    def _subscribe_again(self) -> None:
-        """Make every subscription anew, in the network thread; the SUBACK is looked at when it comes."""
-        subscriptions = tuple(self._subscriptions.values())
-        self._resubscribing.clear()
-        if subscriptions:
-            with contextlib.suppress(MqttkitError):  # the connection ended already: the next one subscribes
-                self._resubscribing[self._send_subscribe(subscriptions)] = [s.topic_filter for s in subscriptions]
-
     # --- inside: paho's callbacks, in its thread, under its lock ------------------------------------------
 
     def _handle_connect(self, _client: Any, _data: Any, flags: Any, code: Any, properties: Any) -> None:
@@ -424,9 +356,9 @@ class MqttClient:
             self._paho.epoch = self.epoch
             self.session_present = flags.session_present
             self.connected = True
-            self._subacks.clear()
+            self._subscribed.forget_answers()
         if not flags.session_present:
-            self._subscribe_again()
+            self._subscribed.make_again()
         self._set_state(ConnectionState.CONNECTED, show_address(*self.address))
 
     def _handle_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
@@ -442,24 +374,17 @@ class MqttClient:
             self._paho.ended(code.value, str(code))
 
     def _handle_suback(self, _client: Any, _data: Any, mid: int, codes: Any, _properties: Any) -> None:
-        values = [code.value for code in codes]
-        again = self._resubscribing.pop(mid, None)
-        if again is not None:
-            self._note_denied(again, values)
-            return
-        with self._condition:
-            self._subacks[mid] = values
-            self._condition.notify_all()
-
-    def _note_denied(self, topic_filters: list[str], codes: list[int]) -> None:
-        for topic_filter, code in zip(topic_filters, codes, strict=False):
+        for topic_filter, code in self._subscribed.answered(mid, [code.value for code in codes]):
             self.denied.pop(topic_filter, None)
             if code >= DENIED:
-                reason = self.denied[topic_filter] = convert.suback_reason(code)
-                if self.on_denied is not None:
-                    self._guard(self.on_denied, SubscriptionDenied(topic_filter, reason, code=code))
-                else:
-                    log.error("subscription to %r denied: %s", topic_filter, reason)
+                self._note_denied(denial(topic_filter, code))
+
+    def _note_denied(self, error: SubscriptionDenied) -> None:
+        self.denied[error.topic_filter] = error.reason
+        if self.on_denied is not None:
+            self._guard(self.on_denied, error)
+        else:
+            log.error("%s", error)
 
     def _handle_message(self, _client: Any, _data: Any, received: Any) -> None:
         self._handle_messages([convert.from_paho(received, self.epoch)])
@@ -471,15 +396,6 @@ class MqttClient:
         elif self._on_message is not None:
             for message in messages:
                 self._guard(self._on_message, message)
-
-
-def _options(subscription: Subscription) -> SubscribeOptions:
-    return SubscribeOptions(
-        qos=subscription.qos,
-        noLocal=subscription.no_local,
-        retainAsPublished=subscription.retain_as_published,
-        retainHandling=subscription.retain_handling,
-    )
 
 
 def checked_settings(settings: MqttSettings) -> MqttSettings:

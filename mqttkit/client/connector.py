@@ -384,4 +384,5 @@ def _connect(address: tuple[str, int], timeout: float) -> socket.socket:
     An ASCII host goes to the resolver as bytes: for text Python loads the tables of internationalised names, 0.7 MB.
     """
     host, port = address
-    return socket.create_connection((host.encode() if host.isascii() else host, port), timeout)  # type: ignore[arg-type]
+    resolvable: Any = host.encode() if host.isascii() else host
+    return socket.create_connection((resolvable, port), timeout)

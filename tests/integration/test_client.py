@@ -112,7 +112,7 @@ def test_denied_subscription_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(SubscriptionDenied, match="'secret/#' denied: not authorized") as caught:
             client.subscribe(Subscription("open/#", qos=1), Subscription("secret/#", qos=1))
         assert caught.value.exit_code == 5
-        assert list(client._subscriptions) == ["open/#"]
+        assert client._subscribed.topic_filters == ["open/#"]
 
 
 @pytest.mark.parametrize("version", ["auto", "311"])
