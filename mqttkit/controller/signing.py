@@ -12,13 +12,14 @@ import os
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jws import CompactSignature, JWSRegistry
 
 from mqttkit.controller.keys import Key, KeyFile, KeyRing
 from mqttkit.controller.refusals import MessageRefused, Reason
-
-if TYPE_CHECKING:
-    from joserfc.jws import CompactSignature, JWSRegistry
 
 MAX_BYTES = 256 * 1024
 """Largest signed message that is looked at."""
@@ -47,8 +48,6 @@ class Verified:
 
 def sign(data: bytes, topic: str, key: Key, *, now: float | None = None) -> bytes:
     """Return `data` signed for `topic` at `now` (seconds since the epoch), as ASCII text of three parts."""
-    from joserfc import jws
-
     nonce = _encode(os.urandom(_NONCE_BYTES)).decode()
     header: dict[str, Any] = {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE, "topic": topic, "nonce": nonce}
     header |= {"iat": round(time.time() if now is None else now, 3)}
@@ -60,9 +59,6 @@ def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int
 
     Size and form are looked at before anything is parsed; the comparison takes constant time.
     """
-    from joserfc import jws
-    from joserfc.errors import JoseError
-
     if len(signed) > max_bytes:
         raise MessageRefused(Reason.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
     found = _extract(signed)
@@ -85,9 +81,6 @@ def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int
 
 def _extract(signed: bytes) -> CompactSignature:
     """Return the parts of a message, not yet to be believed; raise MessageRefused (malformed)."""
-    from joserfc import jws
-    from joserfc.errors import JoseError
-
     try:
         found = jws.extract_compact(signed, registry=_registry("HS256"))
     except (JoseError, ValueError, RecursionError) as error:
@@ -138,8 +131,6 @@ def _decode(text: bytes) -> bytes:
 @cache
 def _registry(algorithm: str) -> JWSRegistry:
     """Return rules that know this one algorithm; sizes are checked before."""
-    from joserfc.jws import JWSRegistry
-
     registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
     registry.max_header_length = MAX_HEADER
     registry.max_payload_length = 64 * 1024 * 1024
