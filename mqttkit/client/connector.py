@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 PROBE_INTERVAL = 5.0
 """Seconds between bare TCP probes while waiting for an unreachable broker."""
 PROBE_TIMEOUT = 1.0
+EARLY_ENDS_TOLERATED = 3
+"""So many connections in a row that end before their CONNACK are tried again after PROBE_INTERVAL at most: a port that
+Docker publishes accepts before the broker behind it listens."""
 STOP_TIMEOUT = 2.0
 SHORT_LIFE = 5.0
 """A connection that ends within so many seconds does not reset the wait."""
@@ -122,6 +125,7 @@ class Connector(PahoClient):
         self._connack_deadline = 0.0
         self._connected_at = 0.0
         self._short_lives = 0
+        self._early_ends = 0
         self._probing = False
         self._version_known = settings.client.version != "auto"
         self._at_once = False
@@ -235,6 +239,8 @@ class Connector(PahoClient):
             self.give_up()
             return
         delay = self._backoff.next()
+        if 0 < self._early_ends <= EARLY_ENDS_TOLERATED:
+            delay = min(delay, PROBE_INTERVAL)
         refused = isinstance(self.failure, ConnectionRefused)
         state = ConnectionState.REFUSED if refused else ConnectionState.WAITING
         self._report(state, f"{self.failure}; trying again in {delay:.1f} s")
@@ -248,6 +254,7 @@ class Connector(PahoClient):
         self._connected_at = time.monotonic()
         self._failed_in_round = 0
         self._version_known = True
+        self._early_ends = 0
         self.failure = None
         allowed = getattr(server, "ReceiveMaximum", 65_535) if self.protocol == V5 else WINDOW_V311
         self._max_inflight_messages = min(self._settings.limits.max_inflight, allowed)
@@ -323,7 +330,7 @@ class Connector(PahoClient):
         self._index = (self._index + 1) % len(self._addresses)
         self._probing = isinstance(error, BrokerUnreachable) and error.step in ("dns", "tcp")
         if self._probing:
-            self._short_lives = 0
+            self._short_lives = self._early_ends = 0
         log.debug("%s", error)
 
     def _ended_early(self) -> None:
@@ -332,6 +339,7 @@ class Connector(PahoClient):
             return
         if not self._version_known:
             self._protocol = V5
+        self._early_ends += 1
         cause = "it closed the connection, or did not answer, before the CONNACK"
         self._failed(failures.closed_early(self.address, cause, tls=self._settings.broker.tls is not None))
 

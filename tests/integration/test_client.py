@@ -218,6 +218,22 @@ def test_reconnects_soon_after_the_broker_returns_however_long_the_wait(broker: 
         assert time.monotonic() - returned < 10
 
 
+def test_a_port_that_accepts_before_its_broker_listens_is_tried_again_soon() -> None:
+    """As behind a published port of Docker: a connection closed before its CONNACK does not cost the long wait."""
+
+    def answer(connection: socket.socket, _connect: bytes) -> bool:
+        if len(server.connects) == 1:
+            return False
+        connection.sendall(b"\x20\x02\x00\x00")
+        return True
+
+    with scripted_broker(answer) as server:
+        settings = settings_for(server.port, version="311", initial_delay=60.0, max_delay=60.0)
+        with MqttClient(settings) as client:
+            client.start()
+            assert client.wait_connected(10)
+
+
 def test_delays_double_up_to_the_maximum(caplog: pytest.LogCaptureFixture) -> None:
     """Without jitter the waits are 1, 2, 4, 4 times the initial delay; the trouble is logged once, not once a try."""
     waits: list[str] = []
