@@ -350,15 +350,15 @@ class MqttClient:
         if not flags.session_present:
             self._paho.drop_out_messages()
             self._outbox.lose("the broker kept no session", keep_acknowledged=False)
+        self._subscribed.forget_answers()
+        if not flags.session_present:
+            self._subscribed.make_again()
         with self._condition:
             self._stats.connects += 1
             self.epoch += 1
             self._paho.epoch = self.epoch
             self.session_present = flags.session_present
             self.connected = True
-            self._subscribed.forget_answers()
-        if not flags.session_present:
-            self._subscribed.make_again()
         self._set_state(ConnectionState.CONNECTED, show_address(*self.address))
 
     def _handle_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:

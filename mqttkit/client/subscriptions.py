@@ -37,6 +37,11 @@ class Subscriptions:
         """What is subscribed to."""
         return list(self._kept)
 
+    @property
+    def settled(self) -> bool:
+        """True where no SUBACK of a subscription made again is awaited."""
+        return not self._again
+
     def subscribe(self, subscriptions: Sequence[Subscription], epoch: int, deadline: float) -> list[int]:
         """Subscribe on connection `epoch`, remember what is granted, return the codes of the SUBACK."""
         codes = self.ask(subscriptions, epoch, deadline)

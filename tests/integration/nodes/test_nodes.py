@@ -76,7 +76,7 @@ def test_a_sensor_that_loses_its_broker_goes_on(broker: Mosquitto) -> None:
         assert lost.outcome is Outcome.DROPPED
         broker.start()
         assert gateway.client.wait_connected(20)
-        eventually(lambda: not gateway.client._resubscribing)
+        eventually(lambda: gateway.client._subscribed.settled)
         again = sensor.publish_reading("sensor/1", {"sensor_id": "1", "sequence": 3, "value": 3}, wait=20)
         assert again.wait(10) is Outcome.ACKNOWLEDGED
         assert gateway.wait_for(2, 20)
