@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -298,9 +299,12 @@ class Controller:
         """Say online now, at each interval, and whenever a transport has come or gone."""
         while not self._stop.is_set():
             self._heart.clear()
-            self._say("online")
-            if self._was_connected:
-                self._store.note_moment("online", time.time())
+            try:
+                self._say("online")
+                if self._was_connected:
+                    self._store.note_moment("online", time.time())
+            except sqlite3.Error as error:
+                log.error("no heartbeat, the store failed: %s", error)  # noqa: TRY400  # told at each beat
             self._heart.wait(self.settings.heartbeat_interval)
 
     def _say(self, state: str) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mqttkit.controller.envelope import Envelope
 from mqttkit.controller.gate import Gate, Opened
@@ -112,7 +112,10 @@ class Receiver:
                 return
 
     def _work(self, batch: list[Delivery]) -> None:
-        """Handle a batch in one transaction; where the store fails, again and again: nothing is acknowledged."""
+        """Handle a batch in one transaction; where the store fails, again and again: nothing is acknowledged.
+
+        Some of a batch that failed may have lasted, so that its messages come again as redelivered.
+        """
         while True:
             counters = self.counters.copy()
             try:
@@ -125,6 +128,7 @@ class Receiver:
                 self.counters["store_errors"] += 1
                 log.error("the store failed: %s; %d messages wait", error, len(batch))  # noqa: TRY400  told each second
                 self._store.roll_back()
+                batch = [replace(delivery, dup=True) for delivery in batch]
             if self._stop.wait(STORE_SECONDS):
                 return
         for delivery in batch:

@@ -1,7 +1,8 @@
 """What a controller must remember over a restart, in one SQLite file: ids and nonces seen, policies, dead letters.
 
-One thread handles messages with a store; any thread may take numbers. Everything since the last `commit` is one
-transaction: messages are acknowledged after it, so that a crash forgets exactly what will come again.
+One thread handles messages with a store; any thread may take numbers and note moments, which are made to last at
+once, and with them what that thread had not committed yet. Messages are acknowledged after their `commit`, so that a
+crash forgets only what will come again.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ class Store:
         self.nonce_seconds = nonce_seconds
         """Seconds that a nonce is remembered: longer than a message can be fresh."""
         self.max_dead = max_dead
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._inserted = 0
-        self._reserved: dict[str, int] = {}
+        self._reserved: dict[str, tuple[int, int]] = {}
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -84,14 +85,16 @@ class Store:
 
     def close(self) -> None:
         """Commit and close."""
-        self._db.commit()
-        self._db.close()
+        with self._lock:
+            self._db.commit()
+            self._db.close()
 
     def commit(self) -> None:
         """Make everything since the last commit last."""
-        if self._inserted >= _SLACK:
-            self._forget()
-        self._db.commit()
+        with self._lock:
+            if self._inserted >= _SLACK:
+                self._forget()
+            self._db.commit()
 
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         with self._lock:
@@ -99,7 +102,7 @@ class Store:
 
     def roll_back(self) -> None:
         """Forget everything since the last commit; a store that is broken stays as it is."""
-        with contextlib.suppress(sqlite3.Error):
+        with self._lock, contextlib.suppress(sqlite3.Error):
             self._db.rollback()
 
     # --- duplicates ---------------------------------------------------------------------------------------
@@ -158,21 +161,22 @@ class Store:
 
         Numbers are taken from the file in blocks; a crash skips the rest of a block.
         """
-        value, end = self._reserved.get(name, 0), self._reserved.get(f"{name} end", 0)
-        if value >= end:
-            row = self._run("SELECT value FROM sequences WHERE name = ?", (name,)).fetchone()
-            value = row[0] if row else 0
-            end = value + _SEQUENCE_BLOCK
-            self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (name, end))
-            self._db.commit()
-            self._reserved[f"{name} end"] = end
-        self._reserved[name] = value + 1
-        return int(value + 1)
+        with self._lock:
+            value, end = self._reserved.get(name, (0, 0))
+            if value >= end:
+                row = self._run("SELECT value FROM sequences WHERE name = ?", (name,)).fetchone()
+                value = int(row[0]) if row else 0
+                end = value + _SEQUENCE_BLOCK
+                self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (name, end))
+                self._db.commit()
+            self._reserved[name] = (value + 1, end)
+            return value + 1
 
     def note_moment(self, name: str, moment: float) -> None:
         """Remember a moment, seconds since the epoch. May be called from any thread."""
-        self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (f"moment {name}", int(moment)))
-        self._db.commit()
+        with self._lock:
+            self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (f"moment {name}", int(moment)))
+            self._db.commit()
 
     def moment(self, name: str) -> float | None:
         """Return the moment remembered, or None."""

@@ -103,9 +103,9 @@ def test_a_fleet_of_processes_talks(reachable: Mosquitto, here: Path) -> None:
     """regional, local, global and watch, each a process; SIGTERM ends them with 0."""
     assert run("key", "generate").exit_code == 0
     (here / "rules.json").write_text('{"scan": "hourly"}')
-    regional = spawn("regional", "--controller-id", "rc-1", "--heartbeat", "0.2")
+    regional = spawn("regional", "--controller-id", "rc-1", "--heartbeat", "0.5")
     high = spawn("global", "--controller-id", "gc-1", "--policy", "rules.json")
-    local = spawn("local", "--controller-id", "lc-1", "--interval", "0.2", "--heartbeat", "0.2")
+    local = spawn("local", "--controller-id", "lc-1", "--interval", "0.2", "--heartbeat", "0.5")
     try:
         assert regional.stdout is not None and local.stdout is not None
         report = json.loads(regional.stdout.readline())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,31 @@ def test_numbers_never_come_twice(tmp_path: Path) -> None:
         crashed._db.close()
     assert taken == sorted(set(taken))
     assert taken[0] == 1
+
+
+def test_threads_take_numbers_and_note_moments_while_another_commits(tmp_path: Path) -> None:
+    """Nothing fails and no number comes twice: a heartbeat and a publisher beside the worker."""
+    store = Store(tmp_path / "store.db")
+
+    def publish(_: int) -> list[int]:
+        taken = []
+        for _ in range(400):
+            taken.append(store.next_number("sequence"))
+            store.note_moment("online", 1.0)
+        return taken
+
+    def work(_: int) -> list[int]:
+        for _ in range(400):
+            store.remember(new_message_id(), b"d" * 16)
+            store.commit()
+        return []
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(task, number) for number, task in enumerate((publish, publish, work))]
+        taken = [number for one in running for number in one.result(60)]
+    assert sorted(taken) == list(range(1, 801))
+    assert store.count() == 400
+    store.close()
 
 
 def test_dead_letters_are_bounded(store: Store) -> None:

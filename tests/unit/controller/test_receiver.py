@@ -11,7 +11,8 @@ import pytest
 
 from mqttkit.controller import receiver as module
 from mqttkit.controller.envelope import Envelope, new_message_id
-from mqttkit.controller.gate import Gate, PlainCodec
+from mqttkit.controller.gate import Codec, Gate, PlainCodec, SignedCodec
+from mqttkit.controller.keys import KeyRing, generate
 from mqttkit.controller.receiver import Receiver
 from mqttkit.controller.store import Store
 from mqttkit.controller.topics import Kind, Place, Topics
@@ -26,9 +27,13 @@ class Breaking(Store):
     """A real store whose disk can be made full."""
 
     full = False
+    interrupted = False
+    """Another thread makes something last just before, and with it what this one has done so far."""
 
     def commit(self) -> None:
         """Fail as SQLite does."""
+        if self.interrupted:
+            self.note_moment("online", time.time())
         if self.full:
             raise sqlite3.OperationalError("database or disk is full")
         super().commit()
@@ -37,13 +42,14 @@ class Breaking(Store):
 class Bench:
     """A receiver with a real store in memory, and a handler that may be told to fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: Codec | None = None) -> None:
+        self.codec = codec or PlainCodec()
         self.store = Breaking()
         self.handled: list[str] = []
         self.acknowledged: list[str] = []
         self.receiver = Receiver(
             TOPICS,
-            Gate(PlainCodec(), self.store),
+            Gate(self.codec, self.store),
             self.store,
             handlers={Kind.EVENT: self.handle},
             on_policy=lambda _: None,
@@ -61,7 +67,7 @@ class Bench:
             message_id=name, message_type="event", sender_id="a", region="r", timestamp=int(time.time() * 1000),
             sequence=1,
         )  # fmt: skip
-        delivery = Delivery(WHERE, event.to_bytes(), "test", ack=lambda: self.acknowledged.append(name))
+        delivery = Delivery(WHERE, self.codec.wrap(event, WHERE), "test", ack=lambda: self.acknowledged.append(name))
         self.receiver.take([delivery])
         return name
 
@@ -86,6 +92,22 @@ def test_a_full_disk_acknowledges_nothing_and_recovers_by_itself(bench: Bench, m
     eventually(lambda: sorted(bench.acknowledged) == sorted(names))
     assert (bench.receiver.counters["received"], bench.receiver.counters["handled"]) == (3, 3)
     assert bench.store.count() == 3
+
+
+def test_what_lasted_of_a_batch_that_failed_is_no_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handled when it came first; then it is a duplicate, acknowledged and not refused."""
+    monkeypatch.setattr(module, "STORE_SECONDS", 0.05)
+    bench = Bench(SignedCodec(KeyRing().add(generate("k1")).activate("k1")))
+    bench.store.full = bench.store.interrupted = True
+    name = bench.deliver()
+    eventually(lambda: bench.receiver.counters["store_errors"] >= 2)
+    bench.store.full = False
+    eventually(lambda: bench.acknowledged == [name])
+    assert bench.handled == [name]
+    assert bench.receiver.counters["duplicate"] == 1
+    assert "refused" not in bench.receiver.counters
+    bench.receiver.close()
+    bench.store.close()
 
 
 def test_what_nobody_foresaw_is_a_dead_letter_and_the_thread_lives(
