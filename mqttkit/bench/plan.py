@@ -34,6 +34,10 @@ class Plan:
     """Seconds between points of the plot."""
     source: str = ""
     """Scan: the recording that is replayed; a shipped one where it is empty."""
+    tls: bool = False
+    """Over TLS."""
+    websockets: bool = False
+    """Over WebSockets."""
 
     def over(self, sent: int, elapsed: float) -> bool:
         """Tell whether nothing more is to be sent."""

@@ -55,7 +55,7 @@ def main() -> None:
     stop = StopFlag()
     threading.Thread(target=stop_at_end, args=(sys.stdin.fileno(), stop), daemon=True).start()
     try:
-        with own_broker() as broker:
+        with own_broker(tls=plan.tls, websockets=plan.websockets) as broker:
             limits = LimitSettings(max_inflight=WINDOW)
             found = run(plan, MqttSettings(broker=broker, limits=limits), stop=stop).as_json()
     except MqttkitError as error:

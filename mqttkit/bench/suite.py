@@ -63,6 +63,17 @@ def steps(seconds: float) -> tuple[Step, ...]:
         Step("publish QoS 1", plan("pub", qos=1), ("failed>0", "dropped>0")),
         Step("receive QoS 0", plan("sub", subscribers=1, count=1_000_000, duration=0), ("lost>0", "reordered>0")),
         Step("receive QoS 1", plan("sub", subscribers=1, qos=1, count=200_000, duration=0), ("lost>0", "reordered>0")),
+        Step("publish QoS 0 over TLS", plan("pub", tls=True), ("failed>0", "dropped>0")),
+        Step(
+            "receive QoS 0 over TLS",
+            plan("sub", subscribers=1, count=300_000, duration=0, tls=True),
+            ("lost>0", "reordered>0"),
+        ),
+        Step(
+            "receive QoS 0 over WebSockets",
+            plan("sub", subscribers=1, count=300_000, duration=0, websockets=True),
+            ("lost>0", "reordered>0"),
+        ),
         Step("round trip, 1,000 messages/s", plan("roundtrip", subscribers=1, qos=1, rate=1_000), ("lost>0",)),
         Step("fan-in of 10", plan("fan-in", publishers=10, subscribers=1, rate=5_000), ("lost>0",)),
         Step("fan-out to 10", plan("fan-out", subscribers=10, rate=1_000), ("lost>0",)),

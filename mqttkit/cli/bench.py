@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options import Connection, terse_connection_options
-from mqttkit.errors import BenchmarkFailed, Interrupted, UsageError
+from mqttkit.errors import BenchmarkFailed, Interrupted
 
 if TYPE_CHECKING:
     from mqttkit.bench.conditions import Baseline, Condition
     from mqttkit.bench.plan import Plan
     from mqttkit.bench.result import Result
     from mqttkit.bench.stop import StopFlag
+    from mqttkit.settings import BrokerSettings
 
 SCENARIOS = {
     "pub": "Publish, and count what the broker took.",
@@ -71,7 +72,9 @@ OPTIONS = (
     click.option(
         "--window", type=click.IntRange(1, 65_535), default=1_000, help="QoS 1, 2: publishes under way.  [1000]"
     ),
-    click.option("--own-broker", is_flag=True, help="Start a mosquitto for the run."),
+    click.option(
+        "--own-broker", is_flag=True, help="Start a mosquitto for the run; with --tls or --ws it speaks that."
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
     click.option("--plot", type=click.Path(), help="Write rate and latency over time to FILE.svg or FILE.png."),
     click.option("--fail-if", multiple=True, help="Fail where METRIC OPERATOR NUMBER holds, such as 'p99>20ms'."),
@@ -98,16 +101,13 @@ def _run(scenario: str, connection: Connection, given: dict[str, Any]) -> None:
     from mqttkit.bench.run import run
 
     checks = _checks(given)
-    wanted = connection.settings.mqtt.broker
-    if given["own_broker"] and (wanted.tls is not None or wanted.transport != "tcp"):
-        raise UsageError("--own-broker is plain TCP", hint="Leave TLS and WebSockets away, or name a broker: -h")
     plan = _plan(scenario, connection, given)
     settings = replace(
         connection.settings.mqtt, limits=replace(connection.settings.mqtt.limits, max_inflight=given["window"])
     )
-    with _stoppable() as stop, _broker(given["own_broker"]) as broker:
-        if broker is not None:
-            settings = replace(settings, broker=broker)
+    with _stoppable() as stop, contextlib.ExitStack() as stack:
+        if given["own_broker"]:
+            settings = replace(settings, broker=stack.enter_context(_own_broker(plan)))
         with _progress() as progress:
             result = run(plan, settings, stop=stop, progress=progress)
     _show(result, checks)
@@ -171,6 +171,8 @@ def _plan(scenario: str, connection: Connection, given: dict[str, Any]) -> Plan:
         duration=given["duration"] or (0.0 if given["count"] else DEFAULT_SECONDS),
         count=given["count"] or 0,
         source=given["source"],
+        tls=connection.settings.mqtt.broker.tls is not None,
+        websockets=connection.settings.mqtt.broker.transport == "websockets",
     )
 
 
@@ -205,15 +207,13 @@ def _stoppable() -> Iterator[StopFlag]:
 
 
 @contextlib.contextmanager
-def _broker(wanted: bool) -> Iterator[Any]:
-    if not wanted:
-        yield None
-        return
+def _own_broker(plan: Plan) -> Iterator[BrokerSettings]:
+    """Run a broker that speaks what the plan speaks."""
     from mqttkit.bench.broker import own_broker
     from mqttkit.bench.connections import allow_files
 
     allow_files(1_000)
-    with own_broker() as broker:
+    with own_broker(tls=plan.tls, websockets=plan.websockets) as broker:
         yield broker
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mqttkit.errors import MqttkitError
+from mqttkit.bench.broker import own_broker
+from mqttkit.client import MqttClient
+from mqttkit.errors import BrokerUnreachable, MqttkitError
+from mqttkit.settings import MqttSettings
 from tests.support.brokers import Mosquitto, need
 
 pytestmark = pytest.mark.system
@@ -63,6 +69,9 @@ def test_pub_at_a_rate_knows_the_latency_of_acknowledgements() -> None:
         ("fan-out", ["--clients", "3", "--rate", "600"], 1800),
         ("scan", ["--rate", "600"], 600),
         ("sub", ["--size", "70000"], 600),
+        ("sub", ["-q", "1", "--tls"], 600),
+        ("roundtrip", ["--ws"], 600),
+        ("scan", ["--tls", "--ws"], 600),
     ],
 )
 def test_everything_published_is_received_once_and_in_order(scenario: str, options: list[str], received: int) -> None:
@@ -74,7 +83,29 @@ def test_everything_published_is_received_once_and_in_order(scenario: str, optio
     assert metrics["lost"] == metrics["duplicated"] == metrics["reordered"] == metrics["dropped"] == 0
     assert 0 < metrics["p50"] <= metrics["p999"] <= metrics["max"] < 30_000
     assert found["points"]
-    assert found["plan"]["scenario"] == scenario
+    plan = found["plan"]
+    assert (plan["scenario"], plan["tls"], plan["websockets"]) == (scenario, "--tls" in options, "--ws" in options)
+
+
+@pytest.mark.parametrize("websockets", [False, True])
+def test_own_broker_over_tls_proves_itself_and_takes_nothing_plain(websockets: bool) -> None:
+    """Its authority is the run's own: the handshake verifies against it, and its files end with the broker."""
+    need("mosquitto")
+    with own_broker(tls=True, websockets=websockets) as broker:
+        assert broker.tls is not None
+        assert broker.tls.ca_file is not None
+        context = ssl.create_default_context(cafile=broker.tls.ca_file)
+        with (
+            socket.create_connection((broker.host, broker.port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=broker.host) as secured,
+        ):
+            assert secured.getpeercert()
+        with (
+            MqttClient(MqttSettings(broker=replace(broker, tls=None)), retry=False) as client,
+            pytest.raises(BrokerUnreachable),
+        ):
+            client.connect(timeout=10)
+    assert not Path(broker.tls.ca_file).exists()
 
 
 def test_connections_cost_memory_and_one_thread_each() -> None:
@@ -111,7 +142,6 @@ def test_fault_found_is_exit_1_and_the_numbers_are_there(tmp_path: Path) -> None
         ["--plot", "p.gif"],
         ["--topic", "a/#"],
         ["--size", "3"],
-        ["--own-broker", "--ws"],
     ],
 )
 def test_bad_input_is_exit_2_before_any_load(options: list[str]) -> None:
