@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from mqttkit.client import MqttClient, Receipt
+from mqttkit.client.failures import shunned_hint
 from mqttkit.errors import MqttkitError, PublishFailed
 from mqttkit.messages import Message, Outcome
 
@@ -41,7 +42,7 @@ class Sender:
         self._patience = patience
         self._open: deque[tuple[str, Receipt]] = deque()
         self._unproved = False
-        self._first_loss = ""
+        self._first_loss = self._loss_hint = ""
         self._told_of_loss = self._told_of_properties = False
 
     @property
@@ -81,7 +82,8 @@ class Sender:
                 f" the first on topic {topic!r}"
             )
         if self.failed:
-            raise PublishFailed(f"{self.failed} of {self._total()} messages not delivered: {self._first_loss}")
+            text = f"{self.failed} of {self._total()} messages not delivered: {self._first_loss}"
+            raise PublishFailed(text, hint=self._loss_hint)
         if self._unproved:
             self._prove(timeout)
 
@@ -114,6 +116,7 @@ class Sender:
             raise self._client.failure
         if not self._first_loss:
             self._first_loss = f"the first on topic {topic!r}: {receipt.reason}"
+            self._loss_hint = shunned_hint(topic)
 
     def _prove(self, timeout: float) -> None:
         """Prove that the broker has read what went at QoS 0, by a round trip after it.

@@ -15,6 +15,11 @@ MAX_SCANNER_ID = 64
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _FORBIDDEN = re.compile("[\u0000\ud800-\udfff]")
+_SHUNNED = re.compile(
+    "[\u0001-\u001f\u007f-\u009f\ufdd0-\ufdef"
+    + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
+    + "]"
+)
 
 
 def check_topic_name(name: str) -> str:
@@ -61,6 +66,20 @@ def matches(topic_filter: str, name: str) -> bool:
     return len(wanted) == len(levels)
 
 
+def shunned(text: str) -> str:
+    """Name the first character of `text` for which a broker may hang up (MQTT 5, 1.5.4); an empty string for none.
+
+    The specification says SHOULD NOT: some brokers take control characters and non-characters, mosquitto does not.
+    """
+    if text.isprintable():
+        return ""
+    found = _SHUNNED.search(text)
+    if found is None:
+        return ""
+    code = ord(found[0])
+    return f"U+{code:04X}, a {'control' if code < 0xA0 else 'non-'}{' ' * (code < 0xA0)}character"
+
+
 def check_template(template: str, allowed: tuple[str, ...]) -> str:
     """Return `template` if each {placeholder} of it is one of `allowed` and the rest is a topic name."""
     for found in _PLACEHOLDER.findall(template):
@@ -97,6 +116,8 @@ def check_scanner_id(scanner_id: str) -> str:
     """Return `scanner_id` if it can be one level of a topic name, of at most 64 characters; raise TopicError."""
     if len(scanner_id) > MAX_SCANNER_ID:
         raise TopicError(f"scanner identifier has {len(scanner_id)} characters, at most {MAX_SCANNER_ID} are allowed")
+    if found := shunned(scanner_id):
+        raise TopicError(f"scanner identifier {scanner_id!r} has {found}: brokers hang up on it")
     return check_level(scanner_id, "scanner identifier")
 
 

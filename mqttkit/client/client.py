@@ -166,6 +166,8 @@ class MqttClient:
         if not self.connected and not (wait > 0 and self.wait_connected(wait)):
             check_topic_name(topic)
             return self._outbox.refuse("not connected")
+        if not topic.isprintable():  # quick, and true of every topic that no broker hangs up on, but for a few spaces
+            self._paho.suspect(topic)
         return self._outbox.publish(topic, payload, qos, retain, properties, wait)
 
     def flush(self, timeout: float) -> bool:

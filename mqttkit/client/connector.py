@@ -129,6 +129,7 @@ class Connector(PahoClient):
         self._probing = False
         self._version_known = settings.client.version != "auto"
         self._at_once = False
+        self._suspect = ("", 0.0)
 
     # --- paho's hooks -------------------------------------------------------------------------------------
 
@@ -278,6 +279,10 @@ class Connector(PahoClient):
             self._connected_at = 0.0
             self._lost(code, reason, lived)
 
+    def suspect(self, topic: str) -> None:
+        """Take note that `topic` goes out, which has a character for which a broker may hang up. Any thread."""
+        self._suspect = (topic, time.monotonic())
+
     def cut(self) -> None:
         """Shut the socket, which ends the connection; the network thread notices and connects again."""
         connection = self._sock
@@ -341,7 +346,9 @@ class Connector(PahoClient):
             self._protocol = V5
         self._early_ends += 1
         cause = "it closed the connection, or did not answer, before the CONNACK"
-        self._failed(failures.closed_early(self.address, cause, tls=self._settings.broker.tls is not None))
+        tls = self._settings.broker.tls is not None
+        texts = (self.client_identifier, self._settings.broker.username or "", (self._will_topic or b"").decode())
+        self._failed(failures.closed_early(self.address, cause, tls=tls, texts=texts))
 
     def _fall_back(self) -> None:
         """Try MQTT 3.1.1 on the same address at once."""
@@ -358,10 +365,12 @@ class Connector(PahoClient):
             self._short_lives += 1
         self._probing = self._short_lives < 2
         self.given_up = self._short_lives >= SHORT_LIVES_TOLERATED
-        if taken_over or self.given_up:
+        topic, when = self._suspect
+        hint = failures.shunned_hint(topic) if min(lived, time.monotonic() - when) < SHORT_LIFE else ""
+        if taken_over or (self.given_up and not hint):
             self.failure = failures.taken_over(self.address, self.client_identifier, certain=taken_over)
         else:
-            self.failure = failures.lost(self.address, reason)
+            self.failure = failures.lost(self.address, reason, hint=hint)
 
     def _wait(self, delay: float) -> None:
         """Wait `delay` seconds, less where closing, or where an unreachable broker accepts a bare TCP probe."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterable
 
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError
 from mqttkit.settings import is_loopback
+from mqttkit.topics import shunned
 
 UNSUPPORTED_VERSION = 0x84
 SESSION_TAKEN_OVER = 0x8E
@@ -70,17 +72,24 @@ def refused(address: tuple[str, int], code: int, reason: str) -> ConnectionRefus
     return ConnectionRefused(show_address(*address), reason.lower(), code=code, hint=_HINTS.get(code, ""))
 
 
-def closed_early(address: tuple[str, int], cause: str, *, tls: bool) -> BrokerUnreachable:
-    """Return the error for a connection that ended before its CONNACK."""
+def closed_early(address: tuple[str, int], cause: str, *, tls: bool, texts: Iterable[str] = ()) -> BrokerUnreachable:
+    """Return the error for a connection that ended before its CONNACK; `texts` are what CONNECT held."""
     wanted = "Does the port want a client certificate (--cert, --key), or a password?"
     hint = wanted if tls else "Does the port want TLS, or a password?"
+    hint = next(filter(None, map(shunned_hint, texts)), hint)
     return BrokerUnreachable(show_address(*address), "mqtt", cause, hint=hint)
 
 
-def lost(address: tuple[str, int], reason: str) -> BrokerUnreachable:
+def lost(address: tuple[str, int], reason: str, *, hint: str = "") -> BrokerUnreachable:
     """Return the error for a connection that ended after its CONNACK."""
     cause = _LOST.get(reason.lower(), reason.lower())
-    return BrokerUnreachable(show_address(*address), "mqtt", cause, what="lost the connection to broker")
+    return BrokerUnreachable(show_address(*address), "mqtt", cause, what="lost the connection to broker", hint=hint)
+
+
+def shunned_hint(text: str) -> str:
+    """Return the hint that names what is in `text` as the likely cause; an empty string where nothing is."""
+    found = shunned(text)
+    return f"The likely cause: {text!r} has {found}, on which many brokers hang up (MQTT 5, 1.5.4)" if found else ""
 
 
 def taken_over(address: tuple[str, int], client_id: str, *, certain: bool) -> MqttkitError:

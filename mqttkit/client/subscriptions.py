@@ -16,6 +16,10 @@ from mqttkit.client.connector import DENIED, V5, Connector
 from mqttkit.client.failures import show_address
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Subscription
+from mqttkit.topics import shunned
+
+ENDING_SECONDS = 1.0
+"""How long the end of a connection waits for its cause to be known."""
 
 
 class Subscriptions:
@@ -52,7 +56,7 @@ class Subscriptions:
 
     def ask(self, subscriptions: Sequence[Subscription], epoch: int, deadline: float) -> list[int]:
         """Subscribe and return the codes of the SUBACK; remember nothing."""
-        return self._wait(self._send(subscriptions), epoch, deadline)
+        return self._wait(self._send(subscriptions, patience=ENDING_SECONDS), epoch, deadline)
 
     def unsubscribe(self, topic_filters: Sequence[str], epoch: int, deadline: float) -> None:
         """Unsubscribe on connection `epoch`, and wait for the UNSUBACK."""
@@ -60,7 +64,7 @@ class Subscriptions:
             self._kept.pop(topic_filter, None)
         result, mid = self._paho.unsubscribe(list(topic_filters))
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
-            raise self.no_answer("no connection to unsubscribe on")
+            raise self.no_answer("no connection to unsubscribe on", patience=ENDING_SECONDS)
         self._wait(mid, epoch, deadline)
 
     def make_again(self) -> None:
@@ -84,18 +88,25 @@ class Subscriptions:
         """Another connection begins: packet identifiers mean nothing any more."""
         self._answers.clear()
 
-    def no_answer(self, cause: str) -> MqttkitError:
-        """Return the error of a connection that is not there, or does not answer."""
+    def no_answer(self, cause: str, *, patience: float = 0.0) -> MqttkitError:
+        """Return the error of a connection that is not there, or does not answer.
+
+        Wait up to `patience` seconds for the network thread to learn why: never ask that thread itself to.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._paho.failure is not None, patience)
         return self._paho.failure or BrokerUnreachable(show_address(*self._paho.address), "mqtt", cause)
 
-    def _send(self, subscriptions: Sequence[Subscription]) -> int:
+    def _send(self, subscriptions: Sequence[Subscription], *, patience: float = 0.0) -> int:
         if self._paho.protocol == V5:
             wanted: list[Any] = [(s.topic_filter, _options(s)) for s in subscriptions]
         else:
             wanted = [(s.topic_filter, s.qos) for s in subscriptions]
+        for topic_filter in (s.topic_filter for s in subscriptions if shunned(s.topic_filter)):
+            self._paho.suspect(topic_filter)
         result, mid = self._paho.subscribe(wanted)
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
-            raise self.no_answer("no connection to subscribe on")
+            raise self.no_answer("no connection to subscribe on", patience=patience)
         return mid
 
     def _wait(self, mid: int, epoch: int, deadline: float) -> list[int]:
@@ -105,7 +116,7 @@ class Subscriptions:
             )
             if mid in self._answers:
                 return self._answers.pop(mid)
-        raise self.no_answer("no SUBACK came")
+        raise self.no_answer("no SUBACK came", patience=0.0 if self._alive(epoch) else ENDING_SECONDS)
 
 
 def denial(topic_filter: str, code: int) -> SubscriptionDenied:

@@ -367,3 +367,31 @@ def test_without_a_terminal_there_is_nobody_to_ask_for_the_password(topic: str) 
     assert done.returncode == 2
     assert done.stderr.startswith(b"mqttkit: -P - asks on the terminal, and there is none. Use --password-file")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("version", ["5", "311"])
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("-q", "0"), 6), (("-q", "1"), 3), (("-q", "2"), 3), (("--repeat", "2", "--quiet"), 3)]
+)
+def test_a_topic_on_which_the_broker_hangs_up_is_named(
+    shared_broker: Mosquitto, topic: str, version: str, arguments: tuple[str, ...], code: int
+) -> None:
+    """mosquitto closes the connection for a control character (MQTT 5, 1.5.4): the error names topic and character."""
+    result = mqttkit("pub", f"{topic}/\x07", "-m", "x", "-V", version, *arguments, port=shared_broker.port)
+    assert result.returncode == code
+    assert f"'{topic}/\\x07' has U+0007, a control character".encode() in result.stderr, result.stderr
+
+
+def test_a_line_stream_names_such_a_topic_at_its_end(shared_broker: Mosquitto, topic: str) -> None:
+    """The client connects again after each loss; the error that ends the command still names the cause."""
+    result = mqttkit("pub", f"{topic}/\x9f", "-l", "--quiet", port=shared_broker.port, stdin=b"a\n")
+    assert result.returncode == 6
+    assert b"has U+009F, a control character" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("option", ["-i", "-u", "--will-topic"])
+def test_a_connect_on_which_the_broker_hangs_up_is_named(shared_broker: Mosquitto, topic: str, option: str) -> None:
+    """So it is for what CONNECT holds."""
+    result = mqttkit("pub", topic, "-m", "x", option, "a\x1b", port=shared_broker.port)
+    assert result.returncode == 3
+    assert b"'a\\x1b' has U+001B, a control character" in result.stderr, result.stderr

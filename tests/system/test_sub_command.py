@@ -384,3 +384,10 @@ def test_percent_capital_j_passes_over_what_is_no_json(shared_broker: Mosquitto,
         output, errors = process.communicate(timeout=20)
     assert b'"payload":27.0}' in output
     assert b"payload is not valid JSON" in errors and process.returncode == 0
+
+
+def test_a_filter_on_which_the_broker_hangs_up_is_named(shared_broker: Mosquitto, topic: str) -> None:
+    """mosquitto closes the connection for a control character (MQTT 5, 1.5.4)."""
+    result = mqttkit("sub", f"{topic}/\x01/#", "-W", "20", port=shared_broker.port)
+    assert result.returncode == 3
+    assert f"'{topic}/\\x01/#' has U+0001, a control character".encode() in result.stderr, result.stderr

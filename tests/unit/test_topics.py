@@ -16,6 +16,7 @@ from mqttkit.topics import (
     check_topic_name,
     fill_template,
     matches,
+    shunned,
     split_share,
 )
 
@@ -80,3 +81,27 @@ def test_levels_that_are_none_are_refused(value: str) -> None:
         check_level(value, "value")
     with pytest.raises(TopicError):
         check_scanner_id(value or "x" * 65)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a/b", ""),
+        ("straße/\u00a0/\u2028/\ue000", ""),
+        ("a\x01", "U+0001, a control character"),
+        ("\x7f\x01", "U+007F, a control character"),
+        ("\x9f", "U+009F, a control character"),
+        ("\ufdd0", "U+FDD0, a non-character"),
+        ("\U0010ffff", "U+10FFFF, a non-character"),
+    ],
+)
+def test_characters_that_brokers_hang_up_on_are_named(text: str, named: str) -> None:
+    """The first one is named (MQTT 5, 1.5.4); what is merely unusual is not."""
+    assert shunned(text) == named
+
+
+@pytest.mark.parametrize("value", ["\x01", "a\x9f", "\uffff"])
+def test_scanner_identifiers_that_brokers_hang_up_on_are_refused(value: str) -> None:
+    """A scanner would publish nothing else."""
+    with pytest.raises(TopicError, match="hang up"):
+        check_scanner_id(value)
