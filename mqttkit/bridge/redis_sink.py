@@ -36,7 +36,8 @@ COMMIT = """
 local call = redis.call
 local data, last, dead, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
-local batch, window, limit, list = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local batch, window, limit = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local width, list, live = tonumber(ARGV[6]), ARGV[7] == 'list', ARGV[8] == 'live'
 local done = call('HMGET', last, 'batch', 'stored')
 if done[1] == batch then return tonumber(done[2]) end
 if #letters > 0 and call('XLEN', dead) >= limit then return -1 end
@@ -44,7 +45,9 @@ if #letters > 0 and call('XLEN', dead) >= limit then return -1 end
 local period = math.floor(call('TIME')[1] / window)
 local now, before, past = seen .. period, seen .. period - 1, seen .. period - 2
 local keys, known, fresh = {}, {}, {}
-for _, row in ipairs(rows) do if row[11] ~= '' then keys[#keys + 1] = row[11] end end
+for at = 1, #rows, width do
+  if rows[at + 5] ~= '' then keys[#keys + 1] = rows[at] .. '/' .. rows[at + 1] .. '/' .. rows[at + 5] end
+end
 for first = 1, #keys, 1000 do
   local to = math.min(first + 999, #keys)
   local here = call('SMISMEMBER', now, unpack(keys, first, to))
@@ -54,22 +57,47 @@ for first = 1, #keys, 1000 do
   end
 end
 
-local stored = 0
-for _, row in ipairs(rows) do
-  local key = row[11]
-  if key == '' or not known[key] then
+local listeners = {}
+local function says(line, ...)
+  local answer = redis.pcall(...)
+  return type(answer) == 'string' and string.find(answer, line, 1, true)
+end
+local elsewhere = live and not (says('connected_slaves:0', 'INFO', 'replication')
+  and says('cluster_enabled:0', 'INFO', 'cluster') and redis.pcall('PUBSUB', 'NUMPAT') == 0)
+local function listened(channel)
+  if listeners[channel] == nil then
+    local answer = redis.pcall('PUBSUB', 'NUMSUB', channel)
+    listeners[channel] = elsewhere or answer[2] ~= 0
+  end
+  return listeners[channel]
+end
+
+local stored, turn = 0, 0
+for at = 1, #rows, width do
+  local tenant, agent, name, value, timestamp = rows[at], rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4]
+  local dedupe, tags, received, key = rows[at + 5], rows[at + 6], rows[at + 7], nil
+  if dedupe ~= '' then
+    turn = turn + 1
+    key = keys[turn]
+  end
+  if not key or not known[key] then
     stored = stored + 1
-    if key ~= '' then
+    if key then
       known[key] = true
       fresh[#fresh + 1] = key
     end
     if list then
-      call('RPUSH', data, row[9])
+      call('RPUSH', data, rows[at + 8])
     else
-      call('XADD', data, '*', 'tenant_id', row[1], 'agent_id', row[2], 'metric_name', row[3], 'value', row[4],
-        'timestamp_ms', row[5], 'dedupe_id', row[6], 'tags', row[7], 'received_ms', row[8])
+      call('XADD', data, '*', 'tenant_id', tenant, 'agent_id', agent, 'metric_name', name, 'value', value,
+        'timestamp_ms', timestamp, 'dedupe_id', dedupe, 'tags', tags, 'received_ms', received)
     end
-    if row[10] then call('PUBLISH', 'metrics:' .. row[1], row[10]) end
+    if live and listened('metrics:' .. tenant) then
+      call('PUBLISH', 'metrics:' .. tenant, '{"tenant_id":"' .. tenant .. '","agent_id":"' .. agent
+        .. '","metric_name":"' .. name .. '","value":' .. value .. ',"timestamp_ms":' .. timestamp .. ',"dedupe_id":'
+        .. (key and cjson.encode(dedupe) or 'null') .. ',"tags":' .. (tags == '' and 'null' or tags)
+        .. ',"received_ms":' .. received .. '}')
+    end
   end
 end
 for first = 1, #fresh, 1000 do call('SADD', now, unpack(fresh, first, math.min(first + 999, #fresh))) end
@@ -82,12 +110,16 @@ for _, l in ipairs(letters) do
   call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
     'detail', l[6], 'received_ms', l[7])
 end
-for index = 7, #ARGV do call('XDEL', dead, ARGV[index]) end
+for index = 9, #ARGV do call('XDEL', dead, ARGV[index]) end
 call('HSET', last, 'batch', batch, 'stored', stored)
 call('EXPIRE', last, window)
 return stored
 """
-"""Returns how many metrics were new, or -1: no room for the dead letters, and nothing was done."""
+"""Returns how many metrics were new, or -1: no room for the dead letters, and nothing was done.
+
+The rows are one flat list, which unpacks faster than a list a row. A live event is written here and not by the bridge,
+and only where it may be heard: where nobody subscribes at this server, and no replica or cluster node passes it on.
+"""
 
 ANNOUNCED_SECONDS = 3_600
 """How long workers believe that the bridge publishes live events."""
@@ -193,12 +225,14 @@ class RedisSink:
         if not self._script:
             self.open()
         arguments = [
-            _pack([self._row(metric) for metric in batch.metrics]),
+            _pack([text for metric in batch.metrics for text in self._row(metric)]),
             _pack(batch.letters),
             batch.id,
             self._options.dedupe_window,
             self._options.dead_letter_limit,
-            "1" if self._options.list_name else "0",
+            9 if self._options.list_name else 8,
+            "list" if self._options.list_name else "stream",
+            "live" if self._options.live else "",
             *batch.settles,
         ]
         keys = [self._data, f"{self._base}:last:{self._instance}", self._dead, f"{self._base}:seen:"]
@@ -225,19 +259,14 @@ class RedisSink:
         except NoScriptError:  # Redis was started again
             return int(self._client.eval(COMMIT, len(keys), *keys, *arguments))
 
-    def _row(self, metric: Metric) -> tuple[object, ...]:
-        """Return what the script takes of a metric: the columns, the job, the live event, the dedupe key."""
-        live: object = False
-        job = ""
-        if self._options.live:
-            live = encode_json(event(metric)).decode()
-        if self._options.list_name:
-            name = metric.dedupe_id or uuid.uuid4().hex
-            job = encode_json({"job": self._options.job, "id": name, "data": event(metric)}).decode()
-        tenant, agent, metric_name, value, timestamp_ms, dedupe_id, tags, received_ms = metric
-        key = f"{tenant}/{agent}/{dedupe_id}" if dedupe_id else ""
-        columns = (tenant, agent, metric_name, repr(value), timestamp_ms, dedupe_id or "", tags or "", received_ms)
-        return (*columns, job, live, key)
+    def _row(self, metric: Metric) -> tuple[str, ...]:
+        """Return what the script takes of a metric: the columns, and on a list the job."""
+        tenant, agent, name, value, timestamp_ms, dedupe_id, tags, received_ms = metric
+        columns = (tenant, agent, name, repr(value), str(timestamp_ms), dedupe_id or "", tags or "", str(received_ms))
+        if not self._options.list_name:
+            return columns
+        job = {"job": self._options.job, "id": dedupe_id or uuid.uuid4().hex, "data": event(metric)}
+        return (*columns, encode_json(job).decode())
 
     def _announce(self) -> None:
         """Tell workers that the bridge publishes live events, so that they do not do it twice."""

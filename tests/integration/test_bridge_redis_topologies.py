@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,7 @@ from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sink import Batch, Committed, Sink, SinkOptions, open_sink
 from mqttkit.errors import SinkUnavailable
 from tests.support.bridges import TENANT, wait_until
-from tests.support.brokers import free_port, need
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisServer, redis_cluster, redis_servers
 
 STREAM = "mqttkit:metrics"
 
@@ -37,24 +34,9 @@ def commit_until_done(sink: Sink, batch: Batch) -> Committed:
     return done[0]
 
 
-@contextlib.contextmanager
-def servers(directory: Path, count: int, *lines: str) -> Iterator[list[RedisServer]]:
-    running = [RedisServer(directory / f"redis-{number}", lines) for number in range(count)]
-    for server in running:
-        if "cluster-enabled yes" in lines:
-            server.lines += (f"cluster-port {free_port()}",)
-    try:
-        for server in running:
-            server.start()
-        yield running
-    finally:
-        for server in running:
-            server.stop(signal.SIGKILL)
-
-
 def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
     """When the master dies Sentinel promotes the replica; batches go on there, a dedupe_id still counts once."""
-    with servers(tmp_path, 2, "repl-diskless-sync-delay 0") as (master, replica):
+    with redis_servers(tmp_path, 2, "repl-diskless-sync-delay 0") as (master, replica):
         with replica.client() as client:
             client.replicaof("127.0.0.1", master.port)
             wait_until(lambda: client.info("replication").get("master_link_status") == "up")
@@ -87,15 +69,7 @@ def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
 
 def test_cluster_keeps_a_streams_keys_in_one_slot(tmp_path: Path) -> None:
     """Stream, dedupe keys and dead letters are in one slot, so that one script may write them all."""
-    lines = ("cluster-enabled yes", "cluster-node-timeout 2000", "cluster-config-file nodes.conf")
-    with servers(tmp_path, 3, *lines) as nodes:
-        hosts = [f"127.0.0.1:{node.port}" for node in nodes]
-        command = [need("redis-cli"), "--cluster", "create", *hosts, "--cluster-yes"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        for node in nodes:
-            with node.client() as client:
-                wait_until(lambda: client.cluster("info")["cluster_state"] == "ok")
-        address = f"redis+cluster://{','.join(hosts)}"
+    with redis_cluster(tmp_path, 3) as address:
         for stream in (STREAM, "other", "{tagged}:stream"):
             with contextlib.closing(open_sink(address, SinkOptions(stream=stream, timeout=2))) as sink:
                 sink.open()

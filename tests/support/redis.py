@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.bridges import wait_until
 from tests.support.brokers import free_port, need, wait_for_port
 
 
@@ -75,3 +76,33 @@ def redis_server(directory: Path, *lines: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def redis_servers(directory: Path, count: int, *lines: str) -> Iterator[list[RedisServer]]:
+    """Run several with the same configuration lines."""
+    running = [RedisServer(directory / f"redis-{number}", lines) for number in range(count)]
+    for server in running:
+        if "cluster-enabled yes" in lines:
+            server.lines += (f"cluster-port {free_port()}",)
+    try:
+        for server in running:
+            server.start()
+        yield running
+    finally:
+        for server in running:
+            server.stop(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def redis_cluster(directory: Path, count: int) -> Iterator[str]:
+    """Run a cluster of masters; its address, as a sink takes it."""
+    lines = ("cluster-enabled yes", "cluster-node-timeout 2000", "cluster-config-file nodes.conf")
+    with redis_servers(directory, count, *lines) as nodes:
+        hosts = [f"127.0.0.1:{node.port}" for node in nodes]
+        command = [need("redis-cli"), "--cluster", "create", *hosts, "--cluster-yes"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        for node in nodes:
+            with node.client() as client:
+                wait_until(lambda: client.cluster("info")["cluster_state"] == "ok")
+        yield f"redis+cluster://{','.join(hosts)}"
