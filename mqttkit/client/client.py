@@ -12,20 +12,19 @@ from types import TracebackType
 from typing import Any
 
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties as PahoProperties
 
-from mqttkit.client import convert
 from mqttkit.client.channel import Channel
 from mqttkit.client.connector import DENIED, ConnectionState, Connector
 from mqttkit.client.failures import show_address
+from mqttkit.client.preparing import make_connector
 from mqttkit.client.stats import ClientStats
 from mqttkit.client.subscriptions import Subscriptions, denial
-from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
+from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Properties, Subscription, Will
 from mqttkit.settings import MqttSettings
 from mqttkit.topics import check_topic_filter, check_topic_name
 from mqttkit.wire import Receipt
+from mqttkit.wire.properties import message_from_paho
 
 log = logging.getLogger(__name__)
 
@@ -267,37 +266,15 @@ class MqttClient:
     # --- inside: set-up -----------------------------------------------------------------------------------
 
     def _make_paho(self, will: Will | None, *, manual_ack: bool, retry: bool) -> Connector:
-        broker = self.settings.broker
-        paho = Connector(
-            self.settings,
-            client_id=self.client_id,
-            manual_ack=manual_ack,
-            retry=retry,
-            report=self._set_state,
+        paho = make_connector(
+            self.settings, self.client_id, will=will, manual_ack=manual_ack, retry=retry, report=self._set_state
         )
-        if broker.username is not None or broker.password is not None:
-            paho.username_pw_set(broker.username or "", broker.password)
-        if broker.tls is not None:
-            from mqttkit.client.tls import make_context
-
-            paho.tls_set_context(make_context(broker.tls))
-            paho.tls_insecure_set(broker.tls.insecure)
-        paho.ws_set_options(path=broker.websocket_path)
-        if will is not None:
-            paho.will_set(will.topic, will.payload, will.qos, will.retain, self._will_properties(will))
         paho.on_connect = self._handle_connect
         paho.on_disconnect = self._handle_disconnect
         paho.on_subscribe = self._handle_suback
         paho.on_unsubscribe = self._handle_suback
         self._outbox.connect_to(paho, self._handle_messages, self._handle_message)
         return paho
-
-    def _will_properties(self, will: Will) -> PahoProperties | None:
-        if not will.delay_interval or self.protocol_version != 5:
-            return None
-        properties = PahoProperties(PacketTypes.WILLMESSAGE)
-        properties.WillDelayInterval = will.delay_interval
-        return properties
 
     # --- inside: state ------------------------------------------------------------------------------------
 
@@ -389,7 +366,7 @@ class MqttClient:
             log.error("%s", error)
 
     def _handle_message(self, _client: Any, _data: Any, received: Any) -> None:
-        self._handle_messages([convert.from_paho(received, self.epoch)])
+        self._handle_messages([message_from_paho(received, self.epoch)])
 
     def _handle_messages(self, messages: list[Message]) -> None:
         self._stats.received += len(messages)
@@ -398,10 +375,3 @@ class MqttClient:
         elif self._on_message is not None:
             for message in messages:
                 self._guard(self._on_message, message)
-
-
-def checked_settings(settings: MqttSettings) -> MqttSettings:
-    """Return `settings` where they can work together; raise UsageError where not."""
-    if not settings.client.clean_session and not settings.client.client_id:
-        raise UsageError("a session can only be kept under a fixed client identifier", hint="Give one: -i")
-    return settings

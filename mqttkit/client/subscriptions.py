@@ -11,7 +11,6 @@ from typing import Any
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from mqttkit.client import convert
 from mqttkit.client.connector import DENIED, V5, Connector
 from mqttkit.client.failures import show_address
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
@@ -20,6 +19,17 @@ from mqttkit.topics import shunned
 
 ENDING_SECONDS = 1.0
 """How long the end of a connection waits for its cause to be known."""
+_SUBACK_REASONS = {
+    0x80: "the broker gives no reason",
+    0x83: "implementation specific error",
+    0x87: "not authorized",
+    0x8F: "topic filter invalid",
+    0x91: "packet identifier in use",
+    0x97: "quota exceeded",
+    0x9E: "shared subscriptions are not supported",
+    0xA1: "subscription identifiers are not supported",
+    0xA2: "wildcard subscriptions are not supported",
+}
 
 
 class Subscriptions:
@@ -121,7 +131,12 @@ class Subscriptions:
 
 def denial(topic_filter: str, code: int) -> SubscriptionDenied:
     """Return the error for a topic filter that the broker denied with `code`."""
-    return SubscriptionDenied(topic_filter, convert.suback_reason(code), code=code)
+    return SubscriptionDenied(topic_filter, _reason(code), code=code)
+
+
+def _reason(code: int) -> str:
+    """Name a SUBACK's reason code (MQTT 5, 3.9.3)."""
+    return _SUBACK_REASONS.get(code, f"reason code 0x{code:02x}")
 
 
 def _options(subscription: Subscription) -> SubscribeOptions:

@@ -1,4 +1,4 @@
-"""Properties of a PUBLISH: mqttkit's value, paho's object and the bytes on the wire (MQTT 5, 3.3.2.3)."""
+"""Messages and properties of a PUBLISH: mqttkit's values, paho's objects and the bytes on the wire (3.3.2.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from paho.mqtt._packet import DECODE_ERRORS
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
-from mqttkit.messages import Properties
+from mqttkit.messages import Message, Properties
 
 _NAMES = {
     "PayloadFormatIndicator": "payload_format_indicator",
@@ -43,6 +43,13 @@ def from_paho(properties: Any) -> Properties | None:
         subscription_identifiers=tuple(getattr(properties, "SubscriptionIdentifier", ())),
         topic_alias=getattr(properties, "TopicAlias", None),
     )
+
+
+def message_from_paho(received: Any, epoch: int) -> Message:
+    """Return a message that paho decoded; a topic name that is not UTF-8 keeps its bytes as lone surrogates."""
+    topic = received._topic.decode("utf-8", "surrogateescape")
+    flags = (received.qos, bool(received.retain), bool(received.dup), received.mid)
+    return Message(topic, bytes(received.payload), *flags, from_paho(received.properties), epoch)
 
 
 @functools.lru_cache(maxsize=256)

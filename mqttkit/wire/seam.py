@@ -11,6 +11,7 @@ that are left, one at a time, through `_sock_recv`; and it joins what waits in a
 | `loop_write` -> `_packet_write`, `_sock_send`, `want_write`, `_packet_queue` | paho's packets, then batches |
 | `_handle_connack` | session present, Receive Maximum, Maximum Packet Size |
 | `_handle_on_message`, `_handle_pubackcomp`, `_do_on_publish`, `_send_puback` | what paho decoded joins the batches |
+| `MQTTMessage._topic` (in `properties.py`) | a topic name that is not UTF-8 |
 | `_mid_generate` | paho's packet identifiers begin above the outbox's |
 | `_create_socket`, `_WebsocketWrapper` | WebSocket frames in bulk, after paho's handshake |
 | `_sock_close` | a connection's buffers end with it |
@@ -32,10 +33,13 @@ from paho.mqtt.enums import _ConnectionState as State
 
 from mqttkit.messages import Message
 from mqttkit.settings import LimitSettings
+from mqttkit.wire import granted
 from mqttkit.wire import properties as convert
 from mqttkit.wire.incoming import Inbox, Splitter, packet_end
 from mqttkit.wire.moderation import GATHER, MANY_FLIGHTS, Moderation
-from mqttkit.wire.outbox import MAX_FAST_MID, Batch, Outbox, Receipt
+from mqttkit.wire.outbox import MAX_FAST_MID, Outbox, Receipt
+from mqttkit.wire.sending import Sending
+from mqttkit.wire.waiting import wait
 from mqttkit.wire.websocket import BatchedWebSocket
 
 SUCCESS, AGAIN = MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN
@@ -46,9 +50,6 @@ SMALL_READ_BYTES = 64 * 1024
 """What it takes where the read before was not full: a larger buffer comes from mmap and costs page faults."""
 SENDS_A_TURN = 8
 """Batches sent before the network thread looks at what it received."""
-EXACT_WINDOW_V3 = 20
-"""QoS 2 publishes under way at a time in MQTT 3.1.1, which knows no Receive Maximum: mosquitto ends a connection
-that has more than its max_inflight_messages."""
 VIEW_BYTES = 64 * 1024
 """A packet of paho's above this is sent from a view: paho copies what is left of it at every partial send."""
 
@@ -70,9 +71,8 @@ class BatchedClient(paho.Client):
         """What `Message.epoch` shall be."""
         self._inbox = Inbox()
         self._handed: bytes | None = None
-        self._batch: Batch | None = None
-        self._rest: memoryview | bytes = b""
-        self._idle = self._paused = False
+        self._sending = Sending()
+        self._idle = self._paused = self._mute = False
         self._moved = 0.0
         self._moderation = Moderation()
         self._read_bytes = SMALL_READ_BYTES
@@ -114,7 +114,7 @@ class BatchedClient(paho.Client):
         self._idle = True
         wants = (0 if self._paused else select.POLLIN) | (select.POLLOUT if self.want_write() else 0)
         pending = 0 if self._paused else getattr(sock, "pending", int)()
-        events = self._poll(descriptor, wants, 0.0 if pending else timeout)
+        events = wait(descriptor, wants, self._sockpairR, 0.0 if pending else timeout)
         self._idle = False
         if pending or events & ~select.POLLOUT:
             code = self.loop_read()
@@ -127,19 +127,6 @@ class BatchedClient(paho.Client):
         if (self._moderation.fast or len(self.outbox.flights) >= MANY_FLIGHTS) and not self.want_write():
             time.sleep(GATHER)
         return self.loop_misc()
-
-    def _poll(self, descriptor: int, wants: int, timeout: float) -> int:
-        """Return the socket's events; drain the wake-up bytes."""
-        poller = select.poll()
-        poller.register(descriptor, wants)
-        waker = self._sockpairR
-        if waker is not None:
-            poller.register(waker.fileno(), select.POLLIN)
-        found = dict(poller.poll(timeout * 1000))
-        if waker is not None and waker.fileno() in found:
-            with contextlib.suppress(BlockingIOError):
-                waker.recv(10_000)
-        return found.get(descriptor, 0)
 
     def loop_misc(self) -> MQTTErrorCode:
         """Keep alive as paho does. Bytes that move, or that we leave in the socket, are a sign of life too."""
@@ -155,10 +142,8 @@ class BatchedClient(paho.Client):
     def _sock_close(self) -> None:
         """Close the socket; what the outbox had half sent waits again."""
         self.outbox.suspend()
-        batch, self._batch = self._batch, None
-        if batch is not None:
-            self.outbox.interrupted(batch, len(batch.data) - len(self._rest))
-        self._rest = b""
+        self._sending.interrupt(self.outbox)
+        self._mute = False
         self._handed = None
         self._inbox.clear()
         super()._sock_close()
@@ -281,19 +266,14 @@ class BatchedClient(paho.Client):
         if self.on_batch is None:
             super()._handle_on_message(message)
             return
-        properties = None if message.properties is None else convert.from_paho(message.properties)
-        topic = message._topic.decode("utf-8", "surrogateescape")
-        flags = (message.qos, bool(message.retain), bool(message.dup), message.mid)
-        self._call_on_batch([Message(topic, bytes(message.payload), *flags, properties, self.epoch)])
+        self._call_on_batch([convert.message_from_paho(message, self.epoch)])
 
     def _handle_connack(self) -> MQTTErrorCode:
         """Let the outbox resume within the limits that the broker granted (MQTT 5, 3.2.2.3)."""
         decoded = _packet.decode_connack(self._in_packet["command"], self._in_packet["packet"], self._protocol)
         if decoded.rc == 0:
-            granted = vars(decoded.properties) if decoded.properties is not None else {}
-            self.outbox.window = min(self.outbox.limits.max_inflight, granted.get("ReceiveMaximum", 65_535))
-            self.outbox.exact_window = self.outbox.window if self._v5 else min(self.outbox.window, EXACT_WINDOW_V3)
-            self.outbox.max_packet = granted.get("MaximumPacketSize", 0)
+            properties = vars(decoded.properties) if decoded.properties is not None else {}
+            granted.apply(self.outbox, properties, v5=self._v5)
             self.outbox.resume()
         return super()._handle_connack()
 
@@ -311,7 +291,9 @@ class BatchedClient(paho.Client):
 
     def want_write(self) -> bool:
         """Tell whether something can be sent."""
-        if self._out_packet or self._rest or getattr(self._sock, "unsent", False):
+        if self._mute:
+            return False
+        if self._out_packet or self._sending.rest or getattr(self._sock, "unsent", False):
             return True
         return self._state == State.MQTT_CS_CONNECTED and self.outbox.ready()
 
@@ -324,17 +306,9 @@ class BatchedClient(paho.Client):
         if command == paho.DISCONNECT:
             packet = self.outbox.take_acknowledgements() + packet  # nothing may follow it (MQTT 5, 3.14)
         view: Any = memoryview(packet) if len(packet) > VIEW_BYTES else packet
-        self._out_packet.append(
-            {
-                "command": command,
-                "mid": mid,
-                "qos": qos,
-                "pos": 0,
-                "to_process": len(packet),
-                "packet": view,
-                "info": info,
-            }
-        )
+        size = len(packet)
+        entry: Any = {"command": command, "mid": mid, "qos": qos, "pos": 0, "to_process": size, "packet": view}
+        self._out_packet.append(entry | {"info": info})
         self.wake()
         return SUCCESS
 
@@ -377,41 +351,45 @@ class BatchedClient(paho.Client):
         for _ in range(SENDS_A_TURN):
             if code != SUCCESS or self._state != State.MQTT_CS_CONNECTED or self._sock is None:
                 break
-            self._batch = self.outbox.take(v5=self._v5)
-            if self._batch is None:
+            batch = self.outbox.take(v5=self._v5)
+            if batch is None:
                 break
-            self._rest = memoryview(self._batch.data)
+            self._sending.begin(batch)
             code = self._send_rest()
         return code
 
     def _send_rest(self) -> MQTTErrorCode:
         """Send what is left of the batch; AGAIN where the socket does not take all of it."""
-        while self._rest:
-            try:
-                sent = self._sock_send(self._rest)  # type: ignore[arg-type]  # paho only passes it to the socket
-            except BlockingIOError:
+        sending = self._sending
+        try:
+            while sending.rest:
+                sending.advance(self._sock_send(sending.rest))  # type: ignore[arg-type]  # paho only passes it on
+                self._moved = self._last_msg_out = time.monotonic()
+            if isinstance(self._sock, BatchedWebSocket) and not self._sock.flush():
+                self._call_socket_register_write()
                 return AGAIN
-            except OSError as error:
-                self._easy_log(paho.MQTT_LOG_ERR, "failed to send on socket: %s", error)
-                return LOST
-            self._moved = self._last_msg_out = time.monotonic()
-            self._rest = self._rest[sent:]
-        if isinstance(self._sock, BatchedWebSocket) and not self._sock.flush():
-            self._call_socket_register_write()
+        except BlockingIOError:
             return AGAIN
-        batch, self._batch = self._batch, None
-        if batch is not None:
-            self.outbox.sent(batch)
+        except OSError as error:
+            self._easy_log(paho.MQTT_LOG_ERR, "failed to send on socket: %s", error)
+            return LOST
+        sending.finish(self.outbox)
         return SUCCESS
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
-        """Send as paho does, without loading ssl for plain TCP."""
-        if self._ssl:
-            return super()._sock_send(buf)
+        """Send as paho does, without loading ssl for plain TCP.
+
+        A connection that the broker has ended takes nothing more, but what it sent before may still wait to be read:
+        the reading comes to the end of it and says then that the connection is lost.
+        """
         if self._sock is None:
             raise ConnectionError("the socket is closed")
         try:
-            return self._sock.send(buf)
+            if not self._mute:
+                return super()._sock_send(buf) if self._ssl else self._sock.send(buf)
         except BlockingIOError:
             self._call_socket_register_write()
             raise
+        except ConnectionError:
+            self._mute = True
+        raise BlockingIOError

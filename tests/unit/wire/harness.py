@@ -24,8 +24,6 @@ class Side:
     """One client, the broker's end of its socket, and what the client did."""
 
     def __init__(self, make: Callable[..., Any], *, v5: bool, manual_ack: bool = False) -> None:
-        self.near, self.far = socket.socketpair()
-        self.far.setblocking(False)
         version = MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
         self.client = make(CallbackAPIVersion.VERSION2, client_id="x", protocol=version, manual_ack=manual_ack)
         self.client._create_socket = lambda: self.near
@@ -38,9 +36,16 @@ class Side:
         self.client.on_unsubscribe = lambda _c, _d, mid, codes, _p: self.answered.append(("un", (mid, str(codes))))
         self.client.max_inflight_messages_set(LIMITS.max_inflight)
         self.client.connect_async("localhost", 1883, keepalive=60)
-        self.client.reconnect()
-        self.feed([CONNACK_V5 if v5 else CONNACK_V3])
+        self._connack = CONNACK_V5 if v5 else CONNACK_V3
+        self.reconnect()
         self.sent()
+
+    def reconnect(self) -> None:
+        """Connect, with a new socket pair."""
+        self.near, self.far = socket.socketpair()
+        self.far.setblocking(False)
+        self.client.reconnect()
+        self.feed([self._connack])
 
     def feed(self, chunks: Iterable[bytes]) -> None:
         """Let the broker send chunks, the client reading and writing after each."""
