@@ -24,6 +24,7 @@
     │   ├── SinkRefused             1   the sink takes no such batch, however often it is tried
     │   ├── SinkBroken              1   the sink is damaged: a human must look
     │   └── RegistryUnavailable     1   the registry of tenants cannot be asked now
+    ├── StoreFailed                 1   a controller's memory cannot be read or written now
     ├── BenchmarkFailed             1   a --fail-if or a baseline found fault with a bench
     ├── TimedOut                   27   -W ran out before -C messages came
     └── Interrupted               130   interrupted before it was done
@@ -179,6 +180,10 @@ class SinkBroken(BridgeError):
 
 class RegistryUnavailable(BridgeError):
     """The registry of tenants cannot be asked now."""
+
+
+class StoreFailed(MqttkitError):
+    """A controller's memory cannot be read or written now."""
 
 
 class BenchmarkFailed(MqttkitError):

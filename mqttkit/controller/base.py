@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from mqttkit.controller.sender import Sender
 from mqttkit.controller.store import Store
 from mqttkit.controller.topics import GLOBAL, SYSTEM, Kind, Place, Topics
 from mqttkit.controller.transport import Promise, Transport
-from mqttkit.errors import ConfigError, MqttkitError
+from mqttkit.errors import ConfigError, MqttkitError, StoreFailed
 from mqttkit.messages import Will
 from mqttkit.settings import ControllerSettings, MqttSettings, parse_address
 
@@ -73,6 +72,7 @@ class Controller:
         self._policy_handler: PolicyHandler | None = None
         self._filters: list[str] = []
         self._was_connected = False
+        self._waking = threading.Lock()
         self._heart = threading.Event()
         self._stop = threading.Event()
         self._started = self._closed = False
@@ -114,10 +114,13 @@ class Controller:
         if self._started:
             self._pulse.join(10)
             self._say("offline")
+        self._receiver.close()  # before the transports: what it has handled is still acknowledged
         for transport in self.transports:
             transport.close()
-        self._receiver.close()
-        self._store.close()
+        try:
+            self._store.close()
+        except StoreFailed as error:
+            log.warning("%s; what was not acknowledged comes again", error)
 
     def __enter__(self: Self) -> Self:
         self.connect_mqtt()
@@ -212,9 +215,9 @@ class Controller:
     def _subscribe(self, topic_filter: str) -> None:
         if topic_filter in self._filters:
             return
-        self._filters.append(topic_filter)
         for transport in self.transports:
             transport.subscribe(topic_filter)
+        self._filters.append(topic_filter)
 
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
         """Take a discovery report; regional controllers do."""
@@ -286,29 +289,42 @@ class Controller:
 
     def _wake(self) -> None:
         """Look at the transports again; called from their threads."""
-        connected = self.mqtt is not None and self.mqtt.available
-        if connected and not self._was_connected:
-            since = self._store.moment("online")
-            if since is not None:
-                self._gate.expect_delayed(since, CATCH_UP_SECONDS)
-        self._was_connected = connected
+        with self._waking:
+            connected = self.mqtt is not None and self.mqtt.available
+            if connected and not self._was_connected:
+                self._expect_delayed()
+            self._was_connected = connected
         self._sender.wake()
         self._heart.set()
 
+    def _expect_delayed(self) -> None:
+        try:
+            since = self._store.moment("online")
+        except StoreFailed as error:
+            log.warning("what the broker kept meanwhile may be refused: %s", error)
+            return
+        if since is not None:
+            self._gate.expect_delayed(since, CATCH_UP_SECONDS)
+
     def _beat(self) -> None:
         """Say online now, at each interval, and whenever a transport has come or gone."""
-        while not self._stop.is_set():
+        while True:
             self._heart.clear()
-            try:
-                self._say("online")
-                if self._was_connected:
-                    self._store.note_moment("online", time.time())
-            except sqlite3.Error as error:
-                log.error("no heartbeat, the store failed: %s", error)  # noqa: TRY400  # told at each beat
+            if self._stop.is_set():
+                return
+            self._say("online")
+            self._note_online()
             self._heart.wait(self.settings.heartbeat_interval)
 
+    def _note_online(self) -> None:
+        try:
+            if self._was_connected:
+                self._store.note_moment("online", time.time())
+        except StoreFailed as error:
+            log.warning("not noted that this controller is online: %s", error)
+
     def _say(self, state: str) -> None:
-        """Send one heartbeat at QoS 0, retained, by the first transport that is there."""
+        """Send one heartbeat at QoS 0, retained, by the first transport that is there; raise nothing."""
         transport = next((one for one in self.transports if one.available), None)
         if transport is None:
             return
@@ -317,6 +333,8 @@ class Controller:
             transport.send(topic, self._codec.wrap(self._heartbeat(state), topic), qos=0, retain=True)
         except MqttkitError as error:
             log.warning("no heartbeat: %s", error)
+        except Exception:
+            log.exception("no heartbeat")
 
 
 def open_codec(settings: ControllerSettings) -> Codec:

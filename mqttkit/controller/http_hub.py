@@ -63,6 +63,7 @@ class HttpHub:
         self._epoch = os.urandom(4).hex()
         self._filters: list[str] = []
         self._receive: Receive | None = None
+        self._wake: Callable[[], None] = lambda: None
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
@@ -80,7 +81,7 @@ class HttpHub:
         """Serve; raise PortTaken or LifecycleError where that cannot be."""
         from waitress.server import create_server
 
-        self._receive = receive
+        self._receive, self._wake = receive, wake
         listener = self._listen()
         self._port = int(listener.getsockname()[1])
         sockets: dict[int, Any] = {}
@@ -123,11 +124,19 @@ class HttpHub:
             raise kind(f"cannot serve HTTP on {where}: {error.strerror or error}") from error
 
     def _serve(self, server: Any, sockets: dict[int, Any]) -> None:
-        """Serve until `close`; all sockets are closed in the thread that uses them."""
+        """Serve until `close`; all sockets are closed in the thread that uses them.
+
+        By poll(), as select() fails in a process with more than 1,024 files open.
+        """
         from waitress import wasyncore
 
-        while self._server is server:
-            wasyncore.loop(timeout=1, map=sockets, count=1)
+        try:
+            while self._server is server:
+                wasyncore.loop(timeout=1, use_poll=True, map=sockets, count=1)
+        except Exception:
+            log.exception("the HTTP server on %s died", self.url)
+            self._server = None
+            self._wake()
         server.task_dispatcher.shutdown()
         wasyncore.close_all(sockets)
         server.close()

@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mqttkit.controller.transport import Delivery, Promise, Receive, Ticket
+from mqttkit.controller.transport import Delivery, Promise, Receive, Ticket, settled
+from mqttkit.errors import TopicError
+from mqttkit.topics import check_topic_name
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class HttpTransport:
 
     @property
     def available(self) -> bool:
-        """True where the last request was answered."""
+        """True where the last request was answered, and the last poll by a hub."""
         return self._up
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
@@ -63,6 +65,8 @@ class HttpTransport:
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
         """Post in a thread of its own; taken over with the answer 204."""
+        if self._stop.is_set():
+            return settled(False)
         promise = Promise()
         try:
             self._jobs.put_nowait((topic, data, retain, promise))
@@ -71,7 +75,7 @@ class HttpTransport:
         return promise
 
     def close(self) -> None:
-        """End the threads; what is not posted yet fails."""
+        """Post what waits while the hub answers, and end the threads; what is not posted yet fails."""
         self._stop.set()
         for _ in range(_POSTERS):
             self._jobs.put(None)
@@ -86,13 +90,24 @@ class HttpTransport:
             if job is None:
                 return
             topic, data, retain, promise = job
-            ok = self._request("POST", {"topic": topic, "retain": str(int(retain))}, data) is not None
-            promise.settle(ok)
-            self._wake()
+            try:
+                promise.settle(self._post(topic, data, retain))
+                self._wake()
+            except Exception:
+                log.exception("a message on %s could not be posted", topic)
+                promise.settle(False)
+
+    def _post(self, topic: str, data: bytes, retain: bool) -> bool:
+        if self._stop.is_set() and not self._up:
+            return False
+        return self._request("POST", {"topic": topic, "retain": str(int(retain))}, data) is not None
 
     def _poll(self) -> None:
         while not self._stop.is_set():
-            self._poll_once()
+            try:
+                self._poll_once()
+            except Exception:
+                log.exception("%s could not be polled", self.url)
             self._stop.wait(self._poll_seconds)
 
     def _poll_once(self) -> None:
@@ -114,12 +129,13 @@ class HttpTransport:
             return None
         try:
             answer = json.loads(body)
-            found = [(one["topic"], base64.b64decode(one["data"], validate=True)) for one in answer["messages"]]
+            found = [_message(one) for one in answer["messages"]]
             cursor = str(answer["cursor"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, TopicError) as error:
             log.warning("%s is no hub: %s", self.url, error)
             self._set_up(False)
             return None
+        self._set_up(True)
         if found and self._receive is not None:
             self._receive([Delivery(topic, data, self.name) for topic, data in found])
         return cursor
@@ -138,8 +154,9 @@ class HttpTransport:
                 log.warning("no answer from %s: %s", self.url, type(error).__name__)
             self._set_up(False)
             return None
-        self._set_up(answer.status < 500)
         if answer.status >= 300:
+            if answer.status >= 500 or method == "GET":
+                self._set_up(False)
             log.warning("%s answered %d: %s", self.url, answer.status, answer.data[:200].decode(errors="replace"))
             return None
         return bytes(answer.data)
@@ -148,3 +165,11 @@ class HttpTransport:
         changed, self._up = self._up is not up, up
         if changed:
             self._wake()
+
+
+def _message(entry: dict[str, str]) -> tuple[str, bytes]:
+    """Return topic and bytes of one message in an answer; raise what shows that it is none."""
+    topic = entry["topic"]
+    if not isinstance(topic, str):
+        raise TypeError("a topic is no text")
+    return check_topic_name(topic), base64.b64decode(entry["data"], validate=True)

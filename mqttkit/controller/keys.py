@@ -191,6 +191,11 @@ class KeyFile:
         except FileNotFoundError:
             self._seen, self._ring = None, KeyRing()
             return
+        except OSError as error:
+            if self._seen is None:
+                raise UsageError(f"{self.path} cannot be read: {error.strerror}") from error
+            log.error("%s cannot be read: %s; going on with the keys as they were", self.path, error.strerror)  # noqa: TRY400  # says it all
+            return
         stamp = (found.st_mtime_ns, found.st_ino)
         if stamp == self._seen:
             return

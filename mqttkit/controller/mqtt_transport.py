@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.controller.transport import Delivery, Receive, Ticket, settled
-from mqttkit.errors import MqttkitError
+from mqttkit.errors import MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Subscription, Will
 from mqttkit.settings import MqttSettings
 
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 COPY_SECONDS = 5.0
 """How long after a change of client identifier copies may come that two sessions were owed."""
+AGAIN_SECONDS = 1.0
+"""How long a subscription waits that the broker did not answer."""
 SESSION_SECONDS = 24 * 3600
 """How long the broker keeps the session of a controller that is away."""
 
@@ -45,6 +47,7 @@ class MqttTransport:
         self._open_filters: set[str] = set()
         self._subscriber: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         self._copies_until = 0.0
         self.client = self._make(client_id)
 
@@ -59,14 +62,26 @@ class MqttTransport:
         self.client.start()
 
     def subscribe(self, topic_filter: str) -> None:
-        """Subscribe at QoS 1 at once where connected, else when connected; raise SubscriptionDenied."""
-        if topic_filter not in self._filters:
-            self._filters.append(topic_filter)
-        if self.client.connected:
-            self.client.subscribe(Subscription(topic_filter, qos=1))
-        else:
+        """Subscribe at QoS 1 at once where connected, else as soon as that is possible; raise SubscriptionDenied.
+
+        The filter waits before the connection is looked at: one that comes up meanwhile finds it.
+        """
+        with self._lock:
+            if topic_filter not in self._filters:
+                self._filters.append(topic_filter)
+            self._open_filters.add(topic_filter)
+        if not self.client.connected:
+            return
+        try:
+            self._subscribe_now(topic_filter)
+        except SubscriptionDenied:
             with self._lock:
-                self._open_filters.add(topic_filter)
+                self._filters.remove(topic_filter)
+                self._open_filters.discard(topic_filter)
+            raise
+        except MqttkitError as error:
+            log.warning("not subscribed to %s yet: %s", topic_filter, error)
+            self._subscribe_later()
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
         """Publish; taken over with the PUBACK."""
@@ -97,9 +112,12 @@ class MqttTransport:
 
     def close(self) -> None:
         """Disconnect."""
+        self._ended.set()
         self.client.close()
-        if self._subscriber is not None and self._subscriber is not threading.current_thread():
-            self._subscriber.join(15)
+        with self._lock:
+            subscriber = self._subscriber
+        if subscriber is not None and subscriber is not threading.current_thread():
+            subscriber.join(15)
 
     def _make(self, client_id: str) -> MqttClient:
         session = replace(
@@ -129,24 +147,43 @@ class MqttTransport:
         return Delivery(message.topic, message.payload, self.name, message.dup or again, ack)
 
     def _changed(self, state: ConnectionState, _reason: str) -> None:
-        """Make the subscriptions that wait for a connection, in a thread that may wait for the SUBACK."""
-        with self._lock:
-            waiting = state is ConnectionState.CONNECTED and bool(self._open_filters)
-            idle = self._subscriber is None or not self._subscriber.is_alive()
-            if waiting and idle:
-                self._subscriber = threading.Thread(target=self._subscribe_waiting, name="subscribe", daemon=True)
-                self._subscriber.start()
+        if state is ConnectionState.CONNECTED:
+            self._subscribe_later()
         self._wake()
 
-    def _subscribe_waiting(self) -> None:
+    # --- subscriptions that wait for a connection, made in a thread that may wait for the SUBACK -------------
+
+    def _subscribe_later(self) -> None:
         with self._lock:
-            waiting = sorted(self._open_filters)
-        for topic_filter in waiting:
-            try:
-                self.client.subscribe(Subscription(topic_filter, qos=1))
-            except MqttkitError as error:
-                log.warning("cannot subscribe: %s", error)
-                continue
-            with self._lock:
-                self._open_filters.discard(topic_filter)
+            idle = self._subscriber is None or not self._subscriber.is_alive()
+            if self._open_filters and idle and not self._ended.is_set():
+                self._subscriber = threading.Thread(target=self._subscribe_waiting, name="subscribe", daemon=True)
+                self._subscriber.start()
+
+    def _subscribe_waiting(self) -> None:
+        denied: set[str] = set()
+        while waiting := self._still_open(denied):
+            for topic_filter in waiting:
+                try:
+                    self._subscribe_now(topic_filter)
+                except SubscriptionDenied as error:
+                    log.error("%s", error)  # noqa: TRY400  # says it all; the next connection tries again
+                    denied.add(topic_filter)
+                except MqttkitError as error:
+                    log.warning("not subscribed to %s yet: %s", topic_filter, error)
+                    self._ended.wait(AGAIN_SECONDS)
         self._wake()
+
+    def _still_open(self, denied: set[str]) -> list[str]:
+        """Return what is to be subscribed to now; where that is nothing the thread ends, and another may begin."""
+        with self._lock:
+            able = self.client.connected and not self._ended.is_set()
+            waiting = sorted(self._open_filters - denied) if able else []
+            if not waiting:
+                self._subscriber = None
+            return waiting
+
+    def _subscribe_now(self, topic_filter: str) -> None:
+        self.client.subscribe(Subscription(topic_filter, qos=1))
+        with self._lock:
+            self._open_filters.discard(topic_filter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from mqttkit.controller.refusals import MessageRefused, Reason
 from mqttkit.controller.store import Seen, Store
 from mqttkit.controller.topics import Kind, Place, Topics
 from mqttkit.controller.transport import Delivery
+from mqttkit.errors import StoreFailed
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class Receiver:
         self._retries = retries
         self._inbox: queue.Queue[Delivery | None] = queue.Queue(INBOX)
         self._complaints: dict[Reason, _Complaint] = {}
-        self._starting = threading.Lock()
+        self._lock = threading.Lock()
+        """Of the worker's start and end, and of what other threads count."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
 
@@ -76,14 +77,15 @@ class Receiver:
         The worker starts with the first message.
         """
         if self._thread.ident is None:
-            with self._starting:
+            with self._lock:
                 if self._thread.ident is None and not self._stop.is_set():
                     self._thread.start()
         for delivery in deliveries:
             try:
                 self._inbox.put_nowait(delivery)
             except queue.Full:
-                self.counters["overflow"] += 1
+                with self._lock:
+                    self.counters["overflow"] += 1
 
     @property
     def waiting(self) -> int:
@@ -92,7 +94,8 @@ class Receiver:
 
     def close(self) -> None:
         """Work off what is there, then end."""
-        self._stop.set()
+        with self._lock:
+            self._stop.set()
         if self._thread.is_alive():
             self._inbox.put(None)
             self._thread.join(15)
@@ -107,7 +110,11 @@ class Receiver:
                 except queue.Empty:
                     break
             work = [one for one in batch if one is not None]
-            self._work(work)
+            try:
+                self._work(work)
+            except Exception:
+                log.exception("%d messages could not be dealt with, and are not acknowledged", len(work))
+                self._store.roll_back()
             if len(work) < len(batch):
                 return
 
@@ -123,16 +130,26 @@ class Receiver:
                     self._one(delivery)
                 self._store.commit()
                 break
-            except sqlite3.Error as error:
-                self.counters = counters
-                self.counters["store_errors"] += 1
-                log.error("the store failed: %s; %d messages wait", error, len(batch))  # noqa: TRY400  told each second
+            except StoreFailed as error:
+                self._count_again(counters)
+                log.error("%s; %d messages wait", error, len(batch))  # noqa: TRY400  told each second
                 self._store.roll_back()
                 batch = [replace(delivery, dup=True) for delivery in batch]
             if self._stop.wait(STORE_SECONDS):
                 return
         for delivery in batch:
-            delivery.ack()
+            try:
+                delivery.ack()
+            except Exception:
+                log.exception("a message on %.200r could not be acknowledged", delivery.topic)
+
+    def _count_again(self, counters: Counter[str]) -> None:
+        """Go back to the counters of before a batch, but for what other threads have counted since."""
+        with self._lock:
+            if self.counters["overflow"]:
+                counters["overflow"] = self.counters["overflow"]
+            counters["store_errors"] += 1
+            self.counters = counters
 
     def _one(self, delivery: Delivery) -> None:
         if not delivery.data:
@@ -142,10 +159,10 @@ class Receiver:
             self._judge(delivery)
         except MessageRefused as error:
             self._complain(error, delivery)
-        except sqlite3.Error:
+        except StoreFailed:
             raise
         except Exception as error:
-            log.exception("a message on %r could not be judged", delivery.topic[:200])
+            log.exception("a message on %.200r could not be judged", delivery.topic)
             self._bury(delivery, error)
 
     def _judge(self, delivery: Delivery) -> None:
@@ -177,7 +194,7 @@ class Receiver:
                 return True
             except MessageRefused:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # SystemExit would end this thread without a word
                 self.counters["handler_errors"] += 1
                 log.warning("handler of %s failed: %r", place.kind.value, error, exc_info=True)
                 if attempt >= self._retries:
@@ -186,7 +203,7 @@ class Receiver:
             self._stop.wait(_RETRY_SECONDS * 2**attempt)
             attempt += 1
 
-    def _bury(self, delivery: Delivery, error: Exception) -> None:
+    def _bury(self, delivery: Delivery, error: BaseException) -> None:
         self.counters["dead_lettered"] += 1
         self._store.bury(delivery.topic, delivery.data, f"{type(error).__name__}: {error}")
 

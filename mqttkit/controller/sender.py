@@ -186,8 +186,12 @@ class Sender:
         try:
             data = self._wrap(item.envelope, item.topic)
             ticket = transport.send(item.topic, data, qos=1, retain=item.retain)
-        except (MqttkitError, ValueError) as error:
+        except (MqttkitError, ValueError, TypeError) as error:
             log.warning("message %s cannot be sent: %s", item.envelope.message_id, error)
+            self._settle(item, False)
+            return
+        except Exception:
+            log.exception("message %s cannot be sent", item.envelope.message_id)
             self._settle(item, False)
             return
         self._under_way.append(_UnderWay(item, transport.name, ticket, time.monotonic() + ACK_SECONDS))

@@ -13,10 +13,12 @@ import sqlite3
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mqttkit.errors import MqttkitError
+from mqttkit.errors import StoreFailed
 
 DIGEST_BYTES = 16
 _TABLES = """
@@ -55,7 +57,10 @@ class StoredPolicy:
 
 
 class Store:
-    """The memory of one controller. `path` None keeps it in memory, for tests and simulations."""
+    """The memory of one controller. `path` None keeps it in memory, for tests and simulations.
+
+    Every method raises StoreFailed where SQLite fails, and after `close`.
+    """
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class Store:
         """Seconds that a nonce is remembered: longer than a message can be fresh."""
         self.max_dead = max_dead
         self._lock = threading.RLock()
+        self._undone = False
         self._inserted = 0
         self._reserved: dict[str, tuple[int, int]] = {}
         if path is not None:
@@ -81,36 +87,67 @@ class Store:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_TABLES)
         except sqlite3.Error as error:
-            raise MqttkitError(f"cannot open the controller's store {path}: {error}") from error
+            raise StoreFailed(f"cannot open the controller's store {path}: {error}") from error
 
     def close(self) -> None:
-        """Commit and close."""
-        with self._lock:
-            self._db.commit()
-            self._db.close()
+        """Commit and close, closed also where the commit fails."""
+        with self._alone():
+            try:
+                self._db.commit()
+            finally:
+                self._db.close()
 
     def commit(self) -> None:
-        """Make everything since the last commit last."""
-        with self._lock:
+        """Make everything since the last commit last; raise StoreFailed where a failure has undone some of it."""
+        with self._alone():
+            if self._undone:
+                raise StoreFailed("the controller's store failed, and what was not committed is undone")
             if self._inserted >= _SLACK:
                 self._forget()
             self._db.commit()
 
-    def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads from the connection, and translate what SQLite raises.
+
+        Some failures roll the whole transaction back (https://sqlite.org/lang_transaction.html, 2.3): the thread whose
+        work that was learns it at its `commit`.
+        """
         with self._lock:
-            return self._db.execute(statement, values)
+            before = self._in_transaction()
+            try:
+                yield
+            except sqlite3.Error as error:
+                self._undone = self._undone or (before and not self._in_transaction())
+                raise StoreFailed(f"the controller's store failed: {error}") from error
+
+    def _in_transaction(self) -> bool:
+        try:
+            return self._db.in_transaction
+        except sqlite3.ProgrammingError:  # closed
+            return False
+
+    def _run(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """Run a statement to its end and return its rows: another thread's roll-back would cut a cursor short."""
+        with self._alone():
+            return self._db.execute(statement, values).fetchall()
+
+    def _row(self, statement: str, values: tuple[object, ...] = ()) -> Any:
+        """Return the first row, or None."""
+        rows = self._run(statement, values)
+        return rows[0] if rows else None
 
     def roll_back(self) -> None:
         """Forget everything since the last commit; a store that is broken stays as it is."""
         with self._lock, contextlib.suppress(sqlite3.Error):
+            self._undone = False
             self._db.rollback()
 
     # --- duplicates ---------------------------------------------------------------------------------------
 
     def look_up(self, message_id: str, digest: bytes) -> Seen:
         """Tell whether a message was handled before, and whether with this content."""
-        row = self._run("SELECT digest FROM messages WHERE id = ?", (_id(message_id),)).fetchone()
-        return _compare(row, digest)
+        return _compare(self._row("SELECT digest FROM messages WHERE id = ?", (_id(message_id),)), digest)
 
     def remember(self, message_id: str, digest: bytes) -> None:
         """Note that a message was handled."""
@@ -119,7 +156,7 @@ class Store:
 
     def look_up_nonce(self, nonce: bytes, digest: bytes) -> Seen:
         """Tell whether the signing with this nonce was seen before."""
-        return _compare(self._run("SELECT digest FROM nonces WHERE nonce = ?", (nonce,)).fetchone(), digest)
+        return _compare(self._row("SELECT digest FROM nonces WHERE nonce = ?", (nonce,)), digest)
 
     def remember_nonce(self, nonce: bytes, digest: bytes) -> None:
         """Note a nonce. Only after the signature holds: else anybody could fill the store."""
@@ -129,18 +166,17 @@ class Store:
 
     def count(self) -> int:
         """Return how many message identifiers are remembered."""
-        return int(self._run("SELECT count(*) FROM messages").fetchone()[0])
+        return int(self._row("SELECT count(*) FROM messages")[0])
 
     def _forget(self) -> None:
         """Forget the oldest identifiers beyond the bound, and the nonces that no fresh message can have."""
         self._inserted = 0
-        newest = self._run("SELECT max(rowid) FROM messages").fetchone()[0] or 0
+        newest = self._row("SELECT max(rowid) FROM messages")[0] or 0
         self._run("DELETE FROM messages WHERE rowid <= ?", (newest - self.max_ids,))
         old = int(time.time() - self.nonce_seconds)
-        first = self._run("SELECT min(rowid) FROM nonces").fetchone()[0] or 0
-        last = self._run(
-            "SELECT rowid FROM nonces WHERE rowid >= ? AND seen >= ? ORDER BY rowid LIMIT 1", (first, old)
-        ).fetchone()
+        first = self._row("SELECT min(rowid) FROM nonces")[0] or 0
+        fresh = "SELECT rowid FROM nonces WHERE rowid >= ? AND seen >= ? ORDER BY rowid LIMIT 1"
+        last = self._row(fresh, (first, old))
         if last is not None:
             self._run("DELETE FROM nonces WHERE rowid < ?", (last[0],))
 
@@ -148,7 +184,7 @@ class Store:
 
     def policy(self, scope: str) -> StoredPolicy | None:
         """Return the policy in force for `global` or a region."""
-        row = self._run("SELECT version, digest, expires, payload FROM policies WHERE scope = ?", (scope,)).fetchone()
+        row = self._row("SELECT version, digest, expires, payload FROM policies WHERE scope = ?", (scope,))
         return StoredPolicy(*row) if row else None
 
     def set_policy(self, scope: str, policy: StoredPolicy) -> None:
@@ -161,10 +197,10 @@ class Store:
 
         Numbers are taken from the file in blocks; a crash skips the rest of a block.
         """
-        with self._lock:
+        with self._alone():
             value, end = self._reserved.get(name, (0, 0))
             if value >= end:
-                row = self._run("SELECT value FROM sequences WHERE name = ?", (name,)).fetchone()
+                row = self._row("SELECT value FROM sequences WHERE name = ?", (name,))
                 value = int(row[0]) if row else 0
                 end = value + _SEQUENCE_BLOCK
                 self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (name, end))
@@ -174,23 +210,24 @@ class Store:
 
     def note_moment(self, name: str, moment: float) -> None:
         """Remember a moment, seconds since the epoch. May be called from any thread."""
-        with self._lock:
+        with self._alone():
             self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (f"moment {name}", int(moment)))
             self._db.commit()
 
     def moment(self, name: str) -> float | None:
         """Return the moment remembered, or None."""
-        row = self._run("SELECT value FROM sequences WHERE name = ?", (f"moment {name}",)).fetchone()
+        row = self._row("SELECT value FROM sequences WHERE name = ?", (f"moment {name}",))
         return float(row[0]) if row else None
 
     def bury(self, topic: str, data: bytes, reason: str) -> None:
         """Keep a message that no handler could take; beyond `max_dead` the oldest make room."""
+        topic, reason = (text.encode(errors="backslashreplace").decode() for text in (topic, reason))
         self._run("INSERT INTO dead_letters VALUES (?, ?, ?, ?)", (topic, data, reason, int(time.time())))
         self._run("DELETE FROM dead_letters WHERE rowid <= (SELECT max(rowid) FROM dead_letters) - ?", (self.max_dead,))
 
     def dead_letters(self) -> list[tuple[str, bytes, str]]:
         """Return topic, bytes and reason of each dead letter, the oldest first."""
-        return list(self._run("SELECT topic, data, reason FROM dead_letters ORDER BY rowid"))
+        return self._run("SELECT topic, data, reason FROM dead_letters ORDER BY rowid")
 
 
 def _id(message_id: str) -> bytes:

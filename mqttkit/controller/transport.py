@@ -80,6 +80,7 @@ class Promise:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._lock = threading.Lock()
         self.ok = False
 
     @property
@@ -89,9 +90,10 @@ class Promise:
 
     def settle(self, ok: bool) -> None:
         """Tell the outcome; the first one counts."""
-        if not self._event.is_set():
-            self.ok = ok
-            self._event.set()
+        with self._lock:
+            if not self._event.is_set():
+                self.ok = ok
+                self._event.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to `timeout` seconds; True where it is settled."""

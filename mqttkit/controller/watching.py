@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -34,19 +35,29 @@ class Seen:
 
 
 class StatusBook:
-    """The newest heartbeat of each controller. One thread uses it."""
+    """The newest heartbeat of each controller. Any thread may call its methods: a live table is drawn in another."""
 
     def __init__(self, topics: Topics, codec: Codec, *, now: Callable[[], float] = time.time) -> None:
         self.refused: Counter[str] = Counter()
         """Messages not believed, by reason."""
         self.controllers: dict[str, Seen] = {}
         self._topics, self._codec, self._now = topics, codec, now
+        self._lock = threading.Lock()
 
     def note(self, topic: str, data: bytes) -> Seen | None:
         """Take in a message of a status topic; None where it changes nothing.
 
         An old heartbeat does not replace a newer one, and a will counts only for the life that left it.
         """
+        with self._lock:
+            return self._note(topic, data)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row a controller, by name: what `watch` shows."""
+        with self._lock:
+            return [self._row(seen) for _, seen in sorted(self.controllers.items())]
+
+    def _note(self, topic: str, data: bytes) -> Seen | None:
         if not data:
             self.controllers.pop(topic.rpartition("/")[2], None)
             return None
@@ -73,27 +84,36 @@ class StatusBook:
         self.controllers[envelope.sender_id] = seen
         return seen
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one row a controller, by name: what `watch` shows."""
-        return [self._row(seen) for _, seen in sorted(self.controllers.items())]
-
     def _row(self, seen: Seen) -> dict[str, Any]:
         age = max(0.0, self._now() - seen.timestamp / 1000)
-        beat = seen.detail.get("heartbeat_interval", 10.0)
-        silent = seen.state == "online" and self._now() - seen.arrived > MISSED_BEATS * beat
-        counters = seen.detail.get("counters", {})
+        detail = seen.detail
+        silent = seen.state == "online" and self._now() - seen.arrived > MISSED_BEATS * _number(
+            detail, "heartbeat_interval", 10.0
+        )
+        sent = _object(detail, "sent")
         return {
             "controller": seen.controller_id,
-            "role": seen.detail.get("role", "?"),
-            "region": seen.detail.get("region", "?"),
+            "role": str(detail.get("role", "?")),
+            "region": str(detail.get("region", "?")),
             "status": "silent" if silent else seen.state,
             "last_heartbeat": round(age, 1),
-            "transport": seen.detail.get("transport", ""),
-            "hops": seen.detail.get("hops", 0),
-            "reports": seen.detail.get("reports", sum(seen.detail.get("sent", {}).values())),
-            "refused": counters.get("refused", 0),
-            "policies": seen.detail.get("policies", {}),
+            "transport": str(detail.get("transport", "")),
+            "hops": _number(detail, "hops", 0),
+            "reports": _number(detail, "reports", sum(_number(sent, name, 0) for name in sent)),
+            "refused": _number(_object(detail, "counters"), "refused", 0),
+            "policies": _object(detail, "policies"),
         }
+
+
+def _number(fields: Mapping[str, Any], name: str, otherwise: float) -> Any:
+    """Return a number of a heartbeat; another controller may have written anything there."""
+    value = fields.get(name, otherwise)
+    return value if type(value) in (int, float) else otherwise
+
+
+def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _is_news(known: Seen, state: str, incarnation: str, sequence: int) -> bool:

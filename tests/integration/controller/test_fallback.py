@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from mqttkit.controller.http_transport import HttpTransport
 from mqttkit.controller.keys import KeyFile, KeyRing
 from mqttkit.controller.memory_transport import MemoryTransport
 from mqttkit.controller.transport import Delivery
-from mqttkit.errors import ConfigError, PortTaken
+from mqttkit.errors import ConfigError, PortTaken, StoreFailed
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
@@ -260,7 +259,7 @@ def test_a_controller_that_cannot_serve_is_closed(tmp_path: Path, hub: HttpHub) 
     regional = RegionalController(settings_of(tmp_path, "rc-1", transports=("http",), http_listen=where), broker_at(1))
     with pytest.raises(PortTaken):
         regional.connect_mqtt()
-    with pytest.raises(sqlite3.ProgrammingError):
+    with pytest.raises(StoreFailed):
         regional._store.count()
 
 

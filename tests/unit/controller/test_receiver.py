@@ -17,6 +17,7 @@ from mqttkit.controller.receiver import Receiver
 from mqttkit.controller.store import Store
 from mqttkit.controller.topics import Kind, Place, Topics
 from mqttkit.controller.transport import Delivery
+from mqttkit.errors import StoreFailed
 from tests.support.controllers import eventually
 
 TOPICS = Topics()
@@ -35,7 +36,7 @@ class Breaking(Store):
         if self.interrupted:
             self.note_moment("online", time.time())
         if self.full:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise StoreFailed("the controller's store failed: database or disk is full")
         super().commit()
 
 
@@ -60,16 +61,21 @@ class Bench:
         """Take an event."""
         self.handled.append(envelope.message_id)
 
-    def deliver(self, message_id: str = "") -> str:
+    def deliver(self) -> str:
         """Let an event come in, and return its message_id."""
-        name = message_id or new_message_id()
+        name, delivery = self.make()
+        self.receiver.take([delivery])
+        return name
+
+    def make(self) -> tuple[str, Delivery]:
+        """Return an event's message_id, and the event as a transport gives it."""
+        name = new_message_id()
         event = Envelope(
             message_id=name, message_type="event", sender_id="a", region="r", timestamp=int(time.time() * 1000),
             sequence=1,
         )  # fmt: skip
-        delivery = Delivery(WHERE, self.codec.wrap(event, WHERE), "test", ack=lambda: self.acknowledged.append(name))
-        self.receiver.take([delivery])
-        return name
+        data = self.codec.wrap(event, WHERE)
+        return name, Delivery(WHERE, data, "test", ack=lambda: self.acknowledged.append(name))
 
 
 @pytest.fixture
@@ -151,3 +157,68 @@ def test_an_empty_message_is_no_message(bench: Bench) -> None:
     bench.receiver.take([Delivery(WHERE, b"", "test", ack=lambda: done.append(True))])
     eventually(lambda: done == [True])
     assert not bench.receiver.counters
+
+
+@pytest.mark.parametrize("mistake", [RuntimeError("no \ud800 text"), SystemExit(3), RecursionError()])
+def test_nothing_that_a_handler_raises_ends_the_thread(bench: Bench, mistake: BaseException) -> None:
+    """Not what threads swallow without a word, nor what SQLite takes for no text: a dead letter, counted once."""
+
+    def fail(_place: Place, _envelope: Envelope) -> None:
+        raise mistake
+
+    bench.receiver._handlers = {Kind.EVENT: fail}
+    lost = bench.deliver()
+    eventually(lambda: bench.acknowledged == [lost])
+    bench.receiver._handlers = {Kind.EVENT: bench.handle}
+    name = bench.deliver()
+    eventually(lambda: bench.acknowledged == [lost, name])
+    ((_, _, reason),) = bench.store.dead_letters()
+    assert reason.startswith(type(mistake).__name__)
+    assert (bench.receiver.counters["dead_lettered"], bench.handled) == (1, [name])
+
+
+def test_an_acknowledgement_that_fails_ends_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the next message is handled and acknowledged."""
+    bench.receiver.take([Delivery(WHERE, b"", "test", ack=lambda: 1 / 0)])
+    name = bench.deliver()
+    eventually(lambda: bench.acknowledged == [name])
+    assert "could not be acknowledged" in caplog.text
+
+
+def test_what_found_no_room_stays_counted_while_the_store_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is tried again takes back its own counters only."""
+    monkeypatch.setattr(module, "STORE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "INBOX", 1)
+    bench = Bench()
+    bench.store.full = True
+    bench.deliver()
+    eventually(lambda: bench.receiver.counters["store_errors"] >= 1)
+    for _ in range(4):
+        bench.deliver()
+    before = bench.receiver.counters["store_errors"]
+    eventually(lambda: bench.receiver.counters["store_errors"] >= before + 2)
+    bench.store.full = False
+    eventually(lambda: len(bench.acknowledged) == 2)
+    assert (bench.receiver.counters["overflow"], bench.receiver.counters["received"]) == (3, 2)
+    bench.receiver.close()
+    bench.store.close()
+
+
+def test_what_another_threads_failure_has_undone_is_done_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite may roll a whole transaction back: the batch is not acknowledged on the strength of the next commit."""
+    monkeypatch.setattr(module, "STORE_SECONDS", 0.05)
+    store = bench.store
+
+    def undo(place: Place, envelope: Envelope) -> None:
+        bench.handle(place, envelope)
+        if len(bench.handled) == 2:
+            with pytest.raises(StoreFailed), store._alone():
+                store._db.rollback()
+                raise sqlite3.OperationalError("disk I/O error")
+
+    bench.receiver._handlers = {Kind.EVENT: undo}
+    names, batch = zip(*(bench.make() for _ in range(2)), strict=True)
+    bench.receiver._work(list(batch))
+    assert bench.acknowledged == list(names)
+    assert bench.handled == [*names, *names]
+    assert (store.count(), bench.receiver.counters["handled"]) == (2, 2)
