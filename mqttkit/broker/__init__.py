@@ -62,6 +62,8 @@ class Feature(enum.Enum):
     TUNING = "tuning"
     ONE_PORT = "MQTT 3.1.1 and 5 on one port"
     REFUSALS = "named refusals"
+    RETAINED = "any number of retained messages"
+    UNSUBACK = "an answer to every UNSUBSCRIBE"
     MEMORY_LIMIT = "memory limit"
 
 
@@ -81,6 +83,8 @@ LACKS: dict[str, dict[Feature, str]] = {
         Feature.TUNING: "no tuning settings",
         Feature.ONE_PORT: "MQTT 3.1.1 and MQTT 5 listen on separate ports",
         Feature.REFUSALS: "a refused client sees its connection closed, without a reason",
+        Feature.RETAINED: "of retained messages a new subscriber gets at most 10000",
+        Feature.UNSUBACK: "no answer to UNSUBSCRIBE where there is no such subscription",
         Feature.MEMORY_LIMIT: "no memory limit: the broker is a plain process",
     },
 }

@@ -22,6 +22,9 @@ CONFIG = "config/rumqttd.toml"
 SEGMENT_BYTES = 16 * 1024 * 1024
 """Size of one of the ten segments in which rumqttd keeps each topic's messages."""
 
+MAX_OUTGOING = 10_000
+"""Packets that rumqttd holds for one client; of the retained messages a new subscriber gets no more than these."""
+
 
 class EmbeddedBroker(LocalBroker):
     """rumqttd: one user, two ports, nothing kept over a restart."""
@@ -121,7 +124,7 @@ dynamic_filters = true
 [router]
 id = 0
 max_connections = {settings.max_connections}
-max_outgoing_packet_count = 200
+max_outgoing_packet_count = {MAX_OUTGOING}
 max_segment_size = {SEGMENT_BYTES}
 max_segment_count = 10
 {servers}"""

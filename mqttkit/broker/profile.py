@@ -129,6 +129,19 @@ class Profile:
         plain = self.to_broker_settings()
         return dataclasses.replace(plain, port=self.tls_port, tls=TlsSettings(ca_file=self.ca_file))
 
+    def further_listeners(self) -> list[dict[str, object]]:
+        """Return what differs from `to_broker_settings` at each other listener, by dotted path of the settings."""
+        tls = {"mqtt.broker.tls": TlsSettings(ca_file=self.ca_file)}
+        found: list[dict[str, object]] = []
+        if self.v5_port:
+            found.append({"mqtt.broker.port": self.v5_port, "mqtt.client.version": "5"})
+        if self.tls_port:
+            found.append({"mqtt.broker.port": self.tls_port, **tls})
+        if self.websocket_port:
+            web = {"mqtt.broker.port": self.websocket_port, "mqtt.broker.transport": "websockets"}
+            found.append({**web, **(tls if self.websocket_tls else {})})
+        return found
+
 
 @dataclass(frozen=True)
 class BrokerPaths:

@@ -85,4 +85,5 @@ def write_new(path: str, text: str, force: bool) -> None:
 
 def _effective(path: str | None) -> Effective:
     """Return what a command without connection flags would use."""
-    return load_settings(path, environ=os.environ, flags={}, profile=profile_values())
+    profile, *listeners = profile_values()
+    return load_settings(path, environ=os.environ, flags={}, profile=profile, listeners=listeners)

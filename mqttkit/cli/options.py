@@ -118,21 +118,26 @@ def load(config: str | None, flags: Mapping[str, Any], *, broker_name: str = "de
     """Load the settings, with the profile of a local broker as the loader lets it count."""
     from mqttkit.config import load_settings
 
-    return load_settings(config, environ=os.environ, flags=flags, profile=profile_values(broker_name)).settings
+    profile, *listeners = profile_values(broker_name)
+    return load_settings(config, environ=os.environ, flags=flags, profile=profile, listeners=listeners).settings
 
 
-def profile_values(broker_name: str = "default") -> dict[str, Any]:
-    """Return the settings that the broker's profile gives, by dotted path; raise UsageError for an unknown name."""
+def profile_values(broker_name: str = "default") -> list[dict[str, Any]]:
+    """Return the settings that the broker's profile gives, by dotted path, then what differs at each further listener.
+
+    Raise UsageError for an unknown name.
+    """
     if broker_name == "default" and not os.path.lexists(default_profile()):
-        return {}
+        return [{}]
     from mqttkit.broker.profile import load_profile
 
     profile = load_profile(broker_name)
     if profile is None:
         if broker_name != "default":
             raise UsageError(f"no broker named {broker_name!r}", hint="See: mqttkit broker status")
-        return {}
-    return {"mqtt.broker": profile.to_broker_settings(), "mqtt.client.version": profile.version}
+        return [{}]
+    plain = {"mqtt.broker": profile.to_broker_settings(), "mqtt.client.version": profile.version}
+    return [plain, *profile.further_listeners()]
 
 
 def default_profile() -> Path:
@@ -206,12 +211,11 @@ def _expand(flags: dict[str, Any]) -> None:
         flags["mqtt.client.clean_session"] = False
     if flags.pop("tls", False):
         flags.setdefault("mqtt.broker.tls.insecure", False)
-        flags.setdefault("mqtt.broker.port", SCHEMES["mqtts"][0])
     if flags.pop("websockets", False):
         flags["mqtt.broker.transport"] = "websockets"
     hosts = flags.pop("hosts", ())
-    if len(hosts) == 1 and not _has_port(hosts[0]):
-        flags["mqtt.broker.host"] = hosts[0]
+    if len(hosts) == 1:
+        flags.update(_host_and_port(hosts[0]))
     elif hosts:
         flags["mqtt.broker.hosts"] = hosts
 
@@ -228,11 +232,13 @@ def _ask_password() -> str:
     return str(click.prompt("Password", hide_input=True, err=True))
 
 
-def _has_port(host: str) -> bool:
+def _host_and_port(text: str) -> dict[str, Any]:
+    """Return the settings that one -h gives: `host`, or `host:port`, whose port counts more than -p."""
     try:
-        return parse_address(host, 0)[1] != 0
+        (host, port), (_, other) = parse_address(text, 1), parse_address(text, 2)
     except ValueError:
-        return True  # the settings' own check says what is wrong with it
+        return {"mqtt.broker.hosts": (text,)}  # the settings' own check says what is wrong with it
+    return {"mqtt.broker.host": host, **({"mqtt.broker.port": port} if port == other else {})}
 
 
 _OPTIONS: list[Callable[[Any], Any]] = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
 from mqttkit.config.convert import Mismatch, Surplus, convert
+from mqttkit.config.joining import PORT, fitting, usual_port
 from mqttkit.config.nodes import Node
 from mqttkit.config.rules import RULES, WORDS
 from mqttkit.config.schema import Leaf, Section, root
@@ -26,8 +27,6 @@ _REPLACES = {
     "mqtt.broker.password_file": "mqtt.broker.password",
 }
 """A setting given in a stronger layer takes the place of the other one in a weaker layer."""
-_CREDENTIALS = ("mqtt.broker.username", "mqtt.broker.password")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -47,41 +46,25 @@ def load_settings(
     environ: Mapping[str, str],
     flags: Mapping[str, object],
     profile: Mapping[str, object],
+    listeners: Sequence[Mapping[str, object]] = (),
 ) -> Effective:
     """Merge all sources; `path` None looks for ./mqttkit.yaml, then in XDG_CONFIG_HOME.
 
     `flags` and `profile` map dotted paths to values, None meaning not given; text is parsed as in the file.
-    A profile is left out whole where a stronger source names another broker, and its user and password where
-    one names another user. Raise ConfigError.
+    `listeners` hold what differs from `profile` at further listeners of its broker: the one that the stronger sources
+    name counts. A profile is left out whole where they name another broker, and its user and password where they name
+    another user. Raise ConfigError.
     """
     path = path if path is not None else find_config(environ)
     file_layer = from_file(path, environ) if path is not None else {}
     strong = (file_layer, from_environment(environ), from_values(flags, "flag"))
-    values = _merge((_fitting(from_values(profile, "profile"), strong), *strong))
+    offered = [from_values({**profile, **listener}, "profile") for listener in ({}, *listeners)]
+    values = _merge((fitting(offered, _merge(strong)), *strong))
+    values.setdefault(PORT, Node(usual_port(values), "default"))
     _warn_of_readable(path, values)
     _read_secret_files(values)
     origins = {leaf.path: _origin(leaf.path, values) for leaf in root().leaves()}
     return Effective(_build(root(), values), origins, path)
-
-
-def _fitting(profile: Layer, strong: tuple[Layer, ...]) -> Layer:
-    """Return what of the profile counts: nothing for another broker, no credentials for another user of its own."""
-    if any("mqtt.broker.hosts" in layer or _differs("host", layer, profile) or _differs("port", layer, profile)
-           for layer in strong):  # fmt: skip
-        return {}
-    if any(_differs("username", layer, profile) for layer in strong):
-        return {path: node for path, node in profile.items() if path not in _CREDENTIALS}
-    return profile
-
-
-def _differs(name: str, layer: Layer, profile: Layer) -> bool:
-    path = f"mqtt.broker.{name}"
-    return path in layer and path in profile and _place(layer[path]) != _place(profile[path])
-
-
-def _place(node: Node) -> str:
-    text = str(node.value)
-    return "localhost" if text in _LOOPBACK else text
 
 
 def _merge(layers: tuple[Layer, ...]) -> dict[str, Node]:
@@ -105,11 +88,18 @@ def _merge(layers: tuple[Layer, ...]) -> dict[str, Node]:
 def _switch(section: str, layer: Layer, values: dict[str, Node]) -> None:
     """Put an optional section on where the layer sets something in it, off where the layer says so."""
     beneath = [path for path in layer if path.startswith(f"{section}.")]
-    if section in layer and not convert(bool, layer[section]):
+    if section in layer and not _is_on(section, layer[section]):
         for path in [path for path in values if path.startswith(f"{section}.")]:
             del values[path]
     elif beneath:
         values[section] = Node("true", layer[beneath[0]].where)
+
+
+def _is_on(section: str, node: Node) -> bool:
+    try:
+        return bool(convert(bool, node))
+    except Mismatch as error:
+        raise ConfigError(f"{section}: {error.expected}, got {node}", where=node.where) from error
 
 
 def _origin(path: str, values: Mapping[str, Node]) -> str:

@@ -20,6 +20,8 @@ SHORT_FORMS = {
     "MQTTKIT_USERNAME": "mqtt.broker.username",
     "MQTTKIT_PASSWORD": "mqtt.broker.password",
 }
+OTHER_VARIABLES = ("MQTTKIT_CONFIG", "MQTTKIT_PLAIN_PAHO")
+"""Variables that mqttkit reads and that are no settings."""
 _SWITCH = ("true", "yes", "on", "1", "false", "no", "off", "0")
 _log = logging.getLogger(__name__)
 
@@ -147,9 +149,17 @@ def _variable(name: str) -> str:
 
 
 def _warn_of_unknown(name: str, known: Mapping[str, str]) -> None:
-    """Warn of a variable that looks like a setting and is none, such as MQTTKIT_MQTT_BROKER_PROT."""
+    """Warn of a variable that is no setting and looks like one, such as MQTTKIT_MQTT_BROKER_PROT or MQTTKIT_USER.
+
+    Others may be anybody's: `${MQTTKIT_SITE}` in the file, or a container engine's MQTTKIT_SERVICE_HOST.
+    """
+    if name in OTHER_VARIABLES:
+        return
+    ending = name.removeprefix("MQTTKIT")
+    near = [one for one in known if one.endswith(ending)] or _close_matches(name, list(known), 1, 0.85)
     sections = tuple(f"MQTTKIT_{key_of(child).upper()}_" for child in root().children)
-    if name.startswith(sections):
+    if not near and name.startswith(sections):
         near = _close_matches(name, list(known), 1)
+    if near or name.startswith(sections):
         nearest = f"; did you mean {near[0]}?" if near else ""
         _log.warning("environment variable %s names no setting%s", name, nearest)

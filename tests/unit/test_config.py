@@ -145,6 +145,29 @@ def test_a_variable_that_names_no_setting_is_warned_of(caplog: pytest.LogCapture
     assert "UNRELATED" not in caplog.text
 
 
+@pytest.mark.parametrize(("name", "meant"), [
+    ("MQTTKIT_USER", "MQTTKIT_USERNAME"), ("MQTTKIT_PASSWROD", "MQTTKIT_PASSWORD"), ("MQTTKIT_HSOT", "MQTTKIT_HOST"),
+    ("MQTTKIT_BROKER_HOST", "MQTTKIT_MQTT_BROKER_HOST"), ("MQTTKIT_CA_FILE", "MQTTKIT_MQTT_BROKER_TLS_CA_FILE"),
+    ("MQTTKIT_CLIENT_ID", "MQTTKIT_MQTT_CLIENT_CLIENT_ID"),
+])  # fmt: skip
+def test_a_variable_that_nearly_names_a_setting_is_warned_of(
+    caplog: pytest.LogCaptureFixture, name: str, meant: str
+) -> None:
+    """Once, with the name that was meant."""
+    load(environ={name: "1"})
+    assert caplog.messages == [f"environment variable {name} names no setting; did you mean {meant}?"]
+
+
+@pytest.mark.parametrize("name", [
+    "MQTTKIT_PLAIN_PAHO", "MQTTKIT_SITE", "MQTTKIT_SERVICE_HOST", "MQTTKIT_PORT_1883_TCP_ADDR", "MQTTKIT_SITE_HOST",
+    "OTHER_MQTTKIT_USER",
+])  # fmt: skip
+def test_a_variable_that_may_be_somebody_else_s_is_not_warned_of(caplog: pytest.LogCaptureFixture, name: str) -> None:
+    """mqttkit's own switch, a reference of the settings file, what a container engine sets."""
+    load(environ={name: "1"})
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("\n" * 11 + "mqtt: {broker: {port: abc}}\n",
      "mqttkit.yaml:12: mqtt.broker.port: must be 1 to 65535, got 'abc'"),
@@ -515,3 +538,57 @@ def test_show_masks_secrets_and_names_origins() -> None:
         "value": None,
         "origin": "default",
     }
+
+
+LISTENERS = [
+    {"mqtt.broker.port": 41885, "mqtt.client.version": "5"},
+    {"mqtt.broker.port": 48883, "mqtt.broker.tls": TlsSettings(ca_file="/ca.pem")},
+    {"mqtt.broker.port": 49001, "mqtt.broker.transport": "websockets"},
+]
+PLAIN = {**PROFILE, "mqtt.client.version": "311"}
+
+
+@pytest.mark.parametrize(("flags", "port"), [
+    ({}, 41883), ({"mqtt.client.version": "5"}, 41885), ({"mqtt.client.version": "auto"}, 41883),
+    ({"mqtt.broker.tls.insecure": False}, 48883), ({"mqtt.broker.transport": "websockets"}, 49001),
+    ({"mqtt.broker.port": 41885}, 41885), ({"mqtt.broker.host": "localhost", "mqtt.broker.port": 48883}, 48883),
+])  # fmt: skip
+def test_the_profile_serves_each_of_its_listeners(flags: dict[str, object], port: int) -> None:
+    """Named by its port, or by what it speaks."""
+    mqtt = load_settings(
+        None, environ={"XDG_CONFIG_HOME": "nowhere"}, flags=flags, profile=PLAIN, listeners=LISTENERS
+    ).settings.mqtt
+    assert (mqtt.broker.port, mqtt.broker.password) == (port, "generated")
+    assert (mqtt.broker.transport == "websockets") == (port == 49001)
+    assert (mqtt.broker.tls.ca_file if mqtt.broker.tls else None) == ("/ca.pem" if port == 48883 else None)
+    assert mqtt.client.version == flags.get("mqtt.client.version", "5" if port == 41885 else "311")
+
+
+@pytest.mark.parametrize("flags", [
+    {"mqtt.broker.port": 9001}, {"mqtt.broker.host": "other.example", "mqtt.broker.port": 48883},
+    {"mqtt.broker.transport": "websockets", "mqtt.broker.tls.insecure": False},
+])  # fmt: skip
+def test_the_profile_password_goes_to_no_listener_that_is_not_its_own(flags: dict[str, object]) -> None:
+    """Another port, another host, or a way to speak that none of its listeners has."""
+    broker = load_settings(
+        None, environ={"XDG_CONFIG_HOME": "nowhere"}, flags=flags, profile=PLAIN, listeners=LISTENERS
+    ).settings.mqtt.broker
+    assert (broker.password, broker.username) == (None, None)
+
+
+@pytest.mark.parametrize(("flags", "port"), [
+    ({}, 1883), ({"mqtt.broker.tls.ca_file": "ca.pem"}, 8883), ({"mqtt.broker.transport": "websockets"}, 80),
+    ({"mqtt.broker.transport": "websockets", "mqtt.broker.tls.insecure": True}, 443),
+    ({"mqtt.broker.transport": "websockets", "mqtt.broker.port": 1}, 1),
+])  # fmt: skip
+def test_the_port_that_nobody_names_is_the_usual_one(flags: dict[str, object], port: int) -> None:
+    """That of mqtt, mqtts, ws or wss."""
+    assert load(flags=flags).settings.mqtt.broker.port == port
+
+
+def test_an_optional_section_is_switched_by_a_switch_only() -> None:
+    """Neither on nor off is an error that names the variable."""
+    with pytest.raises(
+        ConfigError, match=r"MQTTKIT_MQTT_BROKER_TLS: mqtt\.broker\.tls: must be true or false, got 'maybe'"
+    ):
+        load(environ={"MQTTKIT_MQTT_BROKER_TLS": "maybe"})
