@@ -86,6 +86,11 @@ class Books:
             self.reasons.update(reasons)
             self.batches += 1
 
+    def note_handler_error(self) -> None:
+        """Note an exception that nobody expected."""
+        with self._lock:
+            self.handler_errors += 1
+
     def balance(self) -> Balance:
         """Return a consistent reading."""
         with self._lock:

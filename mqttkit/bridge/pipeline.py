@@ -1,38 +1,30 @@
-"""Queue, batch, commit, acknowledge: what stands between the connection and the sink.
+"""Parse, commit, acknowledge: what stands between the queue and the sink.
 
-The connection's thread calls `offer`, which only enqueues. One worker thread calls `step`: a batch out
-of the queue, parsed, committed in one transaction, and only then acknowledged, in the order of receipt.
+One worker thread runs steps: a batch out of the queue, parsed, committed in one transaction, and only then
+acknowledged, in the order of receipt. While a full batch is being committed the next one is parsed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
 from mqttkit.bridge.accounting import Books
+from mqttkit.bridge.ahead import Ahead
+from mqttkit.bridge.intake import Intake, PipelineLimits
 from mqttkit.bridge.metric import Metric, MetricParser, Reason, Refusal
 from mqttkit.bridge.sink import Batch, Committed, DeadLetter, Sink, dead_letter
 from mqttkit.errors import BridgeError, RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.messages import Message
 
 logger = logging.getLogger(__name__)
-
-QUIET = 0.002
-"""Seconds without a new message after which a batch is not waited for any longer."""
-
-LOW_RATE = 200.0
-"""Messages a second below which each batch is committed at once."""
-
-HIGH_WATER, LOW_WATER = 0.4, 0.2
-"""Shares of the queue: from the one on nothing more is read, down to the other. One read brings at most as many
-messages as fit above the first."""
 
 RETRY_FIRST = 0.1
 RETRY_LONGEST = 5.0
@@ -48,20 +40,6 @@ class Registry(Protocol):
     def known(self, tenants: set[str]) -> set[str]:
         """Return those of the tenants that are known; raise RegistryUnavailable."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineLimits:
-    """Bounds of what waits and of one batch."""
-
-    batch_size: int = 500
-    """Messages in one commit."""
-    batch_window: float = 0.05
-    """Seconds that a message waits for company at most; under light load none does."""
-    queue_messages: int = 10_000
-    """Messages taken and not yet in a batch."""
-    queue_bytes: int = 32 * 1024 * 1024
-    """Bytes of their payloads; one message alone may have more."""
 
 
 @dataclass
@@ -99,7 +77,7 @@ class _Prepared:
 
 
 class Pipeline:
-    """The bridge's core, without a connection: hand messages in, run steps."""
+    """The bridge's core, without a connection: hand messages to its intake, run steps."""
 
     def __init__(
         self,
@@ -115,7 +93,7 @@ class Pipeline:
     ) -> None:
         """`acknowledge` gets committed messages in order of receipt, and returns how many it sent.
 
-        `pause` is called with True where the queue gets full, and with False when there is room again.
+        On `pause` see Intake.
         """
         self._parser = parser
         self._registry = registry
@@ -123,16 +101,9 @@ class Pipeline:
         self._acknowledge = acknowledge
         self._limits = limits
         self._now_ms = now_ms
-        self._pause = pause
-        self._paused = False
         self.books = books or Books()
-        self._condition = threading.Condition()
-        self._queue: deque[Message] = deque()
-        self._queued_bytes = 0
-        self._draining = False
-        self._stopped = False
-        self._rate = 0.0
-        self._taken_at = time.monotonic()
+        self.intake = Intake(limits, self.books, pause)
+        self.ahead = Ahead(self.intake, self._prepare)
         self.blocked = ""
         """Why nothing can be committed now, or empty."""
         self.progress = 0
@@ -140,88 +111,23 @@ class Pipeline:
         self.skew_ms = 0
         """Time of receipt less time stamp of the last batch's newest metric."""
 
-    # -- the connection's side ---------------------------------------------------------------------
-
-    def offer(self, messages: list[Message]) -> bool:
-        """Take messages, or return False: there is no room, and the connection must end."""
-        size = sum(len(message.payload) for message in messages)
-        with self._condition:
-            if self._draining:
-                self.books.turned_away += len(messages)
-                return True
-            waiting = len(self._queue)
-            fits = waiting + len(messages) <= self._limits.queue_messages
-            fits = fits and (self._queued_bytes + size <= self._limits.queue_bytes or not waiting)
-            if not fits:
-                self.books.overflows += 1
-                self.books.turned_away += len(messages)
-                self.books.lost_qos0 += sum(message.qos == 0 for message in messages)
-                return False
-            self.books.take(len(messages))
-            self._queue.extend(messages)
-            self._queued_bytes += size
-            self._set_paused(self.fill >= HIGH_WATER)
-            if not waiting or waiting < self._limits.batch_size <= len(self._queue):
-                self._condition.notify()
-        return True
-
-    def reconnected(self, epoch: int, *, session_present: bool) -> None:
-        """Give back what waits from before connection `epoch`, where the session lives: it comes again.
-
-        Without the session nobody else has it: then it stays, to be committed and never acknowledged.
-        """
-        with self._condition:
-            if session_present:
-                kept = deque(message for message in self._queue if message.epoch >= epoch or message.qos == 0)
-                self.books.give_back(len(self._queue) - len(kept))
-                self._queue = kept
-                self._queued_bytes = sum(len(message.payload) for message in kept)
-            self._set_paused(self.fill >= HIGH_WATER)
-
-    def disconnected(self) -> None:
-        """Read again, however full the queue is: the next connection's CONNACK must come through."""
-        with self._condition:
-            self._set_paused(False)
-
-    @property
-    def queued(self) -> int:
-        """Messages that wait for a batch."""
-        return len(self._queue)
-
-    @property
-    def fill(self) -> float:
-        """How full the queue is, 0 to 1."""
-        return max(len(self._queue) / self._limits.queue_messages, self._queued_bytes / self._limits.queue_bytes)
-
-    # -- stopping ----------------------------------------------------------------------------------
-
-    def drain(self) -> None:
-        """Take nothing more; what was taken is still committed and acknowledged."""
-        with self._condition:
-            self._draining = True
-            self._condition.notify_all()
-
-    def stop(self) -> None:
-        """Give up also what was taken: it is not acknowledged, so the broker keeps it."""
-        with self._condition:
-            self._draining = self._stopped = True
-            self._condition.notify_all()
-
-    # -- the worker's side -------------------------------------------------------------------------
-
     def step(self, timeout: float) -> bool:
         """Commit and acknowledge one batch; False if none came within `timeout` seconds, or it was given up.
 
         Raise SinkBroken.
         """
         self.progress += 1
-        messages = self._take(timeout)
+        messages = self.intake.take(timeout)
         if not messages:
             return False
-        prepared = self._persist(lambda: self._prepare(messages))
-        if prepared is None or not self._commit_all(prepared):
+        prepared = self.ahead.take(messages) or self._persist(lambda: self._prepare(messages))
+        if prepared is None:
             return False
-        sent = self._acknowledge(messages)
+        meanwhile = self.ahead.during() if len(messages) >= self._limits.batch_size else contextlib.nullcontext()
+        with meanwhile:
+            if not self._commit_all(prepared):
+                return False
+            sent = self._acknowledge(messages)
         self.books.acknowledged += sent
         self.books.stale += sum(message.qos > 0 for message in messages) - sent
         return True
@@ -233,52 +139,16 @@ class Pipeline:
         whether it could commit, both in seconds.
         """
         probed = time.monotonic()
-        self._persist(self._sink.probe)
-        while not self._stopped:
-            if self.step(beat):
-                probed = time.monotonic()
-            elif self._draining and not self._queue:
-                return
-            elif time.monotonic() - probed > probe_after:
-                self._persist(self._sink.probe)
-                probed = time.monotonic()
-
-    def _take(self, timeout: float) -> list[Message]:
-        limit = self._limits.batch_size
-        with self._condition:
-            if not self._queue and not self._draining:
-                self._condition.wait(timeout)
-            if not self._queue or self._stopped:
-                return []
-            self._gather(limit)
-            messages = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
-            self._queued_bytes -= sum(len(message.payload) for message in messages)
-            if self.fill <= LOW_WATER:
-                self._set_paused(False)
-        now = time.monotonic()
-        elapsed = max(now - self._taken_at, 1e-6)
-        self._rate += (len(messages) / elapsed - self._rate) * min(1.0, elapsed / 0.1)
-        self._taken_at = now
-        return messages
-
-    def _set_paused(self, paused: bool) -> None:
-        if paused != self._paused:
-            self._paused = paused
-            self._pause(paused)
-
-    def _gather(self, limit: int) -> None:
-        """Wait for company as long as it comes: not at all under light load."""
-        if self._rate < LOW_RATE:
-            return
-        deadline = time.monotonic() + min(self._limits.batch_window, limit / 2 / self._rate)
-        while len(self._queue) < limit and not self._draining:
-            before = len(self._queue)
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return
-            self._condition.wait(min(remaining, QUIET))
-            if len(self._queue) == before:
-                return
+        with contextlib.closing(self.ahead):
+            self._persist(self._sink.probe)
+            while not self.intake.stopped:
+                if self.step(beat):
+                    probed = time.monotonic()
+                elif self.intake.draining and not self.intake.queued:
+                    return
+                elif time.monotonic() - probed > probe_after:
+                    self._persist(self._sink.probe)
+                    probed = time.monotonic()
 
     def _prepare(self, messages: Sequence[Message]) -> _Prepared:
         now_ms = self._now_ms()
@@ -343,9 +213,8 @@ class Pipeline:
                     logger.warning("committing again, after: %s", self.blocked)
                     self.blocked = ""
                 return result
-            with self._condition:
-                if self._stopped or self._condition.wait_for(lambda: self._stopped, wait):
-                    return None
+            if self.intake.wait_stopped(wait):
+                return None
             wait = min(RETRY_LONGEST, wait * 2)
             self.progress += 1
 
@@ -356,7 +225,7 @@ class Pipeline:
         self.blocked = str(error)
 
     def _note_handler_error(self, error: Exception) -> None:
-        self.books.handler_errors += 1
+        self.books.note_handler_error()
         logger.error("a handler failed; the message becomes a dead letter", exc_info=error)
 
 

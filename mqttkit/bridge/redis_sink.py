@@ -283,9 +283,6 @@ class RedisSink:
             return
         if found.get("appendonly") == "no":
             logger.warning("%s keeps no append-only file: a crash of Redis loses what was acknowledged", self.name)
-        if found.get("maxmemory-policy") not in (None, "noeviction") and not found["maxmemory-policy"].startswith(
-            "volatile"
-        ):
-            logger.warning(
-                "%s may evict any key (maxmemory-policy %s): set noeviction", self.name, found["maxmemory-policy"]
-            )
+        policy = found.get("maxmemory-policy", "noeviction")
+        if policy != "noeviction":  # the sets of dedupe_ids expire, so that volatile-… evicts them first
+            logger.warning("%s may forget what it stored (maxmemory-policy %s): set noeviction", self.name, policy)

@@ -44,7 +44,7 @@ def _state(pipeline: Pipeline, client: MqttClient, *, ready: bool, resident: int
         Sample("connects", "Accepted connections", "counter", client.stats.connects),
         Sample("connected", "1 with a connection to the broker", "gauge", float(client.connected)),
         Sample("ready", "1 while metrics flow or could", "gauge", float(ready)),
-        Sample("queue_fill_ratio", "How full the queue is, 0 to 1", "gauge", pipeline.fill),
+        Sample("queue_fill_ratio", "How full the queue is, 0 to 1", "gauge", pipeline.intake.fill),
         Sample("clock_skew_seconds", "Receipt less time stamp, last batch", "gauge", pipeline.skew_ms / 1000),
         Sample("resident_memory_bytes", "Resident memory", "gauge", resident),
     ]

@@ -13,9 +13,10 @@ from mqttkit.bridge.accounting import Books
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.health import Health, HealthServer, Sample
 from mqttkit.bridge.identity import Identity
+from mqttkit.bridge.intake import PipelineLimits
 from mqttkit.bridge.metric import MetricParser, check_metric_template, reserved_prefix, template_filter
 from mqttkit.bridge.notify import Notifier
-from mqttkit.bridge.pipeline import Pipeline, PipelineLimits
+from mqttkit.bridge.pipeline import Pipeline
 from mqttkit.bridge.report import samples_of
 from mqttkit.bridge.sink import Sink, open_sink, sink_options
 from mqttkit.bridge.subscription import SubscriptionKeeper
@@ -259,10 +260,10 @@ class Bridge:
     def _drain(self, worker: threading.Thread) -> bool:
         """Commit and acknowledge what was taken; return whether all of it was."""
         self._notifier.stopping()
-        self.pipeline.drain()
+        self.pipeline.intake.drain()
         worker.join(self.settings.drain_timeout)
         if worker.is_alive():
-            self.pipeline.stop()
+            self.pipeline.intake.stop()
             worker.join(self.settings.sink_timeout / 2)
         self._quiesce()
         self._log_books()
@@ -290,7 +291,7 @@ class Bridge:
         """Enqueue; in the network thread."""
         if any(message.topic.startswith(self._reserved) for message in messages):
             messages = self._take_reserved(messages)
-        if not self.pipeline.offer(messages):
+        if not self.pipeline.intake.offer(messages):
             reliable = sum(message.qos > 0 for message in messages)
             if reliable:
                 logger.error("the broker sent more than it may (Receive Maximum): cutting the connection")
@@ -312,9 +313,9 @@ class Bridge:
         """Follow the connection; in the network thread, before any message of a new connection."""
         if state is ConnectionState.CONNECTED:
             client = self.client
-            self.pipeline.reconnected(client.epoch, session_present=client.session_present)
+            self.pipeline.intake.reconnected(client.epoch, session_present=client.session_present)
         else:
-            self.pipeline.disconnected()
+            self.pipeline.intake.disconnected()
 
     def _acknowledge(self, messages: Sequence[Message]) -> int:
         ack = self.client.ack
@@ -354,8 +355,8 @@ class Bridge:
             wrong += self._keeper.wrong()
         if self.pipeline.blocked:
             wrong.append(self.pipeline.blocked)
-        if self.pipeline.fill >= FULL:
-            wrong.append(f"the queue is {self.pipeline.fill:.0%} full")
+        if self.pipeline.intake.fill >= FULL:
+            wrong.append(f"the queue is {self.pipeline.intake.fill:.0%} full")
         if self._stop.is_set():
             wrong.append("stopping")
         return wrong

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from mqttkit.bridge.intake import PipelineLimits
 from mqttkit.bridge.metric import MetricParser
-from mqttkit.bridge.pipeline import Pipeline, PipelineLimits
+from mqttkit.bridge.pipeline import Pipeline
 from mqttkit.bridge.sink import Batch, Committed, SinkOptions
 from mqttkit.bridge.sqlite_sink import SqliteSink
 from mqttkit.errors import SinkUnavailable
@@ -27,6 +28,7 @@ from mqttkit.settings import BridgeSettings
 from tests.support.bridges import TENANT, rows
 
 RECEIVE_MAXIMUM = 6
+BATCH = 3
 
 
 class Crash(BaseException):
@@ -121,7 +123,7 @@ class Delivery(RuleBasedStateMachine):
             registry=Everyone(),
             sink=self.sink,
             acknowledge=self.acknowledge,
-            limits=PipelineLimits(batch_size=3, queue_messages=4 * RECEIVE_MAXIMUM),
+            limits=PipelineLimits(batch_size=BATCH, queue_messages=4 * RECEIVE_MAXIMUM),
         )
 
     def acknowledge(self, messages: Sequence[Message]) -> int:
@@ -145,18 +147,18 @@ class Delivery(RuleBasedStateMachine):
         """Lose all memory, and connect again to the session."""
         self.sink.close()
         self.start()
-        assert self.pipeline.offer(self.broker.resume())
+        assert self.pipeline.intake.offer(self.broker.resume())
 
     def step(self) -> None:
         """One turn of the worker; a sink that is down ends in giving up, as at SIGTERM."""
         try:
-            if self.sink.down and self.pipeline.queued:
-                self.pipeline.stop()
+            if self.sink.down and self.pipeline.intake.queued:
+                self.pipeline.intake.stop()
             self.pipeline.step(0)
         except Crash:
             self.crash()
             return
-        if self.pipeline._stopped:
+        if self.pipeline.intake.stopped:
             self.crash()
 
     @rule(count=st.integers(1, 8))
@@ -166,14 +168,22 @@ class Delivery(RuleBasedStateMachine):
 
     @rule()
     def receive(self) -> None:
-        self.pipeline.offer(self.broker.deliver())
+        self.pipeline.intake.offer(self.broker.deliver())
 
     @rule()
     def work(self) -> None:
         self.step()
 
+    @rule()
+    @precondition(lambda self: self.pipeline.intake.queued >= BATCH)
+    def look_ahead(self) -> None:
+        """A batch is parsed early, as while another one is being committed."""
+        self.pipeline.intake.begin_peek()
+        self.pipeline.ahead.look()
+        self.pipeline.intake.end_peek()
+
     @rule(when=st.sampled_from(["before", "after"]))
-    @precondition(lambda self: self.pipeline.queued)
+    @precondition(lambda self: self.pipeline.intake.queued)
     def die_in_commit(self, when: str) -> None:
         self.sink.die = when
         self.step()
@@ -189,19 +199,19 @@ class Delivery(RuleBasedStateMachine):
     @rule()
     def reconnect(self) -> None:
         again = self.broker.resume()
-        self.pipeline.reconnected(self.broker.epoch, session_present=True)
-        assert self.pipeline.offer(again)
+        self.pipeline.intake.reconnected(self.broker.epoch, session_present=True)
+        assert self.pipeline.intake.offer(again)
 
     @rule()
     def lose_session(self) -> None:
         self.broker.forget()
-        self.pipeline.reconnected(self.broker.epoch, session_present=False)
+        self.pipeline.intake.reconnected(self.broker.epoch, session_present=False)
 
     @invariant()
     def books_balance(self) -> None:
         if hasattr(self, "pipeline"):
             assert self.pipeline.books.balance().difference == 0
-            assert self.pipeline.books.in_flight == self.pipeline.queued
+            assert self.pipeline.books.in_flight == self.pipeline.intake.queued
 
     def teardown(self) -> None:
         """With everything mended, all that the broker did not forget is stored, and no metric twice."""
@@ -209,7 +219,7 @@ class Delivery(RuleBasedStateMachine):
             return
         self.sink.down, self.sink.die = False, ""
         for _ in range(self.published + 10):
-            self.pipeline.offer(self.broker.deliver())
+            self.pipeline.intake.offer(self.broker.deliver())
             self.step()
         assert not self.broker.queue
         assert not self.broker.flying

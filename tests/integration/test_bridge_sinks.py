@@ -310,6 +310,24 @@ def test_redis_out_of_memory_takes_nothing_of_the_batch(server: Callable[[str], 
         assert sink.commit(batch) == Committed(2, 0)
 
 
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "allkeys-random"])
+def test_redis_that_may_forget_is_warned_of(
+    server: Callable[[str], Any], caplog: pytest.LogCaptureFixture, policy: str
+) -> None:
+    """Without an append-only file, or where keys may be evicted: also those that expire, as dedupe_ids do."""
+    redis = server("redis")
+    case = _redis_case(redis, "redis")
+    with redis.client() as client:
+        for appendonly in ("yes", "no"):
+            client.config_set("maxmemory-policy", policy)
+            client.config_set("appendonly", appendonly)
+            case.open().close()
+            assert ("keeps no append-only file" in caplog.text) == (appendonly == "no")
+        assert (f"maxmemory-policy {policy}" in caplog.text) == (policy != "noeviction")
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("appendonly", "yes")
+
+
 def test_redis_password_is_in_no_error() -> None:
     """Names for logs and errors are without the password."""
     with contextlib.closing(open_sink("redis://user:hidden@127.0.0.1:1/0", SinkOptions(timeout=0.5))) as sink:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from mqttkit.bridge.metric import MetricParser, Reason
-from mqttkit.bridge.pipeline import Pipeline, PipelineLimits
+from mqttkit.bridge.intake import PipelineLimits
+from mqttkit.bridge.metric import Metric, MetricParser, Reason
+from mqttkit.bridge.pipeline import Pipeline
 from mqttkit.bridge.sink import Batch, Committed, SinkOptions
 from mqttkit.bridge.sqlite_sink import SqliteSink
 from mqttkit.errors import RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
@@ -72,7 +73,7 @@ class Bench:
         return len([message for message in messages if message.qos])
 
     def offer(self, *messages: Message) -> bool:
-        return self.pipeline.offer(list(messages))
+        return self.pipeline.intake.offer(list(messages))
 
     def check(self, *, stored: int = 0, duplicate: int = 0, dead: int = 0, waiting: int = 0) -> None:
         balance = self.pipeline.books.balance()
@@ -185,7 +186,7 @@ def test_queue_is_bounded_in_messages_and_bytes(tmp_path: Path) -> None:
     assert not bench.offer(message(6), message(7, qos=0))
     books = bench.pipeline.books
     assert (books.overflows, books.turned_away, books.lost_qos0) == (2, 3, 1)
-    assert bench.pipeline.fill == 1.0
+    assert bench.pipeline.intake.fill == 1.0
     bench.check(dead=1, waiting=3)
     bench.sink.close()
 
@@ -193,7 +194,7 @@ def test_queue_is_bounded_in_messages_and_bytes(tmp_path: Path) -> None:
 def test_connection_with_its_session_takes_back_what_waits(bench: Bench) -> None:
     """The broker sends unacknowledged messages again, so those that wait are given back, but not QoS 0."""
     bench.offer(message(1), message(2, qos=0))
-    bench.pipeline.reconnected(2, session_present=True)
+    bench.pipeline.intake.reconnected(2, session_present=True)
     bench.offer(message(1)._replace(epoch=2, dup=True))
     assert bench.pipeline.step(0)
     assert bench.acknowledged == [1]
@@ -204,7 +205,7 @@ def test_connection_with_its_session_takes_back_what_waits(bench: Bench) -> None
 def test_connection_without_its_session_keeps_what_waits(bench: Bench) -> None:
     """Nobody would send it again: it is committed."""
     bench.offer(message(1))
-    bench.pipeline.reconnected(2, session_present=False)
+    bench.pipeline.intake.reconnected(2, session_present=False)
     assert bench.pipeline.step(0)
     bench.check(stored=1)
 
@@ -220,7 +221,7 @@ def test_retained_message_is_stored_once_however_often_it_is_replayed(bench: Ben
 def test_drain_commits_what_was_taken_and_takes_no_more(bench: Bench) -> None:
     """`run` ends when the queue is empty; later messages are turned away, to be sent again by the broker."""
     bench.offer(message(1))
-    bench.pipeline.drain()
+    bench.pipeline.intake.drain()
     assert bench.offer(message(2))
     bench.pipeline.run(beat=0.01)
     assert bench.acknowledged == [1]
@@ -237,7 +238,7 @@ def test_stop_gives_up_a_commit_that_does_not_succeed(bench: Bench) -> None:
     deadline = time.monotonic() + 10
     while not bench.pipeline.blocked and time.monotonic() < deadline:
         time.sleep(0.01)
-    bench.pipeline.stop()
+    bench.pipeline.intake.stop()
     thread.join(5)
     assert not thread.is_alive()
     assert bench.acknowledged == []
@@ -258,18 +259,131 @@ def test_idle_worker_probes_the_sink(bench: Bench) -> None:
     thread = threading.Thread(target=bench.pipeline.run, kwargs={"beat": 0.01, "probe_after": 0.01})
     thread.start()
     assert done.wait(10)
-    bench.pipeline.drain()
+    bench.pipeline.intake.drain()
     thread.join(5)
     assert bench.pipeline.books.retries == 1
 
 
-def test_lone_message_does_not_wait_for_company(bench: Bench) -> None:
+def test_lone_message_does_not_wait_for_company(tmp_path: Path) -> None:
     """Idle, the batching window is closed: a message is committed at once."""
-    bench.pipeline._limits = PipelineLimits(batch_window=5.0)
+    bench = Bench(tmp_path, batch_window=5.0)
     bench.offer(message(1))
     began = time.monotonic()
     assert bench.pipeline.step(0)
     assert time.monotonic() - began < 2
+    bench.sink.close()
+
+
+class Ahead:
+    """A pipeline in batches of two, whose commits wait until the next batch was parsed, or looked for in vain."""
+
+    def __init__(self, directory: Path) -> None:
+        self.bench = Bench(directory, batch_size=2)
+        self.parsed: list[tuple[int, str]] = []
+        self.meanwhile: list[Callable[[], object]] = []
+        """What happens in each commit, before it is done."""
+        parser, commit = self.bench.pipeline._parser, self.bench.sink.commit
+        parse = parser.parse
+
+        def note(topic: str, payload: bytes, *rest: int, **more: str | None) -> Metric:
+            metric = parse(topic, payload, *rest, **more)
+            self.parsed.append((int(metric.value), threading.current_thread().name))
+            return metric
+
+        def wait(batch: Batch) -> Committed:
+            if self.meanwhile:
+                self.meanwhile.pop(0)()
+            return commit(batch)
+
+        parser.parse = note  # type: ignore[method-assign,assignment]
+        self.bench.sink.commit = wait  # type: ignore[method-assign]
+
+    def run(self) -> None:
+        self.bench.pipeline.intake.drain()
+        self.bench.pipeline.run(beat=0.01)
+        self.bench.sink.close()
+
+    def wait_parsed(self, number: int) -> None:
+        deadline = time.monotonic() + 20
+        while number not in dict(self.parsed):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    @property
+    def ahead(self) -> list[int]:
+        """What was parsed ahead, not by the thread that commits."""
+        return [value for value, thread in self.parsed if thread.startswith("bridge-ahead")]
+
+
+def test_full_batch_is_parsed_while_the_one_before_is_committed(tmp_path: Path) -> None:
+    """Each message is parsed once, and acknowledged in order of receipt after its own batch's commit only."""
+    case = Ahead(tmp_path)
+    acknowledged: list[list[int]] = []
+    for last in (4, 6):
+        case.meanwhile.append(
+            lambda last=last: (case.wait_parsed(last), acknowledged.append(list(case.bench.acknowledged)))  # type: ignore[misc]
+        )
+    case.bench.offer(*(message(number) for number in range(1, 8)))
+    case.run()
+    assert acknowledged == [[], [1, 2]]
+    assert case.ahead == [3, 4, 5, 6]
+    assert [value for value, _ in case.parsed] == [1, 2, 3, 4, 5, 6, 7]
+    assert case.bench.acknowledged == [1, 2, 3, 4, 5, 6, 7]
+    case.bench.check(stored=7)
+
+
+def test_batch_parsed_ahead_is_given_back_with_its_connection(tmp_path: Path) -> None:
+    """What was only parsed is the broker's again after a reconnect: it is neither committed nor acknowledged."""
+    case = Ahead(tmp_path)
+    seen: list[tuple[int, int]] = []
+    case.bench.pipeline._acknowledge = lambda messages: (  # type: ignore[method-assign]
+        seen.extend((one.mid, one.epoch) for one in messages),
+        len(messages),
+    )[1]
+    intake = case.bench.pipeline.intake
+
+    def reconnect() -> None:
+        case.wait_parsed(4)
+        intake.reconnected(2, session_present=True)
+        intake.offer([message(number)._replace(epoch=2, mid=number + 10, dup=True) for number in (1, 2, 3, 4)])
+        intake.drain()
+
+    case.meanwhile.append(reconnect)
+    case.bench.offer(*(message(number) for number in range(1, 5)))
+    assert case.bench.pipeline.step(0)
+    case.run()
+    assert seen == [(1, 1), (2, 1), (11, 2), (12, 2), (13, 2), (14, 2)]
+    assert case.bench.pipeline.books.returned == 2
+    case.bench.check(stored=4, duplicate=2)
+
+
+def test_registry_that_fails_ahead_is_asked_again(tmp_path: Path) -> None:
+    """Out of reach while it looked ahead, the registry is waited for: nobody is refused because of it."""
+    case = Ahead(tmp_path)
+
+    def fail() -> None:
+        case.bench.registry.failures = 2
+        case.bench.offer(message(3), message(4))
+        case.wait_parsed(4)
+
+    case.meanwhile.append(fail)
+    case.bench.offer(message(1), message(2))
+    assert case.bench.pipeline.step(0)
+    case.run()
+    assert [value for value, _ in case.parsed].count(3) == 3
+    assert case.bench.pipeline.books.retries == 1
+    case.bench.check(stored=4)
+
+
+def test_stop_ends_a_look_ahead_in_vain(tmp_path: Path) -> None:
+    """Stopped in a commit with no further batch in sight, `run` ends with the commit's acknowledgements."""
+    case = Ahead(tmp_path)
+    case.meanwhile.append(case.bench.pipeline.intake.stop)
+    case.bench.offer(message(1), message(2), message(3))
+    assert case.bench.pipeline.step(0)
+    case.run()
+    assert case.bench.acknowledged == [1, 2]
+    case.bench.check(stored=2, waiting=1)
 
 
 def _always_down(batch: Batch) -> Committed:
