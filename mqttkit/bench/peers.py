@@ -113,17 +113,18 @@ def main() -> None:
     began = time.monotonic()
     with own_broker("sys_interval 1") as broker, tempfile.TemporaryDirectory() as directory:
         bench = Bench(options.python, broker, Path(directory), SIZE)
-        medians = measure(bench, options.rounds, options.share, lambda text: _print(sys.stderr, text))
+        medians = measure(bench, options.rounds, options.share, _say)
         rounds = max((median.rounds for median in medians.values()), default=0)
         text = peer_report.report(medians, bench.versions(LIBRARIES), rounds=rounds, size=SIZE)
-    _print(sys.stdout, text)
-    _print(sys.stderr, f"{time.monotonic() - began:.0f} s")
+    sys.stdout.write(f"{text}\n")
+    _say(f"{time.monotonic() - began:.0f} s")
     if options.write is not None:
         peer_report.write_into(options.write, text)
 
 
-def _print(stream: object, text: str) -> None:
-    print(text, file=stream, flush=True)  # type: ignore[call-overload]  # this module is a command
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

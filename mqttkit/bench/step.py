@@ -35,7 +35,8 @@ def run_step(plan: Plan, stop: StopFlag) -> Result:
         process.stdin.write(pickle.dumps(plan))
         process.stdin.flush()
         lines: list[bytes] = []
-        reader = threading.Thread(target=lambda: lines.append(process.stdout.read()), daemon=True)  # type: ignore[union-attr]  # asserted above
+        read = process.stdout.read
+        reader = threading.Thread(target=lambda: lines.append(read()), daemon=True)
         reader.start()
         while reader.is_alive() and not stop.is_set():
             reader.join(0.1)

@@ -53,14 +53,14 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         yield Secured(authority, server, *ports, broker.port)
 
 
-def round_trip(port: int, topic: str, tls: TlsSettings, size: int = 10, **fields: object) -> None:
-    """Publish and receive one message of `size` bytes."""
+def round_trip(port: int, topic: str, tls: TlsSettings, size: int = 10, **fields: object) -> bytes:
+    """Publish a payload of `size` bytes at QoS 1; return the one received."""
     received: queue.Queue[Message] = queue.Queue()
     with MqttClient(settings_for(port, tls=tls, **fields), on_message=received.put) as client:
         client.connect(timeout=10)
         client.subscribe(Subscription(topic, qos=1))
         assert client.publish(topic, bytes(size), qos=1).wait(20) is Outcome.ACKNOWLEDGED
-        assert len(received.get(timeout=20).payload) == size
+        return received.get(timeout=20).payload
 
 
 def failure(port: int, tls: TlsSettings, **fields: object) -> BrokerUnreachable:
@@ -73,12 +73,13 @@ def failure(port: int, tls: TlsSettings, **fields: object) -> BrokerUnreachable:
 @pytest.mark.parametrize("size", [10, 1_000_000])
 def test_trusted_authority(secured: Secured, topic: str, size: int) -> None:
     """A broker whose certificate our authority signed is talked to, in small messages and large."""
-    round_trip(secured.tls, topic, TlsSettings(ca_file=secured.authority.file), size)
+    assert round_trip(secured.tls, topic, TlsSettings(ca_file=secured.authority.file), size) == bytes(size)
 
 
 def test_websockets_over_tls(secured: Secured, topic: str) -> None:
     """WSS works."""
-    round_trip(secured.websockets, topic, TlsSettings(ca_file=secured.authority.file), transport="websockets")
+    tls = TlsSettings(ca_file=secured.authority.file)
+    assert round_trip(secured.websockets, topic, tls, transport="websockets") == bytes(10)
 
 
 def test_unknown_authority_is_refused(secured: Secured) -> None:
@@ -123,7 +124,7 @@ def test_client_certificate(secured: Secured, topic: str) -> None:
     """A listener that wants a client certificate takes ours, and does not take us without."""
     mine = secured.authority.sign("client-1")
     tls = TlsSettings(ca_file=secured.authority.file, cert_file=mine.cert, key_file=mine.key)
-    round_trip(secured.mutual, topic, tls)
+    assert round_trip(secured.mutual, topic, tls) == bytes(10)
     error = failure(secured.mutual, TlsSettings(ca_file=secured.authority.file))
     assert error.exit_code == 3
     assert "--cert" in error.hint

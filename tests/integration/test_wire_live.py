@@ -198,13 +198,15 @@ def test_reading_can_be_paused_without_losing_the_connection(broker: Mosquitto, 
     with MqttClient(settings_for(broker.port, keep_alive=1), on_messages=got) as client:
         client.connect(timeout=10)
         client.subscribe(Subscription(topic))
-        client._paho.pause_reading(True)
+        client.pause_reading(True)
         for number in range(50):
             client.publish(topic, b"%d" % number)
-        time.sleep(3)
+        ping = f"Received PINGREQ from {client.client_id}"
+        wait_until(lambda: broker.log.count(ping) >= 2, 30)
+        assert broker.log.count(f"Sending PUBLISH to {client.client_id}") == 50
         assert client.connected
         assert got.messages == []
-        client._paho.pause_reading(False)
+        client.pause_reading(False)
         wait_until(lambda: len(got.messages) == 50)
         assert client.stats.disconnects == 0
 

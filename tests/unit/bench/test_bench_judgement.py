@@ -107,9 +107,12 @@ def test_svg_draws_every_point(tmp_path: Path) -> None:
 
 
 def test_svg_of_a_run_without_messages_is_empty_but_whole(tmp_path: Path) -> None:
-    """Nothing received is no division by zero."""
+    """Nothing received is no division by zero, and no line."""
     write_plot(Result(PLAN), str(tmp_path / "p.svg"))
-    ElementTree.parse(tmp_path / "p.svg")
+    root = ElementTree.parse(tmp_path / "p.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    assert [line.attrib["points"] for line in lines] == [""] * 3
 
 
 def test_plot_is_checked_before_any_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def has_type_0(data: bytes) -> bool:
     return False
 
 
-def compare(v5: bool, data: bytes, cuts: list[int], manual_ack: bool) -> None:
+def assert_same(v5: bool, data: bytes, cuts: list[int], manual_ack: bool) -> None:
     """Feed both; everything that can be seen from outside is the same."""
     with pair(v5=v5, manual_ack=manual_ack) as (plain, batched):
         assume(not has_type_0(data))  # paho takes a first byte of 0 for none, and reads another one after a cut
@@ -147,7 +147,7 @@ def compare(v5: bool, data: bytes, cuts: list[int], manual_ack: bool) -> None:
 @example(b"\x32\x04\x00\x01a\x00\x32\x05\x00\x01a\x00\x07", [], False)
 def test_mqtt_311_like_plain_paho(data: bytes, cuts: list[int], manual_ack: bool) -> None:
     """MQTT 3.1.1: arbitrary packets cut at arbitrary bytes."""
-    compare(False, data, cuts, manual_ack)
+    assert_same(False, data, cuts, manual_ack)
 
 
 @settings(max_examples=80, deadline=None)
@@ -156,7 +156,7 @@ def test_mqtt_311_like_plain_paho(data: bytes, cuts: list[int], manual_ack: bool
 @example(b"\x40\x03\x00\x01\x87\x30\x05\x00\x01a\x00b", [3], False)
 def test_mqtt_5_like_plain_paho(data: bytes, cuts: list[int], manual_ack: bool) -> None:
     """MQTT 5: arbitrary packets with properties cut at arbitrary bytes."""
-    compare(True, data, cuts, manual_ack)
+    assert_same(True, data, cuts, manual_ack)
 
 
 @settings(max_examples=10, deadline=None)
@@ -164,7 +164,7 @@ def test_mqtt_5_like_plain_paho(data: bytes, cuts: list[int], manual_ack: bool) 
 def test_one_byte_at_a_time(v5: bool, data: bytes) -> None:
     """The worst cut of all."""
     data = data[:400]
-    compare(v5, data, list(range(len(data))), False)
+    assert_same(v5, data, list(range(len(data))), False)
 
 
 @settings(max_examples=25, deadline=None)
