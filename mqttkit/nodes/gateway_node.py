@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from types import TracebackType
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mqttkit.client import MqttClient
 from mqttkit.messages import Message, Subscription
+from mqttkit.nodes.node import Node
 from mqttkit.settings import MqttSettings
-from mqttkit.topics import check_level
 
 KEPT = 100_000
 """Messages kept in `received_messages`; the oldest makes room."""
 MAX_SENSORS = 100_000
+MAX_SEQUENCE = 2**53 - 1
+"""What every reader of JSON holds exactly (RFC 8259, 6)."""
 _GAPS = 10_000
 
 
@@ -50,6 +51,8 @@ class Aggregate:
             gap = range(self.last_sequence + 1, sequence)
             self.missing += len(gap)
             self._gaps.update(gap[-_GAPS:])
+            if len(self._gaps) > 2 * _GAPS:
+                self._gaps = set(heapq.nlargest(_GAPS, self._gaps))
             self.last_sequence = sequence
         elif sequence in self._gaps:
             self._gaps.discard(sequence)
@@ -68,7 +71,7 @@ class Aggregate:
         return {name: value for name, value in asdict(self).items() if not name.startswith("_")}
 
 
-class GatewayNode:
+class GatewayNode(Node):
     """Subscribes to `sensor/#` and keeps count. As a context manager it connects and disconnects."""
 
     def __init__(
@@ -79,7 +82,7 @@ class GatewayNode:
         topic_filter: str = "sensor/#",
         on_reading: Callable[[Message], None] | None = None,
     ) -> None:
-        self.node_id = check_level(node_id, "node id")
+        super().__init__(node_id, mqtt, on_messages=self._take)
         self.topic_filter = topic_filter
         self.received_messages: deque[Message] = deque(maxlen=KEPT)
         """Messages as they came, the newest last."""
@@ -91,12 +94,10 @@ class GatewayNode:
         """Messages that are no reading, or of a sensor too many."""
         self._on_reading = on_reading
         self._condition = threading.Condition()
-        session = replace(mqtt.client, client_id=node_id)
-        self.client = MqttClient(replace(mqtt, client=session), on_messages=self._take)
 
     def connect_mqtt(self, timeout: float | None = 10.0) -> None:
         """Connect and subscribe at QoS 1; raise BrokerUnreachable, ConnectionRefused, SubscriptionDenied."""
-        self.client.connect(timeout=timeout)
+        super().connect_mqtt(timeout)
         self.client.subscribe(Subscription(self.topic_filter, qos=1))
 
     def wait_for(self, readings: int, timeout: float) -> bool:
@@ -108,19 +109,6 @@ class GatewayNode:
         """Return one aggregate a sensor, by name."""
         with self._condition:
             return [one.to_json() for _, one in sorted(self.aggregates.items())]
-
-    def disconnect_mqtt(self) -> None:
-        """Disconnect. Idempotent."""
-        self.client.close()
-
-    def __enter__(self) -> GatewayNode:
-        self.connect_mqtt()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.disconnect_mqtt()
 
     def _take(self, messages: list[Message]) -> None:
         """Take messages in, in the network thread."""
@@ -134,18 +122,24 @@ class GatewayNode:
                 self._on_reading(message)
 
     def _count(self, message: Message) -> None:
-        try:
-            data = json.loads(message.payload)
-            name, sequence, value = data["sensor_id"], data["sequence"], data["value"]
-            good = isinstance(name, str) and type(sequence) is int and type(value) in (int, float)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            good = False
-        if (
-            not good
-            or not math.isfinite(value)
-            or (name not in self.aggregates and len(self.aggregates) >= MAX_SENSORS)
-        ):
+        reading = _reading(message.payload)
+        if reading is None or (reading[0] not in self.aggregates and len(self.aggregates) >= MAX_SENSORS):
             self.invalid += 1
             return
-        aggregate = self.aggregates.setdefault(name, Aggregate(name))
-        self.readings += aggregate.add(sequence, float(value), str(data.get("unit", "")))
+        name, sequence, value, unit = reading
+        self.readings += self.aggregates.setdefault(name, Aggregate(name)).add(sequence, value, unit)
+
+
+def _reading(payload: bytes) -> tuple[str, int, float, str] | None:
+    """Return sensor, sequence number, value and unit of a reading; None where it is none."""
+    try:
+        data = json.loads(payload)
+        name, sequence, value = data["sensor_id"], data["sequence"], data["value"]
+        if not isinstance(name, str) or type(sequence) is not int or type(value) not in (int, float):
+            return None
+        number, unit = float(value), str(data.get("unit", ""))
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return None
+    if not math.isfinite(number) or abs(sequence) > MAX_SEQUENCE:
+        return None
+    return name, sequence, number, unit

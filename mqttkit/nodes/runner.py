@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -65,13 +65,13 @@ class Runner:
         self._paced = paced
         self._now = now
         self._stopped = False
-        self._wake = threading.Event()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._under_way: list[Receipt] = []
 
     def stop(self) -> None:
         """End after the reading that is under way."""
         self._stopped = True
-        self._wake.set()
+        self._wake.put(None)  # takes no lock, so that a signal handler may stop the thread that waits
 
     def run(self, *, limit: int | None = None) -> Totals:
         """Connect every sensor, play, wait for the outcomes; raise BrokerUnreachable, ConnectionRefused.
@@ -108,7 +108,13 @@ class Runner:
         """Wait for a moment of the monotonic clock; True where the run is to end."""
         wait = moment - time.monotonic()
         self.totals.late = max(self.totals.late, -wait)
-        return wait > 0 and self._wake.wait(wait)
+        if wait <= 0:
+            return False
+        try:
+            self._wake.get(timeout=wait)
+        except queue.Empty:
+            return False
+        return True
 
     def _send(self, node: SensorNode, reading: Reading, start: float) -> None:
         receipt = node.publish_reading(reading.topic, reading.payload(start), qos=reading.qos, wait=WAIT_SECONDS)

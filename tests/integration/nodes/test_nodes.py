@@ -87,7 +87,8 @@ def test_a_sensor_that_loses_its_broker_goes_on(broker: Mosquitto) -> None:
     b"", b"{", b"[]", b"{}", b'{"sensor_id": 1, "sequence": 1, "value": 1}',
     b'{"sensor_id": "a", "sequence": true, "value": 1}', b'{"sensor_id": "a", "sequence": 1, "value": "x"}',
     b'{"sensor_id": "a", "sequence": 1, "value": NaN}', b'{"sensor_id": "a", "sequence": 1, "value": 1e999}',
-    b"[" * 10_000,
+    b"[" * 10_000, b'{"sensor_id": "a", "sequence": 1, "value": 1%s}' % (b"0" * 400),
+    b'{"sensor_id": "a", "sequence": 1%s, "value": 1}' % (b"0" * 30),
 ])  # fmt: skip
 def test_what_is_no_reading_is_counted_and_disturbs_nothing(
     shared_broker: Mosquitto, topic: str, payload: bytes

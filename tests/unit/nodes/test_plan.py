@@ -205,3 +205,15 @@ def test_an_aggregate_counts_each_sequence_once(sequences: list[int]) -> None:
     assert aggregate.missing == max(kept) - min(kept) + 1 - len(kept)
     assert aggregate.count + aggregate.duplicates == len(sequences)
     assert aggregate.mean == pytest.approx(sum(kept) / len(kept))
+
+
+def test_an_aggregates_memory_is_bounded_whatever_is_missing() -> None:
+    """The newest gaps may still be filled; what is missing stays counted."""
+    aggregate = Aggregate("a")
+    for number in range(0, 2**40, 2**35):
+        aggregate.add(number, 1.0, "x")
+    last = aggregate.last_sequence
+    assert aggregate.missing == last + 1 - aggregate.count
+    assert len(aggregate._gaps) <= 20_000
+    assert aggregate.add(last - 1, 1.0, "x")
+    assert not aggregate.add(1, 1.0, "x")
