@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it and wait until it accepts connections."""
+        """Start it and wait until it serves."""
         program = need("redis-server")
         self.directory.mkdir(parents=True, exist_ok=True)
         conf = self.directory / "redis.conf"
@@ -41,6 +42,13 @@ class RedisServer:
         with (self.directory / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([program, str(conf), *self.mode], stdout=log, stderr=log)
         wait_for_port(self.port)
+        wait_until(self._loaded)
+
+    def _loaded(self) -> bool:
+        """Tell whether it has read its append-only file: before that it answers each command with LOADING."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(b"PING\r\n")
+            return not connection.recv(100).startswith(b"-LOADING")
 
     def send(self, number: int) -> None:
         """Send a signal to it."""
