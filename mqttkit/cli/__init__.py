@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -67,28 +68,37 @@ def _run(work: Callable[[], Any]) -> int:
     except click.exceptions.Exit as finished:
         return finished.exit_code
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):  # as in _say
+            error.show()
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except MqttkitError as error:
-        click.echo(f"mqttkit: {error}", err=True)
+        _say(str(error))
         log.debug("where it came from:", exc_info=True)
         return error.exit_code
     except OSError as error:
         if error.errno == errno.EPIPE:
             return 0
-        click.echo(f"mqttkit: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+        _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         log.debug("where it came from:", exc_info=True)
         return 1
     return result if isinstance(result, int) else 0
 
 
+def _say(text: str) -> None:
+    """Say on stderr what went wrong; where that cannot be written the exit code still tells it."""
+    with contextlib.suppress(OSError):
+        click.echo(f"mqttkit: {text}", err=True)
+
+
 def _flush_or_forget(stream: TextIO) -> None:
-    """Flush a standard stream; where its reader is gone, keep the interpreter from complaining at exit."""
+    """Flush a standard stream; where nobody can read it, keep the interpreter from complaining at exit."""
     try:
         stream.flush()
-    except (BrokenPipeError, ValueError):
+    except (OSError, ValueError) as error:
+        if stream is sys.stdout and not isinstance(error, (BrokenPipeError, ValueError)):
+            raise
         if stream in (sys.__stdout__, sys.__stderr__):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

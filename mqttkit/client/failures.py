@@ -51,12 +51,7 @@ def unreachable(address: tuple[str, int], step: str, error: BaseException) -> Br
     if isinstance(error, (socket.gaierror, ValueError)):
         return BrokerUnreachable(where, "dns", f"no address for host {address[0]!r}", hint="Check the name: -h")
     if step == "websocket":
-        return BrokerUnreachable(
-            where,
-            step,
-            f"WebSocket handshake failed: {error}",
-            hint="Is it a WebSocket port, and the path right?",
-        )
+        return _no_upgrade(where, error)
     if isinstance(error, TimeoutError):
         return BrokerUnreachable(where, step, "no answer (timed out)", hint="A firewall, or a wrong address?")
     cause = str(error)
@@ -75,7 +70,7 @@ def refused(address: tuple[str, int], code: int, reason: str) -> ConnectionRefus
 def closed_early(address: tuple[str, int], cause: str, *, tls: bool, texts: Iterable[str] = ()) -> BrokerUnreachable:
     """Return the error for a connection that ended before its CONNACK; `texts` are what CONNECT held."""
     wanted = "Does the port want a client certificate (--cert, --key), or a password?"
-    hint = wanted if tls else "Does the port want TLS, or a password?"
+    hint = wanted if tls else "Does the port want TLS (--tls), WebSockets (--ws), or a password?"
     hint = next(filter(None, map(shunned_hint, texts)), hint)
     return BrokerUnreachable(show_address(*address), "mqtt", cause, hint=hint)
 
@@ -104,6 +99,17 @@ def taken_over(address: tuple[str, int], client_id: str, *, certain: bool) -> Mq
         code=SESSION_TAKEN_OVER,
         hint="Give each client its own: -i",
     )
+
+
+def _no_upgrade(where: str, error: BaseException) -> BrokerUnreachable:
+    """Return the error for a port that did not answer with an upgrade to WebSockets (RFC 6455, 4.1)."""
+    text = str(error)
+    if "not upgraded" in text or "secret key" in text:
+        cause = "the port speaks HTTP, but did not agree to WebSockets"
+        return BrokerUnreachable(where, "websocket", cause, hint="Check the port, -p, and mqtt.broker.websocket_path")
+    closed = "it closed the connection" if text == "WebSocket handshake error" else text
+    hint = "If it is a port for plain MQTT, leave out --ws, or write mqtt:// for ws://; else name the right one: -p"
+    return BrokerUnreachable(where, "websocket", f"the port does not speak WebSockets ({closed})", hint=hint)
 
 
 def _tls_failure(where: str, error: BaseException) -> BrokerUnreachable:

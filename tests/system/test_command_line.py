@@ -75,6 +75,16 @@ def test_closed_output_ends_with_0() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-", "2> >(true)"])
+@pytest.mark.parametrize(
+    ("words", "code"), [("sub -p 1 x", 3), ("pub -d -p 1 -m y x", 3), ("pub x", 2), ("sub --odd", 2)]
+)
+def test_the_exit_code_is_that_of_the_cause_whether_or_not_it_can_be_said(words: str, code: int, stderr: str) -> None:
+    """stderr on a full disk, closed, or with nobody who reads it."""
+    command = f"{sys.executable} -m mqttkit {words} {stderr}"
+    assert subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, check=False).returncode == code
+
+
 @pytest.mark.timeout(300)
 def test_every_command_of_the_built_wheel_has_help(tmp_path: Path) -> None:
     """The wheel, installed in a clean environment, has every command, its captures, and nothing it does not need."""

@@ -395,3 +395,31 @@ def test_a_connect_on_which_the_broker_hangs_up_is_named(shared_broker: Mosquitt
     result = mqttkit("pub", topic, "-m", "x", option, "a\x1b", port=shared_broker.port)
     assert result.returncode == 3
     assert b"'a\\x1b' has U+001B, a control character" in result.stderr, result.stderr
+
+
+def test_a_port_that_speaks_no_websockets_is_named_as_such(
+    shared_broker: Mosquitto, topic: str, tmp_path: Path
+) -> None:
+    """And so is the other way round: the message says which option to take or to leave out."""
+    result = mqttkit("pub", topic, "-m", "x", "--ws", port=shared_broker.port)
+    assert result.returncode == 3
+    assert b"the port does not speak WebSockets" in result.stderr
+    assert b"leave out --ws" in result.stderr
+    port = free_port()
+    with mosquitto(tmp_path / "ws", f"listener {port} 127.0.0.1", "protocol websockets"):
+        result = mqttkit("pub", topic, "-m", "x", port=port)
+    assert result.returncode == 3
+    assert b"WebSockets (--ws)" in result.stderr
+
+
+def test_a_web_server_that_speaks_no_websockets_is_told_apart(topic: str) -> None:
+    """It answers, and does not upgrade."""
+
+    def answer(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n")
+        return True
+
+    with scripted_broker(answer) as server:
+        result = mqttkit("pub", topic, "-m", "x", "--ws", port=server.port)
+    assert result.returncode == 3
+    assert b"speaks HTTP, but did not agree to WebSockets" in result.stderr
