@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.docker import docker_engine
 
-settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI") == "true":
-    settings.load_profile("ci")  # the same examples each time; everywhere else they are new ones
+# How long an example takes says something of the machine, not of the code: each test has its time limit anyway.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "any")  # in CI the same examples each time
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from signal import SIGCONT, SIGTERM
 import pytest
 
 MOSQUITTO_PATHS = "/usr/sbin:/usr/local/sbin"
+_given: set[int] = set()
+"""Ports that tests of this process have been given."""
 
 
 def need(program: str) -> str:
@@ -34,13 +37,23 @@ def missing(reason: str) -> None:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback address that is free, and stays so unless a program asks for this very one.
+
+    The kernel gives those from ip_local_port_range (32768 on) to connections and to port 0: a broker that is stopped
+    would not get such a one back for certain. A Redis cluster listens 10,000 above too.
+    """
+    while True:
+        port = 12_000 + secrets.randbelow(10_000)
+        if port in _given:
+            continue
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
 
 
-def wait_for_port(port: int, seconds: float = 10.0) -> None:
+def wait_for_port(port: int, seconds: float = 30.0) -> None:
     """Wait until something accepts on the port of the loopback address."""
     deadline = time.monotonic() + seconds
     while True:

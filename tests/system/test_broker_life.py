@@ -32,7 +32,7 @@ from mqttkit.broker.readiness import Login, ask
 from mqttkit.errors import BrokerUnreachable, LifecycleError
 from tests.support.brokers import free_port, need
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 MQTTKIT = (sys.executable, "-m", "mqttkit", "broker")
 BACKENDS = ("process", "embedded")
 

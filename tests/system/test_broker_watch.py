@@ -20,7 +20,7 @@ from mqttkit.broker.readiness import Login, ask
 from tests.support.brokers import free_port, need
 from tests.system.test_broker_life import MQTTKIT, publish, retained, run, up
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture

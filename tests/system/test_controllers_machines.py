@@ -19,7 +19,7 @@ from tests.support.brokers import need
 from tests.support.controllers import eventually
 from tests.support.network import Network, network
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 
 class Lines:

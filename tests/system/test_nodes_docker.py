@@ -14,7 +14,7 @@ from mqttkit.nodes import Fleet, GatewayNode, Runner, Scenario
 from mqttkit.settings import MqttSettings
 from tests.support.docker import IMAGE, leftovers
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 
 def test_the_gateway_receives_every_reading_through_a_container_that_is_gone_after(

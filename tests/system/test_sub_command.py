@@ -128,7 +128,6 @@ def test_nothing_retained_ends_with_0(shared_broker: Mosquitto, topic: str) -> N
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
-@pytest.mark.timeout(180)
 def test_ten_thousand_retained_messages_all_come(tmp_path: Path) -> None:
     """--retained-only ends after the last one, at each QoS and version, whatever the broker's send window is."""
     lines = [

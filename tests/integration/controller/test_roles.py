@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -17,7 +18,7 @@ from mqttkit.controller import Envelope, GlobalController, LocalController, Poli
 from mqttkit.controller.base import Controller
 from mqttkit.controller.gate import SignedCodec
 from mqttkit.controller.keys import KeyFile, generate
-from mqttkit.errors import BrokerUnreachable, PublishFailed
+from mqttkit.errors import BrokerUnreachable, MqttkitError, PublishFailed
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import MqttSettings
 from tests.support.brokers import Mosquitto
@@ -36,9 +37,15 @@ class Fleet:
         """Connect a controller."""
         settings = settings_of(self.directory, controller_id, base=self.base, **changes)
         controller = kind(settings, mqtt or self.mqtt)
+        self.stack.callback(self._forget, controller)
         self.stack.callback(controller.disconnect_mqtt)
         assert controller.connect_mqtt(10)
         return controller
+
+    def _forget(self, controller: Controller) -> None:
+        """End the session that the broker keeps: the next test has a controller of the same name."""
+        with MqttClient(_as_client(self.mqtt, controller.controller_id)) as client, contextlib.suppress(MqttkitError):
+            client.connect(timeout=10)
 
     def codec(self) -> SignedCodec:
         """The codec of everybody here."""
@@ -66,10 +73,9 @@ def test_a_report_reaches_the_regional_controller_once(fleet: Fleet) -> None:
     regional.subscribe_to_discovery_reports(seen.append)
     local = fleet.start(LocalController, "lc-1")
     sent = [local.run_discovery_cycle(seed=number) for number in range(5)]
-    eventually(lambda: len(seen) >= 5)
+    eventually(lambda: regional.status()["counters"] == {"received": 5, "handled": 5})
     assert [report.payload for report in sorted(seen, key=lambda one: one.sequence)] == sent
     assert regional.reports["lc-1"].payload == sent[-1]
-    assert regional.status()["counters"] == {"received": 5, "handled": 5}
     assert local.status()["sent"] == {"mqtt": 5}
 
 
@@ -162,6 +168,7 @@ def test_heartbeats_are_retained_and_end_with_offline(fleet: Fleet) -> None:
     eventually(lambda: early.get("lc-1") == "offline")
     _, late = statuses(fleet)
     eventually(lambda: late.get("lc-1") == "offline")
+    assert late == {"lc-1": "offline"}
 
 
 def test_a_controller_that_vanishes_is_offline_by_its_will(own: Fleet, broker: Mosquitto) -> None:
@@ -175,6 +182,7 @@ def test_a_controller_that_vanishes_is_offline_by_its_will(own: Fleet, broker: M
     taker = own.stack.enter_context(MqttClient(_as_client(own.mqtt, "lc-1")))
     taker.connect(timeout=10)  # a take-over ends the connection without DISCONNECT
     eventually(lambda: found.get("lc-1") == "offline")
+    assert found == {"lc-1": "offline"}
 
 
 def _as_client(mqtt: MqttSettings, client_id: str) -> MqttSettings:
@@ -256,7 +264,8 @@ def test_bad_input_is_refused_counted_and_disturbs_nothing(fleet: Fleet, tmp_pat
     for data in (*bad.values(), good, good):
         client.publish(where, data, qos=1).wait(10)
     last = local.run_discovery_cycle(seed=2)
-    eventually(lambda: (report := regional.reports.get("lc-1")) is not None and report.payload == last)
+    eventually(lambda: regional.status()["counters"].get("handled") == 3)
+    assert regional.reports["lc-1"].payload == last
     counters = regional.status()["counters"]
     for reason in (*bad, "replayed"):
         assert counters[f"refused_{reason}"] == 1, reason
@@ -269,7 +278,7 @@ def test_a_report_without_devices_is_refused_not_retried(fleet: Fleet) -> None:
     regional.subscribe_to_discovery_reports()
     local = fleet.start(LocalController, "lc-1")
     local.publish_discovery_report({"devices": "none"}).wait(10)
-    eventually(lambda: regional.status()["counters"].get("refused_malformed") == 1)
+    eventually(lambda: "refused_malformed" in regional.status()["counters"])
     assert regional.status()["counters"] == {"received": 1, "refused": 1, "refused_malformed": 1}
 
 
@@ -374,7 +383,7 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
     kept = local.publish_discovery_report({"devices": [], "number": 1})
     assert kept.wait(10) and kept.ok
     away = time.monotonic()
-    eventually(lambda: time.monotonic() - away > 5)
+    eventually(lambda: time.monotonic() - away > 2.5)
     second = own.start(RegionalController, "rc-1", clock_skew=2.0)
     second.subscribe_to_discovery_reports()
     eventually(lambda: second.report_count == 1)
@@ -382,7 +391,7 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
     eventually(lambda: local.mqtt is not None and not local.mqtt.available)
     waiting = local.publish_discovery_report({"devices": [], "number": 2})
     away = time.monotonic()
-    eventually(lambda: time.monotonic() - away > 4)
+    eventually(lambda: time.monotonic() - away > 2.5)
     broker.start()
     assert waiting.wait(30) and waiting.ok
     eventually(lambda: second.report_count == 2)

@@ -16,7 +16,7 @@ from mqttkit.broker.doctor import CHECKS
 from tests.support.brokers import free_port, need
 from tests.system.test_docs import console_commands
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 DOCS = Path(__file__).parents[3] / "docs"
 
 

@@ -31,7 +31,7 @@ from tests.support.clients import wait_until
 from tests.support.docker import IMAGE
 from tests.support.tls import Authority
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 MQTTKIT = (sys.executable, "-m", "mqttkit", "broker")
 Make = Callable[..., Broker]
 

@@ -14,7 +14,7 @@ from mqttkit.broker import LACKS, Feature
 from tests.support.brokers import free_port, need
 from tests.support.docker import IMAGE
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -27,7 +27,7 @@ from tests.support.brokers import free_port
 from tests.support.docker import IMAGE, leftovers
 from tests.support.probe import Probe, login
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 NOT_AUTHORISED = 135
 
 Make = Callable[..., DockerBroker]

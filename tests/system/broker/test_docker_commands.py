@@ -20,7 +20,7 @@ from tests.support.brokers import free_port
 from tests.support.docker import IMAGE, leftovers
 from tests.support.probe import Probe, login
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 DENIED = 135
 PASSWORD = "correct horse battery"
 

@@ -17,7 +17,7 @@ from mqttkit.nodes.docker_node import LABEL, DockerNode, NodeSpec, build_image, 
 from tests.support.docker import IMAGE, leftovers
 from tests.support.probe import Probe
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 CONTAINERS = Path(__file__).parents[3] / "containers"
 BROKER = "mqttkit/mqtt-broker:test"
 

@@ -20,7 +20,7 @@ from tests.support.brokers import free_port, need
 from tests.support.commands import mqttkit
 from tests.support.tls import Authority
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 
 def done(*words: str, code: int = 0, **options: Any) -> bytes:

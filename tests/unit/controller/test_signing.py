@@ -31,6 +31,8 @@ KEYS = {name: generate(name, name) for name in ("HS256", "Ed25519")}
 RING = KeyRing().add(KEYS["HS256"]).add(KEYS["Ed25519"])
 SIGNED = {name: sign(b'{"devices":[1,2,3]}', TOPIC, key) for name, key in KEYS.items()}
 both = pytest.mark.parametrize("name", ["HS256", "Ed25519"])
+UNBELIEVED = (Reason.MALFORMED, Reason.UNKNOWN_KEY, Reason.BAD_SIGNATURE)
+"""Reasons of bytes that no known key signed."""
 
 
 def reason(signed: bytes, topic: str = TOPIC, ring: KeyRing | KeyFile = RING, **limits: int) -> Reason:
@@ -71,7 +73,7 @@ def test_no_mutation_of_one_byte_is_accepted(name: str, data: st.DataObject) -> 
         signed[:place] + signed[place + 1 :],
     ]))  # fmt: skip
     if changed != signed:
-        reason(changed)
+        assert reason(changed) in UNBELIEVED
 
 
 @both
@@ -80,20 +82,20 @@ def test_no_last_character_has_a_twin(name: str) -> None:
     for byte in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=!\n":
         changed = SIGNED[name][:-1] + bytes([byte])
         if changed != SIGNED[name]:
-            reason(changed)
+            assert reason(changed) in UNBELIEVED
 
 
 @both
 def test_each_truncation_is_refused(name: str) -> None:
     """At every length."""
     for length in range(len(SIGNED[name])):
-        reason(SIGNED[name][:length])
+        assert reason(SIGNED[name][:length]) in UNBELIEVED
 
 
 @given(st.binary(max_size=300) | st.lists(st.binary(max_size=60), min_size=3, max_size=3).map(b".".join))
 def test_arbitrary_bytes_are_refused_with_a_reason(signed: bytes) -> None:
     """Nothing else comes out of the verifier."""
-    assert reason(signed) in (Reason.MALFORMED, Reason.UNKNOWN_KEY, Reason.BAD_SIGNATURE)
+    assert reason(signed) in UNBELIEVED
 
 
 def test_each_refusal_has_its_own_reason() -> None:
