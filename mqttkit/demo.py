@@ -65,6 +65,7 @@ class Demo:
         self._publisher: ScanPublisher | None = None
         self._stopping = False
         self._sent: dict[bytes, list[float]] = {}
+        self._sent_lock = threading.Lock()
         self._latencies: list[float] = []
         self._received = 0
         self._began = 0.0
@@ -138,13 +139,15 @@ class Demo:
             subscriber.stop()
 
     def _note_sent(self, advertisement: Advertisement, payload: bytes) -> None:
-        self._sent.setdefault(payload, []).append(advertisement.timestamp)
+        with self._sent_lock:
+            self._sent.setdefault(payload, []).append(advertisement.timestamp)
 
     def _take(self, payload: bytes, when: float) -> Advertisement:
         """Count one received message; `when` is seconds since 1970."""
         self._received += 1
-        heard = self._sent[payload]
-        self._latencies.append(when - heard.pop(0))
-        if not heard:
-            del self._sent[payload]
+        with self._sent_lock:
+            heard = self._sent[payload]
+            self._latencies.append(when - heard.pop(0))
+            if not heard:
+                del self._sent[payload]
         return Advertisement.from_json(json.loads(payload))

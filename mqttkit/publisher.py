@@ -21,6 +21,7 @@ from mqttkit.messages import Outcome, Will
 from mqttkit.scanner import Source
 from mqttkit.scanner.advertisement import Advertisement, format_timestamp, manufacturer_fields
 from mqttkit.settings import PublisherSettings
+from mqttkit.stop import Stop
 from mqttkit.topics import check_scanner_id, check_template, fill_template
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class ScanPublisher:
         self._status = status
         self._on_publish = on_publish
         self._source: Source | None = None
-        self._stopping = threading.Event()
+        self._stopping = Stop()
         self._totals = ScanTotals()
         self._errors = _LimitedErrors()
         self._next_stats = 0.0
@@ -191,7 +192,7 @@ class ScanPublisher:
         Blocks. Raises what the source raised, after what it gave is flushed, or why the client has given up.
         """
         self._source = source
-        if self._stopping.is_set():
+        if self._stopping.is_set:
             source.close()
         self._last = (time.monotonic(), 0)
         self._next_stats = self._last[0] + self._settings.stats_interval
@@ -253,7 +254,7 @@ class ScanPublisher:
             for advertisement in batch:
                 self._publish(advertisement)
             self._report(source)
-            if self._stopping.is_set() and not batch:
+            if self._stopping.is_set and not batch:
                 return
 
     def _publish(self, advertisement: Advertisement) -> None:

@@ -142,7 +142,7 @@ class Subscriber:
         self._subscriptions = subscriptions
         self._manual_ack = manual_ack
         self._complete = False
-        self._failure: MqttkitError | None = None
+        self._failure: Exception | None = None
         self.client = MqttClient(
             settings,
             will=will,
@@ -246,7 +246,7 @@ class Subscriber:
                 before = self.inbox.retained
                 self.client.round_trip(FENCE_SECONDS)
                 quiet = quiet + 1 if self.inbox.retained == before else 0
-        except MqttkitError as error:
+        except Exception as error:  # noqa: BLE001  # raised in the reader, which would wait for ever
             self._failure = error
         self._complete = True
         self.inbox.wake()

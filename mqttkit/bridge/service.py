@@ -26,6 +26,7 @@ from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.errors import MqttkitError, SinkUnavailable, UsageError
 from mqttkit.messages import Message, Will
 from mqttkit.settings import BridgeSettings, MqttSettings, Settings
+from mqttkit.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Bridge:
         self._notifier = notifier or Notifier()
         self._books = books
         self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._never = threading.Event()
         self._failure: BaseException | None = None
         self._memory = MemoryWatch(bridge.memory)
@@ -357,6 +358,6 @@ class Bridge:
             wrong.append(self.pipeline.blocked)
         if self.pipeline.intake.fill >= FULL:
             wrong.append(f"the queue is {self.pipeline.intake.fill:.0%} full")
-        if self._stop.is_set():
+        if self._stop.is_set:
             wrong.append("stopping")
         return wrong

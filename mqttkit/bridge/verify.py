@@ -138,7 +138,7 @@ class Proof:
         self._process: SpawnProcess | None = None
         self._at_start = 0
         self._published: set[str] = set()
-        self._failure: MqttkitError | None = None
+        self._failure: Exception | None = None
         self._stop = threading.Event()
 
     def run(self) -> Result:
@@ -209,7 +209,7 @@ class Proof:
                     self._published.update(_publish_chunk(client, topic, names[start : start + CHUNK]))
                     if self._stop.is_set():
                         return
-        except MqttkitError as error:
+        except Exception as error:  # noqa: BLE001  # raised again by the caller: else the proof is of fewer metrics
             self._failure = error
 
     @contextlib.contextmanager

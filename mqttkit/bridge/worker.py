@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from mqttkit.bridge.sink import Batch, Committed, DeadLetter, Sink, dead_letter,
 from mqttkit.errors import SinkBroken, SinkRefused, SinkUnavailable, UsageError
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
+from mqttkit.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class StreamWorker:
         self._client: Any = connect_redis(settings.source, timeout=bridge.sink_timeout + BLOCK_MS / 1000)
         self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
         self._consumer = ""
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._claimed_at = self._trimmed_at = self._logged_at = time.monotonic()
         self._notifier = Notifier()
 
@@ -84,7 +84,7 @@ class StreamWorker:
             self._until_possible(self._prepare)
             self._notifier.ready(self._name)
             self._own_pending()
-            while not self._stop.is_set():
+            while not self._stop.is_set:
                 self._until_possible(self._turn)
                 self._notifier.beat(self.books.balance())
         logger.info("%s", self.books.balance())
@@ -104,7 +104,7 @@ class StreamWorker:
     def _own_pending(self) -> None:
         """Settle first what an earlier run of this worker had read and not acknowledged."""
         after = "0"
-        while not self._stop.is_set():
+        while not self._stop.is_set:
             entries: list[Entry] | None = self._until_possible(lambda: self._read(after))  # noqa: B023 - called at once
             if not entries:
                 return

@@ -23,6 +23,9 @@ from mqttkit.settings import ControllerSettings
 if TYPE_CHECKING:
     from mqttkit.controller.base import Controller
 
+FLUSH_SECONDS = 10.0
+"""How long reports may wait at the end for somebody to take them over."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -74,7 +77,10 @@ def local(
             wait = interval if done != cycles else 0.0
             if not _print(lines, time.monotonic() + wait, end):
                 break
-        return 0 if running.flush(10) else 6
+        if running.flush(FLUSH_SECONDS):
+            return 0
+        running.disconnect_mqtt(flush=0)
+        return 6
 
 
 @click.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from mqttkit.client import Receipt
 from mqttkit.nodes.plan import Reading, Scenario, plan
 from mqttkit.nodes.sensor_node import SensorNode
 from mqttkit.settings import MqttSettings
+from mqttkit.stop import Stop
 
 WAIT_SECONDS = 30.0
 """How long a reading may wait for a connection or for room."""
@@ -64,14 +64,12 @@ class Runner:
         self._mqtt = mqtt
         self._paced = paced
         self._now = now
-        self._stopped = False
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stop = Stop()
         self._under_way: list[Receipt] = []
 
     def stop(self) -> None:
         """End after the reading that is under way."""
-        self._stopped = True
-        self._wake.put(None)  # takes no lock, so that a signal handler may stop the thread that waits
+        self._stop.set()
 
     def run(self, *, limit: int | None = None) -> Totals:
         """Connect every sensor, play, wait for the outcomes; raise BrokerUnreachable, ConnectionRefused.
@@ -81,7 +79,7 @@ class Runner:
         with ExitStack() as stack:
             nodes: dict[str, SensorNode] = {}
             for name in self.scenario.sensors():
-                if self._stopped:
+                if self._stop.is_set:
                     return self.totals
                 nodes[name] = stack.enter_context(SensorNode(name, self._mqtt))
             self.totals.sensors = len(nodes)
@@ -94,7 +92,7 @@ class Runner:
     def _play(self, nodes: dict[str, SensorNode], readings: Iterable[Reading], limit: int | None) -> None:
         start, clock = self._now(), time.monotonic()
         for reading in readings:
-            if self._stopped or (limit is not None and not reading.copy and self.totals.taken >= limit):
+            if self._stop.is_set or (limit is not None and not reading.copy and self.totals.taken >= limit):
                 return
             if self._paced and self._rest(clock + reading.moment):
                 return
@@ -108,13 +106,7 @@ class Runner:
         """Wait for a moment of the monotonic clock; True where the run is to end."""
         wait = moment - time.monotonic()
         self.totals.late = max(self.totals.late, -wait)
-        if wait <= 0:
-            return False
-        try:
-            self._wake.get(timeout=wait)
-        except queue.Empty:
-            return False
-        return True
+        return wait > 0 and self._stop.wait(wait)
 
     def _send(self, node: SensorNode, reading: Reading, start: float) -> None:
         receipt = node.publish_reading(reading.topic, reading.payload(start), qos=reading.qos, wait=WAIT_SECONDS)

@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 
 from mqttkit.scanner.advertisement import Advertisement
 from mqttkit.scanner.source import Source
+from mqttkit.stop import Stop
 
 SHORTEST_WAIT = 0.001
 """Seconds: what is due within it leaves together, so that high rates do not cost a wake-up each."""
 LARGEST_BATCH = 100
 """Advertisements that leave together at most."""
-
-
-class Stop:
-    """A flag that is set once and that others wait for.
-
-    Unlike threading.Event it may be set in a signal handler while the same thread waits for it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self.is_set = False
-
-    def set(self) -> None:
-        """Wake every waiter; never blocks."""
-        self.is_set = True
-        try:
-            self._lock.release()
-        except RuntimeError:
-            return  # it was set already
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until it is set, at most the seconds given; return whether it is set."""
-        if self._lock.acquire(timeout=seconds):
-            self.set()
-        return self.is_set
 
 
 class PacedSource(Source):

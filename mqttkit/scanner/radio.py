@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -13,8 +14,9 @@ from types import TracebackType
 
 from mqttkit.errors import AdapterStuck, MqttkitError
 from mqttkit.scanner.advertisement import Advertisement
-from mqttkit.scanner.pacing import LARGEST_BATCH, Stop
+from mqttkit.scanner.pacing import LARGEST_BATCH
 from mqttkit.scanner.source import Source
+from mqttkit.stop import Stop
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +79,9 @@ class RadioSource(Source):
         self._last = time.monotonic()
         self._mended()
         if self._queue.qsize() >= QUEUE_SIZE:
-            self._queue.get()
-            self._dropped["queue_full"] += 1
+            with contextlib.suppress(queue.Empty):  # taken meanwhile: then there is room
+                self._queue.get_nowait()
+                self._dropped["queue_full"] += 1
         self._queue.put(advertisement)
 
     def malformed(self, error: Exception) -> None:

@@ -134,8 +134,11 @@ def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def test_a_local_controller_that_nobody_hears_ends_with_6(reachable: Mosquitto) -> None:
+def test_a_local_controller_that_nobody_hears_ends_with_6(
+    reachable: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its report was left: the broker says that nobody subscribes."""
+    monkeypatch.setattr("mqttkit.cli.controller_run.FLUSH_SECONDS", 1.0)
     run("key", "generate")
     left = run("local", "--controller-id", "lc-1", "--cycles", "1", "--quiet")
     assert left.exit_code == 6, left.output
