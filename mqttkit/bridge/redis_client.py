@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +14,9 @@ from mqttkit.errors import MissingPart, SinkRefused, SinkUnavailable, UsageError
 
 if TYPE_CHECKING:
     import redis
+
+IDLE_SECONDS = 1.0
+"""A connection not used for so long may have been closed by the server, and is looked at first."""
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
@@ -64,6 +68,43 @@ def translated(name: str) -> Iterator[None]:
         raise SinkUnavailable(f"{name}: {text}") from error
     except OSError as error:
         raise SinkUnavailable(f"{name}: {error}") from error
+
+
+class Caller:
+    """Runs large commands of one client, one thread at a time.
+
+    redis-py looks at the socket before each command, and sends a large one in three pieces: four times another thread
+    may take the interpreter while Redis waits for the rest. Here a connection that was in use a moment ago is used
+    again as it is, and gets the command in one piece. A cluster's client chooses the node: it runs its commands itself.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client: Any = client
+        self._connection: Any = None
+        self._used_at = 0.0
+
+    def call(self, *command: str | bytes | int) -> Any:
+        """Run a command and return the answer; raise redis-py's errors."""
+        if isinstance(self._client, _LazyClient):
+            return self._client.execute_command(*command)
+        if time.monotonic() - self._used_at > IDLE_SECONDS:
+            self.release()
+        connection = self._connection = self._connection or self._client.connection_pool.get_connection()
+        try:
+            connection.send_packed_command([b"".join(connection.pack_command(*command))])
+            answer = connection.read_response()
+        except BaseException:
+            connection.disconnect()  # an answer that comes late would be taken for the next command's
+            self.release()
+            raise
+        self._used_at = time.monotonic()
+        return answer
+
+    def release(self) -> None:
+        """Give the connection back to the client, which looks at it before it is used again."""
+        if self._connection is not None:
+            self._client.connection_pool.release(self._connection)
+            self._connection = None
 
 
 class _LazyClient:

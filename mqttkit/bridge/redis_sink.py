@@ -23,7 +23,7 @@ import msgspec
 
 from mqttkit.bridge.event import encode_json, event
 from mqttkit.bridge.metric import Metric
-from mqttkit.bridge.redis_client import connect_redis, redacted, translated
+from mqttkit.bridge.redis_client import Caller, connect_redis, redacted, translated
 from mqttkit.bridge.sink import Batch, Committed, DeadLetter, SinkOptions, StoredLetter
 from mqttkit.errors import BridgeError, DeadLettersFull, SinkBroken
 
@@ -191,6 +191,7 @@ class RedisSink:
         self._data = options.list_name or options.stream
         self._base = tagged(self._data)
         self._client: Any = connect_redis(address, timeout=options.timeout)
+        self._caller = Caller(self._client)
         self._script = ""
         self._announced = time.monotonic()
         self._instance = uuid.uuid4().hex
@@ -248,16 +249,17 @@ class RedisSink:
         return Committed(stored, len(batch.metrics) - stored)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
+        self._caller.release()
         self._client.close()
 
     def _run(self, keys: list[str], arguments: list[Any]) -> int:
         from redis.exceptions import NoScriptError
 
         try:
-            return int(self._client.evalsha(self._script, len(keys), *keys, *arguments))
+            return int(self._caller.call("EVALSHA", self._script, len(keys), *keys, *arguments))
         except NoScriptError:  # Redis was started again
-            return int(self._client.eval(COMMIT, len(keys), *keys, *arguments))
+            return int(self._caller.call("EVAL", COMMIT, len(keys), *keys, *arguments))
 
     def _row(self, metric: Metric) -> tuple[str, ...]:
         """Return what the script takes of a metric: the columns, and on a list the job."""

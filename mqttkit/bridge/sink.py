@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ MAX_TOPIC_KEPT = 1_024
 
 MAX_DETAIL = 300
 """Characters of a dead letter's explanation."""
+
+_PROCESS = uuid.uuid4().hex
+_numbers = itertools.count(1)
 
 
 class DeadLetter(NamedTuple):
@@ -83,8 +87,8 @@ class Batch:
     letters: Sequence[DeadLetter] = ()
     settles: Sequence[str] = ()
     """Dead letters in the store that this batch replaces: removed in the same transaction."""
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """The same at every try, so that a try whose answer was lost is not done twice."""
+    id: str = field(default_factory=lambda: f"{_PROCESS}-{next(_numbers)}")
+    """The same at every try, so that a try whose answer was lost is not done twice. No other batch ever has it."""
 
 
 class Committed(NamedTuple):

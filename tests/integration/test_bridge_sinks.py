@@ -285,6 +285,23 @@ def test_redis_that_was_started_again_gets_the_script_again(server: Callable[[st
         assert sink.commit(Batch([metric(1)])) == Committed(1, 0)
 
 
+def test_redis_connection_closed_by_the_server(server: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In use a moment ago it is not looked at first: one try fails, the next is done. Idle, nobody notices."""
+    redis = server("redis")
+    case = _redis_case(redis, "redis")
+    with contextlib.closing(case.open()) as sink, redis.client() as client:
+        assert sink.commit(Batch([metric(1, "x")])) == Committed(1, 0)
+        client.client_kill_filter(_type="normal", skipme=True)
+        batch = Batch([metric(2), metric(3, "x")])
+        with pytest.raises(SinkUnavailable, match="redis://"):
+            sink.commit(batch)
+        assert sink.commit(batch) == Committed(1, 1)
+        client.client_kill_filter(_type="normal", skipme=True)
+        monkeypatch.setattr("mqttkit.bridge.redis_client.IDLE_SECONDS", -1.0)
+        assert sink.commit(Batch([metric(4)])) == Committed(1, 0)
+    assert case.values() == [1, 2, 4]
+
+
 def test_redis_key_of_another_kind_is_broken(server: Callable[[str], Any]) -> None:
     """A stream's name that is taken by something else stops the bridge, naming key and kind."""
     redis = server("redis")
