@@ -101,6 +101,8 @@ class Running:
     """Seconds since the epoch at which it started."""
     identity: str
     """What names it beyond doubt: `pid 123` or a container's id."""
+    health: str | None = None
+    """What its container's health check found: `starting`, `healthy` or `unhealthy`; None where nothing checks it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ def round_trip(visit: Visit) -> Iterator[Outcome]:
         payload = bytes(range(256)) + secrets.token_bytes(8)
         begin = time.monotonic()
         visit.client_of_main().publish(topic, payload, qos=1)
-        if ear.wait(lambda message, wanted=payload: message.payload == wanted) is None:  # type: ignore[misc]
+        if ear.wait(lambda message, wanted=payload: message.payload == wanted) is None:  # type: ignore[misc]  # of a default
             yield failed(
                 f"nothing came back on {topic}: the broker grants and acknowledges what its ACL denies in silence",
                 CHOOSE,

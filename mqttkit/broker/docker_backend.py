@@ -27,9 +27,10 @@ from mqttkit.broker.docker_plan import (
 from mqttkit.broker.facts import FileFact
 from mqttkit.broker.first_certificate import first_certificate
 from mqttkit.broker.footprint import Footprint, empty
-from mqttkit.broker.local import READY_SECONDS, STOP_SECONDS, login_of, reachable_host, with_ports
+from mqttkit.broker.local import READY_SECONDS, STOP_SECONDS, login_of, with_ports
+from mqttkit.broker.logins import mosquitto_profile
 from mqttkit.broker.own_acl import settled_acl
-from mqttkit.broker.passwords import PasswordFile, generate_password
+from mqttkit.broker.passwords import PasswordFile
 from mqttkit.broker.ports import demand_free, free_port
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
 from mqttkit.broker.readiness import wait_ready
@@ -109,7 +110,12 @@ class DockerBroker:
                 return None
             started = re.sub(r"(\.\d{1,6})\d*Z$", r"\1+00:00", str(state["StartedAt"]))
             stamp = datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp()
-            return Running(pid=int(state["Pid"]), started=stamp, identity=f"container {container.short_id}")
+            return Running(
+                pid=int(state["Pid"]),
+                started=stamp,
+                identity=f"container {container.short_id}",
+                health=(state.get("Health") or {}).get("Status"),
+            )
 
     def version(self) -> tuple[int, ...]:
         """Return the version of the image's mosquitto."""
@@ -203,7 +209,8 @@ class DockerBroker:
         self._remove_container(client)
         self.spec = with_ports(_with_websockets(self.spec))
         save_spec(self.paths, self.spec)
-        profile = self._new_profile(profile, engines.pinned(image, self.plan.image))
+        reference = engines.pinned(image, self.plan.image)
+        profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend, image=reference)
         container = engines.create(client, self.plan)
         self._prepare(container, profile, _version(client, image))
         save_profile(self.paths, profile)
@@ -236,24 +243,6 @@ class DockerBroker:
             if user and password and not users.verify(user, password):
                 users = users.with_user(user, password)
         return users.render()
-
-    def _new_profile(self, old: Profile | None, image: str) -> Profile:
-        spec = self.spec
-        return Profile(
-            name=spec.name,
-            backend=self.backend,
-            host=reachable_host(spec.listen),
-            port=spec.port,
-            username=conf.OPERATOR,
-            password=(old and old.password) or generate_password(),
-            probe_username=conf.PROBE,
-            probe_password=(old and old.probe_password) or generate_password(),
-            websocket_port=spec.websocket_port or None,
-            tls_port=spec.tls_port or None,
-            websocket_tls=spec.websocket_tls,
-            ca_file=str(self.paths.authority / "ca.crt") if spec.tls else None,
-            image=image,
-        )
 
     def _write(self, container: Container, name: str, content: bytes) -> None:
         top, _, below = name.partition("/")

@@ -14,9 +14,10 @@ import time
 from mqttkit.broker import conf
 from mqttkit.broker.conf import Listener
 from mqttkit.broker.first_certificate import first_certificate
-from mqttkit.broker.local import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker, reachable_host
+from mqttkit.broker.local import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker
+from mqttkit.broker.logins import mosquitto_profile
 from mqttkit.broker.own_acl import settled_acl
-from mqttkit.broker.passwords import PasswordFile, generate_password
+from mqttkit.broker.passwords import PasswordFile
 from mqttkit.broker.ports import listening_inodes, numeric
 from mqttkit.broker.profile import Profile
 from mqttkit.errors import LifecycleError, MissingPart
@@ -93,7 +94,7 @@ class ProcessBroker(LocalBroker):
     def _prepare(self, profile: Profile | None) -> Profile:
         settings = conf.tuning(self.spec.tuning, self.spec.overrides)
         text = conf.mosquitto_conf(self.listeners(), settings, version=self.version(), anonymous=self.spec.anonymous)
-        profile = self._new_profile(profile)
+        profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend)
         self._directory(self.paths.root / "data")
         self.write_file("config/mosquitto.conf", text.encode())
         self._write_own_users(profile)
@@ -141,24 +142,6 @@ class ProcessBroker(LocalBroker):
                 )
             )
         return found
-
-    def _new_profile(self, old: Profile | None) -> Profile:
-        """Return the profile: passwords are kept over a restart."""
-        spec = self.spec
-        return Profile(
-            name=spec.name,
-            backend=self.backend,
-            host=reachable_host(spec.listen),
-            port=spec.port,
-            username=conf.OPERATOR,
-            password=(old and old.password) or generate_password(),
-            probe_username=conf.PROBE,
-            probe_password=(old and old.probe_password) or generate_password(),
-            websocket_port=spec.websocket_port or None,
-            tls_port=spec.tls_port or None,
-            websocket_tls=spec.websocket_tls,
-            ca_file=str(self.paths.authority / "ca.crt") if spec.tls else None,
-        )
 
     def _prove(self) -> None:
         """Demand that every listener listens, and a save."""

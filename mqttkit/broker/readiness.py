@@ -213,6 +213,8 @@ def number_properties(data: bytes) -> dict[int, int]:
         identifier, place = data[place], place + 1
         if identifier in NUMBER_BYTES:
             width = NUMBER_BYTES[identifier]
+            if place + width > len(data):
+                break
             found[identifier] = int.from_bytes(data[place : place + width], "big")
             place += width
             continue

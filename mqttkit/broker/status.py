@@ -28,6 +28,8 @@ class BrokerStatus:
     """Version of the broker program."""
     identity: str | None = None
     """`pid 123` or a container's id."""
+    health: str | None = None
+    """What the container's health check found: `starting`, `healthy` or `unhealthy`."""
     host: str | None = None
     """Address of the listeners."""
     port: int | None = None
@@ -92,6 +94,7 @@ def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
         backend=broker.backend,
         version=".".join(map(str, broker.version())),
         identity=running.identity,
+        health=running.health,
         host=profile.host,
         port=profile.port,
         v5_port=profile.v5_port,

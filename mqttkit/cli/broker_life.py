@@ -187,6 +187,7 @@ def show_status(found: dict[str, Any]) -> None:
         **listener_rows(found),
         "backend": found["backend"] and f"{found['backend']} {found['version'] or ''}".strip(),
         "runs as": found["identity"],
+        "health": found["health"],
         "user": found["username"],
         "uptime": found["uptime"] and f"{found['uptime']:.0f} s",
         "memory": used and f"{used / 1024 / 1024:.1f} MiB",

@@ -115,7 +115,7 @@ class _Delegate:
         self._scanner = scanner
         self._active = active
 
-    def handleDiscovery(self, entry: btle.ScanEntry, is_new: bool, is_new_data: bool) -> None:  # noqa: N802
+    def handleDiscovery(self, entry: btle.ScanEntry, is_new: bool, is_new_data: bool) -> None:  # noqa: N802  # bluepy's name
         """Hand it over, and forget it.
 
         Remembered entries grow without bound with random addresses, and end the scan with an exception when
@@ -142,7 +142,7 @@ class _Scanner(btle.Scanner):  # type: ignore[misc]  # bluepy has no types
         super().__init__(number)
         self._answer = answer
 
-    def _startHelper(self, iface: int | None = None) -> None:  # noqa: N802
+    def _startHelper(self, iface: int | None = None) -> None:  # noqa: N802  # bluepy's name
         """Start the helper in a session of its own, out of reach of the terminal's Ctrl-C."""
         helper: Any = _Helper(
             [btle.helperExe, str(iface)],
@@ -155,10 +155,10 @@ class _Scanner(btle.Scanner):  # type: ignore[misc]  # bluepy has no types
         self._poller = helper.stdout = _Lines(helper.stdout, self._answer)
         self._helper = helper
 
-    def _stopHelper(self) -> None:  # noqa: N802
+    def _stopHelper(self) -> None:  # noqa: N802  # bluepy's name
         """Leave it running: `end` ends it, whatever happened before."""
 
-    def _waitResp(self, wantType: Any, timeout: float | None = None) -> Any:  # noqa: N802, N803
+    def _waitResp(self, wantType: Any, timeout: float | None = None) -> Any:  # noqa: N802, N803  # bluepy's name
         """Raise on a refusal, which `start` takes for success; a busy adapter it deals with."""
         response = super()._waitResp(wantType, timeout)
         if response and response["rsp"][0] == "mgmt" and response.get("code") not in (["success"], ["busy"]):

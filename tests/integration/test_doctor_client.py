@@ -229,6 +229,9 @@ def test_the_number_properties_of_a_connack_are_read():
     assert number_properties(bytes([len(properties)]) + properties) == {0x21: 20, 0x25: 0}
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00", b"\x05\x21", b"\xff\xff\xff\xff\xff", b"\x03\x1f\xff\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00", b"\x05\x21", b"\xff\xff\xff\xff\xff", b"\x03\x1f\xff\xff", b"\x06\x25\x00\x1f\xff\xff"]
+)
 def test_broken_properties_are_left_out(data: bytes):
-    number_properties(data)
+    """What stands before them is read."""
+    assert number_properties(data) == ({0x25: 0} if b"\x25" in data else {})

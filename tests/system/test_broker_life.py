@@ -31,6 +31,7 @@ from mqttkit.broker.profile import load_profile
 from mqttkit.broker.readiness import Login, ask
 from mqttkit.errors import BrokerUnreachable, LifecycleError
 from tests.support.brokers import free_port, need
+from tests.support.clients import wait_until
 
 pytestmark = pytest.mark.system
 MQTTKIT = (sys.executable, "-m", "mqttkit", "broker")
@@ -398,3 +399,22 @@ def retained(profile: Profile, topic: str) -> str:
     login = ["-u", str(profile.username), "-P", str(profile.password)]
     done = subprocess.run([*command, *login], capture_output=True, text=True, check=True, timeout=20)
     return done.stdout.strip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_verify_leaves_no_throwaway_broker_and_no_copy_of_the_backup(
+    ended: None, tmp_path: Path, number: signal.Signals
+):
+    """The copy holds messages and password hashes."""
+    up("--backend", "process")
+    archive, scratch = tmp_path / "backup.tar", tmp_path / "scratch"
+    run("backup", "create", str(archive))
+    scratch.mkdir()
+    command = [*MQTTKIT, "backup", "verify", str(archive)]
+    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.DEVNULL) as child:
+        wait_until(lambda: works_in(scratch) or child.poll() is not None)
+        assert list(scratch.iterdir())
+        child.send_signal(number)
+        assert child.wait(60) == 130
+    assert not list(scratch.iterdir())
+    assert not works_in(scratch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import ssl
@@ -232,7 +233,8 @@ def test_a_broker_that_was_never_set_up_is_named(command: list[str]):
 
 
 def test_a_broken_name_is_refused():
-    run("up", "--name", "../x", code=2)
+    assert "a broker cannot be named '../x'" in run("up", "--name", "../x", code=2).stderr
+    assert not (Path(os.environ["XDG_STATE_HOME"]) / "mqttkit" / "x").exists()
 
 
 def test_the_spec_is_written_without_a_secret(process: None):

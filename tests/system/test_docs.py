@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -78,10 +77,11 @@ def test_readme_s_first_pipeline_runs(tmp_path: Path) -> None:
     up, sub, publish, down = console_commands(ROOT / "README.md")
     run(*up, "--port", str(free_port()), "--backend", "process")
     try:
-        count = ["-C", "412", "-W", "40"]
+        run("pub", "-r", "-m", "first", "ble/raw/ready")  # comes as soon as the reader has subscribed
+        count = ["-C", "413", "-W", "40"]
         with subprocess.Popen([*program, *sub, *count], stdout=subprocess.PIPE, text=True, env=environment) as reader:
             assert reader.stdout is not None
-            time.sleep(1.5)  # until it has subscribed: the documented command says nothing of it
+            assert reader.stdout.readline() == "ble/raw/ready first\n"
             run(*publish, "--speed", "max")
             lines = reader.stdout.read().splitlines()
     finally:

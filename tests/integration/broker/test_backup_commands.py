@@ -133,7 +133,7 @@ def test_a_stopped_broker_is_backed_up_too(broker: Broker, tmp_path: Path) -> No
     """Its database is what it wrote when it stopped."""
     run("down")
     run("backup", "create", str(tmp_path / "one"))
-    run("backup", "verify", str(tmp_path / "one"))
+    assert f"{RETAINED} retained messages" in run("backup", "verify", str(tmp_path / "one")).stdout
 
 
 def test_restore_under_a_running_broker_is_refused(broker: Broker, tmp_path: Path) -> None:
@@ -280,7 +280,9 @@ def test_a_cut_archive_is_refused(broker: Broker, tmp_path: Path, length: int) -
     """Anywhere."""
     run("backup", "create", str(tmp_path / "one"))
     (tmp_path / "cut").write_bytes((tmp_path / "one").read_bytes()[:length])
-    run("backup", "verify", str(tmp_path / "cut"), code=2)
+    said = run("backup", "verify", str(tmp_path / "cut"), code=2).stderr
+    assert said.startswith(f"mqttkit: {tmp_path / 'cut'}")
+    assert said.count("\n") == 1
 
 
 def test_a_restore_that_fails_halfway_puts_the_old_files_back(
@@ -313,9 +315,11 @@ def test_other_files_are_no_backup(broker: Broker, tmp_path: Path) -> None:
     (tmp_path / "gzip").write_bytes(gzip.compress(b"hello"))
     (tmp_path / "link").symlink_to(tmp_path / "text")
     for name in ("missing", ".", "text", "gzip", "link"):
-        run("backup", "verify", str(tmp_path / name), code=2)
-    run("backup", "create", str(tmp_path / "no" / "where"), code=2)
-    run("backup", "create", str(tmp_path / "link"), code=2)
+        said = run("backup", "verify", str(tmp_path / name), code=2).stderr
+        assert (str(tmp_path / name) in said, said.count("\n")) == (True, 1)
+    for place, named in ((tmp_path / "no" / "where", tmp_path / "no"), (tmp_path / "link", tmp_path / "link")):
+        assert str(named) in run("backup", "create", str(place), code=2).stderr
+    assert (tmp_path / "text").read_text() == "hello"
 
 
 def test_a_broken_live_database_is_not_backed_up(broker: Broker, tmp_path: Path) -> None:

@@ -34,19 +34,6 @@ Make = Callable[..., DockerBroker]
 
 
 @pytest.fixture
-def client(docker_host: str) -> Iterator[Any]:
-    """The SDK's client; when the test is over, the engine holds what it held before."""
-    import docker
-
-    client = docker.DockerClient(base_url=docker_host, timeout=60)
-    before = leftovers(client)
-    yield client
-    after = leftovers(client)
-    client.close()
-    assert after == before
-
-
-@pytest.fixture
 def make(client: Any, tmp_path: Path) -> Iterator[Make]:
     """A function that makes a broker of a name of its own; all of them are removed at the end."""
     made: list[DockerBroker] = []

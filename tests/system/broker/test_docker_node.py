@@ -14,25 +14,12 @@ import pytest
 from mqttkit.broker.docker_engine import engine
 from mqttkit.errors import LifecycleError, MissingPart
 from mqttkit.nodes.docker_node import LABEL, DockerNode, NodeSpec, build_image, docker_network, sweep
-from tests.support.docker import IMAGE, leftovers
+from tests.support.docker import IMAGE
 from tests.support.probe import Probe
 
 pytestmark = pytest.mark.system
 CONTAINERS = Path(__file__).parents[3] / "containers"
 BROKER = "mqttkit/mqtt-broker:test"
-
-
-@pytest.fixture
-def client(docker_host: str) -> Iterator[Any]:
-    """The SDK's client; when the test is over, the engine holds what it held before."""
-    import docker
-
-    client = docker.DockerClient(base_url=docker_host, timeout=60)
-    before = leftovers(client)
-    yield client
-    after = leftovers(client)
-    client.close()
-    assert after == before
 
 
 @pytest.fixture
