@@ -124,8 +124,9 @@ class BatchedClient(paho.Client):
             code = self.loop_write()
             if code or self._sock is None:
                 return code
-        if (self._moderation.fast or len(self.outbox.flights) >= MANY_FLIGHTS) and not self.want_write():
-            time.sleep(GATHER)
+        pause = GATHER if len(self.outbox.flights) >= MANY_FLIGHTS else self._moderation.pause
+        if pause and not self.want_write():
+            time.sleep(pause)
         return self.loop_misc()
 
     def loop_misc(self) -> MQTTErrorCode:
@@ -245,7 +246,7 @@ class BatchedClient(paho.Client):
         if found.messages:
             messages, found.messages = found.messages, []
             delivered, found.delivered = found.delivered, []
-            self._moderation.note(len(messages), urgent=bool(delivered), now=self._moved)
+            self._moderation.note(len(messages), awaited=bool(delivered), now=self._moved)
             self._call_on_batch(messages)
             if delivered and not self._manual_ack:
                 self.outbox.acknowledgements.append(b"@\2" + b"@\2".join(delivered))
