@@ -28,7 +28,7 @@ QUEUE_WITHOUT_LIMIT = "max_queued_messages 0"
 BOOKS = re.compile(r"received=(\d+) = stored=(\d+) \+ duplicate=(\d+) \+ dead_lettered=(\d+) \+ in_flight=(\d+)")
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 40.0, what: str = "") -> Any:
     """Return the condition's first true value; fail when the time is up."""
     deadline = time.monotonic() + seconds
     while True:
