@@ -9,7 +9,6 @@ import contextlib
 import enum
 import logging
 import os
-import random
 import socket
 import threading
 import time
@@ -22,9 +21,10 @@ from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mqttkit.client import failures
+from mqttkit.client.backoff import Backoff
 from mqttkit.client.failures import UNSUPPORTED_VERSION, show_address
 from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, MqttkitError
-from mqttkit.settings import MqttSettings, ReconnectSettings
+from mqttkit.settings import MqttSettings
 from mqttkit.wire import PahoClient
 
 log = logging.getLogger(__name__)
@@ -61,26 +61,6 @@ class ConnectionState(enum.Enum):
     REFUSED = "refused"
     """The broker refused us; tried again later unless retry is off."""
     CLOSED = "closed"
-
-
-class Backoff:
-    """Delays between rounds of tries, in seconds: initial, doubled up to max, with full jitter where asked."""
-
-    def __init__(self, settings: ReconnectSettings) -> None:
-        self._settings = settings
-        self._failures = 0
-
-    def next(self) -> float:
-        """Return the next delay."""
-        settings = self._settings
-        doublings = min(self._failures, 32) if settings.exponential_backoff else 0
-        self._failures += 1
-        delay = min(settings.initial_delay * 2**doublings, settings.max_delay)
-        return random.uniform(0, delay) if settings.jitter else delay  # noqa: S311  # spreads load, hides nothing
-
-    def reset(self) -> None:
-        """Begin again at the initial delay."""
-        self._failures = 0
 
 
 class Connector(PahoClient):

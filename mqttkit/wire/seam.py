@@ -1,21 +1,8 @@
-"""The seam into paho: every private name of paho that mqttkit overrides or reads is in this file.
+"""paho's client with whole batches of packets on its socket. `paho_names.py` lists the private names of paho used.
 
 paho keeps connection, CONNECT, SUBSCRIBE, QoS 2, keep alive, will, TLS and WebSockets, and its own small packets
 (`_out_packet`). `BatchedClient` puts a whole read through `incoming.Splitter` and hands paho only the packets
 that are left, one at a time, through `_sock_recv`; and it joins what waits in an `outbox.Outbox` into one send.
-
-| paho's name | what for |
-| --- | --- |
-| `_loop` | poll instead of select (no limit at file descriptor 1,024), a wake-up byte only for a sleeper |
-| `loop_read`, `_packet_read`, `_sock_recv` | fill, split, hand over the rest |
-| `loop_write` -> `_packet_write`, `_sock_send`, `want_write`, `_packet_queue` | paho's packets, then batches |
-| `_handle_connack` | session present, Receive Maximum, Maximum Packet Size |
-| `_handle_on_message`, `_handle_pubackcomp`, `_do_on_publish`, `_send_puback` | what paho decoded joins the batches |
-| `MQTTMessage._topic` (in `properties.py`) | a topic name that is not UTF-8 |
-| `_mid_generate` | paho's packet identifiers begin above the outbox's |
-| `_create_socket`, `_WebsocketWrapper` | WebSocket frames in bulk, after paho's handshake |
-| `_sock_close` | a connection's buffers end with it |
-| `_last_bytes_received`, `_last_msg_out`, `_ping_t`, `_msgtime_mutex` | keep alive sees the bytes that flowed |
 """
 
 from __future__ import annotations

@@ -1,13 +1,22 @@
-"""The seam into paho holds: its private names are where they were, and call each other as they did."""
+"""The seam into paho holds: its private names are listed, are where they were, and call each other as they did."""
 
 from __future__ import annotations
 
+import ast
 import inspect
+from pathlib import Path
 
 import paho.mqtt as paho_mqtt
 import pytest
+from paho.mqtt import _packet, enums
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+
+import mqttkit
+from mqttkit.wire.paho_names import CLIENT_NAMES, OTHER_NAMES
+
+PACKAGE = Path(mqttkit.__file__).parent
+DERIVED_FROM = ("paho.Client", "PahoClient", "_WebsocketWrapper")
 
 KNOWN_LINES = ("2.2.",)
 """Release lines of paho that the seam was read against. For a new one: read what paho changed, then add it."""
@@ -25,6 +34,13 @@ CALLS = [
     ("_send_simple_command", "_packet_queue"),
     ("_packet_handle", "_handle_connack"),
     ("_packet_handle", "_handle_pubackcomp"),
+    ("_packet_handle", "_handle_pubrec"),
+    ("loop_forever", "_reconnect_wait"),
+    ("loop_start", "_thread_main"),
+    ("loop_forever", "_thread_terminate"),
+    ("_create_socket", "_create_socket_connection"),
+    ("_create_socket", "_ssl_wrap_socket"),
+    ("_create_socket_connection", "_get_proxy"),
     ("_handle_publish", "_handle_on_message"),
     ("_handle_publish", "_send_puback"),
     ("_handle_pubrel", "_handle_on_message"),
@@ -51,29 +67,6 @@ SIGNATURES = {
     "_loop": ["self", "timeout"],
     "loop_read": ["self", "max_packets"],
 }
-ATTRIBUTES = (
-    "_sock",
-    "_sockpairR",
-    "_sockpairW",
-    "_out_packet",
-    "_out_messages",
-    "_in_packet",
-    "_state",
-    "_protocol",
-    "_ssl",
-    "_transport",
-    "_thread",
-    "_last_mid",
-    "_mid_generate_mutex",
-    "_msgtime_mutex",
-    "_in_callback_mutex",
-    "_registered_write",
-    "_manual_ack",
-    "_ping_t",
-    "_connect_timeout",
-    "_websocket_path",
-    "_websocket_extra_headers",
-)
 
 
 def test_release_line_is_known() -> None:
@@ -95,8 +88,33 @@ def test_signatures_are_as_they_were(name: str) -> None:
     assert list(inspect.signature(getattr(paho.Client, name)).parameters) == SIGNATURES[name]
 
 
-def test_attributes_are_there() -> None:
-    """What we read and write exists in a fresh client."""
+def test_every_name_is_there() -> None:
+    """What we use exists: in a fresh client, its class, or the module."""
     client = paho.Client(CallbackAPIVersion.VERSION2)
-    assert [name for name in ATTRIBUTES if not hasattr(client, name)] == []
+    assert [name for name in CLIENT_NAMES if not hasattr(client, name)] == []
     assert hasattr(paho, "_WebsocketWrapper")
+    assert "_socket" in paho._WebsocketWrapper.__init__.__code__.co_names
+    assert hasattr(paho.MQTTMessage(), "_topic")
+    assert hasattr(enums, "_ConnectionState")
+    assert _packet.DECODE_ERRORS
+
+
+def test_every_name_is_listed_and_used() -> None:
+    """The table is what the code does: no private name of paho beside it, and none in it for nothing."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    theirs = {name for name in dir(client) if name[0] == "_" != name[1]} | OTHER_NAMES.keys()
+    used = set().union(*(private_names(path) for path in PACKAGE.rglob("*.py"))) & theirs
+    assert sorted(used) == sorted(CLIENT_NAMES.keys() | OTHER_NAMES.keys())
+
+
+def private_names(path: Path) -> set[str]:
+    """Return the private names in the classes of a file that derive from paho's, and what it imports from paho."""
+    tree = ast.parse(path.read_text())
+    found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "_topic"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("paho"):
+            found |= {*node.module.split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.ClassDef) and any(ast.unparse(base) in DERIVED_FROM for base in node.bases):
+            found |= {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+            found |= {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+    return {name for name in found if name.startswith("_")}

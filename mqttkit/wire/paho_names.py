@@ -1,0 +1,76 @@
+"""Every private name of paho that mqttkit overrides, calls, reads or sets, and what for: the seam, in one place.
+
+A release of paho may move any of them. Tests hold this table against paho, and against the code that uses the names:
+`wire/seam.py`, `wire/websocket.py` and `wire/properties.py`; and `client/connector.py`, with MQTTKIT_PLAIN_PAHO=1 too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+CLIENT_NAMES: Mapping[str, str] = {
+    "_loop": "poll instead of select (no limit at file descriptor 1,024), a wake-up byte only for a sleeper",
+    "_sockpairR": "the wake-up bytes",
+    "_sockpairW": "the wake-up bytes",
+    "_thread": "whether a network thread runs",
+    "_packet_read": "reads the packet that is handed to it",
+    "_sock_recv": "hands over what is left of a read",
+    "_in_packet": "the packet that paho reads",
+    "_packet_write": "sends paho's packets, then batches",
+    "_sock_send": "a connection that takes nothing more is still read to its end",
+    "_packet_queue": "paho's packets wait for the network thread",
+    "_out_packet": "paho's packets that wait",
+    "_registered_write": "whether paho waits for room in the socket",
+    "_call_socket_register_write": "says so",
+    "_handle_connack": "session present, Receive Maximum, Maximum Packet Size; never MQTT 3.1",
+    "_handle_pubrec": "a QoS 2 publish that is denied ends",
+    "_handle_on_message": "what paho decoded joins the batches",
+    "_handle_pubackcomp": "resolves a PUBACK that the splitter left to paho",
+    "_do_on_publish": "resolves a publish of QoS 2",
+    "_send_puback": "acknowledgements go with the next batch",
+    "_manual_ack": "whether the handler acknowledges",
+    "_mid_generate": "paho's packet identifiers begin above the outbox's",
+    "_mid_generate_mutex": "paho's lock of it",
+    "_last_mid": "the identifier given last",
+    "_out_messages": "QoS 1 and 2 publishes of paho's under way",
+    "_out_message_mutex": "paho's lock of them",
+    "_max_inflight_messages": "Receive Maximum is their bound",
+    "_in_callback_mutex": "the handler runs as paho's callbacks do",
+    "_easy_log": "paho's log",
+    "_state": "connected or not",
+    "_protocol": "the version, which may fall back",
+    "_clean_session": "clean session of MQTT 3.1.1 after a fall-back",
+    "_will_topic": "named where a broker hangs up on it",
+    "_sock": "the socket",
+    "_sock_close": "a connection's buffers end with it",
+    "_reset_sockets": "closes the wake-up sockets",
+    "_loop_rc_handle": "ends a connection",
+    "_reconnect_wait": "waits with jitter, cut short by a probe",
+    "_thread_main": "the end of the network thread is known",
+    "_thread_terminate": "ends the network thread",
+    "_create_socket": "WebSocket frames in bulk, after paho's handshake",
+    "_create_socket_connection": "one address after the other; TCP_NODELAY",
+    "_get_proxy": "whether a proxy is configured",
+    "_ssl_wrap_socket": "certificates are read again; a failed handshake leaves no socket",
+    "_ssl_context": "the TLS context",
+    "_ssl": "whether TLS is used",
+    "_transport": "whether WebSockets are used",
+    "_websocket_path": "of the WebSocket handshake",
+    "_websocket_extra_headers": "of the WebSocket handshake",
+    "_host": "of the WebSocket handshake",
+    "_port": "of the WebSocket handshake",
+    "_connect_timeout": "of the WebSocket handshake",
+    "_last_bytes_received": "keep alive sees the bytes that flowed",
+    "_last_msg_out": "keep alive sees the bytes that flowed",
+    "_ping_t": "keep alive sees the bytes that flowed",
+    "_msgtime_mutex": "paho's lock of these",
+}
+"""Of `paho.mqtt.client.Client`."""
+OTHER_NAMES: Mapping[str, str] = {
+    "_WebsocketWrapper": "the handshake; its `_socket` carries our frames",
+    "_socket": "the socket beneath `_WebsocketWrapper`",
+    "_topic": "of MQTTMessage: a topic name that is not UTF-8",
+    "_packet": "the module that decodes CONNACK and PUBACK, and its DECODE_ERRORS",
+    "_ConnectionState": "the values of `_state`",
+}
+"""Of paho's other classes and modules."""
