@@ -128,10 +128,11 @@ def test_service_manager_hears_of_it(tmp_path: Path) -> None:
 
 def test_sigterm_with_a_sink_that_hangs_leaves_the_rest_to_the_broker(tmp_path: Path) -> None:
     """It ends within 10 s with exit code 1, saying how many; the next run stores them."""
+    patience = {"MQTTKIT_BRIDGE_DRAIN_TIMEOUT": "2", "MQTTKIT_BRIDGE_SINK_TIMEOUT": "4"}
     with (
         mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
         redis_server(tmp_path / "redis") as redis,
-        bridge(tmp_path / "bridge", broker.port, sink=redis.url) as process,
+        bridge(tmp_path / "bridge", broker.port, sink=redis.url, environment=patience) as process,
         publisher(broker.port) as client,
     ):
         redis.send(signal.SIGSTOP)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,10 +101,14 @@ def test_every_command_of_the_built_wheel_has_help(tmp_path: Path) -> None:
     commands = [line.split() for line in listed.stdout.splitlines()]
     assert ["publish-scan"] in commands
     program = str(tmp_path / "venv" / "bin" / "mqttkit")
-    for words in commands:
-        done = subprocess.run([program, *words, "--help"], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, (words, done.stderr)
-        assert done.stdout.startswith(f"Usage: {' '.join(['mqttkit', *words])} "), words
+
+    def ask(words: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *words, "--help"], capture_output=True, text=True, cwd=tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        for words, done in zip(commands, pool.map(ask, commands), strict=True):
+            assert done.returncode == 0, (words, done.stderr)
+            assert done.stdout.startswith(f"Usage: {' '.join(['mqttkit', *words])} "), words
     replay = "import importlib.resources as r; print(r.files('mqttkit').joinpath('data/captures').iterdir().__next__())"
     assert run("-c", replay, python=python, cwd=tmp_path).returncode == 0
 
