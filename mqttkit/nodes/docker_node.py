@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mqttkit.broker.docker_engine import engine, ensure_image, execute, last_words, put_file
-from mqttkit.broker.ports import free_port
 from mqttkit.broker.processes import ProcessId, identify
 from mqttkit.broker.readiness import Login, wait_ready
 from mqttkit.errors import LifecycleError
@@ -25,12 +24,15 @@ from mqttkit.settings import BrokerSettings
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
+    from docker.models.networks import Network
 
 LABEL = "org.mqttkit.node"
 """Label with the maker's process, as `pid:start`."""
 READY_SECONDS = 30.0
 STOP_SECONDS = 2
 POLL_SECONDS = 0.05
+TAKEN_CARE_OF = (403, 404, 409)
+"""The engine's answers where something is in use, gone, or being removed by another process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class DockerNode:
         self.name = spec.name or f"mqttkit-node-{secrets.token_hex(4)}"
         self._stack = contextlib.ExitStack()
         self._container: Container | None = None
-        self._published: dict[int, int] = {}
+        self._published: dict[int, int | None] = {}
 
     def __enter__(self) -> DockerNode:
         self.start()
@@ -89,6 +91,8 @@ class DockerNode:
                 directory, _, name = path.rpartition("/")
                 put_file(container, directory or "/", name, content, (0, 0))
             container.start()
+            container.reload()
+            self._published = {inner: _host_port(container, inner) for inner in self.spec.ports}
             self._stack = stack.pop_all()
         self._container = container
 
@@ -101,10 +105,16 @@ class DockerNode:
             container.stop(timeout=STOP_SECONDS)
 
     def port(self, inner: int) -> int:
-        """Return the port of 127.0.0.1 at which a published port of the container is reached."""
+        """Return the port of 127.0.0.1 at which a published port of the container is reached.
+
+        Raises LifecycleError where it is not published, and with the last words of a container that ended at once.
+        """
         if inner not in self._published:
             raise LifecycleError(f"port {inner} of node {self.name} is not published: name it in `ports`")
-        return self._published[inner]
+        outer = self._published[inner]
+        if outer is None:
+            raise LifecycleError(f"node {self.name} is not ready: {self._death()}")
+        return outer
 
     def broker_settings(self, inner: int = 1883) -> BrokerSettings:
         """Return how clients reach a broker in the container."""
@@ -135,7 +145,6 @@ class DockerNode:
     def _create(self, client: DockerClient) -> Container:
         spec = self.spec
         maker = identify(os.getpid())
-        self._published = {inner: free_port() for inner in spec.ports}
         more: dict[str, Any] = {"network": spec.network} if spec.network else {}
         return client.containers.create(
             spec.image,
@@ -144,7 +153,7 @@ class DockerNode:
             hostname=self.name[:63],
             environment=dict(spec.environment),
             labels={LABEL: f"{maker.pid}:{maker.start}"},
-            ports={f"{inner}/tcp": ("127.0.0.1", outer) for inner, outer in self._published.items()},
+            ports={f"{inner}/tcp": ("127.0.0.1", 0) for inner in spec.ports},  # the engine's choice, and its own
             **more,
         )
 
@@ -196,15 +205,32 @@ def sweep(client: DockerClient) -> int:
     containers = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
     orphans = [container for container in containers if not _maker_lives(container.labels)]
     for container in orphans:
-        container.remove(force=True, v=True)
+        _remove(container, force=True, v=True)
     networks = [
         network
         for network in client.networks.list(filters={"label": LABEL})
         if not _maker_lives(network.attrs.get("Labels") or {})
     ]
     for network in networks:
-        network.remove()
+        _remove(network)
     return len(orphans) + len(networks)
+
+
+def _remove(thing: Container | Network, **options: bool) -> None:
+    """Remove something that another process may be removing too."""
+    from docker.errors import APIError
+
+    try:
+        thing.remove(**options)
+    except APIError as error:
+        if error.status_code not in TAKEN_CARE_OF:
+            raise
+
+
+def _host_port(container: Container, inner: int) -> int | None:
+    """Return where the engine published a port; None where the container has ended already."""
+    bindings = container.ports.get(f"{inner}/tcp")
+    return int(bindings[0]["HostPort"]) if bindings else None
 
 
 def _maker_lives(labels: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,15 @@ def test_what_a_killed_simulation_left_is_swept_away(client: Any) -> None:
     done = subprocess.run([sys.executable, "-c", script, IMAGE], env=os.environ, check=False)
     assert done.returncode == -9
     assert client.containers.get("orphan-of-the-test").labels[LABEL]
+    with ThreadPoolExecutor(4) as pool:  # as simulations that start at the same time
+        list(pool.map(lambda _: _sweep(), range(4)))
     with DockerNode(NodeSpec(image=IMAGE, command=("sleep", "60"))) as node, engine() as sweeper:
         assert sweep(sweeper) == 0
         names = {container.name for container in client.containers.list(all=True)}
         assert node.name in names
         assert "orphan-of-the-test" not in names
+
+
+def _sweep() -> int:
+    with engine() as sweeper:
+        return sweep(sweeper)
