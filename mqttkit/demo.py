@@ -104,7 +104,9 @@ class Demo:
 
     def progress(self) -> tuple[int, int]:
         """Return how many were published and received up to now."""
-        return (self._publisher.totals().published if self._publisher else 0), self._received
+        received = self._received
+        published = self._publisher.totals().published if self._publisher else 0
+        return max(published, received), received  # a message may arrive before it is counted as published
 
     def report(self) -> DemoReport:
         """Return what it came to, once `batches` has ended."""

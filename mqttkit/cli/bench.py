@@ -93,7 +93,7 @@ def _command(scenario: str, text: str) -> click.Command:
     for option in reversed(OPTIONS):
         command = option(command)
     command.__doc__ = text
-    return click.command(scenario, help=f"{text}\n\n{EXPLAINED}")(command)
+    return click.command(scenario, short_help=text, help=f"{text}\n\n{EXPLAINED}")(command)
 
 
 def _run(scenario: str, connection: Connection, given: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ for _name, _text in SCENARIOS.items():
     bench.add_command(_command(_name, _text))
 
 
-@bench.command()
+@bench.command(short_help="Measure the figures that mqttkit promises.")
 @click.option("--seconds", type=click.FloatRange(min=0.5), default=12.0, help="Length of each load.  [12]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a step.")
 def suite(*, seconds: float, as_json: bool) -> None:

@@ -112,7 +112,7 @@ def acl_group() -> None:
     """Grant, revoke, list and check what users may read and write; the broker takes it while it runs."""
 
 
-@acl_group.command("grant")
+@acl_group.command("grant", short_help="Let a user read, write or both what FILTER matches.")
 @user_argument
 @click.argument("access", type=GRANTS)
 @click.argument("topic_filter", metavar="FILTER")
@@ -125,7 +125,7 @@ def acl_grant(user: str, access: str, topic_filter: str, name: str) -> None:
     _said(f"user {user}: {access} {topic_filter}")
 
 
-@acl_group.command("revoke")
+@acl_group.command("revoke", short_help="Take back what was granted on FILTER.")
 @user_argument
 @click.argument("words", metavar="[ACCESS] FILTER", nargs=-1, required=True)
 @name_option
@@ -185,6 +185,8 @@ def acl_lint(path: Path | None, name: str, as_json: bool) -> int:
     else:
         for found in findings:
             click.echo(f"{'serious' if found.serious else 'note':<8} {found.message}")
+        if not findings:
+            _said("nothing is wrong with the rules")
     return 1 if findings else 0
 
 

@@ -34,7 +34,7 @@ def backup_create(path: Path, keep: int | None, name: str, as_json: bool) -> Non
     _show(path, manifest, as_json=as_json)
 
 
-@backup_group.command("verify")
+@backup_group.command("verify", short_help="Prove an archive on a throwaway broker.")
 @file_argument
 @name_option
 @json_option
@@ -46,7 +46,7 @@ def backup_verify(path: Path, name: str, as_json: bool) -> None:  # noqa: ARG001
     _show(path, verify_backup(path).manifest, as_json=as_json)
 
 
-@backup_group.command("restore")
+@backup_group.command("restore", short_help="Prove an archive and bring it back.")
 @file_argument
 @name_option
 @json_option

@@ -30,7 +30,7 @@ def cert_group() -> None:
     """Make, show and renew the certificates of a broker's TLS listener."""
 
 
-@cert_group.command("init")
+@cert_group.command("init", short_help="Make the broker's certificate authority.")
 @days_option(3_650)
 @name_option
 def cert_init(days: int, name: str) -> None:
@@ -47,7 +47,7 @@ def cert_init(days: int, name: str) -> None:
     click.echo(paths.authority / "ca.crt")
 
 
-@cert_group.command("server")
+@cert_group.command("server", short_help="Sign the broker's certificate; it is served at once.")
 @click.option("--san", "names", multiple=True, metavar="NAME", help="Host name or address; again for several.")
 @days_option(365)
 @name_option
@@ -75,7 +75,7 @@ def cert_client(client: str, out: Path | None, days: int, name: str) -> None:
         click.echo(path)
 
 
-@cert_group.command("show")
+@cert_group.command("show", short_help="Show certificates, and which one is served.")
 @click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @name_option
 @json_option
@@ -104,7 +104,7 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
     return EXPIRED if bad or len(serials) > 1 else 0
 
 
-@cert_group.command("renew")
+@cert_group.command("renew", short_help="Renew a certificate, or the authority.")
 @click.argument("client", metavar="[CLIENT]", required=False)
 @click.option("--ca", is_flag=True, help="Renew the authority, with its key: what it signed stays valid.")
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the client's files.")
@@ -161,6 +161,8 @@ def _row(held: Any) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        click.echo("there are no certificates; make some: mqttkit broker cert init", err=True)
     for row in rows:
         click.echo(f"{row['role']:<7} {row['subject']}  {row['state']}, {row['days_left']:.0f} days left")
         click.echo(f"        {row['place']}  serial {row['serial']}")

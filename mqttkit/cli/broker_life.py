@@ -231,6 +231,7 @@ def confirmed(question: str) -> bool:
     try:
         return click.confirm(question, err=True)
     except click.Abort:
+        click.echo(err=True)
         return False
 
 

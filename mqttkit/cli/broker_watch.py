@@ -64,7 +64,8 @@ def show_statistics(now: dict[str, Any], *, as_json: bool, line: bool) -> None:
             f"dropped {now['publish_dropped']}  retained {now['retained']}"
         )
     else:
-        show_rows({name.replace("_", " "): str(value) for name, value in now.items()}, width=20)
+        rows = {name.replace("_", " "): value for name, value in now.items()}
+        show_rows({name: str(value) for name, value in rows.items() if value is not None}, width=max(map(len, rows)))
 
 
 def parse_log_line(line: str) -> dict[str, str | None]:

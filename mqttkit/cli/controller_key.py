@@ -49,7 +49,7 @@ def generate_key(config: str | None, kid: str | None, alg: str, owner: str | Non
     click.echo(f"{made.kid} {ring.keys[made.kid].status.value}")
 
 
-@key.command("add")
+@key.command("add", short_help="Add the key in the file PATH: believed, not yet signing.")
 @ring_options
 @click.argument("path", type=click.Path())
 def add_key(config: str | None, path: str) -> None:
@@ -63,7 +63,7 @@ def add_key(config: str | None, path: str) -> None:
     click.echo(f"{found.kid} accepted")
 
 
-@key.command("activate")
+@key.command("activate", short_help="Sign with the key KID from now on.")
 @ring_options
 @click.argument("kid")
 def activate_key(config: str | None, kid: str) -> None:

@@ -129,12 +129,13 @@ def profile_values(broker_name: str = "default") -> list[dict[str, Any]]:
     """
     if broker_name == "default" and not os.path.lexists(default_profile()):
         return [{}]
-    from mqttkit.broker.profile import load_profile
+    from mqttkit.broker.profile import broker_names, load_profile
 
     profile = load_profile(broker_name)
     if profile is None:
         if broker_name != "default":
-            raise UsageError(f"no broker named {broker_name!r}", hint="See: mqttkit broker status")
+            names = ", ".join(broker_names()) or "none"
+            raise UsageError(f"no broker named {broker_name!r}", hint=f"Those that `broker up` has set up: {names}")
         return [{}]
     plain = {"mqtt.broker": profile.to_broker_settings(), "mqtt.client.version": profile.version}
     return [plain, *profile.further_listeners()]
@@ -243,7 +244,7 @@ def _host_and_port(text: str) -> dict[str, Any]:
 
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("-h", "--host", "hosts", multiple=True, help="Broker's host; again for fail-over.  [localhost]"),
-    click.option("-p", "--port", type=click.IntRange(1, 65_535), help="Broker's port.  [1883, 8883 with TLS]"),
+    click.option("-p", "--port", type=click.IntRange(1, 65_535), help="Broker's port.  [1883; 8883 with TLS]"),
     click.option("-L", "--url", help="mqtt(s)://user:password@host:port/topic, or ws(s)://…"),
     click.option("-u", "--username", help="User name."),
     click.option("-P", "--password", help="Password; - asks for it. Others can read it in the process list."),
@@ -254,13 +255,13 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("-V", "--version", "version", type=click.Choice(list(VERSIONS)), help="MQTT version.  [auto]"),
     click.option("-c", "--disable-clean-session", is_flag=True, help="Keep the session; needs -i."),
     click.option("-x", "--session-expiry", type=click.IntRange(0, 4_294_967_295), help="Seconds the session is kept."),
-    click.option("--tls", is_flag=True, help="Use TLS with the system's authorities."),
+    click.option("--tls", is_flag=True, help="Use TLS, with the system's authorities or the profile's."),
     click.option("--cafile", type=click.Path(), help="PEM file of the authorities to trust; implies TLS."),
     click.option("--cert", type=click.Path(), help="PEM file of the client's certificate; implies TLS."),
     click.option("--key", type=click.Path(), help="PEM file of the client's private key."),
     click.option("--tls-alpn", multiple=True, help="Application protocol to offer; again for several."),
     click.option("--insecure", is_flag=True, help="Trust any certificate. Not for production."),
-    click.option("--ws", "websockets", is_flag=True, help="MQTT over WebSockets."),
+    click.option("--ws", "websockets", is_flag=True, help="MQTT over WebSockets; port 80, with TLS 443."),
     click.option("--will-topic", help="Topic of the will."),
     click.option("--will-payload", help="Payload of the will."),
     click.option("--will-qos", type=click.IntRange(0, 2), default=0, help="Quality of service of the will."),

@@ -82,10 +82,7 @@ class Store:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=10)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_TABLES)
+            self._db = _open(path)
         except sqlite3.Error as error:
             raise StoreFailed(f"cannot open the controller's store {path}: {error}") from error
 
@@ -238,3 +235,16 @@ def _compare(row: tuple[bytes] | None, digest: bytes) -> Seen:
     if row is None:
         return Seen.NEW
     return Seen.SAME if row[0] == digest[:DIGEST_BYTES] else Seen.OTHER
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    """Open the database with its tables; close it where that fails."""
+    database = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=10)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.executescript(_TABLES)
+    except BaseException:
+        database.close()
+        raise
+    return database

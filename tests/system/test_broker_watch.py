@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -243,3 +244,13 @@ def test_the_spec_is_written_without_a_secret(process: None):
     profile = load_profile()
     assert profile is not None and profile.password
     assert profile.password not in broker.paths.spec.read_text()
+
+
+def test_stats_show_what_is_known_and_leave_out_what_is_not_yet(process: None):
+    """The rates of packets need two updates."""
+    shown = run("stats").stdout
+    assert "None" not in shown
+    assert "packets per second" not in shown
+    rows = [re.split(r" {2,}", line.strip()) for line in shown.splitlines()]
+    assert {"version", "retained", "received per second"} <= {row[0] for row in rows}
+    assert {len(row) for row in rows} == {2}

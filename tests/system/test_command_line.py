@@ -69,6 +69,16 @@ def test_unknown_command_names_the_nearest() -> None:
     assert "Did you mean 'publish-scan'?" in done.stderr
 
 
+def test_no_line_in_a_list_of_commands_is_cut_short() -> None:
+    """Each group says what its commands do in whole sentences."""
+    code = LIST_COMMANDS.replace(
+        "print(*path)", "print(command.get_help(click.Context(command)).partition('Commands:')[2])"
+    )
+    listed = run("-c", code).stdout
+    assert "Prove an archive on a throwaway broker." in listed
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
 def test_closed_output_ends_with_0() -> None:
     """`mqttkit --help | head -1` is no error."""
     command = f"{sys.executable} -m mqttkit --help | head -1; exit ${{PIPESTATUS[0]}}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mqttkit.broker.profile import BrokerPaths
-from mqttkit.cli.options import default_profile
+from mqttkit.broker.profile import BrokerPaths, BrokerSpec, save_spec
+from mqttkit.cli.options import default_profile, profile_values
+from mqttkit.errors import UsageError
 
 
 @pytest.mark.parametrize("state", ["/somewhere/state", "relative", "", None])
@@ -16,3 +17,12 @@ def test_default_profile_is_where_the_broker_keeps_it(monkeypatch: pytest.Monkey
     else:
         monkeypatch.setenv("XDG_STATE_HOME", state)
     assert default_profile() == BrokerPaths.of("default").profile
+
+
+def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+    """`--broker` of a broker that was never set up."""
+    paths = BrokerPaths.of("edge")
+    paths.directory.mkdir(parents=True)
+    save_spec(paths, BrokerSpec(name="edge"))
+    with pytest.raises(UsageError, match=r"no broker named 'other'.*: edge$"):
+        profile_values("other")

@@ -228,3 +228,10 @@ def test_tls_port_without_a_certificate_makes_one(broker: Broker) -> None:
     run("restart", "--tls-port", str(free_port()))
     assert "server" in run("cert", "show").stdout
     assert "already" in run("cert", "init", code=2).stderr
+
+
+def test_a_broker_without_certificates_says_how_to_make_some(broker: Broker) -> None:
+    """`cert show` before `cert init`."""
+    shown = run("cert", "show")
+    assert shown.stdout == ""
+    assert "make some: mqttkit broker cert init" in shown.stderr
