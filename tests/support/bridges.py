@@ -21,7 +21,7 @@ from typing import Any
 
 from mqttkit.client import MqttClient
 from mqttkit.settings import BrokerSettings, ClientSettings, LimitSettings, MqttSettings
-from tests.support.brokers import free_port
+from tests.support.brokers import Mosquitto, free_port, mosquitto
 
 TENANT = "6f1d7c1e-0000-4000-8000-000000000001"
 QUEUE_WITHOUT_LIMIT = "max_queued_messages 0"
@@ -200,6 +200,11 @@ class BridgeProcess:
         assert books[0] == sum(books[1:]), books
         return books
 
+    def finish(self) -> tuple[int, int, int, int, int]:
+        """SIGTERM: it drained, ended with 0, and its books balance; return them."""
+        assert self.stop() == 0, self.log
+        return self.check_books()
+
 
 @contextlib.contextmanager
 def bridge(directory: Path, port: int, *options: str, ready: bool = True, **more: Any) -> Iterator[BridgeProcess]:
@@ -222,6 +227,17 @@ def bridge(directory: Path, port: int, *options: str, ready: bool = True, **more
             except subprocess.TimeoutExpired:
                 process.process.kill()
                 process.process.wait()
+
+
+@contextlib.contextmanager
+def bridged(directory: Path, *options: str, **more: Any) -> Iterator[tuple[Mosquitto, BridgeProcess, MqttClient]]:
+    """A broker that queues without limit, a bridge of it that is ready, and a client that publishes."""
+    with (
+        mosquitto(directory / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
+        bridge(directory / "bridge", broker.port, *options, **more) as process,
+        publisher(broker.port) as client,
+    ):
+        yield broker, process, client
 
 
 def new_tenant() -> str:

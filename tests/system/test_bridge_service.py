@@ -20,6 +20,7 @@ from tests.support.bridges import (
     QUEUE_WITHOUT_LIMIT,
     body,
     bridge,
+    bridged,
     metric_topic,
     publish_numbers,
     publisher,
@@ -82,23 +83,23 @@ def test_flood_at_qos_0_is_held_back_not_dropped(tmp_path: Path) -> None:
         for number in range(total):
             client.publish(metric_topic(), body(number), qos=0, wait=20)
         wait_until(lambda: process.number("in_flight_messages") >= 8_000)
-        time.sleep(4)  # two keep-alives, with nothing read
+        ping = "Received PINGREQ from mqttkit-bridge"
+        before = broker.log.count(ping)
+        wait_until(lambda: broker.log.count(ping) > before, what="a keep-alive")
+        held = process.number("in_flight_messages")
+        wait_until(lambda: broker.log.count(ping) > before + 1, what="another one, with nothing read since")
+        assert process.number("in_flight_messages") == held < total
         assert process.number("connects_total") == 1
         lock.execute("ROLLBACK")
         wait_until(lambda: rows(process.database) == [(total,)], 30)
         assert process.number("lost_qos0_messages_total") == 0
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 def test_memory_at_its_limit_ends_in_an_orderly_restart(tmp_path: Path) -> None:
     """memory.warn is a line in the log; at memory.max the bridge drains and ends with 75."""
     environment = {"MQTTKIT_BRIDGE_MEMORY_WARN": "1000000", "MQTTKIT_BRIDGE_MEMORY_MAX": "2000000"}
-    with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
-        bridge(tmp_path / "bridge", broker.port, environment=environment) as process,
-        publisher(broker.port) as client,
-    ):
+    with bridged(tmp_path, environment=environment) as (_, process, client):
         publish_numbers(client, range(50))
         assert process.process is not None
         assert process.process.wait(20) == 75
@@ -130,10 +131,8 @@ def test_sigterm_with_a_sink_that_hangs_leaves_the_rest_to_the_broker(tmp_path: 
     """It ends within 10 s with exit code 1, saying how many; the next run stores them."""
     patience = {"MQTTKIT_BRIDGE_DRAIN_TIMEOUT": "2", "MQTTKIT_BRIDGE_SINK_TIMEOUT": "4"}
     with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
         redis_server(tmp_path / "redis") as redis,
-        bridge(tmp_path / "bridge", broker.port, sink=redis.url, environment=patience) as process,
-        publisher(broker.port) as client,
+        bridged(tmp_path, sink=redis.url, environment=patience) as (_, process, client),
     ):
         redis.send(signal.SIGSTOP)
         publish_numbers(client, range(700))
@@ -146,8 +145,7 @@ def test_sigterm_with_a_sink_that_hangs_leaves_the_rest_to_the_broker(tmp_path: 
         process.start()
         with redis.client() as reader:
             wait_until(lambda: reader.xlen("mqttkit:metrics") == 700)
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 def test_user_of_role_bridge_can_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from tests.support.bridges import (
     TENANT,
     body,
     bridge,
+    bridged,
     metric_topic,
     new_tenant,
     publish_numbers,
@@ -46,11 +47,7 @@ def test_fault_11_clock_an_hour_off(tmp_path: Path, hours: int) -> None:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "MQTTKIT_BRIDGE_STATS_INTERVAL": "1",
     }
-    with (
-        mosquitto(tmp_path / "mosquitto") as broker,
-        bridge(tmp_path / "bridge", broker.port, environment=environment) as process,
-        publisher(broker.port) as client,
-    ):
+    with bridged(tmp_path, environment=environment) as (_, process, client):
         publish_numbers(client, range(10))
         wait_until(lambda: rows(process.database) == [(10,)])
         clock.write_text(f"{hours * 3600:+d}")
@@ -63,8 +60,7 @@ def test_fault_11_clock_an_hour_off(tmp_path: Path, hours: int) -> None:
         assert process.is_ready()
         stamps = rows(process.database, "SELECT max(timestamp_ms), min(timestamp_ms) FROM metrics WHERE value > 9")
         assert abs(stamps[0][0] / 1000 - time.time()) < 60
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 POISON = {
@@ -80,11 +76,7 @@ POISON = {
 
 def test_fault_12_poison_json(tmp_path: Path) -> None:
     """Each poison becomes a dead letter with its reason, and what comes after it is stored."""
-    with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
-        bridge(tmp_path / "bridge", broker.port) as process,
-        publisher(broker.port) as client,
-    ):
+    with bridged(tmp_path) as (_, process, client):
         number = 0
         for payloads in POISON.values():
             for payload in payloads:
@@ -94,8 +86,7 @@ def test_fault_12_poison_json(tmp_path: Path) -> None:
         wait_until(lambda: rows(process.database) == [(number,)])
         found = dict(rows(process.database, "SELECT reason, count(*) FROM dead_letters GROUP BY reason"))
         assert found == {reason: len(payloads) for reason, payloads in POISON.items()}
-        assert process.stop() == 0
-        assert process.check_books()[1:4] == (number, 0, number)
+        assert process.finish()[1:4] == (number, 0, number)
 
 
 def packet(topic: bytes, payload: bytes, mid: int) -> bytes:
@@ -140,46 +131,32 @@ def test_fault_13_topics_that_no_broker_should_deliver(tmp_path: Path) -> None:
 
 def test_fault_13_empty_level_through_a_real_broker(tmp_path: Path) -> None:
     """What mosquitto does deliver: empty levels and the longest topic it takes."""
-    with (
-        mosquitto(tmp_path / "mosquitto") as broker,
-        bridge(tmp_path / "bridge", broker.port) as process,
-        publisher(broker.port) as client,
-    ):
+    with bridged(tmp_path) as (_, process, client):
         for topic in ("metrics//x", "metrics/", "metrics", "metrics/" + "x" * 60_000):
             client.publish(topic, b'{"value":1}', qos=1, wait=5)
         publish_numbers(client, range(1))
         wait_until(lambda: rows(process.database) == [(1,)])
         assert rows(process.database, "SELECT DISTINCT reason, count(*) FROM dead_letters") == [("topic_shape", 4)]
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 def test_fault_14_payload_above_the_limit(tmp_path: Path) -> None:
     """A dead letter with the whole payload's size and SHA-256, and its beginning."""
     payload = os.urandom(300_000)
-    with (
-        mosquitto(tmp_path / "mosquitto") as broker,
-        bridge(tmp_path / "bridge", broker.port) as process,
-        publisher(broker.port) as client,
-    ):
+    with bridged(tmp_path) as (_, process, client):
         client.publish(metric_topic(), payload, qos=1, wait=5)
         wait_until(lambda: rows(process.database, "SELECT count(*) FROM dead_letters") == [(1,)])
         query = "SELECT reason, size, sha256, length(payload) FROM dead_letters"
         ((reason, size, digest, kept),) = rows(process.database, query)
         assert (reason, size, digest) == ("payload_too_large", 300_000, hashlib.sha256(payload).hexdigest())
         assert kept < 100_000
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 def test_fault_15_one_dedupe_id_a_hundred_thousand_times(tmp_path: Path) -> None:
     """One row, all others counted as duplicates, memory bounded."""
     total = 100_000
-    with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
-        bridge(tmp_path / "bridge", broker.port) as process,
-        publisher(broker.port) as client,
-    ):
+    with bridged(tmp_path) as (_, process, client):
         for _ in range(total):
             client.publish(metric_topic(), b'{"value":1,"dedupe_id":"same"}', qos=1, wait=30)
         assert client.flush(50)
@@ -189,8 +166,7 @@ def test_fault_15_one_dedupe_id_a_hundred_thousand_times(tmp_path: Path) -> None
         status = Path(f"/proc/{process.process.pid}/status").read_text()
         peak = int(status.split("VmHWM:")[1].split()[0])
         assert peak < 100_000
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 def test_fault_16_flood_of_retained_messages(tmp_path: Path) -> None:
@@ -217,8 +193,7 @@ def test_fault_16_flood_of_retained_messages(tmp_path: Path) -> None:
             process.start()
             wait_until(lambda: process.number("duplicate_metrics_total") == total)
             assert rows(process.database) == [(total + 10,)]
-            assert process.stop() == 0
-            process.check_books()
+            process.finish()
 
 
 def test_fault_17_a_million_topics() -> None:
@@ -232,11 +207,7 @@ def test_fault_17_a_million_topics() -> None:
 
 def test_fault_17_topics_and_tenants_are_no_labels(tmp_path: Path) -> None:
     """The page for Prometheus is as long after many topics and tenants as before."""
-    with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
-        bridge(tmp_path / "bridge", broker.port) as process,
-        publisher(broker.port) as client,
-    ):
+    with bridged(tmp_path) as (_, process, client):
         client.publish(metric_topic(new_tenant()), body(0), qos=1, wait=5)
         wait_until(lambda: process.number('dead_letters_total{reason="tenant_unknown"}') == 1)
         before = len(process.ask("/metrics")[1].splitlines())
@@ -247,5 +218,4 @@ def test_fault_17_topics_and_tenants_are_no_labels(tmp_path: Path) -> None:
         page = process.ask("/metrics")[1]
         assert len(page.splitlines()) == before
         assert TENANT not in page
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()

@@ -20,6 +20,7 @@ from tests.support.bridges import (
     BridgeProcess,
     body,
     bridge,
+    bridged,
     metric_topic,
     publish_numbers,
     publisher,
@@ -46,10 +47,8 @@ def test_fault_7_sink_down(tmp_path: Path) -> None:
     """Redis gone under load: memory flat, still connected, not ready, nothing lost, catches up when it is back."""
     total = 12_000
     with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
         redis_server(tmp_path / "redis") as redis,
-        bridge(tmp_path / "bridge", broker.port, sink=redis.url, environment=QUICK) as process,
-        publisher(broker.port) as client,
+        bridged(tmp_path, sink=redis.url, environment=QUICK) as (_, process, client),
     ):
         publish_numbers(client, range(2_000))
         wait_until(lambda: process.number("acknowledged_messages_total") >= 2_000)
@@ -69,18 +68,15 @@ def test_fault_7_sink_down(tmp_path: Path) -> None:
             print(f"caught up in {time.monotonic() - began:.1f} s")
             values = [int(float(fields["value"])) for _, fields in reader.xrange(STREAM)]
         assert sorted(values) == list(range(total))
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 def test_fault_8_sink_hangs(tmp_path: Path) -> None:
     """Redis stopped with SIGSTOP in mid-stream: as when down, and nothing is written twice, dedupe_id or not."""
     total = 4_000
     with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
         redis_server(tmp_path / "redis") as redis,
-        bridge(tmp_path / "bridge", broker.port, sink=redis.url, environment=QUICK) as process,
-        publisher(broker.port) as client,
+        bridged(tmp_path, sink=redis.url, environment=QUICK) as (_, process, client),
     ):
         for round_ in range(2):
             redis.send(signal.SIGSTOP)
@@ -99,8 +95,7 @@ def test_fault_8_sink_hangs(tmp_path: Path) -> None:
             wait_until(lambda: process.number("in_flight_messages") == 0)
             values = [int(float(fields["value"])) for _, fields in reader.xrange(STREAM)]
         assert sorted(values) == list(range(total))
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 @contextlib.contextmanager
@@ -136,17 +131,14 @@ def test_fault_9_disk_full(tmp_path: Path) -> None:
         filler.unlink()
         wait_until(process.is_ready)
         wait_until(lambda: rows(disk / "metrics.db") == [(total,)])
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
         assert stored_numbers(disk / "metrics.db") == list(range(total))
 
 
 def test_fault_10_sqlite_locked(tmp_path: Path) -> None:
     """Another writer holds the file: tried again as long as it is busy, and acknowledged only then."""
     with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
-        bridge(tmp_path / "bridge", broker.port) as process,
-        publisher(broker.port) as client,
+        bridged(tmp_path) as (_, process, client),
         contextlib.closing(sqlite3.connect(process.database, isolation_level=None)) as other,
     ):
         other.execute("BEGIN EXCLUSIVE")
@@ -156,42 +148,35 @@ def test_fault_10_sqlite_locked(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
         wait_until(lambda: rows(process.database) == [(300,)])
         wait_until(process.is_ready)
-        assert process.stop() == 0
-        process.check_books()
+        process.finish()
 
 
 def test_fault_10_sqlite_corrupt(tmp_path: Path) -> None:
     """A damaged file stops the bridge loudly; nothing was acknowledged, so a good file gets everything."""
-    with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker:
-        with bridge(tmp_path / "bridge", broker.port) as process, publisher(broker.port) as client:
-            publish_numbers(client, range(2_000))
-            wait_until(lambda: rows(process.database) == [(2_000,)])
-            assert process.stop() == 0
-            damaged = bytearray(process.database.read_bytes())
-            damaged[4_096:] = b"\xa5" * (len(damaged) - 4_096)
-            process.database.write_bytes(damaged)
-            publish_numbers(client, range(2_000, 2_500))
-            process.start(ready=False)
-            assert process.process is not None
-            assert process.process.wait(20) == 1
-            assert "malformed" in process.log
-            assert ".recover" in process.log
-            process.database.rename(tmp_path / "damaged.db")
-            process.start()
-            wait_until(lambda: rows(process.database) == [(500,)])
-            assert process.stop() == 0
-            process.check_books()
+    with bridged(tmp_path) as (_, process, client):
+        publish_numbers(client, range(2_000))
+        wait_until(lambda: rows(process.database) == [(2_000,)])
+        assert process.stop() == 0
+        damaged = bytearray(process.database.read_bytes())
+        damaged[4_096:] = b"\xa5" * (len(damaged) - 4_096)
+        process.database.write_bytes(damaged)
+        publish_numbers(client, range(2_000, 2_500))
+        process.start(ready=False)
+        assert process.process is not None
+        assert process.process.wait(20) == 1
+        assert "malformed" in process.log
+        assert ".recover" in process.log
+        process.database.rename(tmp_path / "damaged.db")
+        process.start()
+        wait_until(lambda: rows(process.database) == [(500,)])
+        process.finish()
         assert stored_numbers(process.database) == list(range(2_000, 2_500))
 
 
 def test_fault_22_dead_letter_store_full(tmp_path: Path) -> None:
     """At its limit nothing more is acknowledged, and the bridge says so; a purge sets it going again."""
     environment = {"MQTTKIT_BRIDGE_DEAD_LETTER_LIMIT": "50"}
-    with (
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
-        bridge(tmp_path / "bridge", broker.port, environment=environment) as process,
-        publisher(broker.port) as client,
-    ):
+    with bridged(tmp_path, environment=environment) as (_, process, client):
         for number in range(80):
             client.publish(metric_topic(), b"[", qos=1, wait=20)
             if number == 49:
@@ -205,5 +190,4 @@ def test_fault_22_dead_letter_store_full(tmp_path: Path) -> None:
         assert CliRunner().invoke(cli, words).exit_code == 0
         wait_until(process.is_ready)
         wait_until(lambda: rows(process.database) == [(10,)])
-        assert process.stop() == 0
-        assert process.check_books()[3] == 80
+        assert process.finish()[3] == 80

@@ -158,10 +158,14 @@ def test_watchdog_is_fed_by_progress_only(tmp_path: Path) -> None:
     assert got == [b"READY=1\nSTATUS=up", b"WATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 
-def test_notifier_without_a_manager_is_silent() -> None:
-    """Neither a missing nor a dead socket is an error."""
-    Notifier({}).status("fine")
-    Notifier({"NOTIFY_SOCKET": "@nobody-listens"}).status("fine")
+def test_notifier_without_a_manager_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a missing nor a dead socket is an error, or worth more than a line for debugging."""
+    for environment in ({}, {"NOTIFY_SOCKET": "@nobody-listens"}):
+        notifier = Notifier(environment)
+        notifier.status("fine")
+        notifier.ready("fine")
+        notifier.stopping()
+    assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
 
 
 def test_memory_is_warned_of_once_and_limited(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ from mqttkit.bridge.sqlite_sink import SqliteSink
 from mqttkit.errors import RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
+from tests.support.bridges import wait_until
 
 TENANT = "6f1d7c1e-0000-4000-8000-000000000001"
 OTHER = "6f1d7c1e-0000-4000-8000-000000000002"
@@ -235,9 +236,7 @@ def test_stop_gives_up_a_commit_that_does_not_succeed(bench: Bench) -> None:
     bench.offer(message(1))
     thread = threading.Thread(target=bench.pipeline.run)
     thread.start()
-    deadline = time.monotonic() + 10
-    while not bench.pipeline.blocked and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: bench.pipeline.blocked)
     bench.pipeline.intake.stop()
     thread.join(5)
     assert not thread.is_alive()
@@ -304,10 +303,7 @@ class Ahead:
         self.bench.sink.close()
 
     def wait_parsed(self, number: int) -> None:
-        deadline = time.monotonic() + 20
-        while number not in dict(self.parsed):
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        wait_until(lambda: number in dict(self.parsed))
 
     @property
     def ahead(self) -> list[int]:
