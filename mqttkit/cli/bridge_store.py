@@ -121,7 +121,7 @@ def _selection(given: dict[str, Any]) -> Selection:
     return Selection(ids=frozenset(given.pop("ids")), reason=given.pop("reason"), before_ms=before_ms)
 
 
-@dead_letters.command("list")
+@dead_letters.command("list", short_help="List letters, their fields separated by tabs.")
 @selection_options
 @store_options
 def list_letters(**given: Any) -> None:
@@ -135,7 +135,7 @@ def list_letters(**given: Any) -> None:
             click.echo(f"{stored.id}\t{_time(stored)}\t{letter.reason}\t{letter.size}\t{letter.topic!r}")
 
 
-@dead_letters.command()
+@dead_letters.command(short_help="Show one letter whole, as JSON.")
 @click.argument("letter_id")
 @store_options
 def show(letter_id: str, **given: Any) -> None:
@@ -149,7 +149,7 @@ def show(letter_id: str, **given: Any) -> None:
     click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
 
 
-@dead_letters.command()
+@dead_letters.command(short_help="Parse letters again, all or those chosen.")
 @selection_options
 @store_options
 def retry(**given: Any) -> None:
