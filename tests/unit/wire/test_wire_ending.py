@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mqttkit.wire.websocket import BatchedWebSocket
 from tests.unit.wire.harness import BatchedSide
 
 MESSAGE = b"\x32\x06\x00\x01t\x00\x01x"
@@ -46,4 +47,25 @@ def test_the_next_connection_sends_again() -> None:
     assert len(side.ended) == 1
     side.reconnect()
     assert side.sent().endswith(b"payload")
+    side.close()
+
+
+class Opened(BatchedWebSocket):
+    """A WebSocket whose handshake is over."""
+
+    def _do_handshake(self, extra_headers: object) -> None:
+        """Is over."""
+
+
+def test_the_rest_of_a_frame_that_cannot_be_sent_ends_the_connection() -> None:
+    """Not the network thread."""
+    side = BatchedSide(v5=False)
+    wrapped = Opened(socket=side.near, host="x", port=1, is_ssl=False, path="/", extra_headers=None)
+    side.client._sock = wrapped
+    side.near.setblocking(False)
+    while not wrapped.unsent:
+        wrapped.send(bytes(100_000))
+    side.far.close()
+    side.client.loop_write()
+    assert len(side.ended) == 1
     side.close()
