@@ -211,8 +211,9 @@ def test_suite_steps_are_judged_and_stopped(tmp_path: Path) -> None:
     from mqttkit.bench.stop import StopFlag
 
     need("mosquitto")
-    whole = run_step(Plan(scenario="sub", topic="t", subscribers=1, count=300, qos=1), StopFlag())
-    assert (whole.metrics["received"], whole.metrics["lost"], whole.partial) == (300, 0, "")
+    for tls in (False, True):
+        whole = run_step(Plan(scenario="sub", topic="t", subscribers=1, count=300, qos=1, tls=tls), StopFlag())
+        assert (whole.metrics["received"], whole.metrics["lost"], whole.partial) == (300, 0, "")
     stop = StopFlag()
     stopper = threading.Timer(2.0, stop.set)
     stopper.start()
