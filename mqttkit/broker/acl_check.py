@@ -7,6 +7,7 @@ the user's own rules.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -111,17 +112,16 @@ def intersection(first: str, second: str) -> str | None:
     if _dollar(left) is not _dollar(right):
         return None
     shared: list[str] = []
-    for index in range(max(len(left), len(right)) + 1):
-        mine, yours = (levels[index] if index < len(levels) else None for levels in (left, right))
+    for index, (mine, yours) in enumerate(itertools.zip_longest(left, right)):
         if mine == "#" or yours == "#":
             rest = right[index:] if mine == "#" else left[index:]
             return "/".join([*shared, *rest])
         if mine is None or yours is None:
-            return "/".join(shared) if mine is yours else None
+            return None
         if mine != yours and "+" not in (mine, yours):
             return None
         shared.append(yours if mine == "+" else mine)
-    return None
+    return "/".join(shared)
 
 
 def covers(wide: str, narrow: str) -> bool:
@@ -148,12 +148,12 @@ def _stages(acl: AclFile, user: str | None, client_id: str | None) -> Iterator[l
         return
     if any(character in (name or "") for name in (user, client_id) for character in "+#"):
         yield None
-        return
-    yield [
-        Rule(rule.access, _filled(rule.topic, user, client_id), rule.line)
-        for rule in acl.patterns
-        if not ("%u" in rule.topic and user is None) and not ("%c" in rule.topic and client_id is None)
-    ]
+    else:
+        yield [
+            Rule(rule.access, _filled(rule.topic, user, client_id), rule.line)
+            for rule in acl.patterns
+            if not ("%u" in rule.topic and user is None) and not ("%c" in rule.topic and client_id is None)
+        ]
 
 
 def _filled(topic: str, user: str | None, client_id: str | None) -> str:

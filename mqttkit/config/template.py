@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from mqttkit.config.load import Effective
-from mqttkit.config.schema import Leaf, Section, is_mapping, key_of, root
+from mqttkit.config.schema import Leaf, Section, key_of, root
 
 MASK = "********"
 HEAD = """\
@@ -101,13 +101,7 @@ def _shown(section: Section, value: Any, effective: Effective, depth: int) -> It
         else:
             text = MASK if isinstance(child, Leaf) and child.secret and found is not None else found
             origin = effective.origins.get(child.path, "default")
-            yield f"{'  ' * depth}{name}: {_entry(child, text)}", origin
-
-
-def _entry(child: Leaf | Section, value: object) -> str:
-    if isinstance(child, Leaf) and is_mapping(child.kind) and not value:
-        return "{}"
-    return scalar(value)
+            yield f"{'  ' * depth}{name}: {scalar(text)}", origin
 
 
 def first_sentence(cls: type) -> str:

@@ -158,6 +158,25 @@ def test_a_variable_that_nearly_names_a_setting_is_warned_of(
     assert caplog.messages == [f"environment variable {name} names no setting; did you mean {meant}?"]
 
 
+def test_a_variable_of_a_section_is_warned_of_however_far_from_any_setting(caplog: pytest.LogCaptureFixture) -> None:
+    """With the nearest one where there is one."""
+    load(environ={"MQTTKIT_SCANNER_IDENTIFIER": "1", "MQTTKIT_MQTT_QQQQQQQQQQQQQQQQQQQQ": "1"})
+    assert caplog.messages == [
+        "environment variable MQTTKIT_SCANNER_IDENTIFIER names no setting; did you mean MQTTKIT_SCANNER_INTERVAL?",
+        "environment variable MQTTKIT_MQTT_QQQQQQQQQQQQQQQQQQQQ names no setting",
+    ]
+
+
+def test_a_password_file_that_only_its_owner_can_read_is_not_warned_of(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mode 0600."""
+    (here / "pw").write_text("secret\n")
+    (here / "pw").chmod(0o600)
+    assert load("mqtt: {broker: {password_file: pw}}").settings.mqtt.broker.password == "secret"
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("name", [
     "MQTTKIT_PLAIN_PAHO", "MQTTKIT_SITE", "MQTTKIT_SERVICE_HOST", "MQTTKIT_PORT_1883_TCP_ADDR", "MQTTKIT_SITE_HOST",
     "OTHER_MQTTKIT_USER",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +67,33 @@ def test_a_broken_line_is_named() -> None:
         AclFile.parse("user a\ntopic reed b\n", where="config/acl")
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("user ", "'user' without a name"),
+        ("topic", "without a topic filter"),
+        ("topic read a/#/b", "a wildcard where none can stand"),
+        ("topic read a+", "a wildcard where none can stand"),
+        ("topic read " + "é" * 32_768, "longer than 65,535 bytes"),
+        ("topic read " + "/" * 201, "more than 200 levels"),
+        ("tropic read a", "'tropic' is none of"),
+    ],
+)
+def test_a_line_that_mosquitto_refuses_is_refused(line: str, reason: str) -> None:
+    """It would quit at the start, and without any check of rights go on at a reload."""
+    with pytest.raises(UsageError, match=reason):
+        AclFile.parse(f"user a\n{line}\n")
+
+
+def test_a_file_is_read_from_its_path_and_named_in_its_errors(tmp_path: Path) -> None:
+    """What `render` gave is read back; a broken one is named with its line."""
+    (tmp_path / "acl").write_text(AclFile.parse(TEXT).render())
+    assert AclFile.load(tmp_path / "acl") == AclFile.parse(TEXT)
+    (tmp_path / "acl").write_text("topic reed a\n")
+    with pytest.raises(UsageError, match=re.escape(f"{tmp_path / 'acl'}:1: access 'reed'")):
+        AclFile.load(tmp_path / "acl")
+
+
 def test_read_and_write_of_one_filter_become_one_rule() -> None:
     """Granting twice changes nothing; denials stay apart."""
     acl = AclFile().with_rules("anna", Rule(Access.READ, "a"), Rule(Access.READ, "a"), Rule(Access.DENY, "a"))
@@ -85,6 +115,13 @@ def test_revoking_a_part_leaves_the_rest(revoked: Access | None, left: tuple[Rul
     """Of readwrite, revoking read leaves write."""
     acl = AclFile().with_rules("anna", Rule(Access.READWRITE, "a"), Rule(Access.READ, "b"))
     assert acl.without_rule("anna", "a", revoked).users["anna"] == (*left, Rule(Access.READ, "b"))
+
+
+@pytest.mark.parametrize("granted", [Access.READ, Access.WRITE])
+def test_revoking_both_takes_the_one_there_is(granted: Access) -> None:
+    """A denial on the same filter stays."""
+    acl = AclFile().with_rules("anna", Rule(granted, "a"), Rule(Access.DENY, "a"))
+    assert acl.without_rule("anna", "a", Access.READWRITE).users["anna"] == (Rule(Access.DENY, "a"),)
 
 
 @pytest.mark.parametrize(("topic", "access"), [("b", None), ("a", Access.WRITE), ("a", Access.DENY)])

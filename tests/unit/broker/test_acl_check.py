@@ -82,6 +82,47 @@ def test_a_name_that_patterns_bar_may_do_nothing_but_by_its_own_rules() -> None:
     assert "$share" in check_access(acl, Access.READ, "$share/g/a", user="b").reason
 
 
+@pytest.mark.parametrize(
+    ("topic", "user", "client", "allowed"),
+    [
+        ("homes/anna/x", "anna", None, True),
+        ("homes/bert/x", "anna", None, False),
+        ("homes//x", None, None, False),
+        ("clients/c1", "anna", "c1", True),
+        ("clients/c1", "anna", None, False),
+        ("both/anna/c1", "anna", "c1", True),
+        ("both/%c/c1", "%c", "c1", True),
+        ("both/c1/c1", "%c", "c1", False),
+        ("100%/x", "anna", None, True),
+        ("open/x", None, None, True),
+    ],
+)
+def test_patterns_hold_for_the_names_they_are_filled_with(
+    topic: str, user: str | None, client: str | None, allowed: bool
+) -> None:
+    """%u and %c in one pass: a user named %c is no client identifier; without a name the pattern is left out."""
+    acl = AclFile.parse(
+        "pattern read homes/%u/#\npattern read clients/%c\npattern read both/%u/%c\npattern read 100%/x\n"
+        "pattern read open/#\n"
+    )
+    assert check_access(acl, Access.READ, topic, user=user, client_id=client).allowed is allowed
+
+
+def test_sys_is_read_only_but_for_a_bridge_s_state() -> None:
+    """Whatever the rules say."""
+    acl = AclFile.parse("user anna\ntopic readwrite $SYS/#\n")
+    assert "no client write $SYS" in check_access(acl, Access.WRITE, "$SYS/a", user="anna").reason
+    assert check_access(acl, Access.READ, "$SYS/a", user="anna").allowed
+    assert check_access(acl, Access.WRITE, "$SYS/broker/connection/b/state", user="anna").allowed
+
+
+def test_rules_that_are_known_to_be_meant_are_not_linted() -> None:
+    """The operator may write everything; without the password file nothing is said of who has a password."""
+    text = "user op\ntopic readwrite #\n"
+    assert lint(AclFile.parse(text), own=["op"]) == []
+    assert [finding.message for finding in lint(AclFile.parse(text))] != []
+
+
 def test_what_is_no_topic_is_refused() -> None:
     """A wildcard is no topic name, a stray # no filter."""
     with pytest.raises(TopicError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -148,3 +150,14 @@ def test_users_are_added_changed_and_removed_in_order() -> None:
 def test_no_secret_shows_in_a_representation() -> None:
     """Neither salt nor digest reach a log through repr."""
     assert "twelve" not in repr(PasswordFile.parse(f"anna:{GOOD}"))
+
+
+def test_a_file_is_saved_for_its_owner_and_read_back(tmp_path: Path) -> None:
+    """Mode 0600; a broken one is named with its line."""
+    users = PasswordFile.parse(f"anna:{GOOD}\n", where="passwd")
+    users.save(tmp_path / "passwd")
+    assert (tmp_path / "passwd").stat().st_mode & 0o777 == 0o600
+    assert PasswordFile.load(tmp_path / "passwd") == users
+    (tmp_path / "passwd").write_text("anna\n")
+    with pytest.raises(UsageError, match=re.escape(f"{tmp_path / 'passwd'}:1: ")):
+        PasswordFile.load(tmp_path / "passwd")

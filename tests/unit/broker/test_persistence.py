@@ -120,6 +120,38 @@ def test_a_chunk_that_makes_no_sense_is_refused(chunks: list[bytes], reason: str
         read_database(database(*chunks))
 
 
+SOUND = configuration() + message() + retained()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "0 bytes are no header"),
+        (HEADER.pack(MAGIC, 0, 6)[:-1], "bytes are no header"),
+        (HEADER.pack(b"x" * len(MAGIC), 0, 6), "does not begin as mosquitto's do"),
+        (HEADER.pack(MAGIC, 0, 4), "format 4; known are"),
+        (HEADER.pack(MAGIC, 0, 6), "it has no chunk"),
+        (database(SOUND)[:-1], "needs 8 bytes"),
+        (database(SOUND) + b"\0" * 7, "ends within the chunk at byte"),
+        (database(SOUND, chunk(9, b"")), "no chunk has type 9"),
+    ],
+)
+def test_a_file_that_is_no_whole_database_is_refused(data: bytes, reason: str) -> None:
+    """mosquitto itself loads some of these without a word."""
+    with pytest.raises(UsageError, match=reason):
+        read_database(data)
+
+
+def test_what_waits_for_a_session_that_may_expire_is_not_compared() -> None:
+    """Nor is a message that may: either may be gone by itself when the backup is proven."""
+    lasting = [configuration(), message(), client(), subscription(), client_message()]
+    passing = [message(2, expiry=99), client_message(2), client(b"d", interval=60), client_message(1, b"d")]
+    without = summarise(read_database(database(*lasting)))
+    found = summarise(read_database(database(*lasting, *passing)))
+    assert found.sessions_digest == without.sessions_digest
+    assert (found.sessions, found.expiring) == (1, 1)
+
+
 def test_a_summary_is_a_plain_value() -> None:
     """It goes into a manifest and comes back the same."""
     summary = summarise(read_database(database(configuration())))
