@@ -100,6 +100,33 @@ def _try_supervised(tmp_path: Path, server: subprocess.Popen[bytes], port: int, 
         wait_until(lambda: redis.xlen("mqttkit:metrics") == 400)  # type: ignore[attr-defined]
 
 
+def test_compose_file_is_sound() -> None:
+    """docker-compose takes it; every file that it mounts or copies is there, and what must survive has a volume."""
+    compose = EXAMPLES / "compose.yaml"
+    done = subprocess.run([need("docker-compose"), "-f", str(compose), "config"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    services = yaml.safe_load(done.stdout)["services"]
+    volumes = {name: [_source(volume) for volume in service["volumes"]] for name, service in services.items()}
+    assert {name: [Path(source).name for source in sources] for name, sources in volumes.items()} == {
+        "broker": ["mosquitto.conf", "broker"],
+        "redis": ["redis"],
+        "bridge": ["tenants.yaml", "bridge"],
+        "worker": ["worker"],
+    }
+    needed = [source for sources in volumes.values() for source in sources if source.startswith("/")]
+    for service in ("bridge", "worker"):
+        build = services[service]["build"]
+        recipe = Path(build["context"], build["dockerfile"]).read_text()
+        copied = [words.split()[1:-1] for words in recipe.splitlines() if words.startswith("COPY")]
+        needed += [f"{build['context']}/{name}" for names in copied for name in names]
+    assert [path for path in needed if not Path(path).exists()] == []
+
+
+def _source(volume: str | dict[str, str]) -> str:
+    """What a service mounts; docker-compose 1 and 2 write it differently."""
+    return volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
+
+
 def test_compose_files_commands_carry_a_metric_through(tmp_path: Path) -> None:
     """The commands of bridge and worker, with names of services replaced, move a metric from MQTT to SQLite."""
     services = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())["services"]
