@@ -294,9 +294,9 @@ def main() -> None:
     figures = []
     for figure in measure(options.count, options.memory_count, options.outage):
         figures.append(figure)
-        print(f"{figure.name}: {figure.value:,.1f} {figure.unit}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"{figure.name}: {figure.value:,.1f} {figure.unit}", file=sys.stderr, flush=True)  # noqa: T201  what the bench is for
     report = f"{machine()}\n\n{table(figures)}"
-    print(report)  # noqa: T201
+    print(report)  # noqa: T201  what the bench is for
     if options.write:
         write_report(Path(options.write), report)
 
