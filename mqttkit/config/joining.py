@@ -22,8 +22,8 @@ def fitting(listeners: Sequence[Layer], wanted: Mapping[str, Node]) -> Layer:
     The listener is the one on the port that `wanted` names, or without a port the first that speaks what it names.
     Nothing counts for another broker, and no user and password for another user of the profile's.
     """
-    fits = _is_at if PORT in wanted else _speaks
-    profile = next((listener for listener in listeners if fits(listener, wanted)), {})
+    tests = (_is_at,) if PORT in wanted else (_speaks, _speaks_under_tls)
+    profile = next((listener for fits in tests for listener in listeners if fits(listener, wanted)), {})
     if _HOSTS in wanted or _differs(HOST, wanted, profile):
         return {}
     if _differs(_USERNAME, wanted, profile):
@@ -43,6 +43,10 @@ def _is_at(listener: Layer, wanted: Mapping[str, Node]) -> bool:
 def _speaks(listener: Layer, wanted: Mapping[str, Node]) -> bool:
     version, spoken = _text(_VERSION, wanted, "auto"), _text(_VERSION, listener, "auto")
     return _way(listener) == _way(wanted) and (spoken == version or "auto" in (spoken, version))
+
+
+def _speaks_under_tls(listener: Layer, wanted: Mapping[str, Node]) -> bool:
+    return _TLS not in wanted and _way(listener) == (_way(wanted)[0], True)
 
 
 def _way(values: Mapping[str, Node]) -> tuple[str, bool]:

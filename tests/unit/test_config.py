@@ -571,6 +571,7 @@ PLAIN = {**PROFILE, "mqtt.client.version": "311"}
     ({}, 41883), ({"mqtt.client.version": "5"}, 41885), ({"mqtt.client.version": "auto"}, 41883),
     ({"mqtt.broker.tls.insecure": False}, 48883), ({"mqtt.broker.transport": "websockets"}, 49001),
     ({"mqtt.broker.port": 41885}, 41885), ({"mqtt.broker.host": "localhost", "mqtt.broker.port": 48883}, 48883),
+    ({"mqtt.broker.tls": "off"}, 41883),
 ])  # fmt: skip
 def test_the_profile_serves_each_of_its_listeners(flags: dict[str, object], port: int) -> None:
     """Named by its port, or by what it speaks."""

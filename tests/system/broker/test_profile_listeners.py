@@ -95,6 +95,18 @@ def test_another_authority_than_the_profile_s_still_counts(broker: str, topic: s
     assert b"not trusted" in said
 
 
+@pytest.mark.parametrize("broker", ["process"], indirect=True)
+def test_websockets_under_tls_are_reached_as_well(broker: str, topic: str) -> None:
+    """wss, on the listener's port or by what it speaks; --ws alone finds it where there is no other."""
+    done("broker", "restart", "--websocket-tls")
+    try:
+        done("pub", topic, "-m", "came", "--ws", "--tls")
+        done("pub", topic, "-m", "came", "--ws")
+        done("pub", topic, "-m", "came", "-L", f"wss://localhost:{profile().websocket_port}/")
+    finally:
+        done("broker", "restart", "--no-websocket-tls")
+
+
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 def test_mqtt_5_goes_to_its_own_port(broker: str, topic: str) -> None:
     """-V 5, and the port itself: a property of MQTT 5 arrives."""
