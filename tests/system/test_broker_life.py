@@ -359,14 +359,19 @@ def test_a_signal_undoes_an_up_under_way(number: int, mute_mosquitto: Path, tmp_
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_temporary_broker_leaves_nothing_even_when_the_block_fails(backend: str, tmp_path: Path):
-    before = set(Path(tempfile.gettempdir()).glob("mqttkit-broker-*"))
+def test_a_temporary_broker_leaves_nothing_even_when_the_block_fails(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
     with pytest.raises(LifecycleError, match="from the block"), temporary_broker(backend) as profile:
         assert ask(login_of(profile)).accepted
+        assert len(list(place.glob("mqttkit-broker-*"))) == 1
         raise LifecycleError("from the block")
     with pytest.raises(BrokerUnreachable):
         ask(login_of(profile))
-    assert set(Path(tempfile.gettempdir()).glob("mqttkit-broker-*")) <= before
+    assert not list(place.iterdir())
     assert load_profile() is None
 
 
