@@ -25,6 +25,8 @@ from mqttkit.settings import BrokerSettings, MqttSettings
 
 TOPIC = "mqttkit-peers/topic"
 SCRIPTS = Path(__file__).parent / "peer_clients"
+WINDOW = 1_000
+"""Publishes of QoS 1 that mqttkit has under way at most, and a client whose name ends in " wide"."""
 LIMIT_SECONDS = 60.0
 """For one measurement."""
 SETTLE_SECONDS = 0.3
@@ -86,10 +88,12 @@ class Bench:
     # Libraries.
 
     def _library(self, client: str, role: str, qos: int, count: int) -> Measured:
-        python = sys.executable if client == "mqttkit" else self._python
-        script = str(SCRIPTS / f"peer_{client}.py")
+        library, wide, _ = client.partition(" wide")
+        python = sys.executable if library == "mqttkit" else self._python
+        script = str(SCRIPTS / f"peer_{library}.py")
         address = [self._broker.host, str(self._broker.port)]
-        command = [python, script, role, str(qos), str(count), str(self._size), *address]
+        window = [str(WINDOW)] if wide or library == "mqttkit" else []
+        command = [python, script, role, str(qos), str(count), str(self._size), *address, *window]
         with (
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
             _killed_after(process, LIMIT_SECONDS),

@@ -24,6 +24,8 @@ ROUNDS = 5
 BUDGET_SECONDS = 560.0
 """No round begins that would end later: on a busy machine there are fewer rounds, and the table says how many."""
 LIBRARIES = ("mqttkit", "paho", "aiomqtt", "gmqtt", "amqtt")
+WIDE = ("paho wide", "pub 1", 20_000)
+"""paho with as many publishes under way as mqttkit has, which it does not by itself: client, scenario, messages."""
 SCENARIOS = ("pub 0", "pub 1", "sub 0", "sub 1")
 COUNTS = {
     "mqttkit": (500_000, 150_000, 300_000, 100_000),
@@ -84,6 +86,8 @@ def _runs(bench: Bench, share: float) -> Sequence[Run]:
         for client in (*LIBRARIES, "mosquitto"):
             count = max(int(COUNTS[client][index] * share), 100)
             runs.append((client, scenario, bench.job(client, role, int(qos), count)))
+    client, scenario, count = WIDE
+    runs.append((client, scenario, bench.job(client, "pub", 1, max(int(count * share), 100))))
     lines = max(int(LINES * share), 100)
     for command in ("mqttkit", "mosquitto"):
         runs.append((command, "pub -l", bench.command_pub(command, lines)))

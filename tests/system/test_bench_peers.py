@@ -26,7 +26,7 @@ def peers(tmp_path: Path) -> Iterator[Bench]:
         yield Bench(sys.executable, broker, tmp_path, 100)
 
 
-@pytest.mark.parametrize("client", ["mqttkit", "paho", "mosquitto"])
+@pytest.mark.parametrize("client", ["mqttkit", "paho", "paho wide", "mosquitto"])
 @pytest.mark.parametrize(("role", "qos"), [("pub", 0), ("pub", 1), ("sub", 0), ("sub", 1)])
 def test_each_client_does_the_whole_task(peers: Bench, client: str, role: str, qos: int) -> None:
     """Time, CPU and memory of the messages asked for."""

@@ -22,12 +22,15 @@ class Task:
     payload: bytes
     host: str
     port: int
+    window: int | None
+    """Publishes of QoS 1 under way at most; None for what the library has by itself."""
 
 
 def read_task() -> Task:
     """Read the command line."""
-    role, qos, count, size, host, port = sys.argv[1:7]
-    return Task(role, int(qos), int(count), b"x" * int(size), host, int(port))
+    role, qos, count, size, host, port, *window = sys.argv[1:]
+    under_way = int(window[0]) if window else None
+    return Task(role, int(qos), int(count), b"x" * int(size), host, int(port), under_way)
 
 
 class Meter:

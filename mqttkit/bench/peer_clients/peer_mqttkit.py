@@ -25,7 +25,7 @@ def receive(messages: list[Message]) -> None:
 settings = MqttSettings(
     broker=BrokerSettings(host=task.host, port=task.port),
     client=ClientSettings(version="311"),  # what the others speak where nobody asks
-    limits=LimitSettings(max_inflight=1_000),
+    limits=LimitSettings(max_inflight=task.window or LimitSettings().max_inflight),
 )
 with MqttClient(settings, on_messages=receive) as client:
     client.connect(timeout=10)

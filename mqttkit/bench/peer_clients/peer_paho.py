@@ -22,6 +22,8 @@ def counted(*_: Any) -> None:
 
 
 client = paho.Client(CallbackAPIVersion.VERSION2)
+if task.window is not None:
+    client.max_inflight_messages_set(task.window)
 client.on_connect = lambda *_: connected.set()
 client.on_subscribe = lambda *_: subscribed.set()
 client.on_message = counted
