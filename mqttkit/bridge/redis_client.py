@@ -94,8 +94,7 @@ class Caller:
             connection.send_packed_command([b"".join(connection.pack_command(*command))])
             answer = connection.read_response()
         except BaseException:
-            connection.disconnect()  # an answer that comes late would be taken for the next command's
-            self.release()
+            self.release()  # closed by redis-py, where an answer may still come
             raise
         self._used_at = time.monotonic()
         return answer

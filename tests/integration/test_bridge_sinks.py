@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -300,6 +301,25 @@ def test_redis_connection_closed_by_the_server(server: Callable[[str], Any], mon
         monkeypatch.setattr("mqttkit.bridge.redis_client.IDLE_SECONDS", -1.0)
         assert sink.commit(Batch([metric(4)])) == Committed(1, 0)
     assert case.values() == [1, 2, 4]
+
+
+def test_redis_answer_that_comes_late_is_nobodys(server: Callable[[str], Any]) -> None:
+    """After a time-out the next batch gets its own answer, not the one that was still to come."""
+    redis = server("redis")
+    case = _redis_case(redis, "redis")
+    with contextlib.closing(open_sink(case.address, SinkOptions(timeout=0.5))) as sink:
+        sink.open()
+        assert sink.commit(Batch([metric(0)])) == Committed(1, 0)
+        late = Batch([metric(number, f"d{number}") for number in (1, 2, 3)])
+        redis.send(signal.SIGSTOP)
+        try:
+            with pytest.raises(SinkUnavailable):
+                sink.commit(late)
+        finally:
+            redis.send(signal.SIGCONT)
+        assert sink.commit(Batch([metric(4)])) == Committed(1, 0)
+        assert sum(sink.commit(late)) == 3
+    assert sorted(case.values()) == [0, 1, 2, 3, 4]
 
 
 def test_redis_key_of_another_kind_is_broken(server: Callable[[str], Any]) -> None:
