@@ -216,12 +216,13 @@ def test_a_stream_goes_on_after_the_broker_was_away(broker: Mosquitto, topic: st
     """Lines read while the broker is away wait for it."""
     command = (*MQTTKIT, "pub", "-l", "-q", "1", topic, "-h", "127.0.0.1", "-p", str(broker.port))
     with running(command, stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None
+        assert process.stdin is not None and process.stderr is not None
         with listening(broker, topic) as probe:
             process.stdin.write(b"before\n")
             assert payloads(probe, 1) == [b"before"]
             wait_until(lambda: broker.log.count("Sending PUBACK") == 1)
         broker.stop()
+        assert any(b"lost the connection" in line for line in process.stderr)  # what was under way then would be lost
         process.stdin.write(b"meanwhile\n")
         broker.start()
         wait_until(lambda: "as mqttkit-" in broker.log.rpartition("terminating")[2], 30)
