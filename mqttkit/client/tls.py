@@ -28,6 +28,9 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(f"{settings.ca_file!r} is no PEM file of certificates: {error}", where="TLS") from error
+    # Python 3.13 would refuse authorities without a key usage extension, as OpenSSL's own example makes them
+    # (https://docs.python.org/3/library/ssl.html#ssl.VERIFY_X509_STRICT): the same are trusted with every Python.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if settings.cert_file:
         _load_certificate(context, settings, settings.cert_file)
     if settings.alpn:
