@@ -188,6 +188,7 @@ class SqliteSink:
 
     def open(self) -> None:
         """Open the file and make what is missing; a table `metrics` of another shape is SinkBroken."""
+        self.close()
         database = connect(self.path, METRICS, DEAD_LETTERS)
         columns = [row[1] for row in database.execute("PRAGMA table_info(metrics)")]
         if columns != _METRIC_COLUMNS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sqlite3
 import time
@@ -469,3 +470,19 @@ def test_address_that_cannot_work_is_an_error_of_usage(address: str) -> None:
     with pytest.raises(MqttkitError) as caught:
         open_sink(address, SinkOptions())
     assert caught.value.exit_code == 2
+
+
+def open_files(directory: Path) -> int:
+    """Count this process's open files below a directory."""
+    places = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    return sum(place.startswith(str(directory)) for place in places)
+
+
+def test_a_file_that_is_opened_again_lets_the_first_connection_go(tmp_path: Path) -> None:
+    """`dead-letters retry` opens it for letters, then for metrics."""
+    sink = open_sink(f"sqlite:{tmp_path / 'm.db'}", SinkOptions())
+    with contextlib.closing(sink):
+        sink.open()
+        before = open_files(tmp_path)
+        sink.open_letters()
+        assert open_files(tmp_path) == before > 0
