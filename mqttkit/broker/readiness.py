@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from mqttkit.errors import BrokerUnreachable, LifecycleError
 
 POLL_SECONDS = 0.02
+END_SECONDS = 1.0
+"""For a broker to close a connection after DISCONNECT."""
 REFUSALS = {
     1: "unacceptable protocol version",
     2: "client identifier rejected",
@@ -104,7 +106,20 @@ def ask(login: Login) -> Answer:
                 sock.sendall(b"\xe0\x00")
         except OSError as error:
             raise BrokerUnreachable(login.address, "mqtt", f"no CONNACK: {error}") from error
+        if answer.accepted:
+            _await_end(sock)
         return answer
+
+
+def _await_end(sock: socket.socket) -> None:
+    """Wait until the broker has closed the connection after DISCONNECT (3.14.4), END_SECONDS at most.
+
+    rumqttd may end another connection, made meanwhile on its other port, in place of one that is not done with.
+    """
+    sock.settimeout(END_SECONDS)
+    with contextlib.suppress(OSError):
+        while sock.recv(1024):
+            pass
 
 
 def publish(login: Login, topic: str, payload: bytes = b"") -> int:
