@@ -38,26 +38,19 @@ def steps(seconds: float) -> tuple[Step, ...]:
 
     return (
         Step("memory and start of the commands", None, ("uss_over_python>10", "help_ratio>1.5")),
-        Step(
-            "a broker's life",
-            None,
-            ("up_process>1000", "user_login>1000"),
-            run_lifecycle,
-        ),
+        Step("a broker's life", None, ("up_process>1000", "user_login>1000"), run_lifecycle),
         Step(
             "scan, 1,000 advertisements/s",
             plan("scan", subscribers=1, rate=1_000),
             ("p99>5ms", "lost>0", "dropped>0", "duplicated>0"),
         ),
-        Step(
-            "scan, 10,000 advertisements/s",
-            plan("scan", subscribers=1, rate=10_000),
-            ("lost>0", "dropped>0", "behind>500ms", "duplicated>0"),
-        ),
-        Step(
-            "scan, 20,000 advertisements/s",
-            plan("scan", subscribers=1, rate=20_000),
-            ("lost>0", "dropped>0", "behind>500ms", "duplicated>0"),
+        *(
+            Step(
+                f"scan, {rate:,} advertisements/s",
+                plan("scan", subscribers=1, rate=rate),
+                ("lost>0", "dropped>0", "behind>500ms", "duplicated>0"),
+            )
+            for rate in (10_000, 20_000)
         ),
         Step("publish QoS 0", plan("pub"), ("failed>0", "dropped>0")),
         Step("publish QoS 1", plan("pub", qos=1), ("failed>0", "dropped>0")),

@@ -156,6 +156,8 @@ def test_killed_publisher_leaves_offline_by_its_will(broker: Mosquitto, received
     wait_until(lambda: len(received) > 10)
     publisher.process.kill()
     wait_until(lambda: any(message.payload == b"offline" for message in received))
+    states = [message.payload for message in received if message.topic == "status/s"]
+    assert states == [b"online", b"offline"]
 
 
 @pytest.mark.parametrize(

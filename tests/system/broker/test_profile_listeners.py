@@ -31,6 +31,11 @@ def done(*words: str, code: int = 0, **options: Any) -> bytes:
     return said
 
 
+def retained(topic: str) -> bytes:
+    """Return the line of the message that the broker keeps on `topic`."""
+    return done("sub", topic, "-C", "1", "-W", "20")
+
+
 def profile() -> Profile:
     found = load_profile()
     assert found is not None
@@ -84,7 +89,8 @@ WAYS: dict[str, Callable[[Profile], list[str]]] = {
 @pytest.mark.parametrize("way", list(WAYS))
 def test_each_listener_of_the_profile_is_reached_with_its_user_and_authority(broker: str, way: str, topic: str) -> None:
     """Naming a listener by port, URL or what it speaks is enough: user, password and CA come from the profile."""
-    done("pub", topic, "-m", "came", "-q", "1", *WAYS[way](profile()))
+    done("pub", topic, "-m", way, "-q", "1", "-r", *WAYS[way](profile()))
+    assert retained(topic) == f"{way}\n".encode()
 
 
 @pytest.mark.parametrize("broker", ["process"], indirect=True)
@@ -100,9 +106,9 @@ def test_websockets_under_tls_are_reached_as_well(broker: str, topic: str) -> No
     """wss, on the listener's port or by what it speaks; --ws alone finds it where there is no other."""
     done("broker", "restart", "--websocket-tls")
     try:
-        done("pub", topic, "-m", "came", "--ws", "--tls")
-        done("pub", topic, "-m", "came", "--ws")
-        done("pub", topic, "-m", "came", "-L", f"wss://localhost:{profile().websocket_port}/")
+        for way in (["--ws", "--tls"], ["--ws"], ["-L", f"wss://localhost:{profile().websocket_port}/"]):
+            done("pub", topic, "-m", way[0] + way[-1], "-q", "1", "-r", *way)
+            assert retained(topic) == f"{way[0]}{way[-1]}\n".encode()
     finally:
         done("broker", "restart", "--no-websocket-tls")
 
