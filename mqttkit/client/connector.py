@@ -26,6 +26,7 @@ from mqttkit.client.failures import UNSUPPORTED_VERSION, show_address
 from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, MqttkitError
 from mqttkit.settings import MqttSettings
 from mqttkit.wire import PahoClient
+from mqttkit.wire.granted import EXACT_WINDOW_V3
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,6 @@ SHORT_LIVES_TOLERATED = 5
 """So many in a row, the broker reachable all the time, are two clients with one identifier: one has to stop."""
 DENIED = 128
 """Reason codes from here on say no (MQTT 5, 2.4)."""
-WINDOW_V311 = 20
-"""Publishes under way in MQTT 3.1.1, which knows no Receive Maximum; mosquitto ends a connection with more at QoS 2."""
 FOREVER = 0xFFFFFFFF
 """A session that never expires (MQTT 5, 3.1.2.11.2)."""
 
@@ -237,7 +236,7 @@ class Connector(PahoClient):
         self._version_known = True
         self._early_ends = 0
         self.failure = None
-        allowed = getattr(server, "ReceiveMaximum", 65_535) if self.protocol == V5 else WINDOW_V311
+        allowed = getattr(server, "ReceiveMaximum", 65_535) if self.protocol == V5 else EXACT_WINDOW_V3
         self._max_inflight_messages = min(self._settings.limits.max_inflight, allowed)
 
     def refused(self, code: int, reason: str) -> None:
