@@ -50,12 +50,12 @@ format: $(VENV)/.dev ## Format the code, and mend what the linter can
 
 bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (about 6 minutes; needs a quiet machine)
 	@$(SYSTEM_PACKAGES) mosquitto
-	$(BIN)/mqttkit bench suite
-	$(BIN)/python -m mqttkit.bench.controllers
+	$(BIN)/python -m tests.benchmarks.suite
+	$(BIN)/python -m tests.benchmarks.controllers
 
 bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/performance.md (under 10 minutes)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
-	$(BIN)/python -m mqttkit.bench.peers --python $(VENV)/peers/bin/python --write docs/performance.md
+	$(BIN)/python -m tests.benchmarks.peers --python $(VENV)/peers/bin/python --write docs/performance.md
 
 $(VENV)/.peers: $(VENV)/.demo
 	$(PYTHON) -m venv $(VENV)/peers
@@ -63,10 +63,10 @@ $(VENV)/.peers: $(VENV)/.demo
 	@touch $@
 
 bench-controllers: $(VENV)/.demo ## Measure the controllers: signing, duplicates, reports, heartbeats (about a minute)
-	$(BIN)/python -m mqttkit.bench.controllers
+	$(BIN)/python -m tests.benchmarks.controllers
 
 bench-bridge: $(VENV)/.dev ## Measure the bridge: throughput, latency, memory, catch-up (about 20 minutes)
-	$(BIN)/python -m mqttkit.bench.bridge --write docs/performance.md $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks.bridge --write docs/performance.md $(BENCH_ARGS)
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist

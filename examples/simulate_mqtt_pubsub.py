@@ -17,7 +17,7 @@ from pathlib import Path
 from mqttkit.broker.profile import load_profile
 from mqttkit.client import MqttClient
 from mqttkit.controller import LocalController, RegionalController
-from mqttkit.controller.keys import KeyFile, KeyRing, generate
+from mqttkit.controller.security.keys import KeyFile, KeyRing, generate
 from mqttkit.errors import MqttkitError
 from mqttkit.settings import BrokerSettings, ClientSettings, ControllerSettings, MqttSettings
 

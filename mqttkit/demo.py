@@ -13,7 +13,7 @@ from importlib.resources import as_file, files
 from mqttkit.broker.profile import Profile
 from mqttkit.client import MqttClient
 from mqttkit.messages import Subscription
-from mqttkit.publisher import ScanPublisher
+from mqttkit.scan_publisher import ScanPublisher
 from mqttkit.scanner import Advertisement, open_source
 from mqttkit.settings import ClientSettings, MqttSettings, PublisherSettings, ScannerSettings
 from mqttkit.subscriber import Subscriber

@@ -15,7 +15,7 @@ from mqttkit.bench.stop import StopFlag
 from mqttkit.bench.usage import cpu_seconds, peak_memory
 from mqttkit.client import MqttClient
 from mqttkit.messages import Message
-from mqttkit.publisher import ScanPublisher
+from mqttkit.scan_publisher import ScanPublisher
 from mqttkit.scanner.advertisement import Advertisement
 from mqttkit.scanner.pacing import PacedSource
 from mqttkit.scanner.recording import read_recording

@@ -9,19 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from mqttkit.bridge.accounting import Books
 from mqttkit.bridge.canary import Canary
-from mqttkit.bridge.health import Health, HealthServer, Sample
+from mqttkit.bridge.flow.accounting import Books
+from mqttkit.bridge.flow.intake import PipelineLimits
+from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.identity import Identity
-from mqttkit.bridge.intake import PipelineLimits
 from mqttkit.bridge.metric import MetricParser, check_metric_template, reserved_prefix, template_filter
-from mqttkit.bridge.notify import Notifier
-from mqttkit.bridge.pipeline import Pipeline
-from mqttkit.bridge.report import samples_of
-from mqttkit.bridge.sink import Sink, open_sink, sink_options
+from mqttkit.bridge.observe.health import Health, HealthServer, Sample
+from mqttkit.bridge.observe.prometheus import samples_of
+from mqttkit.bridge.observe.resource_watch import ClockWatch, MemoryWatch, check_certificates, resident_bytes
+from mqttkit.bridge.observe.service_manager import Notifier
+from mqttkit.bridge.sinks import open_sink, sink_options
+from mqttkit.bridge.sinks.types import Sink
 from mqttkit.bridge.subscription import SubscriptionKeeper
-from mqttkit.bridge.tenants import TenantRegistry, open_registry
-from mqttkit.bridge.watch import ClockWatch, MemoryWatch, check_certificates, resident_bytes
+from mqttkit.bridge.tenants import open_registry
+from mqttkit.bridge.tenants.types import TenantRegistry
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.errors import MqttkitError, SinkUnavailable, UsageError
 from mqttkit.messages import Message, Will

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from mqttkit.bridge.accounting import Books
+from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.metric import check_metric_template, reserved_prefix
-from mqttkit.bridge.readback import stored_ids
 from mqttkit.bridge.service import Bridge
+from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.tenants import open_registry
 from mqttkit.client import MqttClient, Receipt
 from mqttkit.errors import BridgeError, MqttkitError, UsageError

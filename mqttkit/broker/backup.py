@@ -24,14 +24,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Feature, open_broker, require, usable_backends
-from mqttkit.broker.accounts import ACL_NAME, PASSWORDS_NAME, AccountFiles
-from mqttkit.broker.files import make_private_directory, read_bytes, write_secret
-from mqttkit.broker.passwords import PasswordFile
-from mqttkit.broker.persistence import Summary, read_database, summarise
-from mqttkit.broker.profile import locked, read_profile
-from mqttkit.broker.reload import CONF_NAME
+from mqttkit.broker.accounts.passwords import PasswordFile
+from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, AccountFiles
+from mqttkit.broker.lifecycle import open_broker, usable_backends
+from mqttkit.broker.mosquitto.database import Summary, read_database, summarise
+from mqttkit.broker.mosquitto.reload import CONF_NAME
+from mqttkit.broker.profile import BrokerPaths, BrokerSpec, locked, read_profile
+from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.errors import LifecycleError, MissingPart, UsageError
+from mqttkit.files import make_private_directory, read_bytes, write_secret
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +283,7 @@ def _rotate(path: Path, keep: int) -> None:
 def _proving_backend(manifest: Manifest, image: str | None) -> str:
     """Return a backend for the throwaway broker: the archive's own, or another that keeps a database."""
     if manifest.backend == "docker" and image:
-        from mqttkit.broker.docker_backend import DockerBroker
+        from mqttkit.broker.backends.docker.backend import DockerBroker
 
         if not DockerBroker.unusable(image):
             return "docker"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mqttkit.broker.files import write_secret
 from mqttkit.errors import LifecycleError, UsageError
+from mqttkit.files import write_secret
 from mqttkit.settings import BrokerSettings, TlsSettings, is_loopback
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mqttkit.broker import LACKS, Broker, BrokerPaths, Feature, open_broker
-from mqttkit.broker.local import login_of
-from mqttkit.broker.profile import Profile, load_spec, read_profile
-from mqttkit.broker.readiness import ask
+from mqttkit.broker.backends.local_process import login_of
+from mqttkit.broker.lifecycle import open_broker
+from mqttkit.broker.probe import ask
+from mqttkit.broker.profile import BrokerPaths, Profile, load_spec, read_profile
+from mqttkit.broker.protocol import LACKS, Broker, Feature
 from mqttkit.broker.statistics import Watcher
 from mqttkit.errors import BrokerUnreachable
 

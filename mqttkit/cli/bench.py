@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options import Connection, terse_connection_options
-from mqttkit.errors import BenchmarkFailed, Interrupted
+from mqttkit.errors import BenchmarkFailed
 
 if TYPE_CHECKING:
     from mqttkit.bench.conditions import Baseline, Condition
@@ -117,29 +117,6 @@ for _name, _text in SCENARIOS.items():
     bench.add_command(_command(_name, _text))
 
 
-@bench.command(short_help="Measure the figures that mqttkit promises.")
-@click.option("--seconds", type=click.FloatRange(min=0.5), default=12.0, help="Length of each load.  [12]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a step.")
-def suite(*, seconds: float, as_json: bool) -> None:
-    """Measure the figures that mqttkit promises, each against a mosquitto of its own; under five minutes."""
-    from mqttkit.bench.result import as_text
-    from mqttkit.bench.suite import run_suite
-
-    failed = []
-    with _stoppable() as stop:
-        for name, result, failures in run_suite(seconds, stop, lambda name: click.echo(f"… {name}", err=True)):
-            if as_json:
-                click.echo(json.dumps({"name": name, "failures": failures, **result.as_json()}))
-            else:
-                lines = as_text(result) + [f"FAILED: {why}" for why in failures]
-                click.echo("\n  ".join([f"{name}:", *lines]))
-            failed += [f"{name}: {why}" for why in failures]
-        if stop.is_set():
-            raise Interrupted("interrupted")
-    if failed:
-        raise BenchmarkFailed("; ".join(failed))
-
-
 def _checks(given: dict[str, Any]) -> Checks:
     """Read what judges the run; raise what is wrong with it before any load."""
     from mqttkit.bench.conditions import parse_condition, read_baseline
@@ -209,8 +186,8 @@ def _stoppable() -> Iterator[StopFlag]:
 @contextlib.contextmanager
 def _own_broker(plan: Plan) -> Iterator[BrokerSettings]:
     """Run a broker that speaks what the plan speaks."""
-    from mqttkit.bench.broker import own_broker
     from mqttkit.bench.connections import allow_files
+    from mqttkit.bench.own_broker import own_broker
 
     allow_files(1_000)
     with own_broker(tls=plan.tls, websockets=plan.websockets) as broker:

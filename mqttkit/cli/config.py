@@ -30,7 +30,7 @@ def config() -> None:
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def init(path: str, force: bool) -> None:
     """Write a commented settings file to PATH (mqttkit.yaml), readable by you alone."""
-    from mqttkit.config.template import commented
+    from mqttkit.config.yaml_writer import commented
 
     write_new(path, commented(), force)
     click.echo(f"wrote {path}", err=True)
@@ -52,8 +52,8 @@ def check(path: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: path, value, origin.")
 def show(path: str | None, as_json: bool) -> None:
     """Print the effective settings, each with where it comes from; secrets are masked."""
-    from mqttkit.config.template import rows
-    from mqttkit.config.template import show as as_yaml
+    from mqttkit.config.yaml_writer import rows
+    from mqttkit.config.yaml_writer import show as as_yaml
 
     effective = _effective(path)
     if not as_json:

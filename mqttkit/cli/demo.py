@@ -52,7 +52,7 @@ def demo(*, seconds: float, backend: str, debug: bool) -> None:
 def _show(demonstration: Demo) -> None:
     """A live table on a terminal, a line a second elsewhere."""
     if sys.stdout.isatty():
-        from mqttkit.cli.scan_render import show_table
+        from mqttkit.cli.scan.live_table import show_table
 
         show_table(demonstration.batches())
         return

@@ -32,7 +32,7 @@ def doctor(connection: Connection, topic: str | None, as_json: bool, **_rest: An
     URL is mqtt(s)://user:password@host:port, or ws(s)://…; without it, the broker of the settings or of
     `broker up`. The first step that fails is named with its likely cause. Ends with 1 where any fails.
     """
-    from mqttkit.broker.client_doctor import examine
+    from mqttkit.doctor.examination import examine
 
     settings = connection.settings.mqtt
     return show_findings(examine(settings, topic=topic or connection.url_topic), as_json=as_json)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import click
 
-from mqttkit.broker.checks import Finding, Verdict
+from mqttkit.broker.doctor.findings import Finding, Verdict
 
 COLOURS = {
     Verdict.PASSED: "green",

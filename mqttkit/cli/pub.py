@@ -20,7 +20,7 @@ from mqttkit.cli.signals import interrupts_raise
 from mqttkit.client import MqttClient, checked_settings
 from mqttkit.errors import Interrupted, UsageError
 from mqttkit.messages import Message, Outcome, Properties
-from mqttkit.sender import Sender
+from mqttkit.publisher import Sender
 from mqttkit.topics import check_topic_name
 
 READ_BYTES = 256 * 1024

@@ -15,7 +15,7 @@ from mqttkit.client import checked_settings
 from mqttkit.errors import Interrupted, TimedOut, UsageError
 from mqttkit.formats import Formatter, payload_formatter, verbose_formatter
 from mqttkit.messages import Message, Subscription
-from mqttkit.sender import Sender
+from mqttkit.publisher import Sender
 from mqttkit.settings import MqttSettings
 from mqttkit.subscriber import Batch, Selection, Subscriber
 from mqttkit.topics import check_topic_filter

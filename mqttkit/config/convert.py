@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from mqttkit.config.nodes import Node
+from mqttkit.config.located_values import Node
 from mqttkit.config.schema import default_of, is_mapping, split_optional
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mqttkit.config.convert import Mismatch, Surplus, convert
-from mqttkit.config.joining import PORT, fitting, usual_port
-from mqttkit.config.nodes import Node
+from mqttkit.config.located_values import Node
+from mqttkit.config.profile_merge import PORT, fitting, usual_port
 from mqttkit.config.rules import RULES, WORDS
 from mqttkit.config.schema import Leaf, Section, root
 from mqttkit.config.sources import Layer, find_config, from_environment, from_file, from_values, unknown_key

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from mqttkit.config.nodes import Node, wrap
+from mqttkit.config.located_values import Node, wrap
 from mqttkit.config.schema import Section, key_of, root
 from mqttkit.errors import ConfigError
 
@@ -42,7 +42,7 @@ def find_config(environ: Mapping[str, str]) -> str | None:
 
 def from_file(path: str, environ: Mapping[str, str]) -> Layer:
     """Return the settings of a YAML file; raise ConfigError."""
-    from mqttkit.config.yaml_file import read_file
+    from mqttkit.config.yaml_reader import read_file
 
     return flatten(read_file(path, environ), root())
 

@@ -1,9 +1,9 @@
 """Controllers that coordinate over publish/subscribe without knowing each other's addresses."""
 
-from mqttkit.controller.envelope import Envelope
-from mqttkit.controller.memory_transport import MemoryBus
+from mqttkit.controller.messages.envelope import Envelope
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.roles import GlobalController, LocalController, RegionalController, Report
+from mqttkit.controller.transports.in_process import MemoryBus
 
 __all__ = [
     "Envelope",

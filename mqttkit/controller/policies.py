@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mqttkit.controller.gate import Opened
-from mqttkit.controller.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.security.gate import Opened
 from mqttkit.controller.store import Seen, Store, StoredPolicy
 
 

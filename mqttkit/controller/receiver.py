@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from mqttkit.controller.envelope import Envelope
-from mqttkit.controller.gate import Gate, Opened
+from mqttkit.controller.messages.envelope import Envelope
+from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.topics import Kind, Place, Topics
 from mqttkit.controller.policies import Policy, PolicyBook
-from mqttkit.controller.refusals import MessageRefused, Reason
+from mqttkit.controller.security.gate import Gate, Opened
 from mqttkit.controller.store import Seen, Store
-from mqttkit.controller.topics import Kind, Place, Topics
-from mqttkit.controller.transport import Delivery
+from mqttkit.controller.transports.types import Delivery
 from mqttkit.errors import StoreFailed
 
 log = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mqttkit.controller.base import Controller
-from mqttkit.controller.discovery import discover
-from mqttkit.controller.envelope import Envelope
+from mqttkit.controller.controller import Controller
+from mqttkit.controller.messages.envelope import Envelope
+from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.topics import GLOBAL, Place
 from mqttkit.controller.policies import Policy
-from mqttkit.controller.refusals import MessageRefused, Reason
-from mqttkit.controller.topics import GLOBAL, Place
-from mqttkit.controller.transport import Promise
+from mqttkit.controller.simulation.subnet_scan import discover
+from mqttkit.controller.transports.types import Promise
 from mqttkit.errors import PublishFailed
 
 

@@ -9,8 +9,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mqttkit.controller.envelope import Envelope
-from mqttkit.controller.transport import Promise, Ticket, Transport
+from mqttkit.controller.messages.envelope import Envelope
+from mqttkit.controller.transports.types import Promise, Ticket, Transport
 from mqttkit.errors import MqttkitError
 
 log = logging.getLogger(__name__)

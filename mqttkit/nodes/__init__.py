@@ -1,9 +1,9 @@
 """Simulated sensor and gateway nodes, as real clients."""
 
-from mqttkit.nodes.gateway_node import Aggregate, GatewayNode
+from mqttkit.nodes.gateway import Aggregate, GatewayNode
 from mqttkit.nodes.plan import Fault, Fleet, Reading, Scenario, plan
 from mqttkit.nodes.runner import Runner, Totals
-from mqttkit.nodes.sensor_node import SensorNode
+from mqttkit.nodes.sensor import SensorNode
 from mqttkit.nodes.waveforms import MODELS, Waveform
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any
 
 from mqttkit.client import Receipt
 from mqttkit.nodes.plan import Reading, Scenario, plan
-from mqttkit.nodes.sensor_node import SensorNode
+from mqttkit.nodes.sensor import SensorNode
 from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mqttkit.config.convert import Mismatch, Surplus, convert
-from mqttkit.config.yaml_file import read_file
+from mqttkit.config.yaml_reader import read_file
 from mqttkit.errors import ConfigError, UsageError
 from mqttkit.nodes.plan import Scenario
 

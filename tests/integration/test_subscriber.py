@@ -13,7 +13,7 @@ import pytest
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, PublishFailed, TimedOut, TopicError
 from mqttkit.messages import Message, Subscription
-from mqttkit.sender import Sender
+from mqttkit.publisher import Sender
 from mqttkit.subscriber import Selection, Subscriber
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import settings_for, wait_until

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mqttkit.controller.keys import KeyFile, KeyRing, generate
+from mqttkit.controller.security.keys import KeyFile, KeyRing, generate
 from mqttkit.settings import BrokerSettings, ControllerSettings, MqttSettings, ReconnectSettings
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mqttkit.broker.acl import Access, AclFile
-from mqttkit.broker.acl_check import check_access, check_subscription
-from mqttkit.broker.passwords import password_line
+from mqttkit.broker.accounts.acl import Access, AclFile
+from mqttkit.broker.accounts.acl_simulator import check_access, check_subscription
+from mqttkit.broker.accounts.passwords import password_line
 from mqttkit.errors import UsageError
 from mqttkit.topics import matches
 from tests.support.brokers import Mosquitto, mosquitto, need

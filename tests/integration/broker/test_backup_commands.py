@@ -17,7 +17,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from mqttkit.broker import Broker, BrokerSpec, backup, start_broker
-from mqttkit.broker.persistence import CHUNK, HEADER, read_database, summarise
+from mqttkit.broker.mosquitto.database import CHUNK, HEADER, read_database, summarise
 from mqttkit.broker.profile import Profile, locked, read_profile
 from mqttkit.cli import cli
 from mqttkit.errors import LifecycleError

@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mqttkit.broker import Broker, BrokerSpec, existing_broker, start_broker
-from mqttkit.broker.certificates import Authority
-from mqttkit.broker.certificates_live import served_certificate
+from mqttkit.broker.certificates.authority import Authority
+from mqttkit.broker.certificates.live_changes import served_certificate
+from mqttkit.broker.probe import Login, websocket_answer
 from mqttkit.broker.profile import Profile, locked, read_profile
-from mqttkit.broker.readiness import Login, websocket_answer
 from mqttkit.cli import cli
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable

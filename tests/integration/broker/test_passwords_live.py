@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.broker.passwords import PasswordFile, password_line
+from mqttkit.broker.accounts.passwords import PasswordFile, password_line
 from tests.support.brokers import Mosquitto, mosquitto, need
 from tests.support.probe import login
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from mqttkit.broker.persistence import CHUNK, HEADER, Database, Summary, read_database, summarise
+from mqttkit.broker.mosquitto.database import CHUNK, HEADER, Database, Summary, read_database, summarise
 from mqttkit.errors import UsageError
 from tests.support.brokers import mosquitto
 from tests.support.probe import Probe

@@ -14,11 +14,11 @@ import pytest
 import urllib3
 
 from mqttkit.controller import LocalController, MemoryBus, Policy, RegionalController
-from mqttkit.controller.http_hub import HttpHub
-from mqttkit.controller.http_transport import HttpTransport
-from mqttkit.controller.keys import KeyFile, KeyRing
-from mqttkit.controller.memory_transport import MemoryTransport
-from mqttkit.controller.transport import Delivery
+from mqttkit.controller.security.keys import KeyFile, KeyRing
+from mqttkit.controller.transports.http import HttpTransport
+from mqttkit.controller.transports.http_hub import HttpHub
+from mqttkit.controller.transports.in_process import MemoryTransport
+from mqttkit.controller.transports.types import Delivery
 from mqttkit.errors import ConfigError, PortTaken, StoreFailed
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
@@ -240,7 +240,7 @@ def test_the_hub_does_not_confirm_what_its_controller_did_not_handle(
     stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """503, so that the sender tries again."""
-    monkeypatch.setattr("mqttkit.controller.http_hub.HANDLE_SECONDS", 0.1)
+    monkeypatch.setattr("mqttkit.controller.transports.http_hub.HANDLE_SECONDS", 0.1)
     served = HttpHub()
     served.subscribe("#")
     served.start(lambda _: None, lambda: None)

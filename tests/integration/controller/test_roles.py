@@ -15,9 +15,9 @@ import pytest
 
 from mqttkit.client import MqttClient
 from mqttkit.controller import Envelope, GlobalController, LocalController, Policy, RegionalController, Report
-from mqttkit.controller.base import Controller
-from mqttkit.controller.gate import SignedCodec
-from mqttkit.controller.keys import KeyFile, generate
+from mqttkit.controller.controller import Controller
+from mqttkit.controller.security.gate import SignedCodec
+from mqttkit.controller.security.keys import KeyFile, generate
 from mqttkit.errors import BrokerUnreachable, MqttkitError, PublishFailed
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import MqttSettings

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from mqttkit.broker import BrokerPaths, BrokerSpec
-from mqttkit.broker.docker_backend import DockerBroker
-from mqttkit.broker.docker_engine import engine, execute, run_in
-from mqttkit.broker.docker_plan import HEALTH_COMMAND
+from mqttkit.broker.backends.docker.backend import DockerBroker
+from mqttkit.broker.backends.docker.container_plan import HEALTH_COMMAND
+from mqttkit.broker.backends.docker.engine import engine, execute, run_in
+from mqttkit.broker.probe import Login, ask
 from mqttkit.broker.profile import load_spec, locked, read_profile
-from mqttkit.broker.readiness import Login, ask
 from mqttkit.errors import LifecycleError, MissingPart, PortTaken
 from tests.support.brokers import free_port
 from tests.support.docker import IMAGE, leftovers
@@ -177,7 +177,7 @@ def test_an_image_that_tells_no_version_is_asked(client: Any, make: Make) -> Non
 
 def test_a_reload_acts_and_the_log_tells(make: Make) -> None:
     """A removed user is gone after HUP; follow sees the line come."""
-    from mqttkit.broker.passwords import PasswordFile
+    from mqttkit.broker.accounts.passwords import PasswordFile
 
     broker = make()
     profile = up(broker)
@@ -215,7 +215,7 @@ def test_a_port_taken_at_the_last_moment_leaves_no_container(
 ) -> None:
     """The engine's own refusal is understood, and the container it leaves behind removed."""
     before = leftovers(client)
-    monkeypatch.setattr("mqttkit.broker.docker_backend.with_ports", lambda spec: spec)
+    monkeypatch.setattr("mqttkit.broker.backends.docker.backend.with_ports", lambda spec: spec)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -279,7 +279,7 @@ def test_a_killed_up_is_mended_by_the_next(make: Make, client: Any) -> None:
         "from pathlib import Path\n"
         "from docker.models.containers import Container\n"
         "from mqttkit.broker import BrokerPaths, BrokerSpec\n"
-        "from mqttkit.broker.docker_backend import DockerBroker\n"
+        "from mqttkit.broker.backends.docker.backend import DockerBroker\n"
         "from mqttkit.broker.profile import locked\n"
         "Container.start = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n"
         "paths = BrokerPaths(Path(sys.argv[1]))\n"

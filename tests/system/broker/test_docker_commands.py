@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from mqttkit.broker import Broker, existing_broker
-from mqttkit.broker.docker_engine import engine, run_in
+from mqttkit.broker.backends.docker.engine import engine, run_in
+from mqttkit.broker.mosquitto.reload import BrokerOpened, apply_changes
 from mqttkit.broker.profile import Profile, load_profile, locked
-from mqttkit.broker.reload import BrokerOpened, apply_changes
 from tests.support.brokers import free_port
 from tests.support.docker import IMAGE
 from tests.support.probe import Probe, login

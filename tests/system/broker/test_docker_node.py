@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mqttkit.broker.docker_engine import engine
+from mqttkit.broker.backends.docker.engine import engine
 from mqttkit.errors import LifecycleError, MissingPart
-from mqttkit.nodes.docker_node import LABEL, DockerNode, NodeSpec, build_image, docker_network, sweep
+from mqttkit.nodes.container import LABEL, DockerNode, NodeSpec, build_image, docker_network, sweep
 from tests.support.docker import IMAGE
 from tests.support.probe import Probe
 
@@ -100,7 +100,7 @@ def test_what_a_killed_simulation_left_is_swept_away(client: Any) -> None:
     """SIGKILL leaves the container; the next node removes it, and leaves those of living makers."""
     script = (
         "import os, signal, sys\n"
-        "from mqttkit.nodes.docker_node import DockerNode, NodeSpec\n"
+        "from mqttkit.nodes.container import DockerNode, NodeSpec\n"
         "DockerNode(NodeSpec(image=sys.argv[1], name='orphan-of-the-test', command=('sleep', '60'))).start()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -14,7 +14,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from mqttkit.broker import LACKS, Feature, Profile
-from mqttkit.broker.embedded_backend import MAX_OUTGOING
+from mqttkit.broker.backends.embedded import MAX_OUTGOING
 from mqttkit.broker.profile import load_profile
 from tests.support.brokers import free_port, need
 from tests.support.commands import mqttkit

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.bridge.health import Sample, render_metrics
 from mqttkit.bridge.identity import Identity
 from mqttkit.bridge.metric import Reason
-from mqttkit.bridge.notify import Notifier
-from mqttkit.bridge.sink import SinkOptions, dead_letter, open_sink
-from mqttkit.bridge.tenants import AnswerCache, YamlRegistry, check_tenant, open_registry
-from mqttkit.bridge.watch import ClockWatch, MemoryWatch
+from mqttkit.bridge.observe.health import Sample, render_metrics
+from mqttkit.bridge.observe.resource_watch import ClockWatch, MemoryWatch
+from mqttkit.bridge.observe.service_manager import Notifier
+from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.types import SinkOptions, dead_letter
+from mqttkit.bridge.tenants import open_registry
+from mqttkit.bridge.tenants.answer_cache import AnswerCache
+from mqttkit.bridge.tenants.types import check_tenant
+from mqttkit.bridge.tenants.yaml_file import YamlRegistry
 from mqttkit.errors import BridgeError, ConfigError, UsageError
 from mqttkit.messages import Message
 from mqttkit.settings import MemorySettings

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.bridge.intake import PipelineLimits
+from mqttkit.bridge.flow.intake import PipelineLimits
+from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.metric import Metric, MetricParser, Reason
-from mqttkit.bridge.pipeline import Pipeline
-from mqttkit.bridge.sink import Batch, Committed, SinkOptions
-from mqttkit.bridge.sqlite_sink import SqliteSink
+from mqttkit.bridge.sinks.sqlite import SqliteSink
+from mqttkit.bridge.sinks.types import Batch, Committed, SinkOptions
 from mqttkit.errors import RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings

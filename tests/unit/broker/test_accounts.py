@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mqttkit.broker.accounts import ACL_NAME, PASSWORDS_NAME, ROLES, AccountFiles
-from mqttkit.broker.acl import Access
-from mqttkit.broker.acl_check import check_access, check_subscription
+from mqttkit.broker.accounts.acl import Access
+from mqttkit.broker.accounts.acl_simulator import check_access, check_subscription
+from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, ROLES, AccountFiles
 from mqttkit.errors import UsageError
 
 START = AccountFiles.parse(b"", b"user mqttkit\ntopic readwrite #\n").add("anna", "password", iterations=1)

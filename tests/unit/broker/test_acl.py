@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.broker.acl import Access, AclFile, Rule
+from mqttkit.broker.accounts.acl import Access, AclFile, Rule
 from mqttkit.errors import UsageError
 
 TEXT = """# first line

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.broker.acl import Access, AclFile
-from mqttkit.broker.acl_check import check_access, check_subscription, covers, intersection, lint
+from mqttkit.broker.accounts.acl import Access, AclFile
+from mqttkit.broker.accounts.acl_simulator import check_access, check_subscription, covers, intersection, lint
 from mqttkit.errors import TopicError
 from mqttkit.topics import matches
 

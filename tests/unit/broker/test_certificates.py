@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.broker.certificates import Authority, check_pair, inspect
+from mqttkit.broker.certificates.authority import Authority, check_pair, inspect
 from mqttkit.errors import UsageError
 
 NOW = datetime.datetime(2026, 5, 1, tzinfo=datetime.timezone.utc)

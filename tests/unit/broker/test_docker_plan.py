@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from mqttkit.broker import BrokerSpec
-from mqttkit.broker.docker_engine import environment, pinned, translated
-from mqttkit.broker.docker_plan import ContainerPlan
+from mqttkit.broker.backends.docker.container_plan import ContainerPlan
+from mqttkit.broker.backends.docker.engine import environment, pinned, translated
 from mqttkit.errors import LifecycleError, PortTaken
 
 

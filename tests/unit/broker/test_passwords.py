@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.broker.passwords import (
+from mqttkit.broker.accounts.passwords import (
     PasswordFile,
     PasswordHash,
     check_strength,

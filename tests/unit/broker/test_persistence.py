@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from mqttkit.broker.persistence import HEADER, MAGIC, NEVER, Summary, read_database, summarise
+from mqttkit.broker.mosquitto.database import HEADER, MAGIC, NEVER, Summary, read_database, summarise
 from mqttkit.errors import UsageError
 
 

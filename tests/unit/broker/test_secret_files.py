@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.broker import files
+from mqttkit import files
 from mqttkit.errors import MqttkitError, PermissionMissing, UsageError
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.controller.envelope import Envelope, format_timestamp, new_message_id, parse, parse_timestamp
-from mqttkit.controller.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.envelope import Envelope, format_timestamp, new_message_id, parse, parse_timestamp
+from mqttkit.controller.messages.refusals import MessageRefused, Reason
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "envelope.schema.json").read_text())
 names = st.text(min_size=1, max_size=20).filter(str.isprintable)

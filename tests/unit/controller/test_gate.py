@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.controller.envelope import Envelope, new_message_id
-from mqttkit.controller.gate import Gate, Opened, PlainCodec, SignedCodec
-from mqttkit.controller.keys import KeyRing, generate
+from mqttkit.controller.messages.envelope import Envelope, new_message_id
+from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.policies import Policy, PolicyBook
-from mqttkit.controller.refusals import MessageRefused, Reason
+from mqttkit.controller.security.gate import Gate, Opened, PlainCodec, SignedCodec
+from mqttkit.controller.security.keys import KeyRing, generate
 from mqttkit.controller.store import Seen, Store
-from mqttkit.controller.topics import Topics
 from mqttkit.errors import MqttkitError
 
 TOPICS = Topics()
@@ -301,7 +301,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from mqttkit.controller.store import Store
-from mqttkit.controller.envelope import new_message_id
+from mqttkit.controller.messages.envelope import new_message_id
 store = Store(Path(sys.argv[1]))
 while True:
     batch = [new_message_id() for _ in range(20)]

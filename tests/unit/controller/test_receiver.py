@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from mqttkit.controller import receiver as module
-from mqttkit.controller.envelope import Envelope, new_message_id
-from mqttkit.controller.gate import Codec, Gate, PlainCodec, SignedCodec
-from mqttkit.controller.keys import KeyRing, generate
+from mqttkit.controller.messages.envelope import Envelope, new_message_id
+from mqttkit.controller.messages.topics import Kind, Place, Topics
 from mqttkit.controller.receiver import Receiver
+from mqttkit.controller.security.gate import Codec, Gate, PlainCodec, SignedCodec
+from mqttkit.controller.security.keys import KeyRing, generate
 from mqttkit.controller.store import Store
-from mqttkit.controller.topics import Kind, Place, Topics
-from mqttkit.controller.transport import Delivery
+from mqttkit.controller.transports.types import Delivery
 from mqttkit.errors import StoreFailed
 from tests.support.controllers import eventually
 

@@ -13,17 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.controller.keys import (
-    Key,
-    KeyFile,
-    KeyRing,
-    Status,
-    generate,
-    key_from_json,
-    key_to_json,
-)
-from mqttkit.controller.refusals import MessageRefused, Reason
-from mqttkit.controller.signing import sign, verify
+from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.security.keys import Key, KeyFile, KeyRing, Status, generate, key_from_json, key_to_json
+from mqttkit.controller.security.signing import sign, verify
 from mqttkit.errors import UsageError
 
 TOPIC = "pdsno/discovery/zone-A/lc-1"

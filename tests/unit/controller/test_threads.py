@@ -17,12 +17,12 @@ from waitress import wasyncore
 
 from mqttkit.client import ConnectionState
 from mqttkit.controller import LocalController, MemoryBus
-from mqttkit.controller.http_hub import HttpHub
-from mqttkit.controller.http_transport import HttpTransport
-from mqttkit.controller.keys import KeyFile
-from mqttkit.controller.mqtt_transport import MqttTransport
+from mqttkit.controller.security.keys import KeyFile
 from mqttkit.controller.store import Store
-from mqttkit.controller.transport import Delivery
+from mqttkit.controller.transports.http import HttpTransport
+from mqttkit.controller.transports.http_hub import HttpHub
+from mqttkit.controller.transports.mqtt import MqttTransport
+from mqttkit.controller.transports.types import Delivery
 from mqttkit.errors import BrokerUnreachable, StoreFailed, SubscriptionDenied, UsageError
 from mqttkit.messages import Subscription
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
@@ -210,7 +210,7 @@ def test_a_connection_that_comes_up_while_a_filter_is_added_finds_it() -> None:
 
 def test_a_subscription_without_an_answer_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection was lost, or the broker slow: that is no reason for the controller to end."""
-    monkeypatch.setattr("mqttkit.controller.mqtt_transport.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("mqttkit.controller.transports.mqtt.AGAIN_SECONDS", 0.01)
     lost = BrokerUnreachable("broker:1883", "mqtt", "no SUBACK came")
     client = Answers(lost, lost, None)
     client.connected = True

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 
-from mqttkit.controller.envelope import Envelope, new_message_id
-from mqttkit.controller.gate import PlainCodec
-from mqttkit.controller.topics import Topics
-from mqttkit.controller.watching import StatusBook
+from mqttkit.controller.messages.envelope import Envelope, new_message_id
+from mqttkit.controller.messages.topics import Topics
+from mqttkit.controller.security.gate import PlainCodec
+from mqttkit.controller.status_book import StatusBook
 
 
 def test_a_heartbeat_of_odd_content_is_shown_and_ends_nothing() -> None:
     """Whoever may publish may write anything there: it must not end the table of those who watch."""
-    from mqttkit.cli.controller_render import cells
+    from mqttkit.cli.controller.watch import cells
 
     codec, topics = PlainCodec(), Topics()
     book = StatusBook(topics, codec)

@@ -1,0 +1,99 @@
+"""A mosquitto for one run: loopback, anonymous, quiet, without a limit on what it queues; TLS and WebSockets too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mqttkit.broker.certificates.authority import Authority
+from mqttkit.errors import LifecycleError, MissingPart
+from mqttkit.files import write_secret
+from mqttkit.settings import BrokerSettings, TlsSettings
+
+START_SECONDS = 10.0
+CERTIFICATE_DAYS = 1
+CONF = """allow_anonymous true
+log_type error
+max_queued_messages 10000000
+persistence false
+"""
+
+
+@contextlib.contextmanager
+def own_broker(*lines: str, tls: bool = False, websockets: bool = False) -> Iterator[BrokerSettings]:
+    """Run a mosquitto on a free loopback port, whose queues end with it; `lines` are added to its configuration.
+
+    With `tls` its certificate and the authority that signed it are made for the run and end with it.
+    """
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise MissingPart("mosquitto is not installed", hint="Try: sudo apt-get install mosquitto")
+    with tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
+        port = _free_port()
+        conf = Path(directory) / "mosquitto.conf"
+        listener = _websocket_listener(port) if websockets else (f"listener {port} 127.0.0.1",)
+        if tls:
+            listener += _make_certificates(Path(directory))
+        user = ("user root",) if os.geteuid() == 0 else ()
+        conf.write_text(CONF + "".join(f"{line}\n" for line in (*user, *listener, *lines)))
+        with _running([program, "-c", str(conf)], port):
+            yield BrokerSettings(
+                host="127.0.0.1",
+                port=port,
+                transport="websockets" if websockets else "tcp",
+                tls=TlsSettings(ca_file=str(Path(directory) / "ca.crt")) if tls else None,
+            )
+
+
+def _websocket_listener(port: int) -> tuple[str, ...]:
+    """Return the lines of a WebSocket listener: mosquitto 2.0.11 does not start with listeners of that kind alone."""
+    return (f"listener {_free_port()} 127.0.0.1", f"listener {port} 127.0.0.1", "protocol websockets")
+
+
+def _make_certificates(directory: Path) -> tuple[str, ...]:
+    """Write an authority and a server certificate for loopback; return the listener's lines."""
+    authority = Authority.create("mqttkit bench", days=CERTIFICATE_DAYS)
+    server = authority.sign_server(days=CERTIFICATE_DAYS)
+    (directory / "ca.crt").write_bytes(authority.pem)
+    (directory / "server.crt").write_bytes(server.certificate)
+    write_secret(directory / "server.key", server.key)
+    return (f"certfile {directory}/server.crt", f"keyfile {directory}/server.key")
+
+
+@contextlib.contextmanager
+def _running(command: list[str], port: int) -> Iterator[None]:
+    """Run the broker from when it listens to the end of the body."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        _wait_until_listening(process, port)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise LifecycleError(f"mosquitto did not begin to listen on port {port}")
+        time.sleep(0.02)

@@ -1,0 +1,100 @@
+"""What can be done with dead letters: look, try again, write out, clear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mqttkit.bridge.flow.pipeline import Registry
+from mqttkit.bridge.metric import Metric, MetricParser, Refusal
+from mqttkit.bridge.sinks.types import Batch, DeadLetterStore, Sink, StoredLetter
+
+PAGE = 500
+"""Letters read, and retried in one batch, at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which letters are meant: those that fit all that is given."""
+
+    ids: frozenset[str] = frozenset()
+    reason: str | None = None
+    before_ms: int | None = None
+    """Received before this, milliseconds since 1970."""
+
+    def fits(self, stored: StoredLetter) -> bool:
+        """Tell whether the letter is meant."""
+        return (
+            (not self.ids or stored.id in self.ids)
+            and self.reason in (None, stored.letter.reason)
+            and (self.before_ms is None or stored.letter.received_ms < self.before_ms)
+        )
+
+
+def select(store: DeadLetterStore, selection: Selection) -> Iterator[StoredLetter]:
+    """Give the letters meant, in the order they came, reading page by page."""
+    after = ""
+    while page := store.read(after=after, limit=PAGE):
+        after = page[-1].id
+        yield from filter(selection.fits, page)
+
+
+def purge(store: DeadLetterStore, selection: Selection) -> int:
+    """Remove the letters meant; return how many."""
+    return sum(store.remove([stored.id for stored in page]) for page in _pages(select(store, selection)))
+
+
+class Retried(NamedTuple):
+    """What became of letters that were tried again."""
+
+    stored: int
+    duplicate: int
+    refused: int
+    """They stay where they are."""
+
+
+def retry(sink: Sink, parser: MetricParser, registry: Registry, selection: Selection) -> Retried:
+    """Parse the letters meant again; store those that are metrics now and remove them in the same transaction."""
+    stored = duplicate = refused = 0
+    for page in _pages(select(sink.letters, selection)):
+        parsed = [(letter.id, _parse(parser, letter)) for letter in page]
+        tenants = {metric.tenant_id for _, metric in parsed if metric is not None}
+        known = registry.known(tenants) if tenants else set()
+        good = [(name, metric) for name, metric in parsed if metric is not None and metric.tenant_id in known]
+        refused += len(page) - len(good)
+        if good:
+            committed = sink.commit(Batch([metric for _, metric in good], settles=[name for name, _ in good]))
+            stored += committed.stored
+            duplicate += committed.duplicate
+    return Retried(stored, duplicate, refused)
+
+
+def export(store: DeadLetterStore, selection: Selection, write: Callable[[dict[str, object]], None]) -> int:
+    """Give each letter meant to `write` as a JSON object; return how many."""
+    count = 0
+    for stored in select(store, selection):
+        write({"id": stored.id, **stored.letter._asdict()})
+        count += 1
+    return count
+
+
+def _parse(parser: MetricParser, stored: StoredLetter) -> Metric | None:
+    letter = stored.letter
+    if not letter.whole:
+        return None
+    try:
+        return parser.parse(letter.topic, letter.body, letter.received_ms)
+    except Refusal:
+        return None
+
+
+def _pages(letters: Iterator[StoredLetter]) -> Iterator[list[StoredLetter]]:
+    page: list[StoredLetter] = []
+    for stored in letters:
+        page.append(stored)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

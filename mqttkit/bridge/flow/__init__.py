@@ -1,0 +1,1 @@
+"""From the connection to the sink: intake, parsing, batches, accounting."""

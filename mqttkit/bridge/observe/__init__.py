@@ -1,0 +1,1 @@
+"""How the bridge reports its state: health, Prometheus, service manager."""

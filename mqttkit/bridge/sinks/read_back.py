@@ -1,0 +1,86 @@
+"""Read back what a sink has stored of one agent, for proofs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mqttkit.bridge.sinks.redis_connection import SCHEMES, connect_redis, translated
+from mqttkit.errors import UsageError
+from mqttkit.settings import BridgeSettings
+
+READ_ENTRIES = 5_000
+"""Entries of a stream read at a time."""
+
+
+def stored_ids(bridge: BridgeSettings, agent: str) -> list[str]:
+    """Return the dedupe_id of each stored metric of the agent, as often as it is stored.
+
+    Raise UsageError for a sink that cannot be read.
+    """
+    address = bridge.sink or ""
+    scheme, _, rest = address.partition(":")
+    if scheme == "sqlite":
+        return _from_sqlite(rest.removeprefix("//"), agent)
+    if scheme in ("postgresql", "postgres"):
+        return _from_postgresql(address, bridge.sink_timeout, agent)
+    if scheme == "jsonl":
+        return list(_from_jsonl(Path(rest.removeprefix("//")).expanduser(), agent))
+    if scheme in SCHEMES:
+        return list(_from_redis(bridge, agent))
+    raise UsageError("what an http sink received cannot be read back", hint="Prove it with another sink")
+
+
+def _from_sqlite(path: str, agent: str) -> list[str]:
+    file = Path(path).expanduser().resolve()
+    if not file.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(file, timeout=10)) as database:
+        found = database.execute("SELECT dedupe_id FROM metrics WHERE agent_id = ?", (agent,))
+        return [name for (name,) in found]
+
+
+def _from_postgresql(address: str, timeout: float, agent: str) -> list[str]:
+    from mqttkit.bridge.sinks.postgresql import Database
+
+    database = Database(address, max(timeout, 60.0))
+    with contextlib.closing(database), database.use() as connection:
+        found = connection.execute("SELECT dedupe_id FROM metrics WHERE agent_id = %s", (agent,))
+        return [name for (name,) in found.fetchall()]
+
+
+def _from_jsonl(path: Path, agent: str) -> Iterator[str]:
+    needle = json.dumps(agent).encode()
+    for file in [*sorted(path.parent.glob(f"{path.name}.*Z-*")), path]:
+        if not file.exists():
+            continue
+        with file.open("rb") as lines:
+            for line in lines:
+                if needle in line and line.endswith(b"\n") and (row := json.loads(line))["agent_id"] == agent:
+                    yield row["dedupe_id"]
+
+
+def _from_redis(bridge: BridgeSettings, agent: str) -> Iterator[str]:
+    client: Any = connect_redis(bridge.sink or "", timeout=60.0)
+    with contextlib.closing(client), translated("the sink"):
+        read = _jobs if bridge.list else _entries
+        name = bridge.list or bridge.stream
+        yield from (row["dedupe_id"] for row in read(client, name) if row.get("agent_id") == agent)
+
+
+def _entries(client: Any, stream: str) -> Iterator[dict[str, str]]:
+    after = "-"
+    while entries := client.xrange(stream, after, "+", count=READ_ENTRIES):
+        yield from (fields for _, fields in entries)
+        after = f"({entries[-1][0]}"
+
+
+def _jobs(client: Any, name: str) -> Iterator[dict[str, str]]:
+    start = 0
+    while jobs := client.lrange(name, start, start + READ_ENTRIES - 1):
+        yield from (json.loads(job)["data"] for job in jobs)
+        start += len(jobs)

@@ -1,0 +1,290 @@
+"""Metrics into a Redis stream, or jobs onto a Redis list: one script a batch, which runs whole or not at all.
+
+Keys, all in one slot of a cluster, where NAME is the stream or the list:
+
+    NAME                   the entries, one field a column; or the jobs
+    {NAME}:seen:PERIOD     set of TENANT/AGENT/DEDUPE_ID stored in one dedupe window; the last two are looked into
+    {NAME}:last:SINK       the last batch of one sink and what came of it
+    {NAME}:dead            dead letters, a stream
+    {NAME}:live            there while a bridge publishes live events
+
+Durable as Redis is: with `appendonly yes`, and against a power cut with `appendfsync always`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mqttkit.bridge.event import encode_json, event
+from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.sinks.redis_connection import Caller, connect_redis, redacted, translated
+from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetter, SinkOptions, StoredLetter
+from mqttkit.errors import BridgeError, DeadLettersFull, SinkBroken
+
+if TYPE_CHECKING:
+    import redis
+
+logger = logging.getLogger(__name__)
+
+COMMIT = """
+local call = redis.call
+local data, last, dead, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
+local batch, window, limit = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local width, list, live = tonumber(ARGV[6]), ARGV[7] == 'list', ARGV[8] == 'live'
+local done = call('HMGET', last, 'batch', 'stored')
+if done[1] == batch then return tonumber(done[2]) end
+if #letters > 0 and call('XLEN', dead) >= limit then return -1 end
+
+local period = math.floor(call('TIME')[1] / window)
+local now, before, past = seen .. period, seen .. period - 1, seen .. period - 2
+local keys, known, fresh = {}, {}, {}
+for at = 1, #rows, width do
+  if rows[at + 5] ~= '' then keys[#keys + 1] = rows[at] .. '/' .. rows[at + 1] .. '/' .. rows[at + 5] end
+end
+for first = 1, #keys, 1000 do
+  local to = math.min(first + 999, #keys)
+  local here = call('SMISMEMBER', now, unpack(keys, first, to))
+  local there = call('SMISMEMBER', before, unpack(keys, first, to))
+  for index = first, to do
+    known[keys[index]] = here[index - first + 1] == 1 or there[index - first + 1] == 1
+  end
+end
+
+local listeners = {}
+local function says(line, ...)
+  local answer = redis.pcall(...)
+  return type(answer) == 'string' and string.find(answer, line, 1, true)
+end
+local elsewhere = live and not (says('connected_slaves:0', 'INFO', 'replication')
+  and says('cluster_enabled:0', 'INFO', 'cluster') and redis.pcall('PUBSUB', 'NUMPAT') == 0)
+local function listened(channel)
+  if listeners[channel] == nil then
+    local answer = redis.pcall('PUBSUB', 'NUMSUB', channel)
+    listeners[channel] = elsewhere or answer[2] ~= 0
+  end
+  return listeners[channel]
+end
+
+local stored, turn = 0, 0
+for at = 1, #rows, width do
+  local tenant, agent, name, value, timestamp = rows[at], rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4]
+  local dedupe, tags, received, key = rows[at + 5], rows[at + 6], rows[at + 7], nil
+  if dedupe ~= '' then
+    turn = turn + 1
+    key = keys[turn]
+  end
+  if not key or not known[key] then
+    stored = stored + 1
+    if key then
+      known[key] = true
+      fresh[#fresh + 1] = key
+    end
+    if list then
+      call('RPUSH', data, rows[at + 8])
+    else
+      call('XADD', data, '*', 'tenant_id', tenant, 'agent_id', agent, 'metric_name', name, 'value', value,
+        'timestamp_ms', timestamp, 'dedupe_id', dedupe, 'tags', tags, 'received_ms', received)
+    end
+    if live and listened('metrics:' .. tenant) then
+      call('PUBLISH', 'metrics:' .. tenant, '{"tenant_id":"' .. tenant .. '","agent_id":"' .. agent
+        .. '","metric_name":"' .. name .. '","value":' .. value .. ',"timestamp_ms":' .. timestamp .. ',"dedupe_id":'
+        .. (key and cjson.encode(dedupe) or 'null') .. ',"tags":' .. (tags == '' and 'null' or tags)
+        .. ',"received_ms":' .. received .. '}')
+    end
+  end
+end
+for first = 1, #fresh, 1000 do call('SADD', now, unpack(fresh, first, math.min(first + 999, #fresh))) end
+if call('TTL', now) == -1 then
+  call('EXPIRE', now, 3 * window)
+  call('UNLINK', past)
+end
+
+for _, l in ipairs(letters) do
+  call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
+    'detail', l[6], 'received_ms', l[7])
+end
+for index = 9, #ARGV do call('XDEL', dead, ARGV[index]) end
+call('HSET', last, 'batch', batch, 'stored', stored)
+call('EXPIRE', last, window)
+return stored
+"""
+"""Returns how many metrics were new, or -1: no room for the dead letters, and nothing was done.
+
+The rows are one flat list, which unpacks faster than a list a row. A live event is written here and not by the bridge,
+and only where it may be heard: where nobody subscribes at this server, and no replica or cluster node passes it on.
+"""
+
+ANNOUNCED_SECONDS = 3_600
+"""How long workers believe that the bridge publishes live events."""
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def tagged(name: str) -> str:
+    """Return a prefix for keys in the same cluster slot as the key `name`."""
+    return name if "{" in name else "{" + name + "}"
+
+
+class RedisLetters:
+    """Dead letters in a stream."""
+
+    def __init__(self, client: redis.Redis, name: str, key: str) -> None:
+        self._client: Any = client
+        self._name = name
+        self._key = key
+
+    def count(self) -> int:
+        """Return how many there are."""
+        with translated(self._name):
+            return int(self._client.xlen(self._key))
+
+    def read(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
+        """Return letters in the order they came, those behind the one named `after`."""
+        with translated(self._name):
+            entries = self._client.xrange(self._key, f"({after}" if after else "-", "+", count=limit)
+        return [_letter(entry) for entry in entries]
+
+    def get(self, letter_id: str) -> StoredLetter | None:
+        """Return one letter."""
+        parts = letter_id.split("-")
+        if len(parts) != 2 or not all(part.isdigit() for part in parts):
+            return None
+        with translated(self._name):
+            found = self._client.xrange(self._key, letter_id, letter_id)
+        return _letter(found[0]) if found else None
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove letters; return how many were there."""
+        with translated(self._name):
+            return int(self._client.xdel(self._key, *ids)) if ids else 0
+
+
+def _letter(entry: Any) -> StoredLetter:
+    name, fields = entry
+    return StoredLetter(
+        name,
+        DeadLetter(
+            fields["topic"],
+            fields["payload"],
+            int(fields["size"]),
+            fields["sha256"],
+            fields["reason"],
+            fields["detail"],
+            int(fields["received_ms"]),
+        ),
+    )
+
+
+class RedisSink:
+    """A stream, or a list of jobs."""
+
+    def __init__(self, address: str, options: SinkOptions) -> None:
+        self.name = redacted(address)
+        self._options = options
+        self._data = options.list_name or options.stream
+        self._base = tagged(self._data)
+        self._client: Any = connect_redis(address, timeout=options.timeout)
+        self._caller = Caller(self._client)
+        self._script = ""
+        self._announced = time.monotonic()
+        self._instance = uuid.uuid4().hex
+        self._dead = f"{self._base}:dead"
+        self.letters = RedisLetters(self._client, self.name, self._dead)
+
+    def open(self) -> None:
+        """Connect, load the script, and warn of settings under which Redis may forget."""
+        expected = "list" if self._options.list_name else "stream"
+        with translated(self.name):
+            for key, kind in ((self._data, expected), (self._dead, "stream")):
+                found = self._client.type(key)
+                if found not in ("none", kind):
+                    raise SinkBroken(
+                        f"{self.name}: key {key!r} is a {found}, not a {kind}", hint="Name another: --stream"
+                    )
+            self._script = self._client.script_load(COMMIT)
+            self._announce()
+        self._warn()
+
+    def open_letters(self) -> None:
+        """Do nothing: the connection is made when it is used."""
+
+    def probe(self) -> None:
+        """Write a key that expires soon."""
+        with translated(self.name):
+            self._client.set(f"{self._base}:probe", "1", ex=60)
+            self._announce()
+
+    def commit(self, batch: Batch) -> Committed:
+        """Run the script; a second try of a batch that was done returns what came of the first."""
+        if not self._script:
+            self.open()
+        arguments = [
+            _pack([text for metric in batch.metrics for text in self._row(metric)]),
+            _pack(batch.letters),
+            batch.id,
+            self._options.dedupe_window,
+            self._options.dead_letter_limit,
+            9 if self._options.list_name else 8,
+            "list" if self._options.list_name else "stream",
+            "live" if self._options.live else "",
+            *batch.settles,
+        ]
+        keys = [self._data, f"{self._base}:last:{self._instance}", self._dead, f"{self._base}:seen:"]
+        with translated(self.name):
+            if time.monotonic() - self._announced > ANNOUNCED_SECONDS / 4:
+                self._announce()
+            stored = self._run(keys, arguments)
+        if stored < 0:
+            raise DeadLettersFull(
+                f"{self.name}: no room for more dead letters, {self._options.dead_letter_limit} are allowed",
+                hint="Look: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
+            )
+        return Committed(stored, len(batch.metrics) - stored)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._caller.release()
+        self._client.close()
+
+    def _run(self, keys: list[str], arguments: list[Any]) -> int:
+        from redis.exceptions import NoScriptError
+
+        try:
+            return int(self._caller.call("EVALSHA", self._script, len(keys), *keys, *arguments))
+        except NoScriptError:  # Redis was started again
+            return int(self._caller.call("EVAL", COMMIT, len(keys), *keys, *arguments))
+
+    def _row(self, metric: Metric) -> tuple[str, ...]:
+        """Return what the script takes of a metric: the columns, and on a list the job."""
+        tenant, agent, name, value, timestamp_ms, dedupe_id, tags, received_ms = metric
+        columns = (tenant, agent, name, repr(value), str(timestamp_ms), dedupe_id or "", tags or "", str(received_ms))
+        if not self._options.list_name:
+            return columns
+        job = {"job": self._options.job, "id": dedupe_id or uuid.uuid4().hex, "data": event(metric)}
+        return (*columns, encode_json(job).decode())
+
+    def _announce(self) -> None:
+        """Tell workers that the bridge publishes live events, so that they do not do it twice."""
+        if self._options.live:
+            self._client.set(f"{self._base}:live", "bridge", ex=ANNOUNCED_SECONDS)
+            self._announced = time.monotonic()
+
+    def _warn(self) -> None:
+        try:
+            with translated(self.name):
+                found = {**self._client.config_get("appendonly"), **self._client.config_get("maxmemory-policy")}
+        except BridgeError as error:  # a managed Redis may forbid CONFIG
+            logger.debug("cannot look at the settings of %s: %s", self.name, error)
+            return
+        if found.get("appendonly") == "no":
+            logger.warning("%s keeps no append-only file: a crash of Redis loses what was acknowledged", self.name)
+        policy = found.get("maxmemory-policy", "noeviction")
+        if policy != "noeviction":  # the sets of dedupe_ids expire, so that volatile-… evicts them first
+            logger.warning("%s may forget what it stored (maxmemory-policy %s): set noeviction", self.name, policy)

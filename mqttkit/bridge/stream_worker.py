@@ -1,0 +1,271 @@
+"""The pipeline's other end: a Redis stream, read as a consumer group, into a database."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mqttkit.bridge.event import encode_json, event
+from mqttkit.bridge.flow.accounting import Books
+from mqttkit.bridge.identity import Identity
+from mqttkit.bridge.metric import Metric, Reason
+from mqttkit.bridge.observe.service_manager import Notifier
+from mqttkit.bridge.sinks import open_sink, sink_options
+from mqttkit.bridge.sinks.redis import tagged
+from mqttkit.bridge.sinks.redis_connection import connect_redis, redacted, translated
+from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetter, Sink, dead_letter
+from mqttkit.errors import SinkBroken, SinkRefused, SinkUnavailable, UsageError
+from mqttkit.messages import Message
+from mqttkit.settings import BridgeSettings
+from mqttkit.stop import Stop
+
+logger = logging.getLogger(__name__)
+
+BLOCK_MS = 500
+"""How long one read waits for entries."""
+TRIM_SECONDS = 5.0
+RETRY_FIRST, RETRY_LONGEST = 0.1, 5.0
+"""Seconds between tries."""
+
+Entry = tuple[str, dict[str, str]]
+"""Identifier and fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What one worker does."""
+
+    source: str
+    """Address of the Redis that has the stream."""
+    bridge: BridgeSettings
+    """Sink, stream and batch size."""
+    group: str = "mqttkit"
+    """Consumer group."""
+    claim_after: float = 60.0
+    """Seconds that an entry may be in another worker's hands before it is taken over."""
+
+
+class StreamWorker:
+    """Run until stopped. An entry is acknowledged when it is committed, and trimmed when all groups have it.
+
+    An entry without a dedupe_id gets one of its identifier, so that it is stored once however often it is read.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        bridge = settings.bridge
+        if not bridge.sink or not bridge.sink.startswith(("sqlite:", "postgres")):
+            raise UsageError("a worker stores into a database", hint="--sink sqlite:PATH or postgresql://…")
+        self.books = Books()
+        self._settings = settings
+        self._bridge = bridge
+        self._name = f"stream {bridge.stream} at {redacted(settings.source)}"
+        self._client: Any = connect_redis(settings.source, timeout=bridge.sink_timeout + BLOCK_MS / 1000)
+        self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
+        self._consumer = ""
+        self._stop = Stop()
+        self._claimed_at = self._trimmed_at = self._logged_at = time.monotonic()
+        self._notifier = Notifier()
+
+    def stop(self) -> None:
+        """End after the batch at hand. Only sets a flag."""
+        self._stop.set()
+
+    def run(self) -> int:
+        """Work; return 0 when stopped. Raise SinkBroken."""
+        identity = Identity("worker", redacted(self._settings.source), self._bridge.stream, self._settings.group)
+        with contextlib.ExitStack() as stack:
+            self._consumer = stack.enter_context(identity).client_id
+            stack.callback(self._client.close)
+            stack.callback(self._sink.close)
+            self._until_possible(self._prepare)
+            self._notifier.ready(self._name)
+            self._own_pending()
+            while not self._stop.is_set:
+                self._until_possible(self._turn)
+                self._notifier.beat(self.books.balance())
+        logger.info("%s", self.books.balance())
+        return 0
+
+    # -- one turn ----------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        self._sink.open()
+        with self._redis() as client:
+            try:
+                client.xgroup_create(self._bridge.stream, self._settings.group, id="0", mkstream=True)
+            except Exception as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    def _own_pending(self) -> None:
+        """Settle first what an earlier run of this worker had read and not acknowledged."""
+        after = "0"
+        while not self._stop.is_set:
+            entries: list[Entry] | None = self._until_possible(lambda: self._read(after))  # noqa: B023 - called at once
+            if not entries:
+                return
+            self._until_possible(lambda: self._settle(entries))  # noqa: B023 - as above
+            after = entries[-1][0]
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        if now - self._claimed_at >= min(self._settings.claim_after, 5.0):
+            self._claimed_at = now
+            self._settle(self._claim())
+        self._settle(self._read(">"))
+        if now - self._trimmed_at >= TRIM_SECONDS:
+            self._trimmed_at = now
+            self._trim()
+        if now - self._logged_at >= self._bridge.stats_interval:
+            self._logged_at = now
+            logger.info("%s", self.books.balance())
+
+    def _read(self, after: str) -> list[Entry]:
+        with self._redis() as client:
+            found = client.xreadgroup(
+                self._settings.group,
+                self._consumer,
+                {self._bridge.stream: after},
+                count=self._bridge.batch_size,
+                block=BLOCK_MS if after == ">" else None,
+            )
+        return list(_entries(found))
+
+    def _claim(self) -> list[Entry]:
+        with self._redis() as client:
+            found = client.xautoclaim(
+                self._bridge.stream,
+                self._settings.group,
+                self._consumer,
+                min_idle_time=round(self._settings.claim_after * 1000),
+                count=self._bridge.batch_size,
+            )
+        entries = [entry for entry in found[1] if entry[1] is not None]
+        if entries:
+            logger.warning("took over %d entries that another worker held", len(entries))
+        return entries
+
+    def _settle(self, entries: list[Entry]) -> None:
+        """Commit entries, tell live views, acknowledge."""
+        if not entries:
+            return
+        self.books.take(len(entries))
+        metrics: list[Metric] = []
+        letters: list[DeadLetter] = []
+        for name, fields in entries:
+            try:
+                metrics.append(_metric(name, fields))
+            except (KeyError, ValueError) as error:
+                letters.append(_letter(fields, error))
+        if not self._commit(Batch(metrics, letters)):
+            return
+        with self._redis() as client:
+            client.xack(self._bridge.stream, self._settings.group, *(name for name, _ in entries))
+            self.books.acknowledged += len(entries)
+            self._publish(client, metrics)
+
+    def _commit(self, batch: Batch) -> bool:
+        """Commit, one by one where the sink refuses the whole; False if stopped before."""
+        try:
+            committed: Committed | None = self._until_possible(lambda: self._sink.commit(batch))
+        except SinkRefused as error:
+            return all(self._commit(part) for part in _split(batch, error))
+        if committed is None:
+            return False
+        reasons = Counter(letter.reason for letter in batch.letters)
+        self.books.settle(stored=committed.stored, duplicate=committed.duplicate, reasons=reasons)
+        return True
+
+    def _publish(self, client: Any, metrics: Sequence[Metric]) -> None:
+        if not self._bridge.live or client.exists(f"{tagged(self._bridge.stream)}:live"):
+            return
+        pipeline = client.pipeline(transaction=False)
+        for metric in metrics:
+            pipeline.publish(f"metrics:{metric.tenant_id}", encode_json(event(metric)))
+        pipeline.execute()
+
+    def _trim(self) -> None:
+        """Remove what every consumer group has read and acknowledged; nothing else is ever removed."""
+        stream = self._bridge.stream
+        with self._redis() as client:
+            oldest = []
+            for group in client.xinfo_groups(stream):
+                pending = client.xpending(stream, group["name"])
+                oldest.append(pending["min"] if pending["pending"] else _next(group["last-delivered-id"]))
+            if oldest:
+                client.xtrim(stream, minid=min(oldest, key=_order), approximate=True)
+
+    # -- failures ----------------------------------------------------------------------------------
+
+    def _until_possible(self, action: Any) -> Any:
+        """Do it until it succeeds; None if stopped before."""
+        wait = RETRY_FIRST
+        while True:
+            try:
+                return action()
+            except SinkUnavailable as error:
+                self.books.retries += 1
+                logger.warning("trying again in %.1f s: %s", wait, error)
+            if self._stop.wait(wait):
+                return None
+            wait = min(RETRY_LONGEST, wait * 2)
+
+    @contextlib.contextmanager
+    def _redis(self) -> Iterator[Any]:
+        with translated(self._name):
+            yield self._client
+
+
+def _entries(found: Any) -> Iterator[Entry]:
+    """Give the entries of an XREADGROUP answer, of any version of the protocol."""
+    streams = found.values() if isinstance(found, dict) else (entries for _, entries in found or ())
+    for entries in streams:
+        for part in entries:
+            yield from part if isinstance(part, list) else (part,)
+
+
+def _metric(name: str, fields: dict[str, str]) -> Metric:
+    return Metric(
+        fields["tenant_id"],
+        fields["agent_id"],
+        fields["metric_name"],
+        float(fields["value"]),
+        int(fields["timestamp_ms"]),
+        fields.get("dedupe_id") or f"entry:{name}",
+        fields.get("tags") or None,
+        int(fields["received_ms"]),
+    )
+
+
+def _letter(fields: dict[str, str], error: Exception) -> DeadLetter:
+    message = Message("", encode_json(fields))
+    return dead_letter(message, Reason.HANDLER_ERROR, f"no metric in the stream's entry: {error!r}", _now_ms())
+
+
+def _split(batch: Batch, error: SinkRefused) -> list[Batch]:
+    """Return what to commit instead of a batch that the sink refuses."""
+    if len(batch.metrics) + len(batch.letters) > 1:
+        return [*(Batch([metric]) for metric in batch.metrics), *(Batch([], [letter]) for letter in batch.letters)]
+    if not batch.metrics:
+        raise SinkBroken(f"the sink takes no dead letter: {error.message}") from error
+    message = Message("", encode_json(event(batch.metrics[0])))
+    return [Batch([], [dead_letter(message, Reason.SINK_REFUSED, error.message, _now_ms())])]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _order(name: str) -> tuple[int, int]:
+    milliseconds, _, sequence = name.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def _next(name: str) -> str:
+    milliseconds, sequence = _order(name)
+    return f"{milliseconds}-{sequence + 1}"

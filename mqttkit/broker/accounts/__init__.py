@@ -1,0 +1,1 @@
+"""Users, passwords and access rights of a broker."""

@@ -1,0 +1,126 @@
+"""Accounts of a broker that may run: changed by a safe reload, and proven against it."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from mqttkit.broker.accounts.acl import Access, AclFile
+from mqttkit.broker.accounts.acl_simulator import Verdict, check_access, check_subscription, intersection
+from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, AccountFiles
+from mqttkit.broker.mosquitto.reload import apply_changes
+from mqttkit.broker.profile import Profile, locked, read_profile
+from mqttkit.broker.protocol import Broker, Feature, require
+from mqttkit.client import MqttClient
+from mqttkit.errors import LifecycleError
+from mqttkit.messages import Message, Outcome, Subscription
+from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings
+from mqttkit.topics import split_share
+
+LIVE_SECONDS = 10.0
+SUBSCRIBE = "subscribe"
+
+
+def read_accounts(broker: Broker) -> AccountFiles:
+    """Return the broker's users and ACL; raise UsageError where its backend has none, or a file is broken."""
+    require(broker, Feature.USERS, "accounts")
+    return AccountFiles.parse(broker.read_file(PASSWORDS_NAME), broker.read_file(ACL_NAME))
+
+
+def change_accounts(broker: Broker, edit: Callable[[AccountFiles], AccountFiles]) -> bool:
+    """Change users and ACL, live where the broker runs; return whether it does.
+
+    Raises what `edit` raises, and what `apply_changes` does.
+    """
+    require(broker, Feature.USERS, "accounts")
+    with locked(broker.paths):
+        before = read_accounts(broker)
+        changes = edit(before).changed_from(before)
+        if not changes:
+            return broker.running() is not None
+        for name in (PASSWORDS_NAME, ACL_NAME):
+            # Written again unchanged, a file gets back the owner and mode that the broker needs to read it.
+            changes.setdefault(name, broker.read_file(name) or b"")
+        return apply_changes(broker, changes)
+
+
+def verdict_on(acl: AclFile, action: str, topic: str, *, user: str, client_id: str | None = None) -> Verdict:
+    """Return what the rules say to `read`, `write` or `subscribe`."""
+    if action == SUBSCRIBE:
+        return check_subscription(acl, topic, user=user, client_id=client_id)
+    return check_access(acl, Access(action), topic, user=user, client_id=client_id)
+
+
+def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: str, verdict: Verdict) -> bool:
+    """Do it against the running broker as that user, with a canary message, and return whether it happened.
+
+    Readers of the topic see the canary. Raises LifecycleError where the broker does otherwise than its ACL file
+    says, ConnectionRefused where the user's password is wrong.
+    """
+    profile = read_profile(broker.paths)
+    if profile is None or broker.running() is None:
+        raise LifecycleError(f"broker {broker.spec.name!r} does not run", hint="Start it with: mqttkit broker up")
+    login = replace(profile.to_broker_settings(), username=user, password=password)
+    if action == Access.WRITE.value:
+        happened = _written(login, topic)
+    else:
+        happened = _delivered(login, profile, topic, example_topic(topic, verdict))
+    if happened is not verdict.allowed:
+        raise LifecycleError(
+            f"the broker {'allows' if happened else 'denies'} what its ACL file {'denies' if happened else 'allows'}",
+            hint="It may run with an older file: mqttkit broker reload",
+        )
+    return happened
+
+
+def example_topic(topic_filter: str, verdict: Verdict) -> str:
+    """Return a topic name that the filter matches, one that the deciding rule allows where it names one."""
+    wanted = split_share(topic_filter)[1]
+    shared = intersection(verdict.rule.topic, wanted) if verdict.rule else None
+    levels = (shared or wanted).split("/")
+    return "/".join("canary" if level in ("+", "#") else level for level in levels)
+
+
+def _settings(login: BrokerSettings) -> MqttSettings:
+    return MqttSettings(broker=login, client=ClientSettings(version="5"))
+
+
+def _written(login: BrokerSettings, topic: str) -> bool:
+    with MqttClient(_settings(login), retry=False) as client:
+        client.connect(timeout=LIVE_SECONDS)
+        outcome = client.publish(topic, _canary(), qos=1, wait=LIVE_SECONDS).wait(LIVE_SECONDS)
+    if outcome not in (Outcome.ACKNOWLEDGED, Outcome.DENIED):
+        raise LifecycleError("the broker did not answer the canary")
+    return outcome is Outcome.ACKNOWLEDGED
+
+
+def _delivered(login: BrokerSettings, profile: Profile, wanted: str, topic: str) -> bool:
+    """Subscribe as the user, publish as the operator, and tell whether the message came.
+
+    It cannot be late: the user's second SUBACK comes after whatever was sent to it before.
+    """
+    payload, seen = _canary(), threading.Event()
+
+    def look(message: Message) -> None:
+        if message.payload == payload:
+            seen.set()
+
+    operator = profile.to_broker_settings()
+    with (
+        MqttClient(_settings(login), retry=False, on_message=look) as reader,
+        MqttClient(_settings(operator), retry=False) as writer,
+    ):
+        for client in (reader, writer):
+            client.connect(timeout=LIVE_SECONDS)
+        reader.subscribe(Subscription(wanted, 0))
+        outcome = writer.publish(topic, payload, qos=1, wait=LIVE_SECONDS).wait(LIVE_SECONDS)
+        if outcome is not Outcome.ACKNOWLEDGED:
+            raise LifecycleError(f"the operator may not publish to {topic}, so nothing can be proven")
+        reader.subscribe(Subscription(f"mqttkit/barrier/{secrets.token_hex(4)}", 0))
+        return seen.is_set()
+
+
+def _canary() -> bytes:
+    return f"mqttkit-canary-{secrets.token_hex(8)}".encode()

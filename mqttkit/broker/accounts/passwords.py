@@ -1,0 +1,220 @@
+"""mosquitto's password file: hash, verify, parse, write. Pure but for `load` and `save`.
+
+A line is `user:$7$ITERATIONS$SALT$HASH`: PBKDF2-HMAC-SHA512 with a 64-byte key and a salt of exactly 12
+bytes, both in base64; mosquitto 2.0 drops the user silently where the salt's length differs. `$6$SALT$HASH`,
+one round of SHA-512 over password and salt, is read and never written.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mqttkit.errors import UsageError
+from mqttkit.files import read_text, write_secret
+
+DEFAULT_ITERATIONS = 1_000
+"""A login blocks the broker's one thread for about 0.5 ms, and a reload verifies every client again."""
+MAX_ITERATIONS = 1_000_000
+SALT_BYTES = 12
+HASH_BYTES = 64
+MIN_PASSWORD = 16
+GENERATED_PASSWORD = 24
+MAX_STRING = 65_535
+"""Bytes of an MQTT string (MQTT 5, 1.5.4)."""
+_BLANKS = " \t\v\f\r"
+"""What mosquitto strips around user and hash."""
+_ALPHABET = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True)
+class PasswordHash:
+    """What a password file keeps of one password."""
+
+    scheme: int
+    """7 for PBKDF2-HMAC-SHA512, 6 for one round of SHA-512."""
+    iterations: int
+    """Rounds of PBKDF2; 1 for scheme 6."""
+    salt: bytes = field(repr=False)
+    """12 bytes."""
+    digest: bytes = field(repr=False)
+    """64 bytes."""
+
+    @classmethod
+    def of(cls, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> PasswordHash:
+        """Hash a password with a fresh salt."""
+        if not 1 <= iterations <= MAX_ITERATIONS:
+            raise UsageError(f"iterations must be 1 to {MAX_ITERATIONS:,}, got {iterations}")
+        salt = secrets.token_bytes(SALT_BYTES)
+        return cls(7, iterations, salt, _pbkdf2(password, salt, iterations))
+
+    @classmethod
+    def parse(cls, text: str) -> PasswordHash:
+        """Read `$7$…` or `$6$…`; raise ValueError with the reason, which never repeats the text."""
+        parts = text.split("$")
+        if parts[0] or len(parts) < 2 or parts[1] not in ("6", "7"):
+            raise ValueError("the hash does not begin with $7$ or $6$")
+        if len(parts) != (5 if parts[1] == "7" else 4):
+            raise ValueError(f"a ${parts[1]}$ hash has the wrong number of fields")
+        rounds = parts[2] if parts[1] == "7" else "1"
+        if not rounds.isascii() or not rounds.isdigit() or not 1 <= int(rounds[:9]) <= MAX_ITERATIONS:
+            raise ValueError(f"the iterations are not 1 to {MAX_ITERATIONS:,}")
+        salt = _decoded(parts[-2], SALT_BYTES, "salt")
+        return cls(int(parts[1]), int(rounds), salt, _decoded(parts[-1], HASH_BYTES, "hash"))
+
+    def verify(self, password: str) -> bool:
+        """Tell in constant time whether this is the password."""
+        if self.scheme == 7:
+            candidate = _pbkdf2(password, self.salt, self.iterations)
+        else:
+            candidate = hashlib.sha512(password.encode() + self.salt).digest()
+        return hmac.compare_digest(candidate, self.digest)
+
+    def __str__(self) -> str:
+        rounds = f"{self.iterations}$" if self.scheme == 7 else ""
+        salt, digest = (base64.b64encode(part).decode() for part in (self.salt, self.digest))
+        return f"${self.scheme}${rounds}{salt}${digest}"
+
+
+@dataclass(frozen=True)
+class PasswordFile:
+    """The users of a broker, in the file's order."""
+
+    hashes: Mapping[str, PasswordHash] = field(default_factory=dict)
+    """Hash of each user's password."""
+
+    @classmethod
+    def parse(cls, text: str, *, where: str = "password file") -> PasswordFile:
+        """Read every line; what mosquitto would drop or ignore raises UsageError with its line number."""
+        hashes: dict[str, PasswordHash] = {}
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip(_BLANKS) or line.startswith("#"):
+                continue
+            try:
+                user, hashed = _parse_line(line)
+            except ValueError as error:
+                raise UsageError(f"{where}:{number}: {error}", hint=_MEND) from error
+            if user in hashes:
+                raise UsageError(f"{where}:{number}: user {user!r} is there twice", hint="Remove one of the lines")
+            hashes[user] = hashed
+        return cls(hashes)
+
+    @classmethod
+    def load(cls, path: Path) -> PasswordFile:
+        """Read a file; raise UsageError where it is missing, a symbolic link or malformed."""
+        return cls.parse(read_text(path), where=str(path))
+
+    def save(self, path: Path, *, owner: tuple[int, int] | None = None) -> None:
+        """Replace the file, mode 0600."""
+        write_secret(path, self.render(), owner=owner)
+
+    def render(self) -> str:
+        """Return the file's text."""
+        return "".join(f"{user}:{hashed}\n" for user, hashed in self.hashes.items())
+
+    def with_user(self, user: str, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> PasswordFile:
+        """Return a copy in which the user has this password, added where it was not there."""
+        check_user_name(user)
+        check_password(password)
+        return PasswordFile({**self.hashes, user: PasswordHash.of(password, iterations=iterations)})
+
+    def without_user(self, user: str) -> PasswordFile:
+        """Return a copy without the user; raise UsageError where there is none of that name."""
+        if user not in self.hashes:
+            raise UsageError(f"there is no user {user!r}", hint="List them with: mqttkit broker user list")
+        return PasswordFile({name: hashed for name, hashed in self.hashes.items() if name != user})
+
+    def verify(self, user: str, password: str) -> bool:
+        """Tell whether the broker would let these credentials in."""
+        hashed = self.hashes.get(user)
+        return hashed is not None and hashed.verify(password)
+
+
+_MEND = "Write lines only with: mqttkit broker user add, or mosquitto_passwd"
+
+
+def password_line(user: str, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> str:
+    """Return a line of a password file, without its end; raise UsageError for what cannot be one."""
+    check_user_name(user)
+    check_password(password)
+    return f"{user}:{PasswordHash.of(password, iterations=iterations)}"
+
+
+def generate_password() -> str:
+    """Return 24 random letters and digits, 142 bits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(GENERATED_PASSWORD))
+
+
+def check_user_name(user: str) -> None:
+    """Raise UsageError where mosquitto's files or its ACL patterns could not carry the name."""
+    if not user:
+        raise UsageError("a user name cannot be empty")
+    _check_string(user, "user name")
+    if user != user.strip():
+        raise UsageError(f"user name {user!r} begins or ends with white space, which the broker strips")
+    bad = sorted({character for character in user if character in ":+#/" or not character.isprintable()})
+    if bad:
+        raise UsageError(
+            f"user name {user!r} contains {', '.join(map(repr, bad))}",
+            hint="Leave out : + # / and control characters: files and ACL patterns cannot carry them",
+        )
+
+
+def check_password(password: str) -> None:
+    """Raise UsageError where a client could not send the password or the broker would cut it."""
+    if not password:
+        raise UsageError("a password cannot be empty")
+    _check_string(password, "password")
+    if any(character in "\0\r\n" for character in password):
+        raise UsageError("a password cannot contain NUL or a line end")
+
+
+def check_strength(password: str) -> None:
+    """Raise UsageError for a password of fewer than 16 characters."""
+    if len(password) < MIN_PASSWORD:
+        raise UsageError(
+            f"the password has {len(password)} characters, at least {MIN_PASSWORD} are needed",
+            hint="Let one be made with --generate, or insist with --weak",
+        )
+
+
+def _check_string(text: str, what: str) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the {what} is not UTF-8") from error
+    if size > MAX_STRING:
+        raise UsageError(f"a {what} has at most {MAX_STRING:,} bytes, got {size:,}")
+
+
+def _parse_line(line: str) -> tuple[str, PasswordHash]:
+    user, colon, rest = line.partition(":")
+    if not colon:
+        raise ValueError("no ':' between user and hash")
+    user = user.strip(_BLANKS)
+    if not user:
+        raise ValueError("no user before ':'")
+    if ":" in rest:
+        raise ValueError("more than one ':'")
+    return user, PasswordHash.parse(rest.strip(_BLANKS))
+
+
+def _pbkdf2(password: str, salt: bytes, iterations: int) -> bytes:
+    return hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations, dklen=HASH_BYTES)
+
+
+def _decoded(text: str, length: int, what: str) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"the {what} is not base64") from error
+    if len(data) != length:
+        raise ValueError(f"the {what} has {len(data)} bytes, it must have {length}")
+    return data

@@ -1,0 +1,1 @@
+"""Ways to run a broker: Docker, a native mosquitto, and an embedded broker."""

@@ -1,0 +1,135 @@
+"""What the broker's container is to be, for the Docker SDK and as a compose file. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from mqttkit.broker.mosquitto import configuration as conf
+from mqttkit.broker.mosquitto.configuration import Listener
+from mqttkit.broker.profile import BrokerSpec
+
+DEFAULT_IMAGE = "eclipse-mosquitto:2.0.22"
+"""Pinned: a floating tag may change the broker under its users."""
+LABEL = "org.mqttkit.broker"
+"""Label with the broker's name, on whatever we make."""
+DIRECTORY_LABEL = "org.mqttkit.directory"
+"""Label with the state directory that the broker belongs to."""
+HOME = "/mosquitto"
+INNER_PORT, INNER_WEBSOCKET_PORT, INNER_TLS_PORT = 1883, 9001, 8883
+ANY = "0.0.0.0"  # noqa: S104 - inside the container: what the host publishes decides who reaches it
+SPARE_DESCRIPTORS = 64
+MEMORY = {"small": 128 << 20, "default": 512 << 20, "high-traffic": 4 << 30}
+"""Bytes that the container may use, by tuning profile."""
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
+"""What the image needs to hand its files to the broker's user and to become that user."""
+PROBE_HOME = "config/probe"
+HEALTH_TOPIC = "mqttkit/probe/health"
+HEALTH_COMMAND = (
+    'p="health-$(hostname)-$(date +%s)"; '
+    f'[ "$(XDG_CONFIG_HOME={HOME}/{PROBE_HOME} mosquitto_rr -h 127.0.0.1 -p {INNER_PORT} '
+    f'-t {HEALTH_TOPIC} -e {HEALTH_TOPIC} -m "$p" -W 4)" = "$p" ]'
+)
+"""Log in as the probe and send ourselves a payload of our own; the password is in a file only."""
+SECOND = 1_000_000_000
+"""Nanoseconds, the engine's unit."""
+HEALTH_INTERVAL, HEALTH_TIMEOUT, HEALTH_START, HEALTH_RETRIES = 30, 6, 5, 3
+"""Seconds, seconds, seconds, times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerPlan:
+    """Everything that makes the container."""
+
+    spec: BrokerSpec
+    """What was asked for; its ports are chosen."""
+    image: str
+    """Image reference."""
+    directory: str
+    """State directory that the broker belongs to."""
+
+    @property
+    def name(self) -> str:
+        """Name of the container."""
+        return f"mqttkit-{self.spec.name}"
+
+    @property
+    def volumes(self) -> dict[str, str]:
+        """Volume name to the directory where it is mounted."""
+        return {f"{self.name}-config": f"{HOME}/config", f"{self.name}-data": f"{HOME}/data"}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of container and volumes."""
+        return {LABEL: self.spec.name, DIRECTORY_LABEL: self.directory}
+
+    @property
+    def ports(self) -> dict[int, int]:
+        """Port in the container to port of this machine."""
+        spec = self.spec
+        wanted = {
+            INNER_PORT: spec.port,
+            INNER_WEBSOCKET_PORT: spec.websocket_port,
+            INNER_TLS_PORT: spec.tls_port,
+        }
+        return {inner: outer for inner, outer in wanted.items() if outer}
+
+    @property
+    def descriptors(self) -> int:
+        """File descriptors that the broker may have: without a limit libwebsockets would allocate for all."""
+        return max(1_024, conf.tuning(self.spec.tuning, self.spec.overrides).max_connections + SPARE_DESCRIPTORS)
+
+    def listeners(self) -> list[Listener]:
+        """Return the listeners inside the container."""
+        found, demanded = [Listener(port=INNER_PORT, bind=ANY)], self.spec.client_certificates
+        if self.spec.websocket_port:
+            secured = self.spec.websocket_tls
+            found.append(
+                Listener(
+                    port=INNER_WEBSOCKET_PORT,
+                    bind=ANY,
+                    websockets=True,
+                    tls=secured,
+                    client_certificates=secured and demanded,
+                )
+            )
+        if self.spec.tls_port:
+            found.append(Listener(port=INNER_TLS_PORT, bind=ANY, tls=True, client_certificates=demanded))
+        return found
+
+    def compose(self) -> str:
+        """Return a compose file of the same set-up; it uses the volumes that `up` fills."""
+        published = [f"{self._host()}:{outer}:{inner}" for inner, outer in self.ports.items()]
+        command = HEALTH_COMMAND.replace("$", "$$")
+        lines = [
+            "# Written by `mqttkit broker compose`. The volumes hold configuration, users and messages;",
+            "# `mqttkit broker up --backend docker` makes and fills them.",
+            "services:",
+            f"  {self.name}:",
+            f"    image: {json.dumps(self.image)}",
+            f"    container_name: {self.name}",
+            f"    restart: {self.restart}",
+            f"    ports: {json.dumps(published)}",
+            f"    volumes: {json.dumps([f'{volume}:{place}' for volume, place in self.volumes.items()])}",
+            f"    tmpfs: {json.dumps([f'{HOME}/log'])}",
+            f"    labels: {json.dumps(self.labels)}",
+            f"    mem_limit: {MEMORY[self.spec.tuning]}",
+            f"    ulimits: {json.dumps({'nofile': {'soft': self.descriptors, 'hard': self.descriptors}})}",
+            f'    cap_drop: ["ALL"]\n    cap_add: {json.dumps(CAPABILITIES)}',
+            '    security_opt: ["no-new-privileges:true"]',
+            "    healthcheck:",
+            f"      test: {json.dumps(['CMD-SHELL', command])}",
+            f"      interval: {HEALTH_INTERVAL}s\n      timeout: {HEALTH_TIMEOUT}s",
+            f"      start_period: {HEALTH_START}s\n      retries: {HEALTH_RETRIES}",
+            "volumes:",
+            *(f"  {volume}:\n    external: true" for volume in self.volumes),
+        ]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def restart(self) -> str:
+        """Restart policy."""
+        return "no" if self.spec.temporary else "unless-stopped"
+
+    def _host(self) -> str:
+        return f"[{self.spec.listen}]" if ":" in self.spec.listen else self.spec.listen

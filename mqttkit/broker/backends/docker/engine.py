@@ -1,0 +1,299 @@
+"""The Docker engine: connecting, images, files in containers. The broker's only importer of the Docker SDK.
+
+Its errors are translated here: what the engine says becomes an `MqttkitError` with a next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import tarfile
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mqttkit.broker.backends.docker.container_plan import (
+    CAPABILITIES,
+    HEALTH_COMMAND,
+    HEALTH_INTERVAL,
+    HEALTH_RETRIES,
+    HEALTH_START,
+    HEALTH_TIMEOUT,
+    HOME,
+    MEMORY,
+    SECOND,
+    ContainerPlan,
+)
+from mqttkit.broker.ports import numeric
+from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PermissionMissing, PortTaken, UsageError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+    from docker.models.images import Image
+
+ENGINE_SECONDS = 60.0
+"""A call that takes longer is given up."""
+PORT_WORDS = ("port is already allocated", "address already in use", "failed to bind")
+
+
+@contextlib.contextmanager
+def engine(*, seconds: float = ENGINE_SECONDS) -> Iterator[DockerClient]:
+    """Connect to the engine that the environment names; every error inside is translated.
+
+    Raises MissingPart where none answers.
+    """
+    from docker.errors import DockerException
+    from requests import RequestException
+
+    client = _connected(int(seconds))
+    try:
+        yield client
+    except (DockerException, RequestException) as error:
+        raise translated(error) from error
+    finally:
+        client.close()
+
+
+def translated(error: Exception) -> MqttkitError:
+    """Return our error for one of the SDK's."""
+    text = str(getattr(error, "explanation", "") or error)
+    if any(word in text for word in PORT_WORDS):
+        return PortTaken(f"a port is taken: {text}", hint="Choose another with --port, --websocket-port or --tls-port")
+    if getattr(error, "status_code", None) == 409:
+        return LifecycleError(f"Docker refuses: {text}", hint="Look at it with: docker ps --all")
+    return LifecycleError(f"Docker failed: {text}")
+
+
+def ensure_image(client: DockerClient, reference: str) -> Image:
+    """Return the image, pulled where it is not there; raise MissingPart where it cannot be had.
+
+    The engine is asked first: to run a missing image fails with another error on each engine.
+    """
+    from docker.errors import APIError, ImageNotFound
+
+    with contextlib.suppress(ImageNotFound):
+        return client.images.get(reference)
+    try:
+        return client.images.pull(*_split(reference))
+    except APIError as error:
+        raise MissingPart(
+            f"the image {reference} is not here and cannot be pulled: {error.explanation or error}",
+            hint="Without a registry: build one with containers/offline/build, then give --image",
+        ) from error
+
+
+def can_have(client: DockerClient, reference: str) -> bool:
+    """Tell whether the image is here, or a registry has it."""
+    from docker.errors import APIError, ImageNotFound
+    from requests import RequestException
+
+    with contextlib.suppress(ImageNotFound):
+        return bool(client.images.get(reference))
+    try:
+        return bool(client.images.get_registry_data(reference))
+    except (APIError, RequestException):
+        return False
+
+
+def pinned(image: Image, reference: str) -> str:
+    """Return the reference with the image's digest; its id where it came from no registry."""
+    digests = image.attrs.get("RepoDigests") or []
+    digest = digests[0].partition("@")[2] if digests else str(image.id)
+    return f"{reference.partition('@')[0]}@{digest}"
+
+
+def environment(image: Image) -> dict[str, str]:
+    """Return the image's environment variables."""
+    entries = (image.attrs.get("Config") or {}).get("Env") or []
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def create_volumes(client: DockerClient, plan: ContainerPlan) -> None:
+    """Make the broker's volumes, labelled as ours; those that are there stay as they are."""
+    for volume in plan.volumes:
+        client.volumes.create(volume, labels=plan.labels)
+
+
+def create(client: DockerClient, plan: ContainerPlan) -> Container:
+    """Make the broker's volumes and its container, not started."""
+    from docker.types import Healthcheck, LogConfig, Ulimit
+
+    create_volumes(client, plan)
+    health = Healthcheck(
+        test=["CMD-SHELL", HEALTH_COMMAND],
+        interval=HEALTH_INTERVAL * SECOND,
+        timeout=HEALTH_TIMEOUT * SECOND,
+        start_period=HEALTH_START * SECOND,
+        retries=HEALTH_RETRIES,
+    )
+    address = numeric(plan.spec.listen)
+    restart: Any = {"Name": plan.restart}
+    return client.containers.create(
+        plan.image,
+        name=plan.name,
+        labels=plan.labels,
+        ports={f"{inner}/tcp": (address, outer) for inner, outer in plan.ports.items()},
+        volumes={volume: {"bind": place, "mode": "rw"} for volume, place in plan.volumes.items()},
+        tmpfs={f"{HOME}/log": ""},
+        healthcheck=health,
+        restart_policy=restart,
+        mem_limit=MEMORY[plan.spec.tuning],
+        ulimits=[Ulimit(name="nofile", soft=plan.descriptors, hard=plan.descriptors)],
+        cap_drop=["ALL"],
+        cap_add=list(CAPABILITIES),
+        security_opt=["no-new-privileges:true"],
+        log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "3"}),
+    )
+
+
+def read_path(container: Container, path: str) -> bytes | None:
+    """Return a file's content, or None where there is none; raise UsageError for a symbolic link."""
+    from docker.errors import NotFound
+
+    try:
+        stream, _ = container.get_archive(path)
+    except NotFound:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+        member = archive.next()
+        file = archive.extractfile(member) if member is not None and member.isreg() else None
+        if file is None:
+            raise UsageError(f"{path} in container {container.name} is not a regular file: refused")
+        return file.read()
+
+
+def put_file(container: Container, directory: str, name: str, content: bytes, owner: tuple[int, int]) -> None:
+    """Put a file with mode 0600 below an existing directory of the container, subdirectories with mode 0700."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        parts = name.split("/")
+        for depth in range(1, len(parts)):
+            archive.addfile(_member("/".join(parts[:depth]), owner, kind=tarfile.DIRTYPE, mode=0o700))
+        entry = _member(name, owner, mode=0o600)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    if not container.put_archive(directory, buffer.getvalue()):
+        raise LifecycleError(f"{directory}/{name} cannot be written in container {container.name}")
+
+
+def run_in(container: Container, *command: str) -> str:
+    """Run a command in the running container and return its output; raise LifecycleError where it fails."""
+    text, code = execute(container, *command)
+    if code != 0:
+        raise LifecycleError(f"{command[0]} in container {container.name} failed: {text}")
+    return text
+
+
+def execute(container: Container, *command: str) -> tuple[str, int]:
+    """Run a command in the running container and return output and exit code.
+
+    Read as a stream, for only a stream can be closed: the SDK's `exec_run` leaves its socket open.
+    """
+    api: Any = container.client and container.client.api
+    identity = api.exec_create(container.id, list(command))["Id"]
+    with reading(api.exec_start(identity, stream=True)) as chunks:
+        text = b"".join(chunks).decode(errors="replace").strip()
+    return text, int(api.exec_inspect(identity)["ExitCode"])
+
+
+def one_shot(client: DockerClient, image: str, *command: str, volumes: Any = None) -> str:
+    """Run one command in a container of its own, without a network, and return its output.
+
+    The SDK's `run` would leave the volumes that the image declares.
+    """
+    container = client.containers.create(
+        image, list(command[1:]), entrypoint=[command[0]], volumes=volumes, network_mode="none"
+    )
+    try:
+        container.start()
+        container.wait()
+        return container.logs().decode(errors="replace")
+    finally:
+        container.remove(force=True, v=True)
+
+
+@contextlib.contextmanager
+def reading(stream: Any) -> Iterator[Iterator[bytes]]:
+    """Close a stream of the SDK, and the response beneath it, which the SDK's own `close` leaves open."""
+    try:
+        yield stream
+    finally:
+        stream.close()
+        stream._response.close()
+
+
+def last_words(container: Container, lines: int = 3) -> str:
+    """Return the container's state and the last of its errors."""
+    container.reload()
+    state = container.attrs.get("State") or {}
+    log = container.logs(tail=50).decode(errors="replace").splitlines()
+    errors = [line for line in log if "rror" in line] or log
+    return f"{state.get('Status')}, exit code {state.get('ExitCode')}: {'; '.join(errors[-lines:]) or 'empty log'}"
+
+
+def _connected(seconds: int) -> DockerClient:
+    """Return a client that speaks the engine's version.
+
+    The SDK leaves sockets open where no engine answers: the local socket is tried before it, and the version
+    is asked for by hand.
+    """
+    import docker
+    from docker.constants import DEFAULT_DOCKER_API_VERSION
+    from docker.errors import DockerException
+    from requests import RequestException
+
+    _knock()
+    with contextlib.closing(docker.from_env(version=DEFAULT_DOCKER_API_VERSION, timeout=seconds)) as asking:
+        try:
+            version = asking.api.version(api_version=False)["ApiVersion"]
+        except (DockerException, RequestException, KeyError) as error:
+            raise _no_engine(error) from error
+    return docker.from_env(version=str(version), timeout=seconds)
+
+
+def _knock() -> None:
+    """Connect to the engine's local socket once; raise MissingPart or PermissionMissing."""
+    address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if not address.startswith("unix://"):
+        return
+    with socket.socket(socket.AF_UNIX) as knocking:
+        try:
+            knocking.connect(address.removeprefix("unix://"))
+        except OSError as error:
+            raise _no_engine(error) from error
+
+
+def _no_engine(error: Exception) -> MqttkitError:
+    text = str(error)
+    if "Permission denied" in text or "PermissionError" in text:
+        return PermissionMissing(
+            "no right to use the Docker engine", hint="Join its group: sudo usermod --append --groups docker $USER"
+        )
+    return MissingPart(
+        "no Docker engine answers", hint="Start it with: sudo systemctl start docker, or use --backend process"
+    )
+
+
+def _split(reference: str) -> tuple[str, str | None]:
+    """Split a reference into repository and tag or digest, as `pull` wants them."""
+    repository, at, digest = reference.partition("@")
+    if at:
+        return repository, digest
+    head, colon, tag = reference.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (reference, "latest")
+
+
+def _member(name: str, owner: tuple[int, int], *, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.mtime = kind, mode, int(time.time())
+    entry.uid, entry.gid = owner
+    return entry
+
+
+def state_of(container: Container) -> dict[str, Any]:
+    """Return the container's state as the engine tells it now."""
+    container.reload()
+    return dict(container.attrs["State"])

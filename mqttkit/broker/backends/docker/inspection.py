@@ -1,0 +1,56 @@
+"""What a container and its volumes look like from outside, for status and doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mqttkit.broker.backends.docker.container_plan import HOME
+from mqttkit.broker.backends.docker.engine import run_in
+from mqttkit.broker.file_facts import FileFact
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+
+def file_facts(container: Container, wanted: int) -> Iterator[FileFact]:
+    """Yield owner, mode and kind of each file of the running broker, links not followed."""
+    places = " ".join(f"{HOME}/{below}/*" for below in ("config", "config/certs", "data"))
+    script = f'for f in {places}; do if [ -e "$f" ] || [ -L "$f" ]; then stat -c "%a|%u|%F|%n" "$f"; fi; done'
+    text = run_in(container, "sh", "-c", script)
+    for line in text.splitlines():
+        mode, uid, kind, place = line.split("|", 3)
+        yield FileFact(
+            name=place.removeprefix(f"{HOME}/"),
+            place=f"{place} in container {container.name}",
+            uid=int(uid),
+            wanted=wanted,
+            mode=int(mode, 8),
+            link=kind == "symbolic link",
+            directory=kind == "directory",
+        )
+
+
+def last_save(container: Container, place: str) -> float | None:
+    """Return when the database was written, seconds since the epoch, or None."""
+    text = run_in(container, "sh", "-c", f"if [ -e {place} ]; then stat -c %Y {place}; fi")
+    return float(text) if text else None
+
+
+def data_directory(client: DockerClient, container: Container) -> Path | None:
+    """Return where the volume of the container's data lies on this machine; None where it is on no volume."""
+    for mount in container.attrs.get("Mounts") or []:
+        if mount.get("Destination") == f"{HOME}/data" and mount.get("Type") in ("volume", "bind"):
+            if mount["Type"] == "bind":
+                return Path(mount["Source"])
+            return Path(str(client.volumes.get(mount["Name"]).attrs["Mountpoint"]))
+    return None
+
+
+def restart_policy(container: Container) -> str | None:
+    """Return the engine's word for what it does after a crash; None where that is nothing."""
+    policy = (container.attrs.get("HostConfig") or {}).get("RestartPolicy") or {}
+    name = str(policy.get("Name") or "no")
+    return None if name == "no" else name

@@ -1,0 +1,1 @@
+"""The broker's certificate authority, and the server and client certificates that it signs."""

@@ -1,0 +1,169 @@
+"""Certificates of a broker that may run: installed by a safe reload, and compared with what it serves."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mqttkit.broker.certificates.authority import (
+    LEAF_DAYS,
+    Authority,
+    CertificateInfo,
+    Issued,
+    check_pair,
+    inspect,
+)
+from mqttkit.broker.mosquitto.reload import apply_changes
+from mqttkit.broker.probe import Login, open_socket, unproven_tls
+from mqttkit.broker.profile import BrokerPaths, locked, read_profile
+from mqttkit.broker.protocol import Broker, Feature, require
+from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
+from mqttkit.files import make_private_directory, read_bytes, write_secret
+from mqttkit.settings import is_loopback
+
+log = logging.getLogger(__name__)
+
+AUTHORITY_FILE = "config/certs/ca.crt"
+SERVER_FILE = "config/certs/server.crt"
+KEY_FILE = "config/certs/server.key"
+SERVED_SECONDS = 10.0
+ANY = ("0.0.0.0", "::", "*")  # noqa: S104 - names them
+
+
+@dataclass(frozen=True)
+class Held:
+    """A certificate and where it lies."""
+
+    role: str
+    """`ca`, `server`, `served` or `client`."""
+    place: str
+    """File, or address that serves it."""
+    info: CertificateInfo
+    """What it says."""
+
+
+def install_server(broker: Broker, names: Sequence[str] = (), *, days: int = LEAF_DAYS) -> CertificateInfo:
+    """Sign a new server certificate and give it to the broker, live where it runs with TLS.
+
+    Raises LifecycleError where the running broker does not serve it after the reload.
+    """
+    require(broker, Feature.TLS, "a server certificate")
+    listen = broker.spec.listen
+    own = () if listen in ANY or is_loopback(listen) else (listen,)
+    issued = Authority.load(broker.paths.authority).sign_server((*names, *own), days=days)
+    return _install(broker, issued)
+
+
+def renew_server(broker: Broker, *, days: int = LEAF_DAYS) -> CertificateInfo:
+    """Sign a new certificate, with a new key, for the names of the old one."""
+    content = broker.read_file(SERVER_FILE)
+    if content is None:
+        raise UsageError("there is no server certificate yet", hint="Make one with: mqttkit broker cert server")
+    return install_server(broker, inspect(content, where=SERVER_FILE).names, days=days)
+
+
+def renew_authority(broker: Broker, *, days: int) -> CertificateInfo:
+    """Give the authority a new validity, with its key; what it signed stays valid."""
+    authority = Authority.load(broker.paths.authority).renewed(days=days)
+    authority.save(broker.paths.authority)
+    if broker.read_file(AUTHORITY_FILE) is not None:
+        with locked(broker.paths):
+            apply_changes(broker, {AUTHORITY_FILE: authority.pem})
+    return inspect(authority.pem)
+
+
+def export_client(paths: BrokerPaths, name: str, directory: Path, *, days: int, replace: bool = False) -> list[Path]:
+    """Sign a client certificate and write NAME.crt, NAME.key and ca.crt; return the files."""
+    if not name or "/" in name or name.startswith("."):
+        raise UsageError(f"a client certificate cannot be for {name!r}: its files bear the name")
+    authority = Authority.load(paths.authority)
+    certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+    if not replace and (certificate.exists() or key.exists()):
+        raise UsageError(f"{certificate} is there already", hint=f"Renew it with: mqttkit broker cert renew {name}")
+    issued = authority.sign_client(name, days=days)
+    make_private_directory(directory)
+    write_secret(key, issued.key)
+    write_secret(certificate, issued.certificate, mode=0o644)
+    write_secret(directory / "ca.crt", authority.pem, mode=0o644)
+    return [certificate, key, directory / "ca.crt"]
+
+
+def clients_directory(paths: BrokerPaths) -> Path:
+    """Return where client certificates are written unless another place is named."""
+    return paths.directory / "clients"
+
+
+def held_certificates(broker: Broker, *, now_served: bool = True) -> list[Held]:
+    """Return every certificate of the broker: authority, server, what it serves, and clients."""
+    paths = broker.paths
+    found = []
+    if (paths.authority / "ca.crt").exists():
+        found.append(_held("ca", paths.authority / "ca.crt"))
+    content = broker.read_file(SERVER_FILE)
+    if content is not None:
+        found.append(Held("server", SERVER_FILE, inspect(content, where=SERVER_FILE)))
+    profile = read_profile(paths)
+    if now_served and profile is not None and profile.tls_port and broker.running() is not None:
+        served = served_certificate(profile.host, profile.tls_port)
+        found.append(Held("served", f"{profile.host}:{profile.tls_port}", served))
+    clients = clients_directory(paths)
+    files = sorted(clients.glob("*.crt")) if clients.is_dir() else []
+    return found + [_held("client", path) for path in files if path.name != "ca.crt"]
+
+
+def served_certificate(host: str, port: int) -> CertificateInfo:
+    """Return the certificate that a TLS listener serves now; it is read, not trusted."""
+    with open_socket(Login(host=host, port=port, tls=unproven_tls())) as sock:
+        assert isinstance(sock, ssl.SSLSocket)
+        return inspect(sock.getpeercert(binary_form=True) or b"", where=f"what {host}:{port} serves")
+
+
+def _install(broker: Broker, issued: Issued) -> CertificateInfo:
+    authority = Authority.load(broker.paths.authority).pem
+    check_pair(issued.certificate, issued.key, authority)
+    changes = {AUTHORITY_FILE: authority, SERVER_FILE: issued.certificate, KEY_FILE: issued.key}
+    with locked(broker.paths):
+        live = apply_changes(broker, changes)
+        if live:
+            serial = inspect(issued.certificate).serial
+            _demand_served(broker, serial)
+            _warn_of_websockets(broker, serial)
+    return inspect(issued.certificate)
+
+
+def _demand_served(broker: Broker, serial: str) -> None:
+    """Wait until new connections get the certificate of this serial number; raise LifecycleError."""
+    profile = read_profile(broker.paths)
+    if profile is None or not profile.tls_port:
+        return
+    deadline = time.monotonic() + SERVED_SECONDS
+    while True:
+        try:
+            served = served_certificate(profile.host, profile.tls_port).serial
+        except BrokerUnreachable as error:
+            served = error.cause
+        if served == serial:
+            return
+        if time.monotonic() > deadline:
+            raise LifecycleError(
+                f"the broker serves {served} after the reload, not the new certificate {serial}",
+                hint="Restart it: mqttkit broker restart",
+            )
+        time.sleep(0.05)
+
+
+def _warn_of_websockets(broker: Broker, serial: str) -> None:
+    """Say that the WebSocket listener serves the old certificate: mosquitto reads that one at its start only."""
+    profile = read_profile(broker.paths)
+    if profile is None or not profile.websocket_tls or not profile.websocket_port:
+        return
+    if served_certificate(profile.host, profile.websocket_port).serial != serial:
+        log.warning("WebSockets serve the old certificate until the next: mqttkit broker restart")
+
+
+def _held(role: str, path: Path) -> Held:
+    return Held(role, str(path), inspect(read_bytes(path), where=str(path)))

@@ -1,0 +1,1 @@
+"""The production checklist for a broker that mqttkit runs."""

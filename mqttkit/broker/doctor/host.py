@@ -1,0 +1,181 @@
+"""Checks of the machine under the broker: rights, limits, memory, disk, what brings it back."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mqttkit.broker.backends.local_process import SPARE_DESCRIPTORS
+from mqttkit.broker.doctor.examined_broker import Patient
+from mqttkit.broker.doctor.findings import Outcome, failed, not_checked, passed, warned
+from mqttkit.broker.mosquitto import configuration as conf
+from mqttkit.broker.protocol import LACKS, Feature
+
+CONNECTION_BYTES = 8 * 1024
+"""What one idle connection takes, roughly: measured 3 to 6 KiB with mosquitto 2.0."""
+MIB = 1024 * 1024
+LEAST_FREE = 100 * MIB
+LITTLE_FREE = 0.1
+LATE = 2
+"""Autosave intervals after which a save is late."""
+SLACK_SECONDS = 60
+MEMORY_SYSTEMS = ("tmpfs", "ramfs")
+
+
+def user(patient: Patient) -> Iterator[Outcome]:
+    """Read the user of the broker's process."""
+    status = Path(f"/proc/{patient.running.pid}/status").read_text()
+    uid = int(_field(status, r"^Uid:\s+\d+\s+(\d+)"))
+    if uid == 0:
+        yield failed("it runs as root", patient.restart)
+    else:
+        yield passed(f"it runs as uid {uid}")
+
+
+def descriptors(patient: Patient) -> Iterator[Outcome]:
+    """Compare the process's limit of open files with max_connections of each listener."""
+    limits = Path(f"/proc/{patient.running.pid}/limits").read_text()
+    found = _field(limits, r"^Max open files\s+(\S+)")
+    if found == "unlimited":
+        yield warned("the limit is infinite, with which WebSockets do not work", patient.restart)
+        return
+    wanted = _tuning(patient).max_connections + SPARE_DESCRIPTORS
+    if LACKS[patient.broker.backend].get(Feature.TUNING):
+        wanted = SPARE_DESCRIPTORS
+    if int(found) < wanted:
+        smaller = max(1, int(found) - SPARE_DESCRIPTORS)
+        yield failed(
+            f"it may open {found} files, and max_connections wants {wanted}",
+            f"mqttkit broker restart --max-connections {smaller}{patient.spec_name}, or raise `ulimit -Hn`",
+        )
+    else:
+        yield passed(f"it may open {found} files, {wanted} are wanted")
+
+
+def memory(patient: Patient) -> Iterator[Outcome]:
+    """Compare what it uses, and what full connections would use, with its limit or the machine."""
+    used = patient.broker.resources()
+    if used is None:
+        yield not_checked("its memory is not seen")
+        return
+    free = _available_memory()
+    limit = min(used.limit_bytes or free + used.memory_bytes, free + used.memory_bytes)
+    full = used.memory_bytes + _tuning(patient).max_connections * CONNECTION_BYTES
+    numbers = f"uses {used.memory_bytes // MIB} MiB of {limit // MIB} MiB"
+    mend = f"mqttkit broker restart --profile small{patient.spec_name}"
+    if used.memory_bytes > 0.95 * limit:
+        yield failed(numbers, mend)
+    elif full > limit:
+        yield warned(f"{numbers}; with max_connections clients about {full // MIB} MiB", mend)
+    else:
+        yield passed(f"{numbers}, about {full // MIB} MiB with max_connections clients")
+
+
+def disk(patient: Patient) -> Iterator[Outcome]:
+    """Ask the file system of the data directory."""
+    place = patient.broker.data_directory()
+    if place is None or not place.is_dir():
+        yield not_checked("the data directory is not seen from here")
+        return
+    found = os.statvfs(place)
+    free, share = found.f_bavail * found.f_frsize, found.f_bavail / max(1, found.f_blocks)
+    said = f"{free // MIB:,} MiB free, {share:.0%}"
+    mend = f"free some space below {place}"
+    if free < LEAST_FREE:
+        yield failed(said, mend)
+    elif share < LITTLE_FREE:
+        yield warned(said, mend)
+    else:
+        yield passed(said)
+
+
+def data(patient: Patient) -> Iterator[Outcome]:
+    """See that persistence is on, and that its directory outlives the broker and the machine."""
+    if lack := LACKS[patient.broker.backend].get(Feature.PERSISTENCE):
+        yield warned(lack, "mqttkit broker up --backend process --name NAME")
+        return
+    if not _tuning(patient).persistence:
+        yield warned("persistence is off", f"mqttkit broker restart --persistence{patient.spec_name}")
+        return
+    place = patient.broker.data_directory()
+    if place is None:
+        yield failed("data is not on a volume: it ends with the container", patient.restart)
+    elif (kind := _file_system(place)) in MEMORY_SYSTEMS:
+        yield warned(f"{place} is on {kind}, which a reboot empties", "set XDG_STATE_HOME to a disk")
+    else:
+        yield passed(f"{place} is on a disk ({kind or 'file system not seen'})")
+
+
+def last_save(patient: Patient) -> Iterator[Outcome]:
+    """Compare the age of the database with the autosave interval."""
+    settings = _tuning(patient)
+    if not settings.persistence:
+        yield not_checked("persistence is off")
+        return
+    saved = patient.broker.last_save()
+    up_for = time.time() - patient.running.started
+    allowed = LATE * settings.autosave_interval + SLACK_SECONDS
+    if saved is None:
+        yield failed("it was never saved", f"mqttkit broker logs{patient.spec_name}")
+        return
+    age = time.time() - saved
+    if age > allowed and up_for > allowed:
+        yield failed(f"the last save is {age:.0f} s old", f"mqttkit broker logs{patient.spec_name}")
+    else:
+        yield passed(f"saved {age:.0f} s ago; every {settings.autosave_interval} s")
+
+
+def restart_policy(patient: Patient) -> Iterator[Outcome]:
+    """See what starts the broker again."""
+    policy = patient.broker.restart_policy()
+    if policy is None:
+        yield warned(
+            "nothing starts it after a crash or a reboot",
+            "mqttkit broker up --backend docker --name NAME, or a systemd unit that runs `mqttkit broker up`",
+        )
+    elif policy in ("always", "unless-stopped"):
+        yield passed(f"the engine restarts it: {policy}")
+    else:
+        yield warned(f"the engine's restart policy is {policy!r}", patient.restart)
+
+
+def image(patient: Patient) -> Iterator[Outcome]:
+    """See that the image is one certain version: the digest of today does not hold a tag that moves."""
+    used = patient.profile.image
+    if used is None:
+        yield not_checked(f"the {patient.broker.backend} backend uses no image")
+        return
+    asked = patient.broker.spec.image or used.partition("@")[0]
+    if "@sha256:" in asked or re.search(r":\d+\.\d+\.\d+", asked):
+        yield passed(used)
+    else:
+        mend = f"mqttkit broker restart --image {asked.partition(':')[0]}:X.Y.Z{patient.spec_name}"
+        yield warned(f"the tag of {asked} moves", mend)
+
+
+def _tuning(patient: Patient) -> conf.Tuning:
+    return conf.tuning(patient.broker.spec.tuning, patient.broker.spec.overrides)
+
+
+def _available_memory() -> int:
+    return int(_field(Path("/proc/meminfo").read_text(), r"^MemAvailable:\s+(\d+) kB")) * 1024
+
+
+def _file_system(place: Path) -> str:
+    """Return the type of the file system that holds a directory; empty where it is not seen."""
+    best, kind = "", ""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, point, found = line.split()[:3]
+        if place.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, found
+    return kind
+
+
+def _field(text: str, pattern: str) -> str:
+    found = re.search(pattern, text, re.M)
+    if found is None:
+        raise ValueError(f"nothing like {pattern!r} is there")
+    return found[1]

@@ -1,0 +1,1 @@
+"""Mosquitto's files: configuration, database, and how it reloads them."""

@@ -1,0 +1,29 @@
+"""Who logs in to a mosquitto that `up` starts, and where: its profile."""
+
+from __future__ import annotations
+
+from mqttkit.broker.accounts.passwords import generate_password
+from mqttkit.broker.backends.local_process import reachable_host
+from mqttkit.broker.mosquitto import configuration as conf
+from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile
+
+
+def mosquitto_profile(
+    spec: BrokerSpec, paths: BrokerPaths, old: Profile | None, *, backend: str, image: str | None = None
+) -> Profile:
+    """Return the profile of operator and probe; passwords that `old` has are kept over a restart."""
+    return Profile(
+        name=spec.name,
+        backend=backend,
+        host=reachable_host(spec.listen),
+        port=spec.port,
+        username=conf.OPERATOR,
+        password=(old and old.password) or generate_password(),
+        probe_username=conf.PROBE,
+        probe_password=(old and old.probe_password) or generate_password(),
+        websocket_port=spec.websocket_port or None,
+        tls_port=spec.tls_port or None,
+        websocket_tls=spec.websocket_tls,
+        ca_file=str(paths.authority / "ca.crt") if spec.tls else None,
+        image=image,
+    )

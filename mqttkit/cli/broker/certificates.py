@@ -1,0 +1,172 @@
+"""`mqttkit broker cert …`: a certificate authority, server and client certificates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mqttkit.cli.broker.life import json_option, name_option
+from mqttkit.cli.options import set_up_logging
+from mqttkit.errors import UsageError
+
+EXPIRED = 1
+"""Exit code of `show` where a certificate has expired or is not what is served."""
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def days_option(default: int) -> Callable[[Command], Command]:
+    """Return --days with a default."""
+    return click.option("--days", type=click.IntRange(1, 36_500), default=default, show_default=True, help="Validity.")
+
+
+@click.group("cert")
+def cert_group() -> None:
+    """Make, show and renew the certificates of a broker's TLS listener."""
+
+
+@cert_group.command("init", short_help="Make the broker's certificate authority.")
+@days_option(3_650)
+@name_option
+def cert_init(days: int, name: str) -> None:
+    """Make a certificate authority for the broker; its key stays on this machine."""
+    from mqttkit.broker.certificates.authority import Authority
+    from mqttkit.broker.profile import BrokerPaths
+
+    paths = BrokerPaths.of(name)
+    if (paths.authority / "ca.key").exists():
+        raise UsageError(
+            f"there is an authority in {paths.authority} already", hint="Renew it with: mqttkit broker cert renew --ca"
+        )
+    Authority.create(f"mqttkit {name}", days=days).save(paths.authority)
+    click.echo(paths.authority / "ca.crt")
+
+
+@cert_group.command("server", short_help="Sign the broker's certificate; it is served at once.")
+@click.option("--san", "names", multiple=True, metavar="NAME", help="Host name or address; again for several.")
+@days_option(365)
+@name_option
+def cert_server(names: tuple[str, ...], days: int, name: str) -> None:
+    """Sign the broker's certificate, valid for loopback and each --san; a running TLS listener serves it at once."""
+    from mqttkit.broker.certificates.live_changes import install_server
+
+    info = install_server(_broker(name), names, days=days)
+    click.echo(f"server certificate {info.serial} for {', '.join(info.names)}, until {info.not_after:%Y-%m-%d}")
+    _hint_port(name)
+
+
+@cert_group.command("client")
+@click.argument("client", metavar="NAME")
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for NAME.crt, NAME.key and ca.crt.")
+@days_option(365)
+@name_option
+def cert_client(client: str, out: Path | None, days: int, name: str) -> None:
+    """Sign a client's certificate, and print the files."""
+    from mqttkit.broker.certificates.live_changes import clients_directory, export_client
+    from mqttkit.broker.profile import BrokerPaths
+
+    paths = BrokerPaths.of(name)
+    for path in export_client(paths, client, out or clients_directory(paths), days=days):
+        click.echo(path)
+
+
+@cert_group.command("show", short_help="Show certificates, and which one is served.")
+@click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@name_option
+@json_option
+def cert_show(path: Path | None, name: str, as_json: bool) -> int:
+    """Show the broker's certificates and the one it serves, or those of a file.
+
+    Ends with 1 where one has expired, or another than the server's is served.
+    """
+    from mqttkit.broker.certificates.authority import inspect
+    from mqttkit.broker.certificates.live_changes import Held, held_certificates
+    from mqttkit.files import read_bytes
+
+    if path is not None:
+        held = [Held("file", str(path), inspect(read_bytes(path), where=str(path)))]
+    else:
+        held = held_certificates(_broker(name))
+    rows = [_row(entry) for entry in held]
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        _show(rows)
+    serials = {row["serial"] for row in rows if row["role"] in ("server", "served")}
+    if len(serials) > 1:
+        click.echo("the broker serves another certificate than its file: mqttkit broker reload", err=True)
+    bad = any(row["state"] in ("expired", "not yet valid") for row in rows)
+    return EXPIRED if bad or len(serials) > 1 else 0
+
+
+@cert_group.command("renew", short_help="Renew a certificate, or the authority.")
+@click.argument("client", metavar="[CLIENT]", required=False)
+@click.option("--ca", is_flag=True, help="Renew the authority, with its key: what it signed stays valid.")
+@click.option("--out", type=click.Path(path_type=Path), help="Directory of the client's files.")
+@click.option("--days", type=click.IntRange(1, 36_500), help="Validity.  [365; 3650 for the authority]")
+@name_option
+def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None, name: str) -> None:
+    """Renew the server's certificate, a client's, or with --ca the authority's; served at once."""
+    from mqttkit.broker.certificates import live_changes as live
+
+    if ca and client is not None:
+        raise UsageError("--ca and a client's name exclude each other")
+    broker = _broker(name)
+    if client is not None:
+        directory = out or live.clients_directory(broker.paths)
+        if not (directory / f"{client}.crt").exists():
+            raise UsageError(f"there is no certificate of {client!r} in {directory}")
+        for path in live.export_client(broker.paths, client, directory, days=days or 365, replace=True):
+            click.echo(path)
+        return
+    info = live.renew_authority(broker, days=days or 3_650) if ca else live.renew_server(broker, days=days or 365)
+    click.echo(f"{info.subject}: certificate {info.serial}, until {info.not_after:%Y-%m-%d}")
+
+
+def _broker(name: str) -> Any:
+    from mqttkit.broker import existing_broker
+
+    set_up_logging()
+    return existing_broker(name)
+
+
+def _hint_port(name: str) -> None:
+    from mqttkit.broker.profile import load_profile
+
+    profile = load_profile(name)
+    if profile is None or not profile.tls_port:
+        option = "" if name == "default" else f" --name {name}"
+        click.echo(f"listen with TLS: mqttkit broker restart{option} --tls-port 8883", err=True)
+
+
+def _row(held: Any) -> dict[str, Any]:
+    info = held.info
+    return {
+        "role": held.role,
+        "place": held.place,
+        "subject": info.subject,
+        "issuer": info.issuer,
+        "names": list(info.names),
+        "serial": info.serial,
+        "not_before": info.not_before.isoformat(),
+        "not_after": info.not_after.isoformat(),
+        "days_left": round(info.days_left(), 1),
+        "state": info.state(),
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        click.echo("there are no certificates; make some: mqttkit broker cert init", err=True)
+    for row in rows:
+        click.echo(f"{row['role']:<7} {row['subject']}  {row['state']}, {row['days_left']:.0f} days left")
+        click.echo(f"        {row['place']}  serial {row['serial']}")
+        if row["names"]:
+            click.echo(f"        for {', '.join(row['names'])}")
+        if row["state"] in ("expiring", "expired"):
+            click.echo(f"{row['subject']} is {row['state']}: mqttkit broker cert renew", err=True)

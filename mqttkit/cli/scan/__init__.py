@@ -1,0 +1,1 @@
+"""`mqttkit scan` and `mqttkit publish-scan`."""

@@ -1,0 +1,375 @@
+"""What every controller is made of: transports, sender, receiver, heartbeats."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+
+from mqttkit.controller.messages.envelope import Envelope, new_message_id
+from mqttkit.controller.messages.topics import GLOBAL, SYSTEM, Kind, Place, Topics
+from mqttkit.controller.policies import Policy
+from mqttkit.controller.receiver import Receiver
+from mqttkit.controller.security.gate import Codec, Gate, PlainCodec, SignedCodec
+from mqttkit.controller.security.keys import KeyFile
+from mqttkit.controller.sender import Sender
+from mqttkit.controller.store import Store
+from mqttkit.controller.transports.in_process import MemoryBus, MemoryTransport
+from mqttkit.controller.transports.mqtt import MqttTransport
+from mqttkit.controller.transports.types import Promise, Transport
+from mqttkit.errors import ConfigError, MqttkitError, StoreFailed
+from mqttkit.messages import Will
+from mqttkit.settings import ControllerSettings, MqttSettings, parse_address
+
+EventHandler = Callable[[Envelope], None]
+PolicyHandler = Callable[[Policy], None]
+Self = TypeVar("Self", bound="Controller")
+
+log = logging.getLogger(__name__)
+
+CATCH_UP_SECONDS = 300.0
+"""How long after a reconnect messages may come that the broker kept meanwhile."""
+_bus = MemoryBus()
+"""The bus of this process."""
+
+
+class Controller:
+    """One controller. `connect_mqtt` starts it, `disconnect_mqtt` ends it; as a context manager it does both.
+
+    Public methods may be called from any thread but not from a handler, unless their docstring says so.
+    Handlers run in the receiver's thread, one at a time, and may publish.
+    """
+
+    role: ClassVar[str] = "controller"
+
+    def __init__(
+        self,
+        settings: ControllerSettings,
+        mqtt: MqttSettings,
+        *,
+        codec: Codec | None = None,
+        store: Store | None = None,
+        bus: MemoryBus | None = None,
+    ) -> None:
+        if settings.id is None:
+            raise ConfigError("a controller needs an identifier", where="controller.id", hint="Give one: --id NAME")
+        self.settings = settings
+        self.controller_id = settings.id
+        self.topics = Topics(settings.base)
+        self.topics.status(settings.id)
+        self._codec = codec or open_codec(settings)
+        if settings.http_listen is not None:
+            listen_address(settings.http_listen)
+        self._store = store or Store(state_file(settings))
+        self._incarnation = new_message_id()
+        self._event_handler: EventHandler | None = None
+        self._policy_handler: PolicyHandler | None = None
+        self._filters: list[str] = []
+        self._was_connected = False
+        self._waking = threading.Lock()
+        self._heart = threading.Event()
+        self._stop = threading.Event()
+        self._started = self._closed = False
+        self._gate = Gate(self._codec, self._store, skew=settings.clock_skew)
+        self._receiver = self._make_receiver()
+        self.mqtt: MqttTransport | None = None
+        self.transports = self._open_transports(mqtt, bus or _bus)
+        self._sender = Sender(self.transports, self._codec.wrap)
+        self._pulse = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    def connect_mqtt(self, timeout: float = 5.0) -> bool:
+        """Start all transports and wait up to `timeout` seconds for the broker.
+
+        False where the broker is not there yet: the controller works by the other transports and goes on trying.
+        Raises PortTaken or LifecycleError where HTTP cannot be served; the controller is closed then.
+        """
+        if not self._started:
+            try:
+                for transport in self.transports:
+                    transport.start(self._receiver.take, self._wake)
+            except MqttkitError:
+                self.disconnect_mqtt(flush=0)
+                raise
+            self._started = True
+            self._sender.start()
+            self._pulse.start()
+        return self.mqtt is not None and self.mqtt.client.wait_connected(timeout)
+
+    def disconnect_mqtt(self, *, flush: float = 5.0) -> None:
+        """Send what waits for up to `flush` seconds, say offline, end all transports and threads. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._sender.close(flush=flush)
+        self._stop.set()
+        self._heart.set()
+        if self._started:
+            self._pulse.join(10)
+            self._say("offline")
+        self._receiver.close()  # before the transports: what it has handled is still acknowledged
+        for transport in self.transports:
+            transport.close()
+        try:
+            self._store.close()
+        except StoreFailed as error:
+            log.warning("%s; what was not acknowledged comes again", error)
+
+    def __enter__(self: Self) -> Self:
+        self.connect_mqtt()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disconnect_mqtt(flush=5.0 if kind is None else 0.0)
+
+    # --- what every role can do ---------------------------------------------------------------------------
+
+    def publish_event(self, name: str, data: Mapping[str, Any] | None = None, *, scope: str = SYSTEM) -> Promise:
+        """Tell everybody (`system`) or one region something. May be called from a handler."""
+        region = GLOBAL if scope == SYSTEM else scope
+        return self._publish("event", self.topics.events(scope), {"event": name, "data": data or {}}, region=region)
+
+    def subscribe_to_events(self, handler: EventHandler, *, scope: str = SYSTEM) -> None:
+        """Hear what is told to everybody or to one region; raise SubscriptionDenied."""
+        self._event_handler = handler
+        self._subscribe(self.topics.events(scope))
+
+    def subscribe_to_policy_updates(self, handler: PolicyHandler | None = None) -> None:
+        """Follow the policies for everybody and for this region; `handler` gets each that is newer."""
+        self._policy_handler = handler
+        self._subscribe(self.topics.policy(GLOBAL))
+        self._subscribe(self.topics.policy(self.settings.region))
+
+    def policy(self, scope: str = GLOBAL) -> Policy | None:
+        """Return the policy in force for everybody or for a region."""
+        return self._receiver.policies.current(scope)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until every message was taken over by some transport."""
+        return self._sender.flush(timeout)
+
+    @property
+    def unsent(self) -> int:
+        """Messages that no transport has taken over yet."""
+        return self._sender.waiting
+
+    def status(self) -> dict[str, Any]:
+        """Return what the heartbeat says: transport in use, hops, counters, policies."""
+        scopes = (GLOBAL, self.settings.region)
+        policies = {scope: policy.version for scope in scopes if (policy := self.policy(scope)) is not None}
+        return {
+            "role": self.role,
+            "region": self.settings.region,
+            "transport": self._sender.current,
+            "available": [one.name for one in self.transports if one.available],
+            "hops": self._sender.hops,
+            "sent": dict(self._sender.sent),
+            "unsent": self._sender.waiting,
+            "dropped": self._sender.dropped,
+            "counters": dict(self._receiver.counters),
+            "policies": policies,
+        }
+
+    # --- for the roles ------------------------------------------------------------------------------------
+
+    def _publish(
+        self,
+        message_type: str,
+        topic: str,
+        payload: Mapping[str, Any],
+        *,
+        region: str = "",
+        retain: bool = False,
+        needs_taker: bool = False,
+    ) -> Promise:
+        envelope = self._envelope(message_type, payload, region=region)
+        return self._sender.put(envelope, topic, retain=retain, needs_taker=needs_taker)
+
+    def _envelope(self, message_type: str, payload: Mapping[str, Any], *, region: str = "") -> Envelope:
+        return Envelope(
+            message_id=new_message_id(),
+            message_type=message_type,
+            sender_id=self.controller_id,
+            region=region or self.settings.region,
+            timestamp=time.time_ns() // 1_000_000,
+            sequence=self._store.next_number("sequence"),
+            payload=payload,
+        )
+
+    def _publish_policy(self, scope: str, rules: Mapping[str, Any], expires: int | None) -> tuple[Policy, Promise]:
+        """Publish the next version of a scope's policy, retained."""
+        version = self._store.next_number(f"policy {scope}")
+        policy = Policy(scope, version, dict(rules), expires)
+        topic = self.topics.policy(scope)
+        return policy, self._publish("policy.update", topic, policy.to_payload(), region=scope, retain=True)
+
+    def _subscribe(self, topic_filter: str) -> None:
+        if topic_filter in self._filters:
+            return
+        for transport in self.transports:
+            transport.subscribe(topic_filter)
+        self._filters.append(topic_filter)
+
+    def _handle_report(self, place: Place, envelope: Envelope) -> None:
+        """Take a discovery report; regional controllers do."""
+
+    def _handle_status(self, place: Place, envelope: Envelope) -> None:
+        """Take a heartbeat; a watcher does."""
+
+    def _handle_event(self, place: Place, envelope: Envelope) -> None:
+        if self._event_handler is not None:
+            self._event_handler(envelope)
+
+    def _handle_policy(self, policy: Policy) -> None:
+        if self._policy_handler is not None:
+            self._policy_handler(policy)
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _make_receiver(self) -> Receiver:
+        handlers = {
+            Kind.DISCOVERY: self._handle_report,
+            Kind.EVENT: self._handle_event,
+            Kind.STATUS: self._handle_status,
+        }
+        return Receiver(
+            self.topics,
+            self._gate,
+            self._store,
+            handlers=handlers,
+            on_policy=self._handle_policy,
+            retries=self.settings.handler_retries,
+        )
+
+    def _open_transports(self, mqtt: MqttSettings, bus: MemoryBus) -> list[Transport]:
+        """Open those that have an address, in the order asked for."""
+        found: list[Transport] = []
+        for name in self.settings.transports:
+            if name == "mqtt":
+                keep = self.settings.keep_session
+                self.mqtt = MqttTransport(mqtt, self.controller_id, will=self._will, keep_session=keep)
+                found.append(self.mqtt)
+            elif name == "http" and self.settings.http_listen is not None:
+                from mqttkit.controller.transports.http_hub import HttpHub
+
+                host, port = listen_address(self.settings.http_listen)
+                found.append(HttpHub(host, port, max_bytes=self.settings.max_message_bytes, check=self._check))
+            elif name == "http" and self.settings.http_url is not None:
+                from mqttkit.controller.transports.http import HttpTransport
+
+                found.append(HttpTransport(self.settings.http_url, poll_seconds=self.settings.poll_interval))
+            elif name == "memory":
+                found.append(MemoryTransport(bus))
+        return found
+
+    def _check(self, topic: str, data: bytes) -> None:
+        """Raise MessageRefused for what nobody here could believe: it is not kept for others either."""
+        self.topics.place(topic)
+        self._codec.unwrap(data, topic)
+
+    def _will(self) -> Will:
+        """Return the will: offline, of this life of the controller."""
+        topic = self.topics.status(self.controller_id)
+        return Will(topic, self._codec.wrap(self._heartbeat("offline"), topic), qos=0, retain=True)
+
+    def _heartbeat(self, state: str) -> Envelope:
+        payload: dict[str, Any] = {"state": state, "incarnation": self._incarnation}
+        if state == "online":
+            payload |= self.status() | {"heartbeat_interval": self.settings.heartbeat_interval}
+        return self._envelope("status", payload)
+
+    def _wake(self) -> None:
+        """Look at the transports again; called from their threads."""
+        with self._waking:
+            connected = self.mqtt is not None and self.mqtt.available
+            if connected and not self._was_connected:
+                self._expect_delayed()
+            self._was_connected = connected
+        self._sender.wake()
+        self._heart.set()
+
+    def _expect_delayed(self) -> None:
+        try:
+            since = self._store.moment("online")
+        except StoreFailed as error:
+            log.warning("what the broker kept meanwhile may be refused: %s", error)
+            return
+        if since is not None:
+            self._gate.expect_delayed(since, CATCH_UP_SECONDS)
+
+    def _beat(self) -> None:
+        """Say online now, at each interval, and whenever a transport has come or gone."""
+        while True:
+            self._heart.clear()
+            if self._stop.is_set():
+                return
+            self._say("online")
+            self._note_online()
+            self._heart.wait(self.settings.heartbeat_interval)
+
+    def _note_online(self) -> None:
+        try:
+            if self._was_connected:
+                self._store.note_moment("online", time.time())
+        except StoreFailed as error:
+            log.warning("not noted that this controller is online: %s", error)
+
+    def _say(self, state: str) -> None:
+        """Send one heartbeat at QoS 0, retained, by the first transport that is there; raise nothing."""
+        transport = next((one for one in self.transports if one.available), None)
+        if transport is None:
+            return
+        topic = self.topics.status(self.controller_id)
+        try:
+            transport.send(topic, self._codec.wrap(self._heartbeat(state), topic), qos=0, retain=True)
+        except MqttkitError as error:
+            log.warning("no heartbeat: %s", error)
+        except Exception:
+            log.exception("no heartbeat")
+
+
+def open_codec(settings: ControllerSettings) -> Codec:
+    """Return the codec that the settings ask for; a key ring without an active key raises UsageError."""
+    if settings.unsigned:
+        return PlainCodec(max_bytes=settings.max_message_bytes)
+    keys = KeyFile(key_file(settings))
+    keys.ring.signer()
+    return SignedCodec(keys, max_bytes=settings.max_message_bytes)
+
+
+def key_file(settings: ControllerSettings) -> Path:
+    """Return where the key ring is."""
+    return Path(settings.key_file) if settings.key_file else _state_directory() / "keys.json"
+
+
+def state_file(settings: ControllerSettings) -> Path:
+    """Return where the controller keeps its memory."""
+    if settings.state_file:
+        return Path(settings.state_file)
+    return _state_directory() / (re.sub(r"[^A-Za-z0-9_.-]", "_", settings.id or "controller") + ".db")
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Split `host:port`; port 0 takes a free one. Raise ConfigError."""
+    host, colon, port = text.rpartition(":")
+    if colon and port == "0" and host:
+        return host.strip("[]"), 0
+    try:
+        return parse_address(text, 8088)
+    except ValueError as error:
+        raise ConfigError(str(error), where="controller.http_listen") from error
+
+
+def _state_directory() -> Path:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "mqttkit" / "controllers"

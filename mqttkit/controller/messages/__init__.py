@@ -1,0 +1,1 @@
+"""What controllers send: envelopes, topics and reasons for refusal."""

@@ -1,0 +1,1 @@
+"""Keys, signatures, and the gate that checks each message."""

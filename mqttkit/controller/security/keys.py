@@ -1,0 +1,294 @@
+"""The key ring: which keys sign and which are believed. A JSON file of JSON Web Keys (RFC 7517), mode 0600."""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from joserfc.jwk import OctKey, OKPKey
+
+log = logging.getLogger(__name__)
+
+ALGORITHMS = {"HS256": "oct", "Ed25519": "OKP"}
+"""Algorithm to JWK key type. Ed25519 is EdDSA by its fully specified name (RFC 9864)."""
+KID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SECRET_BYTES = 32
+_CHECK_SECONDS = 1.0
+
+
+class Status(enum.Enum):
+    """What a key may do."""
+
+    ACTIVE = "active"
+    """Signs, and is believed. One key of a ring at a time."""
+    ACCEPTED = "accepted"
+    """Is believed: a key before its activation, or after it, until all senders have changed."""
+    RETIRED = "retired"
+    """Is refused by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One key of a ring."""
+
+    kid: str
+    """Key identifier, in every message that it signed."""
+    algorithm: str
+    """`HS256` or `Ed25519`; a message that names another is refused."""
+    jwk: Mapping[str, str] = field(repr=False)
+    """Key material as a JSON Web Key; an Ed25519 key without `d` can verify and not sign."""
+    status: Status = Status.ACCEPTED
+    owner: str | None = None
+    """The one sender_id that may use it; anybody where it is None."""
+    created: int = 0
+    """Seconds since the epoch."""
+
+    @property
+    def can_sign(self) -> bool:
+        """False for the public half of a key pair."""
+        return self.algorithm == "HS256" or "d" in self.jwk
+
+    @cached_property
+    def material(self) -> OctKey | OKPKey:
+        """The key as the JOSE library takes it."""
+        from joserfc.jwk import OctKey, OKPKey
+
+        material: dict[str, str | list[str]] = {**self.jwk}
+        if self.algorithm == "HS256":
+            shared: OctKey = OctKey.import_key(material)
+            return shared
+        found: OKPKey = OKPKey.import_key(material)
+        return found
+
+    def public(self) -> Key:
+        """Return what a verifier needs: of a key pair the public half, of a shared secret the secret itself."""
+        return replace(self, jwk={name: value for name, value in self.jwk.items() if name != "d"})
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """Keys by identifier. Immutable: each change returns a new ring."""
+
+    keys: Mapping[str, Key] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.keys.values())
+
+    def believed(self, kid: str) -> Key:
+        """Return the key that verifies; raise MessageRefused (unknown_key, retired_key)."""
+        key = self.keys.get(kid)
+        if key is None:
+            raise MessageRefused(Reason.UNKNOWN_KEY, f"no key {kid[:64]!r} in the key ring")
+        if key.status is Status.RETIRED:
+            raise MessageRefused(Reason.RETIRED_KEY, f"key {kid!r} is retired")
+        return key
+
+    def signer(self) -> Key:
+        """Return the active key; raise UsageError where there is none."""
+        for key in self:
+            if key.status is Status.ACTIVE:
+                return key
+        raise UsageError("the key ring has no active key", hint="mqttkit controller key generate")
+
+    def add(self, key: Key) -> KeyRing:
+        """Add a key; an identifier that is taken raises UsageError."""
+        if not KID.fullmatch(key.kid):
+            raise UsageError(f"key identifier {key.kid[:80]!r}: use 1 to 64 letters, digits, '-', '_' or '.'")
+        if key.kid in self.keys:
+            raise UsageError(f"the key ring has a key {key.kid!r} already")
+        _check_material(key)
+        return KeyRing({**self.keys, key.kid: key})
+
+    def activate(self, kid: str) -> KeyRing:
+        """Let a key sign; the one that signed before is still believed."""
+        key = self._known(kid)
+        if key.status is Status.RETIRED:
+            raise UsageError(f"key {kid!r} is retired and cannot come back")
+        if not key.can_sign:
+            raise UsageError(f"key {kid!r} is a public key: it verifies, and cannot sign")
+        keys = {
+            name: replace(other, status=Status.ACCEPTED) if other.status is Status.ACTIVE else other
+            for name, other in self.keys.items()
+        }
+        return KeyRing({**keys, kid: replace(key, status=Status.ACTIVE)})
+
+    def retire(self, kid: str) -> KeyRing:
+        """Refuse a key from now on; the active one must be replaced first."""
+        key = self._known(kid)
+        if key.status is Status.ACTIVE:
+            hint = "Activate another first: mqttkit controller key activate KID"
+            raise UsageError(f"key {kid!r} signs now", hint=hint)
+        return KeyRing({**self.keys, kid: replace(key, status=Status.RETIRED)})
+
+    def _known(self, kid: str) -> Key:
+        if kid not in self.keys:
+            names = ", ".join(self.keys) or "none"
+            raise UsageError(f"the key ring has no key {kid!r}", hint=f"It has: {names}")
+        return self.keys[kid]
+
+
+class KeyFile:
+    """A key ring on disk that running controllers follow: a change counts within a second, without a restart."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int] | None = None
+        self._checked = float("-inf")
+        self._ring = KeyRing()
+
+    @property
+    def ring(self) -> KeyRing:
+        """The keys as the file has them, looked at once in a second."""
+        with self._lock:
+            if time.monotonic() - self._checked >= _CHECK_SECONDS:
+                self._look()
+            return self._ring
+
+    def refresh(self) -> KeyRing:
+        """Look at the file now: a key that is not known may have just been added."""
+        with self._lock:
+            self._look()
+            return self._ring
+
+    def update(self, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
+        """Change the ring and save it, alone among processes; what `change` raises leaves the file as it was."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            ring = change(self.refresh())
+            self.save(ring)
+            return ring
+        finally:
+            os.close(descriptor)
+
+    def save(self, ring: KeyRing) -> None:
+        """Replace the file, whole or not at all, mode 0600."""
+        document = {"keys": [_to_json(key) for key in ring]}
+        write_private(self.path, json.dumps(document, indent=2) + "\n")
+        self.refresh()
+
+    def _look(self) -> None:
+        self._checked = time.monotonic()
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            self._seen, self._ring = None, KeyRing()
+            return
+        except OSError as error:
+            if self._seen is None:
+                raise UsageError(f"{self.path} cannot be read: {error.strerror}") from error
+            log.error("%s cannot be read: %s; going on with the keys as they were", self.path, error.strerror)  # noqa: TRY400  # says it all
+            return
+        stamp = (found.st_mtime_ns, found.st_ino)
+        if stamp == self._seen:
+            return
+        try:
+            self._ring = _read(self.path)
+        except UsageError as error:
+            if self._seen is None:
+                raise
+            log.error("%s; going on with the keys as they were", error)  # noqa: TRY400  the file's content is at fault
+        self._seen = stamp
+
+
+def generate(kid: str, algorithm: str = "HS256", *, owner: str | None = None) -> Key:
+    """Return a new key with 256 random bits."""
+    from joserfc.jwk import OctKey, OKPKey
+
+    if algorithm == "HS256":
+        jwk = OctKey.generate_key(_SECRET_BYTES * 8, private=True).as_dict(private=True)
+    elif algorithm == "Ed25519":
+        jwk = OKPKey.generate_key("Ed25519").as_dict(private=True)
+    else:
+        raise UsageError(f"algorithm must be HS256 or Ed25519, got {algorithm!r}")
+    material = {name: str(value) for name, value in jwk.items() if name in ("kty", "k", "crv", "x", "d")}
+    return Key(kid=kid, algorithm=algorithm, jwk=material, owner=owner, created=int(time.time()))
+
+
+def key_from_json(text: str, where: str) -> Key:
+    """Return the key in a JSON object as `key_to_json` writes it; raise UsageError."""
+    try:
+        return _from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{where} holds no key: {error}") from error
+
+
+def key_to_json(key: Key) -> str:
+    """Return a key as a JSON object for another ring: `key add` reads it."""
+    return json.dumps(_to_json(replace(key, status=Status.ACCEPTED)), indent=2) + "\n"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> KeyRing:
+    try:
+        entries = json.loads(path.read_text())["keys"]
+        return KeyRing({key.kid: key for key in map(_from_json, entries)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} holds no key ring: {error}") from error
+
+
+def _to_json(key: Key) -> dict[str, Any]:
+    return {
+        **{"kid": key.kid, "alg": key.algorithm, "status": key.status.value},
+        **{"owner": key.owner, "created": key.created, "jwk": dict(key.jwk)},
+    }
+
+
+def _from_json(entry: Mapping[str, Any]) -> Key:
+    jwk = {str(name): str(value) for name, value in entry["jwk"].items()}
+    key = Key(
+        kid=str(entry["kid"]),
+        algorithm=str(entry["alg"]),
+        jwk=jwk,
+        status=Status(entry.get("status", "accepted")),
+        owner=entry.get("owner"),
+        created=int(entry.get("created", 0)),
+    )
+    _check_material(key)
+    return key
+
+
+def _check_material(key: Key) -> None:
+    """Raise UsageError where the key material does not fit the algorithm."""
+    from joserfc.errors import JoseError
+
+    if ALGORITHMS.get(key.algorithm) != key.jwk.get("kty"):
+        raise UsageError(f"key {key.kid!r}: {key.algorithm!r} with a key of type {key.jwk.get('kty')!r}")
+    if key.algorithm == "HS256" and len(key.jwk.get("k", "")) < 4 * _SECRET_BYTES // 3:
+        raise UsageError(f"key {key.kid!r} is shorter than {_SECRET_BYTES * 8} bits")
+    try:
+        _ = key.material
+    except (JoseError, ValueError) as error:
+        raise UsageError(f"key {key.kid!r} cannot be used") from error

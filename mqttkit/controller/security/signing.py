@@ -1,0 +1,136 @@
+"""Signed messages: JWS in its compact form (RFC 7515, 7.1) over the exact bytes, bound to one topic.
+
+The protected header carries the algorithm, the key identifier, the topic, the time and a nonce, so all of them
+are signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jws import CompactSignature, JWSRegistry
+
+from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.security.keys import Key, KeyFile, KeyRing
+
+MAX_BYTES = 256 * 1024
+"""Largest signed message that is looked at."""
+MAX_HEADER = 2_048
+"""Largest protected header, characters of base64."""
+_NONCE_BYTES = 16
+_TYPE = "mqttkit-controller"
+_LAST_MOMENT = 253_402_300_800.0
+"""The year 10000, seconds since the epoch."""
+_NAMES = ("alg", "kid", "typ", "topic", "nonce")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a signature that holds says."""
+
+    data: bytes
+    """The bytes that were signed: an envelope."""
+    nonce: bytes
+    """16 random bytes of this signing; a copy of the message has the same."""
+    key: Key
+    """The key that signed."""
+    signed_at: float
+    """When, by the clock that signed: seconds since the epoch. A message sent again is signed again."""
+
+
+def sign(data: bytes, topic: str, key: Key, *, now: float | None = None) -> bytes:
+    """Return `data` signed for `topic` at `now` (seconds since the epoch), as ASCII text of three parts."""
+    nonce = _encode(os.urandom(_NONCE_BYTES)).decode()
+    header: dict[str, Any] = {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE, "topic": topic, "nonce": nonce}
+    header |= {"iat": round(time.time() if now is None else now, 3)}
+    return jws.serialize_compact(header, data, key.material, registry=_registry(key.algorithm)).encode()
+
+
+def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int = MAX_BYTES) -> Verified:
+    """Return what was signed; raise MessageRefused with its reason.
+
+    Size and form are looked at before anything is parsed; the comparison takes constant time.
+    """
+    if len(signed) > max_bytes:
+        raise MessageRefused(Reason.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
+    found = _extract(signed)
+    header, nonce = _header(found.protected)
+    key = _find(header["kid"], keys)
+    if header["alg"] != key.algorithm:
+        text = f"key {key.kid!r} is for {key.algorithm}, the message says {header['alg'][:20]!r}"
+        raise MessageRefused(Reason.BAD_SIGNATURE, text)
+    try:
+        holds = jws.validate_compact(found, key.material, registry=_registry(key.algorithm))
+    except (JoseError, ValueError):
+        holds = False
+    if not holds:
+        raise MessageRefused(Reason.BAD_SIGNATURE, f"signature with key {key.kid!r} does not hold")
+    if header["topic"] != topic:
+        text = f"signed for topic {header['topic'][:200]!r}, came on {topic[:200]!r}"
+        raise MessageRefused(Reason.WRONG_TOPIC, text)
+    return Verified(found.payload, nonce, key, header["iat"])
+
+
+def _extract(signed: bytes) -> CompactSignature:
+    """Return the parts of a message, not yet to be believed; raise MessageRefused (malformed)."""
+    try:
+        found = jws.extract_compact(signed, registry=_registry("HS256"))
+    except (JoseError, ValueError, RecursionError) as error:
+        raise MessageRefused(Reason.MALFORMED, "no JWS in compact form") from error
+    return found
+
+
+def _header(header: object) -> tuple[dict[str, Any], bytes]:
+    """Return the protected header and its nonce, not yet to be believed; raise MessageRefused (malformed)."""
+    if not isinstance(header, dict) or any(not isinstance(header.get(name), str) for name in _NAMES):
+        raise MessageRefused(Reason.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
+    signed_at = header.get("iat")
+    if isinstance(signed_at, bool) or not isinstance(signed_at, int | float) or not 0 <= signed_at < _LAST_MOMENT:
+        raise MessageRefused(Reason.MALFORMED, "the header lacks iat, the time of signing")
+    if len(header) != len(_NAMES) + 1 or header["typ"] != _TYPE:
+        raise MessageRefused(Reason.MALFORMED, "the header is of another kind of message")
+    if not header["nonce"].isascii():
+        raise MessageRefused(Reason.MALFORMED, "the nonce is no base64url")
+    nonce = _decode(header["nonce"].encode())
+    if len(nonce) != _NONCE_BYTES:
+        raise MessageRefused(Reason.MALFORMED, "the nonce is not 16 bytes")
+    return header, nonce
+
+
+def _find(kid: str, keys: KeyRing | KeyFile) -> Key:
+    if isinstance(keys, KeyRing):
+        return keys.believed(kid)
+    ring = keys.ring
+    return (ring if kid in ring.keys else keys.refresh()).believed(kid)
+
+
+def _encode(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _decode(text: bytes) -> bytes:
+    """Decode base64url that is in its one canonical form: two texts for one value would be a mutation accepted."""
+    try:
+        data = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise MessageRefused(Reason.MALFORMED, "no base64url") from error
+    if _encode(data) != text:
+        raise MessageRefused(Reason.MALFORMED, "no canonical base64url")
+    return data
+
+
+@cache
+def _registry(algorithm: str) -> JWSRegistry:
+    """Return rules that know this one algorithm; sizes are checked before."""
+    registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
+    registry.max_header_length = MAX_HEADER
+    registry.max_payload_length = 64 * 1024 * 1024
+    return registry

@@ -1,0 +1,175 @@
+"""HTTP as a transport, the client's side: posts to a hub and polls it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mqttkit.controller.transports.types import Delivery, Promise, Receive, Ticket, settled
+from mqttkit.errors import TopicError
+from mqttkit.topics import check_topic_name
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 15.0
+_POSTERS = 4
+_QUEUE = 1_000
+
+
+class HttpTransport:
+    """One controller's way to a hub. Available once the hub answered, until it does not."""
+
+    name = "http"
+
+    def __init__(self, url: str, *, poll_seconds: float = 1.0) -> None:
+        self.url = url.rstrip("/")
+        self._poll_seconds = poll_seconds
+        self._filters: list[str] = []
+        self._new_filters: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._cursor = ""
+        self._stop = threading.Event()
+        self._up = False
+        self._jobs: queue.Queue[tuple[str, bytes, bool, Promise] | None] = queue.Queue(_QUEUE)
+        self._threads: list[threading.Thread] = []
+        self._receive: Receive | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._pool: Any = None
+
+    @property
+    def available(self) -> bool:
+        """True where the last request was answered, and the last poll by a hub."""
+        return self._up
+
+    def start(self, receive: Receive, wake: Callable[[], None]) -> None:
+        """Begin to poll."""
+        import urllib3
+
+        self._receive, self._wake = receive, wake
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
+        self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=_POSTERS + 1)
+        targets = [self._poll] + [self._post_all] * _POSTERS
+        for number, target in enumerate(targets):
+            self._threads.append(threading.Thread(target=target, name=f"http-{number}", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Poll for the filter too; what is retained comes with the next poll."""
+        self._new_filters.put(topic_filter)
+
+    def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
+        """Post in a thread of its own; taken over with the answer 204."""
+        if self._stop.is_set():
+            return settled(False)
+        promise = Promise()
+        try:
+            self._jobs.put_nowait((topic, data, retain, promise))
+        except queue.Full:
+            promise.settle(False)
+        return promise
+
+    def close(self) -> None:
+        """Post what waits while the hub answers, and end the threads; what is not posted yet fails."""
+        self._stop.set()
+        for _ in range(_POSTERS):
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(ANSWER_SECONDS + CONNECT_SECONDS)
+        if self._pool is not None:
+            self._pool.clear()
+
+    def _post_all(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                return
+            topic, data, retain, promise = job
+            try:
+                promise.settle(self._post(topic, data, retain))
+                self._wake()
+            except Exception:
+                log.exception("a message on %s could not be posted", topic)
+                promise.settle(False)
+
+    def _post(self, topic: str, data: bytes, retain: bool) -> bool:
+        if self._stop.is_set() and not self._up:
+            return False
+        return self._request("POST", {"topic": topic, "retain": str(int(retain))}, data) is not None
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._poll_once()
+            except Exception:
+                log.exception("%s could not be polled", self.url)
+            self._stop.wait(self._poll_seconds)
+
+    def _poll_once(self) -> None:
+        """Ask for what is retained on new filters, then for what came on all of them since the last time."""
+        while not self._new_filters.empty():
+            wanted = self._new_filters.get()
+            cursor = self._ask([wanted], "")
+            if cursor is None:
+                self._new_filters.put(wanted)
+                return
+            self._filters.append(wanted)
+            self._cursor = self._cursor or cursor
+        self._cursor = self._ask(self._filters, self._cursor) or self._cursor
+
+    def _ask(self, filters: list[str], after: str) -> str | None:
+        """Hand on what the hub answers, and return its cursor; None where there is no answer."""
+        body = self._request("GET", [*(("filter", one) for one in filters), ("after", after)])
+        if body is None:
+            return None
+        try:
+            answer = json.loads(body)
+            found = [_message(one) for one in answer["messages"]]
+            cursor = str(answer["cursor"])
+        except (ValueError, KeyError, TypeError, RecursionError, TopicError) as error:
+            log.warning("%s is no hub: %s", self.url, error)
+            self._set_up(False)
+            return None
+        self._set_up(True)
+        if found and self._receive is not None:
+            self._receive([Delivery(topic, data, self.name) for topic, data in found])
+        return cursor
+
+    def _request(self, method: str, fields: object, data: bytes | None = None) -> bytes | None:
+        """Return the body of a good answer; None where there is none, logged when that is new."""
+        from urllib.parse import urlencode
+
+        from urllib3.exceptions import HTTPError
+
+        url = f"{self.url}/v1/messages?{urlencode(fields)}"  # type: ignore[arg-type]  # pairs or a mapping
+        try:
+            answer = self._pool.request(method, url, body=data)
+        except HTTPError as error:
+            if self._up:
+                log.warning("no answer from %s: %s", self.url, type(error).__name__)
+            self._set_up(False)
+            return None
+        if answer.status >= 300:
+            if answer.status >= 500 or method == "GET":
+                self._set_up(False)
+            log.warning("%s answered %d: %s", self.url, answer.status, answer.data[:200].decode(errors="replace"))
+            return None
+        return bytes(answer.data)
+
+    def _set_up(self, up: bool) -> None:
+        changed, self._up = self._up is not up, up
+        if changed:
+            self._wake()
+
+
+def _message(entry: dict[str, str]) -> tuple[str, bytes]:
+    """Return topic and bytes of one message in an answer; raise what shows that it is none."""
+    topic = entry["topic"]
+    if not isinstance(topic, str):
+        raise TypeError("a topic is no text")
+    return check_topic_name(topic), base64.b64decode(entry["data"], validate=True)

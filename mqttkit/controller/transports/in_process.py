@@ -1,0 +1,98 @@
+"""The in-process bus: controllers of one process reach each other with no network at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from mqttkit.controller.transports.types import Delivery, Promise, Receive, Ticket, settled
+from mqttkit.topics import matches
+
+
+class MemoryBus:
+    """Joins the memory transports that are given it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._members: list[MemoryTransport] = []
+        self._retained: dict[str, bytes] = {}
+
+    def join(self, member: MemoryTransport) -> None:
+        """Let a transport take part."""
+        with self._lock:
+            self._members.append(member)
+
+    def leave(self, member: MemoryTransport) -> None:
+        """Let it go."""
+        with self._lock:
+            self._members = [other for other in self._members if other is not member]
+
+    def takers(self, topic: str, sender: MemoryTransport) -> list[MemoryTransport]:
+        """Return the other transports that subscribe to the topic."""
+        with self._lock:
+            return [member for member in self._members if member is not sender and member.wants(topic)]
+
+    def retain(self, topic: str, data: bytes) -> None:
+        """Keep a message for those who subscribe later."""
+        with self._lock:
+            self._retained[topic] = data
+
+    def retained(self, topic_filter: str) -> list[tuple[str, bytes]]:
+        """Return what is kept for a filter."""
+        with self._lock:
+            return [(topic, data) for topic, data in self._retained.items() if matches(topic_filter, topic)]
+
+
+class MemoryTransport:
+    """One controller's place on the bus. A send is taken over once each taker has dealt with it."""
+
+    name = "memory"
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._bus = bus
+        self._filters: list[str] = []
+        self._receive: Receive | None = None
+
+    @property
+    def available(self) -> bool:
+        """Always: whether anybody listens shows at each send."""
+        return self._receive is not None
+
+    def start(self, receive: Receive, wake: Callable[[], None]) -> None:
+        """Join the bus."""
+        self._receive = receive
+        self._bus.join(self)
+        wake()
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Receive what is retained, and what comes."""
+        self._filters.append(topic_filter)
+        kept = [Delivery(topic, data, self.name) for topic, data in self._bus.retained(topic_filter)]
+        if kept and self._receive is not None:
+            self._receive(kept)
+
+    def wants(self, topic: str) -> bool:
+        """Tell whether a subscription matches."""
+        return any(matches(topic_filter, topic) for topic_filter in self._filters)
+
+    def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
+        """Hand the message to each taker; without one it is not taken over, unless it is retained."""
+        if retain:
+            self._bus.retain(topic, data)
+        promise = Promise()
+        takers = self._bus.takers(topic, self)
+        if not takers:
+            return settled(retain)
+        for taker in takers:
+            taker.take(Delivery(topic, data, self.name, ack=lambda: promise.settle(True)))
+        return promise
+
+    def take(self, delivery: Delivery) -> None:
+        """Receive a message of another member."""
+        if self._receive is not None:
+            self._receive([delivery])
+
+    def close(self) -> None:
+        """Leave the bus."""
+        self._bus.leave(self)
+        self._receive = None

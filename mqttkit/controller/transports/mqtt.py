@@ -1,0 +1,189 @@
+"""MQTT as a transport: a client with a session that the broker keeps, acknowledging by hand after the commit."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from mqttkit.client import ConnectionState, MqttClient
+from mqttkit.controller.transports.types import Delivery, Receive, Ticket, settled
+from mqttkit.errors import MqttkitError, SubscriptionDenied
+from mqttkit.messages import Message, Subscription, Will
+from mqttkit.settings import MqttSettings
+
+log = logging.getLogger(__name__)
+
+COPY_SECONDS = 5.0
+"""How long after a change of client identifier copies may come that two sessions were owed."""
+AGAIN_SECONDS = 1.0
+"""How long a subscription waits that the broker did not answer."""
+SESSION_SECONDS = 24 * 3600
+"""How long the broker keeps the session of a controller that is away."""
+
+
+class MqttTransport:
+    """One controller's connection to the broker."""
+
+    name = "mqtt"
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        client_id: str,
+        *,
+        will: Callable[[], Will] | None = None,
+        keep_session: bool = True,
+    ) -> None:
+        self._settings = settings
+        self._will = will
+        self._keep_session = keep_session
+        self._receive: Receive | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._filters: list[str] = []
+        self._open_filters: set[str] = set()
+        self._subscriber: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._copies_until = 0.0
+        self.client = self._make(client_id)
+
+    @property
+    def available(self) -> bool:
+        """True while connected."""
+        return self.client.connected
+
+    def start(self, receive: Receive, wake: Callable[[], None]) -> None:
+        """Begin to connect, for ever."""
+        self._receive, self._wake = receive, wake
+        self.client.start()
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Subscribe at QoS 1 at once where connected, else as soon as that is possible; raise SubscriptionDenied.
+
+        The filter waits before the connection is looked at: one that comes up meanwhile finds it.
+        """
+        with self._lock:
+            if topic_filter not in self._filters:
+                self._filters.append(topic_filter)
+            self._open_filters.add(topic_filter)
+        if not self.client.connected:
+            return
+        try:
+            self._subscribe_now(topic_filter)
+        except SubscriptionDenied:
+            with self._lock:
+                self._filters.remove(topic_filter)
+                self._open_filters.discard(topic_filter)
+            raise
+        except MqttkitError as error:
+            log.warning("not subscribed to %s yet: %s", topic_filter, error)
+            self._subscribe_later()
+
+    def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
+        """Publish; taken over with the PUBACK."""
+        if not self.client.connected:
+            return settled(False)
+        return self.client.publish(topic, data, qos=qos, retain=retain)
+
+    def change_client_id(self, client_id: str) -> None:
+        """Go on as another client: the new one is connected and subscribed before the old one leaves.
+
+        What both receive meanwhile is told apart by its message_id. Raises BrokerUnreachable, SubscriptionDenied.
+        """
+        self._copies_until = float("inf")
+        old, self.client = self.client, self._make(client_id)
+        try:
+            self.client.connect(timeout=10)
+            if self._filters:
+                self.client.subscribe(*(Subscription(one, qos=1) for one in self._filters))
+        except MqttkitError:
+            self.client.close(flush=0)
+            self.client = old
+            self._copies_until = 0.0
+            raise
+        if old.connected and self._filters:
+            old.unsubscribe(*self._filters)
+        old.close()
+        self._copies_until = time.monotonic() + COPY_SECONDS
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._ended.set()
+        self.client.close()
+        with self._lock:
+            subscriber = self._subscriber
+        if subscriber is not None and subscriber is not threading.current_thread():
+            subscriber.join(15)
+
+    def _make(self, client_id: str) -> MqttClient:
+        session = replace(
+            self._settings.client,
+            client_id=client_id,
+            clean_session=not self._keep_session,
+            session_expiry=SESSION_SECONDS if self._keep_session else 0,
+        )
+        client = MqttClient(
+            replace(self._settings, client=session),
+            will=self._will() if self._will is not None else None,
+            on_messages=lambda messages: self._take(client, messages),
+            on_state=self._changed,
+            manual_ack=True,
+        )
+        return client
+
+    def _take(self, client: MqttClient, messages: list[Message]) -> None:
+        """Hand messages on, in the network thread; each is acknowledged on the client that it came by."""
+        if self._receive is None:
+            return
+        again = time.monotonic() < self._copies_until
+        self._receive([self._delivery(client, one, again) for one in messages])
+
+    def _delivery(self, client: MqttClient, message: Message, again: bool) -> Delivery:
+        ack = functools.partial(client.ack, message)
+        return Delivery(message.topic, message.payload, self.name, message.dup or again, ack)
+
+    def _changed(self, state: ConnectionState, _reason: str) -> None:
+        if state is ConnectionState.CONNECTED:
+            self._subscribe_later()
+        self._wake()
+
+    # --- subscriptions that wait for a connection, made in a thread that may wait for the SUBACK -------------
+
+    def _subscribe_later(self) -> None:
+        with self._lock:
+            idle = self._subscriber is None or not self._subscriber.is_alive()
+            if self._open_filters and idle and not self._ended.is_set():
+                self._subscriber = threading.Thread(target=self._subscribe_waiting, name="subscribe", daemon=True)
+                self._subscriber.start()
+
+    def _subscribe_waiting(self) -> None:
+        denied: set[str] = set()
+        while waiting := self._still_open(denied):
+            for topic_filter in waiting:
+                try:
+                    self._subscribe_now(topic_filter)
+                except SubscriptionDenied as error:
+                    log.error("%s", error)  # noqa: TRY400  # says it all; the next connection tries again
+                    denied.add(topic_filter)
+                except MqttkitError as error:
+                    log.warning("not subscribed to %s yet: %s", topic_filter, error)
+                    self._ended.wait(AGAIN_SECONDS)
+        self._wake()
+
+    def _still_open(self, denied: set[str]) -> list[str]:
+        """Return what is to be subscribed to now; where that is nothing the thread ends, and another may begin."""
+        with self._lock:
+            able = self.client.connected and not self._ended.is_set()
+            waiting = sorted(self._open_filters - denied) if able else []
+            if not waiting:
+                self._subscriber = None
+            return waiting
+
+    def _subscribe_now(self, topic_filter: str) -> None:
+        self.client.subscribe(Subscription(topic_filter, qos=1))
+        with self._lock:
+            self._open_filters.discard(topic_filter)

@@ -1,0 +1,1 @@
+"""Examine any broker as a client, step by step."""

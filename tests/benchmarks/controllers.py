@@ -1,0 +1,306 @@
+"""What the controllers promise, measured: `python -m tests.benchmarks.controllers`.
+
+Signing and verifying, duplicates remembered, reports through one regional controller, heartbeats of many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import queue
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mqttkit import __version__
+from mqttkit.bench.connections import allow_files
+from mqttkit.bench.own_broker import own_broker
+from mqttkit.bench.usage import cpu_seconds, private_memory, threads
+from mqttkit.client import MqttClient
+from mqttkit.controller import LocalController, RegionalController
+from mqttkit.controller.messages.envelope import Envelope, new_message_id
+from mqttkit.controller.messages.topics import Topics
+from mqttkit.controller.security.gate import SignedCodec
+from mqttkit.controller.security.keys import Key, KeyFile, KeyRing, generate
+from mqttkit.controller.security.signing import sign, verify
+from mqttkit.controller.simulation.subnet_scan import discover
+from mqttkit.controller.status_book import StatusBook
+from mqttkit.controller.store import Seen, Store
+from mqttkit.errors import MqttkitError
+from mqttkit.messages import Message, Subscription
+from mqttkit.settings import BrokerSettings, ControllerSettings, MqttSettings
+
+DEVICES = 53
+UNRESOLVED = 2_000
+"""Reports that the feeder keeps on their way."""
+WAIT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number."""
+
+    name: str
+    value: float
+    unit: str
+    goal: str = ""
+    """What it should be, as text."""
+    met: bool | None = None
+    """None where there is no goal."""
+    detail: str = ""
+
+
+def report() -> dict[str, Any]:
+    """Return a discovery report of 53 devices."""
+    found = discover("192.168.1.0/24", seed=1)
+    return {**found, "devices": (found["devices"] * 2)[:DEVICES]}
+
+
+def at_most(name: str, value: float, unit: str, goal: float, detail: str = "") -> Figure:
+    """Return a figure that should stay under its goal."""
+    return Figure(name, round(value, 2), unit, f"under {goal:g}", value < goal, detail)
+
+
+def at_least(name: str, value: float, unit: str, goal: float, detail: str = "") -> Figure:
+    """Return a figure that should reach its goal."""
+    return Figure(name, round(value, 2), unit, f"at least {goal:g}", value >= goal, detail)
+
+
+def sign_and_verify(rounds: int = 20_000) -> list[Figure]:
+    """Measure one signing and one verification of a report, in the best of twenty runs."""
+    data = Envelope(
+        message_id=new_message_id(),
+        message_type="discovery.report",
+        sender_id="lc-1",
+        region="zone-A",
+        timestamp=time.time_ns() // 1_000_000,
+        sequence=1,
+        payload=report(),
+    ).to_bytes()
+    figures = []
+    for algorithm, goal in (("HS256", 60.0), ("Ed25519", 0.0)):
+        key = generate("k", algorithm)
+        ring = KeyRing().add(key)
+        best = min(_signing_seconds(data, key, ring, rounds // 20) for _ in range(20)) * 1e6
+        name, detail = f"sign and verify, {algorithm}", f"CPU, a report of {DEVICES} devices, {len(data)} bytes"
+        made = at_most(name, best, "µs", goal, detail) if goal else Figure(name, round(best, 2), "µs", detail=detail)
+        figures.append(made)
+    return figures
+
+
+def _signing_seconds(data: bytes, key: Key, ring: KeyRing, rounds: int) -> float:
+    """Return the CPU time of one signing and verification, so that other processes do not count."""
+    began = time.process_time()
+    for _ in range(rounds):
+        verify(sign(data, "t", key), "t", ring)
+    return (time.process_time() - began) / rounds
+
+
+def deduplication(ids: int = 1_000_000) -> list[Figure]:
+    """Measure what a process and its file grow by while it remembers so many message ids."""
+    with tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
+        path = Path(directory) / "store.db"
+        memory, seconds = _in_process(_remember, str(path), ids)
+        size = sum(entry.stat().st_size for entry in Path(directory).iterdir())
+    return [
+        at_most(f"deduplication of {ids:,} ids, memory", memory / 1e6, "MB", 100),
+        at_most(f"deduplication of {ids:,} ids, file", size / 1e6, "MB", 100),
+        Figure("look up and remember an id", round(seconds / ids * 1e6, 2), "µs"),
+    ]
+
+
+def _remember(answer: Any, path: str, ids: int) -> None:
+    store = Store(Path(path), max_ids=ids)
+    before, began = private_memory(), time.perf_counter()
+    digest = os.urandom(16)
+    last = ""
+    for number in range(ids):
+        last = new_message_id(number)
+        if store.look_up(last, digest) is Seen.NEW:
+            store.remember(last, digest)
+        if number % 500 == 499:
+            store.commit()
+    store.commit()
+    seconds = time.perf_counter() - began
+    if store.count() < ids or store.look_up(last, digest) is not Seen.SAME:
+        raise MqttkitError("the store forgot an id")
+    answer.put((private_memory() - before, seconds))
+    store.close()
+
+
+def reports(count: int = 20_000) -> list[Figure]:
+    """Measure signed reports from one local controller through a broker to one regional controller."""
+    with own_broker() as broker, tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
+        mqtt = MqttSettings(broker=broker)
+        KeyFile(Path(directory) / "keys.json").save(KeyRing().add(generate("k")).activate("k"))
+        with RegionalController(_settings(directory, "rc-1"), mqtt) as regional:
+            regional.subscribe_to_discovery_reports()
+            feeder = _start(_feed, directory, broker, count)
+            try:
+                rate, cost = _receive(regional, count)
+            finally:
+                feeder.join(30)
+            counters = regional.status()["counters"]
+    detail = f"{DEVICES} devices each, {cost:.0f} µs CPU each in the regional controller, {counters}"
+    return [at_least("signed reports through one regional controller", rate, "/s", 2_000, detail)]
+
+
+def _receive(regional: RegionalController, count: int) -> tuple[float, float]:
+    """Return reports a second and CPU microseconds a report, from the first to the last."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    _wait(lambda: regional.report_count > 0, deadline)
+    first, began, cpu = regional.report_count, time.perf_counter(), cpu_seconds()
+    _wait(lambda: regional.report_count >= count, deadline)
+    seconds, taken = time.perf_counter() - began, regional.report_count - first
+    return taken / seconds, (cpu_seconds() - cpu) / taken * 1e6
+
+
+def _feed(_answer: Any, directory: str, broker: BrokerSettings, count: int) -> None:
+    """Publish reports as fast as they are taken over, in a process of its own."""
+    content = report()
+    with LocalController(_settings(directory, "lc-1"), MqttSettings(broker=broker)) as local:
+        for _ in range(count):
+            while local.unsent >= UNRESOLVED:
+                time.sleep(0.001)
+            local.publish_discovery_report(content)
+        local.flush(WAIT_SECONDS)
+
+
+def heartbeats(count: int = 1_000, interval: float = 5.0, seconds: float = 15.0) -> list[Figure]:
+    """Measure so many controllers in this process, each a client with a will, all heard by a watcher."""
+    allow_files(count * 2)
+    ring = KeyRing().add(generate("k")).activate("k")
+    codec, topics = SignedCodec(ring), Topics("bench")
+    book, inbox = StatusBook(topics, codec), queue.SimpleQueue[Message]()
+    settings = ControllerSettings(
+        base="bench", transports=("mqtt",), heartbeat_interval=interval, keep_session=False, id="x"
+    )
+    with own_broker() as broker, ExitStack() as stack:
+        mqtt = MqttSettings(broker=broker)
+        watcher = stack.enter_context(MqttClient(mqtt, on_message=inbox.put))
+        watcher.connect()
+        watcher.subscribe(Subscription(topics.status_filter()))
+        memory, running, began = private_memory(), threads(), time.monotonic()
+        for number in range(count):
+            one = LocalController(replace(settings, id=f"lc-{number}"), mqtt, codec=codec, store=Store())
+            stack.callback(one.disconnect_mqtt, flush=0)
+            one.connect_mqtt(timeout=0)
+        heard, started = _hear(book, inbox, count, seconds), time.monotonic() - began
+        cpu = cpu_seconds()
+        beats = _count_beats(book, inbox, seconds)
+        cost = (cpu_seconds() - cpu) / seconds * 100
+        memory, running = private_memory() - memory, threads() - running
+    detail = (
+        f"every {interval:g} s; {started:.1f} s to start, {memory / 1e6:.0f} MB, {running} threads, {cost:.0f} % CPU"
+    )
+    return [
+        at_least("controllers online in one process", heard, "", count, detail),
+        at_least("heartbeats heard", beats / seconds, "/s", 0.9 * count / interval, f"{dict(book.refused)} refused"),
+    ]
+
+
+def _hear(book: StatusBook, inbox: queue.SimpleQueue[Message], count: int, seconds: float) -> int:
+    """Return how many controllers are online once all are, or after a while."""
+    deadline = time.monotonic() + seconds + WAIT_SECONDS
+    while len(book.controllers) < count and time.monotonic() < deadline:
+        _note(book, inbox)
+    return sum(seen.state == "online" for seen in book.controllers.values())
+
+
+def _count_beats(book: StatusBook, inbox: queue.SimpleQueue[Message], seconds: float) -> int:
+    deadline, beats = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline:
+        beats += _note(book, inbox)
+    return beats
+
+
+def _note(book: StatusBook, inbox: queue.SimpleQueue[Message]) -> bool:
+    try:
+        message = inbox.get(timeout=0.1)
+    except queue.Empty:
+        return False
+    return book.note(message.topic, message.payload) is not None
+
+
+def _settings(directory: str, name: str) -> ControllerSettings:
+    key_file, state_file = f"{directory}/keys.json", f"{directory}/{name}.db"
+    return ControllerSettings(id=name, transports=("mqtt",), key_file=key_file, state_file=state_file)
+
+
+def _wait(holds: Callable[[], bool], deadline: float) -> None:
+    pause = threading.Event()
+    while not holds():
+        if time.monotonic() > deadline:
+            raise MqttkitError("the reports did not come in time")
+        pause.wait(0.005)
+
+
+def _start(target: Callable[..., None], *arguments: Any) -> Any:
+    """Start a process that imports anew."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.SimpleQueue()
+    process = context.Process(target=target, args=(answer, *arguments), daemon=True)
+    process.start()
+    process.answer = answer  # type: ignore[attr-defined]  # kept alive as long as the process
+    return process
+
+
+def _in_process(target: Callable[..., None], *arguments: Any) -> Any:
+    """Return what `target` answers in a process of its own; raise MqttkitError where it fails."""
+    process = _start(target, *arguments)
+    process.join(WAIT_SECONDS)
+    if process.exitcode != 0:
+        raise MqttkitError(f"a measuring process ended with {process.exitcode}")
+    return process.answer.get()
+
+
+MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
+    "signing": sign_and_verify,
+    "deduplication": deduplication,
+    "reports": reports,
+    "heartbeats": heartbeats,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is asked for, print it, return 1 where a goal is missed."""
+    parser = argparse.ArgumentParser(
+        prog="tests.benchmarks.controllers", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(MEASUREMENTS)}; all by default")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    given = parser.parse_args(arguments)
+    unknown = set(given.names) - set(MEASUREMENTS)
+    if unknown:
+        parser.error(f"there is no {sorted(unknown)[0]}")
+    where = f"mqttkit {__version__}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs"
+    _say(json.dumps({"machine": where}) if given.json else where)
+    missed = 0
+    for name in given.names or MEASUREMENTS:
+        for figure in MEASUREMENTS[name]():
+            missed += figure.met is False
+            _say(json.dumps(asdict(figure)) if given.json else _line(figure))
+    return 1 if missed else 0
+
+
+def _line(figure: Figure) -> str:
+    verdict = "" if figure.met is None else f"  ({figure.goal}: {'met' if figure.met else 'MISSED'})"
+    return f"{figure.name}: {figure.value:,g} {figure.unit}{verdict}" + (f"  {figure.detail}" if figure.detail else "")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

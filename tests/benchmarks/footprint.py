@@ -1,0 +1,104 @@
+"""What the commands themselves cost: private memory of a running publish-scan, and the time they take to start."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from mqttkit.bench.own_broker import own_broker
+from mqttkit.bench.plan import Plan
+from mqttkit.bench.result import Result
+from mqttkit.bench.scan import SHIPPED
+from mqttkit.bench.usage import private_memory
+from mqttkit.client import MqttClient
+from mqttkit.errors import MqttkitError
+from mqttkit.messages import Message, Subscription
+from mqttkit.settings import BrokerSettings, MqttSettings
+
+MIB = 1024 * 1024
+ROUNDS = 9
+MESSAGES = 300
+"""Advertisements published before the memory of publish-scan is read."""
+START_SECONDS = 30.0
+BARE = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
+
+
+def run_footprint() -> Result:
+    """Measure with a broker of our own; the numbers are medians, the rounds alternate."""
+    result = Result(Plan(scenario="footprint", topic="mqttkit-bench"))
+    with own_broker() as broker, tempfile.TemporaryDirectory() as empty:
+        address = ["-h", broker.host, "-p", str(broker.port)]
+        python = _bare_python()
+        result.metrics["uss_python"] = python / MIB
+        result.metrics["uss_over_python"] = (_publish_scan(broker, address, empty) - python) / MIB
+        click = [sys.executable, "-c", "import click"]
+        paho = [sys.executable, "-c", "import click, paho.mqtt.client"]
+        result.metrics["help_ratio"] = _ratio(_mqttkit("--help"), click, empty)
+        result.metrics["pub_ratio"] = _ratio(_mqttkit("pub", "-m", "x", "t", *address), paho, empty)
+    return result
+
+
+def _mqttkit(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mqttkit", *arguments]
+
+
+def _environment(directory: str) -> dict[str, str]:
+    """Return an environment without the user's settings and profiles."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MQTTKIT_")}
+    return {**kept, "XDG_STATE_HOME": directory, "XDG_CONFIG_HOME": directory}
+
+
+def _bare_python() -> int:
+    with subprocess.Popen([sys.executable, "-c", BARE], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        found = private_memory(process.pid)
+        process.communicate(b"")
+    return found
+
+
+def _publish_scan(broker: BrokerSettings, address: list[str], directory: str) -> int:
+    """Return the private memory of publish-scan while it publishes."""
+    enough, count = threading.Event(), [0]
+
+    def note(messages: list[Message]) -> None:
+        count[0] += len(messages)
+        if count[0] >= MESSAGES:
+            enough.set()
+
+    command = _mqttkit("publish-scan", "--source", f"replay:{SHIPPED}", "--speed", "10", "--loop", "--quiet", *address)
+    with MqttClient(MqttSettings(broker=broker), on_messages=note) as client:
+        client.connect()
+        client.subscribe(Subscription("ble/#"))
+        with subprocess.Popen(command, env=_environment(directory), cwd=directory) as process:
+            try:
+                if not enough.wait(START_SECONDS):
+                    raise MqttkitError(f"publish-scan sent {count[0]} messages in {START_SECONDS:g} s")
+                return private_memory(process.pid)
+            finally:
+                process.terminate()
+
+
+def _ratio(command: list[str], other: list[str], directory: str) -> float:
+    """Return how many times as long `command` takes as `other`, median against median."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for taken, each in zip(times, (command, other), strict=True):
+            began = time.perf_counter()
+            done = subprocess.run(
+                each,
+                env=_environment(directory),
+                cwd=directory,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+            if done.returncode:
+                raise MqttkitError(f"{' '.join(each[1:])} ended with {done.returncode}: {done.stderr.decode().strip()}")
+            taken.append(time.perf_counter() - began)
+    return statistics.median(times[0]) / statistics.median(times[1])

@@ -1,0 +1,68 @@
+"""One run in a process of its own, with a broker of its own: `python -m tests.benchmarks.step`, told on stdin.
+
+So that no run pays for the memory, the heap and the threads that another one left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from mqttkit.bench.feeder import stop_at_end
+from mqttkit.bench.own_broker import own_broker
+from mqttkit.bench.plan import Plan
+from mqttkit.bench.result import Result
+from mqttkit.bench.run import run
+from mqttkit.bench.stop import StopFlag
+from mqttkit.errors import MqttkitError
+from mqttkit.settings import LimitSettings, MqttSettings
+
+WINDOW = 1_000
+
+
+def run_step(plan: Plan, stop: StopFlag) -> Result:
+    """Do one run; a `stop` gives a partial result. Raise what kept it from beginning."""
+    command = [sys.executable, "-m", "tests.benchmarks.step"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(pickle.dumps(plan))
+        process.stdin.flush()
+        lines: list[bytes] = []
+        read = process.stdout.read
+        reader = threading.Thread(target=lambda: lines.append(read()), daemon=True)
+        reader.start()
+        while reader.is_alive() and not stop.is_set():
+            reader.join(0.1)
+        process.stdin.close()
+        reader.join()
+    found: dict[str, Any] = json.loads(lines[0]) if lines and lines[0] else {"error": "the process of the run ended"}
+    if "error" in found:
+        raise MqttkitError(found["error"])
+    return Result(plan, found["metrics"], found["points"], found["notes"], found["partial"])
+
+
+def main() -> None:
+    """Do what stdin says; its end means stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process decides
+    logging.getLogger("mqttkit").setLevel(logging.CRITICAL)
+    plan = pickle.load(sys.stdin.buffer)  # what our own parent wrote
+    stop = StopFlag()
+    threading.Thread(target=stop_at_end, args=(sys.stdin.fileno(), stop), daemon=True).start()
+    try:
+        with own_broker(tls=plan.tls, websockets=plan.websockets) as broker:
+            limits = LimitSettings(max_inflight=WINDOW)
+            found = run(plan, MqttSettings(broker=broker, limits=limits), stop=stop).as_json()
+    except MqttkitError as error:
+        found = {"error": str(error)}
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

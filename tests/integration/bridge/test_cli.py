@@ -1,0 +1,133 @@
+"""`mqttkit bridge tenant` and `dead-letters` as a user meets them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mqttkit.bridge.metric import Reason
+from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.types import Batch, DeadLetter, SinkOptions, dead_letter
+from mqttkit.cli import cli
+from mqttkit.messages import Message
+from tests.support.redis import redis_server
+
+A, B = (f"6f1d7c1e-0000-4000-8000-00000000000{n}" for n in "ab")
+
+
+def run(*words: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli, ["bridge", *words])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.mark.parametrize("kind", ["yaml", "sqlite", "redis"])
+def test_tenants_are_added_listed_and_removed(tmp_path: Path, kind: str) -> None:
+    """The same words for each registry; a second addition says so, an unknown removal is an error."""
+    with contextlib.ExitStack() as stack:
+        if kind == "yaml":
+            (tmp_path / "tenants.yaml").write_text("# tenants\n")
+            address = str(tmp_path / "tenants.yaml")
+        elif kind == "sqlite":
+            address = f"sqlite:{tmp_path / 'tenants.db'}"
+        else:
+            address = stack.enter_context(redis_server(tmp_path / "redis")).url + "#known"
+        assert run("tenant", "add", A.upper(), "--tenants", address).output == "added\n"
+        assert run("tenant", "add", A, "--tenants", address).output == "known already\n"
+        run("tenant", "add", B, "--tenants", address)
+        assert run("tenant", "list", "--tenants", address).output.split() == [A, B]
+        assert run("tenant", "remove", A, "--tenants", address).output == "removed\n"
+        assert "not known" in run("tenant", "remove", A, "--tenants", address, code=2).output
+        assert "no UUID" in run("tenant", "add", "x", "--tenants", address, code=2).output
+
+
+def letters(tmp_path: Path) -> tuple[str, str]:
+    """A SQLite sink with four dead letters, and a registry that knows tenant A."""
+    known = tmp_path / "tenants.yaml"
+    known.write_text(f"- {A}\n")
+    address = f"sqlite:{tmp_path / 'metrics.db'}"
+
+    def letter(topic: str, payload: bytes, reason: Reason, when: int) -> DeadLetter:
+        return dead_letter(Message(topic, payload), reason, "why", when)
+
+    with contextlib.closing(open_sink(address, SinkOptions())) as sink:
+        sink.open()
+        rejected = [
+            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', Reason.TENANT_UNKNOWN, 1_000),
+            letter(f"metrics/{B}/a/t", b'{"value":2}', Reason.TENANT_UNKNOWN, 2_000),
+            letter("metrics//x", b"\xff\x00", Reason.TOPIC_SHAPE, 3_000),
+            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', Reason.TENANT_UNKNOWN, 4_000),
+        ]
+        sink.commit(Batch([], rejected))
+    return address, str(known)
+
+
+def test_dead_letters_are_listed_shown_and_exported(tmp_path: Path) -> None:
+    """One line a letter; one letter whole; all as JSON lines."""
+    sink, _ = letters(tmp_path)
+    lines = run("dead-letters", "list", "--sink", sink, "--reason", "topic_shape").output.splitlines()
+    assert lines == ["3\t1970-01-01T00:00:03.000Z\ttopic_shape\t2\t'metrics//x'"]
+    shown = json.loads(run("dead-letters", "show", "3", "--sink", sink).output)
+    assert (shown["payload"], shown["payload_text"], shown["size"]) == ("/wA=", "\\xff\x00", 2)
+    assert len(shown["sha256"]) == 64
+    assert "no dead letter '99'" in run("dead-letters", "show", "99", "--sink", sink, code=2).output
+    exported = [json.loads(line) for line in run("dead-letters", "export", "--sink", sink).output.splitlines()]
+    assert [line["received_ms"] for line in exported] == [1_000, 2_000, 3_000, 4_000]
+
+
+def test_dead_letters_are_tried_again(tmp_path: Path) -> None:
+    """Letters of a tenant known by now become metrics, once; the others stay."""
+    sink, known = letters(tmp_path)
+    words = ("dead-letters", "retry", "--sink", sink, "--tenants", known)
+    assert run(*words).output == "stored=1 duplicate=1 refused=2\n"
+    assert run(*words).output == "stored=0 duplicate=0 refused=2\n"
+    run("tenant", "add", B, "--tenants", known)
+    assert run(*words, "--reason", "tenant_unknown").output == "stored=1 duplicate=0 refused=0\n"
+    assert len(run("dead-letters", "list", "--sink", sink).output.splitlines()) == 1
+
+
+def test_dead_letters_are_purged_as_chosen(tmp_path: Path) -> None:
+    """By identifier, by age, all; without a choice nothing is removed."""
+    sink, _ = letters(tmp_path)
+    assert "say which" in run("dead-letters", "purge", "--sink", sink, code=2).output
+    assert run("dead-letters", "purge", "2", "--sink", sink).output == "removed=1\n"
+    words = ("dead-letters", "purge", "--sink", sink, "--before", "1970-01-01T00:00:03")
+    assert run(*words).output == "removed=1\n"
+    assert run("dead-letters", "purge", "--all", "--sink", sink).output == "removed=2\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("run",), "no sink"),
+        (("run", "--sink", "sqlite:x.db"), "no registry"),
+        (("run", "--sink", "ftp:x", "--tenants", "t"), "no sink of kind"),
+        (("run", "--sink", "sqlite:x.db", "--tenants", "/no/such.yaml"), "no such file"),
+        (("run", "--sink", "sqlite:x.db", "--tenants", "t", "--topic", "m/{tenant_id}"), "agent_id"),
+        (("run", "-L", "mqtt://localhost/metrics/x", "--sink", "sqlite:x.db"), "--topic"),
+        (("dead-letters", "list"), "no sink"),
+        (("tenant", "list"), "no registry"),
+        (("worker", "--source", "redis://h", "--sink", "jsonl:x"), "database"),
+        (("worker", "--source", "http://h", "--sink", "sqlite:x.db"), "no Redis address"),
+        (("verify", "--sink", "sqlite:x.db"), "no registry"),
+    ],
+)
+def test_wrong_usage_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], what: str
+) -> None:
+    """Exit code 2, the cause in one line, nothing left behind."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*words, code=2)
+    assert what in result.output
+    assert len(result.output.splitlines()) == 1
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("state", "config")]
+
+
+def test_dead_letters_of_no_sink_make_none(tmp_path: Path) -> None:
+    """Looking into a file that is not there says so, and does not make it."""
+    assert "no file" in run("dead-letters", "list", "--sink", f"sqlite:{tmp_path / 'x.db'}", code=1).output
+    assert not (tmp_path / "x.db").exists()

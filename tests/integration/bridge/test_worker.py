@@ -1,0 +1,134 @@
+"""`mqttkit bridge worker`: from the Redis stream into a database."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.sinks.redis import RedisSink
+from mqttkit.bridge.sinks.types import Batch, SinkOptions
+from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
+from mqttkit.settings import BridgeSettings
+from tests.support.bridges import TENANT, rows, wait_until
+from tests.support.postgres import postgres
+from tests.support.redis import RedisServer, redis_server
+
+STREAM = "mqttkit:metrics"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path / "redis") as server:
+        yield server
+
+
+def fill(redis: RedisServer, numbers: range, *, live: bool = False) -> None:
+    """Put numbered metrics into the stream as the bridge does; odd ones have no dedupe_id."""
+    with contextlib.closing(RedisSink(redis.url, SinkOptions(live=live))) as sink:
+        sink.open()
+        metrics = [Metric(TENANT, "a", "t", n, 1, f"d{n}" if n % 2 == 0 else None, None, 2) for n in numbers]
+        sink.commit(Batch(metrics))
+
+
+@contextlib.contextmanager
+def worker(redis: RedisServer, sink: str, **more: float) -> Iterator[StreamWorker]:
+    settings = BridgeSettings(sink=sink, batch_size=50)
+    made = StreamWorker(WorkerSettings(source=redis.url, bridge=settings, **more))  # type: ignore[arg-type]
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(made.run()))
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+        thread.join(15)
+    assert codes == [0]
+    assert made.books.balance().difference == 0
+
+
+def test_worker_stores_acknowledges_trims_and_tells(redis: RedisServer, tmp_path: Path) -> None:
+    """All entries are stored, what all groups have read is trimmed, live events go out; a foreign entry is kept."""
+    path = tmp_path / "metrics.db"
+    with redis.client() as client, client.pubsub() as channel:
+        channel.subscribe(f"metrics:{TENANT}")
+        assert channel.get_message(timeout=5)
+        fill(redis, range(300))
+        client.xadd(STREAM, {"what": "is this"})
+        client.xgroup_create(STREAM, "slow", id="0")
+        with worker(redis, f"sqlite:{path}") as made:
+            wait_until(lambda: made.books.acknowledged == 301)
+            made._trim()
+            assert client.xlen(STREAM) == 301
+            client.xgroup_destroy(STREAM, "slow")
+            client.xtrim(STREAM, minid="0", approximate=False)
+            made._trim()
+            assert client.xlen(STREAM) < 301
+        assert rows(path) == [(300,)]
+        ((reason, detail),) = rows(path, "SELECT reason, detail FROM dead_letters")
+        assert reason == "handler_error"
+        assert "tenant_id" in detail
+        assert json.loads(channel.get_message(timeout=5)["data"])["agent_id"] == "a"
+        assert made.books.balance().dead_lettered == 1
+
+
+def test_worker_is_silent_where_the_bridge_tells_live_views(redis: RedisServer, tmp_path: Path) -> None:
+    """With a bridge that publishes live events the worker publishes none."""
+    with redis.client() as client, client.pubsub() as channel:
+        fill(redis, range(10), live=True)
+        channel.subscribe(f"metrics:{TENANT}")
+        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        with worker(redis, f"sqlite:{tmp_path / 'm.db'}") as made:
+            wait_until(lambda: made.books.acknowledged == 10)
+        assert channel.get_message(timeout=0.1) is None
+
+
+def test_worker_into_postgresql(redis: RedisServer, tmp_path: Path) -> None:
+    """The same with PostgreSQL, through an outage of it."""
+    import psycopg
+
+    with postgres(tmp_path / "postgres") as server, worker(redis, server.url) as made:
+        fill(redis, range(100))
+        wait_until(lambda: made.books.acknowledged == 100)
+        server.stop()
+        fill(redis, range(100, 200))
+        wait_until(lambda: made.books.retries > 0)
+        server.start()
+        wait_until(lambda: made.books.acknowledged == 200, 30)
+        with psycopg.connect(server.url) as connection:
+            assert connection.execute("SELECT count(*), count(DISTINCT value) FROM metrics").fetchone() == (200, 200)
+
+
+def test_killed_worker_comes_back_and_dead_worker_is_inherited(redis: RedisServer, tmp_path: Path) -> None:
+    """SIGKILL between commit and acknowledgement: its own entries first when it returns; others' are claimed."""
+    path = tmp_path / "metrics.db"
+    fill(redis, range(2_000))
+    with redis.client() as client:
+        client.xgroup_create(STREAM, "mqttkit", id="0")
+        client.xreadgroup("mqttkit", "somebody-dead", {STREAM: ">"}, count=100)
+    command = [sys.executable, "-m", "mqttkit", "bridge", "worker", "--source", redis.url]
+    command += ["--sink", f"sqlite:{path}", "--claim-after", "1", "--quiet"]
+    for _ in range(3):
+        process = subprocess.Popen(command, env=os.environ)
+        before = (rows(path) or [(0,)])[0][0]
+        wait_until(lambda: (rows(path) or [(0,)])[0][0] > before or rows(path) == [(2_000,)])  # noqa: B023
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    process = subprocess.Popen(command, env=os.environ)
+    wait_until(lambda: rows(path) == [(2_000,)])
+    with redis.client() as client:
+        wait_until(lambda: client.xpending(STREAM, "mqttkit")["pending"] == 0)
+    process.terminate()
+    assert process.wait(10) == 0
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(DISTINCT value) FROM metrics").fetchone() == (2_000,)

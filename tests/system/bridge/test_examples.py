@@ -1,0 +1,190 @@
+"""The examples of the bridge and its page, each tried."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mqttkit.bridge.metric import Reason
+from tests.support.bridges import TENANT, body, metric_topic, publish_numbers, publisher, rows, wait_until
+from tests.support.brokers import mosquitto, need
+from tests.support.redis import redis_server
+
+pytestmark = pytest.mark.system
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ROOT / "examples" / "bridge"
+MQTTKIT = Path(sys.executable).with_name("mqttkit")
+
+
+def test_systemd_unit_is_sound(tmp_path: Path) -> None:
+    """systemd-analyze finds nothing wrong, and a low exposure."""
+    analyze = need("systemd-analyze")
+    text = (EXAMPLES / "mqttkit-bridge.service").read_text()
+    unit = tmp_path / "mqttkit-bridge.service"
+    unit.write_text(text.replace("/usr/local/bin/mqttkit", str(MQTTKIT)))
+    verified = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    rated = subprocess.run(
+        [analyze, "security", "--offline=true", "--no-pager", str(unit)], capture_output=True, text=True
+    )
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", rated.stdout)
+    assert exposure is not None, rated.stdout + rated.stderr
+    assert float(exposure[1]) < 2.5
+
+
+def test_supervisor_program_is_kept_alive(tmp_path: Path) -> None:
+    """supervisord runs the bridges of the example; a killed one comes back, and `stop` drains them."""
+    program = configparser.RawConfigParser()
+    program.read(EXAMPLES / "supervisor.conf")
+    section = dict(program["program:mqttkit-bridge"])
+    log = tmp_path / "bridge.log"
+    with mosquitto(tmp_path / "mosquitto") as broker, redis_server(tmp_path / "redis") as redis:
+        section["command"] = (
+            section["command"]
+            .replace("mqttkit bridge", f"{MQTTKIT} bridge")
+            .replace("redis://localhost", redis.url)
+            .replace("--host localhost", f"--host 127.0.0.1 --port {broker.port}")
+            .replace("/etc/mqttkit/tenants.yaml", str(EXAMPLES / "tenants.yaml"))
+        )
+        section["environment"] = section["environment"].replace("/var/lib/mqttkit", str(tmp_path / "state"))
+        section["stdout_logfile"] = f"{log}-%(process_num)d"
+        section["numprocs"] = "2"
+        conf = tmp_path / "supervisord.conf"
+        lines = [f"{name}={value}" for name, value in section.items()]
+        head = [
+            "[supervisord]",
+            f"logfile={tmp_path / 'supervisord.log'}",
+            f"pidfile={tmp_path / 'supervisord.pid'}",
+            f"childlogdir={tmp_path}",
+            "nodaemon=true",
+            *(["user=root"] if os.geteuid() == 0 else []),
+        ]
+        conf.write_text("\n".join([*head, "[program:mqttkit-bridge]", *lines]) + "\n")
+        server = subprocess.Popen([need("supervisord"), "-c", str(conf)], stdout=subprocess.DEVNULL)
+        try:
+            _try_supervised(tmp_path, server, broker.port, redis.client())
+        finally:
+            server.terminate()
+            server.wait(30)
+        assert server.returncode == 0
+        assert "in_flight=0" in Path(f"{log}-0").read_text().splitlines()[-1]
+
+
+def _try_supervised(tmp_path: Path, server: subprocess.Popen[bytes], port: int, client: object) -> None:
+    def children() -> set[int]:
+        found = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        return {int(pid) for pid in found}
+
+    def subscribed() -> int:
+        return sum(path.read_text().count("subscribed to $share/ingest") for path in tmp_path.glob("bridge.log-*"))
+
+    with contextlib.closing(client) as redis:  # type: ignore[type-var]
+        wait_until(lambda: subscribed() == 2, 30)
+        with publisher(port) as devices:
+            publish_numbers(devices, range(200))
+            victim = min(children())
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: victim not in children() and len(children()) == 2)
+            wait_until(lambda: subscribed() == 3, 30)
+            publish_numbers(devices, range(200, 400))
+        wait_until(lambda: redis.xlen("mqttkit:metrics") == 400)  # type: ignore[attr-defined]
+
+
+def test_compose_file_is_sound() -> None:
+    """docker-compose takes it; every file that it mounts or copies is there, and what must survive has a volume."""
+    compose = EXAMPLES / "compose.yaml"
+    done = subprocess.run([need("docker-compose"), "-f", str(compose), "config"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    services = yaml.safe_load(done.stdout)["services"]
+    volumes = {name: [_source(volume) for volume in service["volumes"]] for name, service in services.items()}
+    assert {name: [Path(source).name for source in sources] for name, sources in volumes.items()} == {
+        "broker": ["mosquitto.conf", "broker"],
+        "redis": ["redis"],
+        "bridge": ["tenants.yaml", "bridge"],
+        "worker": ["worker"],
+    }
+    needed = [source for sources in volumes.values() for source in sources if source.startswith("/")]
+    for service in ("bridge", "worker"):
+        build = services[service]["build"]
+        recipe = Path(build["context"], build["dockerfile"]).read_text()
+        copied = [words.split()[1:-1] for words in recipe.splitlines() if words.startswith("COPY")]
+        needed += [f"{build['context']}/{name}" for names in copied for name in names]
+    assert [path for path in needed if not Path(path).exists()] == []
+
+
+def _source(volume: str | dict[str, str]) -> str:
+    """What a service mounts; docker-compose 1 and 2 write it differently."""
+    return volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
+
+
+def test_compose_files_commands_carry_a_metric_through(tmp_path: Path) -> None:
+    """The commands of bridge and worker, with names of services replaced, move a metric from MQTT to SQLite."""
+    services = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())["services"]
+    assert set(services) == {"broker", "redis", "bridge", "worker"}
+    options = services["redis"]["command"][1:]
+    lines = [" ".join(pair).removeprefix("--") for pair in zip(options[::2], options[1::2], strict=True)]
+    conf = (
+        (EXAMPLES / "mosquitto.conf").read_text().replace("listener 1883\n", "").replace("allow_anonymous true\n", "")
+    )
+    conf = conf.replace("/mosquitto/data/", f"{tmp_path}/")
+    with (
+        mosquitto(tmp_path / "mosquitto", *conf.splitlines()) as broker,
+        redis_server(tmp_path / "redis", *lines) as redis,
+        contextlib.ExitStack() as stack,
+    ):
+        names = {
+            "broker": "127.0.0.1",
+            "redis://redis": redis.url,
+            "/etc/mqttkit/tenants.yaml": str(EXAMPLES / "tenants.yaml"),
+            "sqlite:/var/lib/mqttkit/metrics.db": f"sqlite:{tmp_path / 'metrics.db'}",
+            "0.0.0.0": "127.0.0.1",
+            "9464": "0",
+        }
+        environment = {**os.environ, "MQTTKIT_MQTT_BROKER_PORT": str(broker.port)}
+        for service in ("bridge", "worker"):
+            words = [names.get(word, word) for word in services[service]["command"]]
+            process = subprocess.Popen([MQTTKIT, *words], env=environment)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        wait_until(lambda: "metrics/# (QoS 1)" in broker.log)
+        with publisher(broker.port) as client:
+            client.publish(metric_topic(TENANT), body(7), qos=1, wait=5)
+            wait_until(lambda: rows(tmp_path / "metrics.db", "SELECT value FROM metrics") == [(7.0,)])
+
+
+def test_pages_first_metric_arrives(tmp_path: Path) -> None:
+    """The page's first command and its first message, as they stand there."""
+    page = (ROOT / "docs" / "bridge.md").read_text()
+    run = re.search(r"\$ mqttkit (bridge run --sink sqlite.*)", page)
+    message = re.search(r"```sh\nmqttkit (.*?)\n```", page, re.DOTALL)
+    assert run is not None
+    assert message is not None
+    with mosquitto(tmp_path / "mosquitto") as broker:
+        environment = {**os.environ, "MQTTKIT_MQTT_BROKER_PORT": str(broker.port), "PATH": f"{MQTTKIT.parent}:/bin"}
+        shutil.copytree(ROOT / "examples" / "bridge", tmp_path / "examples" / "bridge")
+        process = subprocess.Popen([MQTTKIT, *run[1].split()], env=environment, cwd=tmp_path)
+        try:
+            wait_until(lambda: "metrics/# (QoS 1)" in broker.log)
+            subprocess.run(f"mqttkit {message[1]}", shell=True, check=True, env=environment, cwd=tmp_path)
+            query = "SELECT value, dedupe_id, timestamp_ms FROM metrics"
+            expected = [(21.5, "agent-1-000042", 1_795_233_600_000)]
+            wait_until(lambda: rows(tmp_path / "metrics.db", query) == expected)
+        finally:
+            process.terminate()
+            assert process.wait(15) == 0
+
+
+def test_page_names_every_reason() -> None:
+    """A new reason code is documented."""
+    page = (ROOT / "docs" / "bridge.md").read_text()
+    assert [reason.value for reason in Reason if f"`{reason.value}`" not in page] == []

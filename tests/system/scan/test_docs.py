@@ -1,0 +1,71 @@
+"""The examples of docs/scan.md do what the page shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mqttkit.scanner import Advertisement
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "scan.md").read_text()
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the page's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
+
+
+def test_the_commands_print_what_the_page_shows(tmp_path: Path) -> None:
+    """Those that need no radio, in their order, in a shell; time stamps aside."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "mqttkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m mqttkit "$@"\n')
+    (tmp_path / "mqttkit").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    ran = 0
+    for block in blocks("console"):
+        for entry in block.split("$ ")[1:]:
+            command, _, shown = entry.partition("\n")
+            if "simulated" in command or "replay:" in command:
+                done = subprocess.run(
+                    ["sh", "-c", f"{command} 2>&1"],
+                    cwd=tmp_path,
+                    env=environment,
+                    check=False,
+                    text=True,
+                    capture_output=True,
+                )
+                assert done.returncode == 0, done.stdout
+                ran += 1
+                if shown:
+                    assert masked(done.stdout) == masked(shown)
+    assert ran == 6
+    assert len((tmp_path / "again.jsonl").read_text().splitlines()) == 100
+
+
+def masked(text: str) -> str:
+    """Return the text without times, and without counts that depend on how many came at once."""
+    return re.sub(r"(not shown: \w+) \d+", r"\1 N", TIME.sub("TIME", text))
+
+
+def test_the_line_of_json_that_the_page_shows_is_one() -> None:
+    """It reads, and writes itself again as it stands there."""
+    (block,) = blocks("json")
+    assert Advertisement.from_json(json.loads(block)).to_json() == json.loads(block)
+
+
+def test_the_python_of_the_page_runs() -> None:
+    """Three advertisements, then nothing dropped."""
+    (block,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", block], check=True, text=True, capture_output=True, cwd=ROOT)
+    assert len(done.stdout.splitlines()) == 4
+    assert done.stdout.endswith("\n{}\n")

@@ -1,0 +1,103 @@
+"""Ports and the processes that hold them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from mqttkit.broker.backends import process_table as processes
+from mqttkit.broker.backends.process_table import ProcessId, identify, read_pid, start_ticks, write_pid
+from mqttkit.broker.ports import demand_free, free_port, port_owner, suggest
+from mqttkit.errors import LifecycleError, PortTaken, UsageError
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_taken_port_names_its_process_and_another_port(listener: int):
+    with pytest.raises(PortTaken, match=rf"\(pid {os.getpid()}\).*--port \d+"):
+        demand_free("127.0.0.1", listener)
+
+
+def test_a_free_port_passes():
+    demand_free("127.0.0.1", free_port())
+
+
+def test_the_owner_of_a_free_port_is_nobody():
+    assert port_owner(free_port()) is None
+
+
+def test_an_ipv6_listener_is_seen():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        assert f"pid {os.getpid()}" in str(port_owner(server.getsockname()[1]))
+
+
+def test_the_port_suggested_is_free(listener: int):
+    port = suggest("127.0.0.1", listener)
+    assert port != listener
+    demand_free("127.0.0.1", port)
+
+
+def test_an_address_that_is_not_ours_is_refused():
+    with pytest.raises(LifecycleError, match=r"cannot listen on 192\.0\.2\.1"):
+        demand_free("192.0.2.1", 1883)
+    with pytest.raises(UsageError, match="cannot listen on"):
+        demand_free("no.such.host.invalid", 1883)
+
+
+@pytest.fixture
+def sleeper(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, cwd=tmp_path) as child:
+        yield child
+        child.kill()
+
+
+def test_a_pid_that_was_given_to_a_later_process_is_not_ours(sleeper, tmp_path):
+    process = identify(sleeper.pid)
+    write_pid(tmp_path / "pid", process)
+    assert read_pid(tmp_path / "pid") == process
+    write_pid(tmp_path / "pid", ProcessId(process.pid, process.start - 1))
+    assert read_pid(tmp_path / "pid") is None
+
+
+@pytest.mark.parametrize("content", ["", "12", "{}", '{"pid": "x", "start": 1}'])
+def test_a_broken_pid_file_names_no_process(tmp_path, content: str):
+    (tmp_path / "pid").write_text(content)
+    assert read_pid(tmp_path / "pid") is None
+
+
+def test_a_process_is_found_by_its_directory(sleeper, tmp_path):
+    found = processes.find_by_directory(tmp_path, lambda arguments: "input()" in arguments)
+    assert found is not None
+    assert found.pid == sleeper.pid
+    assert processes.find_by_directory(tmp_path, lambda _arguments: False) is None
+
+
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path):
+    code = "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        process = identify(child.pid)
+        processes.stop(process, seconds=0.2)
+        assert not process.alive
+        child.wait()
+        assert child.returncode == -9
+
+
+def test_a_zombie_is_not_alive(sleeper):
+    process = identify(sleeper.pid)
+    sleeper.kill()
+    assert processes.wait_gone(process, 10)
+    assert start_ticks(sleeper.pid) is None
+    with pytest.raises(LifecycleError, match="ended at once"):
+        identify(sleeper.pid)
