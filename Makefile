@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-plain check format bench bench-peers bench-bridge bench-controllers wheel clean
+.PHONY: help demo test test-fast check format bench bench-peers bench-bridge bench-controllers wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -35,9 +35,6 @@ test: check ## Run every test (checks first)
 test-fast: $(VENV)/.dev ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 
-test-plain: $(VENV)/.dev ## Run the tests on paho alone, without the batched socket
-	MQTTKIT_PLAIN_PAHO=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
-
 check: $(VENV)/.dev ## Lint, types, import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,7 +56,7 @@ bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/perf
 
 $(VENV)/.peers: $(VENV)/.demo
 	$(PYTHON) -m venv $(VENV)/peers
-	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check 'paho-mqtt>=2.2,<3' aiomqtt gmqtt amqtt
+	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check 'paho-mqtt>=2.2,<2.3' aiomqtt gmqtt amqtt
 	@touch $@
 
 bench-controllers: $(VENV)/.demo ## Measure the controllers: signing, duplicates, reports, heartbeats (about a minute)

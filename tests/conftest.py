@@ -56,7 +56,7 @@ def topic() -> str:
 @pytest.fixture(autouse=True)
 def no_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the user's own profile, state and settings out of the tests, subprocesses included."""
-    for name in [name for name in os.environ if name.startswith("MQTTKIT_") and name != "MQTTKIT_PLAIN_PAHO"]:
+    for name in [name for name in os.environ if name.startswith("MQTTKIT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -1,9 +1,15 @@
-"""The MQTT client: thin over paho-mqtt, which runs its network loop in a thread of its own."""
+"""The MQTT client: a thin layer over paho-mqtt, whose `loop_start` thread does the network.
 
-from mqttkit.client.client import MqttClient
-from mqttkit.client.connector import ConnectionState
-from mqttkit.client.preparing import checked_settings
-from mqttkit.client.stats import ClientStats
-from mqttkit.wire import Receipt
+paho is imported here first, so that it loads OpenSSL only for a connection that uses TLS.
+"""
+
+from mqttkit.client.deferred_imports import deferred_imports
+
+with deferred_imports():
+    from mqttkit.client.client import MqttClient
+    from mqttkit.client.connector import ConnectionState
+    from mqttkit.client.packets.receipt import Receipt
+    from mqttkit.client.preparing import checked_settings
+    from mqttkit.client.stats import ClientStats
 
 __all__ = ["ClientStats", "ConnectionState", "MqttClient", "Receipt", "checked_settings"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -13,9 +14,11 @@ from typing import Any
 
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 
-from mqttkit.client.channel import Channel
 from mqttkit.client.connector import DENIED, ConnectionState, Connector
 from mqttkit.client.failures import show_address
+from mqttkit.client.packets.outbox import Outbox
+from mqttkit.client.packets.properties import encode as encode_properties
+from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.preparing import make_connector
 from mqttkit.client.stats import ClientStats
 from mqttkit.client.subscriptions import Subscriptions, denial
@@ -23,10 +26,15 @@ from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Properties, Subscription, Will
 from mqttkit.settings import MqttSettings
 from mqttkit.topics import check_topic_filter, check_topic_name
-from mqttkit.wire import Receipt
-from mqttkit.wire.properties import message_from_paho
 
 log = logging.getLogger(__name__)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _encoded_name(topic: str) -> bytes:
+    """Return a checked topic name as it goes on the wire, its length first (MQTT 5, 1.5.4)."""
+    encoded = check_topic_name(topic).encode()
+    return len(encoded).to_bytes(2, "big") + encoded
 
 
 class MqttClient:
@@ -66,7 +74,7 @@ class MqttClient:
         self._on_messages = on_messages
         self._on_state = on_state
         self._stats = ClientStats()
-        self._outbox = Channel(settings.limits)
+        self._outbox = Outbox(settings.limits)
         self._condition = threading.Condition()
         self._last_logged: tuple[str, str] = ("", "")
         self._closed = False
@@ -167,7 +175,13 @@ class MqttClient:
             return self._outbox.refuse("not connected")
         if not topic.isprintable():  # quick, and true of every topic that no broker hangs up on, but for a few spaces
             self._paho.suspect(topic)
-        return self._outbox.publish(topic, payload, qos, retain, properties, wait)
+        if not 0 <= qos <= 2:
+            raise ValueError(f"QoS must be 0, 1 or 2, got {qos!r}")
+        section = b"" if properties is None else encode_properties(properties)
+        name = _encoded_name(topic)
+        receipt = self._outbox.put(name, bytes(payload), qos, retain=retain, properties=section, wait=wait)
+        self._paho.wake()
+        return receipt
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until no publish is unresolved."""
@@ -224,7 +238,7 @@ class MqttClient:
 
         For a receiver that is slower than the broker. What was read already is still delivered. Any thread.
         """
-        self._outbox.pause_reading(paused)
+        self._paho.pause_reading(paused)
 
     def cut(self) -> None:
         """End the connection without DISCONNECT, so that the broker sends again what is unacknowledged.
@@ -248,7 +262,7 @@ class MqttClient:
         if self.connected and flush > 0:
             self._outbox.flush(flush)
         self._paho.closing.set()
-        self._outbox.pause_reading(False)
+        self._paho.pause_reading(False)
         self._outbox.lose("closed before it was acknowledged", keep_acknowledged=False)
         self._paho.drop_out_messages()
         if self.state is not ConnectionState.IDLE:
@@ -273,7 +287,7 @@ class MqttClient:
         paho.on_disconnect = self._handle_disconnect
         paho.on_subscribe = self._handle_suback
         paho.on_unsubscribe = self._handle_suback
-        self._outbox.connect_to(paho, self._handle_messages, self._handle_message)
+        paho.attach(self._outbox, self._handle_messages)
         return paho
 
     # --- inside: state ------------------------------------------------------------------------------------
@@ -364,9 +378,6 @@ class MqttClient:
             self._guard(self.on_denied, error)
         else:
             log.error("%s", error)
-
-    def _handle_message(self, _client: Any, _data: Any, received: Any) -> None:
-        self._handle_messages([message_from_paho(received, self.epoch)])
 
     def _handle_messages(self, messages: list[Message]) -> None:
         self._stats.received += len(messages)

@@ -22,11 +22,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from mqttkit.client import failures
 from mqttkit.client.backoff import Backoff
+from mqttkit.client.connection import BatchedClient
 from mqttkit.client.failures import UNSUPPORTED_VERSION, show_address
+from mqttkit.client.packets.send_limits import EXACT_WINDOW_V3
 from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, MqttkitError
 from mqttkit.settings import MqttSettings
-from mqttkit.wire import PahoClient
-from mqttkit.wire.granted import EXACT_WINDOW_V3
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
-class Connector(PahoClient):
+class Connector(BatchedClient):
     """paho's client with mqttkit's way of connecting; see `MqttClient` for what it is used by."""
 
     def __init__(

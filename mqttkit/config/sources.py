@@ -20,7 +20,7 @@ SHORT_FORMS = {
     "MQTTKIT_USERNAME": "mqtt.broker.username",
     "MQTTKIT_PASSWORD": "mqtt.broker.password",
 }
-OTHER_VARIABLES = ("MQTTKIT_CONFIG", "MQTTKIT_PLAIN_PAHO")
+OTHER_VARIABLES = ("MQTTKIT_CONFIG",)
 """Variables that mqttkit reads and that are no settings."""
 _SWITCH = ("true", "yes", "on", "1", "false", "no", "off", "0")
 _log = logging.getLogger(__name__)

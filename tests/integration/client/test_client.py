@@ -17,7 +17,6 @@ from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, SubscriptionDenied, TopicError
 from mqttkit.messages import Message, Outcome, Properties, Subscription, Will
 from mqttkit.settings import TlsSettings
-from mqttkit.wire import PLAIN
 from tests.support.brokers import Mosquitto, free_port, mosquitto, wait_for_port
 from tests.support.clients import settings_for, wait_until
 from tests.support.scripted_broker import protocol_level, scripted_broker
@@ -493,7 +492,6 @@ def test_websockets(tmp_path: Path, topic: str) -> None:
         assert len(received.get(timeout=10).payload) == 70_000
 
 
-@pytest.mark.skipif(PLAIN, reason="paho alone leaves the socket of a failed handshake to the garbage collector")
 def test_websockets_to_a_port_that_speaks_none(shared_broker: Mosquitto) -> None:
     """A failed handshake is named as such, and leaves no open socket behind."""
     settings = settings_for(shared_broker.port, transport="websockets", connect_timeout=2.0)

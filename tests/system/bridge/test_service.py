@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 
 from mqttkit.cli import cli
-from mqttkit.wire import PLAIN
 from tests.support.bridges import (
     QUEUE_WITHOUT_LIMIT,
     body,
@@ -34,10 +33,7 @@ from tests.system.bridge.test_faults_data import packet
 
 pytestmark = pytest.mark.system
 
-batched = pytest.mark.skipif(PLAIN, reason="paho alone stops everything, pings too, while it does not read")
 
-
-@batched
 def test_broker_that_sends_more_than_it_may_is_cut_off(tmp_path: Path) -> None:
     """Receive Maximum is the broker's promise; one that breaks it meets the bridge's own bound, and no PUBACK."""
     flood = b"".join(packet(metric_topic().encode(), body(number), number + 1) for number in range(2_000))
@@ -68,7 +64,6 @@ def test_broker_that_sends_more_than_it_may_is_cut_off(tmp_path: Path) -> None:
         assert acknowledged.count(b"\x40\x02") <= 50
 
 
-@batched
 def test_flood_at_qos_0_is_held_back_not_dropped(tmp_path: Path) -> None:
     """While the sink is locked the bridge stops reading, stays connected, and stores all of it afterwards."""
     total = 20_000

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from paho.mqtt.properties import Properties as PahoProperties
 
-from mqttkit.wire import PLAIN
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, running
@@ -130,7 +129,6 @@ def peak_memory(broker: Mosquitto, topic: str, lines: int) -> int:
     return usage.ru_maxrss
 
 
-@pytest.mark.skipif(PLAIN, reason="paho alone reads no acknowledgement while it has something to write")
 @pytest.mark.timeout(240)
 def test_a_million_lines_take_no_more_memory_than_a_few(shared_broker: Mosquitto, topic: str) -> None:
     """Lines wait in the pipe, not in memory."""

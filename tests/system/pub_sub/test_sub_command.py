@@ -302,7 +302,6 @@ def test_a_slow_reader_does_not_fill_the_memory(tmp_path: Path, topic: str) -> N
         assert (taken, process.wait(10)) == (3_000 * len(block), 0)
 
 
-@pytest.mark.skipif("MQTTKIT_PLAIN_PAHO" in os.environ, reason="paho alone cannot ping while it does not read")
 def test_a_reader_that_pauses_keeps_the_connection(tmp_path: Path, topic: str) -> None:
     """While stdout is not read the keep alive goes on, and nothing is lost that the broker held for us."""
     lines = [b"%07d" % number + b"x" * 10_000 for number in range(10_000)]

@@ -10,10 +10,12 @@ from typing import Any
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from mqttkit.client.connection import BatchedClient
+from mqttkit.client.packets.outbox import Outbox
+from mqttkit.client.packets.properties import from_paho
+from mqttkit.client.packets.receipt import Receipt
 from mqttkit.messages import Message, Outcome
 from mqttkit.settings import LimitSettings
-from mqttkit.wire import BatchedClient, Outbox, Receipt
-from mqttkit.wire.properties import from_paho
 
 CONNACK_V3 = b"\x20\x02\x00\x00"
 CONNACK_V5 = b"\x20\x03\x00\x00\x00"

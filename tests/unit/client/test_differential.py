@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from mqttkit.wire import BatchedClient
-from mqttkit.wire.incoming import remaining_length
+from mqttkit.client.connection import BatchedClient
+from mqttkit.client.packets.splitter import remaining_length
 from tests.unit.client.harness import BatchedSide, PlainSide
 
 PUBLISHES = 6

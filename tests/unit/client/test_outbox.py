@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mqttkit.client.packets.outbox import BATCH_BYTES, MAX_FAST_MID, Batch, Outbox
+from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.packets.splitter import remaining_length
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
-from mqttkit.wire import Outbox, Receipt
-from mqttkit.wire.incoming import remaining_length
-from mqttkit.wire.outbox import BATCH_BYTES, MAX_FAST_MID, Batch
 
 TOPIC = b"\0\1t"
 

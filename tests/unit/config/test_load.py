@@ -178,11 +178,11 @@ def test_a_password_file_that_only_its_owner_can_read_is_not_warned_of(
 
 
 @pytest.mark.parametrize("name", [
-    "MQTTKIT_PLAIN_PAHO", "MQTTKIT_SITE", "MQTTKIT_SERVICE_HOST", "MQTTKIT_PORT_1883_TCP_ADDR", "MQTTKIT_SITE_HOST",
+    "MQTTKIT_SITE", "MQTTKIT_SERVICE_HOST", "MQTTKIT_PORT_1883_TCP_ADDR", "MQTTKIT_SITE_HOST",
     "OTHER_MQTTKIT_USER",
 ])  # fmt: skip
 def test_a_variable_that_may_be_somebody_else_s_is_not_warned_of(caplog: pytest.LogCaptureFixture, name: str) -> None:
-    """mqttkit's own switch, a reference of the settings file, what a container engine sets."""
+    """A reference of the settings file, what a container engine sets."""
     load(environ={name: "1"})
     assert caplog.messages == []
 

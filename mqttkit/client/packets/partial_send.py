@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqttkit.wire.outbox import Batch, Outbox
+from mqttkit.client.packets.outbox import Batch, Outbox
 
 
 class Sending:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mqttkit.wire.outbox import Outbox
+from mqttkit.client.packets.outbox import Outbox
 
 EXACT_WINDOW_V3 = 20
 """QoS 2 publishes under way at a time in MQTT 3.1.1, which knows no Receive Maximum: mosquitto ends a connection

@@ -1,7 +1,7 @@
 """Every private name of paho that mqttkit overrides, calls, reads or sets, and what for: the seam, in one place.
 
 A release of paho may move any of them. Tests hold this table against paho, and against the code that uses the names:
-`wire/seam.py`, `wire/websocket.py` and `wire/properties.py`; and `client/connector.py`, with MQTTKIT_PLAIN_PAHO=1 too.
+`connection.py`, `connector.py`, `websocket.py` and `packets/properties.py`.
 """
 
 from __future__ import annotations

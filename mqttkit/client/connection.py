@@ -18,16 +18,17 @@ from paho.mqtt import _packet
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.enums import _ConnectionState as State
 
+from mqttkit.client.packets import properties as convert
+from mqttkit.client.packets import send_limits as granted
+from mqttkit.client.packets.outbox import MAX_FAST_MID, Outbox
+from mqttkit.client.packets.partial_send import Sending
+from mqttkit.client.packets.read_pacing import GATHER, MANY_FLIGHTS, Moderation
+from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.packets.splitter import Inbox, Splitter, packet_end
+from mqttkit.client.socket_wait import wait
+from mqttkit.client.websocket import BatchedWebSocket
 from mqttkit.messages import Message
 from mqttkit.settings import LimitSettings
-from mqttkit.wire import granted
-from mqttkit.wire import properties as convert
-from mqttkit.wire.incoming import Inbox, Splitter, packet_end
-from mqttkit.wire.moderation import GATHER, MANY_FLIGHTS, Moderation
-from mqttkit.wire.outbox import MAX_FAST_MID, Outbox, Receipt
-from mqttkit.wire.sending import Sending
-from mqttkit.wire.waiting import wait
-from mqttkit.wire.websocket import BatchedWebSocket
 
 SUCCESS, AGAIN = MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN
 LOST, NO_CONNECTION = MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN

@@ -11,10 +11,10 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_importing_the_wire_does_not_load_ssl() -> None:
+def test_importing_the_client_does_not_load_ssl() -> None:
     """None of the deferred modules, nor a stand-in of one, is in sys.modules."""
     code = """
-import mqttkit.wire, sys
+import mqttkit.client, sys
 print([name for name in ("ssl", "_ssl", "hashlib", "urllib.request") if name in sys.modules])
 """
     assert run(code) == "[]"
@@ -23,8 +23,8 @@ print([name for name in ("ssl", "_ssl", "hashlib", "urllib.request") if name in 
 def test_paho_loads_the_real_module_at_first_use() -> None:
     """A TLS context made through paho is one of the real ssl module."""
     code = """
-import mqttkit.wire as wire, paho.mqtt.client as paho, sys
-client = wire.PahoClient(paho.CallbackAPIVersion.VERSION2)
+import mqttkit.client, paho.mqtt.client as paho, sys
+client = paho.Client(paho.CallbackAPIVersion.VERSION2)
 client.tls_set()
 import ssl, urllib.request
 print(type(client._ssl_context) is ssl.SSLContext, paho.ssl is ssl, paho.ssl.SSLContext is ssl.SSLContext,
@@ -35,15 +35,4 @@ print(type(client._ssl_context) is ssl.SSLContext, paho.ssl is ssl, paho.ssl.SSL
 
 def test_a_module_loaded_before_stays_what_it_was() -> None:
     """paho gets the real ssl where it was loaded already."""
-    assert run("import ssl, mqttkit.wire, paho.mqtt.client as paho; print(paho.ssl is ssl)") == "True"
-
-
-def test_plain_paho_on_request() -> None:
-    """MQTTKIT_PLAIN_PAHO=1 gives paho's own class."""
-    code = """
-import os
-os.environ["MQTTKIT_PLAIN_PAHO"] = "1"
-import mqttkit.wire, paho.mqtt.client
-print(mqttkit.wire.PahoClient is paho.mqtt.client.Client)
-"""
-    assert run(code) == "True"
+    assert run("import ssl, mqttkit.client, paho.mqtt.client as paho; print(paho.ssl is ssl)") == "True"

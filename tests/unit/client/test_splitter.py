@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mqttkit.client.packets import splitter as incoming
+from mqttkit.client.packets.properties import decode, encode
+from mqttkit.client.packets.splitter import Inbox, Splitter, remaining_length
 from mqttkit.messages import Message, Properties
-from mqttkit.wire import incoming
-from mqttkit.wire.incoming import Inbox, Splitter, remaining_length
-from mqttkit.wire.properties import decode, encode
 
 TOPIC = b"\0\1t"
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from mqttkit.client import MqttClient
+from mqttkit.client.packets.splitter import remaining_length
 from mqttkit.messages import Message, Outcome, Subscription
 from mqttkit.settings import MqttSettings, TlsSettings
-from mqttkit.wire import PLAIN
-from mqttkit.wire.incoming import remaining_length
 from tests.support.brokers import Mosquitto, free_port, mosquitto, wait_for_port
 from tests.support.clients import settings_for, wait_until
 from tests.support.scripted_broker import scripted_broker
@@ -188,7 +187,6 @@ def test_a_slow_handler_stops_the_reading() -> None:
         wait_until(lambda: count[0] == total, 30)
 
 
-@pytest.mark.skipif(PLAIN, reason="paho alone cannot ping while it does not read")
 def test_reading_can_be_paused_without_losing_the_connection(broker: Mosquitto, topic: str) -> None:
     """Paused, nothing is delivered and pings go on; resumed, everything comes."""
     got = Collector()
@@ -259,7 +257,6 @@ def test_large_packets_both_ways(broker: Mosquitto, topic: str) -> None:
             assert got.messages.pop().payload == payload
 
 
-@pytest.mark.skipif(PLAIN, reason="paho alone waits with select, which ends at file descriptor 1,024")
 def test_file_descriptors_beyond_1024(shared_broker: Mosquitto, topic: str) -> None:
     """A process with more than 1,024 open files can still connect: poll has no such limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

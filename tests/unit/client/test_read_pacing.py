@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqttkit.wire.moderation import FAST, GATHER, GATHER_AWAITED, WINDOW, Moderation
+from mqttkit.client.packets.read_pacing import FAST, GATHER, GATHER_AWAITED, WINDOW, Moderation
 
 
 def stream(
