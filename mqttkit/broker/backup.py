@@ -117,7 +117,7 @@ def restore_backup(broker: Broker, path: Path) -> tuple[Archive, Path]:
     """
     require(broker, Feature.PERSISTENCE, "a restore")
     with locked(broker.paths):
-        _demand_down(broker)
+        _require_down(broker)
         archive = verify_backup(path)
         new: dict[str, bytes | None] = {name: archive.files[name] for name in RESTORED if name in archive.files}
         old = {name: broker.read_file(name) for name in new}
@@ -125,7 +125,7 @@ def restore_backup(broker: Broker, path: Path) -> tuple[Archive, Path]:
         new[PASSWORDS_NAME] = _with_own_users(broker, archive.files[PASSWORDS_NAME])
         try:
             _replace(broker, new)
-            _demand_same(broker, new, archive.manifest.summary)
+            _require_same(broker, new, archive.manifest.summary)
         except BaseException:
             _replace(broker, old)
             raise
@@ -298,7 +298,7 @@ def _proving_backend(manifest: Manifest, image: str | None) -> str:
     return manifest.backend if manifest.backend in able else able[0]
 
 
-def _demand_down(broker: Broker) -> None:
+def _require_down(broker: Broker) -> None:
     if broker.running() is not None:
         raise LifecycleError(
             f"broker {broker.spec.name!r} runs: it would overwrite what is restored",
@@ -340,7 +340,7 @@ def _replace(broker: Broker, files: Mapping[str, bytes | None]) -> None:
             broker.write_file(name, content)
 
 
-def _demand_same(broker: Broker, files: Mapping[str, bytes | None], summary: Summary) -> None:
+def _require_same(broker: Broker, files: Mapping[str, bytes | None], summary: Summary) -> None:
     """Read everything back; raise LifecycleError where it is not what was written."""
     for name, content in files.items():
         if broker.read_file(name) != content:

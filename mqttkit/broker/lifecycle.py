@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mqttkit.broker.ports import demand_free
+from mqttkit.broker.ports import require_free
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec, locked
 from mqttkit.broker.protocol import LACKS, Broker, Feature, UpResult
 from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PermissionMissing, UsageError
@@ -67,8 +67,8 @@ def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
         raise UsageError(f"broker {spec.name!r} is set up with the {old.backend} backend, not {spec.backend}")
     held = {old.port, old.websocket_port, old.tls_port}
     for port in {spec.port, spec.websocket_port, spec.tls_port} - held - {None, 0}:
-        demand_free(spec.listen, int(port or 0))
-    _demand_sound_files(broker)
+        require_free(spec.listen, int(port or 0))
+    _require_valid_files(broker)
     with locked(broker.paths):
         broker.down()
     try:
@@ -79,7 +79,7 @@ def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
         raise
 
 
-def _demand_sound_files(broker: Broker) -> None:
+def _require_valid_files(broker: Broker) -> None:
     """Raise `UsageError` where users or ACL, as they are now, would keep the broker from starting."""
     from mqttkit.broker.accounts.acl import AclFile
     from mqttkit.broker.accounts.passwords import PasswordFile

@@ -23,7 +23,7 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def demand_free(host: str, port: int, *, option: str = "--port") -> None:
+def require_free(host: str, port: int, *, option: str = "--port") -> None:
     """Raise `PortTaken`, naming the process that holds the port where that can be seen."""
     try:
         _bound(host, port).close()
@@ -36,7 +36,7 @@ def demand_free(host: str, port: int, *, option: str = "--port") -> None:
             raise LifecycleError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         raise PortTaken(
             f"port {port} on {host} is taken by {port_owner(port) or 'a process that cannot be seen'}",
-            hint=f"Stop it, or choose another port: {option} {suggest(host, port)}",
+            hint=f"Stop it, or choose another port: {option} {nearby_free_port(host, port)}",
         ) from error
 
 
@@ -48,7 +48,7 @@ def numeric(host: str) -> str:
         raise UsageError(f"cannot listen on {host!r}: {error.strerror}") from error
 
 
-def suggest(host: str, port: int) -> int:
+def nearby_free_port(host: str, port: int) -> int:
     """Return a free port near `port`, one that a person can remember."""
     for candidate in range(port + 10_000, min(port + 10_020, 65_536)):
         with contextlib.suppress(OSError):

@@ -166,7 +166,7 @@ def websocket_answer(login: Login, path: str = "/mqtt") -> str:
     return line.decode(errors="replace")
 
 
-def unproven_tls() -> ssl.SSLContext:
+def unverified_tls() -> ssl.SSLContext:
     """Return a context that takes any certificate: for looking at what is served, never for trusting it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

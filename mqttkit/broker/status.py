@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mqttkit.broker.backends.local_process import login_of
+from mqttkit.broker.backends.local_process import operator_login
 from mqttkit.broker.lifecycle import open_broker
 from mqttkit.broker.probe import ask
 from mqttkit.broker.profile import BrokerPaths, Profile, load_spec, read_profile
@@ -142,7 +142,7 @@ def _traffic(broker: Broker, profile: Profile) -> dict[str, Any]:
 def _trouble(profile: Profile) -> str:
     """Return why the broker does not let its own operator in, or an empty string."""
     try:
-        answer = ask(login_of(profile))
+        answer = ask(operator_login(profile))
     except BrokerUnreachable as error:
         return error.cause
     return "" if answer.accepted else f"it refuses its own operator: {answer.reason}"

@@ -35,8 +35,8 @@ def show_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
 
 
 def show_finding(finding: Finding) -> None:
-    """Print one finding: verdict, check, what was seen, and what mends it."""
+    """Print one finding: verdict, check, what was seen, and what fixes it."""
     verdict = click.style(f"{finding.verdict.value:<11}", fg=COLOURS[finding.verdict])
     click.echo(f"{verdict} {finding.check:<19} {finding.detail}")
-    if finding.mend and finding.verdict is not Verdict.PASSED:
-        click.echo(f"{'':<31} -> {finding.mend}")
+    if finding.fix and finding.verdict is not Verdict.PASSED:
+        click.echo(f"{'':<31} -> {finding.fix}")

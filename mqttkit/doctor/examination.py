@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from mqttkit.broker.doctor.examined_broker import Door, refusal
+from mqttkit.broker.doctor.examined_broker import Endpoint, refusal
 from mqttkit.broker.doctor.findings import (
     Check,
     Finding,
-    Outcome,
+    Result,
     Verdict,
     failed,
     not_checked,
@@ -62,7 +62,7 @@ def examine(settings: MqttSettings, *, topic: str | None = None) -> Iterator[Fin
                 yield finding
 
 
-def dns(visit: Visit) -> Iterator[Outcome]:
+def dns(visit: Visit) -> Iterator[Result]:
     """Look the host's addresses up."""
     try:
         found = socket.getaddrinfo(visit.host, visit.port, type=socket.SOCK_STREAM)
@@ -73,7 +73,7 @@ def dns(visit: Visit) -> Iterator[Outcome]:
     yield passed(f"{visit.host} is {', '.join(visit.addresses)}")
 
 
-def tcp(visit: Visit) -> Iterator[Outcome]:
+def tcp(visit: Visit) -> Iterator[Result]:
     """Connect to each address."""
     troubles = []
     for address in visit.addresses:
@@ -82,15 +82,15 @@ def tcp(visit: Visit) -> Iterator[Outcome]:
             socket.create_connection((address, visit.port), timeout=SECONDS).close()
         except OSError as error:
             failure = unreachable((address, visit.port), "tcp", error)
-            troubles.append(Outcome(Verdict.FAILED, failure.message, failure.hint or _cause(error, visit)))
+            troubles.append(Result(Verdict.FAILED, failure.message, failure.hint or _cause(error, visit)))
         else:
             yield passed(f"{address} port {visit.port} accepts in {1000 * (time.monotonic() - begin):.0f} ms")
     every = len(troubles) == len(visit.addresses)
     for trouble in troubles:
-        yield trouble if every else warned(trouble.detail, trouble.mend)
+        yield trouble if every else warned(trouble.detail, trouble.fix)
 
 
-def tls(visit: Visit) -> Iterator[Outcome]:
+def tls(visit: Visit) -> Iterator[Result]:
     """Shake hands, and verify the certificate as every command does."""
     if visit.context is None:
         if is_loopback(visit.host) or all(is_loopback(address) for address in visit.addresses):
@@ -107,7 +107,7 @@ def tls(visit: Visit) -> Iterator[Outcome]:
         yield failed(failure.cause, failure.hint)
 
 
-def websocket(visit: Visit) -> Iterator[Outcome]:
+def websocket(visit: Visit) -> Iterator[Result]:
     """Ask for MQTT over WebSockets."""
     try:
         line = websocket_answer(visit.login(), visit.settings.broker.websocket_path)
@@ -120,7 +120,7 @@ def websocket(visit: Visit) -> Iterator[Outcome]:
         yield failed(f"the upgrade is declined: {line}", "check the path of the URL")
 
 
-def connack(visit: Visit) -> Iterator[Outcome]:
+def connack(visit: Visit) -> Iterator[Result]:
     """Log in."""
     client = visit.client()
     try:
@@ -138,19 +138,19 @@ def connack(visit: Visit) -> Iterator[Outcome]:
         yield warned("MQTT 3.1.1: the broker cannot say that it denies a publish", "use a broker that speaks MQTT 5")
 
 
-def strangers(visit: Visit) -> Iterator[Outcome]:
+def strangers(visit: Visit) -> Iterator[Result]:
     """Try made-up credentials, and none."""
-    door = Door("broker", visit.only, visit.settings.client.version)
+    endpoint = Endpoint("broker", visit.only, visit.settings.client.version)
     made_up = (secrets.token_hex(8), secrets.token_hex(8))
     for who, login in (("made-up credentials", made_up), ("no user", (None, None))):
-        reason = refusal(door, *login)
+        reason = refusal(endpoint, *login)
         if reason is None:
             yield warned(f"the broker lets {who} in: anyone may connect", "demand users: allow_anonymous false")
         else:
             yield passed(f"{who}: refused, {reason}")
 
 
-def capabilities(visit: Visit) -> Iterator[Outcome]:
+def capabilities(visit: Visit) -> Iterator[Result]:
     """Read what an MQTT 5 broker says of itself in its CONNACK."""
     if visit.client_of_main().protocol_version != 5:
         yield not_checked("only MQTT 5 brokers say what they can")

@@ -7,19 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from mqttkit.broker.doctor.findings import Outcome, failed, not_checked, passed, warned
+from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
 from mqttkit.client import MqttClient
 from mqttkit.doctor.visit import SECONDS, Visit
 from mqttkit.errors import SubscriptionDenied
-from mqttkit.messages import Message, Subscription
-from mqttkit.messages import Outcome as Published
+from mqttkit.messages import Message, Outcome, Subscription
 
 TRIPS = 20
 """Messages of the round trip."""
 CHOOSE = "choose topics that you may use with --topic, or: mqttkit broker acl grant USER readwrite FILTER"
 
 
-class Ear:
+class MessageCollector:
     """A connection that hears messages."""
 
     def __init__(self, visit: Visit) -> None:
@@ -40,7 +39,7 @@ class Ear:
             self._condition.notify_all()
 
 
-def suback(visit: Visit) -> Iterator[Outcome]:
+def suback(visit: Visit) -> Iterator[Result]:
     """Subscribe to a topic of the visit's own."""
     try:
         granted = visit.client_of_main().subscribe(Subscription(f"{visit.topic}/#", 2), timeout=SECONDS)
@@ -53,31 +52,31 @@ def suback(visit: Visit) -> Iterator[Outcome]:
         yield passed(f"{visit.topic}/# granted with QoS {granted[0]}")
 
 
-def publish(visit: Visit) -> Iterator[Outcome]:
+def publish(visit: Visit) -> Iterator[Result]:
     """Publish to a topic of the visit's own, acknowledged."""
     receipt = visit.client_of_main().publish(f"{visit.topic}/publish", b"doctor", qos=1)
     outcome = receipt.wait(SECONDS)
-    if outcome is Published.ACKNOWLEDGED and visit.client_of_main().protocol_version == 5:
+    if outcome is Outcome.ACKNOWLEDGED and visit.client_of_main().protocol_version == 5:
         yield passed("acknowledged")
-    elif outcome is Published.ACKNOWLEDGED:
+    elif outcome is Outcome.ACKNOWLEDGED:
         yield not_checked("acknowledged, which MQTT 3.1.1 brokers do for denied ones too: see round-trip")
-    elif outcome is Published.DENIED:
+    elif outcome is Outcome.DENIED:
         yield failed(f"{visit.topic}/publish is denied: {receipt.reason}", CHOOSE)
     else:
         yield failed(f"not acknowledged in {SECONDS:g} s: {receipt.reason or 'no answer'}", "is the broker overloaded?")
 
 
-def round_trip(visit: Visit) -> Iterator[Outcome]:
+def round_trip(visit: Visit) -> Iterator[Result]:
     """Publish messages with every byte in them, and hear them back."""
-    ear = Ear(visit)
+    collector = MessageCollector(visit)
     topic = f"{visit.topic}/round-trip"
-    ear.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
+    collector.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
     times = []
     for _ in range(TRIPS):
         payload = bytes(range(256)) + secrets.token_bytes(8)
         begin = time.monotonic()
         visit.client_of_main().publish(topic, payload, qos=1)
-        if ear.wait(lambda message, wanted=payload: message.payload == wanted) is None:  # type: ignore[misc]  # of a default
+        if collector.wait(lambda message, wanted=payload: message.payload == wanted) is None:  # type: ignore[misc]  # of a default
             yield failed(
                 f"nothing came back on {topic}: the broker grants and acknowledges what its ACL denies in silence",
                 CHOOSE,
@@ -87,21 +86,21 @@ def round_trip(visit: Visit) -> Iterator[Outcome]:
     yield passed(f"{TRIPS} of {TRIPS} came back whole, {sorted(times)[TRIPS // 2]:.1f} ms in the median")
 
 
-def retained(visit: Visit) -> Iterator[Outcome]:
+def retained(visit: Visit) -> Iterator[Result]:
     """Keep a message, hear it on a new connection, and clear it."""
     topic = f"{visit.topic}/retained"
     sender = visit.client_of_main()
     sender.publish(topic, b"kept", qos=1, retain=True).wait(SECONDS)
     try:
-        ear = Ear(visit)
-        ear.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
-        kept = ear.wait(lambda message: message.retain and message.payload == b"kept")
+        collector = MessageCollector(visit)
+        collector.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
+        kept = collector.wait(lambda message: message.retain and message.payload == b"kept")
     finally:
         sender.publish(topic, b"", qos=1, retain=True).wait(SECONDS)
     if kept is None:
         yield warned("the broker keeps no retained message here", "retained state and status topics will not work")
         return
-    late = Ear(visit)
+    late = MessageCollector(visit)
     late.client.subscribe(Subscription(topic, 1), Subscription(f"{visit.topic}/sentinel", 1), timeout=SECONDS)
     sender.publish(f"{visit.topic}/sentinel", b"now", qos=1)
     late.wait(lambda message: message.payload == b"now")
@@ -111,36 +110,38 @@ def retained(visit: Visit) -> Iterator[Outcome]:
         yield passed("kept, delivered to a new subscription, cleared")
 
 
-def shared(visit: Visit) -> Iterator[Outcome]:
+def shared(visit: Visit) -> Iterator[Result]:
     """Subscribe in a group: some brokers grant it and deliver nothing."""
-    ear = Ear(visit)
+    collector = MessageCollector(visit)
     topic = f"{visit.topic}/shared"
-    mend = "give each worker its own topics with this broker"
+    fix = "give each worker its own topics with this broker"
     try:
-        ear.client.subscribe(Subscription(f"$share/mqttkit-doctor/{topic}", 1), timeout=SECONDS)
+        collector.client.subscribe(Subscription(f"$share/mqttkit-doctor/{topic}", 1), timeout=SECONDS)
     except SubscriptionDenied as error:
-        yield warned(f"denied: {error.reason}", mend)
+        yield warned(f"denied: {error.reason}", fix)
         return
     visit.client_of_main().publish(topic, b"shared", qos=1)
-    if ear.wait(lambda message: message.payload == b"shared") is None:
-        yield warned("granted, and nothing is delivered", mend)
+    if collector.wait(lambda message: message.payload == b"shared") is None:
+        yield warned("granted, and nothing is delivered", fix)
     else:
         yield passed("granted and delivered")
 
 
-def wide(visit: Visit) -> Iterator[Outcome]:
+def wide(visit: Visit) -> Iterator[Result]:
     """Listen to # and $SYS/# until a message of our own comes: what else comes is open to us."""
-    ear = Ear(visit)
+    collector = MessageCollector(visit)
     for one in ("#", "$SYS/#"):
         try:
-            ear.client.subscribe(Subscription(one, 1), timeout=SECONDS)
+            collector.client.subscribe(Subscription(one, 1), timeout=SECONDS)
         except SubscriptionDenied:
             yield passed(f"{one} is denied")
     topic = f"{visit.topic}/sentinel"
-    ear.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
+    collector.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
     visit.client_of_main().publish(topic, b"wide", qos=1)
-    ear.wait(lambda message: message.payload == b"wide")
-    tops = {message.topic.split("/", 1)[0] for message in ear.messages if not message.topic.startswith(visit.topic)}
+    collector.wait(lambda message: message.payload == b"wide")
+    tops = {
+        message.topic.split("/", 1)[0] for message in collector.messages if not message.topic.startswith(visit.topic)
+    }
     seen = sorted(tops)
     if seen:
         shown = ", ".join(f"{top}/…" for top in seen[:5])

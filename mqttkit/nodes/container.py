@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.broker.backends.docker.engine import engine, ensure_image, execute, last_words, put_file
+from mqttkit.broker.backends.docker.engine import connect_engine, ensure_image, execute, last_words, put_file
 from mqttkit.broker.backends.process_table import ProcessId, identify
 from mqttkit.broker.probe import Login
 from mqttkit.broker.readiness import wait_ready
@@ -83,7 +83,7 @@ class DockerNode:
         if self._container is not None:
             raise LifecycleError(f"node {self.name} runs already")
         with contextlib.ExitStack() as stack:
-            client = stack.enter_context(engine())
+            client = stack.enter_context(connect_engine())
             sweep(client)
             ensure_image(client, self.spec.image)
             container = self._create(client)
@@ -175,7 +175,7 @@ def build_image(directory: Path, tag: str, *, arguments: Mapping[str, str] | Non
 
     if not (directory / "Dockerfile").is_file():
         raise LifecycleError(f"there is no Dockerfile in {directory}")
-    with engine() as client:
+    with connect_engine() as client:
         try:
             image, _ = client.images.build(
                 path=str(directory), tag=tag, rm=True, buildargs=dict(arguments or {}), forcerm=True
@@ -189,7 +189,7 @@ def build_image(directory: Path, tag: str, *, arguments: Mapping[str, str] | Non
 def docker_network(name: str = "", *, internal: bool = True) -> Iterator[str]:
     """Make a network for nodes, removed at the end; an internal one reaches nothing outside."""
     maker = identify(os.getpid())
-    with engine() as client:
+    with connect_engine() as client:
         sweep(client)
         labels = {LABEL: f"{maker.pid}:{maker.start}"}
         network = client.networks.create(

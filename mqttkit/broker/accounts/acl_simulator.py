@@ -19,7 +19,7 @@ BRIDGE_STATE = "$SYS/broker/connection/+/state"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What the broker would do."""
 
     allowed: bool
@@ -33,7 +33,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintIssue:
     """Something in an ACL file that is wrong or is hardly meant."""
 
     message: str
@@ -46,26 +46,26 @@ class Finding:
 
 def check_access(
     acl: AclFile, access: Access, topic: str, *, user: str | None, client_id: str | None = None
-) -> Verdict:
+) -> Decision:
     """Tell whether the broker lets this client READ or WRITE a message on the topic name.
 
     `user` None is a client without a user name. Raises TopicError where `topic` is no topic name.
     """
     check_topic_name(topic)
     if topic.startswith("$share"):
-        return Verdict(False, "no message goes to or comes from a topic that begins with $share")
+        return Decision(False, "no message goes to or comes from a topic that begins with $share")
     if access is Access.WRITE and topic.startswith("$SYS") and not matches(BRIDGE_STATE, topic):
-        return Verdict(False, "mosquitto lets no client write $SYS")
+        return Decision(False, "mosquitto lets no client write $SYS")
     for rules in _stages(acl, user, client_id):
         if rules is None:
-            return Verdict(False, "patterns in the file bar user and client names with + or #")
+            return Decision(False, "patterns in the file bar user and client names with + or #")
         for rule in _denials_first(rules):
             if _matches(rule.topic, topic) and (rule.access is Access.DENY or rule.access.allows(access)):
-                return Verdict(rule.access is not Access.DENY, _named(rule), rule)
-    return Verdict(False, "no rule allows it")
+                return Decision(rule.access is not Access.DENY, _named(rule), rule)
+    return Decision(False, "no rule allows it")
 
 
-def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, client_id: str | None = None) -> Verdict:
+def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, client_id: str | None = None) -> Decision:
     """Tell whether a subscription would deliver anything.
 
     Raises TopicError where it is no topic filter.
@@ -82,28 +82,28 @@ def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, cli
             if shared is None or any(covers(denial.topic, shared) for denial in denials):
                 continue
             if not denials and covers(rule.topic, wanted):
-                return Verdict(True, f"every message: {_named(rule)}", rule)
+                return Decision(True, f"every message: {_named(rule)}", rule)
             partly = partly or rule
     if partly is None:
-        return Verdict(False, "the broker grants it, and delivers nothing: no rule lets a matching topic be read")
-    return Verdict(True, f"only a part of it is delivered: {_named(partly)}", partly, complete=False)
+        return Decision(False, "the broker grants it, and delivers nothing: no rule lets a matching topic be read")
+    return Decision(True, f"only a part of it is delivered: {_named(partly)}", partly, complete=False)
 
 
-def lint(acl: AclFile, *, users: Collection[str] | None = None, own: Collection[str] = ()) -> list[Finding]:
+def lint(acl: AclFile, *, users: Collection[str] | None = None, own: Collection[str] = ()) -> list[LintIssue]:
     """Return what is wrong or hardly meant.
 
     `users` are those of the password file, `own` those whose rules are known to be meant.
     """
-    findings = [*_lint_anonymous(acl), *_lint_patterns(acl)]
+    issues = [*_lint_anonymous(acl), *_lint_patterns(acl)]
     for user, rules in acl.users.items():
         if user in own:
             continue
-        findings += _lint_rules(user, rules)
+        issues += _lint_rules(user, rules)
         if acl.patterns and ("+" in user or "#" in user):
-            findings.append(Finding(f"user {user!r} may do nothing: patterns bar names with + or #", serious=True))
+            issues.append(LintIssue(f"user {user!r} may do nothing: patterns bar names with + or #", serious=True))
     if users is not None:
-        findings += _lint_users(acl, users)
-    return sorted(findings, key=lambda finding: finding.line)
+        issues += _lint_users(acl, users)
+    return sorted(issues, key=lambda issue: issue.line)
 
 
 def intersection(first: str, second: str) -> str | None:
@@ -180,9 +180,9 @@ def _named(rule: Rule) -> str:
     return f"rule '{rule.access.value} {rule.topic}'{line}"
 
 
-def _lint_anonymous(acl: AclFile) -> Iterator[Finding]:
+def _lint_anonymous(acl: AclFile) -> Iterator[LintIssue]:
     for rule in acl.anonymous:
-        yield Finding(
+        yield LintIssue(
             f"{_named(rule)} stands before any 'user' line: it holds for clients without a user name only",
             rule.line,
             serious=rule.access is not Access.DENY,
@@ -190,54 +190,54 @@ def _lint_anonymous(acl: AclFile) -> Iterator[Finding]:
     yield from _lint_rules(None, acl.anonymous)
 
 
-def _lint_patterns(acl: AclFile) -> Iterator[Finding]:
+def _lint_patterns(acl: AclFile) -> Iterator[LintIssue]:
     for rule in acl.patterns:
         if "%u" not in rule.topic and "%c" not in rule.topic:
-            yield Finding(
+            yield LintIssue(
                 f"pattern {_named(rule)} has neither %u nor %c: it holds for every client alike",
                 rule.line,
                 serious=rule.access is not Access.DENY,
             )
         elif "%c" in rule.topic:
-            yield Finding(
+            yield LintIssue(
                 f"pattern {_named(rule)}: any user may take any client identifier, so %c protects nothing",
                 rule.line,
                 serious=True,
             )
 
 
-def _lint_rules(user: str | None, rules: tuple[Rule, ...]) -> Iterator[Finding]:
+def _lint_rules(user: str | None, rules: tuple[Rule, ...]) -> Iterator[LintIssue]:
     whose = "clients without a user name" if user is None else f"user {user!r}"
     seen: set[Rule] = set()
     for rule in rules:
         if "%u" in rule.topic or "%c" in rule.topic:
-            yield Finding(f"{_named(rule)}: %u and %c stay as they are outside 'pattern' lines", rule.line)
+            yield LintIssue(f"{_named(rule)}: %u and %c stay as they are outside 'pattern' lines", rule.line)
         if rule.topic.startswith("$share"):
-            yield Finding(f"{_named(rule)} never matches: the filter inside a shared subscription counts", rule.line)
+            yield LintIssue(f"{_named(rule)} never matches: the filter inside a shared subscription counts", rule.line)
         if rule.topic in ("read", "write", "readwrite", "deny"):
-            yield Finding(f"{_named(rule)}: a topic of the name of an access; is the filter missing?", rule.line)
+            yield LintIssue(f"{_named(rule)}: a topic of the name of an access; is the filter missing?", rule.line)
         if rule.topic in ("#", "+/#") and rule.access.allows(Access.WRITE):
-            yield Finding(f"{whose} may write every topic: {_named(rule)}", rule.line)
+            yield LintIssue(f"{whose} may write every topic: {_named(rule)}", rule.line)
         if rule.topic.startswith("$SYS") and rule.access.allows(Access.WRITE) and rule.topic != BRIDGE_STATE:
-            yield Finding(f"{_named(rule)}: mosquitto lets no client write $SYS", rule.line)
+            yield LintIssue(f"{_named(rule)}: mosquitto lets no client write $SYS", rule.line)
         if rule in seen:
-            yield Finding(f"{_named(rule)} is there twice for {whose}", rule.line)
+            yield LintIssue(f"{_named(rule)} is there twice for {whose}", rule.line)
         seen.add(rule)
         yield from _lint_denied(rule, rules)
 
 
-def _lint_denied(rule: Rule, rules: tuple[Rule, ...]) -> Iterator[Finding]:
+def _lint_denied(rule: Rule, rules: tuple[Rule, ...]) -> Iterator[LintIssue]:
     if rule.access is Access.DENY:
         return
     for denial in rules:
         if denial.access is Access.DENY and covers(denial.topic, rule.topic):
-            yield Finding(f"{_named(rule)} has no effect: {_named(denial)} comes first", rule.line)
+            yield LintIssue(f"{_named(rule)} has no effect: {_named(denial)} comes first", rule.line)
 
 
-def _lint_users(acl: AclFile, users: Collection[str]) -> Iterator[Finding]:
+def _lint_users(acl: AclFile, users: Collection[str]) -> Iterator[LintIssue]:
     for user in acl.users:
         if user not in users:
-            yield Finding(f"user {user!r} has rules and no password: nobody can log in as it")
+            yield LintIssue(f"user {user!r} has rules and no password: nobody can log in as it")
     for user in users:
         if not acl.users.get(user) and not acl.patterns:
-            yield Finding(f"user {user!r} has no rule: it may do nothing")
+            yield LintIssue(f"user {user!r} has no rule: it may do nothing")

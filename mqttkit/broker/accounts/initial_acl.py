@@ -10,7 +10,7 @@ from mqttkit.broker.mosquitto.configuration import first_acl
 EVERYTHING = Rule(Access.READWRITE, "#")
 
 
-def settled_acl(content: bytes | None, *, anonymous: bool) -> bytes:
+def acl_for_start(content: bytes | None, *, anonymous: bool) -> bytes:
     """Return the ACL file for a start: a first one, or the one there with the rule of anonymous clients set right.
 
     A rule for anonymous clients that somebody wrote stays as it is. Raises `UsageError` for a file that is broken.

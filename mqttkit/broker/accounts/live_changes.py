@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mqttkit.broker.accounts.acl import Access, AclFile
-from mqttkit.broker.accounts.acl_simulator import Verdict, check_access, check_subscription, intersection
+from mqttkit.broker.accounts.acl_simulator import Decision, check_access, check_subscription, intersection
 from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, AccountFiles
 from mqttkit.broker.mosquitto.reload import apply_changes
 from mqttkit.broker.profile import Profile, locked, read_profile
@@ -46,14 +46,14 @@ def change_accounts(broker: Broker, edit: Callable[[AccountFiles], AccountFiles]
         return apply_changes(broker, changes)
 
 
-def verdict_on(acl: AclFile, action: str, topic: str, *, user: str, client_id: str | None = None) -> Verdict:
+def decide(acl: AclFile, action: str, topic: str, *, user: str, client_id: str | None = None) -> Decision:
     """Return what the rules say to `read`, `write` or `subscribe`."""
     if action == SUBSCRIBE:
         return check_subscription(acl, topic, user=user, client_id=client_id)
     return check_access(acl, Access(action), topic, user=user, client_id=client_id)
 
 
-def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: str, verdict: Verdict) -> bool:
+def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: str, decision: Decision) -> bool:
     """Do it against the running broker as that user, with a canary message, and return whether it happened.
 
     Readers of the topic see the canary. Raises LifecycleError where the broker does otherwise than its ACL file
@@ -66,8 +66,8 @@ def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: 
     if action == Access.WRITE.value:
         happened = _written(login, topic)
     else:
-        happened = _delivered(login, profile, topic, example_topic(topic, verdict))
-    if happened is not verdict.allowed:
+        happened = _delivered(login, profile, topic, example_topic(topic, decision))
+    if happened is not decision.allowed:
         raise LifecycleError(
             f"the broker {'allows' if happened else 'denies'} what its ACL file {'denies' if happened else 'allows'}",
             hint="It may run with an older file: mqttkit broker reload",
@@ -75,10 +75,10 @@ def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: 
     return happened
 
 
-def example_topic(topic_filter: str, verdict: Verdict) -> str:
+def example_topic(topic_filter: str, decision: Decision) -> str:
     """Return a topic name that the filter matches, one that the deciding rule allows where it names one."""
     wanted = split_share(topic_filter)[1]
-    shared = intersection(verdict.rule.topic, wanted) if verdict.rule else None
+    shared = intersection(decision.rule.topic, wanted) if decision.rule else None
     levels = (shared or wanted).split("/")
     return "/".join("canary" if level in ("+", "#") else level for level in levels)
 

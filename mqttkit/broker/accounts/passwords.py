@@ -100,7 +100,7 @@ class PasswordFile:
             try:
                 user, hashed = _parse_line(line)
             except ValueError as error:
-                raise UsageError(f"{where}:{number}: {error}", hint=_MEND) from error
+                raise UsageError(f"{where}:{number}: {error}", hint=_FIX) from error
             if user in hashes:
                 raise UsageError(f"{where}:{number}: user {user!r} is there twice", hint="Remove one of the lines")
             hashes[user] = hashed
@@ -137,7 +137,7 @@ class PasswordFile:
         return hashed is not None and hashed.verify(password)
 
 
-_MEND = "Write lines only with: mqttkit broker user add, or mosquitto_passwd"
+_FIX = "Write lines only with: mqttkit broker user add, or mosquitto_passwd"
 
 
 def password_line(user: str, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> str:

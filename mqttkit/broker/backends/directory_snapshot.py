@@ -12,7 +12,7 @@ from mqttkit.files import write_secret
 
 
 @dataclass(frozen=True)
-class Footprint:
+class DirectorySnapshot:
     """The entries of the directory, and the files that `up` replaces there."""
 
     entries: frozenset[Path]
@@ -21,7 +21,7 @@ class Footprint:
     """What spec and profile said, where they were there."""
 
     @classmethod
-    def of(cls, paths: BrokerPaths) -> Footprint:
+    def of(cls, paths: BrokerPaths) -> DirectorySnapshot:
         """Look at the directory."""
         entries = frozenset(paths.directory.iterdir()) if paths.directory.is_dir() else frozenset()
         return cls(entries, {path: path.read_bytes() for path in (paths.spec, paths.profile) if path in entries})

@@ -10,9 +10,9 @@ import sys
 from dataclasses import replace
 
 from mqttkit.broker.accounts.passwords import generate_password
-from mqttkit.broker.backends.local_process import READY_SECONDS, LocalBroker, login_of, reachable_host
-from mqttkit.broker.mosquitto import configuration as conf
-from mqttkit.broker.ports import demand_free, suggest
+from mqttkit.broker.backends.local_process import READY_SECONDS, LocalBroker, operator_login, reachable_host
+from mqttkit.broker.mosquitto import configuration
+from mqttkit.broker.ports import nearby_free_port, require_free
 from mqttkit.broker.profile import BrokerSpec, Profile, read_profile
 from mqttkit.broker.protocol import Feature, require
 from mqttkit.broker.readiness import wait_ready
@@ -62,7 +62,7 @@ class EmbeddedBroker(LocalBroker):
         profile = read_profile(self.paths)
         if profile is None or profile.v5_port is None:
             return
-        login = replace(login_of(profile), port=profile.v5_port, version="5")
+        login = replace(operator_login(profile), port=profile.v5_port, version="5")
         wait_ready(login, seconds=READY_SECONDS, died=lambda: "" if self.running() else "it ended")
 
     def _refuse(self) -> None:
@@ -84,7 +84,7 @@ class EmbeddedBroker(LocalBroker):
             host=reachable_host(spec.listen),
             port=spec.port,
             version="311",
-            username=conf.OPERATOR if named else None,
+            username=configuration.OPERATOR if named else None,
             password=((old and old.password) or generate_password()) if named else None,
             v5_port=self._v5_port(old),
         )
@@ -93,17 +93,17 @@ class EmbeddedBroker(LocalBroker):
         """Return the port of MQTT 5: the one of the last time while it is free."""
         if old is not None and old.v5_port:
             try:
-                demand_free(self.spec.listen, old.v5_port)
+                require_free(self.spec.listen, old.v5_port)
             except PortTaken:
                 pass
             else:
                 return old.v5_port
-        return suggest(self.spec.listen, self.spec.port)
+        return nearby_free_port(self.spec.listen, self.spec.port)
 
 
 def rumqttd_toml(spec: BrokerSpec, profile: Profile) -> str:
     """Return rumqttd's configuration: MQTT 3.1.1 on the profile's port, MQTT 5 on its `v5_port`."""
-    settings = conf.tuning("default", {})
+    settings = configuration.tuning("default", {})
     servers = ""
     for kind, port in (("v4", profile.port), ("v5", profile.v5_port)):
         servers += f"""
@@ -120,7 +120,7 @@ dynamic_filters = true
 """
         if profile.username and profile.password:
             servers += f"auth = {{ {json.dumps(profile.username)} = {json.dumps(profile.password)} }}\n"
-    return f"""{conf.HEAD}id = 0
+    return f"""{configuration.HEAD}id = 0
 
 [router]
 id = 0

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mqttkit.broker.backends import process_table as processes
-from mqttkit.broker.backends.directory_snapshot import Footprint, empty
+from mqttkit.broker.backends import process_table
+from mqttkit.broker.backends.directory_snapshot import DirectorySnapshot, empty
 from mqttkit.broker.backends.process_table import ProcessId
 from mqttkit.broker.file_facts import FileFact, facts_below
-from mqttkit.broker.ports import demand_free, free_port
+from mqttkit.broker.ports import free_port, require_free
 from mqttkit.broker.probe import Login
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
 from mqttkit.broker.protocol import Resources, Running, UpResult
@@ -84,11 +84,11 @@ class LocalBroker(abc.ABC):
         profile = read_profile(self.paths)
         running = self._process()
         if running is not None and profile is not None:
-            wait_ready(login_of(profile), seconds=READY_SECONDS, died=lambda: self._cause(running, 0))
+            wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: self._cause(running, 0))
             return UpResult(profile=profile, already=True, seconds=0.0)
         if running is not None:
-            processes.stop(running, seconds=STOP_SECONDS)
-        before = Footprint.of(self.paths)
+            process_table.stop(running, seconds=STOP_SECONDS)
+        before = DirectorySnapshot.of(self.paths)
         try:
             return self._start(profile)
         except BaseException:
@@ -99,7 +99,7 @@ class LocalBroker(abc.ABC):
         """End the broker; with `volumes` remove all it left. Return False if none ran."""
         running = self._process()
         if running is not None:
-            processes.stop(running, seconds=STOP_SECONDS)
+            process_table.stop(running, seconds=STOP_SECONDS)
         self.paths.pid.unlink(missing_ok=True)
         if volumes:
             empty(self.paths.directory)
@@ -114,7 +114,7 @@ class LocalBroker(abc.ABC):
 
     def signal(self, name: str) -> None:
         """Send HUP or USR1 to the running broker."""
-        os.kill(self._demand().pid, signal.Signals[f"SIG{name}"])
+        os.kill(self._require_running().pid, signal.Signals[f"SIG{name}"])
 
     def read_file(self, name: str) -> bytes | None:
         """Return a file's content, or None; a symbolic link is refused."""
@@ -172,7 +172,7 @@ class LocalBroker(abc.ABC):
         if process is None:
             return None
         return Resources(
-            memory_bytes=processes.memory_bytes(process.pid), cpu_seconds=processes.cpu_seconds(process.pid)
+            memory_bytes=process_table.memory_bytes(process.pid), cpu_seconds=process_table.cpu_seconds(process.pid)
         )
 
     def last_save(self) -> float | None:
@@ -197,12 +197,12 @@ class LocalBroker(abc.ABC):
 
     def _process(self) -> ProcessId | None:
         """Return the broker's process: by pid file, or by where it works if a killed `up` left none."""
-        process = processes.read_pid(self.paths.pid)
+        process = process_table.read_pid(self.paths.pid)
         if process is None and self.paths.root.is_dir():
-            process = processes.find_by_directory(self.paths.root, self._owns)
+            process = process_table.find_by_directory(self.paths.root, self._owns)
         return process
 
-    def _demand(self) -> ProcessId:
+    def _require_running(self) -> ProcessId:
         process = self._process()
         if process is None:
             raise LifecycleError(f"broker {self.spec.name!r} does not run", hint="Start it with: mqttkit broker up")
@@ -216,16 +216,16 @@ class LocalBroker(abc.ABC):
         save_profile(self.paths, profile)
         offset = self._turn_log()
         process = self._launch()
-        processes.write_pid(self.paths.pid, process)
-        seconds = wait_ready(login_of(profile), seconds=READY_SECONDS, died=lambda: self._cause(process, offset))
+        process_table.write_pid(self.paths.pid, process)
+        seconds = wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: self._cause(process, offset))
         self._prove()
         return UpResult(profile=profile, already=False, seconds=seconds)
 
-    def _undo(self, before: Footprint) -> None:
+    def _undo(self, before: DirectorySnapshot) -> None:
         """Take back a start that failed: no process, and the files that were there before."""
         process = self._process()
         if process is not None:
-            processes.stop(process, seconds=STOP_SECONDS)
+            process_table.stop(process, seconds=STOP_SECONDS)
         self.paths.pid.unlink(missing_ok=True)
         before.restore(self.paths.directory)
 
@@ -248,7 +248,7 @@ class LocalBroker(abc.ABC):
                 extra_groups=[] if owner else None,
             )
         threading.Thread(target=child.wait, name="reap-broker", daemon=True).start()
-        return processes.identify(child.pid)
+        return process_table.identify(child.pid)
 
     def _cause(self, process: ProcessId, offset: int) -> str:
         """Return the log's last words since `offset` if the process is gone, else an empty string."""
@@ -279,7 +279,7 @@ class LocalBroker(abc.ABC):
         return 0
 
 
-def login_of(profile: Profile) -> Login:
+def operator_login(profile: Profile) -> Login:
     """Return the operator's login to the profile's plain listener."""
     return Login(
         host=profile.host,
@@ -294,11 +294,11 @@ def with_ports(spec: BrokerSpec) -> BrokerSpec:
     """Return the spec with a free port where it asks for one; raise `PortTaken` for one that is not free."""
     if not spec.port:
         spec = dataclasses.replace(spec, port=free_port(spec.listen))
-    demand_free(spec.listen, spec.port)
+    require_free(spec.listen, spec.port)
     if spec.websocket_port:
-        demand_free(spec.listen, spec.websocket_port, option="--websocket-port")
+        require_free(spec.listen, spec.websocket_port, option="--websocket-port")
     if spec.tls_port:
-        demand_free(spec.listen, spec.tls_port, option="--tls-port")
+        require_free(spec.listen, spec.tls_port, option="--tls-port")
     return spec
 
 

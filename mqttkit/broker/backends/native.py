@@ -11,11 +11,11 @@ import signal
 import subprocess
 import time
 
-from mqttkit.broker.accounts.initial_acl import settled_acl
+from mqttkit.broker.accounts.initial_acl import acl_for_start
 from mqttkit.broker.accounts.passwords import PasswordFile
 from mqttkit.broker.backends.local_process import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker
 from mqttkit.broker.certificates.initial_certificate import first_certificate
-from mqttkit.broker.mosquitto import configuration as conf
+from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.mosquitto.configuration import Listener
 from mqttkit.broker.mosquitto.operator_profile import mosquitto_profile
 from mqttkit.broker.ports import listening_inodes, numeric
@@ -88,12 +88,14 @@ class ProcessBroker(LocalBroker):
         raise MissingPart("no user for the broker to run as", hint="Add one with: useradd --system mosquitto")
 
     def _descriptors(self) -> int:
-        settings = conf.tuning(self.spec.tuning, self.spec.overrides)
+        settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
         return settings.max_connections + SPARE_DESCRIPTORS
 
     def _prepare(self, profile: Profile | None) -> Profile:
-        settings = conf.tuning(self.spec.tuning, self.spec.overrides)
-        text = conf.mosquitto_conf(self.listeners(), settings, version=self.version(), anonymous=self.spec.anonymous)
+        settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
+        text = configuration.mosquitto_conf(
+            self.listeners(), settings, version=self.version(), anonymous=self.spec.anonymous
+        )
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend)
         self._directory(self.paths.root / "data")
         self.write_file("config/mosquitto.conf", text.encode())
@@ -102,7 +104,7 @@ class ProcessBroker(LocalBroker):
             for name, content in first_certificate(self.spec, self.paths.authority).items():
                 self.write_file(name, content)
         before = self.read_file("config/acl")
-        rules = settled_acl(before, anonymous=self.spec.anonymous)
+        rules = acl_for_start(before, anonymous=self.spec.anonymous)
         if rules != before:
             self.write_file("config/acl", rules)
         return profile
@@ -154,11 +156,11 @@ class ProcessBroker(LocalBroker):
 
     def _prove_save(self) -> None:
         """Demand a save: a data directory that cannot be written shows only at the first one."""
-        if not conf.tuning(self.spec.tuning, self.spec.overrides).persistence:
+        if not configuration.tuning(self.spec.tuning, self.spec.overrides).persistence:
             return
         database = self.paths.root / "data" / "mosquitto.db"
         before = database.stat().st_ino if database.exists() else None
-        os.kill(self._demand().pid, signal.SIGUSR1)
+        os.kill(self._require_running().pid, signal.SIGUSR1)
         deadline = time.monotonic() + READY_SECONDS
         while not database.exists() or database.stat().st_ino == before:
             if time.monotonic() > deadline:

@@ -18,7 +18,7 @@ from mqttkit.broker.certificates.authority import (
     inspect,
 )
 from mqttkit.broker.mosquitto.reload import apply_changes
-from mqttkit.broker.probe import Login, open_socket, unproven_tls
+from mqttkit.broker.probe import Login, open_socket, unverified_tls
 from mqttkit.broker.profile import BrokerPaths, locked, read_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
@@ -35,7 +35,7 @@ ANY = ("0.0.0.0", "::", "*")  # noqa: S104 - names them
 
 
 @dataclass(frozen=True)
-class Held:
+class ListedCertificate:
     """A certificate and where it lies."""
 
     role: str
@@ -97,27 +97,27 @@ def clients_directory(paths: BrokerPaths) -> Path:
     return paths.directory / "clients"
 
 
-def held_certificates(broker: Broker, *, now_served: bool = True) -> list[Held]:
+def list_certificates(broker: Broker, *, now_served: bool = True) -> list[ListedCertificate]:
     """Return every certificate of the broker: authority, server, what it serves, and clients."""
     paths = broker.paths
     found = []
     if (paths.authority / "ca.crt").exists():
-        found.append(_held("ca", paths.authority / "ca.crt"))
+        found.append(_listed("ca", paths.authority / "ca.crt"))
     content = broker.read_file(SERVER_FILE)
     if content is not None:
-        found.append(Held("server", SERVER_FILE, inspect(content, where=SERVER_FILE)))
+        found.append(ListedCertificate("server", SERVER_FILE, inspect(content, where=SERVER_FILE)))
     profile = read_profile(paths)
     if now_served and profile is not None and profile.tls_port and broker.running() is not None:
         served = served_certificate(profile.host, profile.tls_port)
-        found.append(Held("served", f"{profile.host}:{profile.tls_port}", served))
+        found.append(ListedCertificate("served", f"{profile.host}:{profile.tls_port}", served))
     clients = clients_directory(paths)
     files = sorted(clients.glob("*.crt")) if clients.is_dir() else []
-    return found + [_held("client", path) for path in files if path.name != "ca.crt"]
+    return found + [_listed("client", path) for path in files if path.name != "ca.crt"]
 
 
 def served_certificate(host: str, port: int) -> CertificateInfo:
     """Return the certificate that a TLS listener serves now; it is read, not trusted."""
-    with open_socket(Login(host=host, port=port, tls=unproven_tls())) as sock:
+    with open_socket(Login(host=host, port=port, tls=unverified_tls())) as sock:
         assert isinstance(sock, ssl.SSLSocket)
         return inspect(sock.getpeercert(binary_form=True) or b"", where=f"what {host}:{port} serves")
 
@@ -130,12 +130,12 @@ def _install(broker: Broker, issued: Issued) -> CertificateInfo:
         live = apply_changes(broker, changes)
         if live:
             serial = inspect(issued.certificate).serial
-            _demand_served(broker, serial)
+            _require_served(broker, serial)
             _warn_of_websockets(broker, serial)
     return inspect(issued.certificate)
 
 
-def _demand_served(broker: Broker, serial: str) -> None:
+def _require_served(broker: Broker, serial: str) -> None:
     """Wait until new connections get the certificate of this serial number; raise LifecycleError."""
     profile = read_profile(broker.paths)
     if profile is None or not profile.tls_port:
@@ -165,5 +165,5 @@ def _warn_of_websockets(broker: Broker, serial: str) -> None:
         log.warning("WebSockets serve the old certificate until the next: mqttkit broker restart")
 
 
-def _held(role: str, path: Path) -> Held:
-    return Held(role, str(path), inspect(read_bytes(path), where=str(path)))
+def _listed(role: str, path: Path) -> ListedCertificate:
+    return ListedCertificate(role, str(path), inspect(read_bytes(path), where=str(path)))

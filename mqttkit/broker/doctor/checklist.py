@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mqttkit.broker.doctor import access, files, host, tls
-from mqttkit.broker.doctor import message_flow as exchange
+from mqttkit.broker.doctor import access, files, host, message_flow, tls
 from mqttkit.broker.doctor.examined_broker import (
-    Patient,
+    ExaminedBroker,
     down,
     lacks,
-    patient_of,
     without_tls,
     without_websocket,
 )
@@ -21,15 +19,15 @@ ACL = (lacks(Feature.ACL), down)
 FILES = (lacks(Feature.USERS),)
 TLS = (lacks(Feature.TLS), without_tls, down)
 
-CHECKS: tuple[Check[Patient], ...] = (
+CHECKS: tuple[Check[ExaminedBroker], ...] = (
     Check("answers", "the broker answers its operator", access.answers),
     Check("anonymous", "clients without a user are refused on every listener", access.anonymous, (down,)),
     Check("strangers", "made-up credentials are refused on every listener", access.strangers, (down,)),
     Check("plain-text", "nothing plain-text listens beyond loopback", access.plain_text, (down,)),
     Check("addresses", "listeners are bound where they should be, by the broker", access.addresses, (down,)),
     Check("websocket", "the WebSocket port speaks MQTT", access.websocket, (without_websocket, down)),
-    Check("forbidden-topic", "a forbidden topic is silent both ways", exchange.forbidden_topic, ACL),
-    Check("wide-filters", "# and $SYS/# are closed to ordinary users", exchange.wide_filters, ACL),
+    Check("forbidden-topic", "a forbidden topic is silent both ways", message_flow.forbidden_topic, ACL),
+    Check("wide-filters", "# and $SYS/# are closed to ordinary users", message_flow.wide_filters, ACL),
     Check("tls-versions", "TLS older than 1.2 is refused", tls.versions, TLS),
     Check("tls-chain", "the certificate fits the address and its authority", tls.chain, TLS),
     Check("tls-expiry", "the certificate lasts another 30 days", tls.expiry, TLS),
@@ -54,4 +52,4 @@ CHECKS: tuple[Check[Patient], ...] = (
 
 def examine(broker: Broker) -> Iterator[Finding]:
     """Yield what each check finds on a broker that was set up."""
-    yield from run_checks(CHECKS, patient_of(broker))
+    yield from run_checks(CHECKS, ExaminedBroker.of(broker))

@@ -17,7 +17,7 @@ LOGIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Door:
+class Endpoint:
     """One listener, as a client sees it."""
 
     name: str
@@ -38,13 +38,23 @@ class Door:
         return self.settings.tls is not None
 
 
-class Patient:
+class ExaminedBroker:
     """A broker under examination."""
 
     def __init__(self, broker: Broker, profile: Profile, running: Running | None) -> None:
         self.broker = broker
         self.profile = profile
         self._running = running
+
+    @classmethod
+    def of(cls, broker: Broker) -> ExaminedBroker:
+        """Read profile and state of a broker; raise `LifecycleError` if no `up` ever completed."""
+        profile = read_profile(broker.paths)
+        if profile is None:
+            raise LifecycleError(
+                f"broker {broker.spec.name!r} was never started completely", hint="Start it with: mqttkit broker up"
+            )
+        return cls(broker, profile, broker.running())
 
     @property
     def spec_name(self) -> str:
@@ -57,11 +67,11 @@ class Patient:
         """The command that starts the broker anew."""
         return f"mqttkit broker restart{self.spec_name}"
 
-    def door(self, name: str) -> Door:
+    def endpoint(self, name: str) -> Endpoint:
         """Return the listener of this name; raise `LifecycleError` where there is none."""
-        for door in self.doors:
-            if door.name == name:
-                return door
+        for endpoint in self.endpoints:
+            if endpoint.name == name:
+                return endpoint
         raise LifecycleError(f"the broker has no {name} listener")
 
     @property
@@ -83,72 +93,62 @@ class Patient:
         return AccountFiles.parse(read(PASSWORDS_NAME), read(ACL_NAME))
 
     @property
-    def doors(self) -> list[Door]:
+    def endpoints(self) -> list[Endpoint]:
         """Every listener."""
         profile = self.profile
         plain = profile.to_broker_settings()
-        found = [Door("MQTT", plain, profile.version)]
+        found = [Endpoint("MQTT", plain, profile.version)]
         if profile.v5_port:
-            found.append(Door("MQTT 5", replace(plain, port=profile.v5_port), "5"))
+            found.append(Endpoint("MQTT 5", replace(plain, port=profile.v5_port), "5"))
         if profile.websocket_port:
             secured = TlsSettings(ca_file=profile.ca_file, insecure=True) if profile.websocket_tls else None
             settings = replace(plain, port=profile.websocket_port, transport="websockets", tls=secured)
-            found.append(Door("WebSocket", settings))
+            found.append(Endpoint("WebSocket", settings))
         if profile.tls_port:
             tls = TlsSettings(ca_file=profile.ca_file, insecure=True)
-            found.append(Door("TLS", replace(plain, port=profile.tls_port, tls=tls)))
+            found.append(Endpoint("TLS", replace(plain, port=profile.tls_port, tls=tls)))
         return found
 
     def client(self, username: str | None, password: str | None, **handlers: object) -> MqttClient:
         """Return a client of the first listener, not connected yet."""
-        broker = replace(self.doors[0].settings, username=username, password=password)
-        settings = MqttSettings(broker=broker, client=ClientSettings(version=self.doors[0].version))
+        broker = replace(self.endpoints[0].settings, username=username, password=password)
+        settings = MqttSettings(broker=broker, client=ClientSettings(version=self.endpoints[0].version))
         return MqttClient(settings, retry=False, **handlers)  # type: ignore[arg-type]  # handlers of MqttClient
 
 
-def patient_of(broker: Broker) -> Patient:
-    """Return the patient; raise `LifecycleError` where `up` never came to its end."""
-    profile = read_profile(broker.paths)
-    if profile is None:
-        raise LifecycleError(
-            f"broker {broker.spec.name!r} was never started whole", hint="Start it with: mqttkit broker up"
-        )
-    return Patient(broker, profile, broker.running())
-
-
-def down(patient: Patient) -> str:
+def down(examined: ExaminedBroker) -> str:
     """Return why nothing can be tried on the broker, or an empty string."""
-    return "" if patient.up else "the broker does not run"
+    return "" if examined.up else "the broker does not run"
 
 
-def lacks(*features: Feature) -> Callable[[Patient], str]:
+def lacks(*features: Feature) -> Callable[[ExaminedBroker], str]:
     """Return an obstacle: what the backend lacks."""
 
-    def obstacle(patient: Patient) -> str:
-        found = [LACKS[patient.broker.backend][one] for one in features if one in LACKS[patient.broker.backend]]
+    def obstacle(examined: ExaminedBroker) -> str:
+        found = [LACKS[examined.broker.backend][one] for one in features if one in LACKS[examined.broker.backend]]
         return "; ".join(found)
 
     return obstacle
 
 
-def without_tls(patient: Patient) -> str:
+def without_tls(examined: ExaminedBroker) -> str:
     """Return an obstacle: there is no TLS listener."""
-    return "" if patient.profile.tls_port else "there is no TLS listener"
+    return "" if examined.profile.tls_port else "there is no TLS listener"
 
 
-def without_websocket(patient: Patient) -> str:
+def without_websocket(examined: ExaminedBroker) -> str:
     """Return an obstacle: there is no WebSocket listener."""
-    return "" if patient.profile.websocket_port else "there is no WebSocket listener"
+    return "" if examined.profile.websocket_port else "there is no WebSocket listener"
 
 
-def refusal(door: Door, username: str | None, password: str | None) -> str | None:
+def refusal(endpoint: Endpoint, username: str | None, password: str | None) -> str | None:
     """Return how the listener refuses these credentials, or None where it lets them in.
 
     A broker that closes the connection instead of answering refuses too. Raises `BrokerUnreachable` where the
     connection did not come that far.
     """
-    broker = replace(door.settings, username=username, password=password)
-    settings = MqttSettings(broker=broker, client=ClientSettings(version=door.version))
+    broker = replace(endpoint.settings, username=username, password=password)
+    settings = MqttSettings(broker=broker, client=ClientSettings(version=endpoint.version))
     client = MqttClient(settings, retry=False)
     try:
         client.connect(timeout=LOGIN_SECONDS)

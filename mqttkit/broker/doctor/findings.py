@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from mqttkit.errors import MqttkitError
 
-Patient = TypeVar("Patient")
+Subject = TypeVar("Subject")
 
 
 class Verdict(enum.Enum):
@@ -22,19 +22,19 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """One thing that a check found."""
 
     verdict: Verdict
     detail: str
     """What was seen, in a sentence."""
-    mend: str = ""
+    fix: str = ""
     """Command or step that mends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One outcome, and the check it is of."""
+    """One result, and the check it is of."""
 
     check: str
     """Name of the check, for scripts."""
@@ -44,7 +44,7 @@ class Finding:
     """What it came to."""
     detail: str
     """What was seen."""
-    mend: str = ""
+    fix: str = ""
     """Command or step that mends it."""
 
     def as_dict(self) -> dict[str, str]:
@@ -54,64 +54,64 @@ class Finding:
             "title": self.title,
             "verdict": self.verdict.value,
             "detail": self.detail,
-            "mend": self.mend,
+            "fix": self.fix,
         }
 
 
 @dataclass(frozen=True)
-class Check(Generic[Patient]):
+class Check(Generic[Subject]):
     """A question with a name, and the function that finds out."""
 
     name: str
     """For scripts."""
     title: str
     """What it holds, in words."""
-    examine: Callable[[Patient], Iterable[Outcome]]
+    examine: Callable[[Subject], Iterable[Result]]
     """Finds out, with any number of outcomes."""
-    obstacles: tuple[Callable[[Patient], str], ...] = ()
+    obstacles: tuple[Callable[[Subject], str], ...] = ()
     """Each returns why the check cannot be made, or an empty string."""
 
 
-def passed(detail: str) -> Outcome:
+def passed(detail: str) -> Result:
     """It is as it should be, and that was seen."""
-    return Outcome(Verdict.PASSED, detail)
+    return Result(Verdict.PASSED, detail)
 
 
-def warned(detail: str, mend: str = "") -> Outcome:
+def warned(detail: str, fix: str = "") -> Result:
     """It works, and is not what a production broker should be."""
-    return Outcome(Verdict.WARNED, detail, mend)
+    return Result(Verdict.WARNED, detail, fix)
 
 
-def failed(detail: str, mend: str = "") -> Outcome:
+def failed(detail: str, fix: str = "") -> Result:
     """It is broken or open."""
-    return Outcome(Verdict.FAILED, detail, mend)
+    return Result(Verdict.FAILED, detail, fix)
 
 
-def not_checked(why: str) -> Outcome:
+def not_checked(why: str) -> Result:
     """It could not be found out, or there is nothing to find out."""
-    return Outcome(Verdict.NOT_CHECKED, why)
+    return Result(Verdict.NOT_CHECKED, why)
 
 
-def run_checks(checks: Iterable[Check[Patient]], patient: Patient) -> Iterator[Finding]:
+def run_checks(checks: Iterable[Check[Subject]], subject: Subject) -> Iterator[Finding]:
     """Run each check and yield what it found; a check that breaks, or finds nothing, was not checked."""
     for check in checks:
-        for outcome in _outcomes(check, patient):
+        for result in _results(check, subject):
             yield Finding(
                 check=check.name,
                 title=check.title,
-                verdict=outcome.verdict,
-                detail=outcome.detail,
-                mend=outcome.mend,
+                verdict=result.verdict,
+                detail=result.detail,
+                fix=result.fix,
             )
 
 
-def _outcomes(check: Check[Patient], patient: Patient) -> list[Outcome]:
-    found: list[Outcome] = []
+def _results(check: Check[Subject], subject: Subject) -> list[Result]:
+    found: list[Result] = []
     for obstacle in check.obstacles:
-        if why := obstacle(patient):
+        if why := obstacle(subject):
             return [not_checked(why)]
     try:
-        found.extend(check.examine(patient))
+        found.extend(check.examine(subject))
     except (MqttkitError, OSError, ValueError) as error:
         found.append(not_checked(f"could not be found out: {error}"))
     return found or [not_checked("nothing was found out")]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mqttkit.broker.backends.local_process import SPARE_DESCRIPTORS
-from mqttkit.broker.doctor.examined_broker import Patient
-from mqttkit.broker.doctor.findings import Outcome, failed, not_checked, passed, warned
-from mqttkit.broker.mosquitto import configuration as conf
+from mqttkit.broker.doctor.examined_broker import ExaminedBroker
+from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
+from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.protocol import LACKS, Feature
 
 CONNECTION_BYTES = 8 * 1024
@@ -25,112 +25,112 @@ SLACK_SECONDS = 60
 MEMORY_SYSTEMS = ("tmpfs", "ramfs")
 
 
-def user(patient: Patient) -> Iterator[Outcome]:
+def user(examined: ExaminedBroker) -> Iterator[Result]:
     """Read the user of the broker's process."""
-    status = Path(f"/proc/{patient.running.pid}/status").read_text()
+    status = Path(f"/proc/{examined.running.pid}/status").read_text()
     uid = int(_field(status, r"^Uid:\s+\d+\s+(\d+)"))
     if uid == 0:
-        yield failed("it runs as root", patient.restart)
+        yield failed("it runs as root", examined.restart)
     else:
         yield passed(f"it runs as uid {uid}")
 
 
-def descriptors(patient: Patient) -> Iterator[Outcome]:
+def descriptors(examined: ExaminedBroker) -> Iterator[Result]:
     """Compare the process's limit of open files with max_connections of each listener."""
-    limits = Path(f"/proc/{patient.running.pid}/limits").read_text()
+    limits = Path(f"/proc/{examined.running.pid}/limits").read_text()
     found = _field(limits, r"^Max open files\s+(\S+)")
     if found == "unlimited":
-        yield warned("the limit is infinite, with which WebSockets do not work", patient.restart)
+        yield warned("the limit is infinite, with which WebSockets do not work", examined.restart)
         return
-    wanted = _tuning(patient).max_connections + SPARE_DESCRIPTORS
-    if LACKS[patient.broker.backend].get(Feature.TUNING):
+    wanted = _tuning(examined).max_connections + SPARE_DESCRIPTORS
+    if LACKS[examined.broker.backend].get(Feature.TUNING):
         wanted = SPARE_DESCRIPTORS
     if int(found) < wanted:
         smaller = max(1, int(found) - SPARE_DESCRIPTORS)
         yield failed(
             f"it may open {found} files, and max_connections wants {wanted}",
-            f"mqttkit broker restart --max-connections {smaller}{patient.spec_name}, or raise `ulimit -Hn`",
+            f"mqttkit broker restart --max-connections {smaller}{examined.spec_name}, or raise `ulimit -Hn`",
         )
     else:
         yield passed(f"it may open {found} files, {wanted} are wanted")
 
 
-def memory(patient: Patient) -> Iterator[Outcome]:
+def memory(examined: ExaminedBroker) -> Iterator[Result]:
     """Compare what it uses, and what full connections would use, with its limit or the machine."""
-    used = patient.broker.resources()
+    used = examined.broker.resources()
     if used is None:
         yield not_checked("its memory is not seen")
         return
     free = _available_memory()
     limit = min(used.limit_bytes or free + used.memory_bytes, free + used.memory_bytes)
-    full = used.memory_bytes + _tuning(patient).max_connections * CONNECTION_BYTES
+    full = used.memory_bytes + _tuning(examined).max_connections * CONNECTION_BYTES
     numbers = f"uses {used.memory_bytes // MIB} MiB of {limit // MIB} MiB"
-    mend = f"mqttkit broker restart --profile small{patient.spec_name}"
+    fix = f"mqttkit broker restart --profile small{examined.spec_name}"
     if used.memory_bytes > 0.95 * limit:
-        yield failed(numbers, mend)
+        yield failed(numbers, fix)
     elif full > limit:
-        yield warned(f"{numbers}; with max_connections clients about {full // MIB} MiB", mend)
+        yield warned(f"{numbers}; with max_connections clients about {full // MIB} MiB", fix)
     else:
         yield passed(f"{numbers}, about {full // MIB} MiB with max_connections clients")
 
 
-def disk(patient: Patient) -> Iterator[Outcome]:
+def disk(examined: ExaminedBroker) -> Iterator[Result]:
     """Ask the file system of the data directory."""
-    place = patient.broker.data_directory()
+    place = examined.broker.data_directory()
     if place is None or not place.is_dir():
         yield not_checked("the data directory is not seen from here")
         return
     found = os.statvfs(place)
     free, share = found.f_bavail * found.f_frsize, found.f_bavail / max(1, found.f_blocks)
     said = f"{free // MIB:,} MiB free, {share:.0%}"
-    mend = f"free some space below {place}"
+    fix = f"free some space below {place}"
     if free < LEAST_FREE:
-        yield failed(said, mend)
+        yield failed(said, fix)
     elif share < LITTLE_FREE:
-        yield warned(said, mend)
+        yield warned(said, fix)
     else:
         yield passed(said)
 
 
-def data(patient: Patient) -> Iterator[Outcome]:
+def data(examined: ExaminedBroker) -> Iterator[Result]:
     """See that persistence is on, and that its directory outlives the broker and the machine."""
-    if lack := LACKS[patient.broker.backend].get(Feature.PERSISTENCE):
+    if lack := LACKS[examined.broker.backend].get(Feature.PERSISTENCE):
         yield warned(lack, "mqttkit broker up --backend process --name NAME")
         return
-    if not _tuning(patient).persistence:
-        yield warned("persistence is off", f"mqttkit broker restart --persistence{patient.spec_name}")
+    if not _tuning(examined).persistence:
+        yield warned("persistence is off", f"mqttkit broker restart --persistence{examined.spec_name}")
         return
-    place = patient.broker.data_directory()
+    place = examined.broker.data_directory()
     if place is None:
-        yield failed("data is not on a volume: it ends with the container", patient.restart)
+        yield failed("data is not on a volume: it ends with the container", examined.restart)
     elif (kind := _file_system(place)) in MEMORY_SYSTEMS:
         yield warned(f"{place} is on {kind}, which a reboot empties", "set XDG_STATE_HOME to a disk")
     else:
         yield passed(f"{place} is on a disk ({kind or 'file system not seen'})")
 
 
-def last_save(patient: Patient) -> Iterator[Outcome]:
+def last_save(examined: ExaminedBroker) -> Iterator[Result]:
     """Compare the age of the database with the autosave interval."""
-    settings = _tuning(patient)
+    settings = _tuning(examined)
     if not settings.persistence:
         yield not_checked("persistence is off")
         return
-    saved = patient.broker.last_save()
-    up_for = time.time() - patient.running.started
+    saved = examined.broker.last_save()
+    up_for = time.time() - examined.running.started
     allowed = LATE * settings.autosave_interval + SLACK_SECONDS
     if saved is None:
-        yield failed("it was never saved", f"mqttkit broker logs{patient.spec_name}")
+        yield failed("it was never saved", f"mqttkit broker logs{examined.spec_name}")
         return
     age = time.time() - saved
     if age > allowed and up_for > allowed:
-        yield failed(f"the last save is {age:.0f} s old", f"mqttkit broker logs{patient.spec_name}")
+        yield failed(f"the last save is {age:.0f} s old", f"mqttkit broker logs{examined.spec_name}")
     else:
         yield passed(f"saved {age:.0f} s ago; every {settings.autosave_interval} s")
 
 
-def restart_policy(patient: Patient) -> Iterator[Outcome]:
+def restart_policy(examined: ExaminedBroker) -> Iterator[Result]:
     """See what starts the broker again."""
-    policy = patient.broker.restart_policy()
+    policy = examined.broker.restart_policy()
     if policy is None:
         yield warned(
             "nothing starts it after a crash or a reboot",
@@ -139,25 +139,25 @@ def restart_policy(patient: Patient) -> Iterator[Outcome]:
     elif policy in ("always", "unless-stopped"):
         yield passed(f"the engine restarts it: {policy}")
     else:
-        yield warned(f"the engine's restart policy is {policy!r}", patient.restart)
+        yield warned(f"the engine's restart policy is {policy!r}", examined.restart)
 
 
-def image(patient: Patient) -> Iterator[Outcome]:
+def image(examined: ExaminedBroker) -> Iterator[Result]:
     """See that the image is one certain version: the digest of today does not hold a tag that moves."""
-    used = patient.profile.image
+    used = examined.profile.image
     if used is None:
-        yield not_checked(f"the {patient.broker.backend} backend uses no image")
+        yield not_checked(f"the {examined.broker.backend} backend uses no image")
         return
-    asked = patient.broker.spec.image or used.partition("@")[0]
+    asked = examined.broker.spec.image or used.partition("@")[0]
     if "@sha256:" in asked or re.search(r":\d+\.\d+\.\d+", asked):
         yield passed(used)
     else:
-        mend = f"mqttkit broker restart --image {asked.partition(':')[0]}:X.Y.Z{patient.spec_name}"
-        yield warned(f"the tag of {asked} moves", mend)
+        fix = f"mqttkit broker restart --image {asked.partition(':')[0]}:X.Y.Z{examined.spec_name}"
+        yield warned(f"the tag of {asked} moves", fix)
 
 
-def _tuning(patient: Patient) -> conf.Tuning:
-    return conf.tuning(patient.broker.spec.tuning, patient.broker.spec.overrides)
+def _tuning(examined: ExaminedBroker) -> configuration.Tuning:
+    return configuration.tuning(examined.broker.spec.tuning, examined.broker.spec.overrides)
 
 
 def _available_memory() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mqttkit.broker.accounts.passwords import generate_password
 from mqttkit.broker.backends.local_process import reachable_host
-from mqttkit.broker.mosquitto import configuration as conf
+from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile
 
 
@@ -17,9 +17,9 @@ def mosquitto_profile(
         backend=backend,
         host=reachable_host(spec.listen),
         port=spec.port,
-        username=conf.OPERATOR,
+        username=configuration.OPERATOR,
         password=(old and old.password) or generate_password(),
-        probe_username=conf.PROBE,
+        probe_username=configuration.PROBE,
         probe_password=(old and old.probe_password) or generate_password(),
         websocket_port=spec.websocket_port or None,
         tls_port=spec.tls_port or None,

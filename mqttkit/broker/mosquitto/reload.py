@@ -102,12 +102,12 @@ def _prove_closed(canary: Login, accounts: AccountFiles) -> None:
     """Raise `BrokerOpened` where a stranger gets in, or a user without rights may publish."""
     stranger = Login(host=canary.host, port=canary.port, username=generate_password(), password=generate_password())
     if _accepted(stranger):
-        raise BrokerOpened("after the reload the broker let a stranger in: it was stopped", hint=_MEND)
+        raise BrokerOpened("after the reload the broker let a stranger in: it was stopped", hint=_FIX)
     topic = f"mqttkit/canary/{secrets.token_hex(8)}"
     if check_access(accounts.acl, Access.WRITE, topic, user=CANARY).allowed:
         return  # a pattern for everybody allows it: nothing to be seen here
     if publish(canary, topic) < 0x80:
-        raise BrokerOpened("after the reload the broker checked no ACL: it was stopped", hint=_MEND)
+        raise BrokerOpened("after the reload the broker checked no ACL: it was stopped", hint=_FIX)
 
 
 def _prove_open_for_operator(profile: Profile, accounts: AccountFiles) -> None:
@@ -149,4 +149,4 @@ def _restore(broker: Broker, before: Mapping[str, bytes | None]) -> None:
             broker.write_file(name, content)
 
 
-_MEND = "The old files are back; start it again with: mqttkit broker up"
+_FIX = "The old files are back; start it again with: mqttkit broker up"

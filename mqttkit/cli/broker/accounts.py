@@ -203,19 +203,19 @@ def acl_check(user: str, action: str, topic: str, client_id: str | None, live: b
 
     mosquitto grants every subscription: `subscribe` tells whether it would deliver anything.
     """
-    from mqttkit.broker.accounts.live_changes import prove_live, verdict_on
+    from mqttkit.broker.accounts.live_changes import decide, prove_live
 
     files = _read(given["name"])
     files.known(user)
-    verdict = verdict_on(files.acl, action, topic, user=user, client_id=client_id)
-    click.echo(f"{'allowed' if verdict.allowed else 'denied'}: {verdict.reason}")
+    decision = decide(files.acl, action, topic, user=user, client_id=client_id)
+    click.echo(f"{'allowed' if decision.allowed else 'denied'}: {decision.reason}")
     if client_id is None and any("%c" in rule.topic for rule in files.acl.patterns):
         _said("patterns with %c were left out: name the client with --client-id")
     if live:
         password = _known_password(given["password_file"])
-        prove_live(_broker(given["name"]), action, topic, user=user, password=password, verdict=verdict)
+        prove_live(_broker(given["name"]), action, topic, user=user, password=password, decision=decision)
         click.echo("the running broker does the same")
-    return 0 if verdict.allowed else 1
+    return 0 if decision.allowed else 1
 
 
 def _broker(name: str) -> Any:

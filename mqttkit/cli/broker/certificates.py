@@ -85,14 +85,14 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
     Ends with 1 where one has expired, or another than the server's is served.
     """
     from mqttkit.broker.certificates.authority import inspect
-    from mqttkit.broker.certificates.live_changes import Held, held_certificates
+    from mqttkit.broker.certificates.live_changes import ListedCertificate, list_certificates
     from mqttkit.files import read_bytes
 
     if path is not None:
-        held = [Held("file", str(path), inspect(read_bytes(path), where=str(path)))]
+        listed = [ListedCertificate("file", str(path), inspect(read_bytes(path), where=str(path)))]
     else:
-        held = held_certificates(_broker(name))
-    rows = [_row(entry) for entry in held]
+        listed = list_certificates(_broker(name))
+    rows = [_row(entry) for entry in listed]
     if as_json:
         click.echo(json.dumps(rows))
     else:
@@ -112,19 +112,23 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
 @name_option
 def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None, name: str) -> None:
     """Renew the server's certificate, a client's, or with --ca the authority's; served at once."""
-    from mqttkit.broker.certificates import live_changes as live
+    from mqttkit.broker.certificates import live_changes
 
     if ca and client is not None:
         raise UsageError("--ca and a client's name exclude each other")
     broker = _broker(name)
     if client is not None:
-        directory = out or live.clients_directory(broker.paths)
+        directory = out or live_changes.clients_directory(broker.paths)
         if not (directory / f"{client}.crt").exists():
             raise UsageError(f"there is no certificate of {client!r} in {directory}")
-        for path in live.export_client(broker.paths, client, directory, days=days or 365, replace=True):
+        for path in live_changes.export_client(broker.paths, client, directory, days=days or 365, replace=True):
             click.echo(path)
         return
-    info = live.renew_authority(broker, days=days or 3_650) if ca else live.renew_server(broker, days=days or 365)
+    info = (
+        live_changes.renew_authority(broker, days=days or 3_650)
+        if ca
+        else live_changes.renew_server(broker, days=days or 365)
+    )
     click.echo(f"{info.subject}: certificate {info.serial}, until {info.not_after:%Y-%m-%d}")
 
 
@@ -144,11 +148,11 @@ def _hint_port(name: str) -> None:
         click.echo(f"listen with TLS: mqttkit broker restart{option} --tls-port 8883", err=True)
 
 
-def _row(held: Any) -> dict[str, Any]:
-    info = held.info
+def _row(listed: Any) -> dict[str, Any]:
+    info = listed.info
     return {
-        "role": held.role,
-        "place": held.place,
+        "role": listed.role,
+        "place": listed.place,
         "subject": info.subject,
         "issuer": info.issuer,
         "names": list(info.names),

@@ -44,7 +44,7 @@ def assert_first_failure(found: dict[str, Finding], name: str) -> Finding:
     names = list(found)
     assert [one for one in names if found[one].verdict is Verdict.FAILED] == [name], found
     assert {found[one].verdict for one in names[names.index(name) + 1 :]} <= {Verdict.NOT_CHECKED}
-    assert found[name].mend
+    assert found[name].fix
     return found[name]
 
 
@@ -149,7 +149,7 @@ def test_a_certificate_for_another_name(tls: tuple[int, str]):
 
 
 def test_plain_mqtt_to_a_tls_port(tls: tuple[int, str]):
-    assert "the port speaks TLS" in assert_first_failure(visit(tls[0]), "connack").mend
+    assert "the port speaks TLS" in assert_first_failure(visit(tls[0]), "connack").fix
 
 
 def test_tls_to_a_plain_port(shared_broker: Mosquitto):

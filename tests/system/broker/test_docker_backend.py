@@ -19,7 +19,7 @@ import pytest
 from mqttkit.broker import BrokerPaths, BrokerSpec
 from mqttkit.broker.backends.docker.backend import DockerBroker
 from mqttkit.broker.backends.docker.container_plan import HEALTH_COMMAND
-from mqttkit.broker.backends.docker.engine import engine, execute, run_in
+from mqttkit.broker.backends.docker.engine import connect_engine, execute, run_in
 from mqttkit.broker.probe import Login, ask
 from mqttkit.broker.profile import load_spec, locked, read_profile
 from mqttkit.errors import LifecycleError, MissingPart, PortTaken
@@ -95,7 +95,7 @@ def test_the_default_image_comes_up_where_a_registry_has_it(make: Make) -> None:
     assert login(profile.port, profile.username, profile.password) == 0
     assert login(profile.port, None, None) == NOT_AUTHORISED
     assert broker.version() >= (2, 0, 18)
-    with engine() as client:
+    with connect_engine() as client:
         container = client.containers.get(f"mqttkit-{broker.spec.name}")
         assert execute(container, "sh", "-c", HEALTH_COMMAND)[1] == 0
 
@@ -148,7 +148,7 @@ def test_files_are_read_and_written_up_and_down(make: Make) -> None:
     broker = make()
     up(broker)
     broker.write_file("config/certs/server.key", b"secret")
-    with engine() as client:
+    with connect_engine() as client:
         container = client.containers.get(f"mqttkit-{broker.spec.name}")
         assert run_in(container, "stat", "-c", "%a %u %g", "/mosquitto/config/certs/server.key") == "600 1883 1883"
         assert "server.key." not in run_in(container, "ls", "/mosquitto/config/certs")

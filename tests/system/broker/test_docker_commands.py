@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mqttkit.broker import Broker, existing_broker
-from mqttkit.broker.backends.docker.engine import engine, run_in
+from mqttkit.broker.backends.docker.engine import connect_engine, run_in
 from mqttkit.broker.mosquitto.reload import BrokerOpened, apply_changes
 from mqttkit.broker.profile import Profile, load_profile, locked
 from tests.support.brokers import free_port
@@ -147,7 +147,7 @@ def test_a_broker_that_opens_at_a_reload_is_stopped(name: str, monkeypatch: pyte
 
 def test_a_link_in_the_container_is_not_followed(name: str) -> None:
     """A password file that is a symbolic link is refused."""
-    with engine() as client:
+    with connect_engine() as client:
         container = client.containers.get(f"mqttkit-{name}")
         config = "/mosquitto/config"
         run_in(container, "sh", "-c", f"mv {config}/passwd {config}/real; ln -sf real {config}/passwd")
@@ -159,7 +159,7 @@ def test_a_link_in_the_container_is_not_followed(name: str) -> None:
 def test_compose_says_the_same_as_the_container(name: str) -> None:
     """Image, ports, volumes, limits and health check of the printed file are those of the container."""
     service = yaml.safe_load(run("compose", name=name).stdout)["services"][f"mqttkit-{name}"]
-    with engine() as client:
+    with connect_engine() as client:
         attributes = client.containers.get(f"mqttkit-{name}").attrs
     host = attributes["HostConfig"]
     published = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mqttkit.broker.backends.docker.engine import engine
+from mqttkit.broker.backends.docker.engine import connect_engine
 from mqttkit.errors import LifecycleError, MissingPart
 from mqttkit.nodes.container import LABEL, DockerNode, NodeSpec, build_image, docker_network, sweep
 from tests.support.docker import IMAGE
@@ -109,7 +109,7 @@ def test_what_a_killed_simulation_left_is_swept_away(client: Any) -> None:
     assert client.containers.get("orphan-of-the-test").labels[LABEL]
     with ThreadPoolExecutor(4) as pool:  # as simulations that start at the same time
         list(pool.map(lambda _: _sweep(), range(4)))
-    with DockerNode(NodeSpec(image=IMAGE, command=("sleep", "60"))) as node, engine() as sweeper:
+    with DockerNode(NodeSpec(image=IMAGE, command=("sleep", "60"))) as node, connect_engine() as sweeper:
         assert sweep(sweeper) == 0
         names = {container.name for container in client.containers.list(all=True)}
         assert node.name in names
@@ -117,5 +117,5 @@ def test_what_a_killed_simulation_left_is_swept_away(client: Any) -> None:
 
 
 def _sweep() -> int:
-    with engine() as sweeper:
+    with connect_engine() as sweeper:
         return sweep(sweeper)

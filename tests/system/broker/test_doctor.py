@@ -21,9 +21,9 @@ import pytest
 
 from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Resources, existing_broker, start_broker
 from mqttkit.broker.accounts.passwords import password_line
-from mqttkit.broker.doctor import host as doctor_host
+from mqttkit.broker.doctor import host
 from mqttkit.broker.doctor.checklist import CHECKS, examine
-from mqttkit.broker.doctor.examined_broker import Patient
+from mqttkit.broker.doctor.examined_broker import ExaminedBroker
 from mqttkit.broker.doctor.findings import Finding, Verdict, run_checks
 from mqttkit.broker.probe import Login, publish
 from mqttkit.broker.profile import read_profile, save_profile
@@ -58,8 +58,8 @@ def findings(broker: Broker, name: str) -> list[Finding]:
     """Run one check."""
     profile = read_profile(broker.paths)
     assert profile is not None
-    patient = Patient(broker, profile, broker.running())
-    return list(run_checks([check for check in CHECKS if check.name == name], patient))
+    examined = ExaminedBroker(broker, profile, broker.running())
+    return list(run_checks([check for check in CHECKS if check.name == name], examined))
 
 
 def verdicts(broker: Broker, name: str) -> set[Verdict]:
@@ -70,7 +70,7 @@ def said(broker: Broker, name: str, verdict: Verdict = Verdict.FAILED) -> str:
     """Return what a check says with this verdict; each comes with what mends it."""
     found = [one for one in findings(broker, name) if one.verdict is verdict]
     assert found, findings(broker, name)
-    assert all(one.mend for one in found)
+    assert all(one.fix for one in found)
     return "; ".join(one.detail for one in found)
 
 
@@ -88,7 +88,7 @@ def test_the_command_ends_with_1_on_a_failure_and_prints_json(make: Make):
     shown = json.loads(done.stdout)
     assert done.returncode == 1
     assert shown["summary"]["fail"] == sum(one["verdict"] == "fail" for one in shown["findings"]) > 0
-    assert all(one["mend"] for one in shown["findings"] if one["verdict"] in ("fail", "warn"))
+    assert all(one["fix"] for one in shown["findings"] if one["verdict"] in ("fail", "warn"))
 
 
 def test_an_embedded_broker_is_not_checked_where_it_has_nothing(make: Make):
@@ -234,9 +234,9 @@ def test_a_save_that_is_late_is_found(make: Make):
     profile, running = read_profile(broker.paths), broker.running()
     assert profile is not None and running is not None
     for started, wanted in ((0.0, Verdict.FAILED), (time.time(), Verdict.PASSED)):
-        patient = Patient(broker, profile, dataclasses.replace(running, started=started))
+        examined = ExaminedBroker(broker, profile, dataclasses.replace(running, started=started))
         check = next(check for check in CHECKS if check.name == "last-save")
-        assert {one.verdict for one in run_checks([check], patient)} == {wanted}
+        assert {one.verdict for one in run_checks([check], examined)} == {wanted}
 
 
 def test_data_in_memory_is_found():
@@ -403,8 +403,8 @@ def test_a_broker_that_runs_as_root_is_found(make: Make):
     broker = make()
     profile, running = read_profile(broker.paths), broker.running()
     assert profile is not None and running is not None
-    patient = Patient(broker, profile, dataclasses.replace(running, pid=os.getpid()))
-    assert [one.detail for one in run_checks([one for one in CHECKS if one.name == "user"], patient)] == [
+    examined = ExaminedBroker(broker, profile, dataclasses.replace(running, pid=os.getpid()))
+    assert [one.detail for one in run_checks([one for one in CHECKS if one.name == "user"], examined)] == [
         "it runs as root"
     ]
 
@@ -428,9 +428,9 @@ def test_memory_near_its_limit_is_found(
 def test_a_full_disk_is_found(make: Make, monkeypatch: pytest.MonkeyPatch):
     broker = make()
     assert verdicts(broker, "disk") <= {Verdict.PASSED, Verdict.WARNED}
-    monkeypatch.setattr(doctor_host, "LITTLE_FREE", 1.1)
+    monkeypatch.setattr(host, "LITTLE_FREE", 1.1)
     assert "free" in said(broker, "disk", Verdict.WARNED)
-    monkeypatch.setattr(doctor_host, "LEAST_FREE", 1 << 60)
+    monkeypatch.setattr(host, "LEAST_FREE", 1 << 60)
     assert "free" in said(broker, "disk")
 
 

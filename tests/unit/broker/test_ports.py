@@ -1,4 +1,4 @@
-"""Ports and the processes that hold them."""
+"""Ports and the process_table that hold them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from mqttkit.broker.backends import process_table as processes
+from mqttkit.broker.backends import process_table
 from mqttkit.broker.backends.process_table import ProcessId, identify, read_pid, start_ticks, write_pid
-from mqttkit.broker.ports import demand_free, free_port, port_owner, suggest
+from mqttkit.broker.ports import free_port, nearby_free_port, port_owner, require_free
 from mqttkit.errors import LifecycleError, PortTaken, UsageError
 
 
@@ -23,11 +23,11 @@ def listener():
 
 def test_a_taken_port_names_its_process_and_another_port(listener: int):
     with pytest.raises(PortTaken, match=rf"\(pid {os.getpid()}\).*--port \d+"):
-        demand_free("127.0.0.1", listener)
+        require_free("127.0.0.1", listener)
 
 
 def test_a_free_port_passes():
-    demand_free("127.0.0.1", free_port())
+    require_free("127.0.0.1", free_port())
 
 
 def test_the_owner_of_a_free_port_is_nobody():
@@ -42,16 +42,16 @@ def test_an_ipv6_listener_is_seen():
 
 
 def test_the_port_suggested_is_free(listener: int):
-    port = suggest("127.0.0.1", listener)
+    port = nearby_free_port("127.0.0.1", listener)
     assert port != listener
-    demand_free("127.0.0.1", port)
+    require_free("127.0.0.1", port)
 
 
 def test_an_address_that_is_not_ours_is_refused():
     with pytest.raises(LifecycleError, match=r"cannot listen on 192\.0\.2\.1"):
-        demand_free("192.0.2.1", 1883)
+        require_free("192.0.2.1", 1883)
     with pytest.raises(UsageError, match="cannot listen on"):
-        demand_free("no.such.host.invalid", 1883)
+        require_free("no.such.host.invalid", 1883)
 
 
 @pytest.fixture
@@ -76,10 +76,10 @@ def test_a_broken_pid_file_names_no_process(tmp_path, content: str):
 
 
 def test_a_process_is_found_by_its_directory(sleeper, tmp_path):
-    found = processes.find_by_directory(tmp_path, lambda arguments: "input()" in arguments)
+    found = process_table.find_by_directory(tmp_path, lambda arguments: "input()" in arguments)
     assert found is not None
     assert found.pid == sleeper.pid
-    assert processes.find_by_directory(tmp_path, lambda _arguments: False) is None
+    assert process_table.find_by_directory(tmp_path, lambda _arguments: False) is None
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path):
@@ -88,7 +88,7 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path):
         assert child.stdout is not None
         child.stdout.readline()
         process = identify(child.pid)
-        processes.stop(process, seconds=0.2)
+        process_table.stop(process, seconds=0.2)
         assert not process.alive
         child.wait()
         assert child.returncode == -9
@@ -97,7 +97,7 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path):
 def test_a_zombie_is_not_alive(sleeper):
     process = identify(sleeper.pid)
     sleeper.kill()
-    assert processes.wait_gone(process, 10)
+    assert process_table.wait_gone(process, 10)
     assert start_ticks(sleeper.pid) is None
     with pytest.raises(LifecycleError, match="ended at once"):
         identify(sleeper.pid)

@@ -11,11 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.broker.accounts.initial_acl import settled_acl
+from mqttkit.broker.accounts.initial_acl import acl_for_start
 from mqttkit.broker.accounts.passwords import PasswordFile
-from mqttkit.broker.backends.directory_snapshot import Footprint, empty
-from mqttkit.broker.backends.docker import engine as engines
-from mqttkit.broker.backends.docker import inspection as docker_facts
+from mqttkit.broker.backends.directory_snapshot import DirectorySnapshot, empty
+from mqttkit.broker.backends.docker import engine, inspection
 from mqttkit.broker.backends.docker.container_plan import (
     DEFAULT_IMAGE,
     DIRECTORY_LABEL,
@@ -26,13 +25,13 @@ from mqttkit.broker.backends.docker.container_plan import (
     SECOND,
     ContainerPlan,
 )
-from mqttkit.broker.backends.docker.engine import engine
-from mqttkit.broker.backends.local_process import READY_SECONDS, STOP_SECONDS, login_of, with_ports
+from mqttkit.broker.backends.docker.engine import connect_engine
+from mqttkit.broker.backends.local_process import READY_SECONDS, STOP_SECONDS, operator_login, with_ports
 from mqttkit.broker.certificates.initial_certificate import first_certificate
 from mqttkit.broker.file_facts import FileFact
-from mqttkit.broker.mosquitto import configuration as conf
+from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.mosquitto.operator_profile import mosquitto_profile
-from mqttkit.broker.ports import demand_free, free_port
+from mqttkit.broker.ports import free_port, require_free
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
 from mqttkit.broker.protocol import Resources, Running, UpResult
 from mqttkit.broker.readiness import wait_ready
@@ -60,8 +59,8 @@ class DockerBroker:
     def unusable(cls, image: str = DEFAULT_IMAGE) -> str:
         """Return why Docker cannot be used here, or an empty string: an engine, and the image to be had."""
         try:
-            with engine(seconds=USABLE_SECONDS) as client:
-                if engines.can_have(client, image):
+            with connect_engine(seconds=USABLE_SECONDS) as client:
+                if engine.can_have(client, image):
                     return ""
                 return f"the image {image} is not here and no registry answers"
         except MqttkitError as error:
@@ -77,13 +76,13 @@ class DockerBroker:
         """Start the container and return when the broker answered; whatever fails undoes a partial start."""
         self.spec.check()
         profile = read_profile(self.paths)
-        with engine() as client:
+        with connect_engine() as client:
             container = self._container(client)
             if container is not None and container.status == "running" and profile is not None:
-                wait_ready(login_of(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
+                wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
                 return UpResult(profile=profile, already=True, seconds=0.0)
-            image = engines.ensure_image(client, self.plan.image)
-            files = Footprint.of(self.paths)
+            image = engine.ensure_image(client, self.plan.image)
+            files = DirectorySnapshot.of(self.paths)
             before = self._volumes(client)
             try:
                 return self._start(client, image, profile)
@@ -94,7 +93,7 @@ class DockerBroker:
 
     def down(self, *, volumes: bool = False) -> bool:
         """Stop and remove the container; with `volumes` its volumes and our files too."""
-        with engine() as client:
+        with connect_engine() as client:
             container = self._container(client)
             ran = container is not None and container.status == "running"
             self._remove_container(client)
@@ -105,9 +104,9 @@ class DockerBroker:
 
     def running(self) -> Running | None:
         """Return the container that runs, or None."""
-        with engine() as client:
+        with connect_engine() as client:
             container = self._container(client)
-            state = engines.state_of(container) if container is not None else {}
+            state = engine.state_of(container) if container is not None else {}
             if container is None or not state.get("Running"):
                 return None
             started = re.sub(r"(\.\d{1,6})\d*Z$", r"\1+00:00", str(state["StartedAt"]))
@@ -121,50 +120,50 @@ class DockerBroker:
 
     def version(self) -> tuple[int, ...]:
         """Return the version of the image's mosquitto."""
-        with engine() as client:
-            return _version(client, engines.ensure_image(client, self.plan.image))
+        with connect_engine() as client:
+            return _version(client, engine.ensure_image(client, self.plan.image))
 
     def signal(self, name: str) -> None:
         """Send HUP or USR1 to the running broker."""
-        with engine() as client:
-            self._demand(client).kill(signal=f"SIG{name}")
+        with connect_engine() as client:
+            self._require_running(client).kill(signal=f"SIG{name}")
 
     def read_file(self, name: str) -> bytes | None:
         """Return a file's content, or None; works while the broker is down too."""
-        with engine() as client, self._holder(client) as container:
-            return None if container is None else engines.read_path(container, f"{HOME}/{name}")
+        with connect_engine() as client, self._holder(client) as container:
+            return None if container is None else engine.read_path(container, f"{HOME}/{name}")
 
     def write_file(self, name: str, content: bytes) -> None:
         """Replace a file: put beside it, then renamed; owned by the image's broker user, mode 0600."""
-        with engine() as client, self._holder(client, make=True) as container:
+        with connect_engine() as client, self._holder(client, make=True) as container:
             assert container is not None
             self._write(container, name, content)
 
     def remove_file(self, name: str) -> None:
         """Remove a file."""
-        with engine() as client, self._holder(client) as container:
-            if container is None or engines.read_path(container, f"{HOME}/{name}") is None:
+        with connect_engine() as client, self._holder(client) as container:
+            if container is None or engine.read_path(container, f"{HOME}/{name}") is None:
                 return
             if container.status == "running":
-                engines.run_in(container, "rm", "-f", f"{HOME}/{name}")
+                engine.run_in(container, "rm", "-f", f"{HOME}/{name}")
             else:
-                engines.one_shot(client, self.plan.image, "rm", "-f", f"{HOME}/{name}", volumes=self._mounts())
+                engine.one_shot(client, self.plan.image, "rm", "-f", f"{HOME}/{name}", volumes=self._mounts())
 
     def file_stamp(self, name: str) -> str | None:
         """Return inode, time and size of a file in the running container."""
-        with engine() as client:
-            text, code = engines.execute(self._demand(client), "stat", "-c", "%i:%Y:%s", f"{HOME}/{name}")
+        with connect_engine() as client:
+            text, code = engine.execute(self._require_running(client), "stat", "-c", "%i:%Y:%s", f"{HOME}/{name}")
         return text if code == 0 else None
 
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
         """Yield the log's last `tail` lines; with `follow`, go on as lines come."""
-        with engine() as client:
+        with connect_engine() as client:
             container = self._container(client)
             if container is None:
                 return
             last: Any = "all" if tail is None else tail
             rest = b""
-            with engines.reading(container.logs(stream=True, follow=follow, tail=last)) as chunks:
+            with engine.reading(container.logs(stream=True, follow=follow, tail=last)) as chunks:
                 for chunk in chunks:
                     *lines, rest = (rest + chunk).split(b"\n")
                     yield from (line.decode(errors="replace") for line in lines)
@@ -173,7 +172,7 @@ class DockerBroker:
 
     def resources(self) -> Resources | None:
         """Return what the container uses, or None where none runs."""
-        with engine() as client:
+        with connect_engine() as client:
             container = self._container(client)
             if container is None or container.status != "running":
                 return None
@@ -188,57 +187,57 @@ class DockerBroker:
 
     def last_save(self) -> float | None:
         """Return when the database was written, seconds since the epoch, or None."""
-        with engine() as client:
-            return docker_facts.last_save(self._demand(client), f"{HOME}/{DATABASE}")
+        with connect_engine() as client:
+            return inspection.last_save(self._require_running(client), f"{HOME}/{DATABASE}")
 
     def file_facts(self) -> list[FileFact]:
         """Return owner, mode and kind of each file of the running broker."""
-        with engine() as client:
-            container = self._demand(client)
-            return list(docker_facts.file_facts(container, _broker_user(container)[0]))
+        with connect_engine() as client:
+            container = self._require_running(client)
+            return list(inspection.file_facts(container, _broker_user(container)[0]))
 
     def data_directory(self) -> Path | None:
         """Return where the volume of its data lies on this machine; None where it is on no volume."""
-        with engine() as client:
-            return docker_facts.data_directory(client, self._demand(client))
+        with connect_engine() as client:
+            return inspection.data_directory(client, self._require_running(client))
 
     def restart_policy(self) -> str | None:
         """Return the engine's word for what it does after a crash."""
-        with engine() as client:
-            return docker_facts.restart_policy(self._demand(client))
+        with connect_engine() as client:
+            return inspection.restart_policy(self._require_running(client))
 
     def _start(self, client: DockerClient, image: Image, profile: Profile | None) -> UpResult:
         self._remove_container(client)
         self.spec = with_ports(_with_websockets(self.spec))
         save_spec(self.paths, self.spec)
-        reference = engines.pinned(image, self.plan.image)
+        reference = engine.pinned(image, self.plan.image)
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend, image=reference)
-        container = engines.create(client, self.plan)
+        container = engine.create(client, self.plan)
         self._prepare(container, profile, _version(client, image))
         save_profile(self.paths, profile)
         container.start()
-        seconds = wait_ready(login_of(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
+        seconds = wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
         self._prove_save(container)
         return UpResult(profile=profile, already=False, seconds=seconds)
 
     def _prepare(self, container: Container, profile: Profile, version: tuple[int, ...]) -> None:
         """Write what the broker reads; users and ACL stay where they are there already."""
-        if self.spec.tls and engines.read_path(container, f"{HOME}/config/certs/server.crt") is None:
+        if self.spec.tls and engine.read_path(container, f"{HOME}/config/certs/server.crt") is None:
             for name, content in first_certificate(self.spec, self.paths.authority).items():
                 self._write(container, name, content)
-        settings = conf.tuning(self.spec.tuning, self.spec.overrides)
+        settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
         listeners, anonymous = self.plan.listeners(), self.spec.anonymous
-        text = conf.mosquitto_conf(listeners, settings, version=version, anonymous=anonymous, root=f"{HOME}/")
+        text = configuration.mosquitto_conf(listeners, settings, version=version, anonymous=anonymous, root=f"{HOME}/")
         self._write(container, "config/mosquitto.conf", text.encode())
         self._write(container, "config/passwd", self._passwords(container, profile).encode())
-        rules = settled_acl(engines.read_path(container, f"{HOME}/config/acl"), anonymous=anonymous)
+        rules = acl_for_start(engine.read_path(container, f"{HOME}/config/acl"), anonymous=anonymous)
         self._write(container, "config/acl", rules)
         login = f"-u {profile.probe_username}\n-P {profile.probe_password}\n"
         self._write(container, f"{PROBE_HOME}/mosquitto_rr", login.encode())
 
     def _passwords(self, container: Container, profile: Profile) -> str:
         """Return the password file with the profile's own users, whatever was there before."""
-        content = engines.read_path(container, f"{HOME}/config/passwd")
+        content = engine.read_path(container, f"{HOME}/config/passwd")
         users = PasswordFile.parse((content or b"").decode(), where="config/passwd")
         own = ((profile.username, profile.password), (profile.probe_username, profile.probe_password))
         for user, password in own:
@@ -251,24 +250,24 @@ class DockerBroker:
         owner = _broker_user(container)
         container.reload()
         if container.status != "running":
-            engines.put_file(container, f"{HOME}/{top}", below, content, owner)
+            engine.put_file(container, f"{HOME}/{top}", below, content, owner)
             return
         beside = f"{below}.{time.monotonic_ns():x}"
-        engines.put_file(container, f"{HOME}/{top}", beside, content, owner)
-        engines.run_in(
+        engine.put_file(container, f"{HOME}/{top}", beside, content, owner)
+        engine.run_in(
             container, "sh", "-c", f"fsync {HOME}/{top}/{beside}; mv -f {HOME}/{top}/{beside} {HOME}/{top}/{below}"
         )
 
     def _prove_save(self, container: Container) -> None:
         """Demand a save: a data directory that cannot be written shows only at the first one."""
-        if not conf.tuning(self.spec.tuning, self.spec.overrides).persistence:
+        if not configuration.tuning(self.spec.tuning, self.spec.overrides).persistence:
             return
         before = self.file_stamp(DATABASE)
         container.kill(signal="SIGUSR1")
         deadline = time.monotonic() + READY_SECONDS
         while self.file_stamp(DATABASE) in (before, None):
             if time.monotonic() > deadline:
-                raise LifecycleError(f"the broker cannot save {HOME}/{DATABASE}: {engines.last_words(container)}")
+                raise LifecycleError(f"the broker cannot save {HOME}/{DATABASE}: {engine.last_words(container)}")
             time.sleep(0.05)
 
     def _container(self, client: DockerClient) -> Container | None:
@@ -288,7 +287,7 @@ class DockerBroker:
             )
         return container
 
-    def _demand(self, client: DockerClient) -> Container:
+    def _require_running(self, client: DockerClient) -> Container:
         container = self._container(client)
         if container is None or container.status != "running":
             raise LifecycleError(f"broker {self.spec.name!r} does not run", hint="Start it with: mqttkit broker up")
@@ -307,8 +306,8 @@ class DockerBroker:
         if not make and not self._volumes(client):
             yield None
             return
-        engines.ensure_image(client, self.plan.image)
-        engines.create_volumes(client, self.plan)
+        engine.ensure_image(client, self.plan.image)
+        engine.create_volumes(client, self.plan)
         holder = client.containers.create(self.plan.image, labels=self.plan.labels, volumes=self._mounts())
         try:
             yield holder
@@ -344,14 +343,14 @@ def _with_websockets(spec: BrokerSpec) -> BrokerSpec:
     port = INNER_WEBSOCKET_PORT if spec.port else 0
     with contextlib.suppress(PortTaken):
         if port:
-            demand_free(spec.listen, port)
+            require_free(spec.listen, port)
             return dataclasses.replace(spec, websocket_port=port)
     return dataclasses.replace(spec, websocket_port=free_port(spec.listen))
 
 
 def _broker_user(container: Container) -> tuple[int, int]:
     """Return (uid, gid) of the image's user `mosquitto`."""
-    for line in (engines.read_path(container, "/etc/passwd") or b"").decode(errors="replace").splitlines():
+    for line in (engine.read_path(container, "/etc/passwd") or b"").decode(errors="replace").splitlines():
         fields = line.split(":")
         if fields[0] == "mosquitto" and len(fields) > 3:
             return int(fields[2]), int(fields[3])
@@ -360,9 +359,9 @@ def _broker_user(container: Container) -> tuple[int, int]:
 
 def _version(client: DockerClient, image: Image) -> tuple[int, ...]:
     """Return the version that the image's environment tells, or its mosquitto itself."""
-    text = engines.environment(image).get("VERSION", "")
+    text = engine.environment(image).get("VERSION", "")
     if not re.fullmatch(r"\d+\.\d+\.\d+", text):
-        output = engines.one_shot(client, str(image.id), "mosquitto", "-h")
+        output = engine.one_shot(client, str(image.id), "mosquitto", "-h")
         found = re.search(r"mosquitto version (\d+\.\d+\.\d+)", output)
         if found is None:
             raise LifecycleError(f"the image {image.id} tells no version of mosquitto")
@@ -372,7 +371,7 @@ def _version(client: DockerClient, image: Image) -> tuple[int, ...]:
 
 def _cause(container: Container) -> str:
     """Return why the container is gone or starts over and over, or an empty string while it runs."""
-    state = engines.state_of(container)
+    state = engine.state_of(container)
     if state.get("Running") and not state.get("Restarting"):
         return ""
-    return engines.last_words(container)
+    return engine.last_words(container)

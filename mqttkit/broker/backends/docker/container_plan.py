@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from mqttkit.broker.mosquitto import configuration as conf
+from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.mosquitto.configuration import Listener
 from mqttkit.broker.profile import BrokerSpec
 
@@ -77,7 +77,9 @@ class ContainerPlan:
     @property
     def descriptors(self) -> int:
         """File descriptors that the broker may have: without a limit libwebsockets would allocate for all."""
-        return max(1_024, conf.tuning(self.spec.tuning, self.spec.overrides).max_connections + SPARE_DESCRIPTORS)
+        return max(
+            1_024, configuration.tuning(self.spec.tuning, self.spec.overrides).max_connections + SPARE_DESCRIPTORS
+        )
 
     def listeners(self) -> list[Listener]:
         """Return the listeners inside the container."""

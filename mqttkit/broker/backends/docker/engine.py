@@ -40,7 +40,7 @@ PORT_WORDS = ("port is already allocated", "address already in use", "failed to 
 
 
 @contextlib.contextmanager
-def engine(*, seconds: float = ENGINE_SECONDS) -> Iterator[DockerClient]:
+def connect_engine(*, seconds: float = ENGINE_SECONDS) -> Iterator[DockerClient]:
     """Connect to the engine that the environment names; every error inside is translated.
 
     Raises MissingPart where none answers.

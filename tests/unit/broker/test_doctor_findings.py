@@ -12,7 +12,7 @@ from mqttkit.broker.doctor.checklist import CHECKS
 from mqttkit.broker.doctor.findings import (
     Check,
     Finding,
-    Outcome,
+    Result,
     Verdict,
     failed,
     not_checked,
@@ -31,16 +31,16 @@ def run(examine: object, *obstacles: object) -> list[Finding]:
 
 
 def test_each_outcome_is_a_finding_with_its_check():
-    found = run(lambda _: [passed("good"), failed("bad", "mend it")])
-    assert [(one.check, one.verdict, one.detail, one.mend) for one in found] == [
+    found = run(lambda _: [passed("good"), failed("bad", "fix it")])
+    assert [(one.check, one.verdict, one.detail, one.fix) for one in found] == [
         ("name", Verdict.PASSED, "good", ""),
-        ("name", Verdict.FAILED, "bad", "mend it"),
+        ("name", Verdict.FAILED, "bad", "fix it"),
     ]
 
 
 @pytest.mark.parametrize("error", [LifecycleError("broke"), OSError("broke"), ValueError("broke")])
 def test_a_check_that_breaks_was_not_checked(error: Exception):
-    def examine(_: object) -> Iterator[Outcome]:
+    def examine(_: object) -> Iterator[Result]:
         yield passed("half of it")
         raise error
 
@@ -52,7 +52,7 @@ def test_a_check_that_finds_nothing_was_not_checked():
 
 
 def test_an_obstacle_keeps_the_check_from_being_made():
-    def examine(_: object) -> list[Outcome]:
+    def examine(_: object) -> list[Result]:
         raise AssertionError("made all the same")
 
     found = run(examine, lambda _: "", lambda _: "no TLS")
@@ -69,7 +69,7 @@ def test_names_of_checks_are_for_scripts_and_there_once():
     ("outcome", "code"), [(passed("x"), 0), (warned("x"), 0), (not_checked("x"), 0), (failed("x"), 1)]
 )
 @pytest.mark.parametrize("as_json", [True, False])
-def test_only_a_failure_ends_with_1(outcome: Outcome, code: int, as_json: bool):
+def test_only_a_failure_ends_with_1(outcome: Result, code: int, as_json: bool):
     @click.command()
     def command() -> None:
         assert show_findings(run(lambda _: [outcome]), as_json=as_json) == code

@@ -8,8 +8,7 @@ import pytest
 
 from mqttkit import broker
 from mqttkit.broker import BrokerSpec, open_broker, start_broker, usable_backends
-from mqttkit.broker.backends import embedded as embedded_backend
-from mqttkit.broker.backends import native as process_backend
+from mqttkit.broker.backends import embedded, native
 from mqttkit.errors import MissingPart, PermissionMissing, UsageError
 
 
@@ -21,12 +20,12 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def no_mosquitto(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(process_backend, "SYSTEM_PATHS", str(tmp_path))
+    monkeypatch.setattr(native, "SYSTEM_PATHS", str(tmp_path))
 
 
 @pytest.fixture
 def no_iotcore(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_backend.EmbeddedBroker, "unusable", classmethod(lambda cls: "no iotcore"))
+    monkeypatch.setattr(embedded.EmbeddedBroker, "unusable", classmethod(lambda cls: "no iotcore"))
 
 
 def test_without_engine_and_mosquitto_it_is_the_embedded_one(no_docker: None, no_mosquitto: None):
@@ -61,9 +60,9 @@ def test_a_missing_part_gives_way_to_the_next_and_a_missing_right_does_not(
         raise errors[type(self).__name__]
 
     errors = {"ProcessBroker": MissingPart("no program"), "EmbeddedBroker": PermissionMissing("no right")}
-    monkeypatch.setattr(process_backend.ProcessBroker, "unusable", classmethod(lambda cls: ""))
-    monkeypatch.setattr(process_backend.ProcessBroker, "up", up)
-    monkeypatch.setattr(embedded_backend.EmbeddedBroker, "up", up)
+    monkeypatch.setattr(native.ProcessBroker, "unusable", classmethod(lambda cls: ""))
+    monkeypatch.setattr(native.ProcessBroker, "up", up)
+    monkeypatch.setattr(embedded.EmbeddedBroker, "up", up)
     with pytest.raises(PermissionMissing):
         start_broker(BrokerSpec())
     assert tried == ["ProcessBroker", "EmbeddedBroker"]

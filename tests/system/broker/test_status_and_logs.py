@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from mqttkit.broker import BrokerPaths, BrokerSpec, existing_broker
-from mqttkit.broker.backends.local_process import login_of
+from mqttkit.broker.backends.local_process import operator_login
 from mqttkit.broker.ports import bound_addresses
 from mqttkit.broker.probe import Login, ask
 from mqttkit.broker.profile import load_profile, locked
 from tests.support.brokers import free_port, need
-from tests.system.broker.test_life import MQTTKIT, publish, retained, run, up
+from tests.system.broker.test_lifecycle import MQTTKIT, publish, retained, run, up
 
 pytestmark = pytest.mark.system
 
@@ -85,7 +85,7 @@ def test_a_restart_writes_lost_files_anew(process: None):
     broker.remove_file("config/acl")
     broker.remove_file("config/passwd")
     run("restart")
-    assert ask(login_of(profile)).accepted
+    assert ask(operator_login(profile)).accepted
 
 
 @pytest.mark.parametrize("command", ["reload", "restart"])
@@ -115,7 +115,7 @@ def test_a_restart_that_fails_half_way_brings_the_old_broker_back(process: None)
     broker.write_file("config/certs/ca.crt", b"none")
     error = run("restart", "--tls-port", str(free_port()), code=1).stderr
     assert "ended while starting" in error
-    assert ask(login_of(profile)).accepted
+    assert ask(operator_login(profile)).accepted
     assert load_profile() == profile
 
 

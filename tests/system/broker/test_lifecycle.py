@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from mqttkit.broker import BrokerPaths, BrokerSpec, Profile, existing_broker, start_broker, temporary_broker
-from mqttkit.broker.backends import embedded as embedded_backend
-from mqttkit.broker.backends.local_process import login_of
+from mqttkit.broker.backends import embedded
+from mqttkit.broker.backends.local_process import operator_login
 from mqttkit.broker.probe import Login, ask
 from mqttkit.broker.profile import load_profile
 from mqttkit.errors import BrokerUnreachable, LifecycleError
@@ -77,7 +77,7 @@ def ended() -> Iterator[None]:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_up_returns_when_the_broker_lets_its_operator_in(ended: None, backend: str):
     profile = up("--backend", backend)
-    assert ask(login_of(profile)).accepted
+    assert ask(operator_login(profile)).accepted
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -87,7 +87,7 @@ def test_down_leaves_no_process_no_port_and_no_file(backend: str, tmp_path: Path
     run("down", "--volumes", "--yes")
     assert not works_in(tmp_path)
     with pytest.raises(BrokerUnreachable):
-        ask(login_of(profile))
+        ask(operator_login(profile))
     assert not BrokerPaths.of("default").directory.exists()
 
 
@@ -222,8 +222,8 @@ def test_two_ups_at_a_time_make_one_broker(ended: None, tmp_path: Path):
 def test_an_embedded_broker_whose_mqtt_5_port_is_taken_meanwhile_is_no_broker(monkeypatch: pytest.MonkeyPatch):
     """rumqttd would go on without it, and the profile would name somebody else's port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(embedded_backend, "suggest", lambda host, port: server.getsockname()[1])
-        monkeypatch.setattr(embedded_backend, "READY_SECONDS", 1.0)
+        monkeypatch.setattr(embedded, "nearby_free_port", lambda host, port: server.getsockname()[1])
+        monkeypatch.setattr(embedded, "READY_SECONDS", 1.0)
         with pytest.raises(LifecycleError):
             start_broker(BrokerSpec(backend="embedded", port=0))
     assert not BrokerPaths.of("default").directory.exists()
@@ -292,7 +292,7 @@ def test_a_killed_up_leaves_nothing_that_the_next_commands_do_not_mend(
         child.kill()
     profile = up_again(backend, port)
     assert len(works_in(tmp_path)) == 1
-    assert ask(login_of(profile)).accepted
+    assert ask(operator_login(profile)).accepted
 
 
 def up_again(backend: str, port: str) -> Profile:
@@ -311,8 +311,8 @@ def test_a_lost_profile_gets_the_operator_a_new_password(ended: None):
     after = load_profile()
     assert after is not None
     assert after.password != profile.password
-    assert ask(login_of(after)).accepted
-    assert not ask(login_of(profile)).accepted
+    assert ask(operator_login(after)).accepted
+    assert not ask(operator_login(profile)).accepted
 
 
 def test_a_broker_whose_pid_file_was_lost_is_found_by_where_it_works(ended: None, tmp_path: Path):
@@ -359,11 +359,11 @@ def test_a_temporary_broker_leaves_nothing_even_when_the_block_fails(
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     with pytest.raises(LifecycleError, match="from the block"), temporary_broker(backend) as profile:
-        assert ask(login_of(profile)).accepted
+        assert ask(operator_login(profile)).accepted
         assert len(list(place.glob("mqttkit-broker-*"))) == 1
         raise LifecycleError("from the block")
     with pytest.raises(BrokerUnreachable):
-        ask(login_of(profile))
+        ask(operator_login(profile))
     assert not list(place.iterdir())
     assert load_profile() is None
 
