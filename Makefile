@@ -45,6 +45,13 @@ format: $(VENV)/.dev ## Format the code, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+mutation: $(VENV)/.mutation ## Change the pure modules, list the changes that no unit test notices (MUTATION_ARGS=--help)
+	$(BIN)/python -m tests.support.mutation $(MUTATION_ARGS)
+
+$(VENV)/.mutation: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
+	@touch $@
+
 bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (about 6 minutes; needs a quiet machine)
 	@$(SYSTEM_PACKAGES) mosquitto
 	$(BIN)/python -m tests.benchmarks.suite
