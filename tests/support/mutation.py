@@ -47,8 +47,8 @@ from cosmic_ray.operators import (
 from cosmic_ray.operators.operator import Operator
 
 TESTS_OF = {
-    "mqttkit/*/outbox.py": ["client"],
-    "mqttkit/*/incoming.py": ["client"],
+    "mqttkit/**/outbox.py": ["client"],
+    "mqttkit/**/splitter.py": ["client"],
     "mqttkit/topics.py": ["test_topics.py"],
     "mqttkit/formats/template.py": ["formats"],
     "mqttkit/config/rules.py": ["config"],
