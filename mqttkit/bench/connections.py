@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from mqttkit.bench.feeder import numbered
 from mqttkit.bench.plan import Plan
 from mqttkit.bench.result import Result
-from mqttkit.bench.stop import StopFlag
 from mqttkit.bench.usage import peak_memory, private_memory, threads
 from mqttkit.client import MqttClient
 from mqttkit.errors import Interrupted, MqttkitError, UsageError
 from mqttkit.settings import MqttSettings
+from mqttkit.stop import Stop
 
 FILES_A_CLIENT = 3
 """The connection, and the pair that wakes its thread."""
@@ -32,7 +32,7 @@ def allow_files(clients: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def run_connections(plan: Plan, settings: MqttSettings, stop: StopFlag) -> Result:
+def run_connections(plan: Plan, settings: MqttSettings, stop: Stop) -> Result:
     """Connect `plan.subscribers` clients, hold them for `plan.duration` seconds, and count what they cost."""
     allow_files(plan.subscribers + FIRST)
     result = Result(plan)
@@ -55,13 +55,13 @@ def run_connections(plan: Plan, settings: MqttSettings, stop: StopFlag) -> Resul
         if len(marks) == 3:
             _add_costs(result, marks)
         result.metrics["memory"] = peak_memory() / (1024 * 1024)
-    if stop.is_set() and not result.partial:
+    if stop.is_set and not result.partial:
         result.partial, result.exit_code = "interrupted", Interrupted.exit_code
     return result
 
 
-def _connect(clients: list[MqttClient], target: int, settings: MqttSettings, stack: ExitStack, stop: StopFlag) -> None:
-    while len(clients) < target and not stop.is_set():
+def _connect(clients: list[MqttClient], target: int, settings: MqttSettings, stack: ExitStack, stop: Stop) -> None:
+    while len(clients) < target and not stop.is_set:
         client = MqttClient(numbered(settings, f"{len(clients)}"), retry=False)
         stack.callback(client.close, flush=0)
         client.connect()

@@ -20,9 +20,9 @@ from dataclasses import asdict, replace
 from typing import IO, Any
 
 from mqttkit.bench.plan import Plan, Sent
-from mqttkit.bench.stop import StopFlag
 from mqttkit.errors import BrokerUnreachable, MqttkitError
 from mqttkit.settings import MqttSettings
+from mqttkit.stop import Stop
 
 READY, GO = b"ready\n", b"go\n"
 START_SECONDS = 60.0
@@ -118,7 +118,7 @@ def main() -> None:
             publish = _prepare(plan, settings, stack)
             _say(out, READY)
             if source.readline() == GO:
-                stop = StopFlag()
+                stop = Stop()
                 threading.Thread(target=stop_at_end, args=(source.fileno(), stop), daemon=True).start()
                 _say(out, json.dumps(asdict(publish(stop))).encode() + b"\n")
     except MqttkitError as error:
@@ -154,7 +154,7 @@ def _abandoned_at_exit(client: Any) -> Iterator[Any]:
         client.close(flush=0)
 
 
-def stop_at_end(source: int, stop: StopFlag) -> None:
+def stop_at_end(source: int, stop: Stop) -> None:
     """Set `stop` at the end of the file descriptor `source`.
 
     Not through the buffered stdin: the interpreter cannot end while a thread sits in that.

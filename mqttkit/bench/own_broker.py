@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mqttkit.broker.certificates.authority import Authority
+from mqttkit.broker.ports import free_port
 from mqttkit.errors import LifecycleError, MissingPart
 from mqttkit.files import write_secret
 from mqttkit.settings import BrokerSettings, TlsSettings
@@ -36,7 +37,7 @@ def own_broker(*lines: str, tls: bool = False, websockets: bool = False) -> Iter
     if program is None:
         raise MissingPart("mosquitto is not installed", hint="Try: sudo apt-get install mosquitto")
     with tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
-        port = _free_port()
+        port = free_port()
         conf = Path(directory) / "mosquitto.conf"
         listener = _websocket_listener(port) if websockets else (f"listener {port} 127.0.0.1",)
         if tls:
@@ -54,7 +55,7 @@ def own_broker(*lines: str, tls: bool = False, websockets: bool = False) -> Iter
 
 def _websocket_listener(port: int) -> tuple[str, ...]:
     """Return the lines of a WebSocket listener: mosquitto 2.0.11 does not start with listeners of that kind alone."""
-    return (f"listener {_free_port()} 127.0.0.1", f"listener {port} 127.0.0.1", "protocol websockets")
+    return (f"listener {free_port()} 127.0.0.1", f"listener {port} 127.0.0.1", "protocol websockets")
 
 
 def _make_certificates(directory: Path) -> tuple[str, ...]:
@@ -81,12 +82,6 @@ def _running(command: list[str], port: int) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:

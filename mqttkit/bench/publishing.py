@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 from mqttkit.bench.histogram import Histogram
 from mqttkit.bench.plan import Plan, Sent, padding_for, stamp
-from mqttkit.bench.stop import StopFlag
 from mqttkit.bench.usage import cpu_seconds, peak_memory
 from mqttkit.client import MqttClient, Receipt
 from mqttkit.messages import Outcome
+from mqttkit.stop import Stop
 
 ROOM_SECONDS = 10.0
 """How long a flat-out publisher waits for room in the client."""
@@ -26,7 +26,7 @@ def publish_all(
     plan: Plan,
     clients: Sequence[MqttClient],
     *,
-    stop: StopFlag,
+    stop: Stop,
     latencies: Histogram | None = None,
     progress: Callable[[int], None] = lambda _sent: None,
 ) -> Sent:
@@ -64,7 +64,7 @@ def publish_all(
 def _send(
     plan: Plan,
     clients: Sequence[MqttClient],
-    stop: StopFlag,
+    stop: Stop,
     watcher: AcknowledgementWatch | None,
     progress: Callable[[int], None],
 ) -> tuple[list[int], float]:
@@ -73,7 +73,7 @@ def _send(
     padding = padding_for(plan.size)
     topics = [plan.topic_of(index) for index in range(len(clients))]
     start = time.monotonic_ns()
-    while not stop.is_set():
+    while not stop.is_set:
         elapsed = (time.monotonic_ns() - start) / 1e9
         if plan.over(sent, elapsed) or any(client.failure for client in clients):
             break

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from mqttkit.bench.histogram import Histogram
 from mqttkit.bench.plan import HEADER, Plan
 from mqttkit.bench.sequence import Sequence
-from mqttkit.bench.stop import StopFlag
 from mqttkit.messages import Message
 
 Reader = Callable[[Message], tuple[int, int, int]]
@@ -89,10 +88,10 @@ class Receiver:
         return [asdict(point) for point in self.points]
 
 
-def wait_for_all(receivers: list[Receiver], expected: int, drain: float, stop: StopFlag) -> None:
+def wait_for_all(receivers: list[Receiver], expected: int, drain: float, ended: Callable[[], bool]) -> None:
     """Wait until each receiver has `expected` messages, or nothing new has come for `drain` seconds."""
     seen, since = -1, time.monotonic()
-    while not stop.is_set():
+    while not ended():
         received = [receiver.received for receiver in receivers]
         if all(count >= expected for count in received):
             return
@@ -101,4 +100,4 @@ def wait_for_all(receivers: list[Receiver], expected: int, drain: float, stop: S
             seen, since = sum(received), now
         elif now - since >= drain:
             return
-        stop.wait(0.02)
+        time.sleep(0.02)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mqttkit import __version__
+from mqttkit.bench.machine import describe_machine
 from mqttkit.bench.plan import Plan
 
 FORMAT = 1
@@ -36,7 +37,7 @@ class Result:
             "format": FORMAT,
             "mqttkit": __version__,
             "python": platform.python_version(),
-            "machine": machine(),
+            "machine": describe_machine(),
             "plan": asdict(self.plan),
             "partial": self.partial,
             "metrics": self.metrics,
@@ -81,35 +82,7 @@ METRICS: Mapping[str, Metric] = {
     "memory_client": Metric("memory a client", "KiB", False),
     "memory_growth": Metric("memory a client, second half against first", "ratio", False),
     "threads_client": Metric("threads a client", "threads", False),
-    "uss_over_python": Metric("private memory above bare Python", "MiB", False),
-    "uss_python": Metric("private memory of bare Python", "MiB"),
-    "help_ratio": Metric("time of mqttkit --help against import click", "ratio", False),
-    "up_process": Metric("broker up, process backend", "ms", False),
-    "up_docker": Metric("broker up, docker backend", "ms", False),
-    "up_embedded": Metric("broker up, embedded backend", "ms", False),
-    "user_login": Metric("user add to first login", "ms", False),
-    "backup_create": Metric("backup of 100,000 retained messages", "s", False),
-    "backup_verify": Metric("proof of that backup", "s", False),
-    "pub_ratio": Metric("time of mqttkit pub against import click, paho", "ratio", False),
 }
-
-
-def machine() -> str:
-    """Return processor, cores and system in a line."""
-    import os
-    from pathlib import Path
-
-    names = [line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
-    return (
-        f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
-    )
-
-
-def _lines(path: Any) -> list[str]:
-    try:
-        return list(path.read_text().splitlines())
-    except OSError:
-        return []
 
 
 def as_text(result: Result) -> list[str]:

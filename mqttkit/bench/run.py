@@ -14,19 +14,19 @@ from mqttkit.bench.plan import Plan, Sent
 from mqttkit.bench.publishing import publish_all
 from mqttkit.bench.receiving import Receiver, wait_for_all
 from mqttkit.bench.result import Result
-from mqttkit.bench.stop import StopFlag
 from mqttkit.bench.usage import cpu_seconds, peak_memory
-from mqttkit.client import ConnectionState, MqttClient
+from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable, Interrupted, MqttkitError
 from mqttkit.messages import Subscription
 from mqttkit.settings import MqttSettings
+from mqttkit.stop import Stop
 
 Progress = Callable[[float, int, int], None]
 """Gets seconds since the start, messages sent and messages received, now and then."""
 MIB = 1024 * 1024
 
 
-def run(plan: Plan, settings: MqttSettings, *, stop: StopFlag, progress: Progress | None = None) -> Result:
+def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | None = None) -> Result:
     """Do one run. `stop` ends it early with a partial result.
 
     Raises what keeps it from beginning. A broker that goes away later leaves a partial result with its exit code.
@@ -40,7 +40,7 @@ def run(plan: Plan, settings: MqttSettings, *, stop: StopFlag, progress: Progres
     return _run_apart(plan, settings, stop, progress)
 
 
-def _run_here(plan: Plan, settings: MqttSettings, stop: StopFlag, progress: Progress | None) -> Result:
+def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> Result:
     """Publish from this process, and receive in the same clients where the plan has a subscriber."""
     receiver = Receiver(plan)
     latencies = Histogram()
@@ -57,22 +57,19 @@ def _run_here(plan: Plan, settings: MqttSettings, stop: StopFlag, progress: Prog
         with _reporting(progress, [receiver]) as report:
             sent = publish_all(plan, clients, stop=stop, latencies=latencies, progress=report)
             if plan.subscribers and not sent.error:
-                wait_for_all([receiver], sum(sent.messages), plan.drain, stop)
+                wait_for_all([receiver], sum(sent.messages), plan.drain, lambda: _ended_early(clients, stop))
         cpu = cpu_seconds() - cpu
         return _result(plan, sent, [receiver] if plan.subscribers else [], latencies, cpu, stop, _failure(clients))
 
 
-def _run_apart(plan: Plan, settings: MqttSettings, stop: StopFlag, progress: Progress | None) -> Result:
+def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> Result:
     """Receive in this process what another one publishes."""
     receivers = [_receiver(plan) for _ in range(plan.subscribers)]
-    ended = StopFlag(stop)
     with ExitStack() as stack:
         feeder = stack.enter_context(Feeder(plan, settings))
         clients = []
         for index, receiver in enumerate(receivers):
-            client = MqttClient(
-                numbered(settings, f"sub-{index}"), retry=False, on_messages=receiver.receive, on_state=_waker(ended)
-            )
+            client = MqttClient(numbered(settings, f"sub-{index}"), retry=False, on_messages=receiver.receive)
             stack.callback(client.close, flush=0)
             client.connect()
             client.subscribe(Subscription(f"{plan.topic}/#", qos=plan.qos))
@@ -81,11 +78,11 @@ def _run_apart(plan: Plan, settings: MqttSettings, stop: StopFlag, progress: Pro
         cpu = cpu_seconds()
         feeder.go()
         with _reporting(progress, receivers):
-            sent = _wait_for_feeder(feeder, clients, ended)
+            sent = _wait_for_feeder(feeder, clients, stop)
             if not sent.error:
-                wait_for_all(receivers, sum(sent.messages), plan.drain, ended)
+                wait_for_all(receivers, sum(sent.messages), plan.drain, lambda: _ended_early(clients, stop))
         cpu = cpu_seconds() - cpu
-        return _result(plan, sent, receivers, Histogram(), cpu, ended, _failure(clients))
+        return _result(plan, sent, receivers, Histogram(), cpu, stop, _failure(clients))
 
 
 def _receiver(plan: Plan) -> Receiver:
@@ -96,17 +93,7 @@ def _receiver(plan: Plan) -> Receiver:
     return Receiver(plan, read=read_advertisement)
 
 
-def _waker(stop: StopFlag) -> Callable[[ConnectionState, str], None]:
-    """A connection that ends for good ends the waiting."""
-
-    def note(state: ConnectionState, _reason: str) -> None:
-        if state is ConnectionState.CLOSED:
-            stop.set()
-
-    return note
-
-
-def _wait_for_feeder(feeder: Feeder, clients: list[MqttClient], stop: StopFlag) -> Sent:
+def _wait_for_feeder(feeder: Feeder, clients: list[MqttClient], stop: Stop) -> Sent:
     """Wait for the publishing side; where this side ended first, tell the other to stop."""
     found: list[Sent | MqttkitError] = []
 
@@ -118,7 +105,7 @@ def _wait_for_feeder(feeder: Feeder, clients: list[MqttClient], stop: StopFlag) 
 
     waiter = threading.Thread(target=wait, name="feeder", daemon=True)
     waiter.start()
-    while waiter.is_alive() and not stop.is_set():
+    while waiter.is_alive() and not _ended_early(clients, stop):
         waiter.join(0.05)
     if not found:
         feeder.stop()
@@ -127,6 +114,11 @@ def _wait_for_feeder(feeder: Feeder, clients: list[MqttClient], stop: StopFlag) 
         return found[0]
     cause = found[0] if found else _failure(clients)
     return Sent((0,), 0.0, 0.0, {}, 0.0, str(cause or "stopped"), cause.exit_code if cause else Interrupted.exit_code)
+
+
+def _ended_early(clients: list[MqttClient], stop: Stop) -> bool:
+    """Return True if the user stopped the run, or a connection ended for good."""
+    return stop.is_set or _failure(clients) is not None
 
 
 def _failure(clients: list[MqttClient]) -> MqttkitError | None:
@@ -160,12 +152,12 @@ class _Ended:
     code: int
 
 
-def _ended(sent: Sent, failure: MqttkitError | None, stop: StopFlag) -> _Ended:
+def _ended(sent: Sent, failure: MqttkitError | None, stop: Stop) -> _Ended:
     if failure is not None:
         return _Ended(str(failure), failure.exit_code)
     if sent.error:
         return _Ended(sent.error, sent.exit_code or BrokerUnreachable.exit_code)
-    return _Ended("interrupted", Interrupted.exit_code) if stop.is_set() else _Ended("", 0)
+    return _Ended("interrupted", Interrupted.exit_code) if stop.is_set else _Ended("", 0)
 
 
 def _result(
@@ -174,7 +166,7 @@ def _result(
     receivers: list[Receiver],
     acknowledged: Histogram,
     cpu: float,
-    stop: StopFlag,
+    stop: Stop,
     failure: MqttkitError | None,
 ) -> Result:
     ended = _ended(sent, failure, stop)

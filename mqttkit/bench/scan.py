@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mqttkit.bench.plan import Plan, Sent
-from mqttkit.bench.stop import StopFlag
 from mqttkit.bench.usage import cpu_seconds, peak_memory
 from mqttkit.client import MqttClient
 from mqttkit.messages import Message
 from mqttkit.scan_publisher import ScanPublisher
 from mqttkit.scanner.advertisement import Advertisement
-from mqttkit.scanner.pacing import PacedSource
 from mqttkit.scanner.recording import read_recording
+from mqttkit.scanner.sources.paced import PacedSource
 from mqttkit.settings import PublisherSettings
+from mqttkit.stop import Stop
 
 SHIPPED = Path(__file__).parents[1] / "data" / "captures" / "street-32-per-second.btsnoop"
 KEPT = 10_000
@@ -50,7 +50,7 @@ class NumberedReplay(PacedSource):
             yield offset, dataclasses.replace(heard, local_name=f"{number}/{when}")
 
 
-def publish_scan(plan: Plan, client: MqttClient, source: NumberedReplay, stop: StopFlag) -> Sent:
+def publish_scan(plan: Plan, client: MqttClient, source: NumberedReplay, stop: Stop) -> Sent:
     """Run the scan publisher over a numbered replay."""
     settings = PublisherSettings(topic=f"{plan.topic}/{{scanner_id}}/{{mac_address}}", qos=plan.qos)
     publisher = ScanPublisher(client, settings, "bench", lossless=not plan.rate)
@@ -71,7 +71,7 @@ def publish_scan(plan: Plan, client: MqttClient, source: NumberedReplay, stop: S
     )
 
 
-def _stop_publisher(stop: StopFlag, ended: threading.Event, publisher: ScanPublisher) -> None:
+def _stop_publisher(stop: Stop, ended: threading.Event, publisher: ScanPublisher) -> None:
     while not ended.is_set():
         if stop.wait(0.2):
             publisher.stop()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mqttkit.bench.conditions import Baseline, Condition
     from mqttkit.bench.plan import Plan
     from mqttkit.bench.result import Result
-    from mqttkit.bench.stop import StopFlag
     from mqttkit.settings import BrokerSettings
+    from mqttkit.stop import Stop
 
 SCENARIOS = {
     "pub": "Publish, and count what the broker took.",
@@ -173,12 +173,12 @@ def _show(result: Result, checks: Checks) -> None:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[StopFlag]:
+def _stoppable() -> Iterator[Stop]:
     """Give an event that the first Ctrl-C or SIGTERM sets."""
-    from mqttkit.bench.stop import StopFlag
     from mqttkit.cli.signals import on_interrupt
+    from mqttkit.stop import Stop
 
-    stop = StopFlag()
+    stop = Stop()
     with on_interrupt(stop.set):
         yield stop
 

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from mqttkit.errors import AdvertisementError, UsageError
 from mqttkit.scanner.advertisement import Advertisement, normalise_uuid, parse_company
-from mqttkit.scanner.source import Source
+from mqttkit.scanner.sources.protocol import Source
 from mqttkit.settings import ScannerSettings
 
 REMEMBERED = 10_000

@@ -1,6 +1,6 @@
-"""What the controllers promise, measured: `python -m tests.benchmarks.controllers`.
+"""The figures of the controllers: `python -m tests.benchmarks.controllers`.
 
-Signing and verifying, duplicates remembered, reports through one regional controller, heartbeats of many.
+It measures signing, deduplication, reports through one regional controller, and heartbeats of many controllers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +38,12 @@ from mqttkit.controller.store import Seen, Store
 from mqttkit.errors import MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import BrokerSettings, ControllerSettings, MqttSettings
+from tests.benchmarks.figures import Figure, at_least, at_most, say
 
 DEVICES = 53
 UNRESOLVED = 2_000
-"""Reports that the feeder keeps on their way."""
+"""Unacknowledged reports that the feeder may have."""
 WAIT_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number."""
-
-    name: str
-    value: float
-    unit: str
-    goal: str = ""
-    """What it should be, as text."""
-    met: bool | None = None
-    """None where there is no goal."""
-    detail: str = ""
 
 
 def report() -> dict[str, Any]:
@@ -65,18 +52,8 @@ def report() -> dict[str, Any]:
     return {**found, "devices": (found["devices"] * 2)[:DEVICES]}
 
 
-def at_most(name: str, value: float, unit: str, goal: float, detail: str = "") -> Figure:
-    """Return a figure that should stay under its goal."""
-    return Figure(name, round(value, 2), unit, f"under {goal:g}", value < goal, detail)
-
-
-def at_least(name: str, value: float, unit: str, goal: float, detail: str = "") -> Figure:
-    """Return a figure that should reach its goal."""
-    return Figure(name, round(value, 2), unit, f"at least {goal:g}", value >= goal, detail)
-
-
 def sign_and_verify(rounds: int = 20_000) -> list[Figure]:
-    """Measure one signing and one verification of a report, in the best of twenty runs."""
+    """Measure how long signing and verifying one report takes, in the best of twenty runs."""
     data = Envelope(
         message_id=new_message_id(),
         message_type="discovery.report",
@@ -92,13 +69,13 @@ def sign_and_verify(rounds: int = 20_000) -> list[Figure]:
         ring = KeyRing().add(key)
         best = min(_signing_seconds(data, key, ring, rounds // 20) for _ in range(20)) * 1e6
         name, detail = f"sign and verify, {algorithm}", f"CPU, a report of {DEVICES} devices, {len(data)} bytes"
-        made = at_most(name, best, "µs", goal, detail) if goal else Figure(name, round(best, 2), "µs", detail=detail)
-        figures.append(made)
+        figure = at_most(name, best, "µs", goal, detail) if goal else Figure(name, round(best, 2), "µs", detail=detail)
+        figures.append(figure)
     return figures
 
 
 def _signing_seconds(data: bytes, key: Key, ring: KeyRing, rounds: int) -> float:
-    """Return the CPU time of one signing and verification, so that other processes do not count."""
+    """Return the CPU time of one signing and verification, which other processes do not disturb."""
     began = time.process_time()
     for _ in range(rounds):
         verify(sign(data, "t", key), "t", ring)
@@ -106,7 +83,7 @@ def _signing_seconds(data: bytes, key: Key, ring: KeyRing, rounds: int) -> float
 
 
 def deduplication(ids: int = 1_000_000) -> list[Figure]:
-    """Measure what a process and its file grow by while it remembers so many message ids."""
+    """Measure how much a process and its file grow while they store `ids` message ids."""
     with tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
         path = Path(directory) / "store.db"
         memory, seconds = _in_process(_remember, str(path), ids)
@@ -114,7 +91,7 @@ def deduplication(ids: int = 1_000_000) -> list[Figure]:
     return [
         at_most(f"deduplication of {ids:,} ids, memory", memory / 1e6, "MB", 100),
         at_most(f"deduplication of {ids:,} ids, file", size / 1e6, "MB", 100),
-        Figure("look up and remember an id", round(seconds / ids * 1e6, 2), "µs"),
+        Figure("look up and store an id", round(seconds / ids * 1e6, 2), "µs"),
     ]
 
 
@@ -132,13 +109,13 @@ def _remember(answer: Any, path: str, ids: int) -> None:
     store.commit()
     seconds = time.perf_counter() - began
     if store.count() < ids or store.look_up(last, digest) is not Seen.SAME:
-        raise MqttkitError("the store forgot an id")
+        raise MqttkitError("the store lost an id")
     answer.put((private_memory() - before, seconds))
     store.close()
 
 
 def reports(count: int = 20_000) -> list[Figure]:
-    """Measure signed reports from one local controller through a broker to one regional controller."""
+    """Measure signed reports from one local controller to one regional controller through a broker."""
     with own_broker() as broker, tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
         mqtt = MqttSettings(broker=broker)
         KeyFile(Path(directory) / "keys.json").save(KeyRing().add(generate("k")).activate("k"))
@@ -150,12 +127,12 @@ def reports(count: int = 20_000) -> list[Figure]:
             finally:
                 feeder.join(30)
             counters = regional.status()["counters"]
-    detail = f"{DEVICES} devices each, {cost:.0f} µs CPU each in the regional controller, {counters}"
+    detail = f"{DEVICES} devices each, {cost:.0f} µs CPU per report in the regional controller, {counters}"
     return [at_least("signed reports through one regional controller", rate, "/s", 2_000, detail)]
 
 
 def _receive(regional: RegionalController, count: int) -> tuple[float, float]:
-    """Return reports a second and CPU microseconds a report, from the first to the last."""
+    """Return reports per second, and CPU microseconds per report."""
     deadline = time.monotonic() + WAIT_SECONDS
     _wait(lambda: regional.report_count > 0, deadline)
     first, began, cpu = regional.report_count, time.perf_counter(), cpu_seconds()
@@ -165,7 +142,7 @@ def _receive(regional: RegionalController, count: int) -> tuple[float, float]:
 
 
 def _feed(_answer: Any, directory: str, broker: BrokerSettings, count: int) -> None:
-    """Publish reports as fast as they are taken over, in a process of its own."""
+    """Publish reports as fast as the broker accepts them; runs in its own process."""
     content = report()
     with LocalController(_settings(directory, "lc-1"), MqttSettings(broker=broker)) as local:
         for _ in range(count):
@@ -176,7 +153,7 @@ def _feed(_answer: Any, directory: str, broker: BrokerSettings, count: int) -> N
 
 
 def heartbeats(count: int = 1_000, interval: float = 5.0, seconds: float = 15.0) -> list[Figure]:
-    """Measure so many controllers in this process, each a client with a will, all heard by a watcher."""
+    """Measure `count` controllers in this process, each a client with a will, and one client that watches them."""
     allow_files(count * 2)
     ring = KeyRing().add(generate("k")).activate("k")
     codec, topics = SignedCodec(ring), Topics("bench")
@@ -209,7 +186,7 @@ def heartbeats(count: int = 1_000, interval: float = 5.0, seconds: float = 15.0)
 
 
 def _hear(book: StatusBook, inbox: queue.SimpleQueue[Message], count: int, seconds: float) -> int:
-    """Return how many controllers are online once all are, or after a while."""
+    """Wait until `count` controllers are online, or the time is over; return how many are."""
     deadline = time.monotonic() + seconds + WAIT_SECONDS
     while len(book.controllers) < count and time.monotonic() < deadline:
         _note(book, inbox)
@@ -240,12 +217,12 @@ def _wait(holds: Callable[[], bool], deadline: float) -> None:
     pause = threading.Event()
     while not holds():
         if time.monotonic() > deadline:
-            raise MqttkitError("the reports did not come in time")
+            raise MqttkitError("the reports did not arrive in time")
         pause.wait(0.005)
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> Any:
-    """Start a process that imports anew."""
+    """Start a new Python process that runs `target`."""
     context = multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
     process = context.Process(target=target, args=(answer, *arguments), daemon=True)
@@ -255,7 +232,7 @@ def _start(target: Callable[..., None], *arguments: Any) -> Any:
 
 
 def _in_process(target: Callable[..., None], *arguments: Any) -> Any:
-    """Return what `target` answers in a process of its own; raise MqttkitError where it fails."""
+    """Run `target` in its own process and return its answer; raise MqttkitError if it fails."""
     process = _start(target, *arguments)
     process.join(WAIT_SECONDS)
     if process.exitcode != 0:
@@ -272,34 +249,24 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is asked for, print it, return 1 where a goal is missed."""
+    """Measure and print the figures; return 1 if a goal is missed."""
     parser = argparse.ArgumentParser(
         prog="tests.benchmarks.controllers", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(MEASUREMENTS)}; all by default")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(MEASUREMENTS)} (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     given = parser.parse_args(arguments)
     unknown = set(given.names) - set(MEASUREMENTS)
     if unknown:
-        parser.error(f"there is no {sorted(unknown)[0]}")
+        parser.error(f"no measurement {sorted(unknown)[0]!r}")
     where = f"mqttkit {__version__}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs"
-    _say(json.dumps({"machine": where}) if given.json else where)
+    say(json.dumps({"machine": where}) if given.json else where)
     missed = 0
     for name in given.names or MEASUREMENTS:
         for figure in MEASUREMENTS[name]():
             missed += figure.met is False
-            _say(json.dumps(asdict(figure)) if given.json else _line(figure))
+            say(json.dumps(asdict(figure)) if given.json else str(figure))
     return 1 if missed else 0
-
-
-def _line(figure: Figure) -> str:
-    verdict = "" if figure.met is None else f"  ({figure.goal}: {'met' if figure.met else 'MISSED'})"
-    return f"{figure.name}: {figure.value:,g} {figure.unit}{verdict}" + (f"  {figure.detail}" if figure.detail else "")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the commands themselves cost: private memory of a running publish-scan, and the time they take to start."""
+"""Private memory of a running publish-scan, and the start time of commands."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 
 from mqttkit.bench.own_broker import own_broker
-from mqttkit.bench.plan import Plan
-from mqttkit.bench.result import Result
 from mqttkit.bench.scan import SHIPPED
 from mqttkit.bench.usage import private_memory
 from mqttkit.client import MqttClient
 from mqttkit.errors import MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import BrokerSettings, MqttSettings
+from tests.benchmarks.figures import Figure, at_most
 
 MIB = 1024 * 1024
 ROUNDS = 9
 MESSAGES = 300
-"""Advertisements published before the memory of publish-scan is read."""
+"""Advertisements that publish-scan publishes before its memory is read."""
 START_SECONDS = 30.0
 BARE = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
 
 
-def run_footprint() -> Result:
-    """Measure with a broker of our own; the numbers are medians, the rounds alternate."""
-    result = Result(Plan(scenario="footprint", topic="mqttkit-bench"))
+def measure_footprint() -> Iterator[Figure]:
+    """Measure with a temporary broker. Times are medians of rounds in which the two commands take turns."""
     with own_broker() as broker, tempfile.TemporaryDirectory() as empty:
         address = ["-h", broker.host, "-p", str(broker.port)]
         python = _bare_python()
-        result.metrics["uss_python"] = python / MIB
-        result.metrics["uss_over_python"] = (_publish_scan(broker, address, empty) - python) / MIB
+        yield Figure("private memory of bare Python", python / MIB, "MiB")
+        more = (_publish_scan(broker, address, empty) - python) / MIB
+        yield at_most("private memory of publish-scan above bare Python", more, "MiB", 10)
         click = [sys.executable, "-c", "import click"]
         paho = [sys.executable, "-c", "import click, paho.mqtt.client"]
-        result.metrics["help_ratio"] = _ratio(_mqttkit("--help"), click, empty)
-        result.metrics["pub_ratio"] = _ratio(_mqttkit("pub", "-m", "x", "t", *address), paho, empty)
-    return result
+        ratio = _ratio(_mqttkit("--help"), click, empty)
+        yield at_most("time of mqttkit --help compared with import click", ratio, "times", 1.5)
+        ratio = _ratio(_mqttkit("pub", "-m", "x", "t", *address), paho, empty)
+        yield Figure("time of mqttkit pub compared with import click, paho", ratio, "times")
 
 
 def _mqttkit(*arguments: str) -> list[str]:
@@ -48,7 +49,7 @@ def _mqttkit(*arguments: str) -> list[str]:
 
 
 def _environment(directory: str) -> dict[str, str]:
-    """Return an environment without the user's settings and profiles."""
+    """Return the environment without the user's settings and profiles."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MQTTKIT_")}
     return {**kept, "XDG_STATE_HOME": directory, "XDG_CONFIG_HOME": directory}
 
@@ -85,7 +86,7 @@ def _publish_scan(broker: BrokerSettings, address: list[str], directory: str) ->
 
 
 def _ratio(command: list[str], other: list[str], directory: str) -> float:
-    """Return how many times as long `command` takes as `other`, median against median."""
+    """Return the median time of `command` divided by the median time of `other`."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
         for taken, each in zip(times, (command, other), strict=True):
@@ -99,6 +100,8 @@ def _ratio(command: list[str], other: list[str], directory: str) -> float:
                 check=False,
             )
             if done.returncode:
-                raise MqttkitError(f"{' '.join(each[1:])} ended with {done.returncode}: {done.stderr.decode().strip()}")
+                raise MqttkitError(
+                    f"{' '.join(each[1:])} exited with {done.returncode}: {done.stderr.decode().strip()}"
+                )
             taken.append(time.perf_counter() - began)
     return statistics.median(times[0]) / statistics.median(times[1])

@@ -1,4 +1,4 @@
-"""What a broker's life costs: `up` of each backend, a new user's first login, backup and its proof."""
+"""Times of `broker up` for each backend, of a new user's first login, and of a backup."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mqttkit.bench.plan import Plan
-from mqttkit.bench.result import Result
 from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Profile, backup, open_broker, start_broker
 from mqttkit.broker.accounts.live_changes import change_accounts
 from mqttkit.broker.accounts.roles import generate_password
@@ -20,37 +18,43 @@ from mqttkit.broker.profile import locked
 from mqttkit.client import MqttClient
 from mqttkit.errors import LifecycleError, MqttkitError
 from mqttkit.settings import MqttSettings
+from tests.benchmarks.figures import Figure, at_most
 
 ROUNDS = 3
 RETAINED = 100_000
 PAYLOAD = b"x" * 100
 OFFLINE_IMAGE = "mqttkit/mosquitto-offline:2.0"
-"""Where the default image cannot be had."""
+"""Used if the default image is not available."""
 WAIT_SECONDS = 120.0
 
 
-def run_lifecycle() -> Result:
-    """Measure with brokers of our own; times are medians. What cannot be measured here is a note."""
-    result = Result(Plan(scenario="lifecycle", topic="mqttkit-bench"))
+def measure_lifecycle() -> Iterator[Figure]:
+    """Measure with temporary brokers; times are medians. A backend that cannot start here has a note instead."""
     for backend, image in (("process", None), ("docker", _image()), ("embedded", None)):
+        name = f"broker up, {backend} backend"
         try:
             times = [_up_seconds(backend, image) for _ in range(ROUNDS)]
         except MqttkitError as error:
-            result.notes.append(f"up of the {backend} backend was not measured: {error.message}")
+            yield Figure(name, 0.0, "ms", detail=f"not measured: {error.message}")
         else:
-            result.metrics[f"up_{backend}"] = statistics.median(times) * 1_000
+            taken = statistics.median(times) * 1_000
+            yield at_most(name, taken, "ms", 1_000) if backend == "process" else Figure(name, taken, "ms")
     with _running("process", None) as (broker, profile):
-        result.metrics["user_login"] = statistics.median(_login_seconds(broker, profile) for _ in range(ROUNDS)) * 1_000
+        login = statistics.median(_login_seconds(broker, profile) for _ in range(ROUNDS)) * 1_000
+        yield at_most("user add to first login", login, "ms", 1_000)
         _retain(profile)
         with tempfile.TemporaryDirectory() as directory:
-            archive = Path(directory) / "archive"
-            begin = time.monotonic()
-            backup.create_backup(broker, archive)
-            created = time.monotonic()
-            backup.verify_backup(archive)
-            result.metrics["backup_create"] = created - begin
-            result.metrics["backup_verify"] = time.monotonic() - created
-    return result
+            yield from _measure_backup(broker, Path(directory) / "archive")
+
+
+def _measure_backup(broker: Broker, archive: Path) -> Iterator[Figure]:
+    begin = time.monotonic()
+    backup.create_backup(broker, archive)
+    created = time.monotonic()
+    backup.verify_backup(archive)
+    verified = time.monotonic()
+    yield Figure(f"backup of {RETAINED:,} retained messages", created - begin, "s")
+    yield Figure("verification of that backup", verified - created, "s")
 
 
 @contextmanager
@@ -68,7 +72,7 @@ def _running(backend: str, image: str | None) -> Iterator[tuple[Broker, Profile]
 
 
 def _up_seconds(backend: str, image: str | None) -> float:
-    open_broker(BrokerSpec(backend=backend, image=image)).version()  # imports and image are no part of `up`
+    open_broker(BrokerSpec(backend=backend, image=image)).version()  # imports and the image are not part of the time
     begin = time.monotonic()
     with _running(backend, image):
         return time.monotonic() - begin
@@ -81,7 +85,7 @@ def _login_seconds(broker: Broker, profile: Profile) -> float:
     change_accounts(broker, lambda files: files.add(user, password, role="device"))
     answer = ask(Login(host=profile.host, port=profile.port, username=user, password=password))
     if not answer.accepted:
-        raise LifecycleError(f"the new user was refused: {answer.reason}")
+        raise LifecycleError(f"the broker refused the new user: {answer.reason}")
     return time.monotonic() - begin
 
 
@@ -91,11 +95,11 @@ def _retain(profile: Profile) -> None:
         for number in range(RETAINED):
             client.publish(f"kept/{number // 100}/{number}", PAYLOAD, qos=1, retain=True, wait=WAIT_SECONDS)
         if not client.flush(WAIT_SECONDS):
-            raise LifecycleError(f"{RETAINED} retained messages were not acknowledged")
+            raise LifecycleError(f"the broker did not acknowledge {RETAINED} retained messages")
 
 
 def _image() -> str | None:
-    """Return the offline image where the default one cannot be had."""
+    """Return the offline image if the default one is not available."""
     from mqttkit.broker.backends.docker.backend import DockerBroker
 
     return OFFLINE_IMAGE if DockerBroker.unusable() and not DockerBroker.unusable(OFFLINE_IMAGE) else None

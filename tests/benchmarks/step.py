@@ -1,6 +1,6 @@
-"""One run in a process of its own, with a broker of its own: `python -m tests.benchmarks.step`, told on stdin.
+"""One run in its own process with its own broker: `python -m tests.benchmarks.step`, with the plan on stdin.
 
-So that no run pays for the memory, the heap and the threads that another one left behind.
+No run pays for the memory and the threads of an earlier one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mqttkit.bench.own_broker import own_broker
 from mqttkit.bench.plan import Plan
 from mqttkit.bench.result import Result
 from mqttkit.bench.run import run
-from mqttkit.bench.stop import StopFlag
 from mqttkit.errors import MqttkitError
 from mqttkit.settings import LimitSettings, MqttSettings
+from mqttkit.stop import Stop
 
 WINDOW = 1_000
 
 
-def run_step(plan: Plan, stop: StopFlag) -> Result:
-    """Do one run; a `stop` gives a partial result. Raise what kept it from beginning."""
+def run_step(plan: Plan, stop: Stop) -> Result:
+    """Do one run; `stop` ends it with a partial result. Raise MqttkitError if it cannot start."""
     command = [sys.executable, "-m", "tests.benchmarks.step"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -38,22 +38,22 @@ def run_step(plan: Plan, stop: StopFlag) -> Result:
         read = process.stdout.read
         reader = threading.Thread(target=lambda: lines.append(read()), daemon=True)
         reader.start()
-        while reader.is_alive() and not stop.is_set():
+        while reader.is_alive() and not stop.is_set:
             reader.join(0.1)
         process.stdin.close()
         reader.join()
-    found: dict[str, Any] = json.loads(lines[0]) if lines and lines[0] else {"error": "the process of the run ended"}
+    found: dict[str, Any] = json.loads(lines[0]) if lines and lines[0] else {"error": "the process of the run exited"}
     if "error" in found:
         raise MqttkitError(found["error"])
     return Result(plan, found["metrics"], found["points"], found["notes"], found["partial"])
 
 
 def main() -> None:
-    """Do what stdin says; its end means stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process decides
+    """Run the plan from stdin; the end of stdin stops it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the group; the parent decides
     logging.getLogger("mqttkit").setLevel(logging.CRITICAL)
-    plan = pickle.load(sys.stdin.buffer)  # what our own parent wrote
-    stop = StopFlag()
+    plan = pickle.load(sys.stdin.buffer)  # our own parent wrote it
+    stop = Stop()
     threading.Thread(target=stop_at_end, args=(sys.stdin.fileno(), stop), daemon=True).start()
     try:
         with own_broker(tls=plan.tls, websockets=plan.websockets) as broker:

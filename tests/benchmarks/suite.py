@@ -6,43 +6,45 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 
 from mqttkit.bench.conditions import parse_condition
 from mqttkit.bench.connections import allow_files
 from mqttkit.bench.plan import Plan
-from mqttkit.bench.result import Result, as_text
-from mqttkit.bench.stop import StopFlag
-from tests.benchmarks.footprint import run_footprint
-from tests.benchmarks.lifecycle import run_lifecycle
+from mqttkit.bench.result import as_text
+from mqttkit.stop import Stop
+from tests.benchmarks.figures import Figure, say, say_progress
+from tests.benchmarks.footprint import measure_footprint
+from tests.benchmarks.lifecycle import measure_lifecycle
 from tests.benchmarks.step import run_step
 
 CLIENTS = 1_000
 
 
+MEASUREMENTS: dict[str, Callable[[], Iterable[Figure]]] = {
+    "memory and start of the commands": measure_footprint,
+    "start, accounts and backup of a broker": measure_lifecycle,
+}
+
+
 @dataclass(frozen=True)
 class Step:
-    """One run and what it must not do."""
+    """One load, and the conditions that make it a failure."""
 
     name: str
-    plan: Plan | None
-    """None where `measure` does it without a load."""
+    plan: Plan
     fail_if: tuple[str, ...] = ()
-    measure: Callable[[], Result] = run_footprint
-    """What is run instead of a plan."""
 
 
 def steps(seconds: float) -> tuple[Step, ...]:
-    """Return the steps, those with a load `seconds` long."""
+    """Return the loads; those without a count take `seconds`."""
 
     def plan(scenario: str, **fields: object) -> Plan:
         base = Plan(scenario=scenario, topic="mqttkit-bench", duration=seconds)
         return replace(base, **fields)  # type: ignore[arg-type]  # the fields of Plan
 
     return (
-        Step("memory and start of the commands", None, ("uss_over_python>10", "help_ratio>1.5")),
-        Step("a broker's life", None, ("up_process>1000", "user_login>1000"), run_lifecycle),
         Step(
             "scan, 1,000 advertisements/s",
             plan("scan", subscribers=1, rate=1_000),
@@ -82,38 +84,45 @@ def steps(seconds: float) -> tuple[Step, ...]:
     )
 
 
-def run_suite(seconds: float, stop: StopFlag, begin: Callable[[str], None]) -> Iterator[tuple[str, Result, list[str]]]:
-    """Yield name, result and failures of each step; `begin` gets the name before.
+def run_measurement(name: str, *, as_json: bool) -> bool:
+    """Measure and print figures; return False if one missed its goal."""
+    good = True
+    say_progress(f"… {name}")
+    for figure in MEASUREMENTS[name]():
+        good = good and figure.met is not False
+        say(json.dumps(asdict(figure)) if as_json else str(figure))
+    return good
 
-    Each step has a broker of its own, and each load a process.
-    """
-    allow_files(CLIENTS * 2)
-    for step in steps(seconds):
-        if stop.is_set():
-            return
-        begin(step.name)
-        result = step.measure() if step.plan is None else run_step(step.plan, stop)
-        failures = [why for text in step.fail_if if (why := parse_condition(text).failure(result.metrics))]
-        yield step.name, result, failures + ([result.partial] if result.partial else [])
+
+def run_load(step: Step, stop: Stop, *, as_json: bool) -> bool:
+    """Run a load in its own process and print its result; return False if it failed."""
+    say_progress(f"… {step.name}")
+    result = run_step(step.plan, stop)
+    failures = [why for text in step.fail_if if (why := parse_condition(text).failure(result.metrics))]
+    failures += [result.partial] if result.partial else []
+    if as_json:
+        say(json.dumps({"name": step.name, "failures": failures, **result.as_json()}))
+    else:
+        say("\n  ".join([f"{step.name}:", *as_text(result), *(f"FAILED: {why}" for why in failures)]))
+    return not failures
 
 
 def main() -> int:
-    """Run the suite; return 1 if a figure missed its limit."""
+    """Run the suite; return 1 if a figure missed its goal."""
     parser = argparse.ArgumentParser(prog="tests.benchmarks.suite", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=12.0, help="length of each load (default 12)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object for each step")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run the steps whose name contains TEXT")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
     options = parser.parse_args()
-    stop = StopFlag()
+    stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    failed = []
-    for name, result, failures in run_suite(options.seconds, stop, lambda name: print(f"… {name}", file=sys.stderr)):
-        if options.json:
-            print(json.dumps({"name": name, "failures": failures, **result.as_json()}))
-        else:
-            print("\n  ".join([f"{name}:", *as_text(result), *(f"FAILED: {why}" for why in failures)]), flush=True)
-        failed += failures
-    return 130 if stop.is_set() else int(bool(failed))
+    allow_files(CLIENTS * 2)
+    good = [run_measurement(name, as_json=options.json) for name in MEASUREMENTS if options.only in name]
+    for step in steps(options.seconds):
+        if options.only in step.name and not stop.is_set:
+            good.append(run_load(step, stop, as_json=options.json))
+    return 130 if stop.is_set else int(not all(good))
 
 
 if __name__ == "__main__":

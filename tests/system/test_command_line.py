@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,6 +103,8 @@ def test_every_command_of_the_built_wheel_has_help(tmp_path: Path) -> None:
     built = run("-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT))
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("*.whl")
+    files = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in files if name.startswith("tests") or "peer" in name]
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv" / "bin" / "python")
     installed = run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel), python=python)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.benchmarks import controllers
-from tests.benchmarks.controllers import Figure
+from tests.benchmarks.figures import Figure
 
 
 def test_each_measurement_gives_its_figures() -> None:
@@ -43,4 +43,4 @@ def test_an_unknown_measurement_is_named(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as caught:
         controllers.main(["taste"])
     assert caught.value.code == 2
-    assert "there is no taste" in capsys.readouterr().err
+    assert "no measurement 'taste'" in capsys.readouterr().err

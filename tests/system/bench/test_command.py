@@ -207,14 +207,14 @@ def wait_for_messages(broker: Mosquitto) -> None:
 def test_suite_steps_are_judged_and_stopped(tmp_path: Path) -> None:
     """A step runs in a process of its own with a broker of its own; a stop ends it with what it has."""
     from mqttkit.bench.plan import Plan
-    from mqttkit.bench.stop import StopFlag
+    from mqttkit.stop import Stop
     from tests.benchmarks.step import run_step
 
     need("mosquitto")
     for tls in (False, True):
-        whole = run_step(Plan(scenario="sub", topic="t", subscribers=1, count=300, qos=1, tls=tls), StopFlag())
+        whole = run_step(Plan(scenario="sub", topic="t", subscribers=1, count=300, qos=1, tls=tls), Stop())
         assert (whole.metrics["received"], whole.metrics["lost"], whole.partial) == (300, 0, "")
-    stop = StopFlag()
+    stop = Stop()
     stopper = threading.Timer(2.0, stop.set)
     stopper.start()
     cut = run_step(Plan(scenario="sub", topic="t", subscribers=1, rate=100, duration=40), stop)
@@ -222,4 +222,4 @@ def test_suite_steps_are_judged_and_stopped(tmp_path: Path) -> None:
     assert cut.partial == "interrupted"
     plan = Plan(scenario="scan", topic="t", subscribers=1, rate=10, count=5, source="no-such-recording.jsonl")
     with pytest.raises(MqttkitError, match="no-such-recording"):
-        run_step(plan, StopFlag())
+        run_step(plan, Stop())

@@ -19,8 +19,9 @@ import pytest
 from mqttkit.client import MqttClient
 from mqttkit.errors import AdapterMissing, AdapterStuck, PermissionMissing
 from mqttkit.messages import Subscription
-from mqttkit.scanner import Advertisement, bleak_source, open_source
-from mqttkit.scanner.bleak_source import BleakSource
+from mqttkit.scanner import Advertisement, open_source
+from mqttkit.scanner.sources import bleak as bleak_source
+from mqttkit.scanner.sources.bleak import BleakSource
 from mqttkit.settings import ScannerSettings
 from tests.support.bluez import COMPANY, Radio, address, bluez, dbus_daemon
 from tests.support.brokers import Mosquitto

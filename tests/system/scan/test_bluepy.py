@@ -18,9 +18,9 @@ from bluepy import btle
 
 from mqttkit.errors import AdapterMissing, AdapterStuck, HelperMissing, PermissionMissing, UsageError
 from mqttkit.scanner import Advertisement
-from mqttkit.scanner.bluepy_source import BluepySource
-from mqttkit.scanner.machine import Machine
 from mqttkit.scanner.recording import read_recording
+from mqttkit.scanner.sources.bluepy import BluepySource
+from mqttkit.scanner.sources.machine import Machine
 from tests.support import bluepy_helper as fake
 from tests.support.bluepy_helper import Helper, Run, report
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from mqttkit.errors import AdapterMissing, MissingPart
-from mqttkit.scanner import Advertisement, choose_radio, machine, open_source
-from mqttkit.scanner.machine import Machine, has_capabilities
-from mqttkit.scanner.radio import QUEUE_SIZE, RadioSource
+from mqttkit.scanner import Advertisement, open_source
+from mqttkit.scanner.sources import choose_radio, machine
+from mqttkit.scanner.sources.machine import Machine, has_capabilities
+from mqttkit.scanner.sources.radio import QUEUE_SIZE, RadioSource
 from mqttkit.settings import ScannerSettings
 
 
@@ -104,7 +105,7 @@ def test_auto_is_bleak_then_bluepy_then_told_what_to_install(hci1: Machine, monk
 def test_an_extra_that_is_not_installed_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it."""
     monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, f"mqttkit.scanner.{name}_source", raising=False)
+    monkeypatch.delitem(sys.modules, f"mqttkit.scanner.sources.{name}", raising=False)
     with pytest.raises(MissingPart, match=rf"{name} is not installed.*pip install 'mqttkit\[{name}\]'"):
         open_source(ScannerSettings(source=name))
 

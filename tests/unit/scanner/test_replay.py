@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from mqttkit.errors import RecordingError, UsageError
 from mqttkit.scan_publisher import format_advertisement
-from mqttkit.scanner import Advertisement, hci, open_source, replay_source
+from mqttkit.scanner import Advertisement, hci, open_source
 from mqttkit.scanner.recording import read_recording
-from mqttkit.scanner.replay_source import ReplaySource
+from mqttkit.scanner.sources import replay as replay_source
+from mqttkit.scanner.sources.replay import ReplaySource
 from mqttkit.settings import ScannerSettings
 
 CAPTURES = Path("examples/captures")

@@ -9,7 +9,7 @@ import pytest
 
 from mqttkit.errors import UsageError
 from mqttkit.scanner import Advertisement, open_source
-from mqttkit.scanner.simulated_source import SimulatedSource
+from mqttkit.scanner.sources.simulated import SimulatedSource
 from mqttkit.settings import ScannerSettings
 
 

@@ -14,8 +14,8 @@ from types import TracebackType
 
 from mqttkit.errors import AdapterStuck, MqttkitError
 from mqttkit.scanner.advertisement import Advertisement
-from mqttkit.scanner.pacing import LARGEST_BATCH
-from mqttkit.scanner.source import Source
+from mqttkit.scanner.sources.paced import LARGEST_BATCH
+from mqttkit.scanner.sources.protocol import Source
 from mqttkit.stop import Stop
 
 _log = logging.getLogger(__name__)

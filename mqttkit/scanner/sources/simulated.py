@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from mqttkit.errors import UsageError
 from mqttkit.scanner.advertisement import Advertisement
 from mqttkit.scanner.hci import mac_text
-from mqttkit.scanner.pacing import PacedSource
+from mqttkit.scanner.sources.paced import PacedSource
 
 MOST_DEVICES = 100_000
 _FLAGS = bytes.fromhex("020106")

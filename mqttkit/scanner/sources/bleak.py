@@ -16,8 +16,8 @@ from dbus_fast import Message, MessageType
 
 from mqttkit.errors import AdapterMissing, AdapterStuck, MqttkitError, PermissionMissing
 from mqttkit.scanner.advertisement import Advertisement, normalise_mac, normalise_uuid
-from mqttkit.scanner.machine import WITHOUT_RADIO
-from mqttkit.scanner.radio import RETRY, SILENCE, RadioSource
+from mqttkit.scanner.sources.machine import WITHOUT_RADIO
+from mqttkit.scanner.sources.radio import RETRY, SILENCE, RadioSource
 
 if TYPE_CHECKING:
     from bleak.args.bluez import BlueZScannerArgs

@@ -1,4 +1,4 @@
-"""Broker, Redis and bridge for the bridge's figures, each a process of its own."""
+"""The broker, the Redis server and the bridge that the figures need, each in its own process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mqttkit.broker.ports import free_port
 from mqttkit.client import MqttClient
 from mqttkit.errors import MissingPart, MqttkitError
 from mqttkit.messages import Subscription
@@ -26,7 +27,7 @@ STREAM = "mqttkit:metrics"
 
 @contextlib.contextmanager
 def running(command: list[str], port: int, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server and wait until it accepts on the port; stop it afterwards."""
+    """Run a server while the body runs; wait until it accepts connections."""
     with (directory / "log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -38,13 +39,6 @@ def running(command: list[str], port: int, directory: Path) -> Iterator[subproce
         process.wait()
 
 
-def free_port() -> int:
-    """Return a free port of the loopback address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def need(program: str) -> str:
     """Return the program's path; raise MissingPart."""
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -54,7 +48,7 @@ def need(program: str) -> str:
 
 
 class Setup:
-    """A broker, a Redis, and a bridge between them that can be started and stopped."""
+    """A broker and a Redis server, and a bridge between them that can start and stop."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -104,7 +98,7 @@ class Setup:
         return MqttClient(settings)
 
     def make_session(self) -> None:
-        """Leave an empty session with its subscription at the broker, as if the bridge had gone away."""
+        """Create an empty session with a subscription, as if the bridge had disconnected."""
         for clean in (True, False):
             with self.client(client_id=SESSION, clean_session=clean, session_expiry=3_600) as client:
                 client.connect(timeout=10)
@@ -125,7 +119,7 @@ class Setup:
             store.flushall()
 
     def store(self) -> Any:
-        """Return a client of the Redis."""
+        """Return a Redis client."""
         import redis
 
         return redis.Redis(port=self.redis, decode_responses=True)
@@ -137,24 +131,24 @@ def topic(number: int) -> str:
 
 
 def payload(number: int) -> bytes:
-    """Return a payload as devices send it."""
+    """Return the payload of a device."""
     now = time.time_ns() // 1_000_000
     return b'{"value":%d.5,"timestamp":%d,"dedupe_id":"m-%09d","tags":{"unit":"C"}}' % (number, now, number)
 
 
 def resident(pid: int, field: str = "VmRSS") -> int:
-    """Return a process's resident memory in bytes, or its peak (VmHWM)."""
+    """Return a process's resident memory in bytes; with VmHWM its peak."""
     status = Path(f"/proc/{pid}/status").read_text("utf-8")
     return int(status.split(f"{field}:")[1].split()[0]) * 1024
 
 
 def peak_resident(pid: int) -> int:
-    """Return the most resident memory that a process had, in bytes."""
+    """Return a process's peak resident memory in bytes."""
     return resident(pid, "VmHWM")
 
 
 def is_ready(port: int) -> bool:
-    """Tell whether the bridge with this health port is ready."""
+    """Return whether the bridge with this health port is ready."""
     import urllib.error
     import urllib.request
 
@@ -166,7 +160,7 @@ def is_ready(port: int) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Tell whether something accepts on the port."""
+    """Return whether a server accepts connections on the port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -175,7 +169,7 @@ def accepts(port: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition; raise MqttkitError when the time is up."""
+    """Wait for a condition; raise MqttkitError when the time is over."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The table of `make bench-peers`. Pure, but for writing the page."""
+"""The table of `make bench-peers`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import datetime
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from mqttkit import __version__
-from mqttkit.bench.result import machine
-from mqttkit.errors import UsageError
+from mqttkit.bench.machine import describe_machine
 
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 CLIENTS = {
     "mqttkit": "**mqttkit**",
     "mosquitto": "mosquitto_pub, mosquitto_sub (C)",
     "paho": "paho-mqtt",
-    "paho wide": "paho-mqtt, 1,000 under way",
+    "paho wide": "paho-mqtt, window of 1,000",
     "gmqtt": "gmqtt",
     "aiomqtt": "aiomqtt",
     "amqtt": "amqtt",
@@ -27,7 +24,7 @@ HEADINGS = {"pub 0": "publish QoS 0", "pub 1": "publish QoS 1", "sub 0": "receiv
 
 
 class Numbers(Protocol):
-    """What is known of one client in one scenario."""
+    """The figures of one client in one scenario."""
 
     @property
     def rate(self) -> float:
@@ -35,7 +32,7 @@ class Numbers(Protocol):
 
     @property
     def cpu(self) -> float:
-        """Seconds for 100,000 messages."""
+        """CPU seconds per 100,000 messages."""
 
     @property
     def memory(self) -> float:
@@ -43,7 +40,7 @@ class Numbers(Protocol):
 
     @property
     def seconds(self) -> float:
-        """From start to end."""
+        """Seconds from start to end."""
 
 
 Medians = Mapping[tuple[str, str], Numbers]
@@ -62,7 +59,7 @@ class Goal:
     peer_scenario: str = ""
 
     def line(self, medians: Medians) -> str:
-        """Return the goal, the ratio found, and whether it is reached."""
+        """Return a table row: the goal, the measured ratio, and whether the goal is reached."""
         ours, theirs = (
             medians.get(("mqttkit", self.scenario)),
             medians.get((self.peer, self.peer_scenario or self.scenario)),
@@ -78,10 +75,10 @@ GOALS = (
     Goal("publish QoS 0: rate at least 1.0 x mosquitto_pub -l", "pub 0", "mosquitto", "rate", 1.0),
     Goal("publish QoS 0: rate at least 5 x paho", "pub 0", "paho", "rate", 5.0),
     Goal("publish QoS 1: rate at least 1.0 x mosquitto_pub -q 1 -l", "pub 1", "mosquitto", "rate", 1.0),
-    Goal("publish QoS 1: rate at least 8 x paho, 1,000 under way as with mqttkit", "pub 1", "paho wide", "rate", 8.0),
-    Goal("publish QoS 1: rate at least 8 x paho, 20 under way as by itself", "pub 1", "paho", "rate", 8.0),
+    Goal("publish QoS 1: rate at least 8 x paho with the same window of 1,000", "pub 1", "paho wide", "rate", 8.0),
+    Goal("publish QoS 1: rate at least 8 x paho with its default window of 20", "pub 1", "paho", "rate", 8.0),
     Goal("receive QoS 0: rate at least 0.95 x mosquitto_sub", "sub 0", "mosquitto", "rate", 0.95),
-    Goal("receive QoS 0: CPU a message at most gmqtt's", "sub 0", "gmqtt", "cpu", 1.0, at_least=False),
+    Goal("receive QoS 0: CPU per message at most gmqtt's", "sub 0", "gmqtt", "cpu", 1.0, at_least=False),
     Goal("receive QoS 1: rate at least 3 x paho", "sub 1", "paho", "rate", 3.0),
     Goal(
         "`mqttkit pub -l < file`: at most 1.5 x mosquitto_pub's time",
@@ -114,12 +111,13 @@ def report(medians: Medians, versions: Mapping[str, str], *, rounds: int, size: 
     others = ", ".join(f"{name} {version}" for name, version in versions.items())
     return "\n".join(
         [
-            f"Measured {today} on {machine()}, Python {platform.python_version()}; mqttkit {__version__}, {others}.",
+            f"Measured {today} on {describe_machine()}, Python {platform.python_version()};",
+            f"mqttkit {__version__}, {others}.",
             f"Payload {size} bytes, mosquitto on loopback, medians of {rounds} rounds in alternating order. Each cell:",
-            "messages/s; CPU seconds for 100,000 messages; peak resident memory in MiB. All speak MQTT 3.1.1; mqttkit",
-            "has 1,000 publishes of QoS 1 under way at most, the others what they have where nobody asks (paho 20),",
-            "but in the row that says so. What is received comes from mosquitto_pub with its stdin kept open: at its",
-            "end QoS 1 messages would stay unsent.",
+            "messages/s; CPU seconds per 100,000 messages; peak resident memory in MiB. All clients use MQTT 3.1.1.",
+            "mqttkit waits for at most 1,000 acknowledgements at a time; the others use their default (paho: 20)",
+            "unless the row names another. mosquitto_pub publishes the messages that the clients receive. Its stdin",
+            "stays open, because it exits at the end of stdin without sending the remaining QoS 1 messages.",
             "",
             "| | " + " | ".join(HEADINGS.values()) + " |",
             "| --- |" + " --- |" * len(HEADINGS),
@@ -127,7 +125,7 @@ def report(medians: Medians, versions: Mapping[str, str], *, rounds: int, size: 
             "",
             "Commands, 1,000,000 messages at QoS 0, process start included:",
             "",
-            "| command | seconds | CPU seconds for 100,000 messages | peak memory, MiB |",
+            "| command | seconds | CPU seconds per 100,000 messages | peak memory, MiB |",
             "| --- | --- | --- | --- |",
             *_commands(medians),
             "",
@@ -160,13 +158,3 @@ def _commands(medians: Medians) -> list[str]:
         if found is not None:
             lines.append(f"| `{name}` | {found.seconds:.2f} | {found.cpu:.2f} | {found.memory:.0f} |")
     return lines
-
-
-def write_into(page: Path, text: str) -> None:
-    """Replace what is between the marks in the page; raise UsageError where they are not there."""
-    content = page.read_text(encoding="utf-8")
-    head, begin, rest = content.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise UsageError(f"{page} has no {BEGIN} … {END}")
-    page.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What every peer's script does around its library."""
+"""Command line, start signal and measurement of the peers' scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOPIC = "mqttkit-peers/topic"
 
 @dataclass(frozen=True)
 class Task:
-    """What the command line says."""
+    """The parsed command line."""
 
     role: str
     qos: int
@@ -23,7 +23,7 @@ class Task:
     host: str
     port: int
     window: int | None
-    """Publishes of QoS 1 under way at most; None for what the library has by itself."""
+    """Unacknowledged QoS 1 publishes at most; None for the library's default."""
 
 
 def read_task() -> Task:
@@ -37,14 +37,14 @@ class Meter:
     """Measures from `start` to `report`."""
 
     def ready(self) -> None:
-        """Say that everything is set up, and wait for the start."""
+        """Print `ready`, and wait for the start."""
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         sys.stdin.readline()
         self._began, self._cpu = time.perf_counter(), _cpu()
 
     def report(self) -> None:
-        """Print what was measured."""
+        """Print the measurement."""
         found = {
             "seconds": time.perf_counter() - self._began,
             "cpu": _cpu() - self._cpu,
@@ -60,6 +60,6 @@ def _cpu() -> float:
 
 
 def _peak_memory() -> int:
-    """Return the largest resident set so far, bytes; ru_maxrss would begin with the parent's."""
+    """Return the peak resident memory in bytes; ru_maxrss would start with the value of the parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""paho-mqtt as its documentation has it: loop_start, publish, wait."""
+"""paho-mqtt as its documentation shows it: loop_start, publish, wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ connected, subscribed, done, count = threading.Event(), threading.Event(), threa
 
 
 def counted(*_: Any) -> None:
-    """Count a message received, or one acknowledged."""
+    """Count a received or an acknowledged message."""
     global count  # noqa: PLW0603  # the handler's only state
     count += 1
     if count >= task.count:

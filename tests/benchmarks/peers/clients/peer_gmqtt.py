@@ -1,4 +1,4 @@
-"""gmqtt: publishes into the transport, with a pause where its buffer or the acknowledgements are behind."""
+"""gmqtt: publishes into the transport, and waits for its buffer and for acknowledgements."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def main() -> None:
 
 
 async def publish(client: Any, count: int, payload: bytes, qos: int) -> None:
-    """Publish all, and wait until they are sent or acknowledged."""
+    """Publish all messages; wait until they are sent or acknowledged."""
     transport = client._connection._transport
     for start in range(0, count, TOGETHER):
         for _ in range(min(TOGETHER, count - start)):

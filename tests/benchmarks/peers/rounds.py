@@ -1,31 +1,25 @@
-"""mqttkit beside other MQTT clients: `python -m tests.benchmarks.peers`, `make bench-peers`.
+"""The rounds of `make bench-peers`: every client once per round, in alternating order, and the medians.
 
-One run, one mosquitto, rounds in alternating order, medians. Each measurement is a process of its own.
+All rounds use one mosquitto. Each measurement runs in its own process.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from mqttkit.bench.own_broker import own_broker
 from mqttkit.errors import MqttkitError
-from tests.benchmarks import peer_report
-from tests.benchmarks.peer_commands import Bench, Measured
+from tests.benchmarks.peers.runners import Bench, Measured
 
 SIZE = 283
 ROUNDS = 5
 BUDGET_SECONDS = 560.0
-"""No round begins that would end later: on a busy machine there are fewer rounds, and the table says how many."""
+"""No round starts if it would end later. A busy machine gets fewer rounds; the table shows how many."""
 LIBRARIES = ("mqttkit", "paho", "aiomqtt", "gmqtt", "amqtt")
 WIDE = ("paho wide", "pub 1", 20_000)
-"""paho with as many publishes under way as mqttkit has, which it does not by itself: client, scenario, messages."""
+"""paho with the window that mqttkit uses, which is not its default: client, scenario, messages."""
 SCENARIOS = ("pub 0", "pub 1", "sub 0", "sub 1")
 COUNTS = {
     "mqttkit": (500_000, 150_000, 300_000, 100_000),
@@ -35,9 +29,9 @@ COUNTS = {
     "aiomqtt": (20_000, 8_000, 40_000, 15_000),
     "amqtt": (5_000, 3_000, 5_000, 3_000),
 }
-"""Messages of each scenario: a second or two of work for each client."""
+"""Messages per scenario: one or two seconds of work for each client."""
 LINES = 1_000_000
-"""Messages of the commands, process start included."""
+"""Messages per command; the time includes the start of the process."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Median:
     rate: float
     """Messages a second."""
     cpu: float
-    """Seconds for 100,000 messages."""
+    """CPU seconds per 100,000 messages."""
     memory: float
     """Peak resident memory, MiB."""
     seconds: float
@@ -55,16 +49,16 @@ class Median:
 
 
 Run = tuple[str, str, Callable[[], Measured]]
-"""Client, scenario, and what measures it."""
+"""Client, scenario, and the function that measures it."""
 
 
 def measure(bench: Bench, rounds: int, share: float, say: Callable[[str], None]) -> dict[tuple[str, str], Median]:
-    """Run everything in rounds, each in the other direction than the one before; return medians."""
+    """Run all measurements in rounds, every other round in reverse order; return the medians."""
     found: dict[tuple[str, str], list[Measured]] = {}
     began = time.monotonic()
     for number in range(rounds):
         if number and (time.monotonic() - began) * (number + 1) / number > BUDGET_SECONDS:
-            say(f"{number} rounds and no more: the next one would end after {BUDGET_SECONDS:g} s")
+            say(f"stopped after {number} rounds: the next one would end after {BUDGET_SECONDS:g} s")
             break
         runs = list(_runs(bench, share))
         for client, scenario, work in runs if number % 2 == 0 else reversed(runs):
@@ -79,7 +73,7 @@ def measure(bench: Bench, rounds: int, share: float, say: Callable[[str], None])
 
 
 def _runs(bench: Bench, share: float) -> Sequence[Run]:
-    """Return each measurement of a round; `share` of the full number of messages."""
+    """Return the measurements of a round, with `share` of the full number of messages."""
     runs: list[Run] = []
     for index, scenario in enumerate(SCENARIOS):
         role, qos = scenario.split()
@@ -104,32 +98,3 @@ def _median(measured: list[Measured]) -> Median:
         seconds=statistics.median(each.seconds for each in measured),
         rounds=len(measured),
     )
-
-
-def main() -> None:
-    """Measure, print the table, and write it into a page where asked."""
-    parser = argparse.ArgumentParser(description="Compare mqttkit with other MQTT clients.")
-    parser.add_argument("--python", required=True, help="Python of the environment with the other clients")
-    parser.add_argument("--write", type=Path, help="page to write the table into")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--share", type=float, default=1.0, help="share of the full number of messages, for a trial")
-    options = parser.parse_args()
-    began = time.monotonic()
-    with own_broker("sys_interval 1") as broker, tempfile.TemporaryDirectory() as directory:
-        bench = Bench(options.python, broker, Path(directory), SIZE)
-        medians = measure(bench, options.rounds, options.share, _say)
-        rounds = max((median.rounds for median in medians.values()), default=0)
-        text = peer_report.report(medians, bench.versions(LIBRARIES), rounds=rounds, size=SIZE)
-    sys.stdout.write(f"{text}\n")
-    _say(f"{time.monotonic() - began:.0f} s")
-    if options.write is not None:
-        peer_report.write_into(options.write, text)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""mqttkit itself, as a library."""
+"""mqttkit as a library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ done, received = threading.Event(), 0
 
 
 def receive(messages: list[Message]) -> None:
-    """Count."""
+    """Count messages."""
     global received  # noqa: PLW0603  # the handler's only state
     received += len(messages)
     if received >= task.count:
@@ -24,7 +24,7 @@ def receive(messages: list[Message]) -> None:
 
 settings = MqttSettings(
     broker=BrokerSettings(host=task.host, port=task.port),
-    client=ClientSettings(version="311"),  # what the others speak where nobody asks
+    client=ClientSettings(version="311"),  # the default of the other clients
     limits=LimitSettings(max_inflight=task.window or LimitSettings().max_inflight),
 )
 with MqttClient(settings, on_messages=receive) as client:

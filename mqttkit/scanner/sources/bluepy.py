@@ -14,8 +14,8 @@ from bluepy import btle
 
 from mqttkit.errors import AdapterMissing, AdapterStuck, AdvertisementError, HelperMissing, MqttkitError
 from mqttkit.scanner.advertisement import Advertisement, normalise_mac
-from mqttkit.scanner.machine import Machine, adapter_number, permission_missing, reset_hint
-from mqttkit.scanner.radio import RETRY, SILENCE, RadioSource
+from mqttkit.scanner.sources.machine import Machine, adapter_number, permission_missing, reset_hint
+from mqttkit.scanner.sources.radio import RETRY, SILENCE, RadioSource
 
 ANSWER = 10.0
 """Seconds that the helper has for an answer to a command."""

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 
 from mqttkit.scanner.advertisement import Advertisement
-from mqttkit.scanner.source import Source
+from mqttkit.scanner.sources.protocol import Source
 from mqttkit.stop import Stop
 
 SHORTEST_WAIT = 0.001

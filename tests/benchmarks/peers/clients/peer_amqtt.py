@@ -1,4 +1,4 @@
-"""amqtt's client: publishes awaited, QoS 1 a hundred at a time."""
+"""amqtt: awaits a hundred publishes together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each client of `make bench-peers` is run and measured."""
+"""How `make bench-peers` runs and measures each client."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from mqttkit.messages import Message, Subscription
 from mqttkit.settings import BrokerSettings, MqttSettings
 
 TOPIC = "mqttkit-peers/topic"
-SCRIPTS = Path(__file__).parent / "peer_clients"
+SCRIPTS = Path(__file__).parent / "clients"
 WINDOW = 1_000
-"""Publishes of QoS 1 that mqttkit has under way at most, and a client whose name ends in " wide"."""
+"""Unacknowledged QoS 1 publishes that mqttkit, and a client whose name ends in " wide", may have."""
 LIMIT_SECONDS = 60.0
-"""For one measurement."""
+"""Limit of one measurement."""
 SETTLE_SECONDS = 0.3
-"""For a command to have subscribed, which it does not tell."""
+"""Time in which a command subscribes; it does not report when it has."""
 QUIET_SECONDS = 1.0
 RECEIVED = "$SYS/broker/publish/messages/received"
 
@@ -48,14 +48,14 @@ class Measured:
 
 
 class Bench:
-    """Makes measurements against one broker."""
+    """Measures clients against one broker."""
 
     def __init__(self, python: str, broker: BrokerSettings, directory: Path, size: int) -> None:
         self._python, self._broker, self._directory, self._size = python, broker, directory, size
         self._programs = {name: _need(name) for name in ("mosquitto_pub", "mosquitto_sub")}
 
     def job(self, client: str, role: str, qos: int, count: int) -> Callable[[], Measured]:
-        """Return what measures a library, or mosquitto's commands, in one scenario."""
+        """Return the measurement of a library, or of mosquitto's commands, in one scenario."""
         if client != "mosquitto":
             return functools.partial(self._library, client, role, qos, count)
         if role == "sub":
@@ -65,15 +65,15 @@ class Bench:
         return self.command_pub("mosquitto", count)
 
     def command_pub(self, client: str, count: int) -> Callable[[], Measured]:
-        """Return what measures `pub -l` at QoS 0 as a command, its start included."""
+        """Return the measurement of the command `pub -l` at QoS 0, including its start."""
         return functools.partial(self._pub_command, client, count)
 
     def command_sub(self, client: str, count: int, *options: str, qos: int = 0) -> Callable[[], Measured]:
-        """Return what measures `sub -C` as a command: its start, and from the first message on."""
+        """Return the measurement of the command `sub -C`: its start, and the time from the first message."""
         return functools.partial(self._sub_command, client, count, qos, options)
 
     def versions(self, libraries: Sequence[str]) -> dict[str, str]:
-        """Return the versions of what was measured."""
+        """Return the versions of the measured libraries and commands."""
         code = "import importlib.metadata as m, sys; print(*[m.version(n) for n in sys.argv[1:]])"
         names = {"paho": "paho-mqtt"}
         wanted = [names.get(name, name) for name in libraries if name != "mqttkit"]
@@ -101,13 +101,13 @@ class Bench:
             assert process.stdin is not None
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
-                raise MqttkitError("it did not get ready")
+                raise MqttkitError("the client did not become ready")
             with self._feeding(qos, count) if role == "sub" else contextlib.nullcontext():
                 process.stdin.write("\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
         if not line:
-            raise MqttkitError(f"it did not end within {LIMIT_SECONDS:g} s")
+            raise MqttkitError(f"the client did not end within {LIMIT_SECONDS:g} s")
         found = json.loads(line)
         return Measured(count, found["seconds"], found["cpu"], found["memory"])
 
@@ -137,7 +137,7 @@ class Bench:
         return replace(found, seconds=found.seconds + start)
 
     def _connections(self) -> int:
-        """Return how many TCP connections to the broker are established, as their clients see them."""
+        """Return the number of established TCP connections to the broker, counted at the client side."""
         port = f":{self._broker.port:04X}"
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return sum(row[2].endswith(port) and row[3] == "01" for row in rows)
@@ -145,8 +145,9 @@ class Bench:
     def _acknowledged_pub(self, count: int) -> Measured:
         """Measure mosquitto_pub -q 1 -l to its last acknowledgement.
 
-        At the end of stdin it disconnects without waiting for acknowledgements, so that most messages never leave:
-        its stdin stays open, and the end is when it last read or wrote anything. What the broker got is counted.
+        At the end of stdin mosquitto_pub disconnects without waiting for acknowledgements, and drops most messages.
+        So its stdin stays open, and the measurement ends at its last read or write. The broker's count proves that
+        all messages arrived.
         """
         before = self._received()
         command = [self._programs["mosquitto_pub"], *self._address(), "-t", TOPIC, "-q", "1", "-l"]
@@ -164,7 +165,7 @@ class Bench:
         return Measured(count, last, measured.cpu, memory)
 
     def _received(self, *, at_least: int = 0) -> int:
-        """Return how many publishes the broker has counted, once it is `at_least` so many or three seconds are over."""
+        """Return the broker's count of publishes; wait up to three seconds until it is `at_least` that many."""
         seen: list[int] = []
 
         def note(messages: list[Message]) -> None:
@@ -182,7 +183,7 @@ class Bench:
 
     @contextlib.contextmanager
     def _feeding(self, qos: int, count: int) -> Iterator[None]:
-        """Publish so many messages by mosquitto_pub while the body runs, the same way for every client."""
+        """Publish `count` messages with mosquitto_pub while the body runs, the same way for every client."""
         command = [self._programs["mosquitto_pub"], *self._address(), "-t", TOPIC, "-q", str(qos), "-l"]
         source = subprocess.Popen(
             ["sh", "-c", 'cat "$0"; read -r _', str(self._lines(count))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -202,7 +203,7 @@ class Bench:
         return ["-h", self._broker.host, "-p", str(self._broker.port)]
 
     def _lines(self, count: int) -> Path:
-        """Return a file of so many payloads, a line each."""
+        """Return a file of `count` payloads, one per line."""
         path = self._directory / f"lines-{count}"
         if not path.exists():
             line = b"x" * self._size + b"\n"
@@ -230,7 +231,7 @@ def _timed(command: Sequence[str], count: int, stdin: BinaryIO) -> Measured:
 
 
 def _finish(process: subprocess.Popen[bytes], count: int, began: float, *, good: tuple[int, ...] = (0,)) -> Measured:
-    """Wait for the end of a process, and return what it cost in all."""
+    """Wait until a process ends; return its time, CPU time and memory."""
     ended, peaks = threading.Event(), [0]
 
     def watch() -> None:
@@ -246,12 +247,12 @@ def _finish(process: subprocess.Popen[bytes], count: int, began: float, *, good:
     watcher.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in good:
-        raise MqttkitError(f"it ended with {process.returncode}")
+        raise MqttkitError(f"the client exited with {process.returncode}")
     return Measured(count, seconds, used.ru_utime + used.ru_stime, peaks[0])
 
 
 def _last_activity(pid: int, began: float) -> float:
-    """Return the seconds from `began` to the last read or write of a process, once it is quiet."""
+    """Return the seconds from `began` to the last read or write of a process."""
     path, last, since = Path(f"/proc/{pid}/io"), "", time.perf_counter()
     while (now := time.perf_counter()) - since < QUIET_SECONDS and now - began < LIMIT_SECONDS:
         found = path.read_text()
@@ -263,7 +264,7 @@ def _last_activity(pid: int, began: float) -> float:
 
 @contextlib.contextmanager
 def _killed_after(process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float) -> Iterator[None]:
-    """Kill a process that takes longer."""
+    """Kill the process if it takes longer."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:

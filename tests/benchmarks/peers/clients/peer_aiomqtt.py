@@ -1,4 +1,4 @@
-"""aiomqtt: publishes awaited, QoS 1 a hundred at a time."""
+"""aiomqtt: awaits each publish; at QoS 1 a hundred together."""
 
 from __future__ import annotations
 

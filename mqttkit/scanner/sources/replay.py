@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from mqttkit.errors import RecordingError, UsageError
 from mqttkit.scanner.advertisement import Advertisement
-from mqttkit.scanner.pacing import PacedSource
 from mqttkit.scanner.recording import read_recording
+from mqttkit.scanner.sources.paced import PacedSource
 
 KEPT = 10_000
 """Advertisements of a recording that are kept in memory; what is longer is read anew each time round."""

@@ -1,0 +1,79 @@
+"""Where advertisements come from: sources and their factory."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from mqttkit.errors import MissingPart, UsageError
+from mqttkit.scanner.advertisement import Advertisement
+from mqttkit.scanner.sources.machine import Machine
+from mqttkit.scanner.sources.protocol import Source
+from mqttkit.settings import ScannerSettings
+
+__all__ = ["SOURCES", "Advertisement", "Source", "choose_radio", "open_source"]
+
+SOURCES = "auto, bleak, bluepy, simulated or replay:FILE"
+
+
+def open_source(settings: ScannerSettings) -> Source:
+    """Return the source that `settings.source` names, behind the filters that the settings ask for.
+
+    Raise UsageError, RecordingError or, from a radio that is not there, MissingPart.
+    """
+    from mqttkit.scanner.filters import FilteredSource, Filters
+
+    filters = Filters(settings)
+    source = _open_unfiltered(settings)
+    return FilteredSource(source, filters) if filters.active else source
+
+
+def _open_unfiltered(settings: ScannerSettings) -> Source:
+    kind, _, argument = settings.source.partition(":")
+    if kind == "replay" and argument:
+        from mqttkit.scanner.sources.replay import ReplaySource
+
+        return ReplaySource(argument, speed=settings.speed, loop=settings.loop)
+    if settings.source == "simulated":
+        from mqttkit.scanner.sources.simulated import SimulatedSource
+
+        return SimulatedSource(devices=settings.devices, rate=settings.rate, seed=settings.seed)
+    if settings.source == "auto":
+        return _RADIOS[choose_radio(Machine(), settings.adapter)](settings)
+    if settings.source in _RADIOS:
+        return _RADIOS[settings.source](settings)
+    hint = "A recording is replay:FILE" if kind == "replay" else ""
+    raise UsageError(f"no source {settings.source!r}: there are {SOURCES}", hint=hint)
+
+
+def _bleak(settings: ScannerSettings) -> Source:
+    try:
+        from mqttkit.scanner.sources.bleak import BleakSource
+    except ImportError as error:
+        raise MissingPart(f"bleak is not installed: {error}", hint=_INSTALL["bleak"]) from error
+    return BleakSource(adapter=settings.adapter)
+
+
+def _bluepy(settings: ScannerSettings) -> Source:
+    try:
+        from mqttkit.scanner.sources.bluepy import BluepySource
+    except ImportError as error:
+        raise MissingPart(f"bluepy is not installed: {error}", hint=_INSTALL["bluepy"]) from error
+    return BluepySource(adapter=settings.adapter, active=settings.active)
+
+
+_RADIOS = {"bleak": _bleak, "bluepy": _bluepy}
+
+_INSTALL = {
+    "bleak": "Try: pip install 'mqttkit[bleak]'",
+    "bluepy": "Try: apt-get install libglib2.0-dev pkg-config && pip install 'mqttkit[bluepy]'",
+}
+
+
+def choose_radio(machine: Machine, adapter: str | None) -> str:
+    """Return `bleak`, or `bluepy` where bleak or the D-Bus that it needs is not there; raise MissingPart."""
+    machine.need_adapter(adapter)
+    if machine.has_dbus() and importlib.util.find_spec("bleak"):
+        return "bleak"
+    if importlib.util.find_spec("bluepy"):
+        return "bluepy"
+    raise MissingPart("neither bleak nor bluepy is installed", hint=_INSTALL["bleak"])

@@ -1,0 +1,1 @@
+"""mqttkit compared with other MQTT clients: `make bench-peers`."""
