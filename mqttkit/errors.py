@@ -59,11 +59,18 @@ class UsageError(MqttkitError):
 
 
 class ConfigError(UsageError):
-    """A setting cannot work: `where` is `file:line`, an environment variable or a flag."""
+    """A setting has a value that cannot work.
 
-    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
-        super().__init__(f"{where}: {message}" if where else message, hint=hint)
+    `problem` says why, `where` is `file:line`, an environment variable, a flag, or class and field, and `field` is the
+    name of the field if a settings object found the error.
+    """
+
+    def __init__(self, problem: str, *, where: str = "", field: str = "", got: str = "", hint: str = "") -> None:
+        place = f"{where}: " if where else ""
+        super().__init__(f"{place}{problem}{', got ' if got else ''}{got}", hint=hint)
+        self.problem = problem
         self.where = where
+        self.field = field
 
 
 class TopicError(UsageError):

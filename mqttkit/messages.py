@@ -1,18 +1,10 @@
-"""What travels: messages, wills, subscriptions, properties, receipts' outcomes. Immutable."""
+"""Messages, wills, subscriptions, properties and the outcomes of publishes. Immutable."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
 from typing import NamedTuple
-
-
-class QoS(enum.IntEnum):
-    """Quality of service (MQTT 5, 4.3)."""
-
-    AT_MOST_ONCE = 0
-    AT_LEAST_ONCE = 1
-    EXACTLY_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -29,9 +21,9 @@ class Properties:
     user_properties: tuple[tuple[str, str], ...] = ()
     """In the order sent; a name may come twice."""
     subscription_identifiers: tuple[int, ...] = ()
-    """Which subscriptions the message matched; only in messages received."""
+    """Identifiers of the subscriptions that the message matched; only in received messages."""
     topic_alias: int | None = None
-    """As received; never sent by mqttkit."""
+    """As received; mqttkit never sends one."""
 
 
 class Message(NamedTuple):
@@ -47,7 +39,7 @@ class Message(NamedTuple):
     """Packet identifier of this delivery, 0 at QoS 0."""
     properties: Properties | None = None
     epoch: int = 0
-    """Number of the connection it came on, counted from 1: a packet identifier means nothing without it."""
+    """Number of the connection it came on, counted from 1: a packet identifier is valid only on its own connection."""
 
     @property
     def topic_bytes(self) -> bytes:
@@ -56,7 +48,7 @@ class Message(NamedTuple):
 
     @property
     def topic_is_valid(self) -> bool:
-        """False where the topic name's bytes were not UTF-8 or hold NUL (MQTT 5, 1.5.4)."""
+        """False if the topic name was not UTF-8 or has a NUL (MQTT 5, 1.5.4)."""
         return (self.topic.isascii() and "\0" not in self.topic) or _is_utf8(self.topic)
 
 
@@ -66,14 +58,14 @@ def _is_utf8(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Will:
-    """What the broker publishes when the client vanishes (MQTT 5, 3.1.2.5)."""
+    """The message that the broker publishes if the client disappears without DISCONNECT (MQTT 5, 3.1.2.5)."""
 
     topic: str
     payload: bytes = b""
     qos: int = 0
     retain: bool = False
     delay_interval: int = 0
-    """Seconds that the broker waits first; MQTT 5 only."""
+    """Seconds that the broker waits before it publishes; MQTT 5 only."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +77,19 @@ class Subscription:
     no_local: bool = False
     retain_as_published: bool = False
     retain_handling: int = 0
-    """0 send retained messages, 1 only for a new subscription, 2 never; MQTT 5 only."""
+    """Retained messages: 0 send them, 1 only for a new subscription, 2 never; MQTT 5 only."""
 
 
 class Outcome(enum.Enum):
-    """What became of a publish."""
+    """The result of a publish."""
 
     ACKNOWLEDGED = "acknowledged"
-    """PUBACK or PUBCOMP came with a reason code below 128."""
+    """The broker sent PUBACK or PUBCOMP with a reason code below 128."""
     SENT = "sent"
-    """QoS 0: handed to the operating system whole; MQTT acknowledges no more than that."""
+    """QoS 0: the operating system has the whole packet. MQTT has no acknowledgement at QoS 0."""
     DENIED = "denied"
-    """PUBACK or PUBREC came with a reason code of 128 or above."""
+    """The broker sent PUBACK or PUBREC with a reason code of 128 or above."""
     DROPPED = "dropped"
-    """Never sent: not connected, or the queue was full."""
+    """Never sent: the client was not connected, or its queue was full."""
     LOST = "lost"
-    """The connection ended before the acknowledgement, and the session was not kept."""
+    """The connection ended before the acknowledgement, and the broker kept no session."""

@@ -1,20 +1,52 @@
-"""Settings as frozen values: what YAML, environment and flags come down to. Pure."""
+"""Settings as frozen objects that check themselves: a value that cannot work raises ConfigError. Pure."""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
+from typing import Annotated
 
-CLIENT_VERSIONS = ("auto", "5", "311")
-TRANSPORTS = ("tcp", "websockets")
+from mqttkit.addresses import parse_address
+from mqttkit.setting_rules import (
+    COMPANIES,
+    HOST,
+    HOSTS,
+    LISTEN_ADDRESS,
+    SCANNER_ID,
+    SOURCE,
+    TOPIC_NAME,
+    WITHOUT_NUL,
+    above,
+    at_least,
+    between,
+    check_fields,
+    one_of,
+    some_of,
+    starts_with,
+    template,
+    topic_level,
+)
+
+METRIC_TOPIC = template("tenant_id", "agent_id", "metric_name")
+QoS = Annotated[int, between(0, 2)]
+Port = Annotated[int, between(1, 65_535)]
+Count = Annotated[int, at_least(1)]
+Seconds = Annotated[float, above(0)]
+Duration = Annotated[float, at_least(0)]
+
+
+class Checked:
+    """Base of all settings: checks each field by its type and its rule."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TlsSettings:
-    """How the client proves the broker, and itself."""
+class TlsSettings(Checked):
+    """How the client verifies the broker, and proves its own identity."""
 
     ca_file: str | None = None
-    """PEM file of the authorities trusted; the system's where it is not given."""
+    """PEM file of the trusted authorities; the system's if it is not set."""
     cert_file: str | None = None
     """PEM file of the client's certificate chain."""
     key_file: str | None = None
@@ -24,19 +56,19 @@ class TlsSettings:
     alpn: tuple[str, ...] = ()
     """Application protocols offered in the handshake (RFC 7301)."""
     insecure: bool = False
-    """Accept any certificate and any host name. Warned of at each connection."""
+    """Accept any certificate and any host name. The client logs a warning for each connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokerSettings:
-    """Where the broker is and who we are to it."""
+class BrokerSettings(Checked):
+    """Address of the broker, and the credentials for it."""
 
-    host: str = "localhost"
+    host: Annotated[str, HOST] = "localhost"
     """Host name or address."""
-    port: int = 1883
+    port: Port = 1883
     """TCP port, 1 to 65535."""
-    hosts: tuple[str, ...] = ()
-    """`host` or `host:port` in order of preference, for fail-over; replaces `host` where it is not empty."""
+    hosts: Annotated[tuple[str, ...], HOSTS] = ()
+    """`host` or `host:port` in order of preference, for fail-over; replaces `host` if it is not empty."""
     username: str | None = None
     """User name for CONNECT."""
     password: str | None = field(default=None, repr=False)
@@ -44,10 +76,10 @@ class BrokerSettings:
     password_file: str | None = None
     """File whose first line is the password."""
     tls: TlsSettings | None = None
-    """TLS is used where this is set."""
-    transport: str = "tcp"
+    """Use TLS if this section is set."""
+    transport: Annotated[str, one_of("tcp", "websockets")] = "tcp"
     """`tcp` or `websockets`."""
-    websocket_path: str = "/mqtt"
+    websocket_path: Annotated[str, starts_with("a path that begins with /", "/")] = "/mqtt"
     """Path of the WebSocket request."""
 
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -58,149 +90,149 @@ class BrokerSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientSettings:
+class ClientSettings(Checked):
     """The MQTT session."""
 
-    client_id: str | None = None
-    """Client identifier; one is made up where it is not given."""
-    keep_alive: int = 60
-    """Seconds between pings on a silent connection, 0 to 65535; 0 switches them off."""
+    client_id: Annotated[str | None, WITHOUT_NUL] = None
+    """Client identifier; the client generates one if it is not set."""
+    keep_alive: Annotated[int, between(0, 65_535)] = 60
+    """Seconds between pings on a silent connection, 0 to 65535; 0 disables them."""
     clean_session: bool = True
     """Start without the session that the broker may hold (MQTT 5: Clean Start)."""
-    session_expiry: int = 0
+    session_expiry: Annotated[int, between(0, 0xFFFF_FFFF)] = 0
     """Seconds that the broker keeps the session after the connection ends; MQTT 5 only."""
-    qos: int = 0
-    """Quality of service where a command does not say."""
-    version: str = "auto"
-    """`5`, `311`, or `auto`: 5 first and 3.1.1 where the broker refuses it."""
-    receive_maximum: int = 1_000
-    """QoS 1 and 2 messages the broker may have under way to us; MQTT 5 only (3.1.2.11.3)."""
-    connect_timeout: float = 5.0
+    qos: QoS = 0
+    """Default quality of service."""
+    version: Annotated[str, one_of("auto", "5", "311")] = "auto"
+    """`5`, `311`, or `auto`: try 5 first, and 3.1.1 if the broker refuses 5."""
+    receive_maximum: Annotated[int, between(1, 65_535)] = 1_000
+    """QoS 1 and 2 messages that the broker may send before we acknowledge one; MQTT 5 only (3.1.2.11.3)."""
+    connect_timeout: Seconds = 5.0
     """Seconds for TCP, TLS and WebSocket handshake, and again for the CONNACK."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconnectSettings:
-    """How long to wait between tries."""
+class ReconnectSettings(Checked):
+    """How long to wait between attempts to connect."""
 
-    initial_delay: float = 1.0
-    """Seconds before the first new try."""
-    max_delay: float = 60.0
-    """Seconds that a wait grows to at most."""
+    initial_delay: Seconds = 1.0
+    """Seconds before the first new attempt."""
+    max_delay: Seconds = 60.0
+    """Longest wait, seconds."""
     exponential_backoff: bool = True
     """Double the wait after each failure."""
     jitter: bool = True
-    """Wait a random time between 0 and the delay, so that a fleet does not return at one moment."""
+    """Wait a random time between 0 and the delay, so that a fleet does not reconnect all at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LimitSettings:
-    """Bounds on what the client holds."""
+class LimitSettings(Checked):
+    """Bounds on the client's memory."""
 
-    max_inflight: int = 100
-    """QoS 1 and 2 publishes under way at a time; the broker's Receive Maximum may lower it."""
-    max_queued_messages: int = 10_000
-    """Publishes handed over and not yet resolved; beyond it they are dropped, or the caller waits."""
-    max_queued_bytes: int = 64 * 1024 * 1024
-    """Bytes of those publishes."""
+    max_inflight: Annotated[int, between(1, 65_535)] = 100
+    """QoS 1 and 2 publishes in flight at a time; the broker's Receive Maximum may lower it."""
+    max_queued_messages: Count = 10_000
+    """Publishes without an outcome yet; above this the client drops new ones, or the caller waits."""
+    max_queued_bytes: Count = 64 * 1024 * 1024
+    """Total size of those publishes, bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MqttSettings:
+class MqttSettings(Checked):
     """Everything `MqttClient` needs."""
 
-    broker: BrokerSettings = BrokerSettings()
-    client: ClientSettings = ClientSettings()
-    reconnect: ReconnectSettings = ReconnectSettings()
-    limits: LimitSettings = LimitSettings()
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    client: ClientSettings = field(default_factory=ClientSettings)
+    reconnect: ReconnectSettings = field(default_factory=ReconnectSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScannerSettings:
-    """Where advertisements come from and which pass."""
+class ScannerSettings(Checked):
+    """Where advertisements come from, and which ones to keep."""
 
-    id: str = "scanner-01"
+    id: Annotated[str, SCANNER_ID] = "scanner-01"
     """Scanner identifier: one topic level, at most 64 characters."""
-    source: str = "auto"
+    source: Annotated[str, SOURCE] = "auto"
     """`auto`, `bleak`, `bluepy`, `simulated` or `replay:FILE`."""
     adapter: str | None = None
-    """Bluetooth adapter such as hci0; the first one where it is not given."""
+    """Bluetooth adapter such as hci0; the first one if it is not set."""
     active: bool = False
     """Ask devices for their scan response (Bluetooth Core 5.4, Vol 6, Part B, 4.4.3)."""
-    speed: float | None = 1.0
-    """Replay: times the recorded pace; null (`max`) is as fast as it goes."""
+    speed: Annotated[float | None, above(0, null_word="max")] = 1.0
+    """Replay: a multiple of the recorded pace; null or `max` means as fast as possible."""
     loop: bool = False
-    """Replay: begin again at the end."""
-    devices: int = 10
+    """Replay: start again at the end."""
+    devices: Count = 10
     """Simulated: number of devices."""
-    rate: float = 20.0
-    """Simulated: advertisements a second."""
+    rate: Annotated[float, above(0)] = 20.0
+    """Simulated: advertisements per second."""
     seed: int = 0
-    """Simulated: seed of the random numbers."""
-    min_rssi: int | None = None
-    """Pass only advertisements at least this strong, dBm."""
+    """Simulated: seed of the random number generator."""
+    min_rssi: Annotated[int | None, between(-127, 20)] = None
+    """Keep only advertisements at least this strong, dBm."""
     mac: tuple[str, ...] = ()
-    """Pass only these addresses or address prefixes."""
-    company: tuple[str, ...] = ()
-    """Pass only manufacturer data of these companies: two hex bytes in air order (4c00 is Apple)."""
+    """Keep only these addresses or address prefixes."""
+    company: Annotated[tuple[str, ...], COMPANIES] = ()
+    """Keep only manufacturer data of these companies: two hex bytes in air order (4c00 is Apple)."""
     service: tuple[str, ...] = ()
-    """Pass only these service UUIDs, 16 or 128 bits."""
+    """Keep only these service UUIDs, 16 or 128 bits."""
     name: tuple[str, ...] = ()
-    """Pass only local names that match these glob patterns."""
-    interval: float = 0.0
-    """Seconds within which a device is passed at most once unless its data changed; 0 passes all."""
+    """Keep only local names that match these glob patterns."""
+    interval: Duration = 0.0
+    """Seconds in which a device counts once unless its data changes; 0 keeps everything."""
 
     @property
     def unpaced(self) -> bool:
-        """True for a replay as fast as it goes: it waits for its reader, where a radio would lose."""
+        """True for a replay as fast as possible: it waits for its reader, whereas a radio would lose data."""
         return self.source.startswith("replay:") and self.speed is None
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublisherSettings:
+class PublisherSettings(Checked):
     """How advertisements become messages."""
 
-    topic: str = "ble/raw/{scanner_id}/{mac_address}"
+    topic: Annotated[str, template("scanner_id", "mac_address")] = "ble/raw/{scanner_id}/{mac_address}"
     """Topic template; {scanner_id} and {mac_address} are filled in."""
-    qos: int | None = None
-    """Quality of service; mqtt.client.qos where it is not given."""
-    stats_interval: float = 60.0
-    """Seconds between lines of statistics."""
-    status_topic: str | None = None
-    """Retained `online` or `offline` goes here where it is set."""
-    queue_size: int = 10_000
-    """Advertisements that may wait between scanner and client; the oldest is dropped beyond it."""
+    qos: Annotated[int | None, between(0, 2)] = None
+    """Quality of service; mqtt.client.qos if it is not set."""
+    stats_interval: Seconds = 60.0
+    """Seconds between log lines with statistics."""
+    status_topic: Annotated[str | None, TOPIC_NAME] = None
+    """Topic for a retained `online` or `offline`; none if it is not set."""
+    queue_size: Count = 10_000
+    """Advertisements that may wait between scanner and client; above this the oldest is dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemorySettings:
-    """What resident memory the bridge may have."""
+class MemorySettings(Checked):
+    """How much resident memory the bridge may use."""
 
-    warn: int = 200_000_000
-    """Bytes from which on it warns."""
-    max: int | None = None
-    """Bytes from which on it drains and ends with exit code 75, to be started again; null never does."""
+    warn: Count = 200_000_000
+    """Bytes above which it logs a warning."""
+    max: Annotated[int | None, at_least(1)] = None
+    """Bytes above which it drains and ends with exit code 75, so that it is restarted; null: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BridgeSettings:
-    """From metrics/# into a sink."""
+class BridgeSettings(Checked):
+    """How metrics get from MQTT into a sink."""
 
-    topic: str = "metrics/{tenant_id}/{agent_id}/{metric_name}"
-    """Topic template; each placeholder is a level of its own."""
+    topic: Annotated[str, METRIC_TOPIC] = "metrics/{tenant_id}/{agent_id}/{metric_name}"
+    """Topic template; each placeholder is a whole level."""
     sink: str | None = field(default=None, repr=False)
     """sqlite:PATH, redis://…, postgresql://…, http(s)://… or jsonl:PATH."""
     tenants: str | None = field(default=None, repr=False)
     """Known tenants: a YAML file, sqlite:PATH, or redis://…#SET."""
-    group: str | None = None
+    group: Annotated[str | None, topic_level("group")] = None
     """Share the load with other bridges of this name ($share/NAME/…; MQTT 5, 4.8.2)."""
-    batch_size: int = 500
-    """Messages in one commit at most; half the Receive Maximum where that is less."""
-    batch_window: float = 0.05
-    """Seconds that a message may wait for company under load; without load it does not wait."""
-    queue_size: int = 10_000
-    """Messages taken and not yet in a batch."""
-    payload_limit: int = 65_536
+    batch_size: Count = 500
+    """Most messages in one commit; half the Receive Maximum if that is less."""
+    batch_window: Duration = 0.05
+    """Seconds that a message may wait for others under load; without load it does not wait."""
+    queue_size: Count = 10_000
+    """Messages received and not yet in a batch."""
+    payload_limit: Count = 65_536
     """Bytes; a longer payload is a dead letter."""
     stream: str = "mqttkit:metrics"
     """Redis: name of the stream."""
@@ -209,101 +241,74 @@ class BridgeSettings:
     job: str = "StoreMetric"
     """Redis list: name of the job."""
     live: bool = True
-    """Redis: publish what is stored on the channel metrics:{tenant_id}."""
-    dedupe_window: int = 86_400
+    """Redis: publish stored metrics on the channel metrics:{tenant_id}."""
+    dedupe_window: Count = 86_400
     """Seconds that redis, http and jsonl remember a dedupe_id."""
-    dead_letter_limit: int = 1_000_000
-    """Dead letters from which on nothing is acknowledged; the last batch may go beyond."""
+    dead_letter_limit: Annotated[int, at_least(0)] = 1_000_000
+    """Dead letters above which the bridge acknowledges nothing; the last batch may exceed it."""
     dead_letters: str | None = None
     """SQLite file with the dead letters of the http and jsonl sinks."""
-    sink_timeout: float = 5.0
-    """Seconds for one answer of the sink's server."""
+    sink_timeout: Seconds = 5.0
+    """Seconds to wait for an answer of the sink's server."""
     token_file: str | None = None
     """HTTP sink: file whose first line is the bearer token."""
     health_host: str = "127.0.0.1"
-    """Address that /livez, /readyz and /metrics are served on."""
-    health_port: int | None = None
-    """Their TCP port; none are served where it is not given."""
-    drain_timeout: float = 5.0
-    """Seconds to commit what was taken, at SIGTERM."""
-    stats_interval: float = 60.0
-    """Seconds between log lines with the books."""
-    check_interval: float = 60.0
-    """Seconds between checks that the subscription is still granted."""
-    skew_limit: float = 300.0
-    """Seconds between a metric's time stamp and its receipt from which on the clocks are reported."""
-    memory: MemorySettings = MemorySettings()
+    """Address on which to serve /livez, /readyz and /metrics."""
+    health_port: Annotated[int | None, between(0, 65_535)] = None
+    """Their TCP port; not served if it is not set."""
+    drain_timeout: Seconds = 5.0
+    """Seconds to commit received messages after SIGTERM."""
+    stats_interval: Seconds = 60.0
+    """Seconds between log lines with counters."""
+    check_interval: Seconds = 60.0
+    """Seconds between checks that the broker still grants the subscription."""
+    skew_limit: Seconds = 300.0
+    """Seconds between a metric's time stamp and its arrival above which the bridge reports the clocks."""
+    memory: MemorySettings = field(default_factory=MemorySettings)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControllerSettings:
-    """A network controller: who it is, how its messages travel, what it believes."""
+class ControllerSettings(Checked):
+    """A network controller: its identity, how its messages travel, what it trusts."""
 
-    id: str | None = None
+    id: Annotated[str | None, topic_level("controller id")] = None
     """Controller identifier, one topic level: sender_id, and the MQTT client identifier."""
-    region: str = "zone-A"
+    region: Annotated[str, topic_level("region")] = "zone-A"
     """Region that it belongs to, one topic level."""
-    base: str = "pdsno"
+    base: Annotated[str, TOPIC_NAME] = "pdsno"
     """First level or levels of all its topics."""
-    transports: tuple[str, ...] = ("mqtt", "http", "memory")
-    """Ways for messages to travel, the best one first; one without an address is passed over."""
-    http_url: str | None = None
+    transports: Annotated[tuple[str, ...], some_of("mqtt", "http", "memory")] = ("mqtt", "http", "memory")
+    """Transports for messages, the best one first; one without an address is skipped."""
+    http_url: Annotated[str | None, starts_with("http://host:port", "http://", "https://")] = None
     """Where another controller serves HTTP, such as http://10.0.0.2:8088."""
-    http_listen: str | None = None
-    """`host:port` on which this controller serves HTTP for others; port 0 takes a free one."""
-    poll_interval: float = 1.0
-    """Seconds between questions to `http_url`."""
+    http_listen: Annotated[str | None, LISTEN_ADDRESS] = None
+    """`host:port` on which this controller serves HTTP for others; port 0 picks a free port."""
+    poll_interval: Seconds = 1.0
+    """Seconds between polls of `http_url`."""
     key_file: str | None = None
-    """Key ring; $XDG_STATE_HOME/mqttkit/controllers/keys.json where it is not given."""
+    """Key ring; $XDG_STATE_HOME/mqttkit/controllers/keys.json if it is not set."""
     unsigned: bool = False
-    """Neither sign nor verify: only where the broker's access rules are all that is needed."""
+    """Neither sign nor verify: only if the broker's access rules are enough."""
     state_file: str | None = None
-    """SQLite file of what must survive a restart; beside the key ring, by id, where it is not given."""
-    heartbeat_interval: float = 10.0
+    """SQLite file with the state that survives a restart; default: beside the key ring, named by id."""
+    heartbeat_interval: Seconds = 10.0
     """Seconds between heartbeats."""
-    clock_skew: float = 300.0
-    """Seconds that a sender's clock may differ, either way."""
-    max_message_bytes: int = 256 * 1024
-    """Largest message looked at, bytes."""
+    clock_skew: Duration = 300.0
+    """Seconds by which a sender's clock may differ, in either direction."""
+    max_message_bytes: Annotated[int, between(1, 64 * 1024 * 1024)] = 256 * 1024
+    """Longest message that it accepts, bytes."""
     keep_session: bool = True
-    """Let the broker keep the session for a day while the controller is away, so that no report is lost."""
-    handler_retries: int = 2
-    """How often a handler that failed is called again before the message is dead-lettered."""
+    """Let the broker keep the session for a day while the controller is offline, so that no report is lost."""
+    handler_retries: Annotated[int, between(0, 100)] = 2
+    """How often to call a failed handler again before the message becomes a dead letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Checked):
     """One mqttkit.yaml."""
 
-    mqtt: MqttSettings = MqttSettings()
-    scanner: ScannerSettings = ScannerSettings()
-    publisher: PublisherSettings = PublisherSettings()
-    controller: ControllerSettings = ControllerSettings()
-    bridge: BridgeSettings = BridgeSettings()
-
-
-def parse_address(text: str, default_port: int) -> tuple[str, int]:
-    """Split `host`, `host:port`, `[v6]:port` or a bare IPv6 address into (host, port); raise ValueError."""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") if rest else ""
-    elif text.count(":") > 1:
-        host, port = text, ""
-    else:
-        host, _, port = text.partition(":")
-    if not host:
-        raise ValueError(f"no host in {text!r}")
-    number = int(port) if port.isdigit() else default_port
-    if (port and not port.isdigit()) or not 1 <= number <= 65_535:
-        raise ValueError(f"port must be 1 to 65535, got {port!r} in {text!r}")
-    return host, number
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    scanner: ScannerSettings = field(default_factory=ScannerSettings)
+    publisher: PublisherSettings = field(default_factory=PublisherSettings)
+    controller: ControllerSettings = field(default_factory=ControllerSettings)
+    bridge: BridgeSettings = field(default_factory=BridgeSettings)

@@ -1,4 +1,4 @@
-"""A flag that a signal handler may set while the same thread waits for it, which threading.Event does not allow."""
+"""A flag that a signal handler may set while the same thread waits for it; threading.Event can deadlock there."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 
 
 class Stop:
-    """Set once, for good; others wait for it.
+    """A flag that is set once and stays set; other threads wait for it.
 
-    threading.Event takes a lock in `set` and in `wait`: a signal handler that sets it while its own thread is about
-    to wait stands still for ever.
+    threading.Event takes a lock in `set` and in `wait`: a signal handler that sets it while its own thread enters
+    `wait` blocks forever.
     """
 
     def __init__(self) -> None:

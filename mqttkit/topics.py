@@ -15,7 +15,7 @@ MAX_SCANNER_ID = 64
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _FORBIDDEN = re.compile("[\u0000\ud800-\udfff]")
-_SHUNNED = re.compile(
+_DISCOURAGED = re.compile(
     "[\u0001-\u001f\u007f-\u009f\ufdd0-\ufdef"
     + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
     + "]"
@@ -36,9 +36,9 @@ def check_topic_filter(topic_filter: str) -> str:
     levels = split_share(topic_filter)[1].split("/")
     for index, level in enumerate(levels):
         if "#" in level and (level != "#" or index != len(levels) - 1):
-            raise TopicError(f"topic filter {topic_filter!r}: # stands alone, as the last level")
+            raise TopicError(f"topic filter {topic_filter!r}: # must be the whole last level")
         if "+" in level and level != "+":
-            raise TopicError(f"topic filter {topic_filter!r}: + stands alone in its level")
+            raise TopicError(f"topic filter {topic_filter!r}: + must be a whole level")
     return topic_filter
 
 
@@ -53,7 +53,7 @@ def split_share(topic_filter: str) -> tuple[str | None, str]:
 
 
 def matches(topic_filter: str, name: str) -> bool:
-    """Tell whether a message on `name` reaches a subscription to `topic_filter` (MQTT 5, 4.7)."""
+    """Return whether a message on `name` reaches a subscription to `topic_filter` (MQTT 5, 4.7)."""
     wanted = split_share(topic_filter)[1].split("/")
     levels = name.split("/")
     if name.startswith("$") and wanted[0] in ("+", "#"):
@@ -66,14 +66,15 @@ def matches(topic_filter: str, name: str) -> bool:
     return len(wanted) == len(levels)
 
 
-def shunned(text: str) -> str:
-    """Name the first character of `text` for which a broker may hang up (MQTT 5, 1.5.4); an empty string for none.
+def discouraged_character(text: str) -> str:
+    """Name the first character of `text` that may make a broker close the connection, or return an empty string.
 
-    The specification says SHOULD NOT: some brokers take control characters and non-characters, mosquitto does not.
+    These are control characters and non-characters. The specification says SHOULD NOT (MQTT 5, 1.5.4): some brokers
+    accept them, mosquitto closes the connection.
     """
     if text.isprintable():
         return ""
-    found = _SHUNNED.search(text)
+    found = _DISCOURAGED.search(text)
     if found is None:
         return ""
     code = ord(found[0])
@@ -81,11 +82,11 @@ def shunned(text: str) -> str:
 
 
 def check_template(template: str, allowed: tuple[str, ...]) -> str:
-    """Return `template` if each {placeholder} of it is one of `allowed` and the rest is a topic name."""
+    """Return `template` if it has only `allowed` placeholders and the rest is a topic name; raise TopicError if not."""
     for found in _PLACEHOLDER.findall(template):
         if found not in allowed:
             names = ", ".join("{" + name + "}" for name in allowed)
-            raise TopicError(f"topic template {template!r}: no placeholder {{{found}}}; there are {names}")
+            raise TopicError(f"topic template {template!r}: unknown placeholder {{{found}}}, use one of {names}")
     bare = _PLACEHOLDER.sub("x", template)
     if "{" in bare or "}" in bare:
         raise TopicError(f"topic template {template!r} has an unbalanced brace")
@@ -94,7 +95,7 @@ def check_template(template: str, allowed: tuple[str, ...]) -> str:
 
 
 def fill_template(template: str, values: Mapping[str, str]) -> str:
-    """Fill {placeholders}; each value must be a single non-empty level of a topic name."""
+    """Fill {placeholders}; each value must be one non-empty level of a topic name."""
     for name in _PLACEHOLDER.findall(template):
         check_level(values[name], name)
     return template.format_map(values)
@@ -106,7 +107,7 @@ def check_level(value: str, what: str) -> str:
         raise TopicError(f"{what} is empty")
     found = next((character for character in value if character in "/+#\0"), None)
     if found is not None:
-        raise TopicError(f"{what} {value!r} has {found!r}, which no topic level may have")
+        raise TopicError(f"{what} {value!r} has {found!r}, which a topic level must not contain")
     if _FORBIDDEN.search(value):
         raise TopicError(f"{what} {value!r} has a character that MQTT forbids")
     return value
@@ -116,8 +117,8 @@ def check_scanner_id(scanner_id: str) -> str:
     """Return `scanner_id` if it can be one level of a topic name, of at most 64 characters; raise TopicError."""
     if len(scanner_id) > MAX_SCANNER_ID:
         raise TopicError(f"scanner identifier has {len(scanner_id)} characters, at most {MAX_SCANNER_ID} are allowed")
-    if found := shunned(scanner_id):
-        raise TopicError(f"scanner identifier {scanner_id!r} has {found}: brokers hang up on it")
+    if found := discouraged_character(scanner_id):
+        raise TopicError(f"scanner identifier {scanner_id!r} has {found}, and brokers close the connection for it")
     return check_level(scanner_id, "scanner identifier")
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mqttkit.addresses import is_loopback
 from mqttkit.errors import LifecycleError, UsageError
 from mqttkit.files import write_secret
-from mqttkit.settings import BrokerSettings, TlsSettings, is_loopback
+from mqttkit.settings import BrokerSettings, TlsSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
 LOCK_SECONDS = 60.0

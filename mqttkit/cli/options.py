@@ -14,10 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from mqttkit.addresses import parse_address
 from mqttkit.cli.flags import given_flags
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
-from mqttkit.settings import Settings, parse_address
+from mqttkit.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 
+from mqttkit.addresses import show_address
 from mqttkit.client.connector import DENIED, ConnectionState, Connector
-from mqttkit.client.failures import show_address
 from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.properties import encode as encode_properties
 from mqttkit.client.packets.receipt import Receipt

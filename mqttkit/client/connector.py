@@ -20,10 +20,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from mqttkit.addresses import show_address
 from mqttkit.client import failures
 from mqttkit.client.backoff import Backoff
 from mqttkit.client.connection import BatchedClient
-from mqttkit.client.failures import UNSUPPORTED_VERSION, show_address
+from mqttkit.client.failures import UNSUPPORTED_VERSION
 from mqttkit.client.packets.send_limits import EXACT_WINDOW_V3
 from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, MqttkitError
 from mqttkit.settings import MqttSettings

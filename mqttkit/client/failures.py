@@ -7,9 +7,9 @@ import os
 import socket
 from collections.abc import Iterable
 
+from mqttkit.addresses import is_loopback, show_address
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError
-from mqttkit.settings import is_loopback
-from mqttkit.topics import shunned
+from mqttkit.topics import discouraged_character
 
 UNSUPPORTED_VERSION = 0x84
 SESSION_TAKEN_OVER = 0x8E
@@ -36,11 +36,6 @@ _UNTRUSTED_HINTS = {
     64: "Use a name that the certificate bears: -h",
 }
 """X509_V_ERR_… of OpenSSL: not yet valid, expired, another host name, another address."""
-
-
-def show_address(host: str, port: int) -> str:
-    """Return `host:port`, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def unreachable(address: tuple[str, int], step: str, error: BaseException) -> BrokerUnreachable:
@@ -83,7 +78,7 @@ def lost(address: tuple[str, int], reason: str, *, hint: str = "") -> BrokerUnre
 
 def shunned_hint(text: str) -> str:
     """Return the hint that names what is in `text` as the likely cause; an empty string where nothing is."""
-    found = shunned(text)
+    found = discouraged_character(text)
     return f"The likely cause: {text!r} has {found}, on which many brokers hang up (MQTT 5, 1.5.4)" if found else ""
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from mqttkit.addresses import show_address
 from mqttkit.client.connector import DENIED, V5, Connector
-from mqttkit.client.failures import show_address
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Subscription
-from mqttkit.topics import shunned
+from mqttkit.topics import discouraged_character
 
 ENDING_SECONDS = 1.0
 """How long the end of a connection waits for its cause to be known."""
@@ -112,7 +112,7 @@ class Subscriptions:
             wanted: list[Any] = [(s.topic_filter, _options(s)) for s in subscriptions]
         else:
             wanted = [(s.topic_filter, s.qos) for s in subscriptions]
-        for topic_filter in (s.topic_filter for s in subscriptions if shunned(s.topic_filter)):
+        for topic_filter in (s.topic_filter for s in subscriptions if discouraged_character(s.topic_filter)):
             self._paho.suspect(topic_filter)
         result, mid = self._paho.subscribe(wanted)
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:

@@ -1,6 +1,7 @@
-"""YAML, environment and flags to frozen settings; the only importer of yaml, and only where a file exists."""
+"""Turn YAML, environment and flags into frozen settings; imports yaml only to read a file."""
 
 from mqttkit.config.load import Effective, load_settings
+from mqttkit.config.located_values import given
 from mqttkit.config.sources import config_path, find_config
 
-__all__ = ["Effective", "config_path", "find_config", "load_settings"]
+__all__ = ["Effective", "config_path", "find_config", "given", "load_settings"]

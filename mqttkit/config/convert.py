@@ -1,4 +1,4 @@
-"""Untyped nodes to typed values. Pure."""
+"""Convert untyped nodes to typed values. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from mqttkit.config.located_values import Node
-from mqttkit.config.schema import default_of, is_mapping, split_optional
+from mqttkit.config.schema import default_of, is_mapping
+from mqttkit.setting_rules import describe_type, split_optional
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
 _TRUE = ("true", "yes", "on", "1")
@@ -18,7 +19,7 @@ _FALSE = ("false", "no", "off", "0")
 
 
 class Mismatch(ValueError):
-    """A node is not what a setting needs: `expected` says what is, `node` where it stands."""
+    """A node has a value that a setting cannot take: `expected` says what it can take, `node` has the place."""
 
     def __init__(self, expected: str, node: Node) -> None:
         super().__init__(expected)
@@ -42,7 +43,7 @@ def convert(hint: Any, node: Node) -> Any:
     if node.value is None:
         if optional:
             return None
-        raise Mismatch(f"must be {expected(kind)}", node)
+        raise Mismatch(f"must be {describe_type(kind)}", node)
     if kind in _SCALARS:
         return _SCALARS[kind](node)
     if typing.get_origin(kind) is tuple:
@@ -53,19 +54,7 @@ def convert(hint: Any, node: Node) -> Any:
         return {key: convert(typing.get_args(kind)[1], item) for key, item in _entries(node).items()}
     if is_dataclass(kind):
         return _instance(kind, node)
-    raise TypeError(f"settings know no type {kind}")
-
-
-def expected(kind: Any) -> str:
-    """Say what a value of the type looks like."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    if kind in words:
-        return words[kind]
-    if typing.get_origin(kind) is tuple:
-        return "a list"
-    if typing.get_origin(kind) is typing.Literal:
-        return " or ".join(str(choice) for choice in typing.get_args(kind))
-    return "a section"
+    raise TypeError(f"settings do not support the type {kind}")
 
 
 def _bool(node: Node) -> bool:
@@ -132,7 +121,7 @@ def _literal(kind: Any, node: Node) -> Any:
     for choice in typing.get_args(kind):
         if str(choice) == str(node.value):
             return choice
-    raise Mismatch(f"must be {expected(kind)}", node)
+    raise Mismatch(f"must be {describe_type(kind)}", node)
 
 
 def _instance(cls: Any, node: Node) -> Any:

@@ -1,4 +1,4 @@
-"""Layers to settings: flags beat environment beats file beats profile beats defaults."""
+"""Merge all sources into settings: flags beat environment beats file beats profile beats defaults."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from mqttkit.config.convert import Mismatch, Surplus, convert
 from mqttkit.config.located_values import Node
 from mqttkit.config.profile_merge import PORT, fitting, usual_port
-from mqttkit.config.rules import RULES, WORDS
-from mqttkit.config.schema import Leaf, Section, root
+from mqttkit.config.schema import Leaf, Section, key_of, root
 from mqttkit.config.sources import Layer, find_config, from_environment, from_file, from_values, unknown_key
 from mqttkit.errors import ConfigError
+from mqttkit.setting_rules import lacks_value
 from mqttkit.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -26,18 +26,18 @@ _REPLACES = {
     "mqtt.broker.password": "mqtt.broker.password_file",
     "mqtt.broker.password_file": "mqtt.broker.password",
 }
-"""A setting given in a stronger layer takes the place of the other one in a weaker layer."""
+"""A setting in a stronger layer replaces the other one in a weaker layer."""
 
 
 @dataclass(frozen=True)
 class Effective:
-    """Settings, and where each of them came from."""
+    """Settings, and the source of each."""
 
     settings: Settings
     origins: Mapping[str, str]
     """By dotted path: `flag`, `environment variable NAME`, `file:line`, `profile` or `default`."""
     path: str | None
-    """The settings file that was read; None where there was none."""
+    """The settings file; None if there was none."""
 
 
 def load_settings(
@@ -50,10 +50,11 @@ def load_settings(
 ) -> Effective:
     """Merge all sources; `path` None looks for ./mqttkit.yaml, then in XDG_CONFIG_HOME.
 
-    `flags` and `profile` map dotted paths to values, None meaning not given; text is parsed as in the file.
-    `listeners` hold what differs from `profile` at further listeners of its broker: the one that the stronger sources
-    name counts. A profile is left out whole where they name another broker, and its user and password where they name
-    another user. Raise ConfigError.
+    `flags` and `profile` map dotted paths to values; None means not given, and text is parsed as in the file. A flag
+    may come with the name that an error shows: `{"bridge.sink": given(value, "--sink")}`.
+    `listeners` hold what differs from `profile` at further listeners of its broker: the loader picks the listener that
+    the stronger sources name. It skips the profile if they name another broker, and the profile's user and password if
+    they name another user. Raise ConfigError.
     """
     path = path if path is not None else find_config(environ)
     file_layer = from_file(path, environ) if path is not None else {}
@@ -68,7 +69,7 @@ def load_settings(
 
 
 def _merge(layers: tuple[Layer, ...]) -> dict[str, Node]:
-    """Lay each layer over the ones before it."""
+    """Return the values of all layers; each layer overrides the ones before it."""
     values: dict[str, Node] = {}
     optional = [section.path for section in root().sections() if section.optional]
     for layer in layers:
@@ -86,20 +87,20 @@ def _merge(layers: tuple[Layer, ...]) -> dict[str, Node]:
 
 
 def _switch(section: str, layer: Layer, values: dict[str, Node]) -> None:
-    """Put an optional section on where the layer sets something in it, off where the layer says so."""
-    beneath = [path for path in layer if path.startswith(f"{section}.")]
+    """Switch an optional section on if the layer sets something in it, off if the layer sets it to null or off."""
+    inside = [path for path in layer if path.startswith(f"{section}.")]
     if section in layer and not _is_on(section, layer[section]):
         for path in [path for path in values if path.startswith(f"{section}.")]:
             del values[path]
-    elif beneath:
-        values[section] = Node("true", layer[beneath[0]].where)
+    elif inside:
+        values[section] = Node("true", layer[inside[0]].where)
 
 
 def _is_on(section: str, node: Node) -> bool:
     try:
         return bool(convert(bool, node))
     except Mismatch as error:
-        raise ConfigError(f"{section}: {error.expected}, got {node}", where=node.where) from error
+        raise ConfigError(f"{section}: {error.expected}", where=node.where, got=str(node)) from error
 
 
 def _origin(path: str, values: Mapping[str, Node]) -> str:
@@ -107,57 +108,62 @@ def _origin(path: str, values: Mapping[str, Node]) -> str:
 
 
 def _build(section: Section, values: Mapping[str, Node]) -> Any:
-    """Build the dataclass of a section; None where it is optional and not asked for."""
+    """Build the dataclass of a section; None if it is optional and switched off."""
     if section.optional and (section.path not in values or not convert(bool, values[section.path])):
         return None
     arguments: dict[str, Any] = {}
     for child in section.children:
-        name = child.path.rpartition(".")[2]
-        arguments[name] = _build(child, values) if isinstance(child, Section) else _value(child, values)
+        arguments[key_of(child)] = _build(child, values) if isinstance(child, Section) else _value(child, values)
     try:
         return section.cls(**arguments)
+    except ConfigError as error:
+        raise _located_error(section, error, values) from error
     except ValueError as error:
         raise ConfigError(f"{section.path}: {error}") from error
 
 
+def _located_error(section: Section, error: ConfigError, values: Mapping[str, Node]) -> ConfigError:
+    """Return the error of a settings object with dotted path, source and line in place of class and field."""
+    leaf = section.child(error.field)
+    if not isinstance(leaf, Leaf) or leaf.path not in values:
+        return error
+    return _bad(leaf, error.problem, values[leaf.path])
+
+
 def _value(leaf: Leaf, values: Mapping[str, Node]) -> Any:
-    """Return the value of one setting, converted and checked."""
+    """Return the value of one setting as its type; its settings object checks the rest."""
     if leaf.path not in values:
         if leaf.default is MISSING:
-            raise ConfigError(f"{leaf.path}: is needed and not given")
+            raise ConfigError(f"{leaf.path}: is required")
         return leaf.default
     node = values[leaf.path]
-    if isinstance(node.value, str) and node.value in WORDS.get(leaf.path, {}):
-        return WORDS[leaf.path][node.value]
-    rule = RULES.get(leaf.path)
+    if leaf.rule is not None and leaf.rule.null_word and node.value == leaf.rule.null_word:
+        return None
     try:
         value = convert(leaf.kind | None if leaf.optional else leaf.kind, node)
     except Mismatch as error:
-        at_leaf = rule is not None and error.node is node
-        expected = f"must be {rule.expected}" if rule is not None and at_leaf else error.expected
+        at_leaf = leaf.rule is not None and error.node is node
+        expected = f"must be {leaf.rule.expected}" if leaf.rule is not None and at_leaf else error.expected
         raise _bad(leaf, expected, error.node) from error
     except Surplus as error:
         raise unknown_key(f"{leaf.path}.{error.key}", error.node.where) from error
-    problem = rule.problem(value) if rule is not None and value is not None else ""
-    if problem:
-        raise _bad(leaf, problem, node)
     return _located(leaf, value, node)
 
 
 def _bad(leaf: Leaf, problem: str, node: Node) -> ConfigError:
-    got = f", got {node}" if problem.startswith("must be") and not leaf.secret else ""
-    return ConfigError(f"{leaf.path}: {problem}{got}", where=node.where)
+    got = str(node) if lacks_value(problem) and not leaf.secret else ""
+    return ConfigError(f"{leaf.path}: {problem}", where=node.where, got=got)
 
 
 def _located(leaf: Leaf, value: Any, node: Node) -> Any:
-    """Return a file name with ~ expanded, relative to the file that names it; other values as they are."""
+    """Return a file name with ~ expanded, relative to the settings file that names it; other values unchanged."""
     if not leaf.path.endswith("_file") or not isinstance(value, str):
         return value
     return str(Path(node.base) / Path(value).expanduser())
 
 
 def _read_secret_files(values: dict[str, Node]) -> None:
-    """Give each secret the first line of its `..._file` where that is set."""
+    """Set each secret to the first line of its `..._file`, if that is set."""
     leaves = {leaf.path: leaf for leaf in root().leaves()}
     for leaf in leaves.values():
         file_leaf = leaves.get(f"{leaf.path}_file")
@@ -178,7 +184,7 @@ def _first_line(name: str, where: str, path: str) -> str:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
         raise ConfigError(f"{path}: cannot read {name}: {cause}", where=where) from error
     if mode & stat.S_IROTH:
-        _log.warning("%s can be read by everybody: chmod 600 %s", name, name)
+        _log.warning("every user can read %s. Run: chmod 600 %s", name, name)
     line = line.rstrip("\r\n")
     if not line:
         raise ConfigError(f"{path}: the first line of {name} is empty", where=where)
@@ -186,11 +192,11 @@ def _first_line(name: str, where: str, path: str) -> str:
 
 
 def _warn_of_readable(path: str | None, values: Mapping[str, Node]) -> None:
-    """Warn where the file holds a secret in clear and everybody can read it."""
+    """Warn if the file holds a secret in plain text and every user can read it."""
     if path is None or not stat.S_IMODE(Path(path).stat().st_mode) & stat.S_IROTH:
         return
     for leaf in root().leaves():
         node = values.get(leaf.path)
         if leaf.secret and node and node.value and node.where.startswith(f"{path}:") and "${" not in node.shown:
-            _log.warning("%s holds a password and can be read by everybody: chmod 600 %s", path, path)
+            _log.warning("%s holds a password, and every user can read it. Run: chmod 600 %s", path, path)
             return

@@ -1,4 +1,4 @@
-"""A value and the place that it came from, before it has a type. Pure."""
+"""A value and its source, before it has a type. Pure."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ class Node:
     value: object
     """None, a scalar, a tuple of nodes, or a mapping from text to nodes."""
     where: str
-    """`file:line`, `environment variable NAME`, `flag` or `profile`."""
+    """`file:line`, `environment variable NAME`, `flag`, an option's name, or `profile`."""
     shown: str = ""
-    """What an error may show in its place: the text as written, references unfilled."""
+    """What an error shows instead of the value: the text as written, with references unresolved."""
     splits: bool = False
-    """True where commas part the items of a list: an environment variable."""
+    """True if commas separate the items of a list: an environment variable."""
     base: str = ""
-    """Directory that relative file names start from; empty: the working directory."""
+    """Directory for relative file names; empty: the working directory."""
 
     def __str__(self) -> str:
         return self.shown or _describe(self.value)
 
 
-def wrap(value: object, where: str) -> Node:
-    """Return `value`, as a flag or a profile gives it, as a node."""
+def given(value: object, where: str) -> Node:
+    """Return the value of a flag or a profile as a node; `where` names its source in errors, such as `--sink`."""
+    if isinstance(value, Node):
+        return value
     if isinstance(value, list | tuple):
-        return Node(tuple(wrap(item, where) for item in value), where)
+        return Node(tuple(given(item, where) for item in value), where)
     if isinstance(value, Mapping):
-        return Node({str(key): wrap(item, where) for key, item in value.items()}, where)
+        return Node({str(key): given(item, where) for key, item in value.items()}, where)
     return Node(value, where)
 
 

@@ -1,4 +1,4 @@
-"""How the profile of a local broker is joined with what stronger sources say. Pure."""
+"""Merge the profile of a local broker with the stronger sources. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _HOSTS, _USERNAME, _PASSWORD = "mqtt.broker.hosts", "mqtt.broker.username", "mqt
 _TLS, _TRANSPORT, _VERSION = "mqtt.broker.tls", "mqtt.broker.transport", "mqtt.client.version"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _USUAL_PORTS = {("tcp", False): 1883, ("tcp", True): 8883, ("websockets", False): 80, ("websockets", True): 443}
-"""By transport, and whether it is under TLS: the ports of mqtt, mqtts, ws and wss."""
+"""By transport, and whether it uses TLS: the ports of mqtt, mqtts, ws and wss."""
 
 
 def fitting(listeners: Sequence[Layer], wanted: Mapping[str, Node]) -> Layer:
-    """Return what counts of a profile with these listeners; the first is the plain one.
+    """Return the settings to use from a profile with these listeners; the first is the plain one.
 
-    The listener is the one on the port that `wanted` names, or without a port the first that speaks what it names.
-    Nothing counts for another broker, and no user and password for another user of the profile's.
+    `fitting` picks the listener on the port in `wanted`, or without a port the first with the wanted transport, TLS and
+    version. It returns nothing if `wanted` names another broker, and no user and password if it names another user.
     """
     tests = (_is_at,) if PORT in wanted else (_speaks, _speaks_under_tls)
     profile = next((listener for fits in tests for listener in listeners if fits(listener, wanted)), {})
@@ -32,7 +32,7 @@ def fitting(listeners: Sequence[Layer], wanted: Mapping[str, Node]) -> Layer:
 
 
 def usual_port(values: Mapping[str, Node]) -> int:
-    """Return the port where no source gives one: that of the URL scheme."""
+    """Return the port of the URL scheme, for settings without a port."""
     return _USUAL_PORTS.get(_way(values), 1883)
 
 

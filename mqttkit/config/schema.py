@@ -1,30 +1,31 @@
-"""What settings there are, read off the dataclasses themselves. Pure."""
+"""The tree of all settings, read from the dataclasses. Pure."""
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
 
+from mqttkit.setting_rules import Rule, field_rules
 from mqttkit.settings import Settings
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One setting that has a value, not settings beneath it."""
+    """A setting with a value."""
 
     path: str
     """Dotted path such as mqtt.broker.port."""
     kind: Any
     """Type of the value, without None."""
     optional: bool
-    """True where null is a value."""
+    """True if null is a value."""
     default: Any
     secret: bool
-    """True where the value is shown to nobody: the field has repr=False."""
+    """True if no output may show the value: the field has repr=False."""
+    rule: Rule | None = None
 
     @property
     def variable(self) -> str:
@@ -34,17 +35,17 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Section:
-    """A dataclass and where it stands."""
+    """A group of settings: a dataclass, and its place in the tree."""
 
     path: str
     """Dotted path; empty for the root."""
     cls: Any
     optional: bool
-    """True where the whole section may be null."""
+    """True if the whole section may be null."""
     children: tuple[Leaf | Section, ...]
 
     def leaves(self) -> Iterator[Leaf]:
-        """Give each setting beneath, in the order of the fields."""
+        """Yield each setting in this section, in the order of the fields."""
         for child in self.children:
             if isinstance(child, Section):
                 yield from child.leaves()
@@ -52,14 +53,14 @@ class Section:
                 yield child
 
     def sections(self) -> Iterator[Section]:
-        """Give this section and each one beneath."""
+        """Yield this section and each section in it."""
         yield self
         for child in self.children:
             if isinstance(child, Section):
                 yield from child.sections()
 
     def child(self, name: str) -> Leaf | Section | None:
-        """Return the setting or section `name` of this one."""
+        """Return the setting or section with this name."""
         return next((child for child in self.children if key_of(child) == name), None)
 
 
@@ -70,9 +71,8 @@ def root() -> Section:
 
 
 def describe(cls: Any, path: str = "", optional: bool = False) -> Section:
-    """Return the tree of a dataclass that stands at `path`."""
-    hints = typing.get_type_hints(cls)
-    children = (_child(item, hints[item.name], path) for item in fields(cls))
+    """Return the tree of a dataclass whose dotted path is `path`."""
+    children = (_child(cls, item, path) for item in fields(cls))
     return Section(path, cls, optional, tuple(children))
 
 
@@ -81,29 +81,19 @@ def key_of(child: Leaf | Section) -> str:
     return child.path.rpartition(".")[2]
 
 
-def split_optional(hint: Any) -> tuple[Any, bool]:
-    """Split `X | None` into (X, True); anything else is (hint, False)."""
-    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
-        return hint, False
-    rest = [part for part in typing.get_args(hint) if part is not type(None)]
-    if len(rest) != 1 or len(rest) == len(typing.get_args(hint)):
-        raise TypeError(f"settings know no union but X | None, not {hint}")
-    return rest[0], True
-
-
 def is_mapping(kind: Any) -> bool:
-    """Tell whether the type is `dict[str, X]` or `Mapping[str, X]`."""
+    """Return whether the type is `dict[str, X]` or `Mapping[str, X]`."""
     return typing.get_origin(kind) in (dict, Mapping)
 
 
 def default_of(item: Field[Any]) -> Any:
-    """Return the default of a field; MISSING where there is none."""
+    """Return the default of a field; MISSING if it has none."""
     return item.default_factory() if item.default_factory is not MISSING else item.default
 
 
-def _child(item: Field[Any], hint: Any, path: str) -> Leaf | Section:
-    kind, optional = split_optional(hint)
+def _child(cls: Any, item: Field[Any], path: str) -> Leaf | Section:
+    found = field_rules(cls)[item.name]
     full = f"{path}.{item.name}" if path else item.name
-    if is_dataclass(kind):
-        return describe(kind, full, optional)
-    return Leaf(full, kind, optional, default_of(item), not item.repr)
+    if is_dataclass(found.kind):
+        return describe(found.kind, full, found.optional)
+    return Leaf(full, found.kind, found.optional, default_of(item), not item.repr, found.rule)

@@ -1,4 +1,4 @@
-"""Where settings come from: each source becomes one layer, a mapping from dotted path to node."""
+"""Read each source of settings into one layer, a mapping from dotted path to node."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from mqttkit.config.located_values import Node, wrap
+from mqttkit.config.located_values import Node, given
 from mqttkit.config.schema import Section, key_of, root
 from mqttkit.errors import ConfigError
 
@@ -21,7 +21,7 @@ SHORT_FORMS = {
     "MQTTKIT_PASSWORD": "mqtt.broker.password",
 }
 OTHER_VARIABLES = ("MQTTKIT_CONFIG",)
-"""Variables that mqttkit reads and that are no settings."""
+"""Variables that mqttkit reads and that are not settings."""
 _SWITCH = ("true", "yes", "on", "1", "false", "no", "off", "0")
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def config_path(environ: Mapping[str, str]) -> str:
 
 
 def find_config(environ: Mapping[str, str]) -> str | None:
-    """Return the settings file that is used where none is named; None where there is none."""
+    """Return the settings file to use if the user names none; None if there is none."""
     named = environ.get("MQTTKIT_CONFIG")
     if named:
         return named
@@ -48,7 +48,7 @@ def from_file(path: str, environ: Mapping[str, str]) -> Layer:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """Return the settings of MQTTKIT_... variables; an empty one counts as not set. Raise ConfigError."""
+    """Return the settings of MQTTKIT_... variables; an empty one means not set. Raise ConfigError."""
     known = variables()
     layer: dict[str, Node] = {}
     for name, value in environ.items():
@@ -65,32 +65,33 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def from_values(values: Mapping[str, object], where: str) -> Layer:
-    """Return the settings of flags or of a profile, by dotted path; None counts as not given."""
+    """Return the settings of flags or of a profile, by dotted path; None means not given."""
     layer: dict[str, Node] = {}
     for path, value in values.items():
-        if value is None:
+        node = given(_plain(value), where)
+        if node.value is None:
             continue
         target: object = root()
         for part in path.split("."):
             target = target.child(part) if isinstance(target, Section) else None
         if target is None:
-            raise unknown_key(path, where)
+            raise unknown_key(path, node.where)
         if isinstance(target, Section):
-            layer.update(flatten(wrap(_plain(value), where), target))
+            layer.update(flatten(node, target))
         else:
-            layer[path] = wrap(value, where)
+            layer[path] = node
     return layer
 
 
 def variables() -> dict[str, str]:
-    """Return each environment variable's name with the dotted path that it sets."""
+    """Return the dotted path that each environment variable sets, by its name."""
     paths = [leaf.path for leaf in root().leaves()]
     paths += [section.path for section in root().sections() if section.optional]
     return {"MQTTKIT_" + path.replace(".", "_").upper(): path for path in paths} | SHORT_FORMS
 
 
 def flatten(node: Node, section: Section) -> dict[str, Node]:
-    """Return the settings in `node`, which stands for `section`, by dotted path; raise ConfigError."""
+    """Return the settings in `node`, the value of `section`, by dotted path; raise ConfigError."""
     if not isinstance(node.value, Mapping):
         return _not_mapping(node, section)
     layer: dict[str, Node] = {}
@@ -108,7 +109,7 @@ def flatten(node: Node, section: Section) -> dict[str, Node]:
 
 
 def unknown_key(path: str, where: str) -> ConfigError:
-    """Return the error for a key that no setting has, with the nearest that one has."""
+    """Return the error for an unknown key, with the nearest known one."""
     paths = [leaf.path for leaf in root().leaves()] + [section.path for section in root().sections()]
     parent, _, key = path.rpartition(".")
     siblings = {known.rpartition(".")[2]: known for known in paths if known.rpartition(".")[0] == parent}
@@ -116,7 +117,7 @@ def unknown_key(path: str, where: str) -> ConfigError:
     near += [known for known in paths if known.rpartition(".")[2] == key]
     near += _close_matches(path, paths, 1, 0.4)
     known = near[0] if near else ", ".join(key_of(child) for child in root().children)
-    hint = f"Did you mean {known}?" if near else f"There are {known}"
+    hint = f"Did you mean {known}?" if near else f"Known keys: {known}"
     return ConfigError(f"unknown key {path!r}", where=where, hint=hint)
 
 
@@ -126,11 +127,11 @@ def _not_mapping(node: Node, section: Section) -> dict[str, Node]:
     if section.optional and str(node.value).lower() in _SWITCH:
         return {section.path: Node(str(node.value).lower(), node.where)}
     name = section.path or "the file"
-    raise ConfigError(f"{name}: must be a section with keys, got {node}", where=node.where)
+    raise ConfigError(f"{name}: must be a section with keys", where=node.where, got=str(node))
 
 
 def _plain(value: object) -> object:
-    """Return a section's value with None left out; a dataclass becomes a mapping."""
+    """Return a section's value without None; a dataclass becomes a mapping."""
     if is_dataclass(value):
         value = {item.name: getattr(value, item.name) for item in fields(value)}
     if not isinstance(value, Mapping):
@@ -139,7 +140,7 @@ def _plain(value: object) -> object:
 
 
 def _close_matches(word: str, known: list[str], count: int, cutoff: float = 0.6) -> list[str]:
-    import difflib  # 0.3 MB, and only for a slip of the finger
+    import difflib  # 0.3 MB, needed only after a typing error
 
     return difflib.get_close_matches(word, known, count, cutoff)
 
@@ -149,9 +150,9 @@ def _variable(name: str) -> str:
 
 
 def _warn_of_unknown(name: str, known: Mapping[str, str]) -> None:
-    """Warn of a variable that is no setting and looks like one, such as MQTTKIT_MQTT_BROKER_PROT or MQTTKIT_USER.
+    """Warn about a variable that looks like a setting and is not one, such as MQTTKIT_MQTT_BROKER_PROT or MQTTKIT_USER.
 
-    Others may be anybody's: `${MQTTKIT_SITE}` in the file, or a container engine's MQTTKIT_SERVICE_HOST.
+    Other variables may have another use: `${MQTTKIT_SITE}` in the file, or a container engine's MQTTKIT_SERVICE_HOST.
     """
     if name in OTHER_VARIABLES:
         return
@@ -162,4 +163,4 @@ def _warn_of_unknown(name: str, known: Mapping[str, str]) -> None:
         near = _close_matches(name, list(known), 1)
     if near or name.startswith(sections):
         nearest = f"; did you mean {near[0]}?" if near else ""
-        _log.warning("environment variable %s names no setting%s", name, nearest)
+        _log.warning("environment variable %s is not a setting%s", name, nearest)

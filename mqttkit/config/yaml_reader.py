@@ -1,6 +1,6 @@
-"""A YAML file to a tree of nodes with lines. The one place that imports yaml, and only when a file is read.
+"""Read a YAML file into a tree of nodes with lines. The only module that imports yaml, and only to read a file.
 
-Scalars stay text and take their type from the setting: `client_id: 0123` keeps its zero, `no` is no country.
+Scalars stay text and take their type from the setting: `client_id: 0123` keeps its zero, `password: no` stays text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def read_file(path: str, environ: Mapping[str, str]) -> Node:
-    """Read a YAML file, its ${NAME} references filled from `environ`; raise ConfigError."""
+    """Read a YAML file, and fill its ${NAME} references from `environ`; raise ConfigError."""
     try:
         with Path(path).open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -45,7 +45,7 @@ def read_file(path: str, environ: Mapping[str, str]) -> Node:
 
 
 def parse(text: str, path: str, environ: Mapping[str, str]) -> Node:
-    """Return the one document of `text` as nodes; `path` names it in errors. Raise ConfigError."""
+    """Return the document in `text` as nodes; `path` names it in errors. Raise ConfigError."""
     import yaml
 
     try:
@@ -90,7 +90,7 @@ class _Walk:
                 raise ConfigError("a key must be a word", where=place)
             if key.value in entries:
                 first = entries[key.value].where.rpartition(":")[2]
-                raise ConfigError(f"{key.value!r} is already given in line {first}", where=place)
+                raise ConfigError(f"{key.value!r} is already set in line {first}", where=place)
             found = self.node(value, depth + 1)
             entries[key.value] = Node(found.value, place, found.shown, base=self.base)
         return Node(entries, where, base=self.base)
@@ -103,19 +103,20 @@ class _Walk:
         return Node(filled, where, repr(text), base=self.base)
 
     def reference(self, match: re.Match[str], where: str) -> str:
-        """Return what stands for ${NAME}; $${NAME} is the text ${NAME}."""
+        """Return the value of ${NAME}; $${NAME} is the text ${NAME}."""
         if match[1]:
             return match[0][1:]
         name = match[2]
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"{match[0]!r} is no reference", where=where, hint="Write ${NAME}, or $${ for a plain ${")
+            hint = "Write ${NAME}, or $${ for a plain ${"
+            raise ConfigError(f"{match[0]!r} is not a reference", where=where, hint=hint)
         if name not in self.environ:
             raise ConfigError(f"environment variable {name} is not set", where=where)
         return self.environ[name]
 
 
 def _shallow_loader(path: str) -> type[yaml.BaseLoader]:
-    """Return a loader that stops at MAX_DEPTH, before the nesting costs time or stack."""
+    """Return a loader that stops at MAX_DEPTH, before deep nesting costs time or overflows the stack."""
     import yaml
 
     class Shallow(yaml.BaseLoader):

@@ -1,4 +1,4 @@
-"""Settings as YAML text: the commented file of `config init`, and what `config show` prints."""
+"""Write settings as YAML: the commented file of `config init`, and the output of `config show`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mqttkit.config.schema import Leaf, Section, key_of, root
 
 MASK = "********"
 HEAD = """\
-# Settings of mqttkit. A line that begins with # and a word is a setting at its default: take the # away to
-# change it. Flags and MQTTKIT_... environment variables beat this file. ${NAME} in a value stands for the
+# Settings of mqttkit. A line that begins with # and a word is a setting at its default: remove the # to
+# change it. Flags and MQTTKIT_... environment variables override this file. ${NAME} in a value is replaced by the
 # environment variable NAME: keep passwords there, or in a password_file, not here.
 # Check with: mqttkit config check
 """
@@ -25,19 +25,19 @@ _NOT_TEXT = re.compile(r"(?i)null|true|false|yes|no|on|off|max|[+-]?[0-9._]+(e[+
 
 
 def commented() -> str:
-    """Return mqttkit.yaml with each setting commented out at its default, beneath its description."""
+    """Return mqttkit.yaml with each setting commented out at its default, under its description."""
     return HEAD + "\n".join(_commented(root(), 0)) + "\n"
 
 
 def show(effective: Effective) -> str:
-    """Return the settings as YAML, each line with its origin; secrets are masked."""
+    """Return the settings as YAML, each line with its source; secrets are masked."""
     lines = list(_shown(root(), effective.settings, effective, 0))
     width = min(max(len(line) for line, _ in lines), 60)
     return "".join(f"{line:<{width}}  # {origin}\n" if origin else f"{line}\n" for line, origin in lines)
 
 
 def rows(effective: Effective) -> Iterator[dict[str, object]]:
-    """Give path, value and origin of each setting; secrets are masked."""
+    """Yield path, value and origin of each setting; secrets are masked."""
     for leaf in root().leaves():
         value: Any = effective.settings
         for part in leaf.path.split("."):
@@ -63,7 +63,7 @@ def scalar(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return text in double quotes; what would be a reference gets a further $ so that it stays itself."""
+    """Return text in double quotes; a text that looks like a reference gets another $, so that it stays text."""
     escaped = json.dumps(re.sub(r"(\$\{[^{}]*\})", r"$\1", text), ensure_ascii=True)
     pairs = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)")
     return pairs.sub(lambda match: f"\\U{_joined(match[1], match[2]):08x}", escaped)
@@ -111,7 +111,7 @@ def first_sentence(cls: type) -> str:
 
 @cache
 def descriptions(cls: type) -> dict[str, str]:
-    """Return the sentence beneath each field of a dataclass, by the field's name."""
+    """Return the docstring under each field of a dataclass, by the field's name."""
     tree = ast.parse(inspect.getsource(inspect.getmodule(cls) or cls))
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
     body = next(node.body for node in classes if node.name == cls.__name__)

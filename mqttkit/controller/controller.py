@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
+from mqttkit.addresses import parse_address
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.messages.topics import GLOBAL, SYSTEM, Kind, Place, Topics
 from mqttkit.controller.policies import Policy
@@ -25,7 +26,7 @@ from mqttkit.controller.transports.mqtt import MqttTransport
 from mqttkit.controller.transports.types import Promise, Transport
 from mqttkit.errors import ConfigError, MqttkitError, StoreFailed
 from mqttkit.messages import Will
-from mqttkit.settings import ControllerSettings, MqttSettings, parse_address
+from mqttkit.settings import ControllerSettings, MqttSettings
 
 EventHandler = Callable[[Envelope], None]
 PolicyHandler = Callable[[Policy], None]

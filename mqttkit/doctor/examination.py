@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
+from mqttkit.addresses import is_loopback
 from mqttkit.broker.doctor.examined_broker import Endpoint, refusal
 from mqttkit.broker.doctor.findings import (
     Check,
@@ -30,7 +31,7 @@ from mqttkit.client.failures import unreachable
 from mqttkit.doctor import traffic
 from mqttkit.doctor.visit import SECONDS, Visit
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError
-from mqttkit.settings import MqttSettings, is_loopback
+from mqttkit.settings import MqttSettings
 
 GATES = ("dns", "tcp", "tls", "websocket", "connack", "suback", "publish", "round-trip")
 """Steps without which the later ones mean nothing."""

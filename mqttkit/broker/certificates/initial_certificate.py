@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from mqttkit.addresses import is_loopback
 from mqttkit.broker.profile import BrokerSpec
 from mqttkit.errors import UsageError
-from mqttkit.settings import is_loopback
 
 WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - names them
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mqttkit.addresses import is_loopback
 from mqttkit.broker.certificates.authority import (
     LEAF_DAYS,
     Authority,
@@ -23,7 +24,6 @@ from mqttkit.broker.profile import BrokerPaths, locked, read_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
 from mqttkit.files import make_private_directory, read_bytes, write_secret
-from mqttkit.settings import is_loopback
 
 log = logging.getLogger(__name__)
 

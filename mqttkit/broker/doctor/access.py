@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
+from mqttkit.addresses import is_loopback
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker, refusal
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed
 from mqttkit.broker.ports import bound_addresses, port_owner
 from mqttkit.broker.probe import Login, unverified_tls, websocket_answer
 from mqttkit.errors import BrokerUnreachable
-from mqttkit.settings import is_loopback
 
 
 def answers(examined: ExaminedBroker) -> Iterator[Result]:

@@ -136,7 +136,7 @@ def test_revoking_what_was_never_granted_is_an_error(topic: str, access: Access 
     ("topic", "reason"),
     [
         ("a/#/b", "last level"),
-        ("a+", "alone"),
+        ("a+", "whole level"),
         ("", "empty"),
         ("a\nuser bert", "line end"),
         (" a", "white space"),

@@ -145,7 +145,7 @@ def test_unknown_models_and_bad_names_are_errors_of_the_user() -> None:
         model_of("taste")
     with pytest.raises(TopicError, match="fleet name 'a/b'"):
         Fleet(name="a/b")
-    with pytest.raises(TopicError, match="no placeholder"):
+    with pytest.raises(TopicError, match="unknown placeholder"):
         Scenario(fleets=(Fleet(),), topic="a/{x}")
 
 
@@ -181,7 +181,7 @@ def test_a_scenario_file_is_what_it_says(tmp_path: Path) -> None:
     (("name: boiler", "name: a/b"), "s.yaml: fleet name 'a/b' has '/'"),
     (("fleets:", "fleet:"), "s.yaml:4: unknown key 'fleet'. There are seed, duration, topic, fleets"),
     (("seed: 42", "seed: [1]"), "s.yaml:2: must be a whole number"),
-    (("seed: 42", "seed: 42\nseed: 43"), "s.yaml:3: 'seed' is already given in line 2"),
+    (("seed: 42", "seed: 42\nseed: 43"), "s.yaml:3: 'seed' is already set in line 2"),
 ])  # fmt: skip
 def test_an_error_in_a_scenario_names_file_and_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     """As in mqttkit.yaml."""

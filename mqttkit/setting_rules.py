@@ -1,0 +1,196 @@
+"""What a setting's value must be beyond its type. Pure.
+
+A rule is part of a field's type, `port: Annotated[int, between(1, 65_535)] = 1883`. `check_fields` applies the rules
+of a settings class, so that a value is checked once, no matter if Python, a file, a variable or a flag gave it.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+from mqttkit.addresses import parse_address
+from mqttkit.errors import ConfigError, TopicError
+from mqttkit.topics import check_level, check_scanner_id, check_template, check_topic_name
+
+_HEX = frozenset("0123456789abcdefABCDEF")
+_SOURCES = ("auto", "bleak", "bluepy", "simulated")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A test and what it asks for."""
+
+    expected: str
+    """Completes the sentence `must be ...`."""
+    holds: Callable[[Any], bool]
+    """Return whether a value passes; a ValueError or TopicError says why it does not."""
+    null_word: str = ""
+    """A word that a file or a flag may give instead of null."""
+
+    def problem(self, value: Any) -> str:
+        """Return what is wrong with the value, or an empty string."""
+        try:
+            return "" if self.holds(value) else f"must be {self.expected}"
+        except (ValueError, TopicError) as error:
+            return str(error)
+
+
+def between(low: int, high: int) -> Rule:
+    """Ask for a number from low to high."""
+    return Rule(f"{low} to {high}", lambda value: low <= value <= high)
+
+
+def at_least(low: int) -> Rule:
+    """Ask for a number of low or more."""
+    return Rule(f"{low} or more", lambda value: value >= low)
+
+
+def above(low: int, *, null_word: str = "") -> Rule:
+    """Ask for a number greater than low."""
+    return Rule(f"more than {low}", lambda value: value > low, null_word)
+
+
+def one_of(*choices: str) -> Rule:
+    """Ask for one of the words."""
+    return Rule(f"{', '.join(choices[:-1])} or {choices[-1]}", lambda value: value in choices)
+
+
+def some_of(*choices: str) -> Rule:
+    """Ask for a list of at least one of the words."""
+    expected = f"some of {', '.join(choices[:-1])} and {choices[-1]}"
+    return Rule(expected, lambda values: bool(values) and set(values) <= set(choices))
+
+
+def starts_with(expected: str, *prefixes: str) -> Rule:
+    """Ask for text that begins with one of the prefixes."""
+    return Rule(expected, lambda value: value.startswith(prefixes))
+
+
+def template(*placeholders: str) -> Rule:
+    """Ask for a topic template with these placeholders."""
+    return Rule("a topic template", lambda value: bool(check_template(value, placeholders)))
+
+
+def topic_level(what: str) -> Rule:
+    """Ask for one level of a topic name; `what` names it in the error."""
+    return Rule(f"one topic level ({what})", lambda value: bool(check_level(value, what)))
+
+
+def _is_company(text: str) -> bool:
+    if len(text) != 4 or not _HEX.issuperset(text):
+        raise ValueError(f"must be two hex bytes such as 4c00, got {text!r}")
+    return True
+
+
+def _is_source(value: str) -> bool:
+    kind, colon, argument = value.partition(":")
+    return bool(argument) if kind == "replay" else not colon and kind in _SOURCES
+
+
+def _is_listen_address(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and int(port) <= 65_535
+
+
+HOST = Rule("a host name or an address", lambda value: bool(value.strip()))
+HOSTS = Rule("a list of host or host:port", lambda value: all(parse_address(one, 1) for one in value))
+LISTEN_ADDRESS = Rule("host:port", _is_listen_address)
+WITHOUT_NUL = Rule("text without NUL", lambda value: "\0" not in value)
+TOPIC_NAME = Rule("a topic name", lambda value: bool(check_topic_name(value)))
+SCANNER_ID = Rule("a scanner identifier", lambda value: bool(check_scanner_id(value)))
+SOURCE = Rule("auto, bleak, bluepy, simulated or replay:FILE", _is_source)
+COMPANIES = Rule("a list of two hex bytes such as 4c00", lambda value: all(_is_company(one) for one in value))
+
+
+@dataclass(frozen=True)
+class FieldRule:
+    """What one field of a settings class takes."""
+
+    kind: Any
+    """Type of the value, without None."""
+    optional: bool
+    """True if None is a value."""
+    rule: Rule | None
+
+    def problem(self, value: Any) -> str:
+        """Return what is wrong with the value, or an empty string."""
+        if value is None and self.optional:
+            return ""
+        if not _fits(self.kind, value):
+            return f"must be {self.rule.expected if self.rule else describe_type(self.kind)}"
+        return self.rule.problem(value) if self.rule else ""
+
+
+def check_fields(settings: Any) -> None:
+    """Check each field of a settings object; raise ConfigError, which names the field, for the first bad one."""
+    cls: Any = type(settings)
+    found = field_rules(cls)
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        problem = found[item.name].problem(value)
+        if problem:
+            got = repr(value) if item.repr and lacks_value(problem) else ""
+            raise ConfigError(problem, where=f"{cls.__name__}.{item.name}", field=item.name, got=got)
+
+
+def lacks_value(problem: str) -> bool:
+    """Return whether the sentence should be followed by the value that was given."""
+    return problem.startswith("must be") and ", got " not in problem
+
+
+@cache
+def field_rules(cls: Any) -> dict[str, FieldRule]:
+    """Return the type and the rule of each field of a dataclass, by the field's name."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {item.name: _field_rule(hints[item.name]) for item in fields(cls)}
+
+
+def split_optional(hint: Any) -> tuple[Any, bool]:
+    """Split `X | None` into (X, True); anything else is (hint, False)."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint, False
+    rest = [part for part in typing.get_args(hint) if part is not type(None)]
+    if len(rest) != 1 or len(rest) == len(typing.get_args(hint)):
+        raise TypeError(f"settings support no union except X | None, not {hint}")
+    return rest[0], True
+
+
+def describe_type(kind: Any) -> str:
+    """Say what a value of the type looks like."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if kind in words:
+        return words[kind]
+    if typing.get_origin(kind) is tuple:
+        return "a list"
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(str(choice) for choice in typing.get_args(kind))
+    return "a section"
+
+
+def _field_rule(hint: Any) -> FieldRule:
+    rule = None
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *extras = typing.get_args(hint)
+        rule = next((extra for extra in extras if isinstance(extra, Rule)), None)
+    kind, optional = split_optional(hint)
+    return FieldRule(kind, optional, rule)
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Return whether the value has the type, as far as settings need: bool is not a number, an int is a float."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(typing.get_args(kind)[0], item) for item in value)
+    if origin is typing.Literal:
+        return value in typing.get_args(kind)
+    return isinstance(value, origin or kind)
