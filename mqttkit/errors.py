@@ -1,35 +1,37 @@
-"""The error tree. Every error that a user can meet is one of these.
+"""The error tree: every error that reaches a user is one of these.
 
-    MqttkitError                    1   failed in a way no other code names
+    MqttkitError                    1   failed in a way that no other code names
     ├── UsageError                  2   wrong usage: an option, an argument, a file's content
     │   ├── ConfigError             2   mqttkit.yaml or the environment, with file and line
-    │   └── TopicError              2   a topic name, topic filter or topic template
-    ├── BrokerUnreachable           3   DNS, TCP, TLS, WebSocket or MQTT handshake did not complete
-    ├── ConnectionRefused           4   the broker answered CONNECT with a refusal
-    ├── SubscriptionDenied          5   the broker's SUBACK denies a topic filter
+    │   └── TopicError              2   a malformed topic name, topic filter or topic template
+    ├── BrokerUnreachable           3   the DNS, TCP, TLS, WebSocket or MQTT handshake failed
+    ├── ConnectionRefused           4   the broker refused CONNECT
+    ├── SubscriptionDenied          5   the broker denied a topic filter
     ├── PublishFailed               6   a publish was denied, dropped or not acknowledged
+    │   ├── PublishDenied           6   the broker denied it
+    │   └── PublishLost             6   dropped by the client, or lost with the connection
     ├── MissingPart                 7   an engine, a program or an extra is not installed
     │   ├── AdapterMissing          7   no Bluetooth adapter
-    │   ├── PermissionMissing       7   the right to use something is missing
+    │   ├── PermissionMissing       7   a permission is missing
     │   └── HelperMissing           7   bluepy's helper program is missing or cannot run
     ├── SourceError                 1   a source of advertisements failed
     │   ├── AdapterStuck            1   the Bluetooth adapter does not answer
     │   └── RecordingError          2   a recording cannot be read
-    ├── AdvertisementError          1   bytes that are no advertisement
-    ├── LifecycleError              1   a broker did not start, stop or answer as it should
+    ├── AdvertisementError          1   bytes that are not an advertisement
+    ├── LifecycleError              1   a broker did not start, stop or answer as expected
     │   └── PortTaken               1   another process listens on the port
-    ├── BridgeError                 1   the bridge cannot hand metrics on
-    │   ├── SinkUnavailable         1   the sink cannot commit now; what waits is tried again
-    │   │   └── DeadLettersFull     1   the dead-letter store has reached its limit
-    │   ├── SinkRefused             1   the sink takes no such batch, however often it is tried
-    │   ├── SinkBroken              1   the sink is damaged: a human must look
-    │   └── RegistryUnavailable     1   the registry of tenants cannot be asked now
-    ├── StoreFailed                 1   a controller's memory cannot be read or written now
-    ├── BenchmarkFailed             1   a --fail-if or a baseline found fault with a bench
-    ├── TimedOut                   27   -W ran out before -C messages came
-    └── Interrupted               130   interrupted before it was done
+    ├── BridgeError                 1   the bridge cannot store metrics
+    │   ├── SinkUnavailable         1   the sink cannot commit now; the bridge tries again
+    │   │   └── DeadLettersFull     1   the dead-letter store is full
+    │   ├── SinkRefused             1   the sink will never accept the batch
+    │   ├── SinkBroken              1   the sink is damaged and needs repair by hand
+    │   └── RegistryUnavailable     1   the registry of tenants does not answer now
+    ├── StoreFailed                 1   a controller's state file cannot be read or written
+    ├── BenchmarkFailed             1   a bench missed its --fail-if or its baseline
+    ├── TimedOut                   27   -W expired before -C messages arrived
+    └── Interrupted               130   interrupted by a signal
 
-An error says what failed, where, the likely cause; its hint is the next command to type.
+An error says what failed, where, and the likely cause; its hint is the next command to run.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from __future__ import annotations
 class MqttkitError(Exception):
     """Root of the tree.
 
-    `hint` is the next step for the reader, a sentence or a command, or an empty string.
+    `hint` is the next step for the user, a sentence or a command, or an empty string.
     """
 
     exit_code = 1
@@ -53,7 +55,7 @@ class MqttkitError(Exception):
 
 
 class UsageError(MqttkitError):
-    """An option, an argument or a file's content cannot work."""
+    """An option, an argument or a file's content is invalid."""
 
     exit_code = 2
 
@@ -78,7 +80,7 @@ class TopicError(UsageError):
 
 
 class BrokerUnreachable(MqttkitError):
-    """No MQTT connection came about: `step` is `dns`, `tcp`, `tls`, `websocket` or `mqtt`."""
+    """The connection was not established: `step` is `dns`, `tcp`, `tls`, `websocket` or `mqtt`."""
 
     exit_code = 3
 
@@ -121,8 +123,27 @@ class PublishFailed(MqttkitError):
     exit_code = 6
 
 
+class PublishDenied(PublishFailed):
+    """The broker denied a publish: `code` is that of PUBACK or PUBREC (MQTT 5, 3.4.2.1)."""
+
+    def __init__(self, topic: str, reason: str, *, code: int, hint: str = "") -> None:
+        super().__init__(f"publish to {topic!r} denied: {reason}", hint=hint)
+        self.topic = topic
+        self.reason = reason
+        self.code = code
+
+
+class PublishLost(PublishFailed):
+    """The client dropped a publish, or the connection ended before the broker acknowledged it."""
+
+    def __init__(self, topic: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"publish to {topic!r} not delivered: {reason}", hint=hint)
+        self.topic = topic
+        self.reason = reason
+
+
 class MissingPart(MqttkitError):
-    """A needed part is missing; the hint is the command that mends it."""
+    """A required part is missing; the hint is the command that installs it."""
 
     exit_code = 7
 
@@ -132,7 +153,7 @@ class AdapterMissing(MissingPart):
 
 
 class PermissionMissing(MissingPart):
-    """The right to use a needed thing is missing."""
+    """A permission is missing."""
 
 
 class HelperMissing(MissingPart):
@@ -144,66 +165,66 @@ class SourceError(MqttkitError):
 
 
 class AdapterStuck(SourceError):
-    """The Bluetooth adapter is there but does not answer."""
+    """The Bluetooth adapter does not answer."""
 
 
 class RecordingError(SourceError):
-    """A recording cannot be read: the message names file and place."""
+    """A recording cannot be read: the message names file and position."""
 
     exit_code = 2
 
 
 class AdvertisementError(MqttkitError):
-    """Bytes or values that are no valid advertisement."""
+    """Bytes or values that are not a valid advertisement."""
 
 
 class LifecycleError(MqttkitError):
-    """A broker did not start, stop or answer as it should."""
+    """A broker did not start, stop or answer as expected."""
 
 
 class PortTaken(LifecycleError):
-    """Another process listens on the port asked for."""
+    """Another process listens on the port."""
 
 
 class BridgeError(MqttkitError):
-    """The bridge cannot hand metrics on."""
+    """The bridge cannot store metrics."""
 
 
 class SinkUnavailable(BridgeError):
-    """The sink cannot commit now: nothing is acknowledged, and the batch is tried again."""
+    """The sink cannot commit now: the bridge acknowledges nothing and tries the batch again."""
 
 
 class DeadLettersFull(SinkUnavailable):
-    """The dead-letter store has reached its limit: nothing is acknowledged until there is room."""
+    """The dead-letter store is full: the bridge acknowledges nothing until there is room."""
 
 
 class SinkRefused(BridgeError):
-    """The sink takes no such batch, however often it is tried."""
+    """The sink will never accept the batch."""
 
 
 class SinkBroken(BridgeError):
-    """The sink is damaged or of another shape: a human must look."""
+    """The sink is damaged or has another schema: it needs repair by hand."""
 
 
 class RegistryUnavailable(BridgeError):
-    """The registry of tenants cannot be asked now."""
+    """The registry of tenants does not answer now."""
 
 
 class StoreFailed(MqttkitError):
-    """A controller's memory cannot be read or written now."""
+    """A controller's state file cannot be read or written."""
 
 
 class BenchmarkFailed(MqttkitError):
-    """A `--fail-if` or a baseline found fault with a bench, or it ended before it was done."""
+    """A bench missed its `--fail-if` or its baseline, or ended early."""
 
 
 class TimedOut(MqttkitError):
-    """The time given ran out before the messages asked for came (as mosquitto_sub -W)."""
+    """The time limit expired before the wanted messages arrived (as mosquitto_sub -W)."""
 
     exit_code = 27
 
 
 class Interrupted(MqttkitError):
-    """Interrupted by a signal before the work was done."""
+    """Interrupted by a signal."""
 
     exit_code = 130
