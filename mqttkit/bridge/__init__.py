@@ -1,1 +1,1 @@
-"""The bridge: metrics from MQTT into an ingestion pipeline, with nothing lost and everything accounted for."""
+"""The bridge: store metrics from MQTT in a sink. It loses no message and counts every one."""

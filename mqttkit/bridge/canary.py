@@ -1,7 +1,7 @@
-"""Canaries: messages that mqttkit sends itself to see that a subscription delivers.
+"""Canaries: messages that the bridge sends to itself to check that a subscription delivers.
 
-A broker may grant a subscription and deliver nothing: one of MQTT 3.1.1 that knows no shared subscriptions,
-or one whose access list was changed. Only a message that comes back shows otherwise.
+A broker may grant a subscription and deliver nothing: a 3.1.1 broker without shared subscriptions does, and so
+does a broker whose access list has changed. Only a message that arrives proves that a subscription works.
 """
 
 from __future__ import annotations
@@ -18,71 +18,73 @@ from mqttkit.messages import Message, Outcome, Subscription
 logger = logging.getLogger(__name__)
 
 
-class Song(enum.Enum):
-    """What a canary showed."""
+class CanaryResult(enum.Enum):
+    """What happened to a canary."""
 
-    HEARD = "heard"
-    SILENT = "silent"
-    """The broker took the canary and did not deliver it."""
-    UNKNOWN = "unknown"
-    """It could not be sent: not allowed to, or no connection."""
+    ARRIVED = "arrived"
+    MISSING = "missing"
+    """The broker accepted the canary and did not deliver it."""
+    NOT_SENT = "not sent"
+    """The broker denied it, or the connection ended."""
 
 
 class Canary:
-    """Send canaries on topics beneath a reserved prefix, and wait for them."""
+    """Send canaries to one topic under a reserved prefix, and wait for them."""
 
     def __init__(self, prefix: str) -> None:
         self._topic = f"{prefix}canary/{secrets.token_hex(8)}"
         self._condition = threading.Condition()
-        self._awaited = b""
-        self._heard = False
+        self._expected = b""
+        self._arrived = False
 
     @property
     def topic(self) -> str:
         """Topic name of the canaries."""
         return self._topic
 
-    def note(self, message: Message) -> None:
-        """Take note of a message beneath the reserved prefix; in the network thread."""
+    def receive(self, message: Message) -> None:
+        """Check whether a message under the reserved prefix is the canary; called in the network thread."""
         with self._condition:
-            if message.topic == self._topic and message.payload == self._awaited:
-                self._heard = True
+            if message.topic == self._topic and message.payload == self._expected:
+                self._arrived = True
                 self._condition.notify_all()
 
-    def sing(self, client: MqttClient, *, timeout: float) -> Song:
-        """Publish one and wait for it up to `timeout` seconds."""
+    def send(self, client: MqttClient, *, timeout: float) -> CanaryResult:
+        """Publish a canary and wait up to `timeout` seconds for it to arrive."""
         with self._condition:
-            self._awaited, self._heard = secrets.token_bytes(8), False
-        receipt = client.publish(self._topic, self._awaited, qos=1)
-        outcome = receipt.wait(timeout)
-        if outcome is not Outcome.ACKNOWLEDGED:
-            return Song.UNKNOWN
+            self._expected, self._arrived = secrets.token_bytes(8), False
+        receipt = client.publish(self._topic, self._expected, qos=1)
+        if receipt.wait(timeout) is not Outcome.ACKNOWLEDGED:
+            return CanaryResult.NOT_SENT
         with self._condition:
-            self._condition.wait_for(lambda: self._heard, timeout)
-            return Song.HEARD if self._heard else Song.SILENT
+            self._condition.wait_for(lambda: self._arrived, timeout)
+            return CanaryResult.ARRIVED if self._arrived else CanaryResult.MISSING
 
     def check_shared(self, client: MqttClient, *, timeout: float) -> None:
-        """Raise SubscriptionDenied if a shared subscription of this broker delivers nothing."""
+        """Raise SubscriptionDenied if shared subscriptions deliver nothing on this broker."""
         shared = f"$share/canary-{secrets.token_hex(4)}/{self._topic}"
         try:
             client.subscribe(Subscription(shared, qos=1), timeout=timeout)
-            song = self.sing(client, timeout=timeout)
+            result = self.send(client, timeout=timeout)
         finally:
             if client.connected:
-                _forget(client, shared, timeout)
-        if song is Song.UNKNOWN:
-            logger.warning("no right to publish %s: no proof that shared subscriptions deliver", self._topic)
-        if song is Song.SILENT:
+                _unsubscribe(client, shared, timeout)
+        if result is CanaryResult.NOT_SENT:
+            logger.warning(
+                "cannot publish to %s: shared subscriptions are not checked; allow this topic for the bridge's user",
+                self._topic,
+            )
+        if result is CanaryResult.MISSING:
             raise SubscriptionDenied(
                 shared,
-                "the broker granted it and delivered nothing: it knows no shared subscriptions",
+                "the broker granted it but delivered nothing: it does not support shared subscriptions",
                 code=0x9E,
                 hint="Run one bridge without --group",
             )
 
 
-def _forget(client: MqttClient, topic_filter: str, timeout: float) -> None:
+def _unsubscribe(client: MqttClient, topic_filter: str, timeout: float) -> None:
     try:
         client.unsubscribe(topic_filter, timeout=timeout)
-    except MqttkitError:  # the connection ended: a group of one that nobody publishes to does no harm
-        return
+    except MqttkitError as error:  # harmless: no other client publishes to this topic
+        logger.debug("cannot unsubscribe from %s: %s", topic_filter, error)

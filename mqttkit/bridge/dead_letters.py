@@ -1,4 +1,4 @@
-"""What can be done with dead letters: look, try again, write out, clear."""
+"""List, retry, export and purge dead letters."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mqttkit.bridge.flow.pipeline import Registry
 from mqttkit.bridge.metric import Metric, MetricParser, Refusal
-from mqttkit.bridge.sinks.types import Batch, DeadLetterStore, Sink, StoredLetter
+from mqttkit.bridge.sinks.types import DeadLetterStore, MetricBatch, Sink, StoredLetter
+from mqttkit.bridge.tenants.types import TenantRegistry
 
 PAGE = 500
 """Letters read, and retried in one batch, at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which letters are meant: those that fit all that is given."""
+class LetterSelection:
+    """Which letters to work on: those that match every condition that is set."""
 
     ids: frozenset[str] = frozenset()
     reason: str | None = None
     before_ms: int | None = None
     """Received before this, milliseconds since 1970."""
 
-    def fits(self, stored: StoredLetter) -> bool:
-        """Tell whether the letter is meant."""
+    def matches(self, stored: StoredLetter) -> bool:
+        """Return whether the letter matches."""
         return (
             (not self.ids or stored.id in self.ids)
             and self.reason in (None, stored.letter.reason)
@@ -32,30 +32,30 @@ class Selection:
         )
 
 
-def select(store: DeadLetterStore, selection: Selection) -> Iterator[StoredLetter]:
-    """Give the letters meant, in the order they came, reading page by page."""
+def select(store: DeadLetterStore, selection: LetterSelection) -> Iterator[StoredLetter]:
+    """Yield the matching letters in the order they were received, reading page by page."""
     after = ""
     while page := store.read(after=after, limit=PAGE):
         after = page[-1].id
-        yield from filter(selection.fits, page)
+        yield from filter(selection.matches, page)
 
 
-def purge(store: DeadLetterStore, selection: Selection) -> int:
-    """Remove the letters meant; return how many."""
+def purge(store: DeadLetterStore, selection: LetterSelection) -> int:
+    """Remove the matching letters; return how many."""
     return sum(store.remove([stored.id for stored in page]) for page in _pages(select(store, selection)))
 
 
 class Retried(NamedTuple):
-    """What became of letters that were tried again."""
+    """How many retried letters were stored, known already, or refused again."""
 
     stored: int
     duplicate: int
     refused: int
-    """They stay where they are."""
+    """These stay in the store."""
 
 
-def retry(sink: Sink, parser: MetricParser, registry: Registry, selection: Selection) -> Retried:
-    """Parse the letters meant again; store those that are metrics now and remove them in the same transaction."""
+def retry(sink: Sink, parser: MetricParser, registry: TenantRegistry, selection: LetterSelection) -> Retried:
+    """Parse the matching letters again; store those that are valid now and remove them in the same transaction."""
     stored = duplicate = refused = 0
     for page in _pages(select(sink.letters, selection)):
         parsed = [(letter.id, _parse(parser, letter)) for letter in page]
@@ -64,14 +64,14 @@ def retry(sink: Sink, parser: MetricParser, registry: Registry, selection: Selec
         good = [(name, metric) for name, metric in parsed if metric is not None and metric.tenant_id in known]
         refused += len(page) - len(good)
         if good:
-            committed = sink.commit(Batch([metric for _, metric in good], settles=[name for name, _ in good]))
+            committed = sink.commit(MetricBatch([metric for _, metric in good], settles=[name for name, _ in good]))
             stored += committed.stored
             duplicate += committed.duplicate
     return Retried(stored, duplicate, refused)
 
 
-def export(store: DeadLetterStore, selection: Selection, write: Callable[[dict[str, object]], None]) -> int:
-    """Give each letter meant to `write` as a JSON object; return how many."""
+def export(store: DeadLetterStore, selection: LetterSelection, write: Callable[[dict[str, object]], None]) -> int:
+    """Call `write` with each matching letter as a JSON object; return how many."""
     count = 0
     for stored in select(store, selection):
         write({"id": stored.id, **stored.letter._asdict()})

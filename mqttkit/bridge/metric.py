@@ -1,4 +1,4 @@
-"""A message's topic and payload to a metric, or to a refusal with its reason. Pure."""
+"""Parse a message's topic and payload into a metric, or refuse it with a reason. Pure."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from mqttkit.errors import TopicError
 from mqttkit.topics import check_template
 
 PLACEHOLDERS = ("tenant_id", "agent_id", "metric_name")
-"""The parts of a topic template, each a level of its own and each there once."""
+"""The placeholders of a topic template. Each is a whole level and appears once."""
 
 TOPIC_CACHE_ENTRIES = 10_000
-"""Topics remembered with their parts; all are forgotten beyond it."""
+"""Parsed topics that the cache holds; when it is full, it is emptied."""
 
 MAX_TAGS = 64
-"""Tags in one metric."""
+"""Most tags in one metric."""
 
 _FIRST_MS = 0
-_LAST_MS = 7_258_118_400_000  # 2200-01-01: a later time stamp is a mistake in its unit
-_SECONDS_BELOW = 100_000_000_000  # as seconds the year 5138, as milliseconds March 1973
+_LAST_MS = 7_258_118_400_000  # 2200-01-01: a later time stamp has the wrong unit
+_SECONDS_BELOW = 100_000_000_000  # in seconds the year 5138, in milliseconds March 1973
 
 
-class Reason(str, enum.Enum):
-    """Why a message is no metric."""
+class RefusalReason(str, enum.Enum):
+    """Why a message is not a metric."""
 
     TOPIC_ENCODING = "topic_encoding"
-    """The topic's bytes are not UTF-8 or hold NUL (MQTT 5, 1.5.4)."""
+    """The topic is not UTF-8 or contains NUL (MQTT 5, 1.5.4)."""
     TOPIC_SHAPE = "topic_shape"
-    """The topic does not fit the template, or a part of it has characters outside its set."""
+    """The topic does not match the template, or a part contains a character that is not allowed."""
     TENANT_FORMAT = "tenant_format"
-    """The tenant's part is no UUID."""
+    """The tenant is not a UUID."""
     TENANT_UNKNOWN = "tenant_unknown"
     """The registry does not know the tenant."""
     PAYLOAD_EMPTY = "payload_empty"
@@ -45,12 +45,12 @@ class Reason(str, enum.Enum):
     """The payload is not UTF-8."""
     JSON_SYNTAX = "json_syntax"
     JSON_DEPTH = "json_depth"
-    """Nested deeper than the decoder goes."""
+    """Nested deeper than the decoder allows."""
     JSON_SHAPE = "json_shape"
     """Not an object."""
     DUPLICATE_KEY = "duplicate_key"
     NUL_CHARACTER = "nul_character"
-    """A string holds U+0000, which not every store can keep."""
+    """A string contains U+0000, which some stores cannot keep."""
     VALUE_MISSING = "value_missing"
     VALUE_TYPE = "value_type"
     VALUE_NOT_FINITE = "value_not_finite"
@@ -63,22 +63,22 @@ class Reason(str, enum.Enum):
     TAGS = "tags"
     """Not an object of at most 64 strings, numbers, booleans or nulls."""
     HANDLER_ERROR = "handler_error"
-    """An exception that nobody expected."""
+    """An unexpected exception."""
     SINK_REFUSED = "sink_refused"
-    """The sink takes the rest of the batch, and not this."""
+    """The sink accepts the rest of the batch but not this metric."""
 
 
 class Refusal(Exception):
-    """A message is no metric; `detail` says what was found, in one line."""
+    """A message is not a metric; `detail` says what was found, in one line."""
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    def __init__(self, reason: RefusalReason, detail: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
         self.detail = detail
 
 
 class Metric(NamedTuple):
-    """One validated reading; the fields are the columns of every sink, in this order."""
+    """One validated reading. The fields are the columns of every sink, in this order."""
 
     tenant_id: str
     """UUID in lower case."""
@@ -87,7 +87,7 @@ class Metric(NamedTuple):
     value: float
     """Finite."""
     timestamp_ms: int
-    """When it was measured: milliseconds since 1970 in UTC; the time of receipt where none was given."""
+    """When it was measured: milliseconds since 1970 in UTC. The time of receipt if the payload has none."""
     dedupe_id: str | None
     """With tenant and agent the key of idempotency; without one every delivery is stored."""
     tags: str | None
@@ -123,25 +123,25 @@ def check_metric_template(template: str) -> str:
     levels = template.split("/")
     for name in PLACEHOLDERS:
         if levels.count("{" + name + "}") != 1:
-            raise TopicError(f"topic template {template!r} must have {{{name}}} once, as a level of its own")
+            raise TopicError(f"topic template {template!r} must contain {{{name}}} once, as a whole level")
     if sum("{" in level for level in levels) != len(PLACEHOLDERS):
-        raise TopicError(f"topic template {template!r}: a placeholder stands alone in its level")
+        raise TopicError(f"topic template {template!r}: a placeholder must be a whole level")
     return template
 
 
 def template_filter(template: str) -> str:
-    """Return the topic filter of all that belongs under the template, what does not fit it included."""
+    """Return the topic filter that covers the template, including topics that do not match it."""
     fixed = template.split("{", 1)[0]
     return f"{fixed}#"
 
 
 def reserved_prefix(template: str) -> str:
-    """Return how topic names begin that mqttkit keeps for itself, canaries and proofs: never metrics."""
+    """Return the prefix of the topics that mqttkit uses itself for canaries and proofs. They are never metrics."""
     return template.split("{", 1)[0] + "_mqttkit/"
 
 
 class MetricParser:
-    """Parse messages of one topic template. One thread at a time."""
+    """Parse messages of one topic template. Use it from one thread at a time."""
 
     def __init__(self, template: str, *, payload_limit: int) -> None:
         """`payload_limit` is in bytes."""
@@ -160,11 +160,11 @@ class MetricParser:
     def parse(self, topic: str, payload: bytes, received_ms: int, *, retained: str | None = None) -> Metric:
         """Return the metric; raise Refusal.
 
-        `retained` is the dedupe_id of a retained message that brings none of its own.
+        `retained` is the dedupe_id to use for a retained message whose payload has none.
         """
         names = self._names.get(topic) or self._learn(topic)
         if len(payload) > self._payload_limit:
-            raise Refusal(Reason.PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, {self._payload_limit} allowed")
+            raise Refusal(RefusalReason.PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, the limit is {self._payload_limit}")
         try:
             body = _decode(payload)
         except (ValueError, RecursionError) as error:
@@ -176,7 +176,7 @@ class MetricParser:
         if dedupe_id is None:
             dedupe_id = retained
         elif not dedupe_id.isprintable():
-            raise Refusal(Reason.DEDUPE_ID, "a character that is not printable")
+            raise Refusal(RefusalReason.DEDUPE_ID, "contains a character that is not printable")
         given = body.timestamp
         timestamp_ms = received_ms if given is None or given is msgspec.UNSET else parse_timestamp(given)
         text = _tags_text(tags) if tags else None
@@ -195,20 +195,22 @@ class MetricParser:
 
     def _explain_topic(self, topic: str) -> NoReturn:
         if "\0" in topic or any("\ud800" <= character <= "\udfff" for character in topic):
-            raise Refusal(Reason.TOPIC_ENCODING, "the topic is not UTF-8, or holds NUL")
+            raise Refusal(RefusalReason.TOPIC_ENCODING, "the topic is not UTF-8, or contains NUL")
         found = self._loose.fullmatch(topic)
         if found is None:
-            raise Refusal(Reason.TOPIC_SHAPE, f"the topic does not fit {self._template}")
+            raise Refusal(RefusalReason.TOPIC_SHAPE, f"the topic does not match {self._template}")
         tenant, agent, metric = (found.groups()[index] for index in self._order)
         if re.fullmatch(_PARTS["tenant_id"], tenant) is None:
-            raise Refusal(Reason.TENANT_FORMAT, f"{tenant[:40]!r} is no UUID")
+            raise Refusal(RefusalReason.TENANT_FORMAT, f"{tenant[:40]!r} is not a UUID")
         wrong = "agent_id" if re.fullmatch(_PARTS["agent_id"], agent) is None else "metric_name"
         what = agent if wrong == "agent_id" else metric
-        raise Refusal(Reason.TOPIC_SHAPE, f"{wrong} {what[:40]!r}: 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+        raise Refusal(
+            RefusalReason.TOPIC_SHAPE, f"{wrong} {what[:40]!r}: allowed are 1 to 128 of A-Z a-z 0-9 . _ : @ -"
+        )
 
 
 def parse_timestamp(given: str | int | float) -> int:
-    """Return UTC milliseconds of ISO 8601 text or of Unix seconds or milliseconds; raise Refusal.
+    """Convert ISO 8601 text, Unix seconds or milliseconds to UTC milliseconds; raise Refusal.
 
     Text without an offset is UTC. Numbers below 100,000,000,000 are seconds.
     """
@@ -217,7 +219,7 @@ def parse_timestamp(given: str | int | float) -> int:
     else:
         milliseconds = round(given * 1000) if -_SECONDS_BELOW < given < _SECONDS_BELOW else round(given)
     if not _FIRST_MS <= milliseconds < _LAST_MS:
-        raise Refusal(Reason.TIMESTAMP_RANGE, f"{given!r} is not between 1970 and 2199"[:200])
+        raise Refusal(RefusalReason.TIMESTAMP_RANGE, f"{given!r} is not between 1970 and 2199"[:200])
     return milliseconds
 
 
@@ -228,7 +230,7 @@ def _parse_iso(text: str) -> int:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            raise Refusal(Reason.TIMESTAMP_FORMAT, f"{text[:40]!r} is not ISO 8601") from None
+            raise Refusal(RefusalReason.TIMESTAMP_FORMAT, f"{text[:40]!r} is not ISO 8601") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return round(moment.timestamp() * 1000)
@@ -250,14 +252,14 @@ def _colons(body: _Body) -> int:
 
 def _tags_text(tags: dict[str, _Scalar]) -> str:
     if len(tags) > MAX_TAGS:
-        raise Refusal(Reason.TAGS, f"{len(tags)} tags, {MAX_TAGS} allowed")
+        raise Refusal(RefusalReason.TAGS, f"{len(tags)} tags, the limit is {MAX_TAGS}")
     text = _encode(tags).decode()
     if "\\u0000" in text and any("\0" in str(part) for pair in tags.items() for part in pair):
-        raise Refusal(Reason.NUL_CHARACTER, "a tag holds U+0000")
+        raise Refusal(RefusalReason.NUL_CHARACTER, "a tag contains U+0000")
     return text
 
 
-class _Twice(ValueError):
+class _DuplicateKey(ValueError):
     pass
 
 
@@ -270,52 +272,52 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Twice(f"{twice[:40]!r} comes twice")
+        raise _DuplicateKey(f"{twice[:40]!r} appears twice")
     return found
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _NotFinite(f"{name} is no JSON number")
+    raise _NotFinite(f"{name} is not a JSON number")
 
 
 def _check_keys(payload: bytes) -> Any:
-    """Decode slowly, which sees a key that comes twice; raise Refusal."""
+    """Decode with the slower decoder, which reports duplicate keys; raise Refusal."""
     try:
         return json.loads(payload, object_pairs_hook=_pairs, parse_constant=_no_constant)
-    except _Twice as error:
-        raise Refusal(Reason.DUPLICATE_KEY, str(error)) from None
+    except _DuplicateKey as error:
+        raise Refusal(RefusalReason.DUPLICATE_KEY, str(error)) from None
     except _NotFinite as error:
-        raise Refusal(Reason.VALUE_NOT_FINITE, str(error)) from None
+        raise Refusal(RefusalReason.VALUE_NOT_FINITE, str(error)) from None
     except RecursionError:
-        raise Refusal(Reason.JSON_DEPTH, "nested too deep") from None
+        raise Refusal(RefusalReason.JSON_DEPTH, "nested too deep") from None
     except UnicodeDecodeError as error:
-        raise Refusal(Reason.JSON_ENCODING, f"byte {error.start} is not UTF-8") from None
+        raise Refusal(RefusalReason.JSON_ENCODING, f"byte {error.start} is not UTF-8") from None
     except ValueError as error:
-        raise Refusal(Reason.JSON_SYNTAX, str(error)[:200]) from None
+        raise Refusal(RefusalReason.JSON_SYNTAX, str(error)[:200]) from None
 
 
 _FIELD_REASONS = {
-    "$.timestamp": Reason.TIMESTAMP_FORMAT,
-    "$.dedupe_id": Reason.DEDUPE_ID,
-    "$.tags": Reason.TAGS,
+    "$.timestamp": RefusalReason.TIMESTAMP_FORMAT,
+    "$.dedupe_id": RefusalReason.DEDUPE_ID,
+    "$.tags": RefusalReason.TAGS,
 }
 
 
 def explain(payload: bytes, error: Exception) -> NoReturn:
-    """Raise the Refusal that names what is wrong with a payload which the decoder refused with `error`."""
+    """Raise the Refusal for a payload that the fast decoder rejected with `error`."""
     if not payload:
-        raise Refusal(Reason.PAYLOAD_EMPTY)
+        raise Refusal(RefusalReason.PAYLOAD_EMPTY)
     body = _check_keys(payload)
     if not isinstance(body, dict):
-        raise Refusal(Reason.JSON_SHAPE, f"a JSON object is expected, not {type(body).__name__}")
+        raise Refusal(RefusalReason.JSON_SHAPE, f"expected a JSON object, not {type(body).__name__}")
     detail = str(error)[:200]
     for path, reason in _FIELD_REASONS.items():
         if path in detail:
             raise Refusal(reason, detail)
     if "value" not in body:
-        raise Refusal(Reason.VALUE_MISSING, "no key 'value'")
+        raise Refusal(RefusalReason.VALUE_MISSING, "no key 'value'")
     if isinstance(body["value"], bool) or not isinstance(body["value"], (int, float)):
-        raise Refusal(Reason.VALUE_TYPE, f"value is {type(body['value']).__name__}, a number is expected")
+        raise Refusal(RefusalReason.VALUE_TYPE, f"value is {type(body['value']).__name__}, expected a number")
     if "out of range" in detail:
-        raise Refusal(Reason.VALUE_NOT_FINITE, "value is beyond the range of a double")
-    raise Refusal(Reason.JSON_SYNTAX, detail)
+        raise Refusal(RefusalReason.VALUE_NOT_FINITE, "value is out of the range of a double")
+    raise Refusal(RefusalReason.JSON_SYNTAX, detail)

@@ -1,4 +1,4 @@
-"""The bridge: a connection, a pipeline, a sink, and the loop that watches over them."""
+"""The bridge: a connection, a pipeline, a sink, and the loop that supervises them."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ from mqttkit.stop import Stop
 logger = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
-"""Exit code that asks to be started again (sysexits.h)."""
+"""Exit code that asks for a restart (sysexits.h)."""
 SESSION_SECONDS = 7 * 86_400
-"""How long the broker keeps the session where the settings do not say."""
+"""How long the broker keeps the session, by default."""
 TICK = 0.25
-"""Seconds between looks at everything."""
+"""Seconds between checks of health and connection."""
 SLOW_TICK = 5.0
-"""Seconds between looks at memory and clocks."""
+"""Seconds between checks of memory and clocks."""
 LIVE_SECONDS = 30.0
-"""A loop that has not gone round for so long is stuck."""
+"""A loop that has not run for so long is stuck."""
 QUIESCE_SECONDS = 1.5
 QUIET_SECONDS = 0.1
-"""A connection that brings nothing for so long has nothing under way; waited for at most 1.5 s."""
+"""Before it disconnects, the bridge waits until no message has arrived for 0.1 s, at most 1.5 s."""
 FULL = 0.9
-"""Share of the queue from which on the bridge is not ready."""
+"""If the queue is filled to this share, the bridge is not ready."""
 
 
 def bridge_filter(settings: BridgeSettings) -> str:
-    """Return the topic filter to subscribe to, shared where there is a group."""
+    """Return the topic filter to subscribe to: a shared subscription if a group is set."""
     inner = template_filter(check_metric_template(settings.topic))
     return f"$share/{settings.group}/{inner}" if settings.group else inner
 
 
 class Bridge:
-    """Run until stopped. `run` in the main thread; `stop` from anywhere, signal handlers included."""
+    """Run until stopped. Call `run` in the main thread; call `stop` anywhere, also in a signal handler."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class Bridge:
         notifier: Notifier | None = None,
         books: Books | None = None,
     ) -> None:
-        """Check the settings; nothing is opened yet. `retry` False ends with the first failure to connect."""
+        """Check the settings; open nothing yet. If `retry` is False, the first failure to connect ends the bridge."""
         bridge = settings.bridge
         if not bridge.sink:
-            raise UsageError("no sink", hint="Such as: --sink sqlite:metrics.db")
+            raise UsageError("no sink given", hint="Example: --sink sqlite:metrics.db")
         if not bridge.tenants:
-            raise UsageError("no registry of tenants", hint="Such as: --tenants tenants.yaml")
+            raise UsageError("no tenants given", hint="Example: --tenants tenants.yaml")
         self.settings = bridge
         self.filter = bridge_filter(bridge)
         self._reserved = reserved_prefix(bridge.topic)
@@ -96,16 +96,16 @@ class Bridge:
         self.client: MqttClient
 
     def stop(self) -> None:
-        """Ask it to drain and end. Only sets a flag."""
+        """Ask the bridge to drain and stop. Only sets a flag."""
         self._stop.set()
 
     # -- running -----------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Run; return the exit code: 0 drained, 1 something was left to the broker, 75 start me again.
+        """Run; return the exit code: 0 drained, 1 the broker still has messages, 75 restart the bridge.
 
-        Raise what makes going on pointless: SinkBroken, ConnectionRefused where another client has our
-        identifier, SubscriptionDenied or BrokerUnreachable where `retry` is off.
+        Raise SinkBroken, and ConnectionRefused if another client has our identifier. If `retry` is off, also raise
+        SubscriptionDenied and BrokerUnreachable.
         """
         with contextlib.ExitStack() as stack:
             registry = open_registry(self.settings.tenants or "")
@@ -153,12 +153,12 @@ class Bridge:
             logger.info("health on http://%s:%d", host, server.port)
 
     def _spawn(self, work: Callable[[], None], name: str) -> threading.Thread:
-        """Run `work` in a thread; what it raises ends the bridge, and is raised by `run`."""
+        """Run `work` in a thread. An exception in it stops the bridge, and `run` raises it."""
 
         def guarded() -> None:
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001 - handed to the main thread
+            except BaseException as error:  # noqa: BLE001 - the main thread raises it
                 self._failure = self._failure or error
                 self._stop.set()
 
@@ -170,11 +170,11 @@ class Bridge:
         try:
             self._sink.open()
         except SinkUnavailable as error:
-            logger.error("%s; trying again", error)  # noqa: TRY400 - expected, a trace would say no more
+            logger.error("%s; trying again", error)  # noqa: TRY400 - expected, a traceback adds nothing
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[MqttSettings]:
-        """Give settings with a persistent session under a stable client identifier."""
+        """Yield settings with a persistent session and a stable client identifier."""
         mqtt = self._mqtt
         with contextlib.ExitStack() as stack:
             client_id = mqtt.client.client_id
@@ -215,7 +215,7 @@ class Bridge:
             self.client.connect()
 
     def _keep_subscribed(self) -> None:
-        """Look after the subscription, in a thread of its own: it waits for answers of the broker."""
+        """Maintain the subscription, in a separate thread because it waits for the broker's answers."""
         while not self._stop.wait(TICK):
             self._keeper.tick(idle=not self.pipeline.blocked and not self.pipeline.books.balance().in_flight)
 
@@ -230,7 +230,7 @@ class Bridge:
                 slow_at = now
                 self._clock.check(self.pipeline.skew_ms)
                 if self._memory.too_much():
-                    logger.error("resident memory reached memory.max: draining, to be started again")
+                    logger.error("resident memory reached memory.max: draining, then exiting with %d", EX_TEMPFAIL)
                     self._restart = True
                     return
             if now - stats_at >= self.settings.stats_interval:
@@ -238,7 +238,7 @@ class Bridge:
                 self._log_books()
 
     def _look(self) -> None:
-        """Tell the service manager; end where the client has given up."""
+        """Report to the service manager; raise the client's failure if it stopped retrying."""
         if self.client.given_up and self.client.failure is not None:
             raise self.client.failure
         health = self.health()
@@ -261,7 +261,7 @@ class Bridge:
         self._notifier.status(str(books.balance()))
 
     def _drain(self, worker: threading.Thread) -> bool:
-        """Commit and acknowledge what was taken; return whether all of it was."""
+        """Commit and acknowledge all queued messages; return False if some are left."""
         self._notifier.stopping()
         self.pipeline.intake.drain()
         worker.join(self.settings.drain_timeout)
@@ -272,13 +272,13 @@ class Bridge:
         self._log_books()
         left = self.pipeline.books.balance().in_flight
         if left:
-            logger.error("%d messages were not committed: the broker keeps them for the next run", left)
+            logger.error("%d messages were not committed; the broker keeps them for the next run", left)
         return not left
 
     def _quiesce(self) -> None:
-        """Wait until the broker's window is used up by what is turned away.
+        """Read until the broker sends no more messages.
 
-        A socket closed with bytes unread is reset, and the reset destroys acknowledgements under way.
+        If a socket is closed with unread bytes, the kernel resets it, and acknowledgements in transit are lost.
         """
         deadline = time.monotonic() + QUIESCE_SECONDS
         before = -1
@@ -291,21 +291,21 @@ class Bridge:
     # -- the connection ----------------------------------------------------------------------------
 
     def _receive(self, messages: list[Message]) -> None:
-        """Enqueue; in the network thread."""
+        """Queue messages; called in the network thread."""
         if any(message.topic.startswith(self._reserved) for message in messages):
             messages = self._take_reserved(messages)
         if not self.pipeline.intake.offer(messages):
             reliable = sum(message.qos > 0 for message in messages)
             if reliable:
-                logger.error("the broker sent more than it may (Receive Maximum): cutting the connection")
+                logger.error("the broker sent more messages than Receive Maximum allows: ending the connection")
                 self.client.cut()
 
     def _take_reserved(self, messages: list[Message]) -> list[Message]:
-        """Acknowledge what mqttkit sent to itself, and return the rest."""
+        """Acknowledge mqttkit's own messages and return the others."""
         rest = []
         for message in messages:
             if message.topic.startswith(self._reserved):
-                self.canary.note(message)
+                self.canary.receive(message)
                 if message.qos:
                     self.client.ack(message)
             else:
@@ -313,7 +313,7 @@ class Bridge:
         return rest
 
     def _note_state(self, state: ConnectionState, _reason: str) -> None:
-        """Follow the connection; in the network thread, before any message of a new connection."""
+        """Handle a change of the connection; called in the network thread, before any message of a new connection."""
         if state is ConnectionState.CONNECTED:
             client = self.client
             self.pipeline.intake.reconnected(client.epoch, session_present=client.session_present)
@@ -324,14 +324,14 @@ class Bridge:
         ack = self.client.ack
         return sum(ack(message) for message in messages if message.qos)
 
-    # -- what it tells -----------------------------------------------------------------------------
+    # -- health and metrics ------------------------------------------------------------------------
 
     def health(self) -> Health:
-        """Return what is wrong. Any thread."""
+        """Return what is wrong. Call it from any thread."""
         return Health(self._not_live(), self._not_ready())
 
     def samples(self) -> list[Sample]:
-        """Return the numbers for Prometheus. Any thread."""
+        """Return the samples for Prometheus. Call it from any thread."""
         return samples_of(self.pipeline, self.client, ready=not self._not_ready(), resident=resident_bytes())
 
     def _not_live(self) -> list[str]:
@@ -341,10 +341,10 @@ class Bridge:
             self._worker_progress, self._worker_at = progress, now
         wrong = []
         if now - self._worker_at > LIVE_SECONDS:
-            wrong.append(f"the worker has not moved for {now - self._worker_at:.0f} s")
+            wrong.append(f"the worker made no progress for {now - self._worker_at:.0f} s")
         looped = self.client.looped_at
         if looped and now - looped > LIVE_SECONDS:
-            wrong.append(f"the network loop has not moved for {now - looped:.0f} s")
+            wrong.append(f"the network loop made no progress for {now - looped:.0f} s")
         if isinstance(self._failure, MqttkitError):
             wrong.append(str(self._failure))
         return wrong

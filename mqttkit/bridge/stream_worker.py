@@ -1,4 +1,4 @@
-"""The pipeline's other end: a Redis stream, read as a consumer group, into a database."""
+"""Move metrics from a Redis stream into a database, as a member of a consumer group."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mqttkit.bridge.event import encode_json, event
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.identity import Identity
-from mqttkit.bridge.metric import Metric, Reason
+from mqttkit.bridge.json_record import encode_json, json_record
+from mqttkit.bridge.metric import Metric, RefusalReason
 from mqttkit.bridge.observe.service_manager import Notifier
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.redis import tagged
 from mqttkit.bridge.sinks.redis_connection import connect_redis, redacted, translated
-from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetter, Sink, dead_letter
+from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink, dead_letter
 from mqttkit.errors import SinkBroken, SinkRefused, SinkUnavailable, UsageError
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
@@ -27,39 +27,39 @@ from mqttkit.stop import Stop
 logger = logging.getLogger(__name__)
 
 BLOCK_MS = 500
-"""How long one read waits for entries."""
+"""Milliseconds that one read waits for entries."""
 TRIM_SECONDS = 5.0
 RETRY_FIRST, RETRY_LONGEST = 0.1, 5.0
-"""Seconds between tries."""
+"""Seconds between attempts."""
 
-Entry = tuple[str, dict[str, str]]
+StreamEntry = tuple[str, dict[str, str]]
 """Identifier and fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What one worker does."""
+    """Settings of one worker."""
 
     source: str
-    """Address of the Redis that has the stream."""
+    """Address of the Redis server that has the stream."""
     bridge: BridgeSettings
     """Sink, stream and batch size."""
     group: str = "mqttkit"
     """Consumer group."""
     claim_after: float = 60.0
-    """Seconds that an entry may be in another worker's hands before it is taken over."""
+    """Seconds after which an entry that another worker has read, but not acknowledged, is taken over."""
 
 
 class StreamWorker:
-    """Run until stopped. An entry is acknowledged when it is committed, and trimmed when all groups have it.
+    """Run until stopped. The worker acknowledges committed entries, and trims entries that all groups have read.
 
-    An entry without a dedupe_id gets one of its identifier, so that it is stored once however often it is read.
+    If an entry has no dedupe_id, the worker uses the entry's identifier, so that it stores the entry only once.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
         bridge = settings.bridge
         if not bridge.sink or not bridge.sink.startswith(("sqlite:", "postgres")):
-            raise UsageError("a worker stores into a database", hint="--sink sqlite:PATH or postgresql://…")
+            raise UsageError("a worker needs a database as its sink", hint="Use --sink sqlite:PATH or postgresql://…")
         self.books = Books()
         self._settings = settings
         self._bridge = bridge
@@ -72,11 +72,11 @@ class StreamWorker:
         self._notifier = Notifier()
 
     def stop(self) -> None:
-        """End after the batch at hand. Only sets a flag."""
+        """Stop after the current batch. Only sets a flag."""
         self._stop.set()
 
     def run(self) -> int:
-        """Work; return 0 when stopped. Raise SinkBroken."""
+        """Run until stopped; return 0. Raise SinkBroken."""
         identity = Identity("worker", redacted(self._settings.source), self._bridge.stream, self._settings.group)
         with contextlib.ExitStack() as stack:
             self._consumer = stack.enter_context(identity).client_id
@@ -103,10 +103,10 @@ class StreamWorker:
                     raise
 
     def _own_pending(self) -> None:
-        """Settle first what an earlier run of this worker had read and not acknowledged."""
+        """Settle the entries that an earlier run of this worker had read and not acknowledged."""
         after = "0"
         while not self._stop.is_set:
-            entries: list[Entry] | None = self._until_possible(lambda: self._read(after))  # noqa: B023 - called at once
+            entries: list[StreamEntry] | None = self._until_possible(lambda: self._read(after))  # noqa: B023 - called now
             if not entries:
                 return
             self._until_possible(lambda: self._settle(entries))  # noqa: B023 - as above
@@ -125,7 +125,7 @@ class StreamWorker:
             self._logged_at = now
             logger.info("%s", self.books.balance())
 
-    def _read(self, after: str) -> list[Entry]:
+    def _read(self, after: str) -> list[StreamEntry]:
         with self._redis() as client:
             found = client.xreadgroup(
                 self._settings.group,
@@ -136,7 +136,7 @@ class StreamWorker:
             )
         return list(_entries(found))
 
-    def _claim(self) -> list[Entry]:
+    def _claim(self) -> list[StreamEntry]:
         with self._redis() as client:
             found = client.xautoclaim(
                 self._bridge.stream,
@@ -147,11 +147,11 @@ class StreamWorker:
             )
         entries = [entry for entry in found[1] if entry[1] is not None]
         if entries:
-            logger.warning("took over %d entries that another worker held", len(entries))
+            logger.warning("took over %d entries that another worker had not acknowledged", len(entries))
         return entries
 
-    def _settle(self, entries: list[Entry]) -> None:
-        """Commit entries, tell live views, acknowledge."""
+    def _settle(self, entries: list[StreamEntry]) -> None:
+        """Commit entries, acknowledge them, and publish live events."""
         if not entries:
             return
         self.books.take(len(entries))
@@ -162,15 +162,15 @@ class StreamWorker:
                 metrics.append(_metric(name, fields))
             except (KeyError, ValueError) as error:
                 letters.append(_letter(fields, error))
-        if not self._commit(Batch(metrics, letters)):
+        if not self._commit(MetricBatch(metrics, letters)):
             return
         with self._redis() as client:
             client.xack(self._bridge.stream, self._settings.group, *(name for name, _ in entries))
             self.books.acknowledged += len(entries)
             self._publish(client, metrics)
 
-    def _commit(self, batch: Batch) -> bool:
-        """Commit, one by one where the sink refuses the whole; False if stopped before."""
+    def _commit(self, batch: MetricBatch) -> bool:
+        """Commit the batch, or its parts one by one if the sink refuses it. Return False if stopped first."""
         try:
             committed: Committed | None = self._until_possible(lambda: self._sink.commit(batch))
         except SinkRefused as error:
@@ -186,11 +186,11 @@ class StreamWorker:
             return
         pipeline = client.pipeline(transaction=False)
         for metric in metrics:
-            pipeline.publish(f"metrics:{metric.tenant_id}", encode_json(event(metric)))
+            pipeline.publish(f"metrics:{metric.tenant_id}", encode_json(json_record(metric)))
         pipeline.execute()
 
     def _trim(self) -> None:
-        """Remove what every consumer group has read and acknowledged; nothing else is ever removed."""
+        """Remove the entries that every consumer group has read and acknowledged, and no others."""
         stream = self._bridge.stream
         with self._redis() as client:
             oldest = []
@@ -203,7 +203,7 @@ class StreamWorker:
     # -- failures ----------------------------------------------------------------------------------
 
     def _until_possible(self, action: Any) -> Any:
-        """Do it until it succeeds; None if stopped before."""
+        """Repeat `action` until it succeeds. Return None if stopped first."""
         wait = RETRY_FIRST
         while True:
             try:
@@ -221,8 +221,8 @@ class StreamWorker:
             yield self._client
 
 
-def _entries(found: Any) -> Iterator[Entry]:
-    """Give the entries of an XREADGROUP answer, of any version of the protocol."""
+def _entries(found: Any) -> Iterator[StreamEntry]:
+    """Yield the entries of an XREADGROUP answer, in any version of the protocol."""
     streams = found.values() if isinstance(found, dict) else (entries for _, entries in found or ())
     for entries in streams:
         for part in entries:
@@ -244,17 +244,22 @@ def _metric(name: str, fields: dict[str, str]) -> Metric:
 
 def _letter(fields: dict[str, str], error: Exception) -> DeadLetter:
     message = Message("", encode_json(fields))
-    return dead_letter(message, Reason.HANDLER_ERROR, f"no metric in the stream's entry: {error!r}", _now_ms())
+    return dead_letter(
+        message, RefusalReason.HANDLER_ERROR, f"the stream's entry is not a metric: {error!r}", _now_ms()
+    )
 
 
-def _split(batch: Batch, error: SinkRefused) -> list[Batch]:
-    """Return what to commit instead of a batch that the sink refuses."""
+def _split(batch: MetricBatch, error: SinkRefused) -> list[MetricBatch]:
+    """Return the parts to commit instead of a batch that the sink refused."""
     if len(batch.metrics) + len(batch.letters) > 1:
-        return [*(Batch([metric]) for metric in batch.metrics), *(Batch([], [letter]) for letter in batch.letters)]
+        return [
+            *(MetricBatch([metric]) for metric in batch.metrics),
+            *(MetricBatch([], [letter]) for letter in batch.letters),
+        ]
     if not batch.metrics:
-        raise SinkBroken(f"the sink takes no dead letter: {error.message}") from error
-    message = Message("", encode_json(event(batch.metrics[0])))
-    return [Batch([], [dead_letter(message, Reason.SINK_REFUSED, error.message, _now_ms())])]
+        raise SinkBroken(f"the sink refused a dead letter: {error.message}") from error
+    message = Message("", encode_json(json_record(batch.metrics[0])))
+    return [MetricBatch([], [dead_letter(message, RefusalReason.SINK_REFUSED, error.message, _now_ms())])]
 
 
 def _now_ms() -> int:

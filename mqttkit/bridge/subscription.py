@@ -1,11 +1,11 @@
-"""The bridge's subscription: made, made again, and looked at from time to time."""
+"""The bridge's subscription: subscribe after each connection, and check regularly that it delivers."""
 
 from __future__ import annotations
 
 import logging
 import time
 
-from mqttkit.bridge.canary import Canary, Song
+from mqttkit.bridge.canary import Canary, CanaryResult
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable, SubscriptionDenied
 from mqttkit.messages import Subscription
@@ -13,23 +13,23 @@ from mqttkit.messages import Subscription
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 3.0
-"""How long a SUBACK, or a canary, is waited for."""
+"""How long to wait for a SUBACK or a canary."""
 NO_PERMISSION, NO_SHARING = 0x87, 0x9E
 ONLY_NEW, NEVER = 1, 2
-"""Retain handling: the session's subscription shall not bring all retained messages again (MQTT 5, 3.8.3.1)."""
+"""Retain handling: subscribing again must not bring all retained messages again (MQTT 5, 3.8.3.1)."""
 
 
 class SubscriptionKeeper:
-    """Keep one topic filter subscribed. `tick` in one thread; the rest anywhere.
+    """Keep one topic filter subscribed. Call `tick` from one thread; the other methods from any thread.
 
-    A SUBACK that denies is believed; one that grants is tested with a canary, for mosquitto grants what its
-    access list forbids, and then delivers nothing.
+    The keeper trusts a SUBACK that denies. If the SUBACK grants, it sends a canary: mosquitto grants
+    subscriptions that its access list forbids, and then delivers nothing.
     """
 
     def __init__(
         self, client: MqttClient, topic_filter: str, *, canary: Canary, check_interval: float, retry: bool
     ) -> None:
-        """`retry` False raises SubscriptionDenied where otherwise it is tried again."""
+        """If `retry` is False, a denied subscription raises SubscriptionDenied; otherwise it is tried again."""
         self._client = client
         self._filter = topic_filter
         self._canary = canary
@@ -41,15 +41,15 @@ class SubscriptionKeeper:
         self._checked_at = 0.0
 
     def wrong(self) -> list[str]:
-        """Return why nothing can come on the subscription; empty where something can."""
+        """Return why the subscription cannot deliver messages; empty if it can."""
         if self._denied:
             return [self._denied]
         return [] if self._epoch == self._client.epoch else ["not subscribed yet"]
 
     def tick(self, *, idle: bool) -> None:
-        """Do what is due. `idle` tells that messages could come at once if there were any.
+        """Subscribe or check if it is time. `idle` is True if no message would delay a canary.
 
-        Raise SubscriptionDenied where the broker knows no shared subscriptions, or `retry` is off.
+        Raise SubscriptionDenied if the broker does not support shared subscriptions, or if `retry` is off.
         """
         client = self._client
         new = self._epoch != client.epoch
@@ -75,14 +75,15 @@ class SubscriptionKeeper:
         self._epoch, self._checked_at = epoch, time.monotonic()
 
     def _test(self, idle: bool) -> None:
-        """Send a canary through the subscription, where nothing else would delay it."""
+        """Send a canary through the subscription if no other message would delay it."""
         if self._shared or not idle:
             self._denied = ""
             return
         before = self._client.stats.received
-        song = self._canary.sing(self._client, timeout=ANSWER_SECONDS)
-        if song is Song.SILENT and self._client.connected and self._client.stats.received == before:
-            reason = "the broker grants it and delivers nothing: its access list forbids reading"
+        result = self._canary.send(self._client, timeout=ANSWER_SECONDS)
+        missing = result is CanaryResult.MISSING
+        if missing and self._client.connected and self._client.stats.received == before:
+            reason = "the broker granted it but delivers nothing: its access list forbids reading"
             raise SubscriptionDenied(self._filter, reason, code=NO_PERMISSION)
         if self._denied:
             logger.warning("the subscription to %s delivers again", self._filter)

@@ -1,4 +1,4 @@
-"""The proof: numbered metrics through broker, bridge and sink, while the bridge is killed again and again."""
+"""Prove that nothing is lost: send numbered metrics through broker, bridge and sink while killing the bridge."""
 
 from __future__ import annotations
 
@@ -30,56 +30,56 @@ from mqttkit.settings import Settings
 logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 15.0
-"""Nothing new in the sink for so long: what is missing is lost."""
+"""If nothing new arrives in the sink for so long, missing metrics count as lost."""
 CHUNK = 2_000
-"""Metrics published before their acknowledgements are waited for."""
+"""Metrics to publish before waiting for their acknowledgements."""
 
 _context = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProofSettings:
-    """What to prove."""
+    """Settings of one proof."""
 
     settings: Settings
-    """The user's own: broker, sink, tenants."""
+    """The user's settings: broker, sink, tenants."""
     count: int = 100_000
     kills: int = 8
     publisher: str | None = None
-    """User that may publish metrics; the bridge's own where it is not given."""
+    """User that may publish metrics; by default the bridge's user."""
     publisher_password_file: str | None = None
     time_limit: float = 600.0
     """Seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """What came out."""
+class ProofResult:
+    """What the proof found."""
 
     agent: str
     published: int
-    """Acknowledged by the broker."""
+    """Metrics that the broker acknowledged."""
     stored: int
     """Different metrics in the sink."""
     duplicates: int
-    """Metrics that came to a bridge again, and were not stored again."""
+    """Metrics that a bridge received again and did not store again."""
     twice: int
-    """Rows too many: metrics stored more than once."""
+    """Surplus rows of metrics that are stored more than once."""
     kills: int
     seconds: float
 
     @property
     def lost(self) -> int:
-        """Published and not stored."""
+        """Metrics published and not stored."""
         return self.published - self.stored
 
     @property
     def passed(self) -> bool:
-        """True where every metric is stored once."""
+        """True if every metric is stored once."""
         return self.lost == 0 and self.twice == 0
 
     def line(self) -> str:
-        """Return it as the line to print."""
+        """Return the result as one line."""
         return (
             f"published={self.published} stored={self.stored} duplicates={self.duplicates} twice={self.twice}"
             f" lost={self.lost} kills={self.kills} seconds={self.seconds:.1f} agent={self.agent}"
@@ -87,7 +87,7 @@ class Result:
 
 
 class _TallyBooks(Books):
-    """Books whose duplicates and progress outlive the process."""
+    """Books that copy two counters to shared memory, where they survive the process."""
 
     def __init__(self, tally: Any) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class _TallyBooks(Books):
 
 
 def _run_bridge(settings: Settings, tally: Any, ready: Any) -> None:
-    """Be the bridge, in a process of its own."""
+    """Run the bridge in a child process."""
     logging.getLogger("mqttkit").setLevel(logging.ERROR)
     service = Bridge(settings, books=_TallyBooks(tally))
     signal.signal(signal.SIGTERM, lambda _number, _frame: service.stop())
@@ -119,14 +119,14 @@ class Proof:
     """One proof, run once."""
 
     def __init__(self, proof: ProofSettings) -> None:
-        """Check the settings and take the registry's first tenant; raise UsageError."""
+        """Check the settings and choose the registry's first tenant; raise UsageError."""
         bridge = proof.settings.bridge
         if not bridge.tenants:
-            raise UsageError("no registry of tenants", hint="Such as: --tenants tenants.yaml")
+            raise UsageError("no tenants given", hint="Example: --tenants tenants.yaml")
         with contextlib.closing(open_registry(bridge.tenants)) as registry:
             tenants = registry.all()
         if not tenants:
-            raise UsageError("the registry knows no tenant", hint="mqttkit bridge tenant add UUID")
+            raise UsageError("the registry has no tenant", hint="Add one: mqttkit bridge tenant add UUID")
         self._proof = proof
         self._name = f"verify-{secrets.token_hex(6)}"
         self._tenant = next(iter(tenants))
@@ -141,8 +141,8 @@ class Proof:
         self._failure: Exception | None = None
         self._stop = threading.Event()
 
-    def run(self) -> Result:
-        """Publish, kill, wait, count; the bridge's session is removed from the broker at the end."""
+    def run(self) -> ProofResult:
+        """Publish, kill the bridge, wait and count. At the end, remove the bridge's session from the broker."""
         began = time.monotonic()
         try:
             self._start()
@@ -153,7 +153,7 @@ class Proof:
             self._end()
             self._remove_session()
         found = [name for name in names if name in published]
-        return Result(
+        return ProofResult(
             agent=self._name,
             published=len(published),
             stored=len(set(found)),
@@ -171,7 +171,7 @@ class Proof:
         self._process.start()
 
     def _kill(self) -> None:
-        """Kill the bridge, which is at work, once it has committed something in this life; start it again."""
+        """Wait until the bridge has committed something since its start, kill it, and start it again."""
         patience = time.monotonic() + STALL_SECONDS
         self._wait(
             lambda: self._tally[0] > self._at_start or time.monotonic() > patience, "the bridge to commit something"
@@ -182,14 +182,14 @@ class Proof:
         self._start()
 
     def _publish_and_kill(self) -> set[str]:
-        """Publish all, and meanwhile kill the bridge at even distances; return the names that the broker has."""
+        """Publish all metrics and kill the bridge at regular intervals; return the names that the broker has."""
         total, kills = self._proof.count, self._proof.kills
         thread = threading.Thread(target=self._publish, name="verify-publisher", daemon=True)
         thread.start()
         try:
             for kill in range(kills):
                 at = total * (kill + 1) // (kills + 1)
-                self._wait(lambda: len(self._published) >= at or not thread.is_alive(), "metrics to be published")  # noqa: B023 - called at once
+                self._wait(lambda: len(self._published) >= at or not thread.is_alive(), "metrics to be published")  # noqa: B023 - called now
                 self._kill()
             self._wait(lambda: not thread.is_alive(), "metrics to be published")
         finally:
@@ -200,7 +200,7 @@ class Proof:
         return self._published
 
     def _publish(self) -> None:
-        """Publish all, in a thread of its own."""
+        """Publish all metrics; runs in a separate thread."""
         topic = self._settings.bridge.topic.format(tenant_id=self._tenant, agent_id=self._name, metric_name="verify")
         names = [f"{self._name}-{number}" for number in range(self._proof.count)]
         try:
@@ -209,7 +209,7 @@ class Proof:
                     self._published.update(_publish_chunk(client, topic, names[start : start + CHUNK]))
                     if self._stop.is_set():
                         return
-        except Exception as error:  # noqa: BLE001  # raised again by the caller: else the proof is of fewer metrics
+        except Exception as error:  # noqa: BLE001 - the caller raises it
             self._failure = error
 
     @contextlib.contextmanager
@@ -228,7 +228,7 @@ class Proof:
             yield publisher
 
     def _wait_for_rows(self, published: set[str]) -> list[str]:
-        """Return what is in the sink, when all is there or nothing new comes any more."""
+        """Wait until all metrics are in the sink, or nothing new arrives; return the names in the sink."""
         names: list[str] = []
         changed = time.monotonic()
         while time.monotonic() - changed < STALL_SECONDS:
@@ -258,7 +258,7 @@ class Proof:
             with MqttClient(dataclasses.replace(mqtt, client=client), retry=False) as last:
                 last.connect(timeout=5)
         except MqttkitError as error:
-            logger.warning("the session %s stays with the broker: %s", client.client_id, error)
+            logger.warning("cannot remove the session %s from the broker: %s", client.client_id, error)
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         while not condition():
@@ -269,11 +269,11 @@ class Proof:
 
     def _check_time(self, what: str = "the proof") -> None:
         if time.monotonic() > self._deadline:
-            raise BridgeError(f"no time left, waiting for {what}", hint="Give more: --time-limit")
+            raise BridgeError(f"the time limit expired while waiting for {what}", hint="Raise it: --time-limit")
 
 
 def _isolated(settings: Settings, name: str) -> Settings:
-    """Return settings for a bridge that shares broker and sink with the user's, and neither session nor topics."""
+    """Return settings for a bridge with the user's broker and sink, but with its own session and topics."""
     bridge = settings.bridge
     check_metric_template(bridge.topic)
     prefix = reserved_prefix(bridge.topic)
@@ -288,7 +288,7 @@ def _isolated(settings: Settings, name: str) -> Settings:
 
 
 def _publish_chunk(client: MqttClient, topic: str, names: list[str]) -> list[str]:
-    """Publish metrics and return the names of those that the broker acknowledged; try again what it did not."""
+    """Publish metrics and return the names of those that the broker acknowledged."""
     receipts: list[tuple[str, Receipt]] = []
     for number, name in enumerate(names):
         payload = json.dumps({"value": number, "dedupe_id": name}).encode()
@@ -297,8 +297,8 @@ def _publish_chunk(client: MqttClient, topic: str, names: list[str]) -> list[str
     for name, receipt in receipts:
         outcome = receipt.wait(30.0)
         if outcome is Outcome.DENIED:
-            hint = "Name a user that may: --publisher"
-            raise BridgeError(f"the broker denies publishing to {topic}: {receipt.reason}", hint=hint)
+            hint = "Give a user that may publish: --publisher"
+            raise BridgeError(f"the broker denied publishing to {topic}: {receipt.reason}", hint=hint)
         if outcome is Outcome.ACKNOWLEDGED:
             acknowledged.append(name)
     return acknowledged

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Balance:
-    """One consistent reading of the books."""
+    """All counters of the books at one moment."""
 
     received: int
-    """Messages taken from the broker since the start, less those given back."""
+    """Messages received since the start, without those that were given back."""
     stored: int
     duplicate: int
-    """Metrics whose dedupe_id was stored before."""
+    """Metrics that were stored before under the same dedupe_id."""
     dead_lettered: int
     in_flight: int
-    """Taken and neither committed nor given back: counted where they wait, not worked out from the others."""
+    """Messages in the queue or in a batch. Counted there, not computed from the other counters."""
 
     @property
     def difference(self) -> int:
-        """Messages that the books cannot account for: 0, or there is a fault in the bridge."""
+        """Messages that the counters do not explain: 0, unless the bridge has a bug."""
         return self.received - self.stored - self.duplicate - self.dead_lettered - self.in_flight
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class Balance:
 
 @dataclass
 class Books:
-    """Counters of one run. Any thread."""
+    """Counters of one run. Use them from any thread."""
 
     received: int = 0
     stored: int = 0
@@ -42,18 +42,18 @@ class Books:
     dead_lettered: int = 0
     in_flight: int = 0
     returned: int = 0
-    """Messages given back unread when their connection ended: the broker holds them and sends them again."""
+    """Messages dropped from the queue when their connection ended: the broker sends them again."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Dead letters by reason."""
     acknowledged: int = 0
     stale: int = 0
-    """Acknowledgements not sent because their connection was gone."""
+    """Acknowledgements not sent because their connection had ended."""
     overflows: int = 0
-    """Times that the broker sent more than the queue holds and was cut off."""
+    """Times that the broker sent more than the queue holds, and the bridge ended the connection."""
     turned_away: int = 0
-    """Messages not taken, so never acknowledged: after an overflow and while draining."""
+    """Messages not queued and never acknowledged: after an overflow and while draining."""
     lost_qos0: int = 0
-    """Of those, messages at QoS 0, which nobody sends again."""
+    """Those of them at QoS 0, which no broker sends again."""
     batches: int = 0
     retries: int = 0
     """Commits that failed and were tried again."""
@@ -63,20 +63,20 @@ class Books:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def take(self, number: int) -> None:
-        """Note messages received."""
+        """Count received messages."""
         with self._lock:
             self.received += number
             self.in_flight += number
 
     def give_back(self, number: int) -> None:
-        """Note messages left to the broker, which sends them again."""
+        """Count messages that the broker will send again."""
         with self._lock:
             self.received -= number
             self.in_flight -= number
             self.returned += number
 
     def settle(self, *, stored: int, duplicate: int, reasons: Counter[str]) -> None:
-        """Note a committed batch."""
+        """Count a committed batch."""
         dead = sum(reasons.values())
         with self._lock:
             self.stored += stored
@@ -87,11 +87,11 @@ class Books:
             self.batches += 1
 
     def note_handler_error(self) -> None:
-        """Note an exception that nobody expected."""
+        """Count an unexpected exception."""
         with self._lock:
             self.handler_errors += 1
 
     def balance(self) -> Balance:
-        """Return a consistent reading."""
+        """Return all counters at one moment."""
         with self._lock:
             return Balance(self.received, self.stored, self.duplicate, self.dead_lettered, self.in_flight)

@@ -1,4 +1,4 @@
-"""The bounded queue between the connection's thread, which fills it, and the worker, which takes batches."""
+"""The bounded queue between the network thread, which fills it, and the worker, which takes batches."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from mqttkit.bridge.flow.accounting import Books
 from mqttkit.messages import Message
 
 QUIET = 0.002
-"""Seconds without a new message after which a batch is not waited for any longer."""
+"""Seconds without a new message after which a batch is complete."""
 
 LOW_RATE = 200.0
-"""Messages a second below which each batch is committed at once."""
+"""Messages per second. Below this rate the worker does not wait to fill a batch."""
 
 HIGH_WATER, LOW_WATER = 0.4, 0.2
-"""Shares of the queue: from the one on nothing more is read, down to the other. One read brings at most as many
-messages as fit above the first."""
+"""Shares of the queue: reading pauses at the first and resumes at the second. The room above the first holds
+everything that one read can bring."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineLimits:
-    """Bounds of what waits and of one batch."""
+    """Bounds of the queue and of one batch."""
 
     batch_size: int = 500
     """Messages in one commit."""
     batch_window: float = 0.05
-    """Seconds that a message waits for company at most; under light load none does."""
+    """Seconds that the worker waits at most for a batch to fill; under light load it does not wait."""
     queue_messages: int = 10_000
-    """Messages taken and not yet in a batch."""
+    """Messages in the queue."""
     queue_bytes: int = 32 * 1024 * 1024
-    """Bytes of their payloads; one message alone may have more."""
+    """Bytes of their payloads. A single message may be larger."""
 
 
 class Intake:
-    """Messages in order of receipt, until a batch takes them."""
+    """A queue of messages in order of receipt."""
 
     def __init__(self, limits: PipelineLimits, books: Books, pause: Callable[[bool], None]) -> None:
-        """`pause` is called with True where the queue gets full, and with False when there is room again."""
+        """The intake calls `pause` with True when the queue gets full, and with False when there is room again."""
         self._limits = limits
         self._books = books
         self._pause = pause
@@ -53,14 +53,14 @@ class Intake:
         self._rate = 0.0
         self._taken_at = time.monotonic()
         self.draining = False
-        """True where nothing more is taken in."""
+        """True if the queue accepts no more messages."""
         self.stopped = False
-        """True where also what was taken in is given up."""
+        """True if the queued messages are abandoned too."""
 
     # -- the connection's side ---------------------------------------------------------------------
 
     def offer(self, messages: list[Message]) -> bool:
-        """Take messages, or return False: there is no room, and the connection must end."""
+        """Queue messages. Return False if there is no room: then the connection must end."""
         size = sum(len(message.payload) for message in messages)
         with self._condition:
             if self.draining:
@@ -83,9 +83,10 @@ class Intake:
         return True
 
     def reconnected(self, epoch: int, *, session_present: bool) -> None:
-        """Give back what waits from before connection `epoch`, where the session lives: it comes again.
+        """Handle connection number `epoch`.
 
-        Without the session nobody else has it: then it stays, to be committed and never acknowledged.
+        If the session is present, the broker sends unacknowledged messages again: drop them from the queue.
+        If the session is lost, only the queue still has them: keep and commit them, without acknowledgement.
         """
         with self._condition:
             if session_present:
@@ -96,13 +97,13 @@ class Intake:
             self._set_paused(self.fill >= HIGH_WATER)
 
     def disconnected(self) -> None:
-        """Read again, however full the queue is: the next connection's CONNACK must come through."""
+        """Resume reading even if the queue is full: the client must read the next CONNACK."""
         with self._condition:
             self._set_paused(False)
 
     @property
     def queued(self) -> int:
-        """Messages that wait for a batch."""
+        """Messages in the queue."""
         return len(self._queue)
 
     @property

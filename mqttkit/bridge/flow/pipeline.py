@@ -1,7 +1,7 @@
-"""Parse, commit, acknowledge: what stands between the queue and the sink.
+"""Parse, commit and acknowledge messages in batches.
 
-One worker thread runs steps: a batch out of the queue, parsed, committed in one transaction, and only then
-acknowledged, in the order of receipt. While a full batch is being committed the next one is parsed.
+One worker thread runs steps. A step takes a batch from the queue, parses it, commits it in one transaction, and
+then acknowledges the messages in order of receipt. While a full batch is committed, the next one is parsed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.flow.intake import Intake, PipelineLimits
-from mqttkit.bridge.flow.read_ahead import Ahead
-from mqttkit.bridge.metric import Metric, MetricParser, Reason, Refusal
-from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetter, Sink, dead_letter
+from mqttkit.bridge.flow.read_ahead import ReadAhead
+from mqttkit.bridge.metric import Metric, MetricParser, Refusal, RefusalReason
+from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink, dead_letter
+from mqttkit.bridge.tenants.types import TenantRegistry
 from mqttkit.errors import BridgeError, RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.messages import Message
 
@@ -28,42 +29,34 @@ logger = logging.getLogger(__name__)
 
 RETRY_FIRST = 0.1
 RETRY_LONGEST = 5.0
-"""Seconds between tries of a commit: doubled from the first to the longest."""
+"""Seconds between attempts to commit: the wait doubles from the first to the longest."""
 
 
 T = TypeVar("T")
 
 
-class Registry(Protocol):
-    """Who may store metrics."""
-
-    def known(self, tenants: set[str]) -> set[str]:
-        """Return those of the tenants that are known; raise RegistryUnavailable."""
-        ...
-
-
 @dataclass
 class _Prepared:
-    """A batch on its way: each metric beside the message it came from."""
+    """A parsed batch: each metric with the message it came from."""
 
     metrics: list[Metric] = field(default_factory=list)
     sources: list[Message] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
 
-    def refuse(self, message: Message, reason: Reason, detail: str, now_ms: int) -> None:
+    def refuse(self, message: Message, reason: RefusalReason, detail: str, now_ms: int) -> None:
         self.letters.append(dead_letter(message, reason, detail, now_ms))
 
     def refuse_tenants(self, unknown: set[str], now_ms: int) -> None:
         pairs = list(zip(self.metrics, self.sources, strict=True))
         for metric, message in pairs:
             if metric.tenant_id in unknown:
-                self.refuse(message, Reason.TENANT_UNKNOWN, metric.tenant_id, now_ms)
+                self.refuse(message, RefusalReason.TENANT_UNKNOWN, metric.tenant_id, now_ms)
         kept = [pair for pair in pairs if pair[0].tenant_id not in unknown]
         self.metrics = [metric for metric, _ in kept]
         self.sources = [message for _, message in kept]
 
-    def split(self, reason: Reason, detail: str, now_ms: int) -> list[_Prepared]:
-        """Return what to commit instead of this, which the sink refuses; the last is first in order."""
+    def split(self, reason: RefusalReason, detail: str, now_ms: int) -> list[_Prepared]:
+        """Return the parts to commit instead of this batch, which the sink refused; the last part comes first."""
         if len(self.metrics) + len(self.letters) > 1:
             half = len(self.metrics) // 2
             first = _Prepared(self.metrics[:half], self.sources[:half])
@@ -71,19 +64,19 @@ class _Prepared:
             letters = [_Prepared(letters=[letter]) for letter in self.letters]
             return [*letters, *(part for part in (second, first) if part.metrics)]
         if not self.metrics:
-            raise SinkBroken(f"the sink takes no dead letter: {detail}")
+            raise SinkBroken(f"the sink refused a dead letter: {detail}")
         letter = dead_letter(self.sources[0], reason, detail, now_ms)
         return [_Prepared(letters=[letter])]
 
 
 class Pipeline:
-    """The bridge's core, without a connection: hand messages to its intake, run steps."""
+    """The core of the bridge, without a connection: offer messages to its intake and run steps."""
 
     def __init__(
         self,
         *,
         parser: MetricParser,
-        registry: Registry,
+        registry: TenantRegistry,
         sink: Sink,
         acknowledge: Callable[[Sequence[Message]], int],
         limits: PipelineLimits,
@@ -91,9 +84,9 @@ class Pipeline:
         pause: Callable[[bool], None] = lambda _paused: None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """`acknowledge` gets committed messages in order of receipt, and returns how many it sent.
+        """`acknowledge` gets committed messages in order of receipt, and returns how many it acknowledged.
 
-        On `pause` see Intake.
+        See Intake for `pause`.
         """
         self._parser = parser
         self._registry = registry
@@ -103,27 +96,29 @@ class Pipeline:
         self._now_ms = now_ms
         self.books = books or Books()
         self.intake = Intake(limits, self.books, pause)
-        self.ahead = Ahead(self.intake, self._prepare)
+        self.read_ahead = ReadAhead(self.intake, self._prepare)
         self.blocked = ""
-        """Why nothing can be committed now, or empty."""
+        """Why the sink cannot commit now; empty if it can."""
         self.progress = 0
-        """Grows at every turn of the worker's loop, tries of a failing commit included."""
+        """Grows with each iteration of the worker's loop, including attempts of a failing commit."""
         self.skew_ms = 0
-        """Time of receipt less time stamp of the last batch's newest metric."""
+        """Time of receipt minus time stamp of the newest metric in the last batch."""
 
     def step(self, timeout: float) -> bool:
-        """Commit and acknowledge one batch; False if none came within `timeout` seconds, or it was given up.
+        """Commit and acknowledge one batch. Raise SinkBroken.
 
-        Raise SinkBroken.
+        Return False if no message arrived within `timeout` seconds, or if the bridge was stopped meanwhile.
         """
         self.progress += 1
         messages = self.intake.take(timeout)
         if not messages:
             return False
-        prepared = self.ahead.take(messages) or self._persist(lambda: self._prepare(messages))
+        prepared = self.read_ahead.take(messages) or self._persist(lambda: self._prepare(messages))
         if prepared is None:
             return False
-        meanwhile = self.ahead.during() if len(messages) >= self._limits.batch_size else contextlib.nullcontext()
+        meanwhile = (
+            self.read_ahead.while_committing() if len(messages) >= self._limits.batch_size else contextlib.nullcontext()
+        )
         with meanwhile:
             if not self._commit_all(prepared):
                 return False
@@ -133,13 +128,12 @@ class Pipeline:
         return True
 
     def run(self, *, beat: float = 0.5, probe_after: float = 5.0) -> None:
-        """Step until drained or stopped; raise SinkBroken.
+        """Run steps until drained or stopped; raise SinkBroken.
 
-        `beat` is the longest turn of an idle loop, `probe_after` how long it idles before it asks the sink
-        whether it could commit, both in seconds.
+        An idle iteration takes at most `beat` seconds. After `probe_after` idle seconds, probe the sink.
         """
         probed = time.monotonic()
-        with contextlib.closing(self.ahead):
+        with contextlib.closing(self.read_ahead):
             self._persist(self._sink.probe)
             while not self.intake.stopped:
                 if self.step(beat):
@@ -158,9 +152,9 @@ class Pipeline:
                 metric = self._parser.parse(message.topic, message.payload, now_ms, retained=_retained_id(message))
             except Refusal as refusal:
                 prepared.refuse(message, refusal.reason, refusal.detail, now_ms)
-            except Exception as error:  # noqa: BLE001 - a fault in a handler must not stop the stream
+            except Exception as error:  # noqa: BLE001 - a bug in a handler must not stop the stream
                 self._note_handler_error(error)
-                prepared.refuse(message, Reason.HANDLER_ERROR, repr(error), now_ms)
+                prepared.refuse(message, RefusalReason.HANDLER_ERROR, repr(error), now_ms)
             else:
                 prepared.metrics.append(metric)
                 prepared.sources.append(message)
@@ -173,20 +167,20 @@ class Pipeline:
         return prepared
 
     def _commit_all(self, prepared: _Prepared) -> bool:
-        """Commit, in halves where the sink refuses the whole; False if it was given up."""
+        """Commit the batch, or its halves if the sink refuses it. Return False if the bridge was stopped."""
         parts = [prepared]
         while parts:
             part = parts.pop()
-            batch = Batch(part.metrics, part.letters)
+            batch = MetricBatch(part.metrics, part.letters)
             try:
                 committed = self._persist(partial(self._commit, batch))
             except SinkRefused as error:
-                parts.extend(part.split(Reason.SINK_REFUSED, str(error), self._now_ms()))
+                parts.extend(part.split(RefusalReason.SINK_REFUSED, str(error), self._now_ms()))
             except BridgeError:
                 raise
             except Exception as error:  # noqa: BLE001 - as in _prepare
                 self._note_handler_error(error)
-                parts.extend(part.split(Reason.HANDLER_ERROR, repr(error), self._now_ms()))
+                parts.extend(part.split(RefusalReason.HANDLER_ERROR, repr(error), self._now_ms()))
             else:
                 if committed is None:
                     return False
@@ -194,14 +188,14 @@ class Pipeline:
                 self.books.settle(stored=committed.stored, duplicate=committed.duplicate, reasons=reasons)
         return True
 
-    def _commit(self, batch: Batch) -> Committed:
+    def _commit(self, batch: MetricBatch) -> Committed:
         began = time.monotonic()
         committed = self._sink.commit(batch)
         self.books.commit_seconds += time.monotonic() - began
         return committed
 
     def _persist(self, action: Callable[[], T]) -> T | None:
-        """Do it until it succeeds; None if the bridge is stopped before."""
+        """Repeat `action` until it succeeds. Return None if the bridge is stopped first."""
         wait = RETRY_FIRST
         while True:
             try:
@@ -210,7 +204,7 @@ class Pipeline:
                 self._note_blocked(error)
             else:
                 if self.blocked:
-                    logger.warning("committing again, after: %s", self.blocked)
+                    logger.warning("the sink commits again; it failed with: %s", self.blocked)
                     self.blocked = ""
                 return result
             if self.intake.wait_stopped(wait):
@@ -221,16 +215,16 @@ class Pipeline:
     def _note_blocked(self, error: BridgeError) -> None:
         self.books.retries += 1
         if str(error) != self.blocked:
-            logger.error("nothing is acknowledged until this is mended: %s", error)
+            logger.error("cannot commit, so nothing is acknowledged until this is fixed: %s", error)
         self.blocked = str(error)
 
     def _note_handler_error(self, error: Exception) -> None:
         self.books.note_handler_error()
-        logger.error("a handler failed; the message becomes a dead letter", exc_info=error)
+        logger.error("unexpected exception; the message becomes a dead letter", exc_info=error)
 
 
 def _retained_id(message: Message) -> str | None:
-    """Name a retained message that the broker replays, so that each subscription does not store it again."""
+    """Return a dedupe_id for a retained message, so that a new subscription does not store it again."""
     if not message.retain:
         return None
     digest = hashlib.sha256(message.topic_bytes + b"\0" + message.payload).hexdigest()

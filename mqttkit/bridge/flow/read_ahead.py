@@ -1,4 +1,4 @@
-"""The next batch parsed while the one before is being committed, which leaves the interpreter to others."""
+"""Parse the next batch while the sink commits the current one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
-    """Work done early, and no more than that: the messages stay in the queue until the worker takes them.
+class ReadAhead(Generic[T]):
+    """Prepare a batch early. Its messages stay in the queue until the worker takes them.
 
-    What is prepared counts only for the very same messages. Where the queue changed before the worker took its
-    batch, since a connection gave messages back, it is thrown away.
+    The worker uses the prepared batch only if it takes exactly the same messages. If a reconnect changed the
+    queue, the prepared batch is discarded.
     """
 
     def __init__(self, intake: Intake, prepare: Callable[[list[Message]], T]) -> None:
@@ -31,27 +31,27 @@ class Ahead(Generic[T]):
         self._executor = ThreadPoolExecutor(1, "bridge-ahead")
 
     @contextlib.contextmanager
-    def during(self) -> Iterator[None]:
-        """Prepare a full batch as soon as one waits, while the block runs; after it nothing is under way."""
+    def while_committing(self) -> Iterator[None]:
+        """While the block runs, prepare the next full batch. After the block, no preparation is running."""
         self._intake.begin_peek()
         try:
-            looking = self._executor.submit(self.look)
+            preparing = self._executor.submit(self.prepare_next)
             yield
         finally:
             self._intake.end_peek()
-        looking.result()
+        preparing.result()
 
-    def look(self) -> None:
+    def prepare_next(self) -> None:
         """Wait for a full batch, as the intake allows, and prepare it."""
         messages = self._intake.peek_full()
         if messages:
             try:
                 self._found = messages, self._prepare(messages)
             except BridgeError as error:
-                logger.debug("left to the worker, which tries again: %s", error)
+                logger.debug("cannot prepare the next batch early; the worker tries again: %s", error)
 
     def take(self, messages: list[Message]) -> T | None:
-        """Return what was prepared of these messages, or None."""
+        """Return the batch prepared from these messages, or None."""
         found, self._found = self._found, None
         return found[1] if found is not None and found[0] == messages else None
 

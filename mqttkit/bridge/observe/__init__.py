@@ -1,1 +1,1 @@
-"""How the bridge reports its state: health, Prometheus, service manager."""
+"""Report the bridge's state: health endpoints, Prometheus, service manager."""

@@ -14,22 +14,22 @@ from mqttkit.errors import BridgeError
 
 PREFIX = "mqttkit_bridge_"
 REQUEST_SECONDS = 5.0
-"""A client that takes longer to ask is cut off."""
+"""The server drops a client that takes longer to send its request."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """How the bridge is. Each list holds what is wrong, and is empty where all is well."""
+    """What is wrong with the bridge. A list is empty if nothing is wrong."""
 
     not_live: list[str]
-    """Reasons to start the process again."""
+    """Reasons to restart the process."""
     not_ready: list[str]
-    """Reasons to wait, or to wake somebody."""
+    """Reasons why metrics do not flow."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One metric for Prometheus, without the prefix; `kind` is counter or gauge."""
+    """One Prometheus sample. `name` has no prefix; `kind` is counter or gauge."""
 
     name: str
     help: str
@@ -39,7 +39,7 @@ class Sample:
 
 
 class HealthServer:
-    """Serve on a thread of its own, on loopback unless told otherwise."""
+    """An HTTP server in a separate thread."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class HealthServer:
         )
 
     def __enter__(self) -> HealthServer:
-        """Begin to serve."""
+        """Start serving."""
         self._thread.start()
         return self
 
@@ -78,7 +78,7 @@ class HealthServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers for the server that it is told of."""
+    """Answers one request."""
 
     timeout = REQUEST_SECONDS
     health: Callable[[], Health]
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/metrics":
             self._metrics()
         else:
-            self._send(404, "text/plain", b"there are /livez, /readyz and /metrics\n")
+            self._send(404, "text/plain", b"not found; try /livez, /readyz or /metrics\n")
 
     def _say(self, reasons: list[str]) -> None:
         body = json.dumps({"ok": not reasons, "reasons": reasons}).encode() + b"\n"
@@ -116,11 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: probes come every few seconds."""
+        """Log nothing: probes arrive every few seconds."""
 
 
 def render_metrics(samples: list[Sample]) -> tuple[bytes, str]:
-    """Return samples in Prometheus' text format, and its content type; raise ImportError."""
+    """Return the samples in the Prometheus text format, and its content type; raise ImportError."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 

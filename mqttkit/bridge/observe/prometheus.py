@@ -1,4 +1,4 @@
-"""The bridge's numbers as Prometheus samples: base units, and no label that grows with the data."""
+"""The bridge's counters as Prometheus samples, in base units. No label grows with the data."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ def _books(pipeline: Pipeline) -> list[Sample]:
     books = pipeline.books
     balance = books.balance()
     counters = [
-        ("received_messages", "Messages taken from the broker", balance.received + books.returned),
-        ("returned_messages", "Messages given back to a session that sends them again", books.returned),
+        ("received_messages", "Messages received from the broker", balance.received + books.returned),
+        ("returned_messages", "Queued messages dropped at a reconnect; the broker sends them again", books.returned),
         ("stored_metrics", "Metrics committed", balance.stored),
         ("duplicate_metrics", "Metrics whose dedupe_id was stored before", balance.duplicate),
         ("acknowledged_messages", "Messages acknowledged to the broker", books.acknowledged),
-        ("stale_acknowledgements", "Acknowledgements not sent: their connection was gone", books.stale),
+        ("stale_acknowledgements", "Acknowledgements not sent because their connection had ended", books.stale),
         ("overflows", "Times that the broker sent more than the queue holds", books.overflows),
-        ("turned_away_messages", "Messages not taken and not acknowledged", books.turned_away),
-        ("lost_qos0_messages", "Messages at QoS 0 that found the queue full", books.lost_qos0),
+        ("turned_away_messages", "Messages not queued and not acknowledged", books.turned_away),
+        ("lost_qos0_messages", "QoS 0 messages lost because the queue was full", books.lost_qos0),
         ("batches", "Committed batches", books.batches),
         ("commit_retries", "Commits that failed and were tried again", books.retries),
         ("commit_seconds", "Time spent in commits", books.commit_seconds),
-        ("handler_errors", "Exceptions that nobody expected", books.handler_errors),
+        ("handler_errors", "Unexpected exceptions", books.handler_errors),
     ]
     samples = [Sample(name, text, "counter", value) for name, text, value in counters]
     reasons = sorted(books.reasons.items())
-    text = "Messages that are no metric, by reason"
+    text = "Messages that are not metrics, by reason"
     samples += [Sample("dead_letters", text, "counter", count, ("reason", why)) for why, count in reasons]
-    samples.append(Sample("in_flight_messages", "Taken and not committed", "gauge", balance.in_flight))
-    samples.append(Sample("books_difference", "Messages unaccounted for: always 0", "gauge", balance.difference))
+    samples.append(Sample("in_flight_messages", "Received and not committed yet", "gauge", balance.in_flight))
+    samples.append(Sample("books_difference", "Messages unaccounted for; always 0", "gauge", balance.difference))
     return samples
 
 
 def _state(pipeline: Pipeline, client: MqttClient, *, ready: bool, resident: int) -> list[Sample]:
     return [
         Sample("connects", "Accepted connections", "counter", client.stats.connects),
-        Sample("connected", "1 with a connection to the broker", "gauge", float(client.connected)),
-        Sample("ready", "1 while metrics flow or could", "gauge", float(ready)),
+        Sample("connected", "1 while connected to the broker", "gauge", float(client.connected)),
+        Sample("ready", "1 while metrics can flow", "gauge", float(ready)),
         Sample("queue_fill_ratio", "How full the queue is, 0 to 1", "gauge", pipeline.intake.fill),
-        Sample("clock_skew_seconds", "Receipt less time stamp, last batch", "gauge", pipeline.skew_ms / 1000),
+        Sample("clock_skew_seconds", "Receipt minus time stamp in the last batch", "gauge", pipeline.skew_ms / 1000),
         Sample("resident_memory_bytes", "Resident memory", "gauge", resident),
     ]

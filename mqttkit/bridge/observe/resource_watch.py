@@ -1,4 +1,4 @@
-"""What the bridge keeps an eye on beside its work: memory, clocks, certificates."""
+"""Watch memory, clocks and certificates, and log warnings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mqttkit.settings import MemorySettings, TlsSettings
 logger = logging.getLogger(__name__)
 
 JUMP_SECONDS = 30.0
-"""Change of the wall clock against the monotonic one that is worth a line."""
+"""Log a line if the wall clock moves this far from the monotonic clock."""
 CERTIFICATE_DAYS = 21
-"""A certificate that ends sooner is warned of."""
+"""Warn of a certificate that expires sooner."""
 
 
 def resident_bytes() -> int:
@@ -25,7 +25,7 @@ def resident_bytes() -> int:
 
 
 class MemoryWatch:
-    """Warn once of much memory, and say when it is too much."""
+    """Warn once about high memory use, and report when it reaches the maximum."""
 
     def __init__(self, settings: MemorySettings, measure: Callable[[], int] = resident_bytes) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class MemoryWatch:
         """Bytes, at the last check."""
 
     def too_much(self) -> bool:
-        """Measure; True from `memory.max` on."""
+        """Measure; return True if memory use has reached `memory.max`."""
         self.resident = self._measure()
         if self.resident < self._settings.warn:
             self._warned = False
@@ -46,7 +46,7 @@ class MemoryWatch:
 
 
 class ClockWatch:
-    """Report a wall clock that jumps, and time stamps far from the time of receipt."""
+    """Log a warning if the wall clock jumps or time stamps are far from the time of receipt."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ClockWatch:
         self._skewed = False
 
     def check(self, skew_ms: int) -> None:
-        """Look at the clock, and at the newest metric's skew (receipt less time stamp), milliseconds."""
+        """Check the clock and the newest metric's skew (receipt minus time stamp, in milliseconds)."""
         offset = self._wall() - self._steady()
         if abs(offset - self._offset) >= JUMP_SECONDS:
             logger.warning("the clock of this machine jumped by %+.0f s", offset - self._offset)
@@ -70,12 +70,14 @@ class ClockWatch:
         skewed = abs(skew_ms) >= self._limit * 1000
         if skewed and not self._skewed:
             way = "behind" if skew_ms > 0 else "ahead of"
-            logger.warning("clock skew: metrics are stamped %.0f s %s this machine's clock", abs(skew_ms) / 1000, way)
+            logger.warning(
+                "clock skew: time stamps of metrics are %.0f s %s this machine's clock", abs(skew_ms) / 1000, way
+            )
         self._skewed = skewed
 
 
 def check_certificates(tls: TlsSettings, now: Callable[[], float] = time.time) -> dict[str, float]:
-    """Warn of certificate files that end soon or have ended; return the days left of each file."""
+    """Warn about certificate files that expire soon or have expired; return the days left for each file."""
     from cryptography import x509
 
     left: dict[str, float] = {}

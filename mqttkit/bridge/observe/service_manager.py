@@ -1,4 +1,4 @@
-"""What the service manager is told (sd_notify): ready, status, alive, stopping. Pure datagrams."""
+"""Report to the service manager (sd_notify): ready, status, alive, stopping."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Send states to the socket that systemd named; nothing where it named none.
+    """Send states to the socket in NOTIFY_SOCKET; without it, do nothing.
 
-    The watchdog is fed by `beat` only where its argument has changed: a loop that stands still starves it.
+    `beat` resets the watchdog only if its argument has changed, so systemd restarts a bridge that is stuck.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -22,27 +22,27 @@ class Notifier:
         self._ready = False
 
     def ready(self, status: str) -> None:
-        """Say once that the service is up."""
+        """Report once that the service is ready."""
         if not self._ready:
             self._ready = True
             self._send(f"READY=1\nSTATUS={status}")
 
     def status(self, text: str) -> None:
-        """Say in one line how it goes."""
+        """Report the state in one line."""
         self._send(f"STATUS={text}")
 
     def beat(self, progress: object) -> None:
-        """Feed the watchdog if there was progress since the last beat."""
+        """Reset the watchdog if there was progress since the last call."""
         if progress != self._last:
             self._last = progress
             self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """Say that the service winds up."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.sendto(text.encode(), self._address)  # a manager that is gone must not stop the bridge
+            channel.sendto(text.encode(), self._address)  # a missing service manager must not stop the bridge

@@ -1,4 +1,4 @@
-"""Where metrics go: `open_sink` returns the sink of an address, and imports no other one."""
+"""Sinks store metrics. `open_sink` returns the sink for an address and imports only that one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mqttkit.settings import BridgeSettings
 
 
 def sink_options(settings: BridgeSettings) -> SinkOptions:
-    """Return the sink's part of the settings; read the token file."""
+    """Return the sink's part of the settings."""
     token = None
     if settings.token_file is not None:
         try:
@@ -31,10 +31,10 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
 
 
 def open_sink(address: str, options: SinkOptions) -> Sink:
-    """Return the sink of an address such as sqlite:PATH, not opened yet; raise UsageError or MissingPart."""
+    """Return the sink for an address such as sqlite:PATH, not opened yet; raise UsageError or MissingPart."""
     scheme, _, rest = address.partition(":")
     if not rest:
-        raise UsageError(f"no sink {address!r}", hint=_KINDS)
+        raise UsageError(f"{address!r} is not a sink", hint=_KINDS)
     if scheme == "sqlite":
         from mqttkit.bridge.sinks.sqlite import SqliteSink
 
@@ -55,7 +55,7 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
         from mqttkit.bridge.sinks.postgresql import PostgresqlSink
 
         return PostgresqlSink(address, options)
-    raise UsageError(f"no sink of kind {scheme!r}", hint=_KINDS)
+    raise UsageError(f"unknown kind of sink {scheme!r}", hint=_KINDS)
 
 
 _KINDS = "Sinks: sqlite:PATH, redis://…, postgresql://…, http(s)://…, jsonl:PATH"

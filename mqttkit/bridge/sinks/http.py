@@ -12,10 +12,10 @@ import http.client
 import ssl
 from urllib.parse import urlsplit
 
-from mqttkit.bridge.event import encode_json, event
 from mqttkit.bridge.identity import state_directory
+from mqttkit.bridge.json_record import encode_json, json_record
 from mqttkit.bridge.sinks.ledger import Ledger
-from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetterStore, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, SinkOptions
 from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
 
 REFUSED = (400, 409, 413, 415, 422)
@@ -64,12 +64,12 @@ class HttpSink:
             self._drop()
             raise SinkUnavailable(f"{self.name}: {error}") from error
 
-    def commit(self, batch: Batch) -> Committed:
+    def commit(self, batch: MetricBatch) -> Committed:
         """POST what is new, then commit the ledger."""
         ledger = self._book()
         fresh = ledger.new(batch.metrics)
         if fresh:
-            self._post(encode_json([event(metric) for metric in fresh]), batch.id)
+            self._post(encode_json([json_record(metric) for metric in fresh]), batch.id)
         ledger.commit(fresh, batch.letters, batch.settles)
         return Committed(len(fresh), len(batch.metrics) - len(fresh))
 

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mqttkit.bridge.event import encode_json, event
+from mqttkit.bridge.json_record import encode_json, json_record
 from mqttkit.bridge.sinks.ledger import Ledger
-from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetterStore, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, SinkOptions
 from mqttkit.errors import SinkBroken, SinkUnavailable
 
 ROTATE_BYTES = 100_000_000
@@ -56,13 +56,13 @@ class JsonlSink:
             self.close()
             raise SinkUnavailable(f"{self.path} was moved or removed: beginning a new one")
 
-    def commit(self, batch: Batch) -> Committed:
+    def commit(self, batch: MetricBatch) -> Committed:
         """Append lines, bring them to disk, then commit the ledger; take the lines back if that fails."""
         ledger = self._ready()
         if self._length >= self._rotate_bytes:
             self._rotate()
         fresh = ledger.new(batch.metrics)
-        data = b"".join(encode_json(event(metric)) + b"\n" for metric in fresh)
+        data = b"".join(encode_json(json_record(metric)) + b"\n" for metric in fresh)
         length = self._length + len(data)
         try:
             with self._translated():

@@ -1,4 +1,4 @@
-"""Metrics into PostgreSQL: COPY into a staging table, then one INSERT that skips what is there."""
+"""Store metrics in PostgreSQL: COPY into a staging table, then one INSERT that skips known metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetter, SinkOptions, StoredLetter
+from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
 from mqttkit.errors import DeadLettersFull, MissingPart, SinkBroken, SinkRefused, SinkUnavailable
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _LAST = (
     " ON CONFLICT (sink) DO UPDATE SET batch = excluded.batch, stored = excluded.stored, at = now()"
 )
 _LOCK = 0x6D71_7474
-"""Advisory lock held while the tables are made, so that two bridges may start at once."""
+"""Advisory lock held while the tables are created, so that two bridges can start at the same time."""
 
 
 def _library() -> Any:
@@ -63,7 +63,7 @@ def _library() -> Any:
 
 
 class Database:
-    """A connection that is made again after a failure, and cut when the server does not answer in time."""
+    """A connection that reconnects after a failure, and that is cut if the server does not answer in time."""
 
     def __init__(self, address: str, timeout: float) -> None:
         """`timeout` in seconds bounds connecting and each block of `use`."""
@@ -74,7 +74,7 @@ class Database:
 
     @contextlib.contextmanager
     def use(self) -> Iterator[psycopg.Connection[Any]]:
-        """Give the connection within one transaction: committed at the end, rolled back by an exception.
+        """Yield the connection in a transaction, which commits at the end or rolls back on an exception.
 
         Raise SinkUnavailable, SinkRefused for data that cannot be stored, SinkBroken for tables of another shape.
         """
@@ -89,7 +89,7 @@ class Database:
             self.close()
             raise SinkUnavailable(f"{self.name}: {_first_line(error)}") from error
         except library.errors.ProgrammingError as error:
-            hint = "Are its tables of another shape, or the rights missing?"
+            hint = "Check that the tables have the expected columns and that the user has rights on them"
             raise SinkBroken(f"{self.name}: {_first_line(error)}", hint=hint) from error
         except library.Error as error:
             self.close()
@@ -115,7 +115,7 @@ class Database:
 
     @contextlib.contextmanager
     def _deadline(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Cut the connection from another thread when the time is up: libpq would wait for ever."""
+        """Cut the connection from another thread when the time is up: libpq would wait forever."""
         twin = socket.socket(fileno=os.dup(connection.fileno()))
         timer = threading.Timer(self._timeout, _cut, (twin,))
         timer.daemon = True
@@ -129,7 +129,7 @@ class Database:
 
 
 def _cut(twin: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is gone already
+    with contextlib.suppress(OSError):  # it is closed already
         twin.shutdown(socket.SHUT_RDWR)
 
 
@@ -149,7 +149,7 @@ class PostgresqlLetters:
             return _count(connection)
 
     def read(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
-        """Return letters in the order they came, those behind the one named `after`."""
+        """Return letters in the order they were received, starting after the letter `after`."""
         with self._database.use() as connection:
             found = connection.execute(_READ, (int(after or 0), limit)).fetchall()
         return [StoredLetter(str(row[0]), DeadLetter(*row[1:])) for row in found]
@@ -178,7 +178,7 @@ def _settle(connection: psycopg.Connection[Any], ids: Sequence[str]) -> int:
 
 
 class PostgresqlSink:
-    """Tables metrics and dead_letters in one database; as durable as the server's synchronous_commit says."""
+    """Tables metrics and dead_letters in one database. `synchronous_commit` decides how durable a commit is."""
 
     def __init__(self, address: str, options: SinkOptions) -> None:
         self._database = Database(address, options.timeout)
@@ -188,21 +188,21 @@ class PostgresqlSink:
         self._instance = uuid.uuid4()
 
     def open(self) -> None:
-        """Connect and make what is missing."""
+        """Connect and create missing tables."""
         self.probe()
 
     def open_letters(self) -> None:
-        """Do nothing: the connection is made when it is used."""
+        """Do nothing: the sink connects at its first query."""
 
     def probe(self) -> None:
-        """Ask something, in a transaction that may write."""
+        """Check that the server answers and accepts writes."""
         with self._database.use() as connection:
             found = connection.execute("SHOW transaction_read_only").fetchone()
         if found and found[0] == "on":
             raise SinkUnavailable(f"{self.name} is read-only: a standby?")
 
-    def commit(self, batch: Batch) -> Committed:
-        """Store metrics and dead letters; a second try of a batch that was done returns what came of the first."""
+    def commit(self, batch: MetricBatch) -> Committed:
+        """Store the batch. If it was committed by an earlier attempt, return the result of that attempt."""
         with self._database.use() as connection:
             done = connection.execute(
                 "SELECT stored FROM mqttkit_sinks WHERE sink = %s AND batch = %s", (self._instance, batch.id)
@@ -214,7 +214,7 @@ class PostgresqlSink:
         """Close the connection."""
         self._database.close()
 
-    def _store(self, connection: psycopg.Connection[Any], batch: Batch) -> int:
+    def _store(self, connection: psycopg.Connection[Any], batch: MetricBatch) -> int:
         stored = 0
         with connection.cursor() as cursor:
             if batch.metrics:
@@ -233,6 +233,6 @@ class PostgresqlSink:
         count = _count(connection)
         if count >= self._limit:
             raise DeadLettersFull(
-                f"{self.name} holds {count} dead letters, {self._limit} are allowed",
-                hint="Look: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
+                f"{self.name} has {count} dead letters, the limit is {self._limit}",
+                hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
             )

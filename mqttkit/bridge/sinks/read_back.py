@@ -1,4 +1,4 @@
-"""Read back what a sink has stored of one agent, for proofs."""
+"""Read back the metrics that a sink has stored for one agent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READ_ENTRIES = 5_000
 
 
 def stored_ids(bridge: BridgeSettings, agent: str) -> list[str]:
-    """Return the dedupe_id of each stored metric of the agent, as often as it is stored.
+    """Return the dedupe_id of each stored metric of the agent; one that is stored twice appears twice.
 
     Raise UsageError for a sink that cannot be read.
     """
@@ -32,7 +32,7 @@ def stored_ids(bridge: BridgeSettings, agent: str) -> list[str]:
         return list(_from_jsonl(Path(rest.removeprefix("//")).expanduser(), agent))
     if scheme in SCHEMES:
         return list(_from_redis(bridge, agent))
-    raise UsageError("what an http sink received cannot be read back", hint="Prove it with another sink")
+    raise UsageError("an http sink cannot be read back", hint="Use another sink for the proof")
 
 
 def _from_sqlite(path: str, agent: str) -> list[str]:

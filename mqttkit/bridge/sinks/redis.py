@@ -1,14 +1,14 @@
-"""Metrics into a Redis stream, or jobs onto a Redis list: one script a batch, which runs whole or not at all.
+"""Add metrics to a Redis stream, or jobs to a Redis list. One script commits a whole batch or nothing.
 
-Keys, all in one slot of a cluster, where NAME is the stream or the list:
+Keys, all in one slot of a cluster. NAME is the stream or the list:
 
-    NAME                   the entries, one field a column; or the jobs
-    {NAME}:seen:PERIOD     set of TENANT/AGENT/DEDUPE_ID stored in one dedupe window; the last two are looked into
-    {NAME}:last:SINK       the last batch of one sink and what came of it
+    NAME                   the entries, with one field per column; or the jobs
+    {NAME}:seen:PERIOD     set of the keys stored in one dedupe window; the script checks the last two windows
+    {NAME}:last:SINK       the last batch of one sink and its result
     {NAME}:dead            dead letters, a stream
-    {NAME}:live            there while a bridge publishes live events
+    {NAME}:live            exists while a bridge publishes live events
 
-Durable as Redis is: with `appendonly yes`, and against a power cut with `appendfsync always`.
+Commits are as durable as Redis: use `appendonly yes`, and `appendfsync always` to survive a power cut.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mqttkit.bridge.event import encode_json, event
+from mqttkit.bridge.json_record import encode_json, json_record
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.redis_connection import Caller, connect_redis, redacted, translated
-from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetter, SinkOptions, StoredLetter
+from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
 from mqttkit.errors import BridgeError, DeadLettersFull, SinkBroken
 
 if TYPE_CHECKING:
@@ -115,14 +115,14 @@ call('HSET', last, 'batch', batch, 'stored', stored)
 call('EXPIRE', last, window)
 return stored
 """
-"""Returns how many metrics were new, or -1: no room for the dead letters, and nothing was done.
+"""Returns how many metrics were new. Returns -1 and changes nothing if there is no room for the dead letters.
 
-The rows are one flat list, which unpacks faster than a list a row. A live event is written here and not by the bridge,
-and only where it may be heard: where nobody subscribes at this server, and no replica or cluster node passes it on.
+The rows are one flat list, which unpacks faster than one list per row. The script publishes live events itself. It
+skips them if this server has no subscriber and no replica or cluster node that would forward them.
 """
 
 ANNOUNCED_SECONDS = 3_600
-"""How long workers believe that the bridge publishes live events."""
+"""How long workers assume that the bridge publishes live events."""
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -146,7 +146,7 @@ class RedisLetters:
             return int(self._client.xlen(self._key))
 
     def read(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
-        """Return letters in the order they came, those behind the one named `after`."""
+        """Return letters in the order they were received, starting after the letter `after`."""
         with translated(self._name):
             entries = self._client.xrange(self._key, f"({after}" if after else "-", "+", count=limit)
         return [_letter(entry) for entry in entries]
@@ -199,14 +199,14 @@ class RedisSink:
         self.letters = RedisLetters(self._client, self.name, self._dead)
 
     def open(self) -> None:
-        """Connect, load the script, and warn of settings under which Redis may forget."""
+        """Connect, load the script, and warn about settings with which Redis may lose data."""
         expected = "list" if self._options.list_name else "stream"
         with translated(self.name):
             for key, kind in ((self._data, expected), (self._dead, "stream")):
                 found = self._client.type(key)
                 if found not in ("none", kind):
                     raise SinkBroken(
-                        f"{self.name}: key {key!r} is a {found}, not a {kind}", hint="Name another: --stream"
+                        f"{self.name}: key {key!r} is a {found}, not a {kind}", hint="Choose another: --stream"
                     )
             self._script = self._client.script_load(COMMIT)
             self._announce()
@@ -221,8 +221,8 @@ class RedisSink:
             self._client.set(f"{self._base}:probe", "1", ex=60)
             self._announce()
 
-    def commit(self, batch: Batch) -> Committed:
-        """Run the script; a second try of a batch that was done returns what came of the first."""
+    def commit(self, batch: MetricBatch) -> Committed:
+        """Run the script. If this batch was committed by an earlier attempt, return the result of that attempt."""
         if not self._script:
             self.open()
         arguments = [
@@ -243,8 +243,8 @@ class RedisSink:
             stored = self._run(keys, arguments)
         if stored < 0:
             raise DeadLettersFull(
-                f"{self.name}: no room for more dead letters, {self._options.dead_letter_limit} are allowed",
-                hint="Look: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
+                f"{self.name}: the limit of {self._options.dead_letter_limit} dead letters is reached",
+                hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
             )
         return Committed(stored, len(batch.metrics) - stored)
 
@@ -258,20 +258,20 @@ class RedisSink:
 
         try:
             return int(self._caller.call("EVALSHA", self._script, len(keys), *keys, *arguments))
-        except NoScriptError:  # Redis was started again
+        except NoScriptError:  # Redis was restarted
             return int(self._caller.call("EVAL", COMMIT, len(keys), *keys, *arguments))
 
     def _row(self, metric: Metric) -> tuple[str, ...]:
-        """Return what the script takes of a metric: the columns, and on a list the job."""
+        """Return the script's arguments for a metric: its columns, and for a list the job."""
         tenant, agent, name, value, timestamp_ms, dedupe_id, tags, received_ms = metric
         columns = (tenant, agent, name, repr(value), str(timestamp_ms), dedupe_id or "", tags or "", str(received_ms))
         if not self._options.list_name:
             return columns
-        job = {"job": self._options.job, "id": dedupe_id or uuid.uuid4().hex, "data": event(metric)}
+        job = {"job": self._options.job, "id": dedupe_id or uuid.uuid4().hex, "data": json_record(metric)}
         return (*columns, encode_json(job).decode())
 
     def _announce(self) -> None:
-        """Tell workers that the bridge publishes live events, so that they do not do it twice."""
+        """Tell workers that the bridge publishes live events, so that they do not publish them again."""
         if self._options.live:
             self._client.set(f"{self._base}:live", "bridge", ex=ANNOUNCED_SECONDS)
             self._announced = time.monotonic()
@@ -281,10 +281,10 @@ class RedisSink:
             with translated(self.name):
                 found = {**self._client.config_get("appendonly"), **self._client.config_get("maxmemory-policy")}
         except BridgeError as error:  # a managed Redis may forbid CONFIG
-            logger.debug("cannot look at the settings of %s: %s", self.name, error)
+            logger.debug("cannot read the settings of %s: %s", self.name, error)
             return
         if found.get("appendonly") == "no":
-            logger.warning("%s keeps no append-only file: a crash of Redis loses what was acknowledged", self.name)
+            logger.warning("%s has no append-only file: a crash of Redis loses acknowledged metrics", self.name)
         policy = found.get("maxmemory-policy", "noeviction")
-        if policy != "noeviction":  # the sets of dedupe_ids expire, so that volatile-… evicts them first
-            logger.warning("%s may forget what it stored (maxmemory-policy %s): set noeviction", self.name, policy)
+        if policy != "noeviction":  # the sets of dedupe_ids expire, so volatile-… evicts them first
+            logger.warning("%s may evict stored metrics (maxmemory-policy %s): set it to noeviction", self.name, policy)

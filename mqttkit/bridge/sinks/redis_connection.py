@@ -1,4 +1,4 @@
-"""Connections to Redis: single, Sentinel, Cluster. The only importer of redis."""
+"""Connect to Redis: a single server, Sentinel or Cluster. Only this module imports redis."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     import redis
 
 IDLE_SECONDS = 1.0
-"""A connection not used for so long may have been closed by the server, and is looked at first."""
+"""The server may have closed a connection that was idle for longer, so check it before the next command."""
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
 def connect_redis(address: str, *, timeout: float) -> redis.Redis:
-    """Return a client that connects when it is first used, and never repeats a command by itself.
+    """Return a client that connects at its first command and never repeats a command automatically.
 
     Addresses: redis://[user:password@]host[:port][/db], rediss:// over TLS, unix://PATH,
     redis+sentinel://host[:port],…/SERVICE[/db], redis+cluster://host[:port],….
-    Raise UsageError for an address that is none of them, MissingPart without redis-py.
+    Raise UsageError for any other address, MissingPart without redis-py.
     """
     library = _library()
     scheme = address.split(":", 1)[0]
     if scheme not in SCHEMES:
-        raise UsageError(f"no Redis address {redacted(address)!r}", hint=f"Schemes: {', '.join(SCHEMES)}")
+        raise UsageError(f"{redacted(address)!r} is not a Redis address", hint=f"Schemes: {', '.join(SCHEMES)}")
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -47,7 +47,7 @@ def connect_redis(address: str, *, timeout: float) -> redis.Redis:
         client: redis.Redis = library.Redis.from_url(address, **options)
         return client
     except ValueError as error:
-        raise UsageError(f"no Redis address {redacted(address)!r}: {error}") from error
+        raise UsageError(f"{redacted(address)!r} is not a Redis address: {error}") from error
 
 
 def redacted(address: str) -> str:
@@ -71,11 +71,11 @@ def translated(name: str) -> Iterator[None]:
 
 
 class Caller:
-    """Runs large commands of one client, one thread at a time.
+    """Runs large commands of one client. Use it from one thread at a time.
 
-    redis-py looks at the socket before each command, and sends a large one in three pieces: four times another thread
-    may take the interpreter while Redis waits for the rest. Here a connection that was in use a moment ago is used
-    again as it is, and gets the command in one piece. A cluster's client chooses the node: it runs its commands itself.
+    redis-py checks the socket before each command and sends a large command in three pieces. Each step lets another
+    thread take the interpreter while Redis waits. The caller skips the check for a connection that was used a moment
+    ago, and sends the command in one piece. A cluster client must choose the node, so it runs its commands itself.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -94,20 +94,20 @@ class Caller:
             connection.send_packed_command([b"".join(connection.pack_command(*command))])
             answer = connection.read_response()
         except BaseException:
-            self.release()  # closed by redis-py, where an answer may still come
+            self.release()  # redis-py has closed it if an answer may still arrive
             raise
         self._used_at = time.monotonic()
         return answer
 
     def release(self) -> None:
-        """Give the connection back to the client, which looks at it before it is used again."""
+        """Return the connection to the client's pool, which checks it before the next use."""
         if self._connection is not None:
             self._client.connection_pool.release(self._connection)
             self._connection = None
 
 
 class _LazyClient:
-    """A client that connects when it is first used, as the others do: RedisCluster does when it is made."""
+    """Connect at the first command, as other clients do. RedisCluster connects when it is created."""
 
     def __init__(self, make: Callable[[], redis.Redis]) -> None:
         self._make = make
@@ -119,7 +119,7 @@ class _LazyClient:
         return getattr(self._client, name)
 
     def close(self) -> None:
-        """Close the connections, where there are any."""
+        """Close the connections, if there are any."""
         if self._client is not None:
             self._client.close()
 
@@ -156,7 +156,7 @@ def _credentials(address: str) -> dict[str, str]:
 
 def _cluster(library: Any, address: str, options: dict[str, Any]) -> redis.Redis:
     nodes = [library.cluster.ClusterNode(host, port) for host, port in _nodes(address, 6379)]
-    # A moved slot is learnt by one more try, which the sink's script makes harmless.
+    # The client learns of a moved slot by one more attempt, which the sink's script makes harmless.
     retry = library.retry.Retry(library.backoff.NoBackoff(), 3)
     client: redis.Redis = library.cluster.RedisCluster(
         startup_nodes=nodes, retry=retry, **options, **_credentials(address)
@@ -167,7 +167,7 @@ def _cluster(library: Any, address: str, options: dict[str, Any]) -> redis.Redis
 def _sentinel(library: Any, address: str, options: dict[str, Any]) -> redis.Redis:
     path = urlsplit(address).path.strip("/").split("/")
     if not path[0]:
-        raise ValueError("name the service: redis+sentinel://host:26379/SERVICE")
+        raise ValueError("the service is missing: redis+sentinel://host:26379/SERVICE")
     database = int(path[1]) if len(path) > 1 else 0
     watchers = {key: value for key, value in options.items() if key != "retry"}
     sentinel = library.sentinel.Sentinel(_nodes(address, 26_379), sentinel_kwargs=watchers)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mqttkit.bridge.sinks.types import Batch, Committed, DeadLetter, SinkOptions, StoredLetter
+from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
 from mqttkit.errors import DeadLettersFull, SinkBroken, SinkRefused, SinkUnavailable
 
 BUSY_SECONDS = 2.0
@@ -212,7 +212,7 @@ class SqliteSink:
             self.close()
             raise SinkUnavailable(f"{self.path} was removed")
 
-    def commit(self, batch: Batch) -> Committed:
+    def commit(self, batch: MetricBatch) -> Committed:
         """Store metrics and dead letters in one transaction."""
         database = self._ready()
         stored = 0

@@ -1,4 +1,4 @@
-"""What every sink is, and the batches and dead letters that it commits."""
+"""The protocol of a sink, and the batches and dead letters that it commits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from mqttkit.bridge.metric import Metric, Reason
+from mqttkit.bridge.metric import Metric, RefusalReason
 from mqttkit.messages import Message
 
 KEPT_BYTES = 65_536
-"""Bytes of a refused payload that its dead letter keeps."""
+"""Bytes of a refused payload that the dead letter keeps."""
 
 MAX_TOPIC_KEPT = 1_024
-"""Characters of a refused message's topic that its dead letter keeps."""
+"""Characters of a refused message's topic that the dead letter keeps."""
 
 MAX_DETAIL = 300
 """Characters of a dead letter's explanation."""
@@ -27,10 +27,10 @@ _numbers = itertools.count(1)
 
 
 class DeadLetter(NamedTuple):
-    """A message that is no metric, kept with the reason; the fields are the columns of every store."""
+    """A message that is not a metric, with the reason. The fields are the columns of every store."""
 
     topic: str
-    """Bytes that are not UTF-8 are written \\xNN; cut after 1,024 characters."""
+    """Bytes that are not UTF-8 appear as \\xNN. Cut after 1,024 characters."""
     payload: str
     """Base64 of the payload's first 65,536 bytes."""
     size: int
@@ -44,24 +44,24 @@ class DeadLetter(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """True where the payload was kept whole."""
+        """True if the whole payload was kept."""
         return self.size <= KEPT_BYTES
 
     @property
     def body(self) -> bytes:
-        """The payload's kept bytes."""
+        """The bytes of the payload that were kept."""
         return base64.b64decode(self.payload)
 
 
 class StoredLetter(NamedTuple):
-    """A dead letter as it is in its store."""
+    """A dead letter in its store."""
 
     id: str
-    """Names it in its store; a later letter's sorts behind it."""
+    """Identifier in the store. Later letters have higher identifiers."""
     letter: DeadLetter
 
 
-def dead_letter(message: Message, reason: Reason, detail: str, received_ms: int) -> DeadLetter:
+def dead_letter(message: Message, reason: RefusalReason, detail: str, received_ms: int) -> DeadLetter:
     """Return the dead letter of a message."""
     topic = message.topic_bytes.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
     payload = message.payload
@@ -77,34 +77,34 @@ def dead_letter(message: Message, reason: Reason, detail: str, received_ms: int)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What is committed at once."""
+class MetricBatch:
+    """Metrics and dead letters that are committed in one transaction."""
 
     metrics: Sequence[Metric] = ()
     letters: Sequence[DeadLetter] = ()
     settles: Sequence[str] = ()
-    """Dead letters in the store that this batch replaces: removed in the same transaction."""
+    """Identifiers of dead letters that this batch replaces. The sink removes them in the same transaction."""
     id: str = field(default_factory=lambda: f"{_PROCESS}-{next(_numbers)}")
-    """The same at every try, so that a try whose answer was lost is not done twice. No other batch ever has it."""
+    """Unique, and the same at every attempt, so that an attempt whose answer was lost is not repeated."""
 
 
 class Committed(NamedTuple):
-    """What became of a batch's metrics."""
+    """How many metrics of a batch were stored."""
 
     stored: int
     duplicate: int
-    """Metrics whose (tenant, agent, dedupe_id) was there before."""
+    """Metrics that were stored before under the same key."""
 
 
 class DeadLetterStore(Protocol):
-    """Read and clear dead letters; they are written by a sink's commit only."""
+    """Read and remove dead letters. Only a sink's `commit` writes them."""
 
     def count(self) -> int:
         """Return how many there are."""
         ...
 
     def read(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
-        """Return letters in the order they came, those behind the one named `after`."""
+        """Return letters in the order they were received, starting after the letter `after`."""
         ...
 
     def get(self, letter_id: str) -> StoredLetter | None:
@@ -117,11 +117,10 @@ class DeadLetterStore(Protocol):
 
 
 class Sink(Protocol):
-    """Where batches are committed. One thread at a time; every method may block.
+    """Commits batches. Use it from one thread at a time; every method may block.
 
-    A commit that returns is durable as the sink's page says. One that raises SinkUnavailable is tried
-    again with the same batch; SinkRefused means that the batch has a part which it will never take;
-    SinkBroken stops the bridge. Idempotent on (tenant, agent, dedupe_id).
+    When `commit` returns, the batch is durable. After SinkUnavailable the caller tries the same batch again.
+    SinkRefused means that the sink will never accept some part of the batch. SinkBroken stops the bridge.
     """
 
     @property
@@ -131,33 +130,33 @@ class Sink(Protocol):
 
     @property
     def letters(self) -> DeadLetterStore:
-        """Where this sink keeps dead letters."""
+        """The store of this sink's dead letters."""
         ...
 
     def open(self) -> None:
-        """Connect and make what is missing; raise SinkUnavailable, SinkBroken or MissingPart."""
+        """Connect and create missing tables; raise SinkUnavailable, SinkBroken or MissingPart."""
         ...
 
     def open_letters(self) -> None:
-        """Open no more than `letters` needs, beside a bridge that may be running; raise as `open` does."""
+        """Open only what `letters` needs; a bridge may use the sink at the same time. Raise as `open` does."""
         ...
 
     def probe(self) -> None:
-        """Return if a commit would probably succeed; raise as `commit` does."""
+        """Check that a commit would probably succeed; raise as `commit` does."""
         ...
 
-    def commit(self, batch: Batch) -> Committed:
+    def commit(self, batch: MetricBatch) -> Committed:
         """Store metrics and dead letters, all or nothing."""
         ...
 
     def close(self) -> None:
-        """Let go; idempotent."""
+        """Close it; may be called twice."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SinkOptions:
-    """What a sink's address does not say."""
+    """Settings of a sink that are not in its address."""
 
     stream: str = "mqttkit:metrics"
     """Redis: name of the stream."""
@@ -168,12 +167,12 @@ class SinkOptions:
     live: bool = True
     """Redis: publish each stored metric on metrics:{tenant_id}."""
     dedupe_window: int = 86_400
-    """Seconds for which a dedupe_id is remembered where the rows themselves are not the memory."""
+    """Seconds for which redis, http and jsonl remember a dedupe_id. Databases find it in their rows."""
     dead_letter_limit: int = 1_000_000
-    """Dead letters from which on no batch with another one is committed; the last batch may go beyond."""
+    """Once the store has this many dead letters, a batch with another one waits. The last batch may exceed it."""
     dead_letters: str | None = None
-    """SQLite file of the ledger that the http and jsonl sinks keep beside them."""
+    """SQLite file for the ledger of the http and jsonl sinks."""
     timeout: float = 5.0
-    """Seconds for one answer of a server."""
+    """Seconds that one commit may take at a server."""
     token: str | None = field(default=None, repr=False)
     """HTTP: bearer token."""

@@ -1,4 +1,4 @@
-"""Who may store metrics: `open_registry` returns the registry of an address."""
+"""The registry of tenants that may store metrics; `open_registry` opens it by address."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mqttkit.bridge.tenants.types import TenantRegistry
 
 
 def open_registry(address: str) -> TenantRegistry:
-    """Return the registry of an address: a YAML file's path, sqlite:PATH, or redis://…#SET."""
+    """Open the registry at an address: a YAML file's path, sqlite:PATH, or redis://…#SET."""
     if address.startswith("sqlite:"):
         from mqttkit.bridge.tenants.sqlite import SqliteRegistry
 

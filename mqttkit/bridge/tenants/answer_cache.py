@@ -1,4 +1,4 @@
-"""Remember which tenants a slow registry knows, for a bounded time."""
+"""Cache which tenants a slow registry knows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 CACHE_ENTRIES = 10_000
-"""Answers remembered, known and unknown together."""
+"""Most answers in the cache, known and unknown tenants together."""
 KNOWN_SECONDS = 30.0
-"""How long a tenant removed may still be accepted."""
+"""How long a removed tenant may still be accepted."""
 UNKNOWN_SECONDS = 2.0
-"""How long a tenant added may still be refused."""
+"""How long an added tenant may still be refused."""
 
 
 class AnswerCache:
-    """Remember answers of a slow registry, a bounded number for a bounded time."""
+    """Remember a bounded number of answers for a bounded time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, entries: int = CACHE_ENTRIES) -> None:
         self._clock = clock
@@ -26,7 +26,7 @@ class AnswerCache:
         return len(self._answers)
 
     def known(self, tenants: set[str], ask: Callable[[list[str]], set[str]]) -> set[str]:
-        """Return the known ones; `ask` answers for those that are not remembered."""
+        """Return the known tenants; call `ask` for those that are not in the cache."""
         now = self._clock()
         found: set[str] = set()
         missing: list[str] = []

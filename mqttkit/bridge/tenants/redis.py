@@ -12,7 +12,7 @@ DEFAULT_SET = "mqttkit:tenants"
 
 
 class RedisRegistry:
-    """A set of identifiers: redis://…#NAME, mqttkit:tenants where no name is given."""
+    """A set of identifiers: redis://…#NAME. The default name is mqttkit:tenants."""
 
     def __init__(self, address: str) -> None:
         from mqttkit.bridge.sinks.redis_connection import connect_redis, redacted
@@ -24,17 +24,17 @@ class RedisRegistry:
         self._client: Any = connect_redis(address, timeout=5.0)
 
     def known(self, tenants: set[str]) -> set[str]:
-        """Return those of the tenants that the set has."""
+        """Return the tenants that are members of the set."""
         return self._cache.known(tenants, self._ask)
 
     def all(self) -> dict[str, str]:
-        """Return every tenant; a set has no names."""
+        """Return every tenant; a set stores no names."""
         return dict.fromkeys(sorted(self._run("smembers", self._name)), "")
 
     def add(self, tenant: str, name: str = "") -> bool:
-        """Add a member; a set keeps no name, so one given is a UsageError."""
+        """Add a member; raise UsageError for a name, because a set stores no names."""
         if name:
-            raise UsageError("a Redis set keeps no names", hint="Leave the name out")
+            raise UsageError("a Redis set stores no names", hint="Omit --name")
         return bool(self._run("sadd", self._name, check_tenant(tenant)))
 
     def remove(self, tenant: str) -> bool:

@@ -10,7 +10,7 @@ from mqttkit.errors import RegistryUnavailable
 
 
 class SqliteRegistry:
-    """A table `tenants (tenant_id, name)`; it may be in the file that the metrics go to."""
+    """A table `tenants (tenant_id, name)`; it may be in the same file as the metrics."""
 
     def __init__(self, path: str) -> None:
         from mqttkit.bridge.sinks.sqlite import connect
@@ -23,7 +23,7 @@ class SqliteRegistry:
         )
 
     def known(self, tenants: set[str]) -> set[str]:
-        """Return those of the tenants that the table has."""
+        """Return the tenants that are in the table."""
         return self._cache.known(tenants, self._ask)
 
     def all(self) -> dict[str, str]:

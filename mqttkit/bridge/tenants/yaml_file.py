@@ -1,4 +1,4 @@
-"""Tenants in a YAML file, read again when it changes."""
+"""Tenants in a YAML file, which is read again when it changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mqttkit.errors import ConfigError, UsageError
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
-"""How often a YAML file is looked at."""
+"""Seconds between checks whether the file has changed."""
 
 
 class YamlRegistry:
@@ -29,7 +29,7 @@ class YamlRegistry:
         self._checked = clock()
 
     def known(self, tenants: set[str]) -> set[str]:
-        """Return those of the tenants that the file names; an unreadable one changes nothing."""
+        """Return the tenants that are in the file. If the file cannot be read, the earlier tenants stay known."""
         if self._clock() - self._checked >= CHECK_SECONDS:
             self._checked = self._clock()
             self._reload()
@@ -52,7 +52,7 @@ class YamlRegistry:
         return True
 
     def remove(self, tenant: str) -> bool:
-        """Take the tenant's line out of the file."""
+        """Delete the tenant's line from the file."""
         tenant = check_tenant(tenant)
         if tenant not in self._tenants:
             return False
@@ -62,10 +62,10 @@ class YamlRegistry:
         return True
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no file stays open."""
 
     def _rewrite(self, text: str, expected: dict[str, str]) -> None:
-        """Put the text in the file's place at once, if it says what is expected."""
+        """Replace the file atomically, if the new text has the expected tenants."""
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             draft.write_text(text, "utf-8")
@@ -76,7 +76,7 @@ class YamlRegistry:
                 as_expected = False
             if not as_expected:
                 raise ConfigError(
-                    "the file's form is too free to be edited here",
+                    "cannot edit this file line by line",
                     where=str(self.path),
                     hint="Edit it by hand",
                 )
@@ -93,9 +93,9 @@ class YamlRegistry:
         try:
             self._tenants = read_yaml(self.path)
         except ConfigError as error:
-            logger.warning("the tenants known before stay in force: %s", error)
+            logger.warning("the earlier tenants stay known: %s", error)
         else:
-            logger.info("read %d tenants again from %s", len(self._tenants), self.path)
+            logger.info("read %d tenants from %s", len(self._tenants), self.path)
 
 
 def read_yaml(path: Path) -> dict[str, str]:
@@ -106,7 +106,7 @@ def read_yaml(path: Path) -> dict[str, str]:
     if isinstance(content, list):
         content = dict.fromkeys((str(entry) for entry in content), "")
     if not isinstance(content, dict):
-        raise ConfigError("expected a list of tenant ids, or a mapping of id to name", where=str(path))
+        raise ConfigError("expected a list of tenant ids, or a mapping from id to name", where=str(path))
     try:
         return {check_tenant(str(key)): str(name or "") for key, name in content.items()}
     except UsageError as error:
@@ -119,13 +119,13 @@ def _load(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
-        raise ConfigError("no such file", where=str(path), hint="Write it: a list of tenant ids (UUIDs)") from None
+        raise ConfigError("no such file", where=str(path), hint="Create it with a list of tenant ids (UUIDs)") from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"is no YAML: {getattr(error, 'problem', error)}", where=where) from error
+        raise ConfigError(f"is not YAML: {getattr(error, 'problem', error)}", where=where) from error
 
 
 def _quoted(text: str) -> str:

@@ -23,22 +23,22 @@ INTERRUPTED = 130
     cls=LazyGroup,
     entries={
         "run": Entry("mqttkit.cli.bridge", "run", "Run the bridge until it is stopped."),
-        "worker": Entry("mqttkit.cli.bridge", "worker", "Move metrics on, from a Redis stream into a database."),
-        "verify": Entry("mqttkit.cli.bridge", "verify", "Prove on this set-up that nothing is lost."),
-        "tenant": Entry("mqttkit.cli.bridge.store", "tenant", "Say who may store metrics."),
-        "dead-letters": Entry("mqttkit.cli.bridge.store", "dead_letters", "Look after messages that were refused."),
+        "worker": Entry("mqttkit.cli.bridge", "worker", "Move metrics from a Redis stream into a database."),
+        "verify": Entry("mqttkit.cli.bridge", "verify", "Prove that nothing is lost with your broker and sink."),
+        "tenant": Entry("mqttkit.cli.bridge.store", "tenant", "Manage the tenants that may store metrics."),
+        "dead-letters": Entry("mqttkit.cli.bridge.store", "dead_letters", "Manage messages that were refused."),
     },
 )
 def bridge() -> None:
-    """Move metrics from MQTT into a sink: nothing lost, everything accounted for.
+    """Store metrics from MQTT in a database, stream, file or web service, without losing any.
 
-    Subscribes to metrics/{tenant_id}/{agent_id}/{metric_name}, checks each JSON payload, commits in
-    batches, and acknowledges only what is committed.
+    Subscribes to metrics/{tenant_id}/{agent_id}/{metric_name}, validates each JSON payload, commits in
+    batches, and acknowledges a message only after it is committed.
     """
 
 
 def bridge_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where metrics go; `overlay` puts them into the settings."""
+    """Add the options of the bridge's settings; `overlay` puts them into the settings."""
     options = [
         click.option("--sink", help="sqlite:PATH, redis://…, postgresql://…, http(s)://… or jsonl:PATH."),
         click.option("--tenants", help="Known tenants: a YAML file, sqlite:PATH or redis://…#SET."),
@@ -48,8 +48,8 @@ def bridge_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--list", help="Redis: push jobs onto this list instead."),
         click.option("--job", help="Redis list: the job's name.  [StoreMetric]"),
         click.option("--live/--no-live", default=None, help="Redis: publish on metrics:{tenant_id}.  [live]"),
-        click.option("--dead-letters", help="SQLite file for the dead letters of http and jsonl."),
-        click.option("--token-file", help="HTTP: file whose first line is the bearer token."),
+        click.option("--dead-letters", help="HTTP and JSONL: SQLite file for the dead letters."),
+        click.option("--token-file", help="HTTP: file with the bearer token in its first line."),
         click.option("--health-port", type=click.IntRange(0, 65_535), help="Serve /livez, /readyz, /metrics."),
         click.option("--health-host", help="Address to serve them on.  [127.0.0.1]"),
     ]
@@ -59,7 +59,7 @@ def bridge_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def overlay(settings: Settings, given: dict[str, Any]) -> Settings:
-    """Lay flags that were given over the settings."""
+    """Return the settings with the given flags applied."""
     flags = {name: value for name, value in given.items() if value is not None}
     changed: BridgeSettings = replace(settings.bridge, **flags)
     return replace(settings, bridge=changed)
@@ -69,14 +69,15 @@ def overlay(settings: Settings, given: dict[str, Any]) -> Settings:
 @bridge_options
 @connection_options
 def run(connection: Connection, **given: Any) -> int:
-    """Run the bridge until SIGTERM or Ctrl-C, which drain it; a second one ends it at once.
+    """Run the bridge until SIGTERM or Ctrl-C.
 
-    Exit code 0: all that was taken is committed and acknowledged. 75: memory.max was reached.
+    The first signal drains the bridge, a second one ends it immediately. Exit code 0: all received messages
+    are committed and acknowledged. 75: memory use reached memory.max.
     """
     from mqttkit.bridge.service import Bridge
 
     if connection.url_topic is not None:
-        raise UsageError("-L names the broker only", hint="The topics are those of --topic")
+        raise UsageError("-L must not contain a topic here", hint="Set the topic with --topic")
     service = Bridge(overlay(connection.settings, given), retry=connection.retry, will=connection.will)
     on_signals(service.stop)
     return service.run()
@@ -95,19 +96,19 @@ def on_signals(stop: Callable[[], None]) -> None:
 
 
 @click.command()
-@click.option("--source", required=True, help="Where the stream is: redis://…, redis+sentinel://…, redis+cluster://…")
+@click.option("--source", required=True, help="Redis with the stream: redis://…, redis+sentinel://…, redis+cluster://…")
 @click.option("--sink", help="sqlite:PATH or postgresql://…")
 @click.option("--stream", help="The stream's name.  [mqttkit:metrics]")
 @click.option("--group", "consumer_group", default="mqttkit", help="Consumer group.  [mqttkit]")
-@click.option("--claim-after", type=float, default=60.0, help="Seconds until a dead worker's entries are taken.  [60]")
-@click.option("--live/--no-live", default=None, help="Publish on metrics:{tenant_id} where no bridge does.  [live]")
-@click.option("--config", type=click.Path(), help="Settings file.  [mqttkit.yaml where there is one]")
-@click.option("--quiet", is_flag=True, help="Say nothing on stderr but the error that ends the command.")
+@click.option("--claim-after", type=float, default=60.0, help="Take over a dead worker's entries after seconds.  [60]")
+@click.option("--live/--no-live", default=None, help="Publish on metrics:{tenant_id} if no bridge does.  [live]")
+@click.option("--config", type=click.Path(), help="Settings file.  [mqttkit.yaml if it exists]")
+@click.option("--quiet", is_flag=True, help="Print only the error that ends the command.")
 def worker(source: str, consumer_group: str, claim_after: float, config: str | None, quiet: bool, **given: Any) -> int:
-    """Read the Redis stream as a consumer group and upsert its metrics into a database.
+    """Read the Redis stream as a consumer group and store its metrics in a database.
 
-    Entries are acknowledged to Redis when they are committed, and trimmed when every group has read them.
-    What a worker that died had taken is claimed by another one. SIGTERM ends it after the batch at hand.
+    The worker acknowledges committed entries to Redis, and trims entries that every group has read. It takes
+    over the entries of a dead worker. SIGTERM ends it after the current batch.
     """
     from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
 
@@ -123,8 +124,8 @@ def worker(source: str, consumer_group: str, claim_after: float, config: str | N
 @click.command()
 @click.option("--count", type=click.IntRange(1), default=100_000, help="Metrics to publish.  [100000]")
 @click.option("--kill", "kills", type=click.IntRange(0), default=8, help="Times to kill the bridge.  [8]")
-@click.option("--publisher", "publisher_name", help="User that may publish metrics, where the bridge's may not.")
-@click.option("--publisher-password-file", type=click.Path(), help="File whose first line is that user's password.")
+@click.option("--publisher", "publisher_name", help="User that may publish metrics, if the bridge's may not.")
+@click.option("--publisher-password-file", type=click.Path(), help="File with that user's password in its first line.")
 @click.option("--time-limit", type=float, default=600.0, help="Seconds for the whole proof.  [600]")
 @bridge_options
 @connection_options
@@ -137,10 +138,10 @@ def verify(
     connection: Connection,
     **given: Any,
 ) -> int:
-    """Prove on this set-up that nothing is lost: numbered metrics through broker, bridge and sink.
+    """Prove that nothing is lost: send numbered metrics through your broker, a bridge and your sink.
 
-    A bridge of its own is run and killed with SIGKILL again and again. The metrics bear the registry's first
-    tenant and an agent named verify-…; they stay in the sink. Exit code 1: some were lost, or stored twice.
+    The command runs its own bridge and kills it with SIGKILL several times. The metrics use the registry's
+    first tenant and an agent named verify-…; they stay in the sink. Exit code 1: metrics were lost or stored twice.
     """
     from mqttkit.bridge.verify import Proof, ProofSettings
 

@@ -1,4 +1,4 @@
-"""`mqttkit bridge tenant` and `mqttkit bridge dead-letters`: the bridge's registry and its rejects."""
+"""`mqttkit bridge tenant` and `mqttkit bridge dead-letters`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mqttkit.errors import UsageError
 from mqttkit.settings import BridgeSettings
 
 if TYPE_CHECKING:
-    from mqttkit.bridge.dead_letters import Selection
+    from mqttkit.bridge.dead_letters import LetterSelection
     from mqttkit.bridge.sinks.types import Sink, StoredLetter
     from mqttkit.bridge.tenants.types import TenantRegistry
 
@@ -24,15 +24,15 @@ Command = Callable[..., Any]
 
 
 def store_options(command: Command) -> Command:
-    """Add the options that name sink and registry; the command gets them as `bridge: BridgeSettings`."""
+    """Add the options for sink and registry."""
     options = [
         click.option("--sink", help="The bridge's sink."),
         click.option("--tenants", help="Known tenants: a YAML file, sqlite:PATH or redis://…#SET."),
         click.option("--topic", help="Topic template."),
         click.option("--stream", help="Redis: the stream's name.  [mqttkit:metrics]"),
-        click.option("--list", help="Redis: the list's name, where there are jobs."),
-        click.option("--dead-letters", help="SQLite file for the dead letters of http and jsonl."),
-        click.option("--config", type=click.Path(), help="Settings file.  [mqttkit.yaml where there is one]"),
+        click.option("--list", help="Redis: the list's name, if the bridge pushes jobs."),
+        click.option("--dead-letters", help="HTTP and JSONL: SQLite file for the dead letters."),
+        click.option("--config", type=click.Path(), help="Settings file.  [mqttkit.yaml if it exists]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -50,7 +50,7 @@ def _registry(bridge: BridgeSettings) -> Iterator[TenantRegistry]:
     from mqttkit.bridge.tenants import open_registry
 
     if not bridge.tenants:
-        raise UsageError("no registry of tenants", hint="Such as: --tenants tenants.yaml")
+        raise UsageError("no tenants given", hint="Example: --tenants tenants.yaml")
     with contextlib.closing(open_registry(bridge.tenants)) as registry:
         yield registry
 
@@ -60,7 +60,7 @@ def _sink(bridge: BridgeSettings) -> Iterator[Sink]:
     from mqttkit.bridge.sinks import open_sink, sink_options
 
     if not bridge.sink:
-        raise UsageError("no sink", hint="Such as: --sink sqlite:metrics.db")
+        raise UsageError("no sink given", hint="Example: --sink sqlite:metrics.db")
     with contextlib.closing(open_sink(bridge.sink, sink_options(bridge))) as sink:
         sink.open_letters()
         yield sink
@@ -68,7 +68,7 @@ def _sink(bridge: BridgeSettings) -> Iterator[Sink]:
 
 @click.group()
 def tenant() -> None:
-    """Who may store metrics."""
+    """Manage the tenants that may store metrics."""
 
 
 @tenant.command()
@@ -76,19 +76,19 @@ def tenant() -> None:
 @click.option("--name", default="", help="A name for people.")
 @store_options
 def add(tenant_id: str, name: str, **given: Any) -> None:
-    """Make a tenant known."""
+    """Add a tenant."""
     with _registry(_settings(given)) as registry:
-        click.echo("added" if registry.add(tenant_id, name) else "known already")
+        click.echo("added" if registry.add(tenant_id, name) else "already known")
 
 
 @tenant.command()
 @click.argument("tenant_id")
 @store_options
 def remove(tenant_id: str, **given: Any) -> None:
-    """Forget a tenant: its metrics become dead letters from now on."""
+    """Remove a tenant. Its metrics become dead letters from now on."""
     with _registry(_settings(given)) as registry:
         if not registry.remove(tenant_id):
-            raise UsageError(f"tenant {tenant_id} is not known", hint="See: mqttkit bridge tenant list")
+            raise UsageError(f"tenant {tenant_id} is not known", hint="List them: mqttkit bridge tenant list")
         click.echo("removed")
 
 
@@ -103,29 +103,29 @@ def list_tenants(**given: Any) -> None:
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Look at messages that were no metrics, try them again, write them out, clear them."""
+    """List, show, retry, export and purge messages that were refused."""
 
 
 def selection_options(command: Command) -> Command:
-    """Add the options that choose letters; the command gets them as `selection`."""
+    """Add the options that choose letters."""
     command = click.option("--reason", help="Only those refused for this reason.")(command)
     before = click.option("--before", type=click.DateTime(), help="Only those received before this time (UTC).")
     return click.argument("ids", nargs=-1)(before(command))
 
 
-def _selection(given: dict[str, Any]) -> Selection:
-    from mqttkit.bridge.dead_letters import Selection
+def _selection(given: dict[str, Any]) -> LetterSelection:
+    from mqttkit.bridge.dead_letters import LetterSelection
 
     before = given.pop("before")
     before_ms = None if before is None else round(before.replace(tzinfo=timezone.utc).timestamp() * 1000)
-    return Selection(ids=frozenset(given.pop("ids")), reason=given.pop("reason"), before_ms=before_ms)
+    return LetterSelection(ids=frozenset(given.pop("ids")), reason=given.pop("reason"), before_ms=before_ms)
 
 
 @dead_letters.command("list", short_help="List letters, their fields separated by tabs.")
 @selection_options
 @store_options
 def list_letters(**given: Any) -> None:
-    """List letters: identifier, time, reason, bytes, topic, separated by tabs."""
+    """List letters: identifier, time, reason, size in bytes and topic, separated by tabs."""
     from mqttkit.bridge.dead_letters import select
 
     selection = _selection(given)
@@ -135,27 +135,27 @@ def list_letters(**given: Any) -> None:
             click.echo(f"{stored.id}\t{_time(stored)}\t{letter.reason}\t{letter.size}\t{letter.topic!r}")
 
 
-@dead_letters.command(short_help="Show one letter whole, as JSON.")
+@dead_letters.command(short_help="Show one letter as JSON.")
 @click.argument("letter_id")
 @store_options
 def show(letter_id: str, **given: Any) -> None:
-    """Show one letter whole, as JSON; payload_text is the payload as far as it is text."""
+    """Show one letter as JSON. payload_text is the payload as text, with other bytes escaped."""
     with _sink(_settings(given)) as sink:
         stored = sink.letters.get(letter_id)
     if stored is None:
-        raise UsageError(f"no dead letter {letter_id!r}", hint="See: mqttkit bridge dead-letters list")
+        raise UsageError(f"no dead letter {letter_id!r}", hint="List them: mqttkit bridge dead-letters list")
     text = stored.letter.body.decode("utf-8", "backslashreplace")
     shown = {"id": stored.id, "time": _time(stored), **stored.letter._asdict(), "payload_text": text}
     click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
 
 
-@dead_letters.command(short_help="Parse letters again, all or those chosen.")
+@dead_letters.command(short_help="Parse letters again.")
 @selection_options
 @store_options
 def retry(**given: Any) -> None:
-    """Parse letters again, all or those chosen; what is a metric now is stored, the rest stays.
+    """Parse all or the chosen letters again, and store those that are valid now. The others stay.
 
-    For a tenant that was unknown, or a template that was wrong.
+    Use it after you added a missing tenant or corrected the topic template.
     """
     from mqttkit.bridge.dead_letters import retry as retry_letters
     from mqttkit.bridge.metric import MetricParser
@@ -172,7 +172,7 @@ def retry(**given: Any) -> None:
 @selection_options
 @store_options
 def export(**given: Any) -> None:
-    """Write letters as JSON lines: the columns, the payload in base64."""
+    """Write letters as JSON lines, with the payload in base64."""
     from mqttkit.bridge.dead_letters import export as export_letters
 
     selection = _selection(given)
@@ -185,13 +185,13 @@ def export(**given: Any) -> None:
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @store_options
 def purge(everything: bool, **given: Any) -> None:
-    """Remove letters for good: those chosen, or --all."""
-    from mqttkit.bridge.dead_letters import Selection
+    """Delete the chosen letters, or --all."""
+    from mqttkit.bridge.dead_letters import LetterSelection
     from mqttkit.bridge.dead_letters import purge as purge_letters
 
     selection = _selection(given)
-    if everything == (selection != Selection()):
-        raise UsageError("say which: identifiers, --reason or --before; or --all")
+    if everything == (selection != LetterSelection()):
+        raise UsageError("choose letters by identifier, --reason or --before, or give --all")
     with _sink(_settings(given)) as sink:
         click.echo(f"removed={purge_letters(sink.letters, selection)}")
 

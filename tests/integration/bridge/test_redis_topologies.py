@@ -10,7 +10,7 @@ import pytest
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink
-from mqttkit.bridge.sinks.types import Batch, Committed, Sink, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, MetricBatch, Sink, SinkOptions
 from mqttkit.errors import SinkUnavailable
 from tests.support.bridges import TENANT, wait_until
 from tests.support.redis import RedisServer, redis_cluster, redis_servers
@@ -22,7 +22,7 @@ def metrics(first: int, last: int) -> list[Metric]:
     return [Metric(TENANT, f"a{n % 7}", "t", float(n), 1, f"d{n}", None, 2) for n in range(first, last)]
 
 
-def commit_until_done(sink: Sink, batch: Batch) -> Committed:
+def commit_until_done(sink: Sink, batch: MetricBatch) -> Committed:
     """Commit as the bridge does: the same batch until it succeeds."""
     done: list[Committed] = []
 
@@ -57,11 +57,11 @@ def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
             address = f"redis+sentinel://127.0.0.1:{sentinel.port}/metrics"
             with contextlib.closing(open_sink(address, SinkOptions(timeout=2))) as sink:
                 sink.open()
-                assert sink.commit(Batch(metrics(0, 100))) == Committed(100, 0)
+                assert sink.commit(MetricBatch(metrics(0, 100))) == Committed(100, 0)
                 with master.client() as client:
                     assert client.wait(1, 5_000) == 1
                 master.stop(signal.SIGKILL)
-                assert commit_until_done(sink, Batch(metrics(50, 200))) == Committed(100, 50)
+                assert commit_until_done(sink, MetricBatch(metrics(50, 200))) == Committed(100, 50)
             with replica.client() as client:
                 assert client.xlen(STREAM) == 200
         finally:
@@ -75,8 +75,8 @@ def test_cluster_keeps_a_streams_keys_in_one_slot(tmp_path: Path) -> None:
             with contextlib.closing(open_sink(address, SinkOptions(stream=stream, timeout=2))) as sink:
                 sink.open()
                 sink.probe()
-                assert sink.commit(Batch(metrics(0, 60))) == Committed(60, 0)
-                assert sink.commit(Batch(metrics(30, 90))) == Committed(30, 30)
+                assert sink.commit(MetricBatch(metrics(0, 60))) == Committed(60, 0)
+                assert sink.commit(MetricBatch(metrics(30, 90))) == Committed(30, 30)
                 assert sink.letters.count() == 0
 
 

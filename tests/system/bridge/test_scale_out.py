@@ -169,5 +169,5 @@ def test_group_is_refused_where_shared_subscriptions_deliver_nothing(tmp_path: P
     ):
         assert process.process is not None
         assert process.process.wait(30) == 5
-        assert "knows no shared subscriptions" in process.log
+        assert "does not support shared subscriptions" in process.log
         assert "Run one bridge without --group" in process.log

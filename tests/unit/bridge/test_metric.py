@@ -14,8 +14,8 @@ from mqttkit.bridge.metric import (
     TOPIC_CACHE_ENTRIES,
     Metric,
     MetricParser,
-    Reason,
     Refusal,
+    RefusalReason,
     parse_timestamp,
     template_filter,
 )
@@ -31,7 +31,7 @@ def parser(template: str = BridgeSettings.topic, limit: int = 65_536) -> MetricP
     return MetricParser(template, payload_limit=limit)
 
 
-def reason(payload: bytes, topic: str = TOPIC) -> Reason:
+def reason(payload: bytes, topic: str = TOPIC) -> RefusalReason:
     with pytest.raises(Refusal) as caught:
         parser().parse(topic, payload, NOW)
     assert str(caught.value).startswith(caught.value.reason.value)
@@ -62,41 +62,41 @@ def test_retained_name_is_used_where_the_payload_has_none() -> None:
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        (b"", Reason.PAYLOAD_EMPTY),
-        (b"x" * 65_537, Reason.PAYLOAD_TOO_LARGE),
-        (b'{"value": 1, "dedupe_id": "\xff"}', Reason.JSON_ENCODING),
-        (b'{"value": 1', Reason.JSON_SYNTAX),
-        (b'{"value": 1} x', Reason.JSON_SYNTAX),
-        (b'{"value": 1, "dedupe_id": "\\ud800"}', Reason.JSON_SYNTAX),
-        (b"[" * 10_000, Reason.JSON_DEPTH),
-        (b'{"value": 1, "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", Reason.JSON_DEPTH),
-        (b"[1]", Reason.JSON_SHAPE),
-        (b'"x"', Reason.JSON_SHAPE),
-        (b'{"value": 1, "value": 2}', Reason.DUPLICATE_KEY),
-        (b'{"value": 1, "tags": {"a": 1, "a": 1}}', Reason.DUPLICATE_KEY),
-        (b'{"value": 1, "x": {"a": 1, "a": 1}}', Reason.DUPLICATE_KEY),
-        (b'{"value": 1, "tags": {"a": "\\u0000"}}', Reason.NUL_CHARACTER),
-        (b'{"Value": 1}', Reason.VALUE_MISSING),
-        (b'{"value": true}', Reason.VALUE_TYPE),
-        (b'{"value": "1"}', Reason.VALUE_TYPE),
-        (b'{"value": null}', Reason.VALUE_TYPE),
-        (b'{"value": NaN}', Reason.VALUE_NOT_FINITE),
-        (b'{"value": -Infinity}', Reason.VALUE_NOT_FINITE),
-        (b'{"value": 1e999}', Reason.VALUE_NOT_FINITE),
-        (b'{"value": 1, "timestamp": "yesterday"}', Reason.TIMESTAMP_FORMAT),
-        (b'{"value": 1, "timestamp": false}', Reason.TIMESTAMP_FORMAT),
-        (b'{"value": 1, "timestamp": -1}', Reason.TIMESTAMP_RANGE),
-        (b'{"value": 1, "timestamp": 1e300}', Reason.TIMESTAMP_RANGE),
-        (b'{"value": 1, "dedupe_id": ""}', Reason.DEDUPE_ID),
-        (b'{"value": 1, "dedupe_id": 5}', Reason.DEDUPE_ID),
-        (b'{"value": 1, "dedupe_id": "a\\u0000"}', Reason.DEDUPE_ID),
-        (b'{"value": 1, "dedupe_id": "' + b"x" * 129 + b'"}', Reason.DEDUPE_ID),
-        (b'{"value": 1, "tags": ["a"]}', Reason.TAGS),
-        (b'{"value": 1, "tags": {"a": {}}}', Reason.TAGS),
-        (json.dumps({"value": 1, "tags": {f"t{n}": n for n in range(65)}}).encode(), Reason.TAGS),
+        (b"", RefusalReason.PAYLOAD_EMPTY),
+        (b"x" * 65_537, RefusalReason.PAYLOAD_TOO_LARGE),
+        (b'{"value": 1, "dedupe_id": "\xff"}', RefusalReason.JSON_ENCODING),
+        (b'{"value": 1', RefusalReason.JSON_SYNTAX),
+        (b'{"value": 1} x', RefusalReason.JSON_SYNTAX),
+        (b'{"value": 1, "dedupe_id": "\\ud800"}', RefusalReason.JSON_SYNTAX),
+        (b"[" * 10_000, RefusalReason.JSON_DEPTH),
+        (b'{"value": 1, "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", RefusalReason.JSON_DEPTH),
+        (b"[1]", RefusalReason.JSON_SHAPE),
+        (b'"x"', RefusalReason.JSON_SHAPE),
+        (b'{"value": 1, "value": 2}', RefusalReason.DUPLICATE_KEY),
+        (b'{"value": 1, "tags": {"a": 1, "a": 1}}', RefusalReason.DUPLICATE_KEY),
+        (b'{"value": 1, "x": {"a": 1, "a": 1}}', RefusalReason.DUPLICATE_KEY),
+        (b'{"value": 1, "tags": {"a": "\\u0000"}}', RefusalReason.NUL_CHARACTER),
+        (b'{"Value": 1}', RefusalReason.VALUE_MISSING),
+        (b'{"value": true}', RefusalReason.VALUE_TYPE),
+        (b'{"value": "1"}', RefusalReason.VALUE_TYPE),
+        (b'{"value": null}', RefusalReason.VALUE_TYPE),
+        (b'{"value": NaN}', RefusalReason.VALUE_NOT_FINITE),
+        (b'{"value": -Infinity}', RefusalReason.VALUE_NOT_FINITE),
+        (b'{"value": 1e999}', RefusalReason.VALUE_NOT_FINITE),
+        (b'{"value": 1, "timestamp": "yesterday"}', RefusalReason.TIMESTAMP_FORMAT),
+        (b'{"value": 1, "timestamp": false}', RefusalReason.TIMESTAMP_FORMAT),
+        (b'{"value": 1, "timestamp": -1}', RefusalReason.TIMESTAMP_RANGE),
+        (b'{"value": 1, "timestamp": 1e300}', RefusalReason.TIMESTAMP_RANGE),
+        (b'{"value": 1, "dedupe_id": ""}', RefusalReason.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": 5}', RefusalReason.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": "a\\u0000"}', RefusalReason.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": "' + b"x" * 129 + b'"}', RefusalReason.DEDUPE_ID),
+        (b'{"value": 1, "tags": ["a"]}', RefusalReason.TAGS),
+        (b'{"value": 1, "tags": {"a": {}}}', RefusalReason.TAGS),
+        (json.dumps({"value": 1, "tags": {f"t{n}": n for n in range(65)}}).encode(), RefusalReason.TAGS),
     ],
 )
-def test_refusal_of_a_payload_names_its_reason(payload: bytes, expected: Reason) -> None:
+def test_refusal_of_a_payload_names_its_reason(payload: bytes, expected: RefusalReason) -> None:
     """Each kind of bad payload has a code of its own."""
     assert reason(payload) is expected
 
@@ -104,20 +104,20 @@ def test_refusal_of_a_payload_names_its_reason(payload: bytes, expected: Reason)
 @pytest.mark.parametrize(
     ("topic", "expected"),
     [
-        ("metrics//x", Reason.TOPIC_SHAPE),
-        ("other", Reason.TOPIC_SHAPE),
-        (f"metrics/{TENANT}/a/b/c", Reason.TOPIC_SHAPE),
-        (f"metrics/{TENANT}//b", Reason.TOPIC_SHAPE),
-        (f"metrics/{TENANT}/a b/c", Reason.TOPIC_SHAPE),
-        (f"metrics/{TENANT}/a/{'m' * 129}", Reason.TOPIC_SHAPE),
-        (f"{TOPIC}\n", Reason.TOPIC_SHAPE),
-        ("metrics/not-a-uuid/a/b", Reason.TENANT_FORMAT),
-        (f"metrics/{TENANT}/a/b\udcff", Reason.TOPIC_ENCODING),
-        (f"metrics/{TENANT}/a/b\0", Reason.TOPIC_ENCODING),
-        ("metrics/" + "x" * 65_527, Reason.TOPIC_SHAPE),
+        ("metrics//x", RefusalReason.TOPIC_SHAPE),
+        ("other", RefusalReason.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a/b/c", RefusalReason.TOPIC_SHAPE),
+        (f"metrics/{TENANT}//b", RefusalReason.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a b/c", RefusalReason.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a/{'m' * 129}", RefusalReason.TOPIC_SHAPE),
+        (f"{TOPIC}\n", RefusalReason.TOPIC_SHAPE),
+        ("metrics/not-a-uuid/a/b", RefusalReason.TENANT_FORMAT),
+        (f"metrics/{TENANT}/a/b\udcff", RefusalReason.TOPIC_ENCODING),
+        (f"metrics/{TENANT}/a/b\0", RefusalReason.TOPIC_ENCODING),
+        ("metrics/" + "x" * 65_527, RefusalReason.TOPIC_SHAPE),
     ],
 )
-def test_refusal_of_a_topic_names_its_reason(topic: str, expected: Reason) -> None:
+def test_refusal_of_a_topic_names_its_reason(topic: str, expected: RefusalReason) -> None:
     """A topic beneath the subscription that fits no template is refused, never raised otherwise."""
     assert reason(b'{"value":1}', topic) is expected
 
@@ -212,4 +212,4 @@ def test_a_key_that_comes_twice_is_always_seen(content: dict[str, object], data:
         return
     key = data.draw(st.sampled_from(sorted(content)))
     twice = json.dumps(content)[:-1] + f", {json.dumps({key: content[key]})[1:-1]}}}"
-    assert reason(twice.encode()) is Reason.DUPLICATE_KEY
+    assert reason(twice.encode()) is RefusalReason.DUPLICATE_KEY

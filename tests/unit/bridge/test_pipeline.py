@@ -11,9 +11,9 @@ import pytest
 
 from mqttkit.bridge.flow.intake import PipelineLimits
 from mqttkit.bridge.flow.pipeline import Pipeline
-from mqttkit.bridge.metric import Metric, MetricParser, Reason
+from mqttkit.bridge.metric import Metric, MetricParser, RefusalReason
 from mqttkit.bridge.sinks.sqlite import SqliteSink
-from mqttkit.bridge.sinks.types import Batch, Committed, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
 from mqttkit.errors import RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
@@ -42,9 +42,9 @@ class TroubledSink(SqliteSink):
         super().__init__(path, SinkOptions())
         self.errors: list[Exception] = []
         self.poison: float | None = None
-        self.batches: list[Batch] = []
+        self.batches: list[MetricBatch] = []
 
-    def commit(self, batch: Batch) -> Committed:
+    def commit(self, batch: MetricBatch) -> Committed:
         self.batches.append(batch)
         if self.errors:
             raise self.errors.pop()
@@ -149,7 +149,7 @@ def test_poison_for_the_sink_alone_becomes_a_dead_letter(bench: Bench) -> None:
     assert bench.pipeline.step(0)
     assert bench.acknowledged == [*range(1, 12), 99]
     bench.check(stored=10, dead=2)
-    assert bench.pipeline.books.reasons == {Reason.SINK_REFUSED: 1, Reason.JSON_SYNTAX: 1}
+    assert bench.pipeline.books.reasons == {RefusalReason.SINK_REFUSED: 1, RefusalReason.JSON_SYNTAX: 1}
 
 
 def test_fault_21_exception_in_a_handler(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,7 +160,7 @@ def test_fault_21_exception_in_a_handler(bench: Bench, caplog: pytest.LogCapture
     bench.pipeline._parser.parse = lambda *_, **__: 1 / 0  # type: ignore[assignment,return-value,method-assign]
     bench.offer(message(2))
     assert bench.pipeline.step(0)
-    assert bench.pipeline.books.reasons == {Reason.HANDLER_ERROR: 2}
+    assert bench.pipeline.books.reasons == {RefusalReason.HANDLER_ERROR: 2}
     assert bench.pipeline.books.handler_errors == 2
     assert bench.acknowledged == [1, 2]
     bench.check(dead=2)
@@ -273,7 +273,7 @@ def test_lone_message_does_not_wait_for_company(tmp_path: Path) -> None:
     bench.sink.close()
 
 
-class Ahead:
+class ReadAheadCase:
     """A pipeline in batches of two, whose commits wait until the next batch was parsed, or looked for in vain."""
 
     def __init__(self, directory: Path) -> None:
@@ -289,7 +289,7 @@ class Ahead:
             self.parsed.append((int(metric.value), threading.current_thread().name))
             return metric
 
-        def wait(batch: Batch) -> Committed:
+        def wait(batch: MetricBatch) -> Committed:
             if self.meanwhile:
                 self.meanwhile.pop(0)()
             return commit(batch)
@@ -313,7 +313,7 @@ class Ahead:
 
 def test_full_batch_is_parsed_while_the_one_before_is_committed(tmp_path: Path) -> None:
     """Each message is parsed once, and acknowledged in order of receipt after its own batch's commit only."""
-    case = Ahead(tmp_path)
+    case = ReadAheadCase(tmp_path)
     acknowledged: list[list[int]] = []
     for last in (4, 6):
         case.meanwhile.append(
@@ -330,7 +330,7 @@ def test_full_batch_is_parsed_while_the_one_before_is_committed(tmp_path: Path) 
 
 def test_batch_parsed_ahead_is_given_back_with_its_connection(tmp_path: Path) -> None:
     """What was only parsed is the broker's again after a reconnect: it is neither committed nor acknowledged."""
-    case = Ahead(tmp_path)
+    case = ReadAheadCase(tmp_path)
     seen: list[tuple[int, int]] = []
     case.bench.pipeline._acknowledge = lambda messages: (  # type: ignore[method-assign]
         seen.extend((one.mid, one.epoch) for one in messages),
@@ -356,7 +356,7 @@ def test_batch_parsed_ahead_is_given_back_with_its_connection(tmp_path: Path) ->
 
 def test_registry_that_fails_ahead_is_asked_again(tmp_path: Path) -> None:
     """Out of reach while it looked ahead, the registry is waited for: nobody is refused because of it."""
-    case = Ahead(tmp_path)
+    case = ReadAheadCase(tmp_path)
 
     def fail() -> None:
         case.bench.registry.failures = 2
@@ -374,7 +374,7 @@ def test_registry_that_fails_ahead_is_asked_again(tmp_path: Path) -> None:
 
 def test_stop_ends_a_look_ahead_in_vain(tmp_path: Path) -> None:
     """Stopped in a commit with no further batch in sight, `run` ends with the commit's acknowledgements."""
-    case = Ahead(tmp_path)
+    case = ReadAheadCase(tmp_path)
     case.meanwhile.append(case.bench.pipeline.intake.stop)
     case.bench.offer(message(1), message(2), message(3))
     assert case.bench.pipeline.step(0)
@@ -383,5 +383,5 @@ def test_stop_ends_a_look_ahead_in_vain(tmp_path: Path) -> None:
     case.bench.check(stored=2, waiting=1)
 
 
-def _always_down(batch: Batch) -> Committed:
+def _always_down(batch: MetricBatch) -> Committed:
     raise SinkUnavailable("down")

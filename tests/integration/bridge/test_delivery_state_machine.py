@@ -21,7 +21,7 @@ from mqttkit.bridge.flow.intake import PipelineLimits
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.metric import MetricParser
 from mqttkit.bridge.sinks.sqlite import SqliteSink
-from mqttkit.bridge.sinks.types import Batch, Committed, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
 from mqttkit.errors import SinkUnavailable
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
@@ -86,7 +86,7 @@ class Sink(SqliteSink):
     down = False
     die: str = ""
 
-    def commit(self, batch: Batch) -> Committed:
+    def commit(self, batch: MetricBatch) -> Committed:
         if self.die == "before":
             raise Crash
         if self.down:
@@ -179,7 +179,7 @@ class Delivery(RuleBasedStateMachine):
     def look_ahead(self) -> None:
         """A batch is parsed early, as while another one is being committed."""
         self.pipeline.intake.begin_peek()
-        self.pipeline.ahead.look()
+        self.pipeline.read_ahead.prepare_next()
         self.pipeline.intake.end_peek()
 
     @rule(when=st.sampled_from(["before", "after"]))

@@ -1,4 +1,4 @@
-"""A metric as JSON: in live events, jobs, HTTP bodies and JSON lines."""
+"""A metric as JSON, for live events, jobs, HTTP bodies and JSON lines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mqttkit.bridge.metric import Metric
 encode_json = msgspec.json.Encoder().encode
 
 
-class Event(msgspec.Struct):
-    """The columns of a metric, tags as an object."""
+class JsonRecord(msgspec.Struct):
+    """The columns of a metric, with tags as an object."""
 
     tenant_id: str
     agent_id: str
@@ -22,7 +22,7 @@ class Event(msgspec.Struct):
     received_ms: int
 
 
-def event(metric: Metric) -> Event:
-    """Return the metric as it is written in JSON."""
+def json_record(metric: Metric) -> JsonRecord:
+    """Return the metric in the form that is written as JSON."""
     tags = msgspec.Raw(metric.tags.encode()) if metric.tags else None
-    return Event(*metric[:6], tags, metric.received_ms)
+    return JsonRecord(*metric[:6], tags, metric.received_ms)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from mqttkit.bridge.event import encode_json, event
+from mqttkit.bridge.json_record import encode_json, json_record
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink
-from mqttkit.bridge.sinks.types import Batch, Committed, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
 from tests.support.bridges import TENANT, wait_until
 from tests.support.redis import RedisServer, redis_cluster, redis_server, redis_servers
 
@@ -43,7 +43,7 @@ def listening(client: Any, *, pattern: bool = False) -> Iterator[Any]:
 def commit(address: str, metrics: list[Metric]) -> Committed:
     with contextlib.closing(open_sink(address, SinkOptions(timeout=5))) as sink:
         sink.open()
-        return sink.commit(Batch(metrics))
+        return sink.commit(MetricBatch(metrics))
 
 
 def heard(channel: Any) -> Any:
@@ -57,7 +57,7 @@ def test_event_says_what_every_other_sink_says(redis: RedisServer, pattern: bool
     """Whatever a dedupe_id holds and however large a number is, the event is the metric's one form in JSON."""
     with listening(redis.client(), pattern=pattern) as channel:
         assert commit(redis.url, AWKWARD) == Committed(3, 0)
-        assert [heard(channel) for _ in AWKWARD] == [json.loads(encode_json(event(metric))) for metric in AWKWARD]
+        assert [heard(channel) for _ in AWKWARD] == [json.loads(encode_json(json_record(metric))) for metric in AWKWARD]
 
 
 def test_nothing_is_published_to_nobody(redis: RedisServer) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.redis import RedisSink
-from mqttkit.bridge.sinks.types import Batch, SinkOptions
+from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
 from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
 from mqttkit.settings import BridgeSettings
 from tests.support.bridges import TENANT, rows, wait_until
@@ -38,7 +38,7 @@ def fill(redis: RedisServer, numbers: range, *, live: bool = False) -> None:
     with contextlib.closing(RedisSink(redis.url, SinkOptions(live=live))) as sink:
         sink.open()
         metrics = [Metric(TENANT, "a", "t", n, 1, f"d{n}" if n % 2 == 0 else None, None, 2) for n in numbers]
-        sink.commit(Batch(metrics))
+        sink.commit(MetricBatch(metrics))
 
 
 @contextlib.contextmanager

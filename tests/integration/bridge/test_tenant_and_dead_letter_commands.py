@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mqttkit.bridge.metric import Reason
+from mqttkit.bridge.metric import RefusalReason
 from mqttkit.bridge.sinks import open_sink
-from mqttkit.bridge.sinks.types import Batch, DeadLetter, SinkOptions, dead_letter
+from mqttkit.bridge.sinks.types import DeadLetter, MetricBatch, SinkOptions, dead_letter
 from mqttkit.cli import cli
 from mqttkit.messages import Message
 from tests.support.redis import redis_server
@@ -37,7 +37,7 @@ def test_tenants_are_added_listed_and_removed(tmp_path: Path, kind: str) -> None
         else:
             address = stack.enter_context(redis_server(tmp_path / "redis")).url + "#known"
         assert run("tenant", "add", A.upper(), "--tenants", address).output == "added\n"
-        assert run("tenant", "add", A, "--tenants", address).output == "known already\n"
+        assert run("tenant", "add", A, "--tenants", address).output == "already known\n"
         run("tenant", "add", B, "--tenants", address)
         assert run("tenant", "list", "--tenants", address).output.split() == [A, B]
         assert run("tenant", "remove", A, "--tenants", address).output == "removed\n"
@@ -51,18 +51,18 @@ def letters(tmp_path: Path) -> tuple[str, str]:
     known.write_text(f"- {A}\n")
     address = f"sqlite:{tmp_path / 'metrics.db'}"
 
-    def letter(topic: str, payload: bytes, reason: Reason, when: int) -> DeadLetter:
+    def letter(topic: str, payload: bytes, reason: RefusalReason, when: int) -> DeadLetter:
         return dead_letter(Message(topic, payload), reason, "why", when)
 
     with contextlib.closing(open_sink(address, SinkOptions())) as sink:
         sink.open()
         rejected = [
-            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', Reason.TENANT_UNKNOWN, 1_000),
-            letter(f"metrics/{B}/a/t", b'{"value":2}', Reason.TENANT_UNKNOWN, 2_000),
-            letter("metrics//x", b"\xff\x00", Reason.TOPIC_SHAPE, 3_000),
-            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', Reason.TENANT_UNKNOWN, 4_000),
+            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', RefusalReason.TENANT_UNKNOWN, 1_000),
+            letter(f"metrics/{B}/a/t", b'{"value":2}', RefusalReason.TENANT_UNKNOWN, 2_000),
+            letter("metrics//x", b"\xff\x00", RefusalReason.TOPIC_SHAPE, 3_000),
+            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', RefusalReason.TENANT_UNKNOWN, 4_000),
         ]
-        sink.commit(Batch([], rejected))
+        sink.commit(MetricBatch([], rejected))
     return address, str(known)
 
 
@@ -93,7 +93,7 @@ def test_dead_letters_are_tried_again(tmp_path: Path) -> None:
 def test_dead_letters_are_purged_as_chosen(tmp_path: Path) -> None:
     """By identifier, by age, all; without a choice nothing is removed."""
     sink, _ = letters(tmp_path)
-    assert "say which" in run("dead-letters", "purge", "--sink", sink, code=2).output
+    assert "choose letters" in run("dead-letters", "purge", "--sink", sink, code=2).output
     assert run("dead-letters", "purge", "2", "--sink", sink).output == "removed=1\n"
     words = ("dead-letters", "purge", "--sink", sink, "--before", "1970-01-01T00:00:03")
     assert run(*words).output == "removed=1\n"
@@ -104,16 +104,16 @@ def test_dead_letters_are_purged_as_chosen(tmp_path: Path) -> None:
     ("words", "what"),
     [
         (("run",), "no sink"),
-        (("run", "--sink", "sqlite:x.db"), "no registry"),
-        (("run", "--sink", "ftp:x", "--tenants", "t"), "no sink of kind"),
+        (("run", "--sink", "sqlite:x.db"), "no tenants given"),
+        (("run", "--sink", "ftp:x", "--tenants", "t"), "unknown kind of sink"),
         (("run", "--sink", "sqlite:x.db", "--tenants", "/no/such.yaml"), "no such file"),
         (("run", "--sink", "sqlite:x.db", "--tenants", "t", "--topic", "m/{tenant_id}"), "agent_id"),
         (("run", "-L", "mqtt://localhost/metrics/x", "--sink", "sqlite:x.db"), "--topic"),
         (("dead-letters", "list"), "no sink"),
-        (("tenant", "list"), "no registry"),
+        (("tenant", "list"), "no tenants given"),
         (("worker", "--source", "redis://h", "--sink", "jsonl:x"), "database"),
-        (("worker", "--source", "http://h", "--sink", "sqlite:x.db"), "no Redis address"),
-        (("verify", "--sink", "sqlite:x.db"), "no registry"),
+        (("worker", "--source", "http://h", "--sink", "sqlite:x.db"), "not a Redis address"),
+        (("verify", "--sink", "sqlite:x.db"), "no tenants given"),
     ],
 )
 def test_wrong_usage_is_one_clear_error(

@@ -1,0 +1,84 @@
+"""Metrics, and one case for each kind of sink."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.types import DeadLetter, Sink, SinkOptions
+from tests.support.bridges import TENANT
+from tests.support.postgres import Postgres
+from tests.support.redis import RedisServer
+
+LETTER = DeadLetter(
+    "metrics//x", "eA==", 1, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", "r", "d", 7
+)
+
+
+def metric(number: float, dedupe_id: str | None = None, agent: str = "a") -> Metric:
+    return Metric(TENANT, agent, "t", float(number), 1_700_000_000_123, dedupe_id, '{"unit":"°C"}', 1_700_000_000_456)
+
+
+@dataclass
+class Case:
+    """One kind of sink, and how to see what it stored."""
+
+    address: str
+    values: Callable[[], list[float]]
+    stop: Callable[[], None] | None = None
+    start: Callable[[], None] | None = None
+    jobs: bool = False
+    """True where there are jobs on a list."""
+
+    @property
+    def without_id(self) -> dict[str | None, int]:
+        """How the three metrics without dedupe_id are read back."""
+        stream = self.address.startswith("redis") and not self.jobs
+        return {"" if stream else None: 3}
+
+    def open(self, **options: Any) -> Sink:
+        sink = open_sink(self.address, SinkOptions(timeout=2.0, **options))
+        sink.open()
+        return sink
+
+
+def sqlite_values(path: Path) -> list[float]:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return [value for (value,) in database.execute("SELECT value FROM metrics ORDER BY rowid")]
+
+
+def redis_case(redis: RedisServer, kind: str) -> Case:
+    with redis.client() as client:
+        client.flushall()
+
+    def values() -> list[float]:
+        with redis.client() as client:
+            if kind == "list":
+                return [json.loads(job)["data"]["value"] for job in client.lrange("jobs", 0, -1)]
+            return [float(fields["value"]) for _, fields in client.xrange("mqttkit:metrics")]
+
+    case = Case(redis.url, values, redis.stop, redis.start)
+    if kind == "list":
+        plain, case.jobs = case.open, True
+        case.open = lambda **options: plain(list_name="jobs", **options)  # type: ignore[method-assign]
+    return case
+
+
+def postgresql_case(server: Postgres) -> Case:
+    import psycopg
+
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS metrics, dead_letters, mqttkit_sinks")
+
+    def values() -> list[float]:
+        with psycopg.connect(server.url) as connection:
+            return [value for (value,) in connection.execute("SELECT value FROM metrics ORDER BY value")]
+
+    return Case(server.url, values, server.stop, server.start)

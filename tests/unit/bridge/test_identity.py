@@ -1,0 +1,33 @@
+"""Client identifiers that survive a restart."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from mqttkit.bridge.identity import Identity
+from mqttkit.errors import BridgeError
+
+
+def test_identity_is_stable_private_and_exclusive(tmp_path: Path) -> None:
+    """Started again it is the same; a second one at the same time is another; other purposes have their own."""
+    with Identity("broker", "filter", directory=tmp_path) as first:
+        with Identity("broker", "filter", directory=tmp_path) as second:
+            assert first.client_id != second.client_id
+        with Identity("broker", "other", directory=tmp_path) as third:
+            assert third.client_id not in (first.client_id, second.client_id)
+        remembered = first.client_id
+    with Identity("broker", "filter", directory=tmp_path) as again:
+        assert again.client_id == remembered
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_identity_that_cannot_be_kept_says_where(tmp_path: Path) -> None:
+    """Without a place to write the bridge does not start: a session under a passing name would be lost."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BridgeError, match="file"), Identity("x", directory=tmp_path / "file"):
+        pass
