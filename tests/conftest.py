@@ -13,10 +13,21 @@ from hypothesis import HealthCheck, settings
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.docker import docker_engine
 
+HERE = Path(__file__).parent
+ORDER = ["system", "integration", "unit", "benchmarks", "support"]
+
 # How long an example takes says something of the machine, not of the code: each test has its time limit anyway.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "any")  # in CI the same examples each time
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slowest tests; keep the tests of one Docker engine on one worker, since they look at all of it."""
+    items.sort(key=lambda item: ORDER.index(item.path.relative_to(HERE).parts[0]))
+    for item in items:
+        if "docker_address" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("docker"))
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from signal import SIGCONT, SIGTERM
 import pytest
 
 MOSQUITTO_PATHS = "/usr/sbin:/usr/local/sbin"
-_given: set[int] = set()
-"""Ports that tests of this process have been given."""
+_given: dict[int, socket.socket] = {}
+"""Each port that this process has given to a test, with the lock that keeps other processes' tests from it."""
 
 
 def need(program: str) -> str:
@@ -37,20 +37,35 @@ def missing(reason: str) -> None:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that is free, and stays so unless a program asks for this very one.
+    """Return a TCP port of the loopback address that is free, and stays free until a program asks for this very one.
 
-    The kernel gives those from ip_local_port_range (32768 on) to connections and to port 0: a broker that is stopped
-    would not get such a one back for certain. A Redis cluster listens 10,000 above too.
+    The kernel takes the ports of connections and of port 0 from ip_local_port_range (32768 and above): a broker that
+    stops might not get such a port back. Parallel test processes never get the same port.
     """
     while True:
         port = 12_000 + secrets.randbelow(10_000)
-        if port in _given:
-            continue
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            _given.add(port)
+        if port not in _given and _lock(port) and _nobody_listens(port):
             return port
+
+
+def _lock(port: int) -> bool:
+    """Reserve a port among all test processes of this machine until this process ends."""
+    lock = socket.socket(socket.AF_UNIX)
+    try:
+        lock.bind(f"\0mqttkit-test-port-{port}")
+    except OSError:
+        lock.close()
+        return False
+    _given[port] = lock
+    return True
+
+
+def _nobody_listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def wait_for_port(port: int, seconds: float = 30.0) -> None:

@@ -1,4 +1,4 @@
-"""A certificate authority of the broker's own, and what it signs (RFC 5280). The only importer of cryptography.
+"""A certificate authority of the broker's own, and what it signs (RFC 5280).
 
 The authority's key never goes where the broker could read it; keys are P-256, in files of mode 0600.
 """

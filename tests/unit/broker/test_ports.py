@@ -26,8 +26,13 @@ def test_a_taken_port_names_its_process_and_another_port(listener: int):
         require_free("127.0.0.1", listener)
 
 
-def test_a_free_port_passes():
-    require_free("127.0.0.1", free_port())
+def test_a_free_port_does_not_raise_and_is_left_to_whoever_listens_next():
+    port = free_port()
+    require_free("127.0.0.1", port)
+    with socket.create_server(("127.0.0.1", port)) as server:
+        assert server.getsockname() == ("127.0.0.1", port)
+        with pytest.raises(PortTaken):
+            require_free("127.0.0.1", port)
 
 
 def test_the_owner_of_a_free_port_is_nobody():

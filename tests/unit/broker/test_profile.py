@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,11 @@ def test_anonymous_beyond_loopback_must_be_asked_for_twice(listen: str):
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_anonymous_on_loopback_is_allowed(listen: str):
-    BrokerSpec(anonymous=True, listen=listen).check()
+def test_anonymous_does_not_raise_on_loopback_and_does_elsewhere(listen: str):
+    spec = BrokerSpec(anonymous=True, listen=listen)
+    spec.check()
+    with pytest.raises(UsageError, match="anonymous"):
+        replace(spec, listen="0.0.0.0").check()
 
 
 def test_two_listeners_cannot_share_a_port():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 import pytest
@@ -50,10 +49,15 @@ keys = st.sampled_from(
 
 
 @given(st.dictionaries(keys, json_values | st.dictionaries(st.sampled_from(Properties.__match_args__), json_values)))
-def test_wrong_values_raise_only_a_usage_error(fields: dict[str, object]) -> None:
-    """Any JSON value under any key is taken or named as wrong."""
-    with contextlib.suppress(UsageError):
-        from_line(json.dumps(fields).encode())
+def test_any_values_give_a_message_or_a_usage_error_that_says_why(fields: dict[str, object]) -> None:
+    """Any JSON value under any key is either used or reported as wrong."""
+    try:
+        message = from_line(json.dumps(fields).encode())
+    except UsageError as error:
+        assert str(error)
+    else:
+        assert set(fields) & {"payload", "payload_base64"}
+        assert message.qos == fields.get("qos", 0)
 
 
 def test_the_line_reads_as_documented() -> None:

@@ -112,9 +112,11 @@ def test_percent_j_is_always_json() -> None:
 
 @given(messages)
 def test_percent_j_is_json_for_any_message(message: Message) -> None:
-    """No topic, payload or property breaks %j."""
-    json.loads(template_formatter("%j")([message], WHEN).decode())
-    json.loads(template_formatter("%j", pretty=True)([message], WHEN).decode())
+    """No topic, payload or property breaks %j, and its indented form has the same fields."""
+    found = json.loads(template_formatter("%j")([message], WHEN).decode())
+    assert found["payloadlen"] == len(message.payload)
+    assert found["qos"] == message.qos
+    assert json.loads(template_formatter("%j", pretty=True)([message], WHEN).decode()) == found
 
 
 @pytest.mark.parametrize("pretty", [False, True])
