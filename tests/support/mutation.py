@@ -51,7 +51,7 @@ TESTS_OF = {
     "mqttkit/**/splitter.py": ["client"],
     "mqttkit/topics.py": ["test_topics.py"],
     "mqttkit/formats/template.py": ["formats"],
-    "mqttkit/config/rules.py": ["config"],
+    "mqttkit/setting_rules.py": ["config", "test_settings.py"],
     "mqttkit/scanner/advertisement.py": ["scanner"],
     "mqttkit/broker/accounts/acl.py": ["broker"],
     "mqttkit/broker/accounts/acl_simulator.py": ["broker"],
