@@ -25,7 +25,7 @@ REGION = "zone-A"
 
 
 def main() -> int:
-    """Run the story; return 0 where the report arrived as it was sent."""
+    """Run the walkthrough; return 0 if the report arrived unchanged."""
     arguments = parse_arguments()
     try:
         with tempfile.TemporaryDirectory() as directory:
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def broker_settings(arguments: argparse.Namespace) -> MqttSettings:
-    """Return the broker asked for, else the one that `mqttkit broker up` started, else the usual port."""
+    """Return the broker from the options, else the one that `mqttkit broker up` started, else localhost:1883."""
     profile = load_profile()
     if arguments.host is not None or arguments.port is not None or profile is None:
         return MqttSettings(broker=BrokerSettings(host=arguments.host or "localhost", port=arguments.port or 1883))
@@ -44,7 +44,7 @@ def broker_settings(arguments: argparse.Namespace) -> MqttSettings:
 
 
 def run(directory: Path, mqtt: MqttSettings, base: str) -> int:
-    """Tell the story in six steps."""
+    """Run the six steps."""
     print("[1/6] checking the MQTT broker")
     with MqttClient(mqtt, retry=False) as probe:
         probe.connect(timeout=5)

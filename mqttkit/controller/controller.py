@@ -1,4 +1,4 @@
-"""What every controller is made of: transports, sender, receiver, heartbeats."""
+"""The parts that every controller has: transports, sender, receiver, heartbeats."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ Self = TypeVar("Self", bound="Controller")
 log = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 300.0
-"""How long after a reconnect messages may come that the broker kept meanwhile."""
+"""For how long after a reconnect the gate accepts messages that the broker kept meanwhile."""
 _bus = MemoryBus()
-"""The bus of this process."""
+"""The bus that all controllers of this process share by default."""
 
 
 class Controller:
-    """One controller. `connect_mqtt` starts it, `disconnect_mqtt` ends it; as a context manager it does both.
+    """One controller. `connect_mqtt` starts it and `disconnect_mqtt` ends it; a `with` block does both.
 
-    Public methods may be called from any thread but not from a handler, unless their docstring says so.
+    Any thread may call the public methods. A handler may call only those whose docstring allows it.
     Handlers run in the receiver's thread, one at a time, and may publish.
     """
 
@@ -74,7 +74,7 @@ class Controller:
         self._filters: list[str] = []
         self._was_connected = False
         self._waking = threading.Lock()
-        self._heart = threading.Event()
+        self._heartbeat_due = threading.Event()
         self._stop = threading.Event()
         self._started = self._closed = False
         self._gate = Gate(self._codec, self._store, skew=settings.clock_skew)
@@ -82,15 +82,15 @@ class Controller:
         self.mqtt: MqttTransport | None = None
         self.transports = self._open_transports(mqtt, bus or _bus)
         self._sender = Sender(self.transports, self._codec.wrap)
-        self._pulse = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heartbeat_thread = threading.Thread(target=self._run_heartbeats, name="heartbeat", daemon=True)
 
-    # --- life ---------------------------------------------------------------------------------------------
+    # --- start and end ---------------------------------------------------------------------------------------------
 
     def connect_mqtt(self, timeout: float = 5.0) -> bool:
         """Start all transports and wait up to `timeout` seconds for the broker.
 
-        False where the broker is not there yet: the controller works by the other transports and goes on trying.
-        Raises PortTaken or LifecycleError where HTTP cannot be served; the controller is closed then.
+        Returns False if it cannot connect in time: the controller uses its other transports and keeps trying.
+        Raises PortTaken or LifecycleError if it cannot serve HTTP; the controller is closed then.
         """
         if not self._started:
             try:
@@ -101,27 +101,27 @@ class Controller:
                 raise
             self._started = True
             self._sender.start()
-            self._pulse.start()
+            self._heartbeat_thread.start()
         return self.mqtt is not None and self.mqtt.client.wait_connected(timeout)
 
     def disconnect_mqtt(self, *, flush: float = 5.0) -> None:
-        """Send what waits for up to `flush` seconds, say offline, end all transports and threads. Idempotent."""
+        """Send waiting messages for up to `flush` seconds, report offline, end transports and threads. Idempotent."""
         if self._closed:
             return
         self._closed = True
         self._sender.close(flush=flush)
         self._stop.set()
-        self._heart.set()
+        self._heartbeat_due.set()
         if self._started:
-            self._pulse.join(10)
+            self._heartbeat_thread.join(10)
             self._say("offline")
-        self._receiver.close()  # before the transports: what it has handled is still acknowledged
+        self._receiver.close()  # before the transports, so that handled messages are still acknowledged
         for transport in self.transports:
             transport.close()
         try:
             self._store.close()
         except StoreFailed as error:
-            log.warning("%s; what was not acknowledged comes again", error)
+            log.warning("%s; messages that were not acknowledged will be delivered again", error)
 
     def __enter__(self: Self) -> Self:
         self.connect_mqtt()
@@ -135,36 +135,36 @@ class Controller:
     # --- what every role can do ---------------------------------------------------------------------------
 
     def publish_event(self, name: str, data: Mapping[str, Any] | None = None, *, scope: str = SYSTEM) -> Promise:
-        """Tell everybody (`system`) or one region something. May be called from a handler."""
+        """Publish an event to all controllers (`system`) or to one region. A handler may call this."""
         region = GLOBAL if scope == SYSTEM else scope
         return self._publish("event", self.topics.events(scope), {"event": name, "data": data or {}}, region=region)
 
     def subscribe_to_events(self, handler: EventHandler, *, scope: str = SYSTEM) -> None:
-        """Hear what is told to everybody or to one region; raise SubscriptionDenied."""
+        """Receive the events of the system or of one region; raise SubscriptionDenied."""
         self._event_handler = handler
         self._subscribe(self.topics.events(scope))
 
     def subscribe_to_policy_updates(self, handler: PolicyHandler | None = None) -> None:
-        """Follow the policies for everybody and for this region; `handler` gets each that is newer."""
+        """Follow the global policy and this region's policy; `handler` gets each newer version."""
         self._policy_handler = handler
         self._subscribe(self.topics.policy(GLOBAL))
         self._subscribe(self.topics.policy(self.settings.region))
 
     def policy(self, scope: str = GLOBAL) -> Policy | None:
-        """Return the policy in force for everybody or for a region."""
+        """Return the global policy in force, or a region's."""
         return self._receiver.policies.current(scope)
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until every message was taken over by some transport."""
+        """Wait up to `timeout` seconds until a transport has accepted every message; return whether it did."""
         return self._sender.flush(timeout)
 
     @property
     def unsent(self) -> int:
-        """Messages that no transport has taken over yet."""
+        """Number of messages that no transport has accepted yet."""
         return self._sender.waiting
 
     def status(self) -> dict[str, Any]:
-        """Return what the heartbeat says: transport in use, hops, counters, policies."""
+        """Return the content of the heartbeat: transport in use, hops, counters, policies."""
         scopes = (GLOBAL, self.settings.region)
         policies = {scope: policy.version for scope in scopes if (policy := self.policy(scope)) is not None}
         return {
@@ -190,10 +190,10 @@ class Controller:
         *,
         region: str = "",
         retain: bool = False,
-        needs_taker: bool = False,
+        needs_subscriber: bool = False,
     ) -> Promise:
         envelope = self._envelope(message_type, payload, region=region)
-        return self._sender.put(envelope, topic, retain=retain, needs_taker=needs_taker)
+        return self._sender.put(envelope, topic, retain=retain, needs_subscriber=needs_subscriber)
 
     def _envelope(self, message_type: str, payload: Mapping[str, Any], *, region: str = "") -> Envelope:
         return Envelope(
@@ -221,10 +221,10 @@ class Controller:
         self._filters.append(topic_filter)
 
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
-        """Take a discovery report; regional controllers do."""
+        """Handle a discovery report; regional controllers override this."""
 
     def _handle_status(self, place: Place, envelope: Envelope) -> None:
-        """Take a heartbeat; a watcher does."""
+        """Handle a heartbeat; a watcher overrides this."""
 
     def _handle_event(self, place: Place, envelope: Envelope) -> None:
         if self._event_handler is not None:
@@ -234,7 +234,7 @@ class Controller:
         if self._policy_handler is not None:
             self._policy_handler(policy)
 
-    # --- inside -------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------------------------------------
 
     def _make_receiver(self) -> Receiver:
         handlers = {
@@ -252,7 +252,7 @@ class Controller:
         )
 
     def _open_transports(self, mqtt: MqttSettings, bus: MemoryBus) -> list[Transport]:
-        """Open those that have an address, in the order asked for."""
+        """Open each transport that has an address, in the configured order."""
         found: list[Transport] = []
         for name in self.settings.transports:
             if name == "mqtt":
@@ -273,12 +273,12 @@ class Controller:
         return found
 
     def _check(self, topic: str, data: bytes) -> None:
-        """Raise MessageRefused for what nobody here could believe: it is not kept for others either."""
+        """Raise MessageRefused for a message that the hub must not store for other controllers."""
         self.topics.place(topic)
         self._codec.unwrap(data, topic)
 
     def _will(self) -> Will:
-        """Return the will: offline, of this life of the controller."""
+        """Return the will: offline, with the incarnation of this run."""
         topic = self.topics.status(self.controller_id)
         return Will(topic, self._codec.wrap(self._heartbeat("offline"), topic), qos=0, retain=True)
 
@@ -289,43 +289,43 @@ class Controller:
         return self._envelope("status", payload)
 
     def _wake(self) -> None:
-        """Look at the transports again; called from their threads."""
+        """Check the transports again; their threads call this."""
         with self._waking:
             connected = self.mqtt is not None and self.mqtt.available
             if connected and not self._was_connected:
                 self._expect_delayed()
             self._was_connected = connected
         self._sender.wake()
-        self._heart.set()
+        self._heartbeat_due.set()
 
     def _expect_delayed(self) -> None:
         try:
             since = self._store.moment("online")
         except StoreFailed as error:
-            log.warning("what the broker kept meanwhile may be refused: %s", error)
+            log.warning("messages that the broker kept meanwhile may be refused: %s", error)
             return
         if since is not None:
             self._gate.expect_delayed(since, CATCH_UP_SECONDS)
 
-    def _beat(self) -> None:
-        """Say online now, at each interval, and whenever a transport has come or gone."""
+    def _run_heartbeats(self) -> None:
+        """Send a heartbeat now, at each interval, and when a transport appears or disappears."""
         while True:
-            self._heart.clear()
+            self._heartbeat_due.clear()
             if self._stop.is_set():
                 return
             self._say("online")
-            self._note_online()
-            self._heart.wait(self.settings.heartbeat_interval)
+            self._save_online_time()
+            self._heartbeat_due.wait(self.settings.heartbeat_interval)
 
-    def _note_online(self) -> None:
+    def _save_online_time(self) -> None:
         try:
             if self._was_connected:
-                self._store.note_moment("online", time.time())
+                self._store.save_time("online", time.time())
         except StoreFailed as error:
-            log.warning("not noted that this controller is online: %s", error)
+            log.warning("cannot save the time at which this controller was online: %s", error)
 
     def _say(self, state: str) -> None:
-        """Send one heartbeat at QoS 0, retained, by the first transport that is there; raise nothing."""
+        """Send one heartbeat at QoS 0, retained, by the first available transport; log errors, raise none."""
         transport = next((one for one in self.transports if one.available), None)
         if transport is None:
             return
@@ -333,13 +333,13 @@ class Controller:
         try:
             transport.send(topic, self._codec.wrap(self._heartbeat(state), topic), qos=0, retain=True)
         except MqttkitError as error:
-            log.warning("no heartbeat: %s", error)
+            log.warning("cannot send a heartbeat: %s", error)
         except Exception:
-            log.exception("no heartbeat")
+            log.exception("cannot send a heartbeat")
 
 
 def open_codec(settings: ControllerSettings) -> Codec:
-    """Return the codec that the settings ask for; a key ring without an active key raises UsageError."""
+    """Return the codec for these settings; raise UsageError if the key ring has no active key."""
     if settings.unsigned:
         return PlainCodec(max_bytes=settings.max_message_bytes)
     keys = KeyFile(key_file(settings))
@@ -348,19 +348,19 @@ def open_codec(settings: ControllerSettings) -> Codec:
 
 
 def key_file(settings: ControllerSettings) -> Path:
-    """Return where the key ring is."""
+    """Return the path of the key ring."""
     return Path(settings.key_file) if settings.key_file else _state_directory() / "keys.json"
 
 
 def state_file(settings: ControllerSettings) -> Path:
-    """Return where the controller keeps its memory."""
+    """Return the path of the controller's store."""
     if settings.state_file:
         return Path(settings.state_file)
     return _state_directory() / (re.sub(r"[^A-Za-z0-9_.-]", "_", settings.id or "controller") + ".db")
 
 
 def listen_address(text: str) -> tuple[str, int]:
-    """Split `host:port`; port 0 takes a free one. Raise ConfigError."""
+    """Split `host:port`; port 0 picks a free port. Raise ConfigError."""
     host, colon, port = text.rpartition(":")
     if colon and port == "0" and host:
         return host.strip("[]"), 0

@@ -1,4 +1,4 @@
-"""Policies: the newest version wins, whatever order they come in. Pure but for the store."""
+"""Policies: the highest version wins, in any order of arrival."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
-from mqttkit.controller.security.gate import Opened
-from mqttkit.controller.store import Seen, Store, StoredPolicy
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.security.gate import OpenedMessage
+from mqttkit.controller.store import Novelty, Store, StoredPolicy
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Policy:
 
     scope: str
     version: int
-    """Grows with each policy of the scope."""
+    """Increases with each policy of the scope."""
     rules: Mapping[str, Any]
-    """What it says; a JSON object."""
+    """The content; a JSON object."""
     expires: int | None = None
-    """Milliseconds since the epoch after which it must not be taken up; None for ever."""
+    """Milliseconds since the epoch at which the policy expires; None if it never does."""
 
     def to_payload(self) -> dict[str, Any]:
         """Return the payload of its message."""
@@ -34,11 +34,11 @@ def parse_policy(scope: str, payload: Mapping[str, Any]) -> Policy:
     """Return the policy in a payload; raise MessageRefused (malformed)."""
     version, rules, expires = payload.get("version"), payload.get("rules"), payload.get("expires")
     if type(version) is not int or not 1 <= version < 2**53:
-        raise MessageRefused(Reason.MALFORMED, "policy version is no whole number from 1")
+        raise MessageRefused(RefusalReason.MALFORMED, "policy version must be a whole number from 1 to 2^53-1")
     if not isinstance(rules, dict):
-        raise MessageRefused(Reason.MALFORMED, "policy rules are no JSON object")
+        raise MessageRefused(RefusalReason.MALFORMED, "policy rules must be a JSON object")
     if expires is not None and type(expires) is not int:
-        raise MessageRefused(Reason.MALFORMED, "policy expires is neither null nor milliseconds")
+        raise MessageRefused(RefusalReason.MALFORMED, "policy expires must be null or milliseconds since the epoch")
     return Policy(scope, version, rules, expires)
 
 
@@ -50,32 +50,33 @@ class PolicyBook:
         self._now = now
 
     def current(self, scope: str) -> Policy | None:
-        """Return the policy in force; None where there is none, or where it is past its end."""
+        """Return the policy in force; None if there is none or it has expired."""
         stored = self._store.policy(scope)
         if stored is None or (stored.expires is not None and stored.expires <= self._now() * 1000):
             return None
         return Policy(scope, stored.version, json.loads(stored.payload), stored.expires)
 
-    def judge(self, scope: str, opened: Opened) -> tuple[Policy, Seen]:
+    def judge(self, scope: str, opened: OpenedMessage) -> tuple[Policy, Novelty]:
         """Return the policy and whether it is new; raise MessageRefused (stale, conflict, expired, malformed).
 
-        A retained policy comes again at each subscription, days old: version and end decide, not its age or nonce.
+        The broker sends a retained policy at each subscription, perhaps days later. So the version and the expiry
+        decide, not the age or the nonce.
         """
         policy = parse_policy(scope, opened.envelope.payload)
         stored = self._store.policy(scope)
         if stored is not None and policy.version < stored.version:
             text = f"policy {scope} version {policy.version} is older than {stored.version}"
-            raise MessageRefused(Reason.STALE, text)
+            raise MessageRefused(RefusalReason.STALE, text)
         if stored is not None and policy.version == stored.version:
             if stored.digest != opened.digest[: len(stored.digest)]:
-                text = f"policy {scope} version {policy.version} came before with other content"
-                raise MessageRefused(Reason.CONFLICT, text)
-            return policy, Seen.SAME
+                text = f"policy {scope} version {policy.version} was seen before with different content"
+                raise MessageRefused(RefusalReason.CONFLICT, text)
+            return policy, Novelty.SAME
         if policy.expires is not None and policy.expires <= self._now() * 1000:
-            raise MessageRefused(Reason.EXPIRED, f"policy {scope} version {policy.version} is past its end")
-        return policy, Seen.NEW
+            raise MessageRefused(RefusalReason.EXPIRED, f"policy {scope} version {policy.version} has expired")
+        return policy, Novelty.NEW
 
-    def put(self, policy: Policy, opened: Opened) -> None:
+    def put(self, policy: Policy, opened: OpenedMessage) -> None:
         """Put a policy in force."""
         text = json.dumps(dict(policy.rules), separators=(",", ":"))
         self._store.set_policy(policy.scope, StoredPolicy(policy.version, opened.digest, policy.expires, text))

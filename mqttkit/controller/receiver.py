@@ -1,4 +1,4 @@
-"""The receiver: what comes in is judged, handled, committed and only then acknowledged."""
+"""The receiver: it checks, handles and commits each message, and acknowledges it only then."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mqttkit.controller.messages.envelope import Envelope
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.controller.messages.topics import Kind, Place, Topics
 from mqttkit.controller.policies import Policy, PolicyBook
-from mqttkit.controller.security.gate import Gate, Opened
-from mqttkit.controller.store import Seen, Store
+from mqttkit.controller.security.gate import Gate, OpenedMessage
+from mqttkit.controller.store import Novelty, Store
 from mqttkit.controller.transports.types import Delivery
 from mqttkit.errors import StoreFailed
 
@@ -29,23 +29,24 @@ INBOX = 20_000
 BATCH = 500
 """Messages in one transaction."""
 STORE_SECONDS = 1.0
-"""Pause before a store that failed is tried again."""
+"""Seconds before the next try after the store failed."""
 _RETRY_SECONDS = 0.1
 
 
 @dataclass
-class _Complaint:
-    """Refusals of one reason since the last line in the log."""
+class _RefusalLog:
+    """The refusals for one reason since the last log line."""
 
     logged: float = float("-inf")
     count: int = 0
 
 
 class Receiver:
-    """One worker thread that owns the store. `take` may be called from any thread and does not block.
+    """One worker thread, which owns the store. Any thread may call `take`, which does not block.
 
-    Handlers run in the worker. One that raises is called again after 0.1 s, 0.2 s, 0.4 s …, `retries` times, then the
-    message is dead-lettered. At every moment received = handled + duplicate + refused + dead_lettered + waiting.
+    Handlers run in the worker. If a handler raises, the worker calls it again after 0.1 s, 0.2 s, 0.4 s …, up to
+    `retries` times; then the message becomes a dead letter. For the messages that the worker has seen,
+    received = handled + duplicate + refused + dead_lettered.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class Receiver:
         self._on_policy = on_policy
         self._retries = retries
         self._inbox: queue.Queue[Delivery | None] = queue.Queue(INBOX)
-        self._complaints: dict[Reason, _Complaint] = {}
+        self._refusal_logs: dict[RefusalReason, _RefusalLog] = {}
         self._lock = threading.Lock()
-        """Of the worker's start and end, and of what other threads count."""
+        """Protects the worker's start and end, and the counters that other threads change."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
 
     def take(self, deliveries: list[Delivery]) -> None:
-        """Queue what came in; what finds no room is not acknowledged, and counted.
+        """Queue messages. A message for which the queue has no room is counted and not acknowledged.
 
         The worker starts with the first message.
         """
@@ -89,11 +90,11 @@ class Receiver:
 
     @property
     def waiting(self) -> int:
-        """Messages that the worker has not seen yet."""
+        """Number of messages that the worker has not seen yet."""
         return self._inbox.qsize()
 
     def close(self) -> None:
-        """Work off what is there, then end."""
+        """Handle the queued messages, then end."""
         with self._lock:
             self._stop.set()
         if self._thread.is_alive():
@@ -111,28 +112,28 @@ class Receiver:
                     break
             work = [one for one in batch if one is not None]
             try:
-                self._work(work)
+                self._process_batch(work)
             except Exception:
-                log.exception("%d messages could not be dealt with, and are not acknowledged", len(work))
+                log.exception("cannot process %d messages; they are not acknowledged", len(work))
                 self._store.roll_back()
             if len(work) < len(batch):
                 return
 
-    def _work(self, batch: list[Delivery]) -> None:
-        """Handle a batch in one transaction; where the store fails, again and again: nothing is acknowledged.
+    def _process_batch(self, batch: list[Delivery]) -> None:
+        """Handle a batch in one transaction. If the store fails, try again until it works; acknowledge nothing before.
 
-        Some of a batch that failed may have lasted, so that its messages come again as redelivered.
+        Part of a failed batch may be in the store, so the messages of the next try count as redelivered.
         """
         while True:
             counters = self.counters.copy()
             try:
                 for delivery in batch:
-                    self._one(delivery)
+                    self._process(delivery)
                 self._store.commit()
                 break
             except StoreFailed as error:
-                self._count_again(counters)
-                log.error("%s; %d messages wait", error, len(batch))  # noqa: TRY400  told each second
+                self._restore_counters(counters)
+                log.error("%s; %d messages are waiting", error, len(batch))  # noqa: TRY400  logged each second
                 self._store.roll_back()
                 batch = [replace(delivery, dup=True) for delivery in batch]
             if self._stop.wait(STORE_SECONDS):
@@ -141,52 +142,52 @@ class Receiver:
             try:
                 delivery.ack()
             except Exception:
-                log.exception("a message on %.200r could not be acknowledged", delivery.topic)
+                log.exception("cannot acknowledge a message on %.200r", delivery.topic)
 
-    def _count_again(self, counters: Counter[str]) -> None:
-        """Go back to the counters of before a batch, but for what other threads have counted since."""
+    def _restore_counters(self, counters: Counter[str]) -> None:
+        """Restore the counters from before a batch, except those that other threads have changed since."""
         with self._lock:
             if self.counters["overflow"]:
                 counters["overflow"] = self.counters["overflow"]
             counters["store_errors"] += 1
             self.counters = counters
 
-    def _one(self, delivery: Delivery) -> None:
+    def _process(self, delivery: Delivery) -> None:
         if not delivery.data:
             return
         self.counters["received"] += 1
         try:
             self._judge(delivery)
         except MessageRefused as error:
-            self._complain(error, delivery)
+            self._log_refusal(error, delivery)
         except StoreFailed:
             raise
         except Exception as error:
-            log.exception("a message on %.200r could not be judged", delivery.topic)
-            self._bury(delivery, error)
+            log.exception("cannot check a message on %.200r", delivery.topic)
+            self._dead_letter(delivery, error)
 
     def _judge(self, delivery: Delivery) -> None:
-        """Handle a message where it is new; raise MessageRefused."""
+        """Handle a message if it is new; raise MessageRefused."""
         place = self._topics.place(delivery.topic)
         opened, seen = self._gate.open(place, delivery.data, dup=delivery.dup)
         policy = None
         if place.kind is Kind.POLICY:
             policy, seen = self.policies.judge(place.region, opened)
-        if seen is Seen.SAME:
+        if seen is Novelty.SAME:
             self.counters["duplicate"] += 1
         elif self._handle(place, opened, policy, delivery):
             self.counters["handled"] += 1
         self._remember(place, opened, seen, policy)
 
-    def _remember(self, place: Place, opened: Opened, seen: Seen, policy: Policy | None) -> None:
+    def _remember(self, place: Place, opened: OpenedMessage, seen: Novelty, policy: Policy | None) -> None:
         if policy is not None:
-            if seen is Seen.NEW:
+            if seen is Novelty.NEW:
                 self.policies.put(policy, opened)
         elif place.kind is not Kind.STATUS:
             self._gate.admit(opened, seen)
 
-    def _handle(self, place: Place, opened: Opened, policy: Policy | None, delivery: Delivery) -> bool:
-        """Call the handler, again where it raises; False where the message had to be dead-lettered."""
+    def _handle(self, place: Place, opened: OpenedMessage, policy: Policy | None, delivery: Delivery) -> bool:
+        """Call the handler, with retries; return False if the message became a dead letter."""
         attempt = 0
         while True:
             try:
@@ -194,18 +195,18 @@ class Receiver:
                 return True
             except MessageRefused:
                 raise
-            except (Exception, SystemExit) as error:  # SystemExit would end this thread without a word
+            except (Exception, SystemExit) as error:  # SystemExit would end this thread silently
                 self.counters["handler_errors"] += 1
                 log.warning("handler of %s failed: %r", place.kind.value, error, exc_info=True)
                 if attempt >= self._retries:
-                    self._bury(delivery, error)
+                    self._dead_letter(delivery, error)
                     return False
             self._stop.wait(_RETRY_SECONDS * 2**attempt)
             attempt += 1
 
-    def _bury(self, delivery: Delivery, error: BaseException) -> None:
+    def _dead_letter(self, delivery: Delivery, error: BaseException) -> None:
         self.counters["dead_lettered"] += 1
-        self._store.bury(delivery.topic, delivery.data, f"{type(error).__name__}: {error}")
+        self._store.add_dead_letter(delivery.topic, delivery.data, f"{type(error).__name__}: {error}")
 
     def _call(self, place: Place, envelope: Envelope, policy: Policy | None) -> None:
         if policy is not None:
@@ -215,15 +216,15 @@ class Receiver:
         if handler is not None:
             handler(place, envelope)
 
-    def _complain(self, error: MessageRefused, delivery: Delivery) -> None:
-        """Count a refusal, and log it at most once a second for each reason."""
+    def _log_refusal(self, error: MessageRefused, delivery: Delivery) -> None:
+        """Count a refusal; log each reason at most once a second."""
         self.counters["refused"] += 1
         self.counters[f"refused_{error.reason.value}"] += 1
-        complaint = self._complaints.setdefault(error.reason, _Complaint())
-        complaint.count += 1
+        entry = self._refusal_logs.setdefault(error.reason, _RefusalLog())
+        entry.count += 1
         now = time.monotonic()
-        if now - complaint.logged >= 1.0:
-            text = "refused %d message(s), %s: %s (last on %r by %s)"
+        if now - entry.logged >= 1.0:
+            text = "refused %d message(s), %s: %s (the last on %r by %s)"
             shown = delivery.topic[:200]
-            log.warning(text, complaint.count, error.reason.value, error.message, shown, delivery.transport)
-            complaint.logged, complaint.count = now, 0
+            log.warning(text, entry.count, error.reason.value, error.message, shown, delivery.transport)
+            entry.logged, entry.count = now, 0

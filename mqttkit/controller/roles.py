@@ -1,4 +1,4 @@
-"""The three roles, with the names that their specification uses."""
+"""The three roles of controllers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from mqttkit.controller.controller import Controller
 from mqttkit.controller.messages.envelope import Envelope
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.controller.messages.topics import GLOBAL, Place
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.simulation.subnet_scan import discover
@@ -20,10 +20,10 @@ from mqttkit.errors import PublishFailed
 
 @dataclass(frozen=True)
 class Report:
-    """A discovery report as a regional controller has it."""
+    """A discovery report, as a regional controller receives it."""
 
     controller_id: str
-    """Local controller that found it."""
+    """The local controller that sent it; its signature is verified."""
     sequence: int
     message_id: str
     payload: Mapping[str, Any]
@@ -39,22 +39,22 @@ class LocalController(Controller):
     role: ClassVar[str] = "local"
 
     def publish_discovery_report(self, report: Mapping[str, Any]) -> Promise:
-        """Publish a report at QoS 1; the promise is settled when a transport has taken it over.
+        """Publish a report at QoS 1; the promise settles when a transport has accepted it.
 
-        A report to which no regional controller subscribes waits, as far as the broker tells (MQTT 5 does).
+        If no client subscribes to the report, it waits. Only MQTT 5 brokers report that no client subscribes.
         """
         topic = self.topics.discovery(self.settings.region, self.controller_id)
-        return self._publish("discovery.report", topic, report, needs_taker=True)
+        return self._publish("discovery.report", topic, report, needs_subscriber=True)
 
     def run_discovery_cycle(
         self, *, subnet: str = "192.168.1.0/24", seed: int = 0, timeout: float = 10.0
     ) -> dict[str, Any]:
-        """Scan (simulated: ARP, ICMP, SNMP), publish the report, wait until it is taken over; raise PublishFailed."""
+        """Scan (simulated: ARP, ICMP, SNMP), publish the report, wait until it is accepted; raise PublishFailed."""
         report = discover(subnet, seed=seed)
         promise = self.publish_discovery_report(report)
         promise.wait(timeout)
         if not promise.ok:
-            raise PublishFailed(f"the report of {self.controller_id} was not taken over within {timeout:.0f} s")
+            raise PublishFailed(f"no transport accepted the report of {self.controller_id} within {timeout:.0f} s")
         return report
 
 
@@ -72,16 +72,16 @@ class RegionalController(Controller):
         super().__init__(*arguments, **options)
 
     def subscribe_to_discovery_reports(self, handler: ReportHandler | None = None) -> None:
-        """Receive every report of the region, each once; raise SubscriptionDenied."""
+        """Receive every report of the region once; raise SubscriptionDenied."""
         self._report_handler = handler
         self._subscribe(self.topics.discovery_filter(self.settings.region))
 
     def publish_policy_update(self, rules: Mapping[str, Any], *, expires: int | None = None) -> tuple[Policy, Promise]:
-        """Publish the region's next policy, retained; `expires` is milliseconds since the epoch."""
+        """Publish the region's next policy, retained; `expires` is in milliseconds since the epoch."""
         return self._publish_policy(self.settings.region, rules, expires)
 
     def update_mqtt_client_id(self, controller_id: str) -> None:
-        """Go on under the identifier that validation gave, without missing a message; raise BrokerUnreachable."""
+        """Continue under another identifier without missing a message; raise BrokerUnreachable, SubscriptionDenied."""
         self.topics.status(controller_id)
         former, self.controller_id = self.controller_id, controller_id
         if self.mqtt is not None and self._started:
@@ -93,7 +93,7 @@ class RegionalController(Controller):
             self._wake()
 
     def wait_for_report(self, controller_id: str, *, sequence: int = 0, timeout: float = 10.0) -> Report | None:
-        """Wait up to `timeout` seconds for a report of that sequence or later; None where none came."""
+        """Wait up to `timeout` seconds for a report with that sequence number or a later one; None if none arrives."""
         deadline = time.monotonic() + timeout
 
         def found() -> bool:
@@ -105,13 +105,13 @@ class RegionalController(Controller):
             return self.reports[controller_id] if found() else None
 
     def status(self) -> dict[str, Any]:
-        """Return what the heartbeat says, the reports counted."""
+        """Return the content of the heartbeat, with the number of reports."""
         return super().status() | {"reports": self.report_count, "locals": len(self.reports)}
 
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
         report = Report(envelope.sender_id, envelope.sequence, envelope.message_id, envelope.payload)
         if not isinstance(envelope.payload.get("devices"), list):
-            raise MessageRefused(Reason.MALFORMED, "a report without a list of devices")
+            raise MessageRefused(RefusalReason.MALFORMED, "the report has no list of devices")
         if self._report_handler is not None:
             self._report_handler(report)
         with self._condition:
@@ -123,10 +123,10 @@ class RegionalController(Controller):
 
 
 class GlobalController(Controller):
-    """Publishes policies for everybody, hears what the system tells."""
+    """Publishes the global policy, receives the system's events."""
 
     role: ClassVar[str] = "global"
 
     def publish_policy_update(self, rules: Mapping[str, Any], *, expires: int | None = None) -> tuple[Policy, Promise]:
-        """Publish the next policy for everybody, retained; `expires` is milliseconds since the epoch."""
+        """Publish the next global policy, retained; `expires` is in milliseconds since the epoch."""
         return self._publish_policy(GLOBAL, rules, expires)

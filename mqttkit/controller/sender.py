@@ -1,4 +1,4 @@
-"""The sender: each message leaves by the best transport that works, once it is taken over it is done."""
+"""The sender: it sends each message by the first transport that works, until one accepts it."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from mqttkit.errors import MqttkitError
 log = logging.getLogger(__name__)
 
 WINDOW = 200
-"""Messages under way at a time."""
+"""Messages that may wait for an acknowledgement at one time."""
 ACK_SECONDS = 5.0
-"""How long a transport may take before the next one is tried."""
+"""Seconds that a transport has to acknowledge before the sender tries the next one."""
 AGAIN_SECONDS = 0.5
-"""How long a message waits that no transport could deliver."""
+"""Seconds before the next try of a message that no transport accepted."""
 NO_MATCHING_SUBSCRIBERS = 16
-"""PUBACK: accepted, and given to nobody (MQTT 5, 3.4.2.1)."""
+"""PUBACK reason code: accepted, but no client subscribes (MQTT 5, 3.4.2.1)."""
 SUSPECT_SECONDS = 5.0
-"""How long a transport that did not answer is passed over."""
+"""Seconds for which the sender skips a transport that did not answer."""
 _TICK = 0.25
 
 
 @dataclass(eq=False)
-class Outgoing:
-    """A message on its way out."""
+class PendingMessage:
+    """A message that no transport has accepted yet."""
 
     envelope: Envelope
     topic: str
     retain: bool
-    needs_taker: bool = False
-    """The broker's PUBACK counts only where somebody subscribes to the topic."""
+    needs_subscriber: bool = False
+    """The broker's PUBACK counts only if a client subscribes to the topic."""
     promise: Promise = field(default_factory=Promise)
-    """Settled when some transport has taken the message over."""
+    """Settles when a transport has accepted the message."""
     tried: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False)
-class _UnderWay:
-    item: Outgoing
+class _SendAttempt:
+    item: PendingMessage
     transport: str
     ticket: Ticket
     deadline: float
 
 
 class Sender:
-    """Sends at QoS 1 in a thread of its own. Every try is signed anew, the message_id stays."""
+    """Sends at QoS 1 in its own thread. Each try is signed again and keeps the message_id."""
 
     def __init__(
         self,
@@ -61,28 +61,28 @@ class Sender:
         limit: int = 10_000,
     ) -> None:
         self.sent: Counter[str] = Counter()
-        """Messages taken over, by transport."""
+        """Messages accepted, by transport."""
         self.hops = 0
         """How often the transport in use changed."""
         self.current = ""
-        """Transport that took over the last message."""
+        """The transport that accepted the last message."""
         self.dropped = 0
-        """Messages not accepted because `limit` messages were waiting."""
+        """Messages rejected because `limit` messages were waiting."""
         self._transports = transports
         self._wrap = wrap
         self._limit = limit
         self._condition = threading.Condition()
-        self._open: set[Outgoing] = set()
-        self._queue: deque[Outgoing] = deque()
-        self._under_way: deque[_UnderWay] = deque()
-        self._later: deque[tuple[float, Outgoing]] = deque()
+        self._open: set[PendingMessage] = set()
+        self._queue: deque[PendingMessage] = deque()
+        self._under_way: deque[_SendAttempt] = deque()
+        self._later: deque[tuple[float, PendingMessage]] = deque()
         self._suspect: dict[str, float] = {}
-        self._owed: dict[str, Outgoing] = {}
+        self._missing_on_first: dict[str, PendingMessage] = {}
         self._ready = self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
 
     def start(self) -> None:
-        """Begin to send; the thread starts with the first message."""
+        """Allow sending; the first message starts the thread."""
         with self._condition:
             self._ready = True
             self._run_if_needed()
@@ -91,13 +91,13 @@ class Sender:
         if self._ready and self._open and self._thread.ident is None:
             self._thread.start()
 
-    def put(self, envelope: Envelope, topic: str, *, retain: bool = False, needs_taker: bool = False) -> Promise:
-        """Queue a message; the promise fails at once where the queue is full.
+    def put(self, envelope: Envelope, topic: str, *, retain: bool = False, needs_subscriber: bool = False) -> Promise:
+        """Queue a message; if the queue is full, the promise has failed already.
 
-        With `needs_taker` a message to which nobody subscribes is sent again until somebody does, as far as the
-        transport tells that (MQTT 5, 3.4.2.1: no matching subscribers).
+        With `needs_subscriber` the sender repeats a message until a client subscribes to its topic. Only MQTT 5
+        brokers report that no client subscribes (3.4.2.1).
         """
-        item = Outgoing(envelope, topic, retain, needs_taker)
+        item = PendingMessage(envelope, topic, retain, needs_subscriber)
         with self._condition:
             if self.waiting >= self._limit or self._stopping:
                 self.dropped += 1
@@ -110,17 +110,17 @@ class Sender:
         return item.promise
 
     def wake(self) -> None:
-        """Look again: a transport may have come or gone."""
+        """Check the transports again: one may have appeared or disappeared."""
         with self._condition:
             self._condition.notify()
 
     @property
     def waiting(self) -> int:
-        """Messages that no transport has taken over yet."""
+        """Number of messages that no transport has accepted yet."""
         return len(self._open)
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until nothing waits."""
+        """Wait up to `timeout` seconds until no message is waiting; return whether that is so."""
         deadline = time.monotonic() + timeout
         with self._condition:
             while self.waiting:
@@ -131,7 +131,7 @@ class Sender:
         return True
 
     def close(self, *, flush: float = 5.0) -> None:
-        """Send what waits for up to `flush` seconds, then end; what is left fails."""
+        """Send waiting messages for up to `flush` seconds, then end; the promises of the rest fail."""
         if self._thread.is_alive():
             self.flush(flush)
         with self._condition:
@@ -150,13 +150,13 @@ class Sender:
                 moved = self._fill()
                 moved = self._collect() or moved
             except Exception:
-                log.exception("the sender failed and goes on")
+                log.exception("the sender failed and continues")
                 moved = False
             if not moved:
                 self._rest()
 
     def _rest(self) -> None:
-        """Wait for the oldest message under way, or for a change."""
+        """Wait for the oldest acknowledgement, or for a change."""
         if self._under_way:
             self._under_way[0].ticket.wait(0.05)
             return
@@ -166,8 +166,8 @@ class Sender:
                 self._condition.wait(_TICK)
 
     def _fill(self) -> bool:
-        """Start what can be started; True where something was."""
-        self._pay()
+        """Send the messages that can be sent; return True if there was one."""
+        self._resend_retained()
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             self._queue.append(self._later.popleft()[1])
@@ -182,22 +182,22 @@ class Sender:
             started = True
         return started
 
-    def _start(self, item: Outgoing, transport: Transport) -> None:
+    def _start(self, item: PendingMessage, transport: Transport) -> None:
         try:
             data = self._wrap(item.envelope, item.topic)
             ticket = transport.send(item.topic, data, qos=1, retain=item.retain)
         except (MqttkitError, ValueError, TypeError) as error:
-            log.warning("message %s cannot be sent: %s", item.envelope.message_id, error)
+            log.warning("cannot send message %s: %s", item.envelope.message_id, error)
             self._settle(item, False)
             return
         except Exception:
-            log.exception("message %s cannot be sent", item.envelope.message_id)
+            log.exception("cannot send message %s", item.envelope.message_id)
             self._settle(item, False)
             return
-        self._under_way.append(_UnderWay(item, transport.name, ticket, time.monotonic() + ACK_SECONDS))
+        self._under_way.append(_SendAttempt(item, transport.name, ticket, time.monotonic() + ACK_SECONDS))
 
-    def _choose(self, item: Outgoing) -> Transport | None:
-        """Return the first transport that may work and was not tried for this message."""
+    def _choose(self, item: PendingMessage) -> Transport | None:
+        """Return the first transport that may work and that this message has not tried."""
         now = time.monotonic()
         for one in self._transports:
             if one.name not in item.tried and one.available and self._suspect.get(one.name, 0.0) <= now:
@@ -205,13 +205,13 @@ class Sender:
         return None
 
     def _collect(self) -> bool:
-        """Settle what is known; True where something was."""
+        """Settle the messages with a known outcome; return True if there was one."""
         now = time.monotonic()
-        left: deque[_UnderWay] = deque()
-        again: list[Outgoing] = []
+        left: deque[_SendAttempt] = deque()
+        again: list[PendingMessage] = []
         settled = 0
         for one in self._under_way:
-            if one.ticket.done and one.ticket.ok and not _untaken(one):
+            if one.ticket.done and one.ticket.ok and not _reached_no_subscriber(one):
                 self._taken_over(one)
             elif one.ticket.done or one.deadline <= now:
                 self._failed(one, again)
@@ -224,28 +224,28 @@ class Sender:
             self._queue.extendleft(reversed(again))
         return settled > 0
 
-    def _taken_over(self, one: _UnderWay) -> None:
+    def _taken_over(self, one: _SendAttempt) -> None:
         if one.transport != self.current:
             if self.current:
                 self.hops += 1
-                log.warning("messages now leave by %s", one.transport)
+                log.warning("now sending messages by %s", one.transport)
             self.current = one.transport
         self._suspect.pop(one.transport, None)
         self.sent[one.transport] += 1
         if one.item.retain:
-            self._owe(one)
+            self._track_retained(one)
         self._settle(one.item, True)
 
-    def _settle(self, item: Outgoing, ok: bool) -> None:
+    def _settle(self, item: PendingMessage, ok: bool) -> None:
         item.promise.settle(ok)
         with self._condition:
             self._open.discard(item)
             self._condition.notify_all()
 
-    def _failed(self, one: _UnderWay, again: list[Outgoing]) -> None:
+    def _failed(self, one: _SendAttempt, again: list[PendingMessage]) -> None:
         if not one.ticket.done:
             self._suspect[one.transport] = time.monotonic() + SUSPECT_SECONDS
-            log.warning("no acknowledgement by %s within %.0f s", one.transport, ACK_SECONDS)
+            log.warning("%s did not acknowledge a message within %.0f s", one.transport, ACK_SECONDS)
         one.item.tried.add(one.transport)
         if self._choose(one.item) is not None:
             again.append(one.item)
@@ -253,24 +253,24 @@ class Sender:
         one.item.tried.clear()
         self._later.append((time.monotonic() + AGAIN_SECONDS, one.item))
 
-    def _owe(self, one: _UnderWay) -> None:
-        """Remember that the first transport still holds an older retained message."""
+    def _track_retained(self, one: _SendAttempt) -> None:
+        """Remember whether the first transport still has an older retained message."""
         first = self._transports[0].name
         if one.transport == first:
-            owed = self._owed.get(one.item.topic)
-            if owed is not None and owed.envelope.sequence <= one.item.envelope.sequence:
-                del self._owed[one.item.topic]
+            missing = self._missing_on_first.get(one.item.topic)
+            if missing is not None and missing.envelope.sequence <= one.item.envelope.sequence:
+                del self._missing_on_first[one.item.topic]
         else:
-            self._owed[one.item.topic] = one.item
+            self._missing_on_first[one.item.topic] = one.item
 
-    def _pay(self) -> None:
-        """Send again by the first transport, when it is back, what is retained elsewhere only."""
-        if not self._owed or not self._transports[0].available:
+    def _resend_retained(self) -> None:
+        """When the first transport is back, send it the retained messages that only other transports have."""
+        if not self._missing_on_first or not self._transports[0].available:
             return
-        owed, self._owed = self._owed, {}
-        for item in owed.values():
-            self._start(Outgoing(item.envelope, item.topic, retain=True), self._transports[0])
+        missing, self._missing_on_first = self._missing_on_first, {}
+        for item in missing.values():
+            self._start(PendingMessage(item.envelope, item.topic, retain=True), self._transports[0])
 
 
-def _untaken(one: _UnderWay) -> bool:
-    return one.item.needs_taker and getattr(one.ticket, "code", 0) == NO_MATCHING_SUBSCRIBERS
+def _reached_no_subscriber(one: _SendAttempt) -> bool:
+    return one.item.needs_subscriber and getattr(one.ticket, "code", 0) == NO_MATCHING_SUBSCRIBERS

@@ -1,4 +1,4 @@
-"""Who is there: heartbeats to one line a controller."""
+"""The status of each controller, from its heartbeats."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from mqttkit.controller.messages.topics import Kind, Topics, check_place
 from mqttkit.controller.security.gate import Codec
 
 MISSED_BEATS = 3
-"""A controller is silent once so many heartbeats are missing."""
+"""A controller is silent after so many missing heartbeats."""
 
 
 @dataclass
-class Seen:
-    """What is known of one controller."""
+class ControllerStatus:
+    """The last known status of one controller."""
 
     controller_id: str
     state: str
-    """`online` or `offline`, as it or its will said."""
+    """`online` or `offline`, from the controller or from its will."""
     incarnation: str
     sequence: int
     timestamp: int
     """Milliseconds since the epoch of its last heartbeat, by its own clock."""
     arrived: float
-    """When that came, by the clock of this machine."""
+    """When it arrived, by the clock of this machine."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """Payload of its last online heartbeat."""
 
 
 class StatusBook:
-    """The newest heartbeat of each controller. Any thread may call its methods: a live table is drawn in another."""
+    """The newest heartbeat of each controller. Any thread may call the methods."""
 
     def __init__(self, topics: Topics, codec: Codec, *, now: Callable[[], float] = time.time) -> None:
         self.refused: Counter[str] = Counter()
-        """Messages not believed, by reason."""
-        self.controllers: dict[str, Seen] = {}
+        """Refused messages, by reason."""
+        self.controllers: dict[str, ControllerStatus] = {}
         self._topics, self._codec, self._now = topics, codec, now
         self._lock = threading.Lock()
 
-    def note(self, topic: str, data: bytes) -> Seen | None:
-        """Take in a message of a status topic; None where it changes nothing.
+    def note(self, topic: str, data: bytes) -> ControllerStatus | None:
+        """Record a message from a status topic; return None if it changes nothing.
 
-        An old heartbeat does not replace a newer one, and a will counts only for the life that left it.
+        An old heartbeat never replaces a newer one. A will counts only for the run of the controller that set it.
         """
         with self._lock:
             return self._note(topic, data)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row a controller, by name: what `watch` shows."""
+        """Return one row per controller, sorted by name, as `watch` shows them."""
         with self._lock:
             return [self._row(seen) for _, seen in sorted(self.controllers.items())]
 
-    def _note(self, topic: str, data: bytes) -> Seen | None:
+    def _note(self, topic: str, data: bytes) -> ControllerStatus | None:
         if not data:
             self.controllers.pop(topic.rpartition("/")[2], None)
             return None
@@ -78,13 +78,13 @@ class StatusBook:
             return None
         sequence = max(envelope.sequence, known.sequence if known and known.incarnation == incarnation else 0)
         detail = envelope.payload if state == "online" or known is None else known.detail
-        seen = Seen(
+        seen = ControllerStatus(
             envelope.sender_id, str(state), incarnation, sequence, envelope.timestamp, self._now(), detail
         )  # fmt: skip
         self.controllers[envelope.sender_id] = seen
         return seen
 
-    def _row(self, seen: Seen) -> dict[str, Any]:
+    def _row(self, seen: ControllerStatus) -> dict[str, Any]:
         age = max(0.0, self._now() - seen.timestamp / 1000)
         detail = seen.detail
         silent = seen.state == "online" and self._now() - seen.arrived > MISSED_BEATS * _number(
@@ -106,7 +106,7 @@ class StatusBook:
 
 
 def _number(fields: Mapping[str, Any], name: str, otherwise: float) -> Any:
-    """Return a number of a heartbeat; another controller may have written anything there."""
+    """Return a number from a heartbeat; the sender may have put anything there."""
     value = fields.get(name, otherwise)
     return value if type(value) in (int, float) else otherwise
 
@@ -116,7 +116,7 @@ def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_news(known: Seen, state: str, incarnation: str, sequence: int) -> bool:
+def _is_news(known: ControllerStatus, state: str, incarnation: str, sequence: int) -> bool:
     if state == "offline":
         return incarnation == known.incarnation and known.state == "online"
     return incarnation > known.incarnation or (incarnation == known.incarnation and sequence > known.sequence)

@@ -1,8 +1,8 @@
-"""What a controller must remember over a restart, in one SQLite file: ids and nonces seen, policies, dead letters.
+"""The state that a controller keeps over a restart, in one SQLite file: message ids, nonces, policies, dead letters.
 
-One thread handles messages with a store; any thread may take numbers and note moments, which are made to last at
-once, and with them what that thread had not committed yet. Messages are acknowledged after their `commit`, so that a
-crash forgets only what will come again.
+One thread handles messages with a store. Any thread may take numbers and save times: these are committed immediately,
+together with the open work of the handling thread. A controller acknowledges a message only after its `commit`, so a
+crash loses only messages that will be delivered again.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _SLACK = 1_000
 _SEQUENCE_BLOCK = 1_000
 
 
-class Seen(enum.Enum):
-    """What the store knows of an identifier."""
+class Novelty(enum.Enum):
+    """What the store knows about an identifier."""
 
     NEW = "new"
     SAME = "same"
-    """Seen with the same content: a duplicate."""
+    """Novelty with the same content: a duplicate."""
     OTHER = "other"
-    """Seen with other content: an attack."""
+    """Novelty with other content: an attack."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class StoredPolicy:
     version: int
     digest: bytes
     expires: int | None
-    """Milliseconds since the epoch; None for ever."""
+    """Milliseconds since the epoch; None if it never expires."""
     payload: str
     """JSON."""
 
 
 class Store:
-    """The memory of one controller. `path` None keeps it in memory, for tests and simulations.
+    """The state of one controller. With `path` None it stays in memory, for tests and simulations.
 
-    Every method raises StoreFailed where SQLite fails, and after `close`.
+    Every method raises StoreFailed if SQLite fails, and after `close`.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Store:
         max_dead: int = 10_000,
     ) -> None:
         self.max_ids = max_ids
-        """Message identifiers remembered; the oldest are forgotten first."""
+        """Message identifiers to remember; the oldest are deleted first."""
         self.nonce_seconds = nonce_seconds
-        """Seconds that a nonce is remembered: longer than a message can be fresh."""
+        """Seconds to remember a nonce: longer than a message can be fresh."""
         self.max_dead = max_dead
         self._lock = threading.RLock()
         self._undone = False
@@ -87,7 +87,7 @@ class Store:
             raise StoreFailed(f"cannot open the controller's store {path}: {error}") from error
 
     def close(self) -> None:
-        """Commit and close, closed also where the commit fails."""
+        """Commit and close; close even if the commit fails."""
         with self._alone():
             try:
                 self._db.commit()
@@ -95,20 +95,20 @@ class Store:
                 self._db.close()
 
     def commit(self) -> None:
-        """Make everything since the last commit last; raise StoreFailed where a failure has undone some of it."""
+        """Commit; raise StoreFailed if a failure has undone work since the last commit."""
         with self._alone():
             if self._undone:
-                raise StoreFailed("the controller's store failed, and what was not committed is undone")
+                raise StoreFailed("the controller's store failed; uncommitted work is undone")
             if self._inserted >= _SLACK:
                 self._forget()
             self._db.commit()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other threads from the connection, and translate what SQLite raises.
+        """Lock the connection, and translate the errors of SQLite.
 
-        Some failures roll the whole transaction back (https://sqlite.org/lang_transaction.html, 2.3): the thread whose
-        work that was learns it at its `commit`.
+        Some failures roll back the whole transaction (https://sqlite.org/lang_transaction.html, 2.3). The thread that
+        lost its work gets the error at its next `commit`.
         """
         with self._lock:
             before = self._in_transaction()
@@ -125,7 +125,7 @@ class Store:
             return False
 
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
-        """Run a statement to its end and return its rows: another thread's roll-back would cut a cursor short."""
+        """Run a statement and return all its rows; a roll-back in another thread would interrupt an open cursor."""
         with self._alone():
             return self._db.execute(statement, values).fetchall()
 
@@ -135,38 +135,38 @@ class Store:
         return rows[0] if rows else None
 
     def roll_back(self) -> None:
-        """Forget everything since the last commit; a store that is broken stays as it is."""
+        """Undo everything since the last commit; ignore the error of a broken store."""
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._undone = False
             self._db.rollback()
 
     # --- duplicates ---------------------------------------------------------------------------------------
 
-    def look_up(self, message_id: str, digest: bytes) -> Seen:
-        """Tell whether a message was handled before, and whether with this content."""
+    def look_up(self, message_id: str, digest: bytes) -> Novelty:
+        """Return whether the message is new, the same as one handled before, or different content with the same id."""
         return _compare(self._row("SELECT digest FROM messages WHERE id = ?", (_id(message_id),)), digest)
 
     def remember(self, message_id: str, digest: bytes) -> None:
-        """Note that a message was handled."""
+        """Save that a message was handled."""
         self._run("INSERT INTO messages VALUES (?, ?)", (_id(message_id), digest[:DIGEST_BYTES]))
         self._inserted += 1
 
-    def look_up_nonce(self, nonce: bytes, digest: bytes) -> Seen:
-        """Tell whether the signing with this nonce was seen before."""
+    def look_up_nonce(self, nonce: bytes, digest: bytes) -> Novelty:
+        """Return whether the nonce is new, or was seen with the same or other content."""
         return _compare(self._row("SELECT digest FROM nonces WHERE nonce = ?", (nonce,)), digest)
 
     def remember_nonce(self, nonce: bytes, digest: bytes) -> None:
-        """Note a nonce. Only after the signature holds: else anybody could fill the store."""
+        """Save a nonce. Call this only after the signature was verified, or any client could fill the store."""
         row = (nonce, digest[:DIGEST_BYTES], int(time.time()))
         self._run("INSERT INTO nonces VALUES (?, ?, ?)", row)
         self._inserted += 1
 
     def count(self) -> int:
-        """Return how many message identifiers are remembered."""
+        """Return the number of remembered message identifiers."""
         return int(self._row("SELECT count(*) FROM messages")[0])
 
     def _forget(self) -> None:
-        """Forget the oldest identifiers beyond the bound, and the nonces that no fresh message can have."""
+        """Delete the oldest identifiers beyond the limit, and nonces too old for any fresh message."""
         self._inserted = 0
         newest = self._row("SELECT max(rowid) FROM messages")[0] or 0
         self._run("DELETE FROM messages WHERE rowid <= ?", (newest - self.max_ids,))
@@ -185,14 +185,14 @@ class Store:
         return StoredPolicy(*row) if row else None
 
     def set_policy(self, scope: str, policy: StoredPolicy) -> None:
-        """Put a policy in force; whether it is newer was decided before."""
+        """Put a policy in force; the caller has checked that it is newer."""
         row = (scope, policy.version, policy.digest[:DIGEST_BYTES], policy.expires, policy.payload)
         self._run("INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?, ?)", row)
 
     def next_number(self, name: str) -> int:
-        """Return the next number of a sequence: from 1, never twice, not after a crash either.
+        """Return the next number of a sequence, from 1. No number is returned twice, even after a crash.
 
-        Numbers are taken from the file in blocks; a crash skips the rest of a block.
+        The file reserves numbers in blocks; a crash skips the rest of a block.
         """
         with self._alone():
             value, end = self._reserved.get(name, (0, 0))
@@ -205,25 +205,25 @@ class Store:
             self._reserved[name] = (value + 1, end)
             return value + 1
 
-    def note_moment(self, name: str, moment: float) -> None:
-        """Remember a moment, seconds since the epoch. May be called from any thread."""
+    def save_time(self, name: str, moment: float) -> None:
+        """Save a time, seconds since the epoch. Any thread may call this."""
         with self._alone():
             self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (f"moment {name}", int(moment)))
             self._db.commit()
 
     def moment(self, name: str) -> float | None:
-        """Return the moment remembered, or None."""
+        """Return the saved time, or None."""
         row = self._row("SELECT value FROM sequences WHERE name = ?", (f"moment {name}",))
         return float(row[0]) if row else None
 
-    def bury(self, topic: str, data: bytes, reason: str) -> None:
-        """Keep a message that no handler could take; beyond `max_dead` the oldest make room."""
+    def add_dead_letter(self, topic: str, data: bytes, reason: str) -> None:
+        """Save a message that no handler could process; beyond `max_dead` the oldest are deleted."""
         topic, reason = (text.encode(errors="backslashreplace").decode() for text in (topic, reason))
         self._run("INSERT INTO dead_letters VALUES (?, ?, ?, ?)", (topic, data, reason, int(time.time())))
         self._run("DELETE FROM dead_letters WHERE rowid <= (SELECT max(rowid) FROM dead_letters) - ?", (self.max_dead,))
 
     def dead_letters(self) -> list[tuple[str, bytes, str]]:
-        """Return topic, bytes and reason of each dead letter, the oldest first."""
+        """Return topic, bytes and reason of each dead letter, oldest first."""
         return self._run("SELECT topic, data, reason FROM dead_letters ORDER BY rowid")
 
 
@@ -231,14 +231,14 @@ def _id(message_id: str) -> bytes:
     return uuid.UUID(message_id).bytes
 
 
-def _compare(row: tuple[bytes] | None, digest: bytes) -> Seen:
+def _compare(row: tuple[bytes] | None, digest: bytes) -> Novelty:
     if row is None:
-        return Seen.NEW
-    return Seen.SAME if row[0] == digest[:DIGEST_BYTES] else Seen.OTHER
+        return Novelty.NEW
+    return Novelty.SAME if row[0] == digest[:DIGEST_BYTES] else Novelty.OTHER
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
-    """Open the database with its tables; close it where that fails."""
+    """Open the database and create its tables; close it if that fails."""
     database = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=10)
     try:
         database.execute("PRAGMA journal_mode=WAL")

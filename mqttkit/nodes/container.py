@@ -1,6 +1,6 @@
-"""Any image as a node of a simulation: a container that is started, reached and removed again.
+"""Any image as a node of a simulation: start a container, reach it, remove it.
 
-What a killed simulation left is removed by the next node that starts: each container bears its maker's process.
+Each container has a label with its maker's process. The next node that starts removes containers whose maker is gone.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ LABEL = "org.mqttkit.node"
 READY_SECONDS = 30.0
 STOP_SECONDS = 2
 POLL_SECONDS = 0.05
-TAKEN_CARE_OF = (403, 404, 409)
-"""The engine's answers where something is in use, gone, or being removed by another process."""
+HANDLED_ELSEWHERE = (403, 404, 409)
+"""Status codes of the engine: in use, gone, or being removed by another process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSpec:
-    """What a container is to be."""
+    """The specification of a container."""
 
     image: str
-    """Image reference; pulled where it is not there."""
+    """Image reference; pulled if it is missing."""
     name: str = ""
-    """Name of the container, and its host name on a network; one is made up where it is empty."""
+    """Name of the container and host name on a network; empty for a random name."""
     command: Sequence[str] = ()
-    """Command instead of the image's."""
+    """Command that replaces the image's."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables. Everyone who may ask the engine reads them: no secrets."""
+    """Environment variables. Every user of the engine can read them: no secrets."""
     ports: Sequence[int] = ()
     """TCP ports of the container to publish, each on a free port of 127.0.0.1."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """Absolute path to content, put in before the start, mode 0600 and owned by root."""
+    """Content by absolute path; copied in before the start, mode 0600, owned by root."""
     network: str | None = None
-    """Docker network to join; the engine's default where it is not given."""
+    """Docker network to join; None for the engine's default."""
 
 
 class DockerNode:
-    """A container as a context manager. Its methods may be called from one thread at a time."""
+    """A container as a context manager. Only one thread at a time may call its methods."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self.spec = spec
@@ -76,15 +76,15 @@ class DockerNode:
         self.stop()
 
     def start(self) -> None:
-        """Start the container; whatever fails leaves nothing behind.
+        """Start the container; a failure leaves nothing behind.
 
-        Raises MissingPart without an engine or the image, LifecycleError where the name is taken.
+        Raises MissingPart if the engine or the image is missing, LifecycleError if the name is in use.
         """
         if self._container is not None:
-            raise LifecycleError(f"node {self.name} runs already")
+            raise LifecycleError(f"node {self.name} is already running")
         with contextlib.ExitStack() as stack:
             client = stack.enter_context(connect_engine())
-            sweep(client)
+            remove_orphans(client)
             ensure_image(client, self.spec.image)
             container = self._create(client)
             stack.callback(container.remove, force=True, v=True)
@@ -98,7 +98,7 @@ class DockerNode:
         self._container = container
 
     def stop(self) -> None:
-        """Stop and remove the container with its volumes; nothing happens where it is gone."""
+        """Stop and remove the container with its volumes; do nothing if it is already gone."""
         if self._container is None:
             return
         container, self._container = self._container, None
@@ -106,42 +106,42 @@ class DockerNode:
             container.stop(timeout=STOP_SECONDS)
 
     def port(self, inner: int) -> int:
-        """Return the port of 127.0.0.1 at which a published port of the container is reached.
+        """Return the port of 127.0.0.1 that leads to a published port of the container.
 
-        Raises LifecycleError where it is not published, and with the last words of a container that ended at once.
+        Raises LifecycleError if it is not published, or with the last output of a container that has ended.
         """
         if inner not in self._published:
-            raise LifecycleError(f"port {inner} of node {self.name} is not published: name it in `ports`")
+            raise LifecycleError(f"port {inner} of node {self.name} is not published. Add it to `ports`")
         outer = self._published[inner]
         if outer is None:
-            raise LifecycleError(f"node {self.name} is not ready: {self._death()}")
+            raise LifecycleError(f"node {self.name} is not ready: {self._exit_message()}")
         return outer
 
     def broker_settings(self, inner: int = 1883) -> BrokerSettings:
-        """Return how clients reach a broker in the container."""
+        """Return the settings with which clients reach a broker in the container."""
         return BrokerSettings(host="127.0.0.1", port=self.port(inner))
 
     def wait_for_broker(self, inner: int = 1883, *, seconds: float = READY_SECONDS) -> float:
-        """Wait until a broker in the container answers CONNECT, and return the seconds it took."""
+        """Wait until a broker in the container answers CONNECT; return the seconds that took."""
         login = Login(host="127.0.0.1", port=self.port(inner))
-        return wait_ready(login, seconds=seconds, died=self._death)
+        return wait_ready(login, seconds=seconds, died=self._exit_message)
 
     def wait_until(self, done: Callable[[], bool], *, seconds: float = READY_SECONDS) -> None:
-        """Wait until `done`; raise LifecycleError with the container's last words on time-out or its end."""
+        """Wait until `done()`; raise LifecycleError with the container's last output on a timeout or if it ends."""
         deadline = time.monotonic() + seconds
         while not done():
-            death = self._death()
+            death = self._exit_message()
             if death or time.monotonic() > deadline:
-                raise LifecycleError(f"node {self.name} is not ready: {death or last_words(self._demand())}")
+                raise LifecycleError(f"node {self.name} is not ready: {death or last_words(self._running())}")
             time.sleep(POLL_SECONDS)
 
     def run(self, *command: str) -> tuple[str, int]:
         """Run a command in the container and return its output and exit code."""
-        return execute(self._demand(), *command)
+        return execute(self._running(), *command)
 
     def logs(self) -> str:
-        """Return what the container wrote so far."""
-        return self._demand().logs().decode(errors="replace")
+        """Return the container's output so far."""
+        return self._running().logs().decode(errors="replace")
 
     def _create(self, client: DockerClient) -> Container:
         spec = self.spec
@@ -154,17 +154,17 @@ class DockerNode:
             hostname=self.name[:63],
             environment=dict(spec.environment),
             labels={LABEL: f"{maker.pid}:{maker.start}"},
-            ports={f"{inner}/tcp": ("127.0.0.1", 0) for inner in spec.ports},  # the engine's choice, and its own
+            ports={f"{inner}/tcp": ("127.0.0.1", 0) for inner in spec.ports},  # the engine picks a free port
             **more,
         )
 
-    def _demand(self) -> Container:
+    def _running(self) -> Container:
         if self._container is None:
-            raise LifecycleError(f"node {self.name} does not run")
+            raise LifecycleError(f"node {self.name} is not running")
         return self._container
 
-    def _death(self) -> str:
-        container = self._demand()
+    def _exit_message(self) -> str:
+        container = self._running()
         container.reload()
         return "" if container.status == "running" else last_words(container)
 
@@ -174,23 +174,23 @@ def build_image(directory: Path, tag: str, *, arguments: Mapping[str, str] | Non
     from docker.errors import BuildError
 
     if not (directory / "Dockerfile").is_file():
-        raise LifecycleError(f"there is no Dockerfile in {directory}")
+        raise LifecycleError(f"{directory} has no Dockerfile")
     with connect_engine() as client:
         try:
             image, _ = client.images.build(
                 path=str(directory), tag=tag, rm=True, buildargs=dict(arguments or {}), forcerm=True
             )
         except BuildError as error:
-            raise LifecycleError(f"{directory} cannot be built: {error.msg}") from error
+            raise LifecycleError(f"cannot build {directory}: {error.msg}") from error
         return str(image.id)
 
 
 @contextlib.contextmanager
 def docker_network(name: str = "", *, internal: bool = True) -> Iterator[str]:
-    """Make a network for nodes, removed at the end; an internal one reaches nothing outside."""
+    """Create a network for nodes and remove it at the end; an internal network has no route outside."""
     maker = identify(os.getpid())
     with connect_engine() as client:
-        sweep(client)
+        remove_orphans(client)
         labels = {LABEL: f"{maker.pid}:{maker.start}"}
         network = client.networks.create(
             name or f"mqttkit-{secrets.token_hex(4)}", driver="bridge", internal=internal, labels=labels
@@ -201,16 +201,16 @@ def docker_network(name: str = "", *, internal: bool = True) -> Iterator[str]:
             network.remove()
 
 
-def sweep(client: DockerClient) -> int:
-    """Remove the containers and networks of makers that are gone; return how many there were."""
+def remove_orphans(client: DockerClient) -> int:
+    """Remove the containers and networks whose maker is gone; return their number."""
     containers = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
-    orphans = [container for container in containers if not _maker_lives(container.labels)]
+    orphans = [container for container in containers if not _maker_alive(container.labels)]
     for container in orphans:
         _remove(container, force=True, v=True)
     networks = [
         network
         for network in client.networks.list(filters={"label": LABEL})
-        if not _maker_lives(network.attrs.get("Labels") or {})
+        if not _maker_alive(network.attrs.get("Labels") or {})
     ]
     for network in networks:
         _remove(network)
@@ -218,22 +218,22 @@ def sweep(client: DockerClient) -> int:
 
 
 def _remove(thing: Container | Network, **options: bool) -> None:
-    """Remove something that another process may be removing too."""
+    """Remove a container or network that another process may be removing as well."""
     from docker.errors import APIError
 
     try:
         thing.remove(**options)
     except APIError as error:
-        if error.status_code not in TAKEN_CARE_OF:
+        if error.status_code not in HANDLED_ELSEWHERE:
             raise
 
 
 def _host_port(container: Container, inner: int) -> int | None:
-    """Return where the engine published a port; None where the container has ended already."""
+    """Return the host port of a published port; None if the container has already ended."""
     bindings = container.ports.get(f"{inner}/tcp")
     return int(bindings[0]["HostPort"]) if bindings else None
 
 
-def _maker_lives(labels: Mapping[str, str]) -> bool:
+def _maker_alive(labels: Mapping[str, str]) -> bool:
     pid, _, start = labels.get(LABEL, "").partition(":")
     return pid.isdigit() and start.isdigit() and ProcessId(int(pid), int(start)).alive

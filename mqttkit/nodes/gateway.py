@@ -1,4 +1,4 @@
-"""A simulated gateway, as a real client: what sensors publish, and an aggregate of each."""
+"""A simulated gateway, as a real client: it receives readings and keeps an aggregate per sensor."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from mqttkit.nodes.node import Node
 from mqttkit.settings import MqttSettings
 
 KEPT = 100_000
-"""Messages kept in `received_messages`; the oldest makes room."""
+"""Messages kept in `received_messages`; the oldest are dropped."""
 MAX_SENSORS = 100_000
 MAX_SEQUENCE = 2**53 - 1
-"""What every reader of JSON holds exactly (RFC 8259, 6)."""
+"""The largest integer that every JSON reader represents exactly (RFC 8259, 6)."""
 _GAPS = 10_000
 
 
 @dataclass
 class Aggregate:
-    """What one sensor said so far."""
+    """The readings of one sensor, summarised."""
 
     sensor_id: str
     count: int = 0
-    """Readings, duplicates left out."""
+    """Readings without duplicates."""
     duplicates: int = 0
     missing: int = 0
-    """Sequence numbers between the first and the last one that did not come."""
+    """Sequence numbers between the first and the last one that are missing."""
     minimum: float = math.inf
     maximum: float = -math.inf
     mean: float = 0.0
@@ -41,10 +41,10 @@ class Aggregate:
     first_sequence: int = 0
     last_sequence: int = 0
     _gaps: set[int] = field(default_factory=set, repr=False)
-    """The missing numbers themselves, as far as they may still come."""
+    """The missing numbers that may still arrive."""
 
     def add(self, sequence: int, value: float, unit: str) -> bool:
-        """Take in a reading; False where it is a duplicate."""
+        """Add a reading; return False if it is a duplicate."""
         if not self.count:
             self.first_sequence = self.last_sequence = sequence
         elif sequence > self.last_sequence:
@@ -72,7 +72,7 @@ class Aggregate:
 
 
 class GatewayNode(Node):
-    """Subscribes to `sensor/#` and keeps count. As a context manager it connects and disconnects."""
+    """Subscribes to `sensor/#` and aggregates. A `with` block connects and disconnects it."""
 
     def __init__(
         self,
@@ -85,13 +85,13 @@ class GatewayNode(Node):
         super().__init__(node_id, mqtt, on_messages=self._take)
         self.topic_filter = topic_filter
         self.received_messages: deque[Message] = deque(maxlen=KEPT)
-        """Messages as they came, the newest last."""
+        """Received messages, the newest last."""
         self.aggregates: dict[str, Aggregate] = {}
         """By sensor."""
         self.readings = 0
-        """Readings taken in, duplicates left out."""
+        """Readings received, without duplicates."""
         self.invalid = 0
-        """Messages that are no reading, or of a sensor too many."""
+        """Messages that are not readings, or that exceed the number of sensors."""
         self._on_reading = on_reading
         self._condition = threading.Condition()
 
@@ -101,17 +101,17 @@ class GatewayNode(Node):
         self.client.subscribe(Subscription(self.topic_filter, qos=1))
 
     def wait_for(self, readings: int, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until so many readings came."""
+        """Wait up to `timeout` seconds for so many readings; return whether they arrived."""
         with self._condition:
             return self._condition.wait_for(lambda: self.readings >= readings, timeout)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one aggregate a sensor, by name."""
+        """Return one aggregate per sensor, sorted by name."""
         with self._condition:
             return [one.to_json() for _, one in sorted(self.aggregates.items())]
 
     def _take(self, messages: list[Message]) -> None:
-        """Take messages in, in the network thread."""
+        """Process messages, in the network thread."""
         with self._condition:
             for message in messages:
                 self.received_messages.append(message)
@@ -131,7 +131,7 @@ class GatewayNode(Node):
 
 
 def _reading(payload: bytes) -> tuple[str, int, float, str] | None:
-    """Return sensor, sequence number, value and unit of a reading; None where it is none."""
+    """Return sensor, sequence number, value and unit; None if the payload is not a reading."""
     try:
         data = json.loads(payload)
         name, sequence, value = data["sensor_id"], data["sequence"], data["value"]

@@ -1,4 +1,4 @@
-"""What every node is made of: a client of its own, under the node's identifier."""
+"""The base of every node: a client with the node's identifier."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ class Fault:
     seconds: float = 1e9
     """How long it lasts."""
     sensors: float = 1.0
-    """Share of the fleet's sensors that it strikes, 0 to 1."""
+    """Share of the fleet's sensors that it affects, 0 to 1."""
     share: float = 1.0
-    """Share of the readings that it strikes meanwhile, 0 to 1."""
+    """Share of the readings that it affects meanwhile, 0 to 1."""
     factor: float = 10.0
     """`burst`: times the rate; `outliers`: times the amplitude."""
     offset: float = 60.0
@@ -54,13 +54,13 @@ class Fleet:
     rate: float = 1.0
     """Readings a second of each sensor."""
     model: str = "temperature"
-    """Kind of sensor: its unit, and its waveform where none is given."""
+    """Kind of sensor: its unit, and its waveform unless `waveform` is set."""
     waveform: Waveform | None = None
-    """How its value moves."""
+    """How the value changes; the model's waveform if None."""
     qos: int = 1
     """Quality of service."""
     faults: tuple[Fault, ...] = ()
-    """What goes wrong."""
+    """The faults."""
 
     def __post_init__(self) -> None:
         check_level(self.name, "fleet name")
@@ -73,12 +73,12 @@ class Fleet:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What a simulation is."""
+    """A complete simulation."""
 
     seed: int = 0
     """The same seed, the same readings."""
     duration: float | None = None
-    """Seconds; null goes on until it is stopped."""
+    """Seconds; null runs until stopped."""
     topic: str = TOPIC
     """Topic template; {fleet}, {sensor_id} and {model} are filled in."""
     fleets: tuple[Fleet, ...] = ()
@@ -88,7 +88,7 @@ class Scenario:
         check_template(self.topic, ("fleet", "sensor_id", "model"))
         names = [fleet.name for fleet in self.fleets]
         if not names or len(set(names)) != len(names):
-            raise ValueError("a scenario needs fleets, each with a name of its own")
+            raise ValueError("a scenario needs at least one fleet, and each fleet needs a different name")
         if self.duration is not None and self.duration <= 0:
             raise ValueError("duration is more than 0")
 
@@ -107,7 +107,7 @@ class Reading:
     topic: str
     qos: int
     sequence: int
-    """Counts the sensor's readings from 1; one that is not sent leaves a gap."""
+    """Counts the sensor's readings from 1; a reading that is not sent leaves a gap."""
     value: float
     unit: str
     skew: float = 0.0
@@ -115,17 +115,17 @@ class Reading:
     copy: bool = False
     """True for the second one of a duplicate."""
     sent: bool = True
-    """False in a dropout: taken, and never sent."""
+    """False in a dropout: taken but never sent."""
 
     def payload(self, start: float) -> dict[str, Any]:
-        """Return what is published; `start` is seconds since the epoch."""
+        """Return the payload to publish; `start` is in seconds since the epoch."""
         stamp = start + self.moment + self.skew
         fields = {"sensor_id": self.sensor_id, "sequence": self.sequence, "value": self.value, "unit": self.unit}
         return {**fields, "timestamp": round(stamp, 3)}
 
 
 def plan(scenario: Scenario) -> Iterator[Reading]:
-    """Give every reading in the order in which they are taken; without end where the scenario has none."""
+    """Yield every reading in order; endless if the scenario has no duration."""
     streams = [_sensor(scenario, fleet, index) for fleet in scenario.fleets for index in range(fleet.count)]
     return heapq.merge(*streams, key=lambda reading: reading.moment)
 
@@ -136,38 +136,38 @@ def sensor_id(fleet: Fleet, index: int) -> str:
 
 
 def _sensor(scenario: Scenario, fleet: Fleet, index: int) -> Iterator[Reading]:
-    """Give one sensor's readings."""
+    """Yield one sensor's readings."""
     name = sensor_id(fleet, index)
-    chance = random.Random(f"{scenario.seed} {name}")  # noqa: S311  a simulation, no secret
+    rng = random.Random(f"{scenario.seed} {name}")  # noqa: S311  a simulation, no secret
     model = model_of(fleet.model, fleet.waveform)
-    faults = [fault for fault in fleet.faults if chance.random() < fault.sensors]
-    signal = Signal(model.waveform, chance, phase=chance.uniform(0, model.waveform.period))
+    faults = [fault for fault in fleet.faults if rng.random() < fault.sensors]
+    signal = Signal(model.waveform, rng, phase=rng.uniform(0, model.waveform.period))
     topic = fill_template(scenario.topic, {"fleet": fleet.name, "sensor_id": name, "model": fleet.model})
-    moment, sequence, last = chance.uniform(0, 1 / fleet.rate), 0, None
+    moment, sequence, last = rng.uniform(0, 1 / fleet.rate), 0, None
     while scenario.duration is None or moment < scenario.duration:
         sequence += 1
-        struck = _struck(faults, moment, chance)
-        value = _value(signal, model, moment, last, struck)
+        active = _active_faults(faults, moment, rng)
+        value = _value(signal, model, moment, last, active)
         last = value
-        skew = struck["clock_skew"].offset if "clock_skew" in struck else 0.0
-        sent = "dropout" not in struck
+        skew = active["clock_skew"].offset if "clock_skew" in active else 0.0
+        sent = "dropout" not in active
         reading = Reading(moment, name, topic, fleet.qos, sequence, value, model.unit, skew, sent=sent)
         yield reading
-        if sent and "duplicates" in struck:
+        if sent and "duplicates" in active:
             yield Reading(moment, name, topic, fleet.qos, sequence, value, model.unit, skew, copy=True)
-        moment += 1 / (fleet.rate * (struck["burst"].factor if "burst" in struck else 1.0))
+        moment += 1 / (fleet.rate * (active["burst"].factor if "burst" in active else 1.0))
 
 
-def _struck(faults: list[Fault], moment: float, chance: random.Random) -> dict[str, Fault]:
-    """Return the faults that strike this reading, by kind."""
+def _active_faults(faults: list[Fault], moment: float, rng: random.Random) -> dict[str, Fault]:
+    """Return the faults that affect this reading, by kind."""
     now = (fault for fault in faults if fault.at <= moment < fault.at + fault.seconds)
-    return {fault.kind: fault for fault in now if chance.random() < fault.share}
+    return {fault.kind: fault for fault in now if rng.random() < fault.share}
 
 
-def _value(signal: Signal, model: Model, moment: float, last: float | None, struck: dict[str, Fault]) -> float:
+def _value(signal: Signal, model: Model, moment: float, last: float | None, active: dict[str, Fault]) -> float:
     value = signal.at(moment)
-    if "stuck" in struck and last is not None:
+    if "stuck" in active and last is not None:
         return last
-    if "outliers" in struck:
-        value += struck["outliers"].factor * max(abs(model.waveform.amplitude), 1e-9)
+    if "outliers" in active:
+        value += active["outliers"].factor * max(abs(model.waveform.amplitude), 1e-9)
     return round(value, 4)

@@ -1,4 +1,4 @@
-"""Plays a scenario against a real broker, one client a sensor."""
+"""Runs a scenario against a real broker, one client per sensor."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
 
 WAIT_SECONDS = 30.0
-"""How long a reading may wait for a connection or for room."""
+"""Seconds that a reading may wait for a connection or for room."""
 _WINDOW = 10_000
 
 
 @dataclass
 class Totals:
-    """What became of a scenario's readings. taken = sent + dropouts; sent holds the duplicates too."""
+    """The outcome of a scenario. taken = sent + dropouts; sent includes the duplicates."""
 
     sensors: int = 0
     taken: int = 0
@@ -32,13 +32,13 @@ class Totals:
     dropouts: int = 0
     """Readings not sent on purpose."""
     late: float = 0.0
-    """Seconds that the slowest reading left behind its time."""
+    """Greatest delay of a reading, seconds."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Receipts by outcome."""
 
     @property
     def good(self) -> bool:
-        """True where every reading sent was acknowledged, or sent at QoS 0."""
+        """True if every reading was acknowledged, or was sent at QoS 0."""
         return sum(self.outcomes[name] for name in ("acknowledged", "sent")) == self.sent
 
     def to_json(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Totals:
 
 
 class Runner:
-    """Runs one scenario; `stop` may be called from any thread and from a signal handler."""
+    """Runs one scenario. Any thread and a signal handler may call `stop`."""
 
     def __init__(
         self,
@@ -68,13 +68,13 @@ class Runner:
         self._under_way: list[Receipt] = []
 
     def stop(self) -> None:
-        """End after the reading that is under way."""
+        """Stop after the current reading."""
         self._stop.set()
 
     def run(self, *, limit: int | None = None) -> Totals:
-        """Connect every sensor, play, wait for the outcomes; raise BrokerUnreachable, ConnectionRefused.
+        """Connect every sensor, send the readings, wait for the outcomes; raise BrokerUnreachable, ConnectionRefused.
 
-        `limit` ends the scenario after so many readings taken.
+        `limit` ends the scenario after so many readings.
         """
         with ExitStack() as stack:
             nodes: dict[str, SensorNode] = {}
@@ -103,7 +103,7 @@ class Runner:
             self._send(nodes[reading.sensor_id], reading, start)
 
     def _rest(self, moment: float) -> bool:
-        """Wait for a moment of the monotonic clock; True where the run is to end."""
+        """Wait until a time of the monotonic clock; return True if the run must stop."""
         wait = moment - time.monotonic()
         self.totals.late = max(self.totals.late, -wait)
         return wait > 0 and self._stop.wait(wait)

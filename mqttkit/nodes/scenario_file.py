@@ -1,4 +1,4 @@
-"""A scenario file (YAML) to a scenario; errors name file and line."""
+"""Reads a scenario from a YAML file; errors name the file and the line."""
 
 from __future__ import annotations
 

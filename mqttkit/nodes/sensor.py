@@ -11,12 +11,12 @@ from mqttkit.nodes.node import Node
 
 
 class SensorNode(Node):
-    """One sensor with a connection of its own. As a context manager it connects and disconnects."""
+    """One sensor with its own connection. A `with` block connects and disconnects it."""
 
     def publish_reading(self, topic: str, data: Mapping[str, Any], *, qos: int = 1, wait: float = 0.0) -> Receipt:
-        """Publish a reading as JSON; raise ValueError where it has no JSON form.
+        """Publish a reading as JSON; raise ValueError if JSON cannot express it.
 
-        Waits up to `wait` seconds for a connection and for room; what found none is dropped, and its receipt says so.
+        Waits up to `wait` seconds for a connection and for room; after that the outcome is `dropped`.
         """
         payload = json.dumps(dict(data), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
         return self.client.publish(topic, payload, qos=qos, wait=wait)

@@ -1,4 +1,4 @@
-"""What simulated sensors measure: pure functions of time and of a seeded source of chance."""
+"""What simulated sensors measure: pure functions of time and of a seeded source of rng."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from mqttkit.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Waveform:
-    """How a value moves over time."""
+    """How a value changes over time."""
 
     kind: str = "sine"
     """`constant`, `sine`, `square`, `sawtooth`, `walk`, `counter` or `pulses`."""
     mean: float = 0.0
-    """Value that it moves around; where `counter` begins."""
+    """The centre of the values; the first value of `counter`."""
     amplitude: float = 1.0
-    """How far it goes from the mean; step of `walk` and `counter`, height of `pulses`."""
+    """Distance from the mean; step of `walk` and `counter`, height of `pulses`."""
     period: float = 60.0
-    """Seconds of one turn; mean seconds between `pulses`."""
+    """Seconds of one period; mean seconds between `pulses`."""
     noise: float = 0.0
-    """Standard deviation of what is added to each reading."""
+    """Standard deviation of the noise added to each reading."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"waveform kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.period <= 0 or self.noise < 0:
-            raise ValueError("a waveform's period is more than 0, its noise 0 or more")
+            raise ValueError("a waveform's period must be more than 0, its noise 0 or more")
 
 
 @dataclass
 class Signal:
-    """One sensor's waveform, under way."""
+    """The running waveform of one sensor."""
 
     waveform: Waveform
-    chance: random.Random
+    rng: random.Random
     phase: float = 0.0
     """Seconds that this sensor is ahead of others with the same waveform."""
     _last: float = field(default=math.nan)
 
     def at(self, moment: float) -> float:
-        """Return the reading `moment` seconds after the start; call with moments that grow."""
+        """Return the reading `moment` seconds after the start; call with increasing moments."""
         value = KINDS[self.waveform.kind](self, moment + self.phase)
         if self.waveform.noise:
-            value += self.chance.gauss(0.0, self.waveform.noise)
+            value += self.rng.gauss(0.0, self.waveform.noise)
         return round(value, 4)
 
     def turn(self, moment: float) -> float:
-        """Return how much of the present turn is over, 0 to 1."""
+        """Return the elapsed part of the current period, 0 to 1."""
         return moment / self.waveform.period % 1.0
 
     def add(self, step: float) -> float:
-        """Add to a value that has a memory, and return it."""
+        """Add to the last value, and return it."""
         self._last = self.waveform.mean if math.isnan(self._last) else self._last + step
         return self._last
 
@@ -76,7 +76,7 @@ def _sawtooth(signal: Signal, moment: float) -> float:
 
 
 def _walk(signal: Signal, _moment: float) -> float:
-    step = signal.waveform.amplitude * signal.chance.uniform(-1, 1)
+    step = signal.waveform.amplitude * signal.rng.uniform(-1, 1)
     pull = 0.0 if math.isnan(signal._last) else 0.02 * (signal.waveform.mean - signal._last)
     return signal.add(step + pull)
 
@@ -86,7 +86,7 @@ def _counter(signal: Signal, _moment: float) -> float:
 
 
 def _pulses(signal: Signal, moment: float) -> float:
-    """Return the mean, and once in a period on the average a pulse of a tenth of the period."""
+    """Return the mean, with one pulse per period that lasts a tenth of it."""
     turn, part = divmod(moment, signal.waveform.period)
     begin = random.Random(f"{signal.phase} {turn}").uniform(0, 0.9)  # noqa: S311  a simulation, no secret
     high = begin <= part / signal.waveform.period < begin + 0.1
@@ -125,7 +125,7 @@ MODELS: dict[str, Model] = {
 
 
 def model_of(name: str, waveform: Waveform | None = None) -> Model:
-    """Return a model by name, with another waveform where one is given; raise UsageError."""
+    """Return a model by name, with its waveform replaced if one is given; raise UsageError."""
     if name not in MODELS:
         raise UsageError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
     return MODELS[name] if waveform is None else replace(MODELS[name], waveform=waveform)

@@ -34,7 +34,7 @@ from mqttkit.controller.security.keys import Key, KeyFile, KeyRing, generate
 from mqttkit.controller.security.signing import sign, verify
 from mqttkit.controller.simulation.subnet_scan import discover
 from mqttkit.controller.status_book import StatusBook
-from mqttkit.controller.store import Seen, Store
+from mqttkit.controller.store import Novelty, Store
 from mqttkit.errors import MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import BrokerSettings, ControllerSettings, MqttSettings
@@ -102,13 +102,13 @@ def _remember(answer: Any, path: str, ids: int) -> None:
     last = ""
     for number in range(ids):
         last = new_message_id(number)
-        if store.look_up(last, digest) is Seen.NEW:
+        if store.look_up(last, digest) is Novelty.NEW:
             store.remember(last, digest)
         if number % 500 == 499:
             store.commit()
     store.commit()
     seconds = time.perf_counter() - began
-    if store.count() < ids or store.look_up(last, digest) is not Seen.SAME:
+    if store.count() < ids or store.look_up(last, digest) is not Novelty.SAME:
         raise MqttkitError("the store lost an id")
     answer.put((private_memory() - before, seconds))
     store.close()

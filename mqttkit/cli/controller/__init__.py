@@ -55,10 +55,10 @@ def simulate(*, connection: Connection, count: int, subnet: str, seed: int, time
     connected; a discovery cycle of simulated ARP, ICMP and SNMP scans; each report received and matched.
     Exit code 1 where a report is missing.
     """
-    from mqttkit.controller.simulation.story import Story
-    from mqttkit.controller.simulation.story import simulate as run
+    from mqttkit.controller.simulation.walkthrough import Walkthrough
+    from mqttkit.controller.simulation.walkthrough import simulate as run
 
-    story = Story(locals=count, subnet=subnet, seed=seed, timeout=timeout)
+    story = Walkthrough(locals=count, subnet=subnet, seed=seed, timeout=timeout)
     settings = connection.settings
     return 0 if run(settings.controller, settings.mqtt, story, click.echo) else 1
 

@@ -53,11 +53,11 @@ def generate_key(keys: KeyFile, kid: str | None, alg: str, owner: str | None, ou
     click.echo(f"{made.kid} {ring.keys[made.kid].status.value}")
 
 
-@key.command("add", short_help="Add the key in the file PATH: believed, not yet signing.")
+@key.command("add", short_help="Add the key in the file PATH: it verifies, but does not sign yet.")
 @on_ring
 @click.argument("path", type=click.Path())
 def add_key(keys: KeyFile, path: str) -> None:
-    """Add the key in the file PATH, as `generate --out` wrote it: believed, not yet signing."""
+    """Add the key in the file PATH, as `generate --out` wrote it: it verifies, but does not sign yet."""
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -71,7 +71,7 @@ def add_key(keys: KeyFile, path: str) -> None:
 @on_ring
 @click.argument("kid")
 def activate_key(keys: KeyFile, kid: str) -> None:
-    """Sign with the key KID from now on; the one before is still believed."""
+    """Sign with the key KID from now on; the previous one still verifies."""
     keys.update(lambda ring: ring.activate(kid))
     click.echo(f"{kid} active")
 

@@ -1,1 +1,1 @@
-"""What controllers send: envelopes, topics and reasons for refusal."""
+"""Messages between controllers: envelopes, topics, and the reasons to refuse a message."""

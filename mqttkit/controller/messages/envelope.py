@@ -1,4 +1,4 @@
-"""The message envelope: JSON text to a frozen value and back. Pure; see docs/envelope.schema.json."""
+"""The message envelope: parse and write its JSON. Pure; the schema is docs/envelope.schema.json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 
 SCHEMA_VERSION = 1
 MAX_NAME = 128
@@ -33,24 +33,24 @@ class Envelope:
     message_id: str
     """UUIDv7 in its canonical lower-case form (RFC 9562, 5.7)."""
     message_type: str
-    """What it is, such as discovery.report."""
+    """Type of the message, such as discovery.report."""
     sender_id: str
     """Identifier of the controller that wrote it."""
     region: str
-    """Region that it is about; `global` for all."""
+    """Region that it concerns; `global` for all."""
     timestamp: int
     """When it was written: milliseconds since 1970-01-01 UTC."""
     sequence: int
-    """Counts a sender's messages from 1; a gap is a message not seen."""
+    """Counts a sender's messages from 1; a gap means that a message is missing."""
     payload: Mapping[str, Any] = field(default_factory=dict)
     """The content; a JSON object."""
     schema_version: int = SCHEMA_VERSION
     """Version of the envelope."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the JSON object that this version does not know; kept as they came."""
+    """Fields of the JSON object that this version does not know; kept unchanged."""
 
     def to_bytes(self) -> bytes:
-        """Return it as compact UTF-8 JSON; raise ValueError where the payload has no JSON form."""
+        """Return it as compact UTF-8 JSON; raise ValueError if JSON cannot express the payload."""
         fields = {name: getattr(self, name) for name in _FIELDS}
         fields["timestamp"] = format_timestamp(self.timestamp)
         document = {**fields, **self.extra}
@@ -60,21 +60,21 @@ class Envelope:
 def parse(data: bytes) -> Envelope:
     """Return the envelope in `data`; raise MessageRefused (malformed, unknown_version)."""
     try:
-        document = json.loads(data.decode(), object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        document = json.loads(data.decode(), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
-        raise _malformed(f"no JSON: {error}") from error
+        raise _malformed(f"not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise _malformed("no JSON object")
+        raise _malformed("not a JSON object")
     _check_version(document.get("schema_version"))
     missing = [name for name in _FIELDS if name not in document]
     if missing:
-        raise _malformed(f"no {missing[0]}")
+        raise _malformed(f"{missing[0]} is missing")
     _check_names(document)
     sequence, payload = document["sequence"], document["payload"]
     if type(sequence) is not int or not 0 <= sequence <= _MAX_SEQUENCE:
-        raise _malformed("sequence is no whole number from 0 to 2^53-1")
+        raise _malformed("sequence must be a whole number from 0 to 2^53-1")
     if not isinstance(payload, dict):
-        raise _malformed("payload is no JSON object")
+        raise _malformed("payload must be a JSON object")
     fields = {name: document.pop(name) for name in _FIELDS}
     fields["timestamp"] = parse_timestamp(fields["timestamp"])
     return Envelope(**fields, extra=document)
@@ -100,7 +100,7 @@ def format_timestamp(milliseconds: int) -> str:
 def parse_timestamp(text: object) -> int:
     """Return milliseconds since the epoch; raise MessageRefused."""
     if not isinstance(text, str) or not _TIMESTAMP.fullmatch(text):
-        raise _malformed("timestamp is not such as 2026-01-11T10:30:45.123Z")
+        raise _malformed("timestamp must look like 2026-01-11T10:30:45.123Z")
     try:
         moment = datetime.fromisoformat(text[:19] + "+00:00")
     except ValueError as error:
@@ -110,37 +110,37 @@ def parse_timestamp(text: object) -> int:
 
 def _check_version(version: object) -> None:
     if version is None:
-        raise _malformed("no schema_version")
+        raise _malformed("schema_version is missing")
     if type(version) is not int or version != SCHEMA_VERSION:
         shown = str(version)[:20]
-        text = f"schema_version {shown} is not known here, only {SCHEMA_VERSION} is"
-        raise MessageRefused(Reason.UNKNOWN_VERSION, text)
+        text = f"schema_version {shown} is unknown; this program understands {SCHEMA_VERSION}"
+        raise MessageRefused(RefusalReason.UNKNOWN_VERSION, text)
 
 
 def _check_names(document: Mapping[str, Any]) -> None:
     for name in ("message_type", "sender_id", "region"):
         value = document[name]
         if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not _is_text(value):
-            raise _malformed(f"{name} is no text of 1 to {MAX_NAME} characters")
+            raise _malformed(f"{name} must be text of 1 to {MAX_NAME} printable characters")
     message_id = document["message_id"]
     if not isinstance(message_id, str) or not _UUID7.fullmatch(message_id):
-        raise _malformed("message_id is no UUIDv7")
+        raise _malformed("message_id must be a UUIDv7")
 
 
 def _is_text(value: str) -> bool:
     return value.isprintable()
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("a key appears twice")
     return found
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no number {name}")
 
 
 def _malformed(cause: str) -> MessageRefused:
-    return MessageRefused(Reason.MALFORMED, cause)
+    return MessageRefused(RefusalReason.MALFORMED, cause)

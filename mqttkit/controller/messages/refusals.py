@@ -1,4 +1,4 @@
-"""Why a controller refuses a message: one reason each, so that each can be counted."""
+"""The reasons for which a controller refuses a message. Each reason has its own counter."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ import enum
 from mqttkit.errors import MqttkitError
 
 
-class Reason(enum.Enum):
+class RefusalReason(enum.Enum):
     """The reasons; the value is the word in counters, logs and `status`."""
 
     TOO_LARGE = "too_large"
     """Larger than the limit; not parsed at all."""
     MALFORMED = "malformed"
-    """No signed message, no JSON, or an envelope with a field missing or of a wrong type."""
+    """Not a signed message, not JSON, or an envelope in which a field is missing or has the wrong type."""
     UNKNOWN_KEY = "unknown_key"
-    """Signed with a key that the key ring does not hold."""
+    """Signed with a key that is not in the key ring."""
     RETIRED_KEY = "retired_key"
     """Signed with a key that is retired."""
     BAD_SIGNATURE = "bad_signature"
     """The bytes were changed, or another key signed them."""
     WRONG_TOPIC = "wrong_topic"
-    """Signed for another topic: a replay across topics."""
+    """Signed for a different topic: a replay across topics."""
     EXPIRED = "expired"
-    """Older than the clock skew allows, or a policy past its end."""
+    """Older than the clock skew allows, or a policy that has expired."""
     SKEWED = "skewed"
-    """From further in the future than the clock skew allows."""
+    """Further in the future than the clock skew allows."""
     REPLAYED = "replayed"
-    """The very same bytes were published again; QoS 1 redelivery is told apart by its DUP flag."""
+    """The same bytes were published again. A redelivery at QoS 1 has the DUP flag and is not a replay."""
     CONFLICT = "conflict"
-    """A message_id, a nonce or a policy version that was seen before with other content: an attack."""
+    """A known message_id, nonce or policy version with different content: an attack."""
     UNKNOWN_VERSION = "unknown_version"
-    """A schema_version that this program does not speak."""
+    """A schema_version that this program does not understand."""
     UNKNOWN_TYPE = "unknown_type"
-    """A message_type that nothing here handles, or that does not belong on the topic."""
+    """An unknown message_type, or one that does not belong on the topic."""
     WRONG_REGION = "wrong_region"
-    """The envelope's region is not the topic's, or not this controller's."""
+    """The region of the envelope differs from the region of the topic."""
     WRONG_SENDER = "wrong_sender"
-    """The sender_id is not the topic's, or the key belongs to another sender."""
+    """The sender_id differs from the topic's, or the key belongs to another sender."""
     STALE = "stale"
     """A policy older than the one in force."""
 
 
 class MessageRefused(MqttkitError):
-    """A message that is not acted upon: `reason` is what is counted."""
+    """A controller refuses a message; `reason` names the counter."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: RefusalReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason

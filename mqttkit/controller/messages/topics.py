@@ -1,4 +1,4 @@
-"""Where controllers' messages go, and what may stand where. Pure."""
+"""The topics of controllers, and which messages belong on each topic. Pure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import enum
 from dataclasses import dataclass
 
 from mqttkit.controller.messages.envelope import Envelope
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.topics import check_level, check_topic_name
 
 GLOBAL = "global"
-"""Scope and region of what is for everybody."""
+"""Scope and region of messages for all controllers."""
 SYSTEM = "system"
 
 
 class Kind(enum.Enum):
-    """What a topic is for."""
+    """The purpose of a topic."""
 
     DISCOVERY = "discovery"
     """Reports of local controllers; QoS 1."""
     POLICY = "policy"
     """Policies of global and regional controllers; QoS 1, retained."""
     EVENT = "event"
-    """What anybody tells everybody; QoS 1."""
+    """Events from any controller; QoS 1."""
     STATUS = "status"
-    """Heartbeats at QoS 0, retained; offline by will."""
+    """Heartbeats at QoS 0, retained; the will reports offline."""
 
 
 TYPES = {
@@ -33,12 +33,12 @@ TYPES = {
     "event": Kind.EVENT,
     "status": Kind.STATUS,
 }
-"""message_type to the kind of topic that it belongs on."""
+"""The kind of topic on which each message_type belongs."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A topic, understood."""
+    """A parsed topic."""
 
     topic: str
     kind: Kind
@@ -50,7 +50,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Topics:
-    """All topics beneath one base."""
+    """All topics under one base."""
 
     base: str = "pdsno"
     """First level or levels."""
@@ -59,7 +59,7 @@ class Topics:
         check_topic_name(self.base)
 
     def discovery(self, region: str, controller_id: str) -> str:
-        """Return where one local controller reports."""
+        """Return the topic of one local controller's reports."""
         return self._join("discovery", check_level(region, "region"), check_level(controller_id, "controller id"))
 
     def discovery_filter(self, region: str) -> str:
@@ -67,15 +67,15 @@ class Topics:
         return f"{self.base}/discovery/{check_level(region, 'region')}/+"
 
     def policy(self, scope: str = GLOBAL) -> str:
-        """Return where policies for everybody or for one region are."""
+        """Return the topic of the global policy, or of one region's policy."""
         return self._join("policy", check_level(scope, "region"))
 
     def events(self, scope: str = SYSTEM) -> str:
-        """Return where events of the system or of one region go."""
+        """Return the topic of the system's events, or of one region's events."""
         return self._join("events", check_level(scope, "region"))
 
     def status(self, controller_id: str) -> str:
-        """Return where a controller's heartbeats go."""
+        """Return the topic of a controller's heartbeats."""
         return self._join("status", check_level(controller_id, "controller id"))
 
     def status_filter(self) -> str:
@@ -83,7 +83,7 @@ class Topics:
         return f"{self.base}/status/+"
 
     def place(self, topic: str) -> Place:
-        """Return what a topic is for; raise MessageRefused (wrong_topic) where it is none of these."""
+        """Return the parsed topic; raise MessageRefused (wrong_topic) if it is not a topic of controllers."""
         levels = topic.removeprefix(f"{self.base}/").split("/") if topic.startswith(f"{self.base}/") else []
         match levels:
             case ["discovery", region, controller_id]:
@@ -94,23 +94,23 @@ class Topics:
                 return Place(topic, Kind.EVENT, scope)
             case ["status", controller_id]:
                 return Place(topic, Kind.STATUS, "", controller_id)
-        raise MessageRefused(Reason.WRONG_TOPIC, f"{topic[:200]!r} is no topic of controllers")
+        raise MessageRefused(RefusalReason.WRONG_TOPIC, f"{topic[:200]!r} is not a topic of controllers")
 
     def _join(self, *levels: str) -> str:
         return "/".join((self.base, *levels))
 
 
 def check_place(place: Place, envelope: Envelope) -> None:
-    """Raise MessageRefused where the envelope does not belong on the topic: type, region, sender."""
+    """Raise MessageRefused if the envelope does not belong on the topic: type, region, sender."""
     kind = TYPES.get(envelope.message_type)
     if kind is None:
-        raise MessageRefused(Reason.UNKNOWN_TYPE, f"message_type {envelope.message_type!r} is not known here")
+        raise MessageRefused(RefusalReason.UNKNOWN_TYPE, f"unknown message_type {envelope.message_type!r}")
     if kind is not place.kind:
         text = f"message_type {envelope.message_type!r} does not belong on a {place.kind.value} topic"
-        raise MessageRefused(Reason.UNKNOWN_TYPE, text)
+        raise MessageRefused(RefusalReason.UNKNOWN_TYPE, text)
     if place.region not in ("", SYSTEM, envelope.region):
         text = f"region {envelope.region!r} on the topic of {place.region!r}"
-        raise MessageRefused(Reason.WRONG_REGION, text)
+        raise MessageRefused(RefusalReason.WRONG_REGION, text)
     if place.controller_id and place.controller_id != envelope.sender_id:
         text = f"sender {envelope.sender_id!r} on the topic of {place.controller_id!r}"
-        raise MessageRefused(Reason.WRONG_SENDER, text)
+        raise MessageRefused(RefusalReason.WRONG_SENDER, text)

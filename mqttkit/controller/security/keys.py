@@ -1,4 +1,4 @@
-"""The key ring: which keys sign and which are believed. A JSON file of JSON Web Keys (RFC 7517), mode 0600."""
+"""The key ring: the keys that sign and the keys that verify. A JSON file of JSON Web Keys (RFC 7517), mode 0600."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ _SECRET_BYTES = 32
 _CHECK_SECONDS = 1.0
 
 
-class Status(enum.Enum):
-    """What a key may do."""
+class KeyStatus(enum.Enum):
+    """How a key may be used."""
 
     ACTIVE = "active"
-    """Signs, and is believed. One key of a ring at a time."""
+    """Signs and verifies. A ring has at most one active key."""
     ACCEPTED = "accepted"
-    """Is believed: a key before its activation, or after it, until all senders have changed."""
+    """Verifies only: a key before its activation, or after it until all senders have changed."""
     RETIRED = "retired"
-    """Is refused by name."""
+    """Messages signed with it are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ class Key:
     """One key of a ring."""
 
     kid: str
-    """Key identifier, in every message that it signed."""
+    """Key identifier; every message that it signs names it."""
     algorithm: str
-    """`HS256` or `Ed25519`; a message that names another is refused."""
+    """`HS256` or `Ed25519`; a message that names a different one is refused."""
     jwk: Mapping[str, str] = field(repr=False)
     """Key material as a JSON Web Key; an Ed25519 key without `d` can verify and not sign."""
-    status: Status = Status.ACCEPTED
+    status: KeyStatus = KeyStatus.ACCEPTED
     owner: str | None = None
-    """The one sender_id that may use it; anybody where it is None."""
+    """The only sender_id that may use it; None allows every sender."""
     created: int = 0
     """Seconds since the epoch."""
 
@@ -65,7 +65,7 @@ class Key:
 
     @cached_property
     def material(self) -> OctKey | OKPKey:
-        """The key as the JOSE library takes it."""
+        """The key as an object of the JOSE library."""
         from joserfc.jwk import OctKey, OKPKey
 
         material: dict[str, str | list[str]] = {**self.jwk}
@@ -76,7 +76,7 @@ class Key:
         return found
 
     def public(self) -> Key:
-        """Return what a verifier needs: of a key pair the public half, of a shared secret the secret itself."""
+        """Return the part that a verifier needs: the public half of a key pair, or the shared secret itself."""
         return replace(self, jwk={name: value for name, value in self.jwk.items() if name != "d"})
 
 
@@ -89,51 +89,51 @@ class KeyRing:
     def __iter__(self) -> Iterator[Key]:
         return iter(self.keys.values())
 
-    def believed(self, kid: str) -> Key:
-        """Return the key that verifies; raise MessageRefused (unknown_key, retired_key)."""
+    def verifying_key(self, kid: str) -> Key:
+        """Return the key that verifies a message; raise MessageRefused (unknown_key, retired_key)."""
         key = self.keys.get(kid)
         if key is None:
-            raise MessageRefused(Reason.UNKNOWN_KEY, f"no key {kid[:64]!r} in the key ring")
-        if key.status is Status.RETIRED:
-            raise MessageRefused(Reason.RETIRED_KEY, f"key {kid!r} is retired")
+            raise MessageRefused(RefusalReason.UNKNOWN_KEY, f"the key ring has no key {kid[:64]!r}")
+        if key.status is KeyStatus.RETIRED:
+            raise MessageRefused(RefusalReason.RETIRED_KEY, f"key {kid!r} is retired")
         return key
 
     def signer(self) -> Key:
-        """Return the active key; raise UsageError where there is none."""
+        """Return the active key; raise UsageError if there is none."""
         for key in self:
-            if key.status is Status.ACTIVE:
+            if key.status is KeyStatus.ACTIVE:
                 return key
-        raise UsageError("the key ring has no active key", hint="mqttkit controller key generate")
+        raise UsageError("the key ring has no active key", hint="Make one with: mqttkit controller key generate")
 
     def add(self, key: Key) -> KeyRing:
-        """Add a key; an identifier that is taken raises UsageError."""
+        """Add a key; raise UsageError if its identifier is in use."""
         if not KID.fullmatch(key.kid):
             raise UsageError(f"key identifier {key.kid[:80]!r}: use 1 to 64 letters, digits, '-', '_' or '.'")
         if key.kid in self.keys:
-            raise UsageError(f"the key ring has a key {key.kid!r} already")
+            raise UsageError(f"the key ring already has a key {key.kid!r}")
         _check_material(key)
         return KeyRing({**self.keys, key.kid: key})
 
     def activate(self, kid: str) -> KeyRing:
-        """Let a key sign; the one that signed before is still believed."""
+        """Make a key the active one; the previous one still verifies."""
         key = self._known(kid)
-        if key.status is Status.RETIRED:
-            raise UsageError(f"key {kid!r} is retired and cannot come back")
+        if key.status is KeyStatus.RETIRED:
+            raise UsageError(f"key {kid!r} is retired and cannot be activated again")
         if not key.can_sign:
-            raise UsageError(f"key {kid!r} is a public key: it verifies, and cannot sign")
+            raise UsageError(f"key {kid!r} is a public key: it verifies but cannot sign")
         keys = {
-            name: replace(other, status=Status.ACCEPTED) if other.status is Status.ACTIVE else other
+            name: replace(other, status=KeyStatus.ACCEPTED) if other.status is KeyStatus.ACTIVE else other
             for name, other in self.keys.items()
         }
-        return KeyRing({**keys, kid: replace(key, status=Status.ACTIVE)})
+        return KeyRing({**keys, kid: replace(key, status=KeyStatus.ACTIVE)})
 
     def retire(self, kid: str) -> KeyRing:
-        """Refuse a key from now on; the active one must be replaced first."""
+        """Refuse messages signed with a key from now on; raise UsageError for the active key."""
         key = self._known(kid)
-        if key.status is Status.ACTIVE:
+        if key.status is KeyStatus.ACTIVE:
             hint = "Activate another first: mqttkit controller key activate KID"
-            raise UsageError(f"key {kid!r} signs now", hint=hint)
-        return KeyRing({**self.keys, kid: replace(key, status=Status.RETIRED)})
+            raise UsageError(f"key {kid!r} is active", hint=hint)
+        return KeyRing({**self.keys, kid: replace(key, status=KeyStatus.RETIRED)})
 
     def _known(self, kid: str) -> Key:
         if kid not in self.keys:
@@ -143,7 +143,7 @@ class KeyRing:
 
 
 class KeyFile:
-    """A key ring on disk that running controllers follow: a change counts within a second, without a restart."""
+    """A key ring on disk. Running controllers apply a change within a second, without a restart."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -154,20 +154,20 @@ class KeyFile:
 
     @property
     def ring(self) -> KeyRing:
-        """The keys as the file has them, looked at once in a second."""
+        """The keys in the file, which is checked once a second."""
         with self._lock:
             if time.monotonic() - self._checked >= _CHECK_SECONDS:
                 self._look()
             return self._ring
 
     def refresh(self) -> KeyRing:
-        """Look at the file now: a key that is not known may have just been added."""
+        """Check the file now: an unknown key may have been added a moment ago."""
         with self._lock:
             self._look()
             return self._ring
 
     def update(self, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
-        """Change the ring and save it, alone among processes; what `change` raises leaves the file as it was."""
+        """Change the ring and save it under a lock; if `change` raises, the file stays unchanged."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -179,7 +179,7 @@ class KeyFile:
             os.close(descriptor)
 
     def save(self, ring: KeyRing) -> None:
-        """Replace the file, whole or not at all, mode 0600."""
+        """Replace the file atomically, mode 0600."""
         document = {"keys": [_to_json(key) for key in ring]}
         write_private(self.path, json.dumps(document, indent=2) + "\n")
         self.refresh()
@@ -194,7 +194,7 @@ class KeyFile:
         except OSError as error:
             if self._seen is None:
                 raise UsageError(f"{self.path} cannot be read: {error.strerror}") from error
-            log.error("%s cannot be read: %s; going on with the keys as they were", self.path, error.strerror)  # noqa: TRY400  # says it all
+            log.error("%s cannot be read: %s; still using the previous keys", self.path, error.strerror)  # noqa: TRY400  # the message is complete
             return
         stamp = (found.st_mtime_ns, found.st_ino)
         if stamp == self._seen:
@@ -204,7 +204,7 @@ class KeyFile:
         except UsageError as error:
             if self._seen is None:
                 raise
-            log.error("%s; going on with the keys as they were", error)  # noqa: TRY400  the file's content is at fault
+            log.error("%s; still using the previous keys", error)  # noqa: TRY400  the message is complete
         self._seen = stamp
 
 
@@ -227,16 +227,16 @@ def key_from_json(text: str, where: str) -> Key:
     try:
         return _from_json(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{where} holds no key: {error}") from error
+        raise UsageError(f"{where} does not contain a key: {error}") from error
 
 
 def key_to_json(key: Key) -> str:
-    """Return a key as a JSON object for another ring: `key add` reads it."""
-    return json.dumps(_to_json(replace(key, status=Status.ACCEPTED)), indent=2) + "\n"
+    """Return a key as JSON for another ring; `key add` reads it."""
+    return json.dumps(_to_json(replace(key, status=KeyStatus.ACCEPTED)), indent=2) + "\n"
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600, whole or not at all."""
+    """Write a file atomically, mode 0600."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -256,7 +256,7 @@ def _read(path: Path) -> KeyRing:
         entries = json.loads(path.read_text())["keys"]
         return KeyRing({key.kid: key for key in map(_from_json, entries)})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} holds no key ring: {error}") from error
+        raise UsageError(f"{path} does not contain a key ring: {error}") from error
 
 
 def _to_json(key: Key) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def _from_json(entry: Mapping[str, Any]) -> Key:
         kid=str(entry["kid"]),
         algorithm=str(entry["alg"]),
         jwk=jwk,
-        status=Status(entry.get("status", "accepted")),
+        status=KeyStatus(entry.get("status", "accepted")),
         owner=entry.get("owner"),
         created=int(entry.get("created", 0)),
     )
@@ -281,14 +281,14 @@ def _from_json(entry: Mapping[str, Any]) -> Key:
 
 
 def _check_material(key: Key) -> None:
-    """Raise UsageError where the key material does not fit the algorithm."""
+    """Raise UsageError if the key material does not fit the algorithm."""
     from joserfc.errors import JoseError
 
     if ALGORITHMS.get(key.algorithm) != key.jwk.get("kty"):
-        raise UsageError(f"key {key.kid!r}: {key.algorithm!r} with a key of type {key.jwk.get('kty')!r}")
+        raise UsageError(f"key {key.kid!r}: {key.algorithm!r} does not work with a key of type {key.jwk.get('kty')!r}")
     if key.algorithm == "HS256" and len(key.jwk.get("k", "")) < 4 * _SECRET_BYTES // 3:
         raise UsageError(f"key {key.kid!r} is shorter than {_SECRET_BYTES * 8} bits")
     try:
         _ = key.material
     except (JoseError, ValueError) as error:
-        raise UsageError(f"key {key.kid!r} cannot be used") from error
+        raise UsageError(f"key {key.kid!r} has invalid key material") from error

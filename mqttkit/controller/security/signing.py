@@ -1,7 +1,7 @@
 """Signed messages: JWS in its compact form (RFC 7515, 7.1) over the exact bytes, bound to one topic.
 
-The protected header carries the algorithm, the key identifier, the topic, the time and a nonce, so all of them
-are signed.
+The protected header contains the algorithm, the key identifier, the topic, the time and a nonce. The signature
+covers all of them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jws import CompactSignature, JWSRegistry
 
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.controller.security.keys import Key, KeyFile, KeyRing
 
 MAX_BYTES = 256 * 1024
-"""Largest signed message that is looked at."""
+"""Largest signed message that is accepted, bytes."""
 MAX_HEADER = 2_048
 """Largest protected header, characters of base64."""
 _NONCE_BYTES = 16
@@ -34,16 +34,16 @@ _NAMES = ("alg", "kid", "typ", "topic", "nonce")
 
 @dataclass(frozen=True)
 class Verified:
-    """What a signature that holds says."""
+    """The content of a message whose signature is valid."""
 
     data: bytes
     """The bytes that were signed: an envelope."""
     nonce: bytes
-    """16 random bytes of this signing; a copy of the message has the same."""
+    """16 random bytes of this signature; a copy of the message has the same."""
     key: Key
     """The key that signed."""
     signed_at: float
-    """When, by the clock that signed: seconds since the epoch. A message sent again is signed again."""
+    """When it was signed, by the signer's clock: seconds since the epoch. A retry is signed again."""
 
 
 def sign(data: bytes, topic: str, key: Key, *, now: float | None = None) -> bytes:
@@ -55,61 +55,61 @@ def sign(data: bytes, topic: str, key: Key, *, now: float | None = None) -> byte
 
 
 def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int = MAX_BYTES) -> Verified:
-    """Return what was signed; raise MessageRefused with its reason.
+    """Return the signed content; raise MessageRefused with the reason.
 
-    Size and form are looked at before anything is parsed; the comparison takes constant time.
+    Size and form are checked before anything is parsed; the comparison takes constant time.
     """
     if len(signed) > max_bytes:
-        raise MessageRefused(Reason.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
+        raise MessageRefused(RefusalReason.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
     found = _extract(signed)
     header, nonce = _header(found.protected)
     key = _find(header["kid"], keys)
     if header["alg"] != key.algorithm:
         text = f"key {key.kid!r} is for {key.algorithm}, the message says {header['alg'][:20]!r}"
-        raise MessageRefused(Reason.BAD_SIGNATURE, text)
+        raise MessageRefused(RefusalReason.BAD_SIGNATURE, text)
     try:
         holds = jws.validate_compact(found, key.material, registry=_registry(key.algorithm))
     except (JoseError, ValueError):
         holds = False
     if not holds:
-        raise MessageRefused(Reason.BAD_SIGNATURE, f"signature with key {key.kid!r} does not hold")
+        raise MessageRefused(RefusalReason.BAD_SIGNATURE, f"the signature with key {key.kid!r} is invalid")
     if header["topic"] != topic:
-        text = f"signed for topic {header['topic'][:200]!r}, came on {topic[:200]!r}"
-        raise MessageRefused(Reason.WRONG_TOPIC, text)
+        text = f"signed for topic {header['topic'][:200]!r}, received on {topic[:200]!r}"
+        raise MessageRefused(RefusalReason.WRONG_TOPIC, text)
     return Verified(found.payload, nonce, key, header["iat"])
 
 
 def _extract(signed: bytes) -> CompactSignature:
-    """Return the parts of a message, not yet to be believed; raise MessageRefused (malformed)."""
+    """Return the parts of a message before verification; raise MessageRefused (malformed)."""
     try:
         found = jws.extract_compact(signed, registry=_registry("HS256"))
     except (JoseError, ValueError, RecursionError) as error:
-        raise MessageRefused(Reason.MALFORMED, "no JWS in compact form") from error
+        raise MessageRefused(RefusalReason.MALFORMED, "not a JWS in compact form") from error
     return found
 
 
 def _header(header: object) -> tuple[dict[str, Any], bytes]:
-    """Return the protected header and its nonce, not yet to be believed; raise MessageRefused (malformed)."""
+    """Return the protected header and its nonce before verification; raise MessageRefused (malformed)."""
     if not isinstance(header, dict) or any(not isinstance(header.get(name), str) for name in _NAMES):
-        raise MessageRefused(Reason.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
+        raise MessageRefused(RefusalReason.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
     signed_at = header.get("iat")
     if isinstance(signed_at, bool) or not isinstance(signed_at, int | float) or not 0 <= signed_at < _LAST_MOMENT:
-        raise MessageRefused(Reason.MALFORMED, "the header lacks iat, the time of signing")
+        raise MessageRefused(RefusalReason.MALFORMED, "the header lacks iat, the time of signing")
     if len(header) != len(_NAMES) + 1 or header["typ"] != _TYPE:
-        raise MessageRefused(Reason.MALFORMED, "the header is of another kind of message")
+        raise MessageRefused(RefusalReason.MALFORMED, "the header belongs to another kind of message")
     if not header["nonce"].isascii():
-        raise MessageRefused(Reason.MALFORMED, "the nonce is no base64url")
+        raise MessageRefused(RefusalReason.MALFORMED, "the nonce is not base64url")
     nonce = _decode(header["nonce"].encode())
     if len(nonce) != _NONCE_BYTES:
-        raise MessageRefused(Reason.MALFORMED, "the nonce is not 16 bytes")
+        raise MessageRefused(RefusalReason.MALFORMED, "the nonce is not 16 bytes")
     return header, nonce
 
 
 def _find(kid: str, keys: KeyRing | KeyFile) -> Key:
     if isinstance(keys, KeyRing):
-        return keys.believed(kid)
+        return keys.verifying_key(kid)
     ring = keys.ring
-    return (ring if kid in ring.keys else keys.refresh()).believed(kid)
+    return (ring if kid in ring.keys else keys.refresh()).verifying_key(kid)
 
 
 def _encode(data: bytes) -> bytes:
@@ -117,19 +117,19 @@ def _encode(data: bytes) -> bytes:
 
 
 def _decode(text: bytes) -> bytes:
-    """Decode base64url that is in its one canonical form: two texts for one value would be a mutation accepted."""
+    """Decode base64url; accept only the canonical form, so that no changed text decodes to the same value."""
     try:
         data = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
     except (binascii.Error, ValueError) as error:
-        raise MessageRefused(Reason.MALFORMED, "no base64url") from error
+        raise MessageRefused(RefusalReason.MALFORMED, "not base64url") from error
     if _encode(data) != text:
-        raise MessageRefused(Reason.MALFORMED, "no canonical base64url")
+        raise MessageRefused(RefusalReason.MALFORMED, "not canonical base64url")
     return data
 
 
 @cache
 def _registry(algorithm: str) -> JWSRegistry:
-    """Return rules that know this one algorithm; sizes are checked before."""
+    """Return a registry that allows only this algorithm; the caller checks sizes."""
     registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
     registry.max_header_length = MAX_HEADER
     registry.max_payload_length = 64 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""Simulated scans of a subnet: ARP finds addresses, ICMP tells who answers, SNMP tells what they are. Pure."""
+"""Simulated scans of a subnet: ARP finds addresses, ICMP finds hosts that answer, SNMP finds their kind. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_HOSTS = 4_096
 
 
 def discover(subnet: str, *, seed: int = 0, share: float = 0.21) -> dict[str, Any]:
-    """Return a report of a subnet: about `share` of its addresses are devices; one seed, one report.
+    """Return a report of a subnet: about `share` of its addresses are devices. The same seed gives the same report.
 
-    Raises UsageError for a subnet that is none, or that has more than 4,096 addresses.
+    Raises UsageError if the subnet is invalid or has more than 4,096 addresses.
     """
     try:
         network = ipaddress.ip_network(subnet)
@@ -23,35 +23,35 @@ def discover(subnet: str, *, seed: int = 0, share: float = 0.21) -> dict[str, An
         raise UsageError(f"subnet {subnet!r}: {error}") from error
     if network.num_addresses > MAX_HOSTS:
         raise UsageError(f"subnet {subnet!r} has more than {MAX_HOSTS} addresses")
-    chance = random.Random(f"{seed} {subnet}")  # noqa: S311  a simulation, no secret
-    found = arp_scan(network, chance, share)
-    answering = icmp_scan(found, chance)
-    devices = snmp_scan(found, answering, chance)
+    rng = random.Random(f"{seed} {subnet}")  # noqa: S311  a simulation, no secret
+    found = arp_scan(network, rng, share)
+    answering = icmp_scan(found, rng)
+    devices = snmp_scan(found, answering, rng)
     known = sum("kind" in device for device in devices)
     return {"subnet": subnet, "scans": {"arp": len(found), "icmp": len(answering), "snmp": known}, "devices": devices}
 
 
 def arp_scan(
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network, chance: random.Random, share: float
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network, rng: random.Random, share: float
 ) -> dict[str, str]:
-    """Return the MAC address behind each address that is in use."""
-    used = [str(host) for host in network.hosts() if chance.random() < share]
-    return {host: ":".join(f"{chance.randrange(256):02x}" for _ in range(6)) for host in used}
+    """Return the MAC address of each address in use."""
+    used = [str(host) for host in network.hosts() if rng.random() < share]
+    return {host: ":".join(f"{rng.randrange(256):02x}" for _ in range(6)) for host in used}
 
 
-def icmp_scan(found: dict[str, str], chance: random.Random) -> dict[str, float]:
+def icmp_scan(found: dict[str, str], rng: random.Random) -> dict[str, float]:
     """Return the round trip in milliseconds of each address that answers an echo request."""
-    return {host: round(chance.lognormvariate(0.5, 0.6), 2) for host in found if chance.random() < 0.9}
+    return {host: round(rng.lognormvariate(0.5, 0.6), 2) for host in found if rng.random() < 0.9}
 
 
-def snmp_scan(found: dict[str, str], answering: dict[str, float], chance: random.Random) -> list[dict[str, Any]]:
-    """Return one object a device; what answers ICMP may answer SNMP too and tell its kind."""
+def snmp_scan(found: dict[str, str], answering: dict[str, float], rng: random.Random) -> list[dict[str, Any]]:
+    """Return one object per device. A device that answers ICMP may answer SNMP too; then its kind is known."""
     devices: list[dict[str, Any]] = []
     for host, mac in found.items():
         device: dict[str, Any] = {"ip": host, "mac": mac}
         if host in answering:
             device["rtt_ms"] = answering[host]
-            if chance.random() < 0.6:
-                device["kind"] = chance.choice(KINDS)
+            if rng.random() < 0.6:
+                device["kind"] = rng.choice(KINDS)
         devices.append(device)
     return devices

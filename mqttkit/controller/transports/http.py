@@ -1,4 +1,4 @@
-"""HTTP as a transport, the client's side: posts to a hub and polls it."""
+"""HTTP as a transport, client side: posts messages to a hub and polls it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUEUE = 1_000
 
 
 class HttpTransport:
-    """One controller's way to a hub. Available once the hub answered, until it does not."""
+    """One controller's connection to a hub. Available while the hub answers."""
 
     name = "http"
 
@@ -43,11 +43,11 @@ class HttpTransport:
 
     @property
     def available(self) -> bool:
-        """True where the last request was answered, and the last poll by a hub."""
+        """True if the hub answered the last request."""
         return self._up
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
-        """Begin to poll."""
+        """Start to poll."""
         import urllib3
 
         self._receive, self._wake = receive, wake
@@ -60,11 +60,11 @@ class HttpTransport:
             thread.start()
 
     def subscribe(self, topic_filter: str) -> None:
-        """Poll for the filter too; what is retained comes with the next poll."""
+        """Add a filter to the poll; the next poll returns its retained messages."""
         self._new_filters.put(topic_filter)
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
-        """Post in a thread of its own; taken over with the answer 204."""
+        """Queue a message for posting; the hub accepts it with the status 204."""
         if self._stop.is_set():
             return settled(False)
         promise = Promise()
@@ -75,7 +75,7 @@ class HttpTransport:
         return promise
 
     def close(self) -> None:
-        """Post what waits while the hub answers, and end the threads; what is not posted yet fails."""
+        """Post the queued messages while the hub answers, then end the threads; the rest fails."""
         self._stop.set()
         for _ in range(_POSTERS):
             self._jobs.put(None)
@@ -94,7 +94,7 @@ class HttpTransport:
                 promise.settle(self._post(topic, data, retain))
                 self._wake()
             except Exception:
-                log.exception("a message on %s could not be posted", topic)
+                log.exception("cannot post a message on %s", topic)
                 promise.settle(False)
 
     def _post(self, topic: str, data: bytes, retain: bool) -> bool:
@@ -107,11 +107,11 @@ class HttpTransport:
             try:
                 self._poll_once()
             except Exception:
-                log.exception("%s could not be polled", self.url)
+                log.exception("cannot poll %s", self.url)
             self._stop.wait(self._poll_seconds)
 
     def _poll_once(self) -> None:
-        """Ask for what is retained on new filters, then for what came on all of them since the last time."""
+        """Fetch the retained messages of new filters, then the new messages of all filters."""
         while not self._new_filters.empty():
             wanted = self._new_filters.get()
             cursor = self._ask([wanted], "")
@@ -123,7 +123,7 @@ class HttpTransport:
         self._cursor = self._ask(self._filters, self._cursor) or self._cursor
 
     def _ask(self, filters: list[str], after: str) -> str | None:
-        """Hand on what the hub answers, and return its cursor; None where there is no answer."""
+        """Pass on the messages in the hub's answer and return its cursor; None without a good answer."""
         body = self._request("GET", [*(("filter", one) for one in filters), ("after", after)])
         if body is None:
             return None
@@ -132,7 +132,7 @@ class HttpTransport:
             found = [_message(one) for one in answer["messages"]]
             cursor = str(answer["cursor"])
         except (ValueError, KeyError, TypeError, RecursionError, TopicError) as error:
-            log.warning("%s is no hub: %s", self.url, error)
+            log.warning("%s is not a hub: %s", self.url, error)
             self._set_up(False)
             return None
         self._set_up(True)
@@ -141,7 +141,7 @@ class HttpTransport:
         return cursor
 
     def _request(self, method: str, fields: object, data: bytes | None = None) -> bytes | None:
-        """Return the body of a good answer; None where there is none, logged when that is new."""
+        """Return the body of a good answer; otherwise log the failure if it is new, and return None."""
         from urllib.parse import urlencode
 
         from urllib3.exceptions import HTTPError
@@ -168,8 +168,8 @@ class HttpTransport:
 
 
 def _message(entry: dict[str, str]) -> tuple[str, bytes]:
-    """Return topic and bytes of one message in an answer; raise what shows that it is none."""
+    """Return topic and bytes of one message in an answer; raise an error if it is invalid."""
     topic = entry["topic"]
     if not isinstance(topic, str):
-        raise TypeError("a topic is no text")
+        raise TypeError("a topic must be text")
     return check_topic_name(topic), base64.b64decode(entry["data"], validate=True)

@@ -1,10 +1,10 @@
-"""A small HTTP server that stands in for the broker: one controller runs it, others publish to it and poll it.
+"""A small HTTP server that replaces the broker: one controller runs it, others post to it and poll it.
 
-    POST /v1/messages?topic=T&retain=0|1   body: the message; 204 once it is taken over, 403 where it is refused
+    POST /v1/messages?topic=T&retain=0|1   body: the message; 204 if accepted, 403 if refused
     GET  /v1/messages?filter=F&after=C     {"cursor": C, "messages": [{"topic", "data"}]}; data is base64
     GET  /v1/health                        200
 
-What is signed protects itself; the hub listens on loopback unless it is told otherwise.
+Signatures protect the messages. The hub listens on loopback by default.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mqttkit.topics import check_topic_filter, check_topic_name, matches
 log = logging.getLogger(__name__)
 
 MAX_LOG = 10_000
-"""Messages kept for those who poll."""
+"""Messages kept for the clients that poll."""
 MAX_RETAINED = 10_000
 MAX_ANSWER = 500
 """Messages in one answer."""
@@ -41,7 +41,7 @@ Answer = tuple[int, bytes]
 
 
 class HttpHub:
-    """The server's side of the HTTP transport, a transport itself."""
+    """The server side of the HTTP transport; also a transport."""
 
     name = "http"
 
@@ -74,11 +74,11 @@ class HttpHub:
 
     @property
     def url(self) -> str:
-        """Where others reach it."""
+        """The URL at which others reach it."""
         return f"http://{self._host}:{self._port}"
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
-        """Serve; raise PortTaken or LifecycleError where that cannot be."""
+        """Start to serve; raise PortTaken or LifecycleError if that fails."""
         from waitress.server import create_server
 
         self._receive, self._wake = receive, wake
@@ -98,11 +98,11 @@ class HttpHub:
         wake()
 
     def subscribe(self, topic_filter: str) -> None:
-        """Receive what is posted on the filter."""
+        """Receive the messages posted on the filter."""
         self._filters.append(topic_filter)
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
-        """Keep the message for those who poll."""
+        """Keep the message for the clients that poll."""
         self._keep(topic, data, retain)
         return settled(self.available)
 
@@ -124,9 +124,9 @@ class HttpHub:
             raise kind(f"cannot serve HTTP on {where}: {error.strerror or error}") from error
 
     def _serve(self, server: Any, sockets: dict[int, Any]) -> None:
-        """Serve until `close`; all sockets are closed in the thread that uses them.
+        """Serve until `close`, then close all sockets in this thread, which uses them.
 
-        By poll(), as select() fails in a process with more than 1,024 files open.
+        Uses poll(), because select() fails in a process with more than 1,024 open files.
         """
         from waitress import wasyncore
 
@@ -134,7 +134,7 @@ class HttpHub:
             while self._server is server:
                 wasyncore.loop(timeout=1, use_poll=True, map=sockets, count=1)
         except Exception:
-            log.exception("the HTTP server on %s died", self.url)
+            log.exception("the HTTP server on %s failed", self.url)
             self._server = None
             self._wake()
         server.task_dispatcher.shutdown()
@@ -159,27 +159,27 @@ class HttpHub:
         if path == "/v1/health":
             return 200, b"{}"
         if path != "/v1/messages":
-            return 404, b"there is /v1/messages and /v1/health"
+            return 404, b"not found: use /v1/messages or /v1/health"
         if method == "GET":
             filters = [check_topic_filter(one) for one in query.get("filter", [])]
             return 200, json.dumps(self._since(filters, query.get("after", [""])[0])).encode()
         if method != "POST":
-            return 405, b"GET or POST"
+            return 405, b"use GET or POST"
         data = environ["wsgi.input"].read(self._max_bytes + 1)
         if len(data) > self._max_bytes:
             return 413, b"message too large"
         return self._post(check_topic_name(query.get("topic", [""])[0]), data, query.get("retain") == ["1"])
 
     def _post(self, topic: str, data: bytes, retain: bool) -> Answer:
-        """Hand a message to the controller that runs the hub, and answer when it has dealt with it.
+        """Pass a message to the hub's own controller, and answer when it has handled the message.
 
-        What `check` refuses goes no further; the controller sees it too, so that it is counted there.
+        A message that `check` refuses is not stored; the controller sees it first, so that it counts the refusal.
         """
         if self._receive is not None and any(matches(one, topic) for one in self._filters):
             promise = Promise()
             self._receive([Delivery(topic, data, self.name, ack=lambda: promise.settle(True))])
             if not promise.wait(HANDLE_SECONDS):
-                return 503, b"not dealt with in time"
+                return 503, b"not handled in time"
         try:
             self._check(topic, data)
         except MessageRefused as error:
@@ -195,20 +195,22 @@ class HttpHub:
                 self._retained[topic] = data
 
     def _since(self, filters: list[str], after: str) -> dict[str, Any]:
-        """Return what matches since a cursor; without one what is retained, with one of another life everything."""
+        """Return the messages after a cursor; the retained ones without one; all after a restart of the hub."""
         epoch, _, number = after.partition("-")
         with self._lock:
             if after:
                 start = int(number) if epoch == self._epoch else 0
-                found = [entry for entry in self._log if entry[0] > start and _wanted(filters, entry[1])][:MAX_ANSWER]
+                found = [entry for entry in self._log if entry[0] > start and _matches_any(filters, entry[1])][
+                    :MAX_ANSWER
+                ]
                 last = found[-1][0] if len(found) == MAX_ANSWER else self._number
                 pairs = [(topic, data) for _, topic, data in found]
             else:
-                pairs = [(topic, data) for topic, data in self._retained.items() if _wanted(filters, topic)]
+                pairs = [(topic, data) for topic, data in self._retained.items() if _matches_any(filters, topic)]
                 last = self._number
         messages = [{"topic": topic, "data": base64.b64encode(data).decode()} for topic, data in pairs]
         return {"cursor": f"{self._epoch}-{last}", "messages": messages}
 
 
-def _wanted(filters: list[str], topic: str) -> bool:
+def _matches_any(filters: list[str], topic: str) -> bool:
     return any(matches(one, topic) for one in filters)

@@ -1,4 +1,4 @@
-"""The in-process bus: controllers of one process reach each other with no network at all."""
+"""The in-process bus: controllers in one process reach each other without a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mqttkit.topics import matches
 
 
 class MemoryBus:
-    """Joins the memory transports that are given it."""
+    """Connects the memory transports that join it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -18,33 +18,33 @@ class MemoryBus:
         self._retained: dict[str, bytes] = {}
 
     def join(self, member: MemoryTransport) -> None:
-        """Let a transport take part."""
+        """Add a transport."""
         with self._lock:
             self._members.append(member)
 
     def leave(self, member: MemoryTransport) -> None:
-        """Let it go."""
+        """Remove a transport."""
         with self._lock:
             self._members = [other for other in self._members if other is not member]
 
-    def takers(self, topic: str, sender: MemoryTransport) -> list[MemoryTransport]:
+    def subscribers(self, topic: str, sender: MemoryTransport) -> list[MemoryTransport]:
         """Return the other transports that subscribe to the topic."""
         with self._lock:
             return [member for member in self._members if member is not sender and member.wants(topic)]
 
     def retain(self, topic: str, data: bytes) -> None:
-        """Keep a message for those who subscribe later."""
+        """Keep a message for later subscribers."""
         with self._lock:
             self._retained[topic] = data
 
     def retained(self, topic_filter: str) -> list[tuple[str, bytes]]:
-        """Return what is kept for a filter."""
+        """Return the retained messages that match a filter."""
         with self._lock:
             return [(topic, data) for topic, data in self._retained.items() if matches(topic_filter, topic)]
 
 
 class MemoryTransport:
-    """One controller's place on the bus. A send is taken over once each taker has dealt with it."""
+    """One controller's connection to the bus. A send succeeds when the subscribers have handled it."""
 
     name = "memory"
 
@@ -55,7 +55,7 @@ class MemoryTransport:
 
     @property
     def available(self) -> bool:
-        """Always: whether anybody listens shows at each send."""
+        """True after `start`; each send shows whether there is a subscriber."""
         return self._receive is not None
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
@@ -65,26 +65,26 @@ class MemoryTransport:
         wake()
 
     def subscribe(self, topic_filter: str) -> None:
-        """Receive what is retained, and what comes."""
+        """Receive retained messages now, and new messages as they are sent."""
         self._filters.append(topic_filter)
         kept = [Delivery(topic, data, self.name) for topic, data in self._bus.retained(topic_filter)]
         if kept and self._receive is not None:
             self._receive(kept)
 
     def wants(self, topic: str) -> bool:
-        """Tell whether a subscription matches."""
+        """Return True if a subscription matches."""
         return any(matches(topic_filter, topic) for topic_filter in self._filters)
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
-        """Hand the message to each taker; without one it is not taken over, unless it is retained."""
+        """Give the message to each subscriber; without a subscriber the send fails, unless it is retained."""
         if retain:
             self._bus.retain(topic, data)
         promise = Promise()
-        takers = self._bus.takers(topic, self)
-        if not takers:
+        subscribers = self._bus.subscribers(topic, self)
+        if not subscribers:
             return settled(retain)
-        for taker in takers:
-            taker.take(Delivery(topic, data, self.name, ack=lambda: promise.settle(True)))
+        for subscriber in subscribers:
+            subscriber.take(Delivery(topic, data, self.name, ack=lambda: promise.settle(True)))
         return promise
 
     def take(self, delivery: Delivery) -> None:

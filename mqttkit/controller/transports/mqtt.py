@@ -1,4 +1,4 @@
-"""MQTT as a transport: a client with a session that the broker keeps, acknowledging by hand after the commit."""
+"""MQTT as a transport: a client with a persistent session, which acknowledges messages after the commit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mqttkit.settings import MqttSettings
 log = logging.getLogger(__name__)
 
 COPY_SECONDS = 5.0
-"""How long after a change of client identifier copies may come that two sessions were owed."""
+"""Seconds after a change of client identifier during which both sessions may deliver a copy."""
 AGAIN_SECONDS = 1.0
-"""How long a subscription waits that the broker did not answer."""
+"""Seconds before the next try of a subscription that the broker did not answer."""
 SESSION_SECONDS = 24 * 3600
-"""How long the broker keeps the session of a controller that is away."""
+"""Seconds for which the broker keeps the session of a disconnected controller."""
 
 
 class MqttTransport:
@@ -57,14 +57,14 @@ class MqttTransport:
         return self.client.connected
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
-        """Begin to connect, for ever."""
+        """Start to connect, and keep trying until closed."""
         self._receive, self._wake = receive, wake
         self.client.start()
 
     def subscribe(self, topic_filter: str) -> None:
-        """Subscribe at QoS 1 at once where connected, else as soon as that is possible; raise SubscriptionDenied.
+        """Subscribe at QoS 1, now or with the next connection; raise SubscriptionDenied.
 
-        The filter waits before the connection is looked at: one that comes up meanwhile finds it.
+        The filter is queued before the connection is checked, so a connection established meanwhile finds it.
         """
         with self._lock:
             if topic_filter not in self._filters:
@@ -84,15 +84,16 @@ class MqttTransport:
             self._subscribe_later()
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
-        """Publish; taken over with the PUBACK."""
+        """Publish; the PUBACK settles the ticket."""
         if not self.client.connected:
             return settled(False)
         return self.client.publish(topic, data, qos=qos, retain=retain)
 
     def change_client_id(self, client_id: str) -> None:
-        """Go on as another client: the new one is connected and subscribed before the old one leaves.
+        """Continue as another client: the new client connects and subscribes before the old one leaves.
 
-        What both receive meanwhile is told apart by its message_id. Raises BrokerUnreachable, SubscriptionDenied.
+        Messages that both receive meanwhile are recognised by their message_id.
+        Raises BrokerUnreachable, SubscriptionDenied.
         """
         self._copies_until = float("inf")
         old, self.client = self.client, self._make(client_id)
@@ -136,7 +137,7 @@ class MqttTransport:
         return client
 
     def _take(self, client: MqttClient, messages: list[Message]) -> None:
-        """Hand messages on, in the network thread; each is acknowledged on the client that it came by."""
+        """Pass messages on, in the network thread; each is acknowledged on the client that received it."""
         if self._receive is None:
             return
         again = time.monotonic() < self._copies_until
@@ -151,7 +152,7 @@ class MqttTransport:
             self._subscribe_later()
         self._wake()
 
-    # --- subscriptions that wait for a connection, made in a thread that may wait for the SUBACK -------------
+    # --- pending subscriptions, made in a thread that may wait for the SUBACK -------------------------------
 
     def _subscribe_later(self) -> None:
         with self._lock:
@@ -167,7 +168,7 @@ class MqttTransport:
                 try:
                     self._subscribe_now(topic_filter)
                 except SubscriptionDenied as error:
-                    log.error("%s", error)  # noqa: TRY400  # says it all; the next connection tries again
+                    log.error("%s", error)  # noqa: TRY400  # the message is complete; the next connection tries again
                     denied.add(topic_filter)
                 except MqttkitError as error:
                     log.warning("not subscribed to %s yet: %s", topic_filter, error)
@@ -175,7 +176,7 @@ class MqttTransport:
         self._wake()
 
     def _still_open(self, denied: set[str]) -> list[str]:
-        """Return what is to be subscribed to now; where that is nothing the thread ends, and another may begin."""
+        """Return the filters to subscribe to now; without any, mark the thread as ended, so that another may start."""
         with self._lock:
             able = self.client.connected and not self._ended.is_set()
             waiting = sorted(self._open_filters - denied) if able else []

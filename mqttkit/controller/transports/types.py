@@ -1,4 +1,4 @@
-"""Ways for messages to travel, one protocol for all of them."""
+"""The interface of all transports."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Protocol
 
 
 def _nothing() -> None:
-    """Acknowledge what needs no acknowledgement."""
+    """Do nothing: the message needs no acknowledgement."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message that came in by one transport."""
+    """A message received by one transport."""
 
     topic: str
     data: bytes
     transport: str
-    """Name of the transport that it came by."""
+    """Name of the transport."""
     dup: bool = False
-    """The transport says that it delivers the same bytes again (MQTT 5, 3.3.1.1)."""
+    """The transport delivers the same bytes again (MQTT 5, 3.3.1.1)."""
     ack: Callable[[], object] = _nothing
-    """Call once the message is dealt with for good; from any thread."""
+    """Call when the message is handled and committed; from any thread."""
 
 
 Receive = Callable[[list[Delivery]], None]
-"""Takes what comes in; must not block."""
+"""Receives messages; must not block."""
 
 
 class Ticket(Protocol):
-    """What became of one send."""
+    """The outcome of one send."""
 
     @property
     def done(self) -> bool:
@@ -40,7 +40,7 @@ class Ticket(Protocol):
 
     @property
     def ok(self) -> bool:
-        """True where the other side has taken the message over."""
+        """True if the other side accepted the message."""
         ...
 
     def wait(self, timeout: float | None = None) -> object:
@@ -55,19 +55,19 @@ class Transport(Protocol):
 
     @property
     def available(self) -> bool:
-        """True where a send may be expected to get through now."""
+        """True if a send will probably succeed now."""
         ...
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
-        """Begin; what comes in goes to `receive`, `wake` is called when `available` may have changed."""
+        """Start. `receive` gets received messages; `wake` is called when `available` may have changed."""
         ...
 
     def subscribe(self, topic_filter: str) -> None:
-        """Receive what is published on the filter from now on, now or as soon as that is possible."""
+        """Subscribe now, or as soon as the transport is available."""
         ...
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
-        """Begin to publish; return at once."""
+        """Start to publish; do not block."""
         ...
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Transport(Protocol):
 
 
 class Promise:
-    """A ticket that somebody settles."""
+    """A ticket that its owner settles by hand."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -89,19 +89,19 @@ class Promise:
         return self._event.is_set()
 
     def settle(self, ok: bool) -> None:
-        """Tell the outcome; the first one counts."""
+        """Set the outcome; only the first call counts."""
         with self._lock:
             if not self._event.is_set():
                 self.ok = ok
                 self._event.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` seconds; True where it is settled."""
+        """Wait up to `timeout` seconds; return True if it is settled."""
         return self._event.wait(timeout)
 
 
 def settled(ok: bool) -> Promise:
-    """Return a ticket whose outcome is known already."""
+    """Return a ticket with a known outcome."""
     promise = Promise()
     promise.settle(ok)
     return promise

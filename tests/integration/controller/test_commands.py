@@ -151,7 +151,7 @@ def test_a_local_controller_that_nobody_hears_ends_with_6(
     (["local", "--controller-id", "a", "--subnet", "10.0.0.0/8"], "more than 4096 addresses"),
     (["local", "--controller-id", "a", "--subnet", "x"], "subnet 'x'"),
     (["local", "--controller-id", "a", "--transport", "pigeon"], "must be some of mqtt, http and memory"),
-    (["regional", "--controller-id", "a"], "no active key. mqttkit controller key generate"),
+    (["regional", "--controller-id", "a"], "no active key. Make one with: mqttkit controller key generate"),
     (["regional", "--controller-id", "a", "--policy", "missing.json"], "missing.json: no policy"),
     (["watch"], "no active key"),
     (["key", "activate", "x"], "no key 'x'"),

@@ -226,8 +226,8 @@ def test_the_hub_keeps_nothing_that_is_not_believed(tmp_path: Path, stack: ExitS
     assert ask(f"{where}elsewhere", "POST", b"forged")[0] == 403
     assert ask(f"{where}{regional.topics.discovery('zone-A', 'lc-1')}", "POST", b"forged")[0] == 403
     assert regional.status()["counters"]["refused_malformed"] == 1
-    believed = {regional.topics.policy("zone-A"), *(regional.topics.status(name) for name in ("rc-1", "lc-1"))}
-    eventually(lambda: {topic for topic, _ in _kept(hub)} == believed)
+    accepted = {regional.topics.policy("zone-A"), *(regional.topics.status(name) for name in ("rc-1", "lc-1"))}
+    eventually(lambda: {topic for topic, _ in _kept(hub)} == accepted)
     assert b"forged" not in dict(_kept(hub)).values()
 
 
@@ -277,9 +277,9 @@ def test_a_heartbeat_that_cannot_be_signed_is_said(
     keys = KeyFile(make_keys(tmp_path))
     before = keys.ring
     keys.save(KeyRing())
-    eventually(lambda: "no heartbeat: the key ring has no active key" in caplog.text)
+    eventually(lambda: "cannot send a heartbeat: the key ring has no active key" in caplog.text)
     keys.save(before)
-    assert regional._pulse.is_alive()
+    assert regional._heartbeat_thread.is_alive()
 
 
 def test_the_http_client_notices_a_hub_that_comes_and_goes(stack: ExitStack) -> None:
@@ -322,7 +322,7 @@ def test_something_else_on_the_port_is_no_hub(stack: ExitStack) -> None:
 
 
 def test_the_bus_reaches_those_who_subscribe_and_no_others() -> None:
-    """Not the sender itself; a message that nobody takes is not taken over."""
+    """Not the sender itself; a message that nobody takes is no transport accepted."""
     bus = MemoryBus()
     boxes: dict[str, list[Delivery]] = {"a": [], "b": []}
     members = {name: MemoryTransport(bus) for name in boxes}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttkit.controller.messages.envelope import Envelope, format_timestamp, new_message_id, parse, parse_timestamp
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "envelope.schema.json").read_text())
 names = st.text(min_size=1, max_size=20).filter(str.isprintable)
@@ -67,7 +67,7 @@ def test_arbitrary_bytes_are_refused_with_a_reason(data: bytes) -> None:
     try:
         parse(data)
     except MessageRefused as error:
-        assert error.reason in (Reason.MALFORMED, Reason.UNKNOWN_VERSION)
+        assert error.reason in (RefusalReason.MALFORMED, RefusalReason.UNKNOWN_VERSION)
 
 
 @given(payloads.flatmap(lambda base: st.just({**document(), **base})))
@@ -76,32 +76,32 @@ def test_arbitrary_documents_are_refused_with_a_reason(base: dict[str, object]) 
     try:
         parse(json.dumps(base).encode())
     except MessageRefused as error:
-        assert error.reason in (Reason.MALFORMED, Reason.UNKNOWN_VERSION)
+        assert error.reason in (RefusalReason.MALFORMED, RefusalReason.UNKNOWN_VERSION)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"payload": None}, "no payload"),
-    ({"payload": []}, "payload is no JSON object"),
-    ({"message_id": "1"}, "message_id is no UUIDv7"),
-    ({"message_id": "8d3c1f9a-7a3e-4b1f-9f55-0a1b2c3d4e5f"}, "message_id is no UUIDv7"),
-    ({"message_id": 7}, "message_id is no UUIDv7"),
-    ({"sequence": True}, "sequence is no whole number"),
-    ({"sequence": -1}, "sequence is no whole number"),
-    ({"sequence": 1.0}, "sequence is no whole number"),
-    ({"sequence": 2**53}, "sequence is no whole number"),
-    ({"sender_id": ""}, "sender_id is no text"),
-    ({"sender_id": "a\nb"}, "sender_id is no text"),
-    ({"region": "x" * 129}, "region is no text of 1 to 128 characters"),
-    ({"timestamp": "2026-01-11T10:30:45Z"}, "timestamp is not such as"),
+    ({"payload": None}, "payload is missing"),
+    ({"payload": []}, "payload must be a JSON object"),
+    ({"message_id": "1"}, "message_id must be a UUIDv7"),
+    ({"message_id": "8d3c1f9a-7a3e-4b1f-9f55-0a1b2c3d4e5f"}, "message_id must be a UUIDv7"),
+    ({"message_id": 7}, "message_id must be a UUIDv7"),
+    ({"sequence": True}, "sequence must be a whole number"),
+    ({"sequence": -1}, "sequence must be a whole number"),
+    ({"sequence": 1.0}, "sequence must be a whole number"),
+    ({"sequence": 2**53}, "sequence must be a whole number"),
+    ({"sender_id": ""}, "sender_id must be text"),
+    ({"sender_id": "a\nb"}, "sender_id must be text"),
+    ({"region": "x" * 129}, "region must be text of 1 to 128 printable characters"),
+    ({"timestamp": "2026-01-11T10:30:45Z"}, "timestamp must look like"),
     ({"timestamp": "2026-02-30T10:30:45.123Z"}, "timestamp: "),
     ({"timestamp": "0000-01-01T00:00:00.000Z"}, "timestamp: "),
-    ({"timestamp": 1}, "timestamp is not such as"),
-    ({"schema_version": None}, "no schema_version"),
+    ({"timestamp": 1}, "timestamp must look like"),
+    ({"schema_version": None}, "schema_version is missing"),
 ])  # fmt: skip
 def test_a_bad_field_is_named(changes: dict[str, object], message: str) -> None:
     """Each is malformed, and says why; the published schema refuses it too where it can."""
     error = refusal(json.dumps(document(**changes)).encode())
-    assert (error.reason, error.message.startswith(message)) == (Reason.MALFORMED, True), error.message
+    assert (error.reason, error.message.startswith(message)) == (RefusalReason.MALFORMED, True), error.message
 
 
 @pytest.mark.parametrize("data", [
@@ -109,14 +109,14 @@ def test_a_bad_field_is_named(changes: dict[str, object], message: str) -> None:
 ])  # fmt: skip
 def test_what_is_no_json_object_is_malformed(data: bytes) -> None:
     """Twins of a key, numbers that JSON lacks and towers of brackets included."""
-    assert refusal(data).reason is Reason.MALFORMED
+    assert refusal(data).reason is RefusalReason.MALFORMED
 
 
 @pytest.mark.parametrize("version", [2, 0, "1", 1.5, True, [1]])
 def test_an_unknown_version_is_refused_by_name(version: object) -> None:
     """Whatever else is in the message."""
     error = refusal(json.dumps({"schema_version": version}).encode())
-    assert error.reason is Reason.UNKNOWN_VERSION
+    assert error.reason is RefusalReason.UNKNOWN_VERSION
     assert f"schema_version {version}" in error.message
 
 

@@ -34,7 +34,7 @@ class Breaking(Store):
     def commit(self) -> None:
         """Fail as SQLite does."""
         if self.interrupted:
-            self.note_moment("online", time.time())
+            self.save_time("online", time.time())
         if self.full:
             raise StoreFailed("the controller's store failed: database or disk is full")
         super().commit()
@@ -182,7 +182,7 @@ def test_an_acknowledgement_that_fails_ends_nothing(bench: Bench, caplog: pytest
     bench.receiver.take([Delivery(WHERE, b"", "test", ack=lambda: 1 / 0)])
     name = bench.deliver()
     eventually(lambda: bench.acknowledged == [name])
-    assert "could not be acknowledged" in caplog.text
+    assert "cannot acknowledge a message" in caplog.text
 
 
 def test_what_found_no_room_stays_counted_while_the_store_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_what_another_threads_failure_has_undone_is_done_again(bench: Bench, mon
 
     bench.receiver._handlers = {Kind.EVENT: undo}
     names, batch = zip(*(bench.make() for _ in range(2)), strict=True)
-    bench.receiver._work(list(batch))
+    bench.receiver._process_batch(list(batch))
     assert bench.acknowledged == list(names)
     assert bench.handled == [*names, *names]
     assert (store.count(), bench.receiver.counters["handled"]) == (2, 2)

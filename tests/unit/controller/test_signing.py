@@ -13,21 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.controller.messages.refusals import MessageRefused, Reason
-from mqttkit.controller.security.keys import Key, KeyFile, KeyRing, Status, generate, key_from_json, key_to_json
+from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.security.keys import Key, KeyFile, KeyRing, KeyStatus, generate, key_from_json, key_to_json
 from mqttkit.controller.security.signing import sign, verify
 from mqttkit.errors import UsageError
+from tests.support.controllers import make_keys
 
 TOPIC = "pdsno/discovery/zone-A/lc-1"
 KEYS = {name: generate(name, name) for name in ("HS256", "Ed25519")}
 RING = KeyRing().add(KEYS["HS256"]).add(KEYS["Ed25519"])
 SIGNED = {name: sign(b'{"devices":[1,2,3]}', TOPIC, key) for name, key in KEYS.items()}
 both = pytest.mark.parametrize("name", ["HS256", "Ed25519"])
-UNBELIEVED = (Reason.MALFORMED, Reason.UNKNOWN_KEY, Reason.BAD_SIGNATURE)
+UNBELIEVED = (RefusalReason.MALFORMED, RefusalReason.UNKNOWN_KEY, RefusalReason.BAD_SIGNATURE)
 """Reasons of bytes that no known key signed."""
 
 
-def reason(signed: bytes, topic: str = TOPIC, ring: KeyRing | KeyFile = RING, **limits: int) -> Reason:
+def reason(signed: bytes, topic: str = TOPIC, ring: KeyRing | KeyFile = RING, **limits: int) -> RefusalReason:
     """Return why a message is refused."""
     with pytest.raises(MessageRefused) as caught:
         verify(signed, topic, ring, **limits)
@@ -93,12 +94,12 @@ def test_arbitrary_bytes_are_refused_with_a_reason(signed: bytes) -> None:
 def test_each_refusal_has_its_own_reason() -> None:
     """The order matters: size before form, form before key, key before signature, signature before topic."""
     stranger = generate("HS256")
-    assert reason(SIGNED["HS256"], max_bytes=50) is Reason.TOO_LARGE
-    assert reason(b"{}") is Reason.MALFORMED
-    assert reason(SIGNED["HS256"], ring=KeyRing()) is Reason.UNKNOWN_KEY
-    assert reason(SIGNED["HS256"], ring=KeyRing().add(stranger)) is Reason.BAD_SIGNATURE
-    assert reason(SIGNED["HS256"], ring=RING.retire("HS256")) is Reason.RETIRED_KEY
-    assert reason(SIGNED["HS256"], topic="pdsno/discovery/zone-B/lc-1") is Reason.WRONG_TOPIC
+    assert reason(SIGNED["HS256"], max_bytes=50) is RefusalReason.TOO_LARGE
+    assert reason(b"{}") is RefusalReason.MALFORMED
+    assert reason(SIGNED["HS256"], ring=KeyRing()) is RefusalReason.UNKNOWN_KEY
+    assert reason(SIGNED["HS256"], ring=KeyRing().add(stranger)) is RefusalReason.BAD_SIGNATURE
+    assert reason(SIGNED["HS256"], ring=RING.retire("HS256")) is RefusalReason.RETIRED_KEY
+    assert reason(SIGNED["HS256"], topic="pdsno/discovery/zone-B/lc-1") is RefusalReason.WRONG_TOPIC
 
 
 @pytest.mark.parametrize("changes", [
@@ -107,7 +108,7 @@ def test_each_refusal_has_its_own_reason() -> None:
 ])  # fmt: skip
 def test_a_changed_header_breaks_the_signature(changes: dict[str, object]) -> None:
     """The algorithm is the key's, not the message's; topic and nonce are signed."""
-    assert reason(with_header("HS256", **changes)) is Reason.BAD_SIGNATURE
+    assert reason(with_header("HS256", **changes)) is RefusalReason.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize("changes", [
@@ -118,7 +119,7 @@ def test_a_changed_header_breaks_the_signature(changes: dict[str, object]) -> No
 ])  # fmt: skip
 def test_a_header_of_another_shape_is_malformed(changes: dict[str, object]) -> None:
     """Extensions that change what is signed included (RFC 7797)."""
-    assert reason(with_header("HS256", **changes)) is Reason.MALFORMED
+    assert reason(with_header("HS256", **changes)) is RefusalReason.MALFORMED
 
 
 def test_a_public_key_verifies_and_cannot_sign() -> None:
@@ -136,7 +137,7 @@ def test_a_public_key_is_no_secret_for_hs256() -> None:
     """The classic confusion: a message signed with the public key's bytes as a shared secret."""
     public = KEYS["Ed25519"].jwk["x"]
     forged_key = Key(kid="Ed25519", algorithm="HS256", jwk={"kty": "oct", "k": public})
-    assert reason(sign(b"x", TOPIC, forged_key)) is Reason.BAD_SIGNATURE
+    assert reason(sign(b"x", TOPIC, forged_key)) is RefusalReason.BAD_SIGNATURE
 
 
 def test_the_ring_rotates_with_an_overlap() -> None:
@@ -147,25 +148,25 @@ def test_the_ring_rotates_with_an_overlap() -> None:
     by_new = sign(b"x", TOPIC, ring.keys["new"])
     assert verify(by_new, TOPIC, ring).key.kid == "new"
     ring = ring.activate("new")
-    assert (ring.signer().kid, ring.keys["old"].status) == ("new", Status.ACCEPTED)
+    assert (ring.signer().kid, ring.keys["old"].status) == ("new", KeyStatus.ACCEPTED)
     verify(by_old, TOPIC, ring)
     ring = ring.retire("old")
-    assert reason(by_old, ring=ring) is Reason.RETIRED_KEY
-    with pytest.raises(UsageError, match="cannot come back"):
+    assert reason(by_old, ring=ring) is RefusalReason.RETIRED_KEY
+    with pytest.raises(UsageError, match="cannot be activated again"):
         ring.activate("old")
-    with pytest.raises(UsageError, match="signs now"):
+    with pytest.raises(UsageError, match="is active"):
         ring.retire("new")
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda ring: ring.add(generate("a")), "has a key 'a' already"),
+    (lambda ring: ring.add(generate("a")), "already has a key 'a'"),
     (lambda ring: ring.add(generate("a/b")), "use 1 to 64"),
     (lambda ring: ring.activate("x"), "no key 'x'. It has: a"),
     (lambda ring: ring.retire("x"), "no key 'x'"),
     (lambda ring: ring.signer(), "no active key"),
     (lambda ring: ring.add(replace(generate("b"), algorithm="Ed25519")), "with a key of type 'oct'"),
     (lambda ring: ring.add(replace(generate("b"), jwk={"kty": "oct", "k": "c2hvcnQ"})), "shorter than 256 bits"),
-    (lambda ring: ring.add(Key(kid="b", algorithm="Ed25519", jwk={"kty": "OKP", "crv": "X"})), "cannot be used"),
+    (lambda ring: ring.add(Key(kid="b", algorithm="Ed25519", jwk={"kty": "OKP", "crv": "X"})), "has invalid key material"),
     (lambda _: generate("b", "RS256"), "algorithm must be HS256 or Ed25519"),
 ])  # fmt: skip
 def test_what_the_ring_cannot_do_is_one_clear_error(change: object, message: str) -> None:
@@ -183,7 +184,7 @@ def test_the_key_file_is_private_and_followed(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     verify(sign(b"x", TOPIC, theirs.ring.signer()), TOPIC, mine)
     found = mine.ring.keys["a"]
-    assert (found.owner, found.status, found == theirs.ring.keys["a"]) == ("lc-1", Status.ACTIVE, True)
+    assert (found.owner, found.status, found == theirs.ring.keys["a"]) == ("lc-1", KeyStatus.ACTIVE, True)
     assert os.listdir(path.parent) == ["ring.json"]
 
 
@@ -195,7 +196,7 @@ def test_a_key_file_that_breaks_leaves_the_keys_as_they_were(tmp_path: Path, cap
     path.write_text("{")
     for _ in range(3):
         assert mine.refresh().signer().kid == "a"
-    assert caplog.text.count("going on with the keys as they were") == 1
+    assert caplog.text.count("still using the previous keys") == 1
 
 
 def test_a_ring_changes_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -229,7 +230,21 @@ def test_a_broken_key_file_is_one_clear_error(tmp_path: Path, text: str) -> None
 @both
 def test_a_key_travels_to_another_ring(name: str) -> None:
     """`key generate --out`, then `key add`: not active there."""
-    key = replace(KEYS[name], status=Status.ACTIVE)
-    assert key_from_json(key_to_json(key.public()), "f") == replace(key.public(), status=Status.ACCEPTED)
-    with pytest.raises(UsageError, match="f holds no key"):
+    key = replace(KEYS[name], status=KeyStatus.ACTIVE)
+    assert key_from_json(key_to_json(key.public()), "f") == replace(key.public(), status=KeyStatus.ACCEPTED)
+    with pytest.raises(UsageError, match="f does not contain a key"):
         key_from_json("[]", "f")
+
+
+def test_keys_that_cannot_be_read_any_more_stay_in_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A directory that is gone or forbidden is said, and stops nobody; at the start it is an error."""
+    home = tmp_path / "home"
+    home.mkdir()
+    keys = KeyFile(make_keys(home))
+    assert keys.refresh().signer().kid == "k1"
+    home.rename(tmp_path / "away")
+    home.write_text("a file where the directory was")
+    assert keys.refresh().signer().kid == "k1"
+    assert "still using the previous keys" in caplog.text
+    with pytest.raises(UsageError, match="cannot be read"):
+        _ = KeyFile(home / "keys.json").ring

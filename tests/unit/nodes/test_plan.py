@@ -67,9 +67,9 @@ def test_a_dropout_takes_readings_and_sends_none() -> None:
 def test_a_fault_strikes_its_share() -> None:
     """Of the sensors and of the readings."""
     found = readings(Fault(kind="dropout", sensors=0.5), count=40, rate=1.0)
-    struck = {reading.sensor_id for reading in found if not reading.sent}
-    assert 8 <= len(struck) <= 32
-    assert not any(reading.sent for reading in found if reading.sensor_id in struck)
+    active = {reading.sensor_id for reading in found if not reading.sent}
+    assert 8 <= len(active) <= 32
+    assert not any(reading.sent for reading in found if reading.sensor_id in active)
     some = readings(Fault(kind="dropout", share=0.3), rate=100.0)
     assert 0.2 < sum(not reading.sent for reading in some) / len(some) < 0.4
 
@@ -121,7 +121,7 @@ def test_each_waveform_stays_in_its_range(kind: str) -> None:
 
 @pytest.mark.parametrize(("build", "message"), [
     (lambda: Waveform(kind="x"), "waveform kind must be one of constant"),
-    (lambda: Waveform(period=0.0), "period is more than 0"),
+    (lambda: Waveform(period=0.0), "period must be more than 0"),
     (lambda: Waveform(noise=-1.0), "noise 0 or more"),
     (lambda: Fault(kind="x"), "fault kind must be one of dropout"),
     (lambda: Fault(kind="burst", share=2.0), "share and sensors are 0 to 1"),
@@ -129,8 +129,8 @@ def test_each_waveform_stays_in_its_range(kind: str) -> None:
     (lambda: Fleet(count=0), "count is 1 to 100000"),
     (lambda: Fleet(rate=0.0), "rate more than 0"),
     (lambda: Fleet(qos=3), "qos must be 0 to 2"),
-    (Scenario, "needs fleets"),
-    (lambda: Scenario(fleets=(Fleet(), Fleet())), "a name of its own"),
+    (Scenario, "needs at least one fleet"),
+    (lambda: Scenario(fleets=(Fleet(), Fleet())), "needs a different name"),
     (lambda: Scenario(fleets=(Fleet(),), duration=0.0), "duration is more than 0"),
 ])  # fmt: skip
 def test_values_that_make_no_sense_are_refused(build: object, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The whole story in numbered steps: a regional and local controllers, one discovery cycle, over a real broker."""
+"""A walkthrough in numbered steps: regional and local controllers, one discovery cycle, over a real broker."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STEPS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
-    """What to simulate."""
+class Walkthrough:
+    """The parameters of a walkthrough."""
 
     locals: int = 1
     """Local controllers."""
@@ -33,33 +33,33 @@ class Story:
     """Seconds to wait for a connection, and for each report."""
 
 
-def simulate(settings: ControllerSettings, mqtt: MqttSettings, story: Story, say: Callable[[str], None]) -> bool:
-    """Run the story; `say` gets each line. Return False where a report is missing or differs.
+def simulate(settings: ControllerSettings, mqtt: MqttSettings, plan: Walkthrough, say: Callable[[str], None]) -> bool:
+    """Run the walkthrough; `say` gets each line. Return False if a report is missing or differs.
 
-    Keys are made for the run and kept in memory. Raises BrokerUnreachable, ConnectionRefused.
+    The run makes its own keys and keeps them in memory. Raises BrokerUnreachable, ConnectionRefused.
     """
     settings = replace(settings, transports=("mqtt",), keep_session=False)
     with ExitStack() as stack:
         _step(say, 1, "checking the MQTT broker")
         probe = stack.enter_context(MqttClient(mqtt, retry=False))
-        probe.connect(timeout=story.timeout)
+        probe.connect(timeout=plan.timeout)
         _say_done(say, f"broker {probe.address[0]}:{probe.address[1]} answers MQTT {_version(probe)}")
         _step(say, 2, "preparing the infrastructure")
         codec = SignedCodec(KeyRing().add(generate("simulation")).activate("simulation"))
-        _say_done(say, "signing key made, stores open")
+        _say_done(say, "signing key generated, stores open")
         _step(say, 3, "starting the regional controller")
         regional_id = f"regional_cntl_{settings.region}_1"
         regional = RegionalController(replace(settings, id=regional_id), mqtt, codec=codec, store=Store())
-        _connect(regional, stack, probe, story)
+        _connect(regional, stack, probe, plan)
         regional.subscribe_to_discovery_reports()
         _say_done(say, f"{regional_id} connected, subscribed to {regional.topics.discovery_filter(settings.region)}")
         _step(say, 4, "starting the local controllers")
-        locals_ = [_local(settings, mqtt, codec, number) for number in range(1, story.locals + 1)]
+        locals_ = [_local(settings, mqtt, codec, number) for number in range(1, plan.locals + 1)]
         for local in locals_:
-            _connect(local, stack, probe, story)
+            _connect(local, stack, probe, plan)
             topic = local.topics.discovery(settings.region, local.controller_id)
             _say_done(say, f"{local.controller_id} connected, will publish to {topic}")
-        return _discover(say, regional, locals_, story)
+        return _discover(say, regional, locals_, plan)
 
 
 def _local(settings: ControllerSettings, mqtt: MqttSettings, codec: SignedCodec, number: int) -> LocalController:
@@ -68,38 +68,41 @@ def _local(settings: ControllerSettings, mqtt: MqttSettings, codec: SignedCodec,
 
 
 def _connect(
-    controller: RegionalController | LocalController, stack: ExitStack, probe: MqttClient, story: Story
+    controller: RegionalController | LocalController, stack: ExitStack, probe: MqttClient, plan: Walkthrough
 ) -> None:
-    """Connect, and leave nothing retained on the broker afterwards."""
+    """Connect; at the end, remove the retained heartbeat from the broker."""
     topic = Topics(controller.settings.base).status(controller.controller_id)
-    stack.callback(lambda: probe.publish(topic, b"", qos=1, retain=True).wait(story.timeout))
+    stack.callback(lambda: probe.publish(topic, b"", qos=1, retain=True).wait(plan.timeout))
     stack.callback(controller.disconnect_mqtt)
-    if not controller.connect_mqtt(story.timeout):
+    if not controller.connect_mqtt(plan.timeout):
         host, port = probe.address
-        raise BrokerUnreachable(f"{host}:{port}", "mqtt", f"{controller.controller_id} found no connection")
+        raise BrokerUnreachable(f"{host}:{port}", "mqtt", f"{controller.controller_id} could not connect")
 
 
 def _discover(
-    say: Callable[[str], None], regional: RegionalController, locals_: list[LocalController], story: Story
+    say: Callable[[str], None], regional: RegionalController, locals_: list[LocalController], plan: Walkthrough
 ) -> bool:
-    """Run one discovery cycle on each local controller and compare what arrives."""
+    """Run one discovery cycle on each local controller and compare the received reports."""
     _step(say, 5, "running a discovery cycle")
     sent: dict[str, dict[str, Any]] = {}
     for number, local in enumerate(locals_, 1):
-        subnet = story.subnet.replace("{number}", str(number))
-        report = local.run_discovery_cycle(subnet=subnet, seed=story.seed, timeout=story.timeout)
+        subnet = plan.subnet.replace("{number}", str(number))
+        report = local.run_discovery_cycle(subnet=subnet, seed=plan.seed, timeout=plan.timeout)
         sent[local.controller_id] = report
         scans = ", ".join(f"{name.upper()} {count}" for name, count in report["scans"].items())
         _say_done(say, f"{local.controller_id} scanned {subnet}: {scans}; report published")
     _step(say, 6, "waiting for the reports")
     good = True
     for name, report in sent.items():
-        found = regional.wait_for_report(name, timeout=story.timeout)
+        found = regional.wait_for_report(name, timeout=plan.timeout)
         if found is not None and found.payload == report:
             _say_done(say, f"report of {name} received and matched: {len(report['devices'])} devices")
         else:
             good = False
-            say(f"  failed: the report of {name} " + ("differs" if found else f"did not come in {story.timeout:.0f} s"))
+            say(
+                f"  failed: the report of {name} "
+                + ("differs" if found else f"did not arrive within {plan.timeout:.0f} s")
+            )
     say(f"{'complete' if good else 'incomplete'}: {regional.report_count} of {len(sent)} reports received")
     return good
 
