@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from mqttkit.addresses import SCHEMES
 from mqttkit.cli.findings import show_findings
-from mqttkit.cli.options import SCHEMES, Connection, terse_connection_options
+from mqttkit.cli.options import Connection, terse_connection_options
 
 
 class UrlFirst(click.Command):

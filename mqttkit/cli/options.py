@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import unquote, urlsplit
 
 import click
 
-from mqttkit.addresses import parse_address
+from mqttkit.addresses import parse_address, parse_url
 from mqttkit.cli.flags import given_flags
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
@@ -28,14 +27,6 @@ VERSIONS = {
     **dict.fromkeys(("311", "3.1.1", "mqttv311"), "311"),
 }
 """What -V takes, mosquitto's spellings included."""
-
-SCHEMES = {
-    "mqtt": (1883, False, False),
-    "mqtts": (8883, True, False),
-    "ws": (80, False, True),
-    "wss": (443, True, True),
-}
-"""URL scheme to default port, TLS, WebSockets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,29 +153,10 @@ def _parse_url(url: str | None) -> _Url:
     """Split mqtt(s)://user:password@host:port/topic, or ws(s)://… (as mosquitto_pub -L)."""
     if url is None:
         return _Url({}, None)
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES or not parts.hostname:
-        raise UsageError(f"-L wants mqtt(s)://[user[:password]@]host[:port]/topic, got {_without_password(url)!r}")
-    port, tls, websockets = SCHEMES[parts.scheme]
-    try:
-        port = parts.port or port
-    except ValueError:
-        raise UsageError(f"port in {_without_password(url)!r} must be 1 to 65535") from None
-    flags: dict[str, Any] = {"mqtt.broker.host": parts.hostname, "mqtt.broker.port": port}
-    if parts.username:
-        flags["mqtt.broker.username"] = unquote(parts.username)
-    if parts.password:
-        flags["mqtt.broker.password"] = unquote(parts.password)
-    if tls:
-        flags["mqtt.broker.tls.insecure"] = False
-    if websockets:
-        flags["mqtt.broker.transport"] = "websockets"
-    return _Url(flags, unquote(parts.path.removeprefix("/")) or None)
+    from mqttkit.config import url_values
 
-
-def _without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{tail}" if at else url
+    parts = parse_url(url)
+    return _Url(url_values(parts), parts.path or None)
 
 
 def _will(taken: dict[str, Any]) -> Will | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+from mqttkit.addresses import BrokerUrl
 from mqttkit.config.located_values import Node, given
 from mqttkit.config.schema import Section, key_of, root
 from mqttkit.errors import ConfigError
@@ -81,6 +82,20 @@ def from_values(values: Mapping[str, object], where: str) -> Layer:
         else:
             layer[path] = node
     return layer
+
+
+def url_values(url: BrokerUrl) -> dict[str, object]:
+    """Return the settings in a broker's URL by dotted path, without its path."""
+    values: dict[str, object] = {"mqtt.broker.host": url.host, "mqtt.broker.port": url.port}
+    if url.username:
+        values["mqtt.broker.username"] = url.username
+    if url.password:
+        values["mqtt.broker.password"] = url.password
+    if url.tls:
+        values["mqtt.broker.tls.insecure"] = False
+    if url.websockets:
+        values["mqtt.broker.transport"] = "websockets"
+    return values
 
 
 def variables() -> dict[str, str]:

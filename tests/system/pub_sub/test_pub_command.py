@@ -347,7 +347,7 @@ def test_a_dash_asks_for_the_password(locked: Mosquitto, topic: str) -> None:
         (("-f", "/", "t"), b"cannot read /: Is a directory"),
         (("-l", "--repeat", "2", "t"), b"for one message"),
         (("-m", "x", "-q", "3", "t"), b"3 is not in the range"),
-        (("-m", "x", "-L", "http://x/t"), b"-L wants mqtt(s)://"),
+        (("-m", "x", "-L", "http://x/t"), b"a broker's URL is mqtt(s)://"),
         (("-m", "x", "-c", "t"), b"fixed client identifier"),
     ],
 )
