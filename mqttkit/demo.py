@@ -89,7 +89,7 @@ class Demo:
             worker.start()
             try:
                 for batch in subscriber.batches():
-                    yield [self._take(message.payload, batch.when / 1e9) for message in batch.messages]
+                    yield [self._take(message.payload, batch.received_at / 1e9) for message in batch.messages]
             finally:
                 self._publisher.stop()
                 worker.join()

@@ -42,6 +42,11 @@ class Message(NamedTuple):
     """Number of the connection it came on, counted from 1: a packet identifier is valid only on its own connection."""
 
     @property
+    def text(self) -> str:
+        """The payload as text. Bytes that are not UTF-8 become U+FFFD; `payload` has them unchanged."""
+        return self.payload.decode("utf-8", "replace")
+
+    @property
     def topic_bytes(self) -> bytes:
         """The topic name exactly as it was on the wire."""
         return self.topic.encode("utf-8", "surrogateescape")

@@ -1,10 +1,10 @@
-"""Messages to the broker, and the truth about each of them.
+"""Publish a stream of messages and know what became of each.
 
 with MqttClient(settings) as client:
     client.connect()
-    sender = Sender(client)
-    sender.send(messages)
-    sender.finish(timeout=30)
+    publisher = Publisher(client)
+    publisher.send(messages)
+    publisher.finish(timeout=30)
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from collections import deque
 from collections.abc import Iterable
 
 from mqttkit.client import MqttClient, Receipt
+from mqttkit.client.control import round_trip
 from mqttkit.client.failures import shunned_hint
-from mqttkit.errors import MqttkitError, PublishFailed
+from mqttkit.errors import MqttkitError, PublishDenied, PublishFailed
 from mqttkit.messages import Message, Outcome
 
 log = logging.getLogger(__name__)
 
 SETTLE_EVERY = 1000
-"""Messages of a block after which outcomes are looked at."""
+"""Check outcomes after this many messages of a block."""
 PATIENCE = 1e7
-"""Seconds that a message waits for room and a connection: the producer waits, nothing is dropped."""
+"""Seconds that a message waits for room and for a connection: the producer waits, and nothing is dropped."""
 
 
-class Sender:
-    """Publishes streams of messages over a connected client, and keeps count of what became of them.
+class Publisher:
+    """Publishes streams of messages over a connected client and counts their outcomes.
 
-    Not thread-safe, and not for the network thread: `send` blocks while the client's queue is full or the
-    connection is away, so that memory stays flat and the producer slows down.
+    Use it in one thread, and not in a handler: `send` blocks while the client's queue is full or the client is not
+    connected, so that memory stays flat and the producer slows down.
     """
 
     def __init__(self, client: MqttClient, *, patience: float = PATIENCE) -> None:
@@ -41,30 +42,30 @@ class Sender:
         self._client = client
         self._patience = patience
         self._open: deque[tuple[str, Receipt]] = deque()
-        self._unproved = False
+        self._unconfirmed = False
         self._first_loss = self._loss_hint = ""
-        self._told_of_loss = self._told_of_properties = False
+        self._warned_of_loss = self._warned_of_properties = False
 
     @property
     def unresolved(self) -> int:
-        """Messages whose outcome was not known when it was looked at last."""
+        """Messages whose outcome was unknown at the last check."""
         return len(self._open)
 
     def send(self, messages: Iterable[Message]) -> None:
         """Publish each message.
 
-        Raises PublishFailed once the broker has denied one, TopicError for a malformed topic name, and the
-        client's own error where the client has given up the broker.
+        Raises PublishDenied once the broker has denied one, TopicError if a topic name is malformed, and the client's
+        own error if the client has given up the connection.
         """
-        if self.failed and not self._told_of_loss:
-            self._told_of_loss = True
-            log.warning("a message is not delivered, %s", self._first_loss)
+        if self.failed and not self._warned_of_loss:
+            self._warned_of_loss = True
+            log.warning("a message was not delivered, %s", self._first_loss)
         publish, opened, patience = self._client.publish, self._open, self._patience
         for count, (topic, payload, qos, retain, _dup, _mid, properties, _epoch) in enumerate(messages, 1):
             if not qos:
-                self._unproved = True
+                self._unconfirmed = True
             if properties is not None and self._client.protocol_version != 5:
-                self._tell_of_properties()
+                self._warn_of_properties()
             receipt = publish(topic, payload, qos=qos, retain=retain, properties=properties, wait=patience)
             opened.append((topic, receipt))
             if count % SETTLE_EVERY == 0:
@@ -72,7 +73,7 @@ class Sender:
         self.settle()
 
     def finish(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds until the broker has everything; raise PublishFailed where it has not."""
+        """Wait up to `timeout` seconds until the broker has every message; raise PublishFailed if it has not."""
         self._client.flush(timeout)
         self.settle()
         if self._open:
@@ -84,11 +85,11 @@ class Sender:
         if self.failed:
             text = f"{self.failed} of {self._total()} messages not delivered: {self._first_loss}"
             raise PublishFailed(text, hint=self._loss_hint)
-        if self._unproved:
-            self._prove(timeout)
+        if self._unconfirmed:
+            self._confirm(timeout)
 
     def settle(self) -> None:
-        """Count the oldest receipts, up to the first one that is still under way; raise as `send` does."""
+        """Count the outcomes of the oldest messages, up to the first unknown one; raise as `send` does."""
         opened = self._open
         while opened:
             topic, receipt = opened[0]
@@ -100,36 +101,34 @@ class Sender:
                 self.delivered += 1
             else:
                 self.failed += 1
-                self._note_failure(topic, receipt)
+                self._record_failure(topic, receipt)
 
     def _total(self) -> int:
         return self.delivered + self.failed + len(self._open)
 
-    def _note_failure(self, topic: str, receipt: Receipt) -> None:
+    def _record_failure(self, topic: str, receipt: Receipt) -> None:
         if receipt.outcome is Outcome.DENIED:
-            reason = receipt.reason or f"reason code {receipt.code}"
-            raise PublishFailed(
-                f"publish to {topic!r} denied: {reason.lower()}",
-                hint=f"{self.delivered} messages before it were delivered" if self.delivered else "",
-            )
+            reason = receipt.reason or f"reason code 0x{receipt.code:02x}"
+            hint = f"{self.delivered} earlier messages were delivered" if self.delivered else ""
+            raise PublishDenied(topic, reason.lower(), code=receipt.code, hint=hint)
         if self._client.given_up and self._client.failure is not None:
             raise self._client.failure
         if not self._first_loss:
             self._first_loss = f"the first on topic {topic!r}: {receipt.reason}"
             self._loss_hint = shunned_hint(topic)
 
-    def _prove(self, timeout: float) -> None:
-        """Prove that the broker has read what went at QoS 0, by a round trip after it.
+    def _confirm(self, timeout: float) -> None:
+        """Confirm with a round trip that the broker has read the messages of QoS 0.
 
-        A broker that closes the connection on a publish it denies (MQTT 5, 4.13; MQTT 3.1.1, 3.3.5) does so
+        A broker that closes the connection over a publish that it denies (MQTT 5, 4.13; MQTT 3.1.1, 3.3.5) does so
         before it answers.
         """
         try:
-            self._client.round_trip(timeout)
+            round_trip(self._client, timeout)
         except MqttkitError as error:
-            raise PublishFailed(f"not known to be delivered: {error}", hint="Use -q 1 to learn why") from error
+            raise PublishFailed(f"delivery not confirmed: {error}", hint="Use -q 1 to learn why") from error
 
-    def _tell_of_properties(self) -> None:
-        if not self._told_of_properties:
-            self._told_of_properties = True
-            log.warning("the connection is MQTT 3.1.1, which has no properties: they are left out")
+    def _warn_of_properties(self) -> None:
+        if not self._warned_of_properties:
+            self._warned_of_properties = True
+            log.warning("the connection uses MQTT 3.1.1, which has no properties: messages go without them")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mqttkit.client import MqttClient, Receipt
+from mqttkit.client.control import connection_number
 from mqttkit.errors import MqttkitError
 from mqttkit.messages import Outcome, Will
 from mqttkit.scanner import Source
@@ -148,7 +149,7 @@ class StatusTopic:
 
     def show(self, client: MqttClient, *, online: bool) -> Receipt | None:
         """Publish the state where it, or the connection, is another than before; None where it is the same."""
-        state = (ONLINE if online else OFFLINE, client.epoch)
+        state = (ONLINE if online else OFFLINE, connection_number(client))
         if state == self._shown or not client.connected:
             return None
         self._shown = state

@@ -25,6 +25,7 @@ from mqttkit.bridge.subscription import SubscriptionKeeper
 from mqttkit.bridge.tenants import open_registry
 from mqttkit.bridge.tenants.types import TenantRegistry
 from mqttkit.client import ConnectionState, MqttClient
+from mqttkit.client.control import connection_number, drop_connection, loop_ran_at
 from mqttkit.errors import MqttkitError, SinkUnavailable, UsageError
 from mqttkit.messages import Message, Will
 from mqttkit.settings import BridgeSettings, MqttSettings, Settings
@@ -246,7 +247,7 @@ class Bridge:
         if self.ready:
             self._notifier.ready(str(self.pipeline.books.balance()))
         if not health.not_live:
-            self._notifier.beat((self.pipeline.progress, self.client.looped_at))
+            self._notifier.beat((self.pipeline.progress, loop_ran_at(self.client)))
 
     def _log_books(self) -> None:
         books = self.pipeline.books
@@ -298,7 +299,7 @@ class Bridge:
             reliable = sum(message.qos > 0 for message in messages)
             if reliable:
                 logger.error("the broker sent more messages than Receive Maximum allows: ending the connection")
-                self.client.cut()
+                drop_connection(self.client)
 
     def _take_reserved(self, messages: list[Message]) -> list[Message]:
         """Acknowledge mqttkit's own messages and return the others."""
@@ -316,7 +317,7 @@ class Bridge:
         """Handle a change of the connection; called in the network thread, before any message of a new connection."""
         if state is ConnectionState.CONNECTED:
             client = self.client
-            self.pipeline.intake.reconnected(client.epoch, session_present=client.session_present)
+            self.pipeline.intake.reconnected(connection_number(client), session_present=client.session_present)
         else:
             self.pipeline.intake.disconnected()
 
@@ -342,7 +343,7 @@ class Bridge:
         wrong = []
         if now - self._worker_at > LIVE_SECONDS:
             wrong.append(f"the worker made no progress for {now - self._worker_at:.0f} s")
-        looped = self.client.looped_at
+        looped = loop_ran_at(self.client)
         if looped and now - looped > LIVE_SECONDS:
             wrong.append(f"the network loop made no progress for {now - looped:.0f} s")
         if isinstance(self._failure, MqttkitError):

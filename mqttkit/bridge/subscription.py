@@ -7,6 +7,7 @@ import time
 
 from mqttkit.bridge.canary import Canary, CanaryResult
 from mqttkit.client import MqttClient
+from mqttkit.client.control import connection_number
 from mqttkit.errors import BrokerUnreachable, SubscriptionDenied
 from mqttkit.messages import Subscription
 
@@ -44,7 +45,7 @@ class SubscriptionKeeper:
         """Return why the subscription cannot deliver messages; empty if it can."""
         if self._denied:
             return [self._denied]
-        return [] if self._epoch == self._client.epoch else ["not subscribed yet"]
+        return [] if self._epoch == connection_number(self._client) else ["not subscribed yet"]
 
     def tick(self, *, idle: bool) -> None:
         """Subscribe or check if it is time. `idle` is True if no message would delay a canary.
@@ -52,7 +53,7 @@ class SubscriptionKeeper:
         Raise SubscriptionDenied if the broker does not support shared subscriptions, or if `retry` is off.
         """
         client = self._client
-        new = self._epoch != client.epoch
+        new = self._epoch != connection_number(client)
         if not client.connected or not (new or time.monotonic() - self._checked_at >= self._interval):
             return
         try:
@@ -65,7 +66,7 @@ class SubscriptionKeeper:
 
     def _subscribe(self, new: bool) -> None:
         client = self._client
-        epoch, first = client.epoch, self._epoch == 0
+        epoch, first = connection_number(client), self._epoch == 0
         if self._shared and new:
             self._canary.check_shared(client, timeout=ANSWER_SECONDS)
         handling = ONLY_NEW if new else NEVER
@@ -95,4 +96,4 @@ class SubscriptionKeeper:
         if not self._denied:
             logger.error("%s; trying again every %.0f s", error, self._interval)
         self._denied = str(error)
-        self._epoch, self._checked_at = self._client.epoch, time.monotonic()
+        self._epoch, self._checked_at = connection_number(self._client), time.monotonic()

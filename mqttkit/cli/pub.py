@@ -20,7 +20,7 @@ from mqttkit.cli.signals import interrupts_raise
 from mqttkit.client import MqttClient, checked_settings
 from mqttkit.errors import Interrupted, UsageError
 from mqttkit.messages import Message, Outcome, Properties
-from mqttkit.publisher import Sender
+from mqttkit.publisher import Publisher
 from mqttkit.topics import check_topic_name
 
 READ_BYTES = 256 * 1024
@@ -144,7 +144,7 @@ def pub(connection: Connection, **given: Any) -> None:
 
 def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], asked: Asked) -> None:
     """Publish every message; raise where one of them was not delivered."""
-    sender, patience = Sender(client), asked.patience
+    sender, patience = Publisher(client), asked.patience
     try:
         for block in blocks:
             sender.send(block)

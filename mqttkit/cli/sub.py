@@ -12,21 +12,19 @@ from mqttkit.cli.options import Connection, terse_connection_options
 from mqttkit.cli.render import Output, on_terminal, pretty_json_formatter, watch_reader
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.client import checked_settings
+from mqttkit.client.message_queue import MessageBatch
 from mqttkit.errors import Interrupted, TimedOut, UsageError
 from mqttkit.formats import Formatter, payload_formatter, verbose_formatter
 from mqttkit.messages import Message, Subscription
-from mqttkit.publisher import Sender
+from mqttkit.publisher import Publisher
 from mqttkit.settings import MqttSettings
-from mqttkit.subscriber import Batch, Selection, Subscriber
+from mqttkit.subscriber import ReadOptions, Subscriber
 from mqttkit.topics import check_topic_filter
 
 log = logging.getLogger(__name__)
 
 REMOVAL_SECONDS = 30.0
 """How long the acknowledgements of --remove-retained may take at the end."""
-BOUNDS = (100_000, 64 * 1024 * 1024)
-NO_BOUNDS = (1 << 62, 1 << 62)
-"""For --remove-retained: a network thread that waits for the reader could not take the acknowledgements."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,9 @@ class Asked:
             return _one_by_one(template_formatter(self.template, end, pretty=self.pretty))
         return verbose_formatter(end) if self.verbose else payload_formatter(end)
 
-    def selection(self) -> Selection:
+    def selection(self) -> ReadOptions:
         """Return which messages are printed."""
-        return Selection(
+        return ReadOptions(
             count=self.count,
             seconds=self.seconds,
             retained_only=self.retained_only,
@@ -156,21 +154,21 @@ def sub(connection: Connection, **given: Any) -> None:
             will=connection.will,
             retry=connection.retry and not asked.retained_only,
             manual_ack=not client.clean_session and max(each.qos for each in subscriptions) == 1,
-            bounds=NO_BOUNDS if asked.remove_retained else BOUNDS,
+            bounded=not asked.remove_retained,  # the network thread must read on to get the acknowledgements
         ) as subscriber,
     ):
         if not asked.only_subscribe:
             _print(subscriber, selection, formatter, asked)
 
 
-def _print(subscriber: Subscriber, selection: Selection, formatter: Formatter, asked: Asked) -> None:
+def _print(subscriber: Subscriber, selection: ReadOptions, formatter: Formatter, asked: Asked) -> None:
     """Print what comes until the selection is complete, a signal comes, or the reader of stdout is gone."""
     output, printed = Output(), 0
-    remover = Sender(subscriber.client) if asked.remove_retained else None
+    remover = Publisher(subscriber.client) if asked.remove_retained else None
     with on_interrupt(lambda: subscriber.stop("interrupted")), watch_reader(lambda: subscriber.stop("not read")):
         try:
             for batch in subscriber.batches(selection):
-                output.write(formatter(batch.messages, batch.when))
+                output.write(formatter(batch.messages, batch.received_at))
                 printed += len(batch.messages)
                 if remover is not None:
                     remover.send(_removals(batch))
@@ -190,7 +188,7 @@ def _so_far(printed: int, asked: Asked) -> str:
     return f"{printed} messages" if asked.count is None else f"{printed} of {asked.count} messages"
 
 
-def _removals(batch: Batch) -> list[Message]:
+def _removals(batch: MessageBatch) -> list[Message]:
     """Return the messages that clear the retained ones of the batch (MQTT 5, 3.3.1.3)."""
     return [Message(message.topic, b"", 1, True) for message in batch.messages if message.retain]
 

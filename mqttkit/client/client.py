@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -16,13 +17,14 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 
 from mqttkit.addresses import show_address
 from mqttkit.client.connector import DENIED, ConnectionState, Connector
+from mqttkit.client.message_queue import MessageQueue
 from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.properties import encode as encode_properties
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.preparing import make_connector
 from mqttkit.client.stats import ClientStats
 from mqttkit.client.subscriptions import Subscriptions, denial
-from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
+from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
 from mqttkit.messages import Message, Properties, Subscription, Will
 from mqttkit.settings import MqttSettings
 from mqttkit.topics import check_topic_filter, check_topic_name
@@ -35,6 +37,16 @@ def _encoded_name(topic: str) -> bytes:
     """Return a checked topic name as it goes on the wire, its length first (MQTT 5, 1.5.4)."""
     encoded = check_topic_name(topic).encode()
     return len(encoded).to_bytes(2, "big") + encoded
+
+
+def encode_payload(payload: object) -> bytes:
+    """Return the bytes of a payload; raise TypeError, with what to do, for anything but bytes and text."""
+    if isinstance(payload, str):
+        return payload.encode()
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return bytes(payload)
+    instead = "json.dumps(payload)" if isinstance(payload, dict | list | tuple) else "str(payload)"
+    raise TypeError(f"a payload is bytes or str, not {type(payload).__name__}: publish {instead} instead")
 
 
 class MqttClient:
@@ -62,7 +74,7 @@ class MqttClient:
         self.client_id = settings.client.client_id or f"mqttkit-{os.urandom(6).hex()}"
         self.state = ConnectionState.IDLE
         self.reason = ""
-        self.epoch = 0
+        self._number = 0
         """Number of the connection, counted from 1."""
         self.session_present = False
         self.connected = False
@@ -74,6 +86,7 @@ class MqttClient:
         self._on_messages = on_messages
         self._on_state = on_state
         self._stats = ClientStats()
+        self._queue = MessageQueue(self.pause_reading) if on_message is None and on_messages is None else None
         self._outbox = Outbox(settings.limits)
         self._condition = threading.Condition()
         self._last_logged: tuple[str, str] = ("", "")
@@ -81,7 +94,7 @@ class MqttClient:
         self._failure_is_raised = False
         self._paho = self._make_paho(will, manual_ack=manual_ack, retry=retry)
         self._subscribed = Subscriptions(
-            self._paho, self._condition, lambda epoch: self.connected and self.epoch == epoch
+            self._paho, self._condition, lambda epoch: self.connected and self._number == epoch
         )
 
     # --- connecting ---------------------------------------------------------------------------------------
@@ -142,10 +155,9 @@ class MqttClient:
 
     @property
     def stats(self) -> ClientStats:
-        """Counters up to now."""
-        self._stats.published = Counter(self._outbox.counts)
-        self._stats.dropped = Counter(self._outbox.dropped)
-        return self._stats
+        """A snapshot of the counters."""
+        published, dropped = Counter(self._outbox.counts), Counter(self._outbox.dropped)
+        return dataclasses.replace(self._stats, published=published, dropped=dropped)
 
     @property
     def unresolved(self) -> int:
@@ -157,29 +169,29 @@ class MqttClient:
     def publish(
         self,
         topic: str,
-        payload: bytes = b"",
+        payload: bytes | str = b"",
         *,
         qos: int = 0,
         retain: bool = False,
         properties: Properties | None = None,
         wait: float = 0.0,
     ) -> Receipt:
-        """Publish, and return the receipt of it.
+        """Publish a message and return its receipt. Text is sent as UTF-8. Any thread may call it.
 
-        Never blocks where `wait` is 0: without a connection, or with a full queue, the message is dropped, and the
-        receipt says so. Otherwise waits up to `wait` seconds for a connection and for room.
-        Raises TopicError for a malformed topic name.
+        Never blocks if `wait` is 0: without a connection, or if the queue is full, the message is dropped and the
+        receipt says so. Otherwise waits up to `wait` seconds for a connection and for room in the queue.
+        Raises TopicError if the topic name is malformed and TypeError if the payload is not bytes or text.
         """
+        data = payload if type(payload) is bytes else encode_payload(payload)
         if not self.connected and not (wait > 0 and self.wait_connected(wait)):
-            check_topic_name(topic)
-            return self._outbox.refuse("not connected")
+            return self._outbox.refuse("not connected", _encoded_name(topic))
         if not topic.isprintable():  # quick, and true of every topic that no broker hangs up on, but for a few spaces
             self._paho.suspect(topic)
         if not 0 <= qos <= 2:
             raise ValueError(f"QoS must be 0, 1 or 2, got {qos!r}")
         section = b"" if properties is None else encode_properties(properties)
         name = _encoded_name(topic)
-        receipt = self._outbox.put(name, bytes(payload), qos, retain=retain, properties=section, wait=wait)
+        receipt = self._outbox.put(name, data, qos, retain=retain, properties=section, wait=wait)
         self._paho.wake()
         return receipt
 
@@ -189,39 +201,46 @@ class MqttClient:
 
     # --- subscribing --------------------------------------------------------------------------------------
 
-    def subscribe(self, *subscriptions: Subscription, timeout: float = 10.0) -> list[int]:
-        """Subscribe, wait for the SUBACK up to `timeout` seconds, and return the QoS granted for each.
+    def subscribe(self, *filters: Subscription | str, qos: int = 0, timeout: float = 10.0) -> list[int]:
+        """Subscribe, wait for the SUBACK up to `timeout` seconds, and return the QoS granted for each filter.
 
-        Raises SubscriptionDenied for the first that the broker denies, BrokerUnreachable where no SUBACK comes.
-        The subscriptions are made again whenever the broker has lost the session.
+        `qos` applies to topic filters given as text; a `Subscription` has its own. The client subscribes again
+        whenever the broker has lost the session. Any thread but the network thread may call it.
+        Raises SubscriptionDenied for the first filter that the broker denies, BrokerUnreachable if no SUBACK arrives,
+        and TopicError if a filter is malformed.
         """
+        subscriptions = [Subscription(each, qos) if isinstance(each, str) else each for each in filters]
         for subscription in subscriptions:
             check_topic_filter(subscription.topic_filter)
         deadline = time.monotonic() + timeout
         if not self.wait_connected(timeout):
             raise self._subscribed.no_answer("no connection to subscribe on")
-        codes = self._subscribed.subscribe(subscriptions, self.epoch, deadline)
+        codes = self._subscribed.subscribe(subscriptions, self._number, deadline)
         for subscription, code in zip(subscriptions, codes, strict=True):
             if code >= DENIED:
                 raise denial(subscription.topic_filter, code)
         return codes
 
+    def messages(self, timeout: float | None = None) -> Iterator[Message]:
+        """Iterate over the messages received, in order. One thread at a time may iterate.
+
+        Ends when the client is closed, or when no message arrives for `timeout` seconds; None waits indefinitely.
+        Messages that arrived before it ended are yielded first. If the reader is slower than the broker, the client
+        stops reading until there is room again. Raises the failure if the client gives up the connection.
+        Only for a client without `on_message` and `on_messages`, and after `connect` or `start`.
+        """
+        if self._queue is None:
+            raise UsageError("messages() needs a client without on_message and on_messages: the handler gets them")
+        if self.state is ConnectionState.IDLE:
+            raise UsageError("the client is not connected", hint="Call connect() first")
+        while (batch := self._queue.get(timeout)) is not None:
+            yield from batch.messages
+        if self._queue.error is not None:
+            raise self._queue.error
+
     def unsubscribe(self, *topic_filters: str, timeout: float = 10.0) -> None:
         """Unsubscribe, and wait for the UNSUBACK up to `timeout` seconds."""
-        self._subscribed.unsubscribe(topic_filters, self.epoch, time.monotonic() + timeout)
-
-    def round_trip(self, timeout: float) -> None:
-        """Return once the broker has answered everything that was sent before; wait up to `timeout` seconds.
-
-        What goes to the broker and back is SUBSCRIBE to a topic filter of our own, and its SUBACK: a broker answers
-        in order (MQTT 5, 4.6), and a denial is an answer too. UNSUBSCRIBE alone would need no rights at all, but
-        rumqttd does not answer it. Raises BrokerUnreachable where no answer comes.
-        """
-        deadline = time.monotonic() + timeout
-        private = f"mqttkit/round-trip/{self.client_id}"
-        codes = self._subscribed.ask((Subscription(private),), self.epoch, deadline)
-        if codes[0] < DENIED:
-            self._paho.unsubscribe(private)
+        self._subscribed.unsubscribe(topic_filters, self._number, time.monotonic() + timeout)
 
     def ack(self, message: Message) -> bool:
         """Acknowledge a message received with `manual_ack`; False where its connection is gone.
@@ -229,7 +248,7 @@ class MqttClient:
         A packet identifier means nothing on another connection, and an acknowledgement must not overtake CONNECT.
         """
         with self._condition:
-            if not self.connected or message.epoch != self.epoch:
+            if not self.connected or message.epoch != self._number:
                 return False
             return self._paho.ack(message.mid, message.qos) == MQTTErrorCode.MQTT_ERR_SUCCESS
 
@@ -239,18 +258,6 @@ class MqttClient:
         For a receiver that is slower than the broker. What was read already is still delivered. Any thread.
         """
         self._paho.pause_reading(paused)
-
-    def cut(self) -> None:
-        """End the connection without DISCONNECT, so that the broker sends again what is unacknowledged.
-
-        For a receiver that cannot take more; the client connects again after the usual wait. Any thread.
-        """
-        self._paho.cut()
-
-    @property
-    def looped_at(self) -> float:
-        """When the network thread last went round, on the monotonic clock; 0 before it starts."""
-        return self._paho.looped_at
 
     # --- closing ------------------------------------------------------------------------------------------
 
@@ -301,6 +308,8 @@ class MqttClient:
             self._condition.notify_all()
         if state is ConnectionState.CLOSED:
             self._outbox.lose("the client is closed", keep_acknowledged=False)
+            if self._queue is not None:
+                self._queue.end(self.failure if self.given_up else None)
         if changed:
             self._log_state(state, reason)
             if self._on_state is not None:
@@ -348,8 +357,8 @@ class MqttClient:
             self._subscribed.make_again()
         with self._condition:
             self._stats.connects += 1
-            self.epoch += 1
-            self._paho.epoch = self.epoch
+            self._number += 1
+            self._paho.epoch = self._number
             self.session_present = flags.session_present
             self.connected = True
         self._set_state(ConnectionState.CONNECTED, show_address(*self.address))
@@ -376,12 +385,16 @@ class MqttClient:
         self.denied[error.topic_filter] = error.reason
         if self.on_denied is not None:
             self._guard(self.on_denied, error)
+        elif self._queue is not None and self._queue.has_reader:
+            self._queue.end(error)
         else:
             log.error("%s", error)
 
     def _handle_messages(self, messages: list[Message]) -> None:
         self._stats.received += len(messages)
-        if self._on_messages is not None:
+        if self._queue is not None:
+            self._queue.put(messages)
+        elif self._on_messages is not None:
             self._guard(self._on_messages, messages)
         elif self._on_message is not None:
             for message in messages:

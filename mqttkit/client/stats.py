@@ -1,27 +1,28 @@
-"""What a client counts."""
+"""Counters of a client."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+
+from mqttkit.messages import Outcome
 
 
 @dataclass
 class ClientStats:
-    """What a client counted since it was made."""
+    """Counters of a client since it was created. `MqttClient.stats` returns a copy, which does not change."""
 
     connects: int = 0
-    """CONNACKs that accepted."""
+    """CONNACKs that accepted the connection."""
     disconnects: int = 0
-    """Connections that ended, whoever ended them."""
+    """Accepted connections that ended, whoever ended them."""
     refusals: int = 0
-    """CONNACKs that refused."""
+    """CONNACKs that refused the connection."""
     received: int = 0
-    """Messages handed to the handler."""
+    """Messages received."""
     handler_errors: int = 0
     """Exceptions that a handler raised."""
-    published: Counter[Any] = field(default_factory=Counter)
-    """Resolved publishes by `Outcome`."""
+    published: Counter[Outcome] = field(default_factory=Counter)
+    """Publishes whose outcome is known, by outcome."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Dropped publishes by cause."""
+    """Dropped publishes, by cause."""

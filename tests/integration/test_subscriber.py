@@ -1,4 +1,4 @@
-"""Subscriber and Sender as a library, against a real broker."""
+"""Subscriber and Publisher as a library, against a real broker."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, PublishFailed, TimedOut, TopicError
 from mqttkit.messages import Message, Subscription
-from mqttkit.publisher import Sender
-from mqttkit.subscriber import Selection, Subscriber
+from mqttkit.publisher import Publisher
+from mqttkit.subscriber import ReadOptions, Subscriber
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import settings_for, wait_until
 from tests.support.scripted_broker import scripted_broker
@@ -24,7 +24,7 @@ def send(port: int, *messages: Message) -> None:
     """Publish messages, and wait until the broker has them."""
     with MqttClient(settings_for(port)) as client:
         client.connect()
-        sender = Sender(client)
+        sender = Publisher(client)
         sender.send(messages)
         sender.finish(10)
         assert (sender.delivered, sender.failed) == (len(messages), 0)
@@ -54,7 +54,7 @@ def test_time_runs_out_behind_the_messages_that_came(shared_broker: Mosquitto, t
     """TimedOut is raised after what came in time was handed over."""
     with Subscriber(settings_for(shared_broker.port), [Subscription(topic)]) as subscriber:
         send(shared_broker.port, Message(topic, b"x"))
-        batches = subscriber.batches(Selection(count=2, seconds=0.5))
+        batches = subscriber.batches(ReadOptions(count=2, seconds=0.5))
         assert next(batches).messages[0].payload == b"x"
         with pytest.raises(TimedOut):
             next(batches)
@@ -64,7 +64,7 @@ def test_a_connection_that_ends_for_good_is_raised_behind_its_messages(broker: M
     """Without retry the reader gets what came, then the error."""
     with Subscriber(settings_for(broker.port), [Subscription(topic)], retry=False) as subscriber:
         send(broker.port, Message(topic, b"x"))
-        wait_until(lambda: not subscriber.inbox.empty)
+        wait_until(lambda: not subscriber.queue.empty)
         broker.stop(signal.SIGKILL)
         messages = iter(subscriber)
         assert next(messages).payload == b"x"
@@ -76,7 +76,7 @@ def test_retained_only_does_not_end_well_where_the_broker_ends(broker: Mosquitto
     """A broker that dies before it has answered is an error, not an end."""
     with Subscriber(settings_for(broker.port), [Subscription(topic)], retry=False) as subscriber:
         broker.signal(signal.SIGSTOP)
-        batches = subscriber.batches(Selection(retained_only=True))
+        batches = subscriber.batches(ReadOptions(retained_only=True))
         killer = threading.Timer(0.2, broker.stop, (signal.SIGKILL,))
         killer.start()
         with pytest.raises(BrokerUnreachable):
@@ -101,7 +101,7 @@ def test_a_sender_names_the_topic_that_a_message_cannot_go_to(shared_broker: Mos
     """A malformed topic name is an error before it is sent; what was sent before stays sent."""
     with MqttClient(settings_for(shared_broker.port)) as client:
         client.connect()
-        sender = Sender(client)
+        sender = Publisher(client)
         with pytest.raises(TopicError):
             sender.send([Message(topic, b"x"), Message("a/#", b"y")])
         sender.finish(10)
@@ -112,7 +112,7 @@ def test_a_sender_raises_what_made_the_client_give_up(broker: Mosquitto, topic: 
     """Where there is no retry a broker that went away is the error of the next message."""
     with MqttClient(settings_for(broker.port), retry=False) as client:
         client.connect()
-        sender = Sender(client)
+        sender = Publisher(client)
         broker.stop(signal.SIGKILL)
         wait_until(lambda: client.given_up)
         with pytest.raises(BrokerUnreachable):
@@ -120,7 +120,7 @@ def test_a_sender_raises_what_made_the_client_give_up(broker: Mosquitto, topic: 
 
 
 def test_a_silent_broker_is_no_proof(topic: str) -> None:
-    """QoS 0 to a broker that never answers again is not known to be delivered."""
+    """QoS 0 to a broker that never answers again is not confirmed."""
 
     def silent(connection: socket.socket, _connect: bytes) -> bool:
         connection.sendall(bytes((0x20, 3, 0, 0, 0)))
@@ -128,7 +128,7 @@ def test_a_silent_broker_is_no_proof(topic: str) -> None:
 
     with scripted_broker(silent) as broker, MqttClient(settings_for(broker.port, version="5")) as client:
         client.connect()
-        sender = Sender(client)
+        sender = Publisher(client)
         sender.send([Message(topic, b"x")])
-        with pytest.raises(PublishFailed, match="not known to be delivered"):
+        with pytest.raises(PublishFailed, match="delivery not confirmed"):
             sender.finish(0.2)

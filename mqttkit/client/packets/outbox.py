@@ -113,9 +113,9 @@ class Outbox:
                 self._queue.append(receipt)
         return receipt
 
-    def refuse(self, cause: str) -> Receipt:
-        """Return a receipt that is dropped from the start."""
-        receipt = Receipt(self.condition)
+    def refuse(self, cause: str, topic: bytes = b"") -> Receipt:
+        """Return the receipt of a publish that is dropped at once."""
+        receipt = Receipt(self.condition, topic=topic)
         with self._lock:
             self._drop(receipt, cause)
         return receipt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from mqttkit.client import MqttClient
+from mqttkit.client.control import drop_connection, loop_ran_at
 from mqttkit.messages import Message, Subscription
 from tests.support.bridges import mqtt_settings, publisher, wait_until
 from tests.support.brokers import Mosquitto
@@ -25,12 +26,12 @@ def test_cut_connection_brings_unacknowledged_messages_again(shared_broker: Mosq
     )
     with MqttClient(settings, on_messages=receive, manual_ack=True) as client, publisher(shared_broker.port) as other:
         client.connect(timeout=10)
-        assert client.looped_at > 0
+        assert loop_ran_at(client) > 0
         client.subscribe(Subscription(topic, qos=1))
         other.publish(topic, b"once", qos=1, wait=5)
         with came:
             assert came.wait_for(lambda: len(got) == 1, 10)
-        client.cut()
+        drop_connection(client)
         with came:
             assert came.wait_for(lambda: len(got) == 2, 20)
         first, second = got

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.client import ConnectionState, MqttClient
+from mqttkit.client.control import connection_number
 from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, SubscriptionDenied, TopicError
 from mqttkit.messages import Message, Outcome, Properties, Subscription, Will
 from mqttkit.settings import TlsSettings
@@ -335,7 +336,7 @@ def test_subscriptions_are_made_again_after_the_broker_lost_the_session(broker: 
         client.subscribe(Subscription(topic, qos=1))
         broker.stop()
         broker.start()
-        wait_until(lambda: client.epoch == 2 and client.connected)
+        wait_until(lambda: connection_number(client) == 2 and client.connected)
         client.publish(topic, b"again", qos=1, wait=10)
         assert received.get(timeout=10).epoch == 2
 
@@ -352,7 +353,7 @@ def test_late_acknowledgement_of_an_old_connection_is_refused(broker: Mosquitto,
         broker.stop()
         assert not client.ack(old)
         broker.start()
-        wait_until(lambda: client.epoch == 2 and client.connected)
+        wait_until(lambda: connection_number(client) == 2 and client.connected)
         assert not client.ack(old)
 
 

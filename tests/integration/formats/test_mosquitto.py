@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties as PahoProperties
 from mqttkit.formats import Formatter, payload_formatter, verbose_formatter
 from mqttkit.formats.template import NotJson, template_formatter
 from mqttkit.messages import Message, Subscription
-from mqttkit.subscriber import Selection, Subscriber
+from mqttkit.subscriber import ReadOptions, Subscriber
 from tests.support.brokers import Mosquitto, need
 from tests.support.clients import settings_for, wait_until
 from tests.support.commands import running
@@ -57,7 +57,7 @@ def both(
                 probe.client.publish(f"{topic}/é/{number}", payload, qos, properties=properties)
         probe.pump(lambda: process.poll() is not None)
         output, errors = process.communicate(timeout=20)
-        batches = subscriber.batches(Selection(count=count, seconds=20))
+        batches = subscriber.batches(ReadOptions(count=count, seconds=20))
         messages = [message for batch in batches for message in batch.messages]
     return output, errors, messages
 

@@ -212,5 +212,5 @@ def test_a_lost_message_is_told_while_the_stream_goes_on(broker: Mosquitto, topi
         wait_until(lambda: broker.log.count("Sending PUBACK to mqttkit-") == 3)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 6
-    assert b"WARNING sender: a message is not delivered, the first on topic" in errors
+    assert b"WARNING publisher: a message was not delivered, the first on topic" in errors
     assert errors.splitlines()[-1].startswith(b"mqttkit: 1 of 4 messages not delivered")

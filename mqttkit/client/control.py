@@ -1,0 +1,41 @@
+"""Control over a client's connection for mqttkit's own services. Applications do not need it."""
+
+from __future__ import annotations
+
+import time
+
+from mqttkit.client.client import MqttClient
+from mqttkit.client.connector import DENIED
+from mqttkit.messages import Subscription
+
+
+def connection_number(client: MqttClient) -> int:
+    """Return the number of the client's connection, counted from 1; 0 before the first. Any thread."""
+    return client._number
+
+
+def loop_ran_at(client: MqttClient) -> float:
+    """Return when the network thread last ran its loop, on the monotonic clock; 0 before it starts. Any thread."""
+    return client._paho.looped_at
+
+
+def drop_connection(client: MqttClient) -> None:
+    """End the connection without DISCONNECT, so that the broker sends unacknowledged messages again.
+
+    For a receiver that cannot take more. The client reconnects after the usual wait. Any thread.
+    """
+    client._paho.cut()
+
+
+def round_trip(client: MqttClient, timeout: float) -> None:
+    """Return once the broker has answered everything sent before; wait up to `timeout` seconds.
+
+    It sends SUBSCRIBE for a topic filter of our own and waits for the SUBACK: a broker answers in order (MQTT 5, 4.6),
+    and a denial is an answer too. UNSUBSCRIBE alone would need no rights, but rumqttd does not answer it.
+    Raises BrokerUnreachable if no answer arrives. Any thread but the network thread.
+    """
+    deadline = time.monotonic() + timeout
+    private = f"mqttkit/round-trip/{client.client_id}"
+    codes = client._subscribed.ask((Subscription(private),), client._number, deadline)
+    if codes[0] < DENIED:
+        client._paho.unsubscribe(private)
