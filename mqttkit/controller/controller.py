@@ -17,14 +17,14 @@ from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.messages.topics import GLOBAL, SYSTEM, Kind, Place, Topics
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.receiver import Receiver
-from mqttkit.controller.security.gate import Codec, Gate, PlainCodec, SignedCodec
+from mqttkit.controller.security.gate import Codec, Gate, PlainCodec, SignedCodec, open_message
 from mqttkit.controller.security.keys import KeyFile
 from mqttkit.controller.sender import Sender
 from mqttkit.controller.store import Store
 from mqttkit.controller.transports.in_process import MemoryBus, MemoryTransport
 from mqttkit.controller.transports.mqtt import MqttTransport
 from mqttkit.controller.transports.types import Promise, Transport
-from mqttkit.errors import ConfigError, MqttkitError, StoreFailed
+from mqttkit.errors import ConfigError, MqttkitError, StoreFailed, UsageError
 from mqttkit.messages import Will
 from mqttkit.settings import ControllerSettings, MqttSettings
 
@@ -274,8 +274,7 @@ class Controller:
 
     def _check(self, topic: str, data: bytes) -> None:
         """Raise MessageRefused for a message that the hub must not store for other controllers."""
-        self.topics.place(topic)
-        self._codec.unwrap(data, topic)
+        open_message(self._codec, self.topics.place(topic), data)
 
     def _will(self) -> Will:
         """Return the will: offline, with the incarnation of this run."""
@@ -338,12 +337,18 @@ class Controller:
             log.exception("cannot send a heartbeat")
 
 
-def open_codec(settings: ControllerSettings) -> Codec:
-    """Return the codec for these settings; raise UsageError if the key ring has no active key."""
+def open_codec(settings: ControllerSettings, *, signs: bool = True) -> Codec:
+    """Return the codec for these settings; raise UsageError if the key ring has no key for it.
+
+    `signs` False needs keys that verify only, such as those of a watcher.
+    """
     if settings.unsigned:
         return PlainCodec(max_bytes=settings.max_message_bytes)
     keys = KeyFile(key_file(settings))
-    keys.ring.signer()
+    if signs:
+        keys.ring.signer(settings.id)
+    elif not keys.ring.keys:
+        raise UsageError("the key ring is empty", hint="Add a key with: mqttkit controller key add FILE")
     return SignedCodec(keys, max_bytes=settings.max_message_bytes)
 
 

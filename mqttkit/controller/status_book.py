@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mqttkit.controller.messages.refusals import MessageRefused
-from mqttkit.controller.messages.topics import Kind, Topics, check_place
-from mqttkit.controller.security.gate import Codec
+from mqttkit.controller.messages.topics import Kind, Topics
+from mqttkit.controller.security.gate import Codec, open_message
 
 MISSED_BEATS = 3
 """A controller is silent after so many missing heartbeats."""
@@ -63,8 +63,7 @@ class StatusBook:
             return None
         try:
             place = self._topics.place(topic)
-            envelope = self._codec.unwrap(data, topic).envelope
-            check_place(place, envelope)
+            envelope = open_message(self._codec, place, data).envelope
         except MessageRefused as error:
             self.refused[error.reason.value] += 1
             return None

@@ -18,7 +18,7 @@ COMMANDS = {
     "local": Entry("mqttkit.cli.controller.run", "local", "Run a local controller: it reports a subnet's devices."),
     "regional": Entry("mqttkit.cli.controller.run", "regional", "Run a regional controller: it receives reports."),
     "global": Entry("mqttkit.cli.controller.run", "global_", "Run a global controller: it publishes policies."),
-    "watch": Entry(__name__, "watch", "Show which controllers are there."),
+    "watch": Entry(__name__, "watch_command", "Show which controllers are there."),
     "key": Entry("mqttkit.cli.controller.keys", "key", "Keep the ring of signing keys."),
 }
 
@@ -63,13 +63,13 @@ def simulate(*, connection: Connection, count: int, subnet: str, seed: int, time
     return 0 if run(settings.controller, settings.mqtt, story, click.echo) else 1
 
 
-@click.command()
+@click.command("watch")
 @controller_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, each time a controller is heard.")
 @click.option("--once", is_flag=True, help="Print what is known after --duration (2 s), and end.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="End after this many seconds.")
 @connection_options
-def watch(*, connection: Connection, as_json: bool, once: bool, duration: float | None) -> None:
+def watch_command(*, connection: Connection, as_json: bool, once: bool, duration: float | None) -> None:
     """Show each controller: status, last heartbeat, transport, reports, policy versions.
 
     A live table on a terminal, a line for each change elsewhere.

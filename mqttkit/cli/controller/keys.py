@@ -13,8 +13,19 @@ from typing import Any
 import click
 
 from mqttkit.cli.flags import flag_option, given_flags
-from mqttkit.controller.security.keys import Key, KeyFile, KeyRing, generate, key_from_json, key_to_json, write_private
+from mqttkit.controller.security.keys import (
+    ROLES,
+    Key,
+    KeyFile,
+    KeyRing,
+    KeyStatus,
+    generate,
+    key_from_json,
+    key_to_json,
+    write_private,
+)
 from mqttkit.errors import UsageError
+from mqttkit.settings import ControllerSettings
 
 ALGORITHMS = {"HS256": "HS256", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 
@@ -24,7 +35,7 @@ def on_ring(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def call(config: str | None, **given: Any) -> None:
-        command(key_file(config), **given)
+        command(keys=key_file(config), **given)
 
     call = click.option("--config", type=click.Path(), help="Settings file.")(call)
     return flag_option("--key-file", "controller.key_file", type=click.Path(), help="Key ring.")(call)
@@ -41,12 +52,32 @@ def key() -> None:
 @key.command("generate")
 @on_ring
 @click.option("--kid", help="Key identifier.  [made up]")
-@click.option("--alg", type=click.Choice(list(ALGORITHMS)), default="HS256", help="HS256 is shared, EdDSA a pair.")
-@click.option("--owner", help="Bind the key to this one sender.")
+@click.option(
+    "--alg", type=click.Choice(list(ALGORITHMS)), default="EdDSA", help="EdDSA makes a pair, HS256 a shared secret."
+)
+@click.option("--owner", help="Controller that may use the key; without it, every controller may.")
+@click.option("--role", type=click.Choice(list(ROLES)), help="Role of the controllers that may use the key.")
+@click.option("--region", help="Region of a local or regional key.  [zone-A]")
 @click.option("--out", type=click.Path(), help="Write it for another ring: shared secret, or public half.")
-def generate_key(keys: KeyFile, kid: str | None, alg: str, owner: str | None, out: str | None) -> None:
-    """Make a key and add it. On an empty ring it becomes the active one."""
-    made = generate(kid or f"{time.strftime('%Y%m%d')}-{secrets.token_hex(3)}", ALGORITHMS[alg], owner=owner)
+def generate_key(
+    *,
+    keys: KeyFile,
+    kid: str | None,
+    alg: str,
+    owner: str | None,
+    role: str | None,
+    region: str | None,
+    out: str | None,
+) -> None:
+    """Make a key and add it. If its owner has no active key yet, it becomes the active one.
+
+    Give each controller its own key with --owner, --role and --region: receivers then refuse what the role may not
+    send. A key without an owner and a role may sign every message.
+    """
+    if region is None and role in ("local", "regional"):
+        region = ControllerSettings().region
+    name = kid or f"{time.strftime('%Y%m%d')}-{secrets.token_hex(3)}"
+    made = generate(name, ALGORITHMS[alg], owner=owner, role=role, region=region)
     ring = keys.update(lambda ring: _add(ring, made))
     if out is not None:
         write_private(Path(out), key_to_json(made.public()))
@@ -93,10 +124,18 @@ def list_keys(keys: KeyFile, as_json: bool) -> None:
     from mqttkit.cli.render import print_json, print_table
 
     rows = [
-        [one.kid, one.algorithm, one.status.value, one.owner or "", "yes" if one.can_sign else "no"]
+        [
+            one.kid,
+            one.algorithm,
+            one.status.value,
+            one.owner or "",
+            one.role or "",
+            one.region or "",
+            "yes" if one.can_sign else "no",
+        ]
         for one in keys.ring
     ]
-    columns = ("kid", "algorithm", "status", "owner", "can_sign")
+    columns = ("kid", "algorithm", "status", "owner", "role", "region", "can_sign")
     if not as_json:
         print_table(columns, rows)
         return
@@ -114,6 +153,6 @@ def key_file(config: str | None) -> KeyFile:
 
 
 def _add(ring: KeyRing, made: Key) -> KeyRing:
-    first = not ring.keys
+    first = not any(key.owner == made.owner and key.status is KeyStatus.ACTIVE for key in ring)
     ring = ring.add(made)
     return ring.activate(made.kid) if first else ring

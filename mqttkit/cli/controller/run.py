@@ -97,7 +97,7 @@ def regional(*, connection: Connection, duration: float | None, policy_file: str
         _demand(running, connection)
         running.subscribe_to_policy_updates()
         running.subscribe_to_discovery_reports(
-            lambda report: lines.put({"from": report.controller_id, **report.payload})
+            lambda report: lines.put({**report.payload, "from": report.controller_id})
         )
         if rules is not None:
             running.publish_policy_update(rules)
@@ -116,7 +116,7 @@ def global_(*, connection: Connection, duration: float | None, policy_file: str 
     lines: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
     with GlobalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(_stop(lines)):
         _demand(running, connection)
-        running.subscribe_to_events(lambda event: lines.put({"from": event.sender_id, **event.payload}))
+        running.subscribe_to_events(lambda event: lines.put({**event.payload, "from": event.sender_id}))
         if rules is not None:
             policy, _ = running.publish_policy_update(rules)
             lines.put({"policy": policy.scope, **policy.to_payload()})

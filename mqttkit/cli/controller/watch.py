@@ -28,7 +28,7 @@ _TICK = 0.25
 def watch_controllers(settings: Settings, *, as_json: bool, once: bool, duration: float | None) -> None:
     """Follow the heartbeats until `duration` seconds are over or a signal comes."""
     topics = Topics(settings.controller.base)
-    book = StatusBook(topics, open_codec(settings.controller))
+    book = StatusBook(topics, open_codec(settings.controller, signs=False))
     inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
     with MqttClient(settings.mqtt, on_message=inbox.put) as client, on_interrupt(lambda: inbox.put(None)):
         client.connect()

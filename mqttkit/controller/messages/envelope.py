@@ -15,11 +15,14 @@ from typing import Any, NoReturn
 from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 
 SCHEMA_VERSION = 1
+MAX_DEPTH = 32
+"""Levels of objects and arrays in an envelope, the envelope included."""
 MAX_NAME = 128
 """Characters of message_type, sender_id and region."""
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z", re.ASCII)
 _MAX_SEQUENCE = 2**53 - 1
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 _FIELDS = (
     *("message_id", "message_type", "sender_id", "region"),
     *("timestamp", "sequence", "schema_version", "payload"),
@@ -60,11 +63,17 @@ class Envelope:
 def parse(data: bytes) -> Envelope:
     """Return the envelope in `data`; raise MessageRefused (malformed, unknown_version)."""
     try:
-        document = json.loads(data.decode(), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
+        document = json.loads(
+            data.decode(),
+            object_pairs_hook=_reject_duplicate_keys,
+            parse_constant=_reject_constant,
+            parse_float=_parse_float,
+        )
     except (ValueError, RecursionError) as error:
         raise _malformed(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise _malformed("not a JSON object")
+    _check_values(document, MAX_DEPTH)
     _check_version(document.get("schema_version"))
     missing = [name for name in _FIELDS if name not in document]
     if missing:
@@ -136,6 +145,24 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key appears twice")
     return found
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _check_values(container: dict[str, Any] | list[Any], levels: int) -> None:
+    """Raise MessageRefused for more than `levels` levels of nesting, and for whole numbers beyond 64 bits."""
+    if levels == 0:
+        raise _malformed(f"more than {MAX_DEPTH} levels of nesting")
+    for value in container.values() if isinstance(container, dict) else container:
+        if isinstance(value, dict | list):
+            _check_values(value, levels - 1)
+        elif type(value) is int and not _MIN_INTEGER <= value <= _MAX_INTEGER:
+            raise _malformed("a whole number needs more than 64 bits")
 
 
 def _reject_constant(name: str) -> NoReturn:

@@ -38,6 +38,8 @@ class RefusalReason(enum.Enum):
     """The region of the envelope differs from the region of the topic."""
     WRONG_SENDER = "wrong_sender"
     """The sender_id differs from the topic's, or the key belongs to another sender."""
+    NOT_ALLOWED = "not_allowed"
+    """The role or the region of the key does not allow the message."""
     STALE = "stale"
     """A policy older than the one in force."""
 

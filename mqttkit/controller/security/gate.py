@@ -11,7 +11,8 @@ from typing import Protocol
 from mqttkit.controller.messages.envelope import Envelope, parse
 from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.controller.messages.topics import Kind, Place, check_place
-from mqttkit.controller.security.keys import KeyFile, KeyRing
+from mqttkit.controller.security.authority import check_authority
+from mqttkit.controller.security.keys import Key, KeyFile, KeyRing
 from mqttkit.controller.security.signing import MAX_BYTES, sign, verify
 from mqttkit.controller.store import Novelty, Store
 
@@ -32,6 +33,8 @@ class OpenedMessage:
     """SHA-256 of the signed bytes."""
     sent_at: float | None = None
     """When it was signed, seconds since the epoch; None for an unsigned message."""
+    key: Key | None = None
+    """The key that signed; None for an unsigned message."""
 
 
 class Codec(Protocol):
@@ -59,20 +62,16 @@ class SignedCodec:
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Sign with the active key; raise UsageError if there is none."""
         ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
-        return sign(envelope.to_bytes(), topic, ring.signer(), now=self._now())
+        return sign(envelope.to_bytes(), topic, ring.signer(envelope.sender_id), now=self._now())
 
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
-        """Verify, then parse. A key with an owner opens only the owner's messages."""
+        """Verify, then parse."""
         verified = verify(data, topic, self.keys, max_bytes=self.max_bytes)
         envelope = parse(verified.data)
-        owner = verified.key.owner
-        if owner is not None and owner != envelope.sender_id:
-            text = (
-                f"key {verified.key.kid!r} belongs to {owner!r}, the message names {envelope.sender_id!r} as its sender"
-            )
-            raise MessageRefused(RefusalReason.WRONG_SENDER, text)
         digest = hashlib.sha256(verified.data).digest()
-        return OpenedMessage(envelope, digest, verified.nonce, hashlib.sha256(data).digest(), verified.signed_at)
+        return OpenedMessage(
+            envelope, digest, verified.nonce, hashlib.sha256(data).digest(), verified.signed_at, verified.key
+        )
 
 
 class PlainCodec:
@@ -90,6 +89,15 @@ class PlainCodec:
         if len(data) > self.max_bytes:
             raise MessageRefused(RefusalReason.TOO_LARGE, f"{len(data)} bytes, the limit is {self.max_bytes}")
         return OpenedMessage(parse(data), hashlib.sha256(data).digest(), None)
+
+
+def open_message(codec: Codec, place: Place, data: bytes) -> OpenedMessage:
+    """Return a message whose signature, form, topic and authority are good; raise MessageRefused."""
+    opened = codec.unwrap(data, place.topic)
+    check_place(place, opened.envelope)
+    if opened.key is not None:
+        check_authority(opened.key, place, opened.envelope)
+    return opened
 
 
 class Gate:
@@ -122,8 +130,7 @@ class Gate:
 
         `dup` is the DUP flag: the same bytes are a redelivery with it (MQTT 5, 3.3.1.1) and a replay without it.
         """
-        opened = self.codec.unwrap(data, place.topic)
-        check_place(place, opened.envelope)
+        opened = open_message(self.codec, place, data)
         if place.kind in (Kind.POLICY, Kind.STATUS):
             return opened, Novelty.NEW
         self._check_fresh(opened)

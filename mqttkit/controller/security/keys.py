@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 ALGORITHMS = {"HS256": "oct", "Ed25519": "OKP"}
 """Algorithm to JWK key type. Ed25519 is EdDSA by its fully specified name (RFC 9864)."""
+ROLES = ("local", "regional", "global")
+"""Roles that a key can have."""
 KID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SECRET_BYTES = 32
 _CHECK_SECONDS = 1.0
@@ -35,7 +37,7 @@ class KeyStatus(enum.Enum):
     """How a key may be used."""
 
     ACTIVE = "active"
-    """Signs and verifies. A ring has at most one active key."""
+    """Signs and verifies. Each owner has at most one active key."""
     ACCEPTED = "accepted"
     """Verifies only: a key before its activation, or after it until all senders have changed."""
     RETIRED = "retired"
@@ -55,6 +57,10 @@ class Key:
     status: KeyStatus = KeyStatus.ACCEPTED
     owner: str | None = None
     """The only sender_id that may use it; None allows every sender."""
+    role: str | None = None
+    """`local`, `regional` or `global`: the role of the controllers that may use it."""
+    region: str | None = None
+    """Region of a local or regional key."""
     created: int = 0
     """Seconds since the epoch."""
 
@@ -62,6 +68,11 @@ class Key:
     def can_sign(self) -> bool:
         """False for the public half of a key pair."""
         return self.algorithm == "HS256" or "d" in self.jwk
+
+    @property
+    def is_shared(self) -> bool:
+        """True if the key has neither an owner nor a role: whoever has it may send any message."""
+        return self.owner is None and self.role is None
 
     @cached_property
     def material(self) -> OctKey | OKPKey:
@@ -98,12 +109,15 @@ class KeyRing:
             raise MessageRefused(RefusalReason.RETIRED_KEY, f"key {kid!r} is retired")
         return key
 
-    def signer(self) -> Key:
-        """Return the active key; raise UsageError if there is none."""
-        for key in self:
-            if key.status is KeyStatus.ACTIVE:
-                return key
-        raise UsageError("the key ring has no active key", hint="Make one with: mqttkit controller key generate")
+    def signer(self, sender_id: str | None = None) -> Key:
+        """Return the active key of a sender, else the active key without an owner; raise UsageError without either."""
+        active = {key.owner: key for key in self if key.status is KeyStatus.ACTIVE}
+        found = active.get(sender_id) or active.get(None)
+        if found is not None:
+            return found
+        whose = f" for {sender_id!r}" if sender_id is not None and active else ""
+        hint = "Make one with: mqttkit controller key generate"
+        raise UsageError(f"the key ring has no active key{whose}", hint=hint)
 
     def add(self, key: Key) -> KeyRing:
         """Add a key; raise UsageError if its identifier is in use."""
@@ -115,14 +129,16 @@ class KeyRing:
         return KeyRing({**self.keys, key.kid: key})
 
     def activate(self, kid: str) -> KeyRing:
-        """Make a key the active one; the previous one still verifies."""
+        """Make a key the active one of its owner; the owner's previous one still verifies."""
         key = self._known(kid)
         if key.status is KeyStatus.RETIRED:
             raise UsageError(f"key {kid!r} is retired and cannot be activated again")
         if not key.can_sign:
             raise UsageError(f"key {kid!r} is a public key: it verifies but cannot sign")
         keys = {
-            name: replace(other, status=KeyStatus.ACCEPTED) if other.status is KeyStatus.ACTIVE else other
+            name: replace(other, status=KeyStatus.ACCEPTED)
+            if other.status is KeyStatus.ACTIVE and other.owner == key.owner
+            else other
             for name, other in self.keys.items()
         }
         return KeyRing({**keys, kid: replace(key, status=KeyStatus.ACTIVE)})
@@ -208,8 +224,15 @@ class KeyFile:
         self._seen = stamp
 
 
-def generate(kid: str, algorithm: str = "HS256", *, owner: str | None = None) -> Key:
-    """Return a new key with 256 random bits."""
+def generate(
+    kid: str,
+    algorithm: str = "Ed25519",
+    *,
+    owner: str | None = None,
+    role: str | None = None,
+    region: str | None = None,
+) -> Key:
+    """Return a new key with 256 random bits; raise UsageError for an unknown algorithm, role or missing region."""
     from joserfc.jwk import OctKey, OKPKey
 
     if algorithm == "HS256":
@@ -219,7 +242,10 @@ def generate(kid: str, algorithm: str = "HS256", *, owner: str | None = None) ->
     else:
         raise UsageError(f"algorithm must be HS256 or Ed25519, got {algorithm!r}")
     material = {name: str(value) for name, value in jwk.items() if name in ("kty", "k", "crv", "x", "d")}
-    return Key(kid=kid, algorithm=algorithm, jwk=material, owner=owner, created=int(time.time()))
+    now = int(time.time())
+    key = Key(kid=kid, algorithm=algorithm, jwk=material, owner=owner, role=role, region=region, created=now)
+    _check_role(key)
+    return key
 
 
 def key_from_json(text: str, where: str) -> Key:
@@ -262,7 +288,7 @@ def _read(path: Path) -> KeyRing:
 def _to_json(key: Key) -> dict[str, Any]:
     return {
         **{"kid": key.kid, "alg": key.algorithm, "status": key.status.value},
-        **{"owner": key.owner, "created": key.created, "jwk": dict(key.jwk)},
+        **{"owner": key.owner, "role": key.role, "region": key.region, "created": key.created, "jwk": dict(key.jwk)},
     }
 
 
@@ -274,10 +300,21 @@ def _from_json(entry: Mapping[str, Any]) -> Key:
         jwk=jwk,
         status=KeyStatus(entry.get("status", "accepted")),
         owner=entry.get("owner"),
+        role=entry.get("role"),
+        region=entry.get("region"),
         created=int(entry.get("created", 0)),
     )
     _check_material(key)
+    _check_role(key)
     return key
+
+
+def _check_role(key: Key) -> None:
+    """Raise UsageError if the role is unknown or does not fit the region."""
+    if key.role is not None and key.role not in ROLES:
+        raise UsageError(f"key {key.kid!r}: role must be one of {', '.join(ROLES)}, got {key.role!r}")
+    if (key.role in ("local", "regional")) != (key.region is not None):
+        raise UsageError(f"key {key.kid!r}: a local or regional key needs a region, other keys have none")
 
 
 def _check_material(key: Key) -> None:

@@ -128,6 +128,20 @@ def test_a_fleet_of_processes_talks(reachable: Mosquitto, here: Path) -> None:
     assert shown.stdout.count("offline") == 3, shown.stdout
 
 
+def test_the_sender_shown_is_the_verified_one(reachable: Mosquitto, here: Path, topic: str) -> None:
+    """A payload that names another controller does not change who sent the report."""
+    assert run("key", "generate").exit_code == 0
+    keys = str(here / "state" / "mqttkit" / "controllers" / "keys.json")
+    regional = spawn("regional", "--controller-id", "rc-1")
+    try:
+        with LocalController(settings_of(here, "lc-1", base=topic, key_file=keys), broker_at(reachable.port)) as local:
+            local.publish_discovery_report({"devices": [], "from": "lc-9"}).wait(20)
+            assert regional.stdout is not None
+            assert json.loads(regional.stdout.readline())["from"] == "lc-1"
+    finally:
+        _end(regional)
+
+
 def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
@@ -153,7 +167,7 @@ def test_a_local_controller_that_nobody_hears_ends_with_6(
     (["local", "--controller-id", "a", "--transport", "pigeon"], "must be some of mqtt, http and memory"),
     (["regional", "--controller-id", "a"], "no active key. Make one with: mqttkit controller key generate"),
     (["regional", "--controller-id", "a", "--policy", "missing.json"], "missing.json: no policy"),
-    (["watch"], "no active key"),
+    (["watch"], "the key ring is empty"),
     (["key", "activate", "x"], "no key 'x'"),
     (["key", "add", "missing"], "cannot read missing"),
 ])  # fmt: skip
@@ -166,7 +180,20 @@ def test_what_cannot_work_is_one_clear_line(reachable: Mosquitto, arguments: lis
 
 def test_a_key_pair_is_shared_by_its_public_half(here: Path) -> None:
     """generate --out on one machine, add on another; secrets stay, and are shown nowhere."""
-    made = run("key", "generate", "--kid", "pair", "--alg", "EdDSA", "--owner", "rc-1", "--out", "pair.json")
+    made = run(
+        "key",
+        "generate",
+        "--kid",
+        "pair",
+        "--alg",
+        "EdDSA",
+        "--owner",
+        "rc-1",
+        "--role",
+        "regional",
+        "--out",
+        "pair.json",
+    )
     assert (made.exit_code, made.stdout) == (0, "pair active\n")
     assert '"d"' not in (here / "pair.json").read_text()
     added = run("key", "add", "--key-file", "other.json", "pair.json")
@@ -174,7 +201,7 @@ def test_a_key_pair_is_shared_by_its_public_half(here: Path) -> None:
     listed = run("key", "list", "--key-file", "other.json", "--json")
     assert json.loads(listed.stdout) == {
         **{"kid": "pair", "algorithm": "Ed25519", "status": "accepted"},
-        **{"owner": "rc-1", "can_sign": "no"},
+        **{"owner": "rc-1", "role": "regional", "region": "zone-A", "can_sign": "no"},
     }
     refused = run("key", "activate", "--key-file", "other.json", "pair")
     assert (refused.exit_code, "public key" in refused.stderr) == (2, True)

@@ -143,3 +143,29 @@ def test_a_payload_without_a_json_form_is_an_error_of_the_sender() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="not JSON compliant"):
         sent.to_bytes()
+
+
+def nested(levels: int) -> bytes:
+    """A good envelope with so many levels in all, the envelope and its payload included."""
+    text = json.dumps(document(payload={"x": 7}))
+    return text.replace("7}", "[" * (levels - 2) + "]" * (levels - 2) + "}").encode()
+
+
+def test_nesting_is_limited() -> None:
+    """A peer with a good key cannot make a handler recurse too deeply."""
+    assert parse(nested(32)).payload
+    assert "32 levels" in refusal(nested(33)).message
+    assert refusal(nested(988)).reason is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", str(2**64), str(-(2**63) - 1)])
+def test_numbers_that_json_readers_cannot_hold_are_refused(number: str) -> None:
+    """Infinity would be printed as invalid JSON."""
+    data = json.dumps(document(payload={"x": [7]})).replace("[7]", f"[{number}]").encode()
+    assert refusal(data).reason is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 1.5e300])
+def test_numbers_at_the_limit_are_kept(number: float) -> None:
+    """64-bit integers and finite floating-point numbers."""
+    assert parse(json.dumps(document(payload={"x": [number]})).encode()).payload == {"x": [number]}

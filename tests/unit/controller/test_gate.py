@@ -13,6 +13,7 @@ from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.security.gate import Gate, PlainCodec, SignedCodec
 from mqttkit.controller.security.keys import KeyRing, generate
+from mqttkit.controller.security.signing import sign
 from mqttkit.controller.store import Novelty, Store
 
 TOPICS = Topics()
@@ -181,8 +182,9 @@ def test_events_of_the_system_may_be_about_any_region(store: Store) -> None:
 
 def test_a_key_of_one_sender_serves_no_other(store: Store) -> None:
     """`owner` binds a key to a sender_id."""
-    codec = SignedCodec(KeyRing().add(generate("k", owner="lc-9")).activate("k"))
-    assert refusal(Gate(codec, store), codec.wrap(report(), PLACE.topic)) is RefusalReason.WRONG_SENDER
+    ring = KeyRing().add(generate("k", owner="lc-9"))
+    data = sign(report().to_bytes(), PLACE.topic, ring.keys["k"])
+    assert refusal(Gate(SignedCodec(ring), store), data) is RefusalReason.WRONG_SENDER
 
 
 def test_without_signatures_the_rest_still_holds(store: Store) -> None:

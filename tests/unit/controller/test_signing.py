@@ -164,8 +164,8 @@ def test_the_ring_rotates_with_an_overlap() -> None:
     (lambda ring: ring.activate("x"), "no key 'x'. It has: a"),
     (lambda ring: ring.retire("x"), "no key 'x'"),
     (lambda ring: ring.signer(), "no active key"),
-    (lambda ring: ring.add(replace(generate("b"), algorithm="Ed25519")), "with a key of type 'oct'"),
-    (lambda ring: ring.add(replace(generate("b"), jwk={"kty": "oct", "k": "c2hvcnQ"})), "shorter than 256 bits"),
+    (lambda ring: ring.add(replace(generate("b", "HS256"), algorithm="Ed25519")), "with a key of type 'oct'"),
+    (lambda ring: ring.add(replace(generate("b", "HS256"), jwk={"kty": "oct", "k": "c2hvcnQ"})), "shorter than 256 bits"),
     (lambda ring: ring.add(Key(kid="b", algorithm="Ed25519", jwk={"kty": "OKP", "crv": "X"})), "invalid key material"),
     (lambda _: generate("b", "RS256"), "algorithm must be HS256 or Ed25519"),
 ])  # fmt: skip
@@ -182,7 +182,7 @@ def test_the_key_file_is_private_and_followed(tmp_path: Path) -> None:
     assert list(mine.ring) == []
     theirs.save(KeyRing().add(generate("a", owner="lc-1")).activate("a"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    verify(sign(b"x", TOPIC, theirs.ring.signer()), TOPIC, mine)
+    verify(sign(b"x", TOPIC, theirs.ring.signer("lc-1")), TOPIC, mine)
     found = mine.ring.keys["a"]
     assert (found.owner, found.status, found == theirs.ring.keys["a"]) == ("lc-1", KeyStatus.ACTIVE, True)
     assert os.listdir(path.parent) == ["ring.json"]
@@ -212,7 +212,7 @@ def test_a_ring_changes_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_secret_is_in_no_repr(tmp_path: Path) -> None:
     """Logs and errors show keys by their identifier."""
-    key = generate("a")
+    key = generate("a", "HS256")
     assert key.jwk["k"] not in repr(key) + repr(KeyRing().add(key))
 
 
