@@ -1,5 +1,5 @@
-"""Load on a broker, and what came of it: rates, latencies, losses, and what they cost.
+"""Load tests of a broker: rate, latency, loss, CPU time and memory.
 
-`run` does one run as a `Plan` says. Publishers and subscribers are in different processes, so that neither pays
-for the other; both read CLOCK_MONOTONIC, so that latencies are true on one host.
+`run` executes one `Plan`. Publishers and subscribers run in separate processes, so that neither slows the other
+down. Both use CLOCK_MONOTONIC, so latencies are correct if both run on one host.
 """

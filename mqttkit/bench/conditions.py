@@ -1,4 +1,4 @@
-"""`--fail-if` and `--baseline`: what makes a run a failure. Pure, but for reading the baseline."""
+"""`--fail-if` and `--baseline`: the conditions under which a run fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mqttkit.errors import UsageError
 
 ALIASES = {"p99.9": "p999", "cpu": "cpu_receive"}
 UNITS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
-"""To milliseconds, for latencies; other metrics take no unit."""
+"""Factors to milliseconds, for latencies; other metrics have no unit."""
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -36,10 +36,10 @@ class Condition:
     limit: float
 
     def failure(self, metrics: Mapping[str, float]) -> str:
-        """Return why these metrics fail; empty where they do not."""
+        """Return why the metrics fail the condition; an empty string if they do not."""
         value = metrics.get(self.metric)
         if value is None:
-            return f"{self.text}: the run has no {METRICS[self.metric].text}"
+            return f"{self.text}: the run did not measure {METRICS[self.metric].text}"
         if not OPERATORS[self.compare](value, self.limit):
             return ""
         return f"{self.text}: {METRICS[self.metric].text} is {show(value)} {METRICS[self.metric].unit}"
@@ -53,23 +53,23 @@ def parse_condition(text: str) -> Condition:
     name, compare, number, unit = match.groups()
     metric = ALIASES.get(name, name)
     if metric not in METRICS:
-        raise UsageError(f"--fail-if {text!r}: no metric {name!r}", hint=f"There are: {', '.join(METRICS)}")
+        raise UsageError(f"--fail-if {text!r}: unknown metric {name!r}", hint=f"Choose one of: {', '.join(METRICS)}")
     if unit and METRICS[metric].unit != "ms":
-        raise UsageError(f"--fail-if {text!r}: {name} is in {METRICS[metric].unit} and takes no unit")
+        raise UsageError(f"--fail-if {text!r}: write {name} without a unit; it is in {METRICS[metric].unit}")
     return Condition(text, metric, compare, float(number) * UNITS[unit])
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """An earlier run to compare with."""
+    """An earlier run, for comparison."""
 
     path: str
     metrics: Mapping[str, float]
     tolerance: float
-    """How much worse is still good, as a fraction."""
+    """Allowed deterioration, as a fraction."""
 
     def failures(self, metrics: Mapping[str, float]) -> list[str]:
-        """Return a line for each metric that got worse than the tolerance allows."""
+        """Return a line for each metric that is worse than the tolerance allows."""
         found = []
         for name, before in self.metrics.items():
             better = METRICS[name].more_is_better if name in METRICS else None
@@ -78,23 +78,23 @@ class Baseline:
                 continue
             limit = before * (1 - self.tolerance) if better else before * (1 + self.tolerance)
             if (now < limit) if better else (now > limit):
-                found.append(f"{METRICS[name].text}: {show(now)} against {show(before)} {METRICS[name].unit} before")
+                found.append(f"{METRICS[name].text}: {show(now)}, before {show(before)} {METRICS[name].unit}")
         return found
 
 
 def read_baseline(path: str, tolerance: float) -> Baseline:
-    """Read what `--json` wrote; raise UsageError where it is not that."""
+    """Read the output of `--json`; raise UsageError if the file is something else."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read baseline {path}: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"baseline {path} is no JSON: {error}") from error
+        raise UsageError(f"baseline {path} is not JSON: {error}") from error
     metrics = found.get("metrics") if isinstance(found, dict) else None
     if not isinstance(metrics, dict) or found.get("format") != FORMAT:
-        raise UsageError(f"baseline {path} is no result of: mqttkit bench … --json")
+        raise UsageError(f"baseline {path} is not a result of: mqttkit bench … --json")
     if not all(isinstance(value, (int, float)) for value in metrics.values()):
-        raise UsageError(f"baseline {path} has metrics that are no numbers")
+        raise UsageError(f"baseline {path} contains metrics that are not numbers")
     if found.get("partial"):
         raise UsageError(f"baseline {path} is a partial result: {found['partial']}")
     return Baseline(path, metrics, tolerance)

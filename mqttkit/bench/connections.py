@@ -1,4 +1,4 @@
-"""Many idle clients in one process: what each costs, and whether that grows linearly."""
+"""Many idle clients in one process: memory and threads per client."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
 
 FILES_A_CLIENT = 3
-"""The connection, and the pair that wakes its thread."""
+"""The connection, and the socket pair that wakes its thread."""
 SPARE_FILES = 100
 FIRST = 10
-"""Clients connected before the counting begins: they load what all of them share."""
+"""Clients that connect before the measurement; they load the modules that all clients share."""
 
 
 def allow_files(clients: int) -> None:
-    """Raise the limit on open files to what so many clients need; raise UsageError where that is not allowed."""
+    """Raise the limit of open files for this number of clients; raise UsageError if the system forbids it."""
     needed = clients * FILES_A_CLIENT + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and needed > hard:
@@ -33,7 +33,7 @@ def allow_files(clients: int) -> None:
 
 
 def run_connections(plan: Plan, settings: MqttSettings, stop: Stop) -> Result:
-    """Connect `plan.subscribers` clients, hold them for `plan.duration` seconds, and count what they cost."""
+    """Connect `plan.subscribers` clients, keep them for `plan.duration` seconds, and measure memory and threads."""
     allow_files(plan.subscribers + FIRST)
     result = Result(plan)
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def _connect(clients: list[MqttClient], target: int, settings: MqttSettings, sta
 
 
 def _add_costs(result: Result, marks: list[tuple[int, int, float]]) -> None:
-    """`marks` are (private memory, threads, seconds) at none, half and all of the clients."""
+    """Add the cost per client; `marks` are (private memory, threads, seconds) with none, half and all clients."""
     (memory_0, threads_0, _), (memory_1, _, seconds_1), (memory_2, threads_2, seconds_2) = marks
     count = result.plan.subscribers
     first, second = (memory_1 - memory_0) / (count // 2), (memory_2 - memory_1) / (count - count // 2)

@@ -1,6 +1,6 @@
-"""The process that publishes: `python -m mqttkit.bench.feeder`, told on stdin, answering on stdout.
+"""The process that publishes: `python -m mqttkit.bench.feeder`, with commands on stdin and answers on stdout.
 
-Settings travel through the pipe and not on the command line, where others could read the password.
+The settings pass through stdin, because other users can read the command line, and the settings contain a password.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ START_SECONDS = 60.0
 
 
 def numbered(settings: MqttSettings, name: str) -> MqttSettings:
-    """Return settings with a client identifier of their own: `name` behind the one given."""
+    """Return settings with `name` appended to the client identifier, if there is one."""
     given = settings.client.client_id
     if given is None:
         return settings
@@ -37,7 +37,7 @@ def numbered(settings: MqttSettings, name: str) -> MqttSettings:
 
 
 class Feeder:
-    """The other process, as the measuring one sees it. A context manager: leaving ends it."""
+    """The publishing process, as seen by the measuring one. A context manager that ends it."""
 
     def __init__(self, plan: Plan, settings: MqttSettings) -> None:
         self._plan, self._settings = plan, settings
@@ -64,24 +64,24 @@ class Feeder:
         process.stdout.close()
 
     def wait_ready(self) -> None:
-        """Wait until its clients are connected; raise what kept them from it."""
+        """Wait until its clients are connected; raise the error if one cannot connect."""
         line = self._read()
         if line != READY:
             raise _error(json.loads(line) if line else {})
 
     def go(self) -> None:
-        """Let it publish."""
+        """Start publishing."""
         self._write(GO)
 
     def stop(self) -> None:
-        """Let it end now; `result` tells what it did."""
+        """Stop publishing; `result` returns the numbers."""
         assert self._process is not None
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
     def result(self) -> Sent:
-        """Wait for the end of its publishing; raise what ended it before it had a result."""
+        """Wait until it has published everything; raise the error if it ended without a result."""
         line = self._read()
         found = json.loads(line) if line else {}
         if "messages" not in found:
@@ -108,11 +108,11 @@ def _error(found: dict[str, Any]) -> MqttkitError:
 
 
 def main() -> None:
-    """Do what the pipe says; the end of stdin means stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the measuring process decides
+    """Run the plan from stdin; the end of stdin stops it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the group; the parent decides
     logging.getLogger("mqttkit").setLevel(logging.CRITICAL)
     source, out = sys.stdin.buffer, sys.stdout.buffer
-    plan, settings = pickle.load(source)  # noqa: S301  # what our own parent wrote
+    plan, settings = pickle.load(source)  # noqa: S301  # our own parent wrote it
     try:
         with ExitStack() as stack:
             publish = _prepare(plan, settings, stack)
@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def _prepare(plan: Plan, settings: MqttSettings, stack: ExitStack) -> Any:
-    """Connect the clients; return what publishes."""
+    """Connect the clients; return the function that publishes."""
     from mqttkit.client import MqttClient
 
     source = None
@@ -136,7 +136,7 @@ def _prepare(plan: Plan, settings: MqttSettings, stack: ExitStack) -> Any:
         source = NumberedReplay(plan)
     clients = []
     for index in range(plan.publishers):
-        client = stack.enter_context(_abandoned_at_exit(MqttClient(numbered(settings, f"pub-{index}"), retry=False)))
+        client = stack.enter_context(_closed_without_flush(MqttClient(numbered(settings, f"pub-{index}"), retry=False)))
         client.connect()
         clients.append(client)
     if source is not None:
@@ -147,7 +147,7 @@ def _prepare(plan: Plan, settings: MqttSettings, stack: ExitStack) -> Any:
 
 
 @contextlib.contextmanager
-def _abandoned_at_exit(client: Any) -> Iterator[Any]:
+def _closed_without_flush(client: Any) -> Iterator[Any]:
     try:
         yield client
     finally:
@@ -157,7 +157,7 @@ def _abandoned_at_exit(client: Any) -> Iterator[Any]:
 def stop_at_end(source: int, stop: Stop) -> None:
     """Set `stop` at the end of the file descriptor `source`.
 
-    Not through the buffered stdin: the interpreter cannot end while a thread sits in that.
+    It does not use the buffered stdin: the interpreter cannot exit while a thread reads from that.
     """
     while os.read(source, 1):
         pass

@@ -1,16 +1,16 @@
-"""Latencies in buckets of about one per cent: small, mergeable, exact enough for p99.9. Pure."""
+"""Latencies in buckets of about one per cent: small, mergeable, accurate enough for p99.9."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 MANTISSA_BITS = 7
-"""A bucket is at most 1/128 of its value wide."""
+"""The width of a bucket is at most 1/128 of its value."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
 
 class Histogram:
-    """Counts of durations in nanoseconds; what is negative counts as 0."""
+    """Counts of durations in nanoseconds; a negative one counts as 0."""
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
@@ -48,7 +48,7 @@ class Histogram:
         return 0
 
     def summary(self) -> dict[str, float]:
-        """Return p50, p90, p99, p999 and max in milliseconds; nothing where nothing was counted."""
+        """Return p50, p90, p99, p999 and max in milliseconds; an empty dict without a count."""
         if not self.total:
             return {}
         found = {name: self.quantile(fraction) / 1e6 for name, fraction in QUANTILES.items()}

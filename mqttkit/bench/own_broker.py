@@ -1,4 +1,4 @@
-"""A mosquitto for one run: loopback, anonymous, quiet, without a limit on what it queues; TLS and WebSockets too."""
+"""A mosquitto for one run: on loopback, anonymous, with unlimited queues, optionally with TLS or WebSockets."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ persistence false
 
 @contextlib.contextmanager
 def own_broker(*lines: str, tls: bool = False, websockets: bool = False) -> Iterator[BrokerSettings]:
-    """Run a mosquitto on a free loopback port, whose queues end with it; `lines` are added to its configuration.
+    """Run a mosquitto on a free loopback port while the body runs; add `lines` to its configuration.
 
-    With `tls` its certificate and the authority that signed it are made for the run and end with it.
+    With `tls` it gets a temporary certificate, signed by a temporary authority.
     """
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -54,12 +54,12 @@ def own_broker(*lines: str, tls: bool = False, websockets: bool = False) -> Iter
 
 
 def _websocket_listener(port: int) -> tuple[str, ...]:
-    """Return the lines of a WebSocket listener: mosquitto 2.0.11 does not start with listeners of that kind alone."""
+    """Return a WebSocket listener, and a TCP listener, without which mosquitto 2.0.11 does not start."""
     return (f"listener {free_port()} 127.0.0.1", f"listener {port} 127.0.0.1", "protocol websockets")
 
 
 def _make_certificates(directory: Path) -> tuple[str, ...]:
-    """Write an authority and a server certificate for loopback; return the listener's lines."""
+    """Write an authority and a server certificate for loopback; return the lines for the listener."""
     authority = Authority.create("mqttkit bench", days=CERTIFICATE_DAYS)
     server = authority.sign_server(days=CERTIFICATE_DAYS)
     (directory / "ca.crt").write_bytes(authority.pem)
@@ -70,7 +70,7 @@ def _make_certificates(directory: Path) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _running(command: list[str], port: int) -> Iterator[None]:
-    """Run the broker from when it listens to the end of the body."""
+    """Start the broker, wait until it listens, and stop it after the body."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         _wait_until_listening(process, port)
@@ -90,5 +90,5 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         if process.poll() is not None or time.monotonic() > deadline:
-            raise LifecycleError(f"mosquitto did not begin to listen on port {port}")
+            raise LifecycleError(f"mosquitto did not start to listen on port {port}")
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What a run does: how many clients, what they send, how fast, how long. Pure."""
+"""The plan of a run: number of clients, payload size, rate and length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 HEADER = struct.Struct(">IQQ")
-"""Publisher, number in its stream, when it was to be sent (CLOCK_MONOTONIC, nanoseconds): one host's clock."""
+"""Publisher, sequence number, scheduled time of sending (CLOCK_MONOTONIC in nanoseconds, of one host)."""
 DEFAULT_SECONDS = 10.0
 
 
@@ -16,31 +16,31 @@ class Plan:
 
     scenario: str
     topic: str
-    """Prefix of the topics used."""
+    """Prefix of the topics."""
     publishers: int = 1
     subscribers: int = 0
     qos: int = 0
     size: int = 283
     """Payload, bytes."""
     rate: float = 0.0
-    """Messages a second in all; 0 is flat out."""
+    """Messages per second in total; 0 means as fast as possible."""
     duration: float = 0.0
-    """Seconds, where `count` is 0."""
+    """Seconds, if `count` is 0."""
     count: int = 0
-    """Messages in all."""
+    """Messages in total."""
     drain: float = 5.0
-    """Seconds to wait for messages once nothing new comes, and for acknowledgements."""
+    """Seconds to wait for further messages at the end, and for acknowledgements."""
     interval: float = 0.25
     """Seconds between points of the plot."""
     source: str = ""
-    """Scan: the recording that is replayed; a shipped one where it is empty."""
+    """Scan: the recording to replay; if empty, the one in the package."""
     tls: bool = False
-    """Over TLS."""
+    """Use TLS."""
     websockets: bool = False
-    """Over WebSockets."""
+    """Use WebSockets."""
 
     def over(self, sent: int, elapsed: float) -> bool:
-        """Tell whether nothing more is to be sent."""
+        """Return whether all messages are sent or the time is over."""
         return sent >= self.count if self.count else elapsed >= self.duration
 
     def topic_of(self, publisher: int) -> str:
@@ -50,31 +50,31 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sent:
-    """What the publishing side did."""
+    """The numbers of the publishing side."""
 
     messages: tuple[int, ...]
-    """By publisher."""
+    """Messages per publisher."""
     seconds: float
     """From the first publish to the last outcome."""
     cpu: float
-    """Seconds of CPU in that time, kernel included."""
+    """CPU seconds in that time, user and kernel."""
     outcomes: dict[str, int]
-    """Resolved publishes by outcome."""
+    """Finished publishes by outcome."""
     behind: float
-    """How late the publisher was at worst, seconds: at a fixed rate, a load generator that cannot keep up."""
+    """The largest delay behind the schedule in seconds, for a fixed rate."""
     error: str = ""
-    """Why it ended early."""
+    """Why it ended early; empty if it did not."""
     exit_code: int = 0
-    """The error's."""
+    """The exit code of that error."""
     memory: int = 0
     """Peak resident memory of the publishing process, bytes."""
 
 
 def stamp(publisher: int, number: int, when: int, padding: bytes) -> bytes:
-    """Return a payload that can be followed."""
+    """Return a payload with a header that the receiver reads."""
     return HEADER.pack(publisher, number, when) + padding
 
 
 def padding_for(size: int) -> bytes:
-    """Return what fills a payload of `size` bytes behind its header; the header stays where size is smaller."""
+    """Return the bytes that fill a payload of `size` bytes after its header; none if `size` is smaller."""
     return bytes(max(size - HEADER.size, 0))

@@ -1,4 +1,4 @@
-"""Rate and latency over time as a picture: SVG of our own, PNG by matplotlib where it is installed."""
+"""A plot of rate and latency over time: SVG, or PNG if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SERIES = (("rate", "messages/s", (("rate", "#1f6feb"),)), ("latency", "ms", (("p
 
 
 def check_plot(path: str) -> None:
-    """Raise before any load what would keep `write_plot` from its work."""
+    """Raise before the run if `write_plot` could not write this file."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".svg", ".png"):
-        raise UsageError(f"--plot {path}: the name ends in .svg or .png")
+        raise UsageError(f"--plot {path}: the name must end in .svg or .png")
     if not Path(path).absolute().parent.is_dir():
-        raise UsageError(f"--plot {path}: there is no directory {Path(path).absolute().parent}")
+        raise UsageError(f"--plot {path}: no directory {Path(path).absolute().parent}")
     if suffix == ".png":
         try:
-            import matplotlib  # noqa: F401  # only to learn whether it is there
+            import matplotlib  # noqa: F401  # checks that it is installed
         except ImportError as error:
             raise MissingPart(
                 "a PNG needs matplotlib", hint="Try: pip install 'mqttkit[plot]', or --plot FILE.svg"
@@ -30,7 +30,7 @@ def check_plot(path: str) -> None:
 
 
 def write_plot(result: Result, path: str) -> None:
-    """Write the picture; raise UsageError where the file cannot be written."""
+    """Write the plot; raise UsageError if the file cannot be written."""
     try:
         if Path(path).suffix.lower() == ".svg":
             Path(path).write_text(svg(result), encoding="utf-8")
@@ -41,14 +41,14 @@ def write_plot(result: Result, path: str) -> None:
 
 
 def title(result: Result) -> str:
-    """Return what the picture shows."""
+    """Return the title of the plot."""
     plan = result.plan
-    pace = f"{show(plan.rate)} messages/s" if plan.rate else "flat out"
+    pace = f"{show(plan.rate)} messages/s" if plan.rate else "as fast as possible"
     return f"mqttkit bench {plan.scenario}: QoS {plan.qos}, {plan.size} bytes, {pace}"
 
 
 def svg(result: Result) -> str:
-    """Return an SVG document: the rate above, the latencies below."""
+    """Return an SVG document with the rate above and the latencies below."""
     height = TOP + len(SERIES) * (HEIGHT + BETWEEN)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"',

@@ -1,4 +1,4 @@
-"""The publishing side of a run: numbered, stamped messages, flat out or on a schedule."""
+"""The publishing side of a run: numbered messages, on a schedule or as fast as possible."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mqttkit.messages import Outcome
 from mqttkit.stop import Stop
 
 ROOM_SECONDS = 10.0
-"""How long a flat-out publisher waits for room in the client."""
+"""Seconds to wait for room in the client's queue."""
 SHORTEST_SLEEP = 0.000_5
-"""Seconds: what is due within it leaves together."""
+"""Seconds. Messages due within this time leave together."""
 FLAT_OUT_BLOCK = 64
-"""Messages between two looks at the clock."""
+"""Messages between two readings of the clock."""
 
 
 def publish_all(
@@ -30,11 +30,10 @@ def publish_all(
     latencies: Histogram | None = None,
     progress: Callable[[int], None] = lambda _sent: None,
 ) -> Sent:
-    """Publish what the plan says, in turn over the clients; return when every outcome is known or `drain` is over.
+    """Publish the plan, the clients taking turns; return when every outcome is known or `drain` is over.
 
-    At a fixed rate each message has its time, and is stamped with it however late it leaves: the latency of a
-    message that had to wait for its turn is not hidden (coordinated omission). `latencies` gets the time from
-    there to the acknowledgement, at a fixed rate and QoS 1 or 2.
+    At a fixed rate each message contains its scheduled time, even if it leaves late, so that the latency includes
+    the delay (no coordinated omission). At QoS 1 and 2 `latencies` gets the time from there to the acknowledgement.
     """
     before = [Counter(client.stats.published) for client in clients]
     began, cpu = time.monotonic(), cpu_seconds()
@@ -68,7 +67,7 @@ def _send(
     watcher: AcknowledgementWatch | None,
     progress: Callable[[int], None],
 ) -> tuple[list[int], float]:
-    """Send until the plan is over; return how many each publisher sent, and how late the latest was."""
+    """Send until the plan is over; return the messages per publisher and the largest delay."""
     numbers, sent, behind = [0] * len(clients), 0, 0.0
     padding = padding_for(plan.size)
     topics = [plan.topic_of(index) for index in range(len(clients))]
@@ -97,13 +96,13 @@ def _send(
 
 
 def _due(plan: Plan, sent: int, elapsed: float) -> int:
-    """Return how many messages should have left by now."""
+    """Return how many messages are due."""
     due = int(min(elapsed, plan.duration or elapsed) * plan.rate) + 1 if plan.rate else sent + FLAT_OUT_BLOCK
     return min(due, plan.count) if plan.count else due
 
 
 class AcknowledgementWatch:
-    """Waits for receipts in order, in a thread, and notes how long each took from its intended time."""
+    """Waits for receipts in order in its own thread, and records the time since each message's schedule."""
 
     def __init__(self, latencies: Histogram) -> None:
         self._latencies = latencies
@@ -114,12 +113,12 @@ class AcknowledgementWatch:
         self._thread.start()
 
     def add(self, when: int, receipt: Receipt) -> None:
-        """Watch a receipt of a message that was to be sent at `when`."""
+        """Add the receipt of a message with the scheduled time `when`."""
         self._waiting.append((when, receipt))
         self._more.set()
 
     def close(self) -> None:
-        """Note what is known, and end."""
+        """Record the receipts that are known, and end the thread."""
         self._closed = True
         self._more.set()
         self._thread.join()

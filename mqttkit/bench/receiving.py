@@ -1,4 +1,4 @@
-"""The receiving side of a run: counts, sequence numbers, latencies, and their course over time."""
+"""The receiving side of a run: counts, sequence numbers, and latencies over time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mqttkit.bench.sequence import Sequence
 from mqttkit.messages import Message
 
 Reader = Callable[[Message], tuple[int, int, int]]
-"""Takes publisher, number and intended time (nanoseconds) out of a message."""
+"""Reads publisher, sequence number and scheduled time (nanoseconds) from a message."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was received in one interval."""
+    """The messages of one interval."""
 
     seconds: float
-    """Its end, from the first message."""
+    """The end of the interval, since the first message."""
     rate: float
-    """Messages a second."""
+    """Messages per second."""
     p50: float
     """Milliseconds."""
     p99: float
@@ -35,13 +35,13 @@ def read_header(message: Message) -> tuple[int, int, int]:
 
 
 class Receiver:
-    """Follows the streams of all publishers as one subscriber sees them; `receive` runs in its network thread."""
+    """Counts the messages of all publishers for one subscriber; `receive` runs in its network thread."""
 
     def __init__(self, plan: Plan, *, read: Reader = read_header, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.received = 0
         self.bytes = 0
         self.last = 0
-        """When the latest message came, nanoseconds of the clock; 0 for never."""
+        """Time of the last message in nanoseconds of the clock; 0 if there is none."""
         self.first = 0
         self.sequences = [Sequence() for _ in range(plan.publishers)]
         self.points: list[Point] = []
@@ -72,7 +72,7 @@ class Receiver:
             self.end_interval(now)
 
     def end_interval(self, now: int) -> None:
-        """Close the interval that ends now; the last one of a run is closed by the caller."""
+        """End the current interval. The caller ends the last one of a run."""
         current, self._current = self._current, Histogram()
         seconds = max(now - self._since, 1) / 1e9
         if current.total:
@@ -84,12 +84,12 @@ class Receiver:
         self._since = now
 
     def as_points(self) -> list[dict[str, float]]:
-        """Return the course over time, fit for JSON."""
+        """Return the intervals for JSON."""
         return [asdict(point) for point in self.points]
 
 
 def wait_for_all(receivers: list[Receiver], expected: int, drain: float, ended: Callable[[], bool]) -> None:
-    """Wait until each receiver has `expected` messages, or nothing new has come for `drain` seconds."""
+    """Wait until each receiver has `expected` messages, or no message arrives for `drain` seconds."""
     seen, since = -1, time.monotonic()
     while not ended():
         received = [receiver.received for receiver in receivers]

@@ -1,4 +1,4 @@
-"""What a run found, as numbers, as JSON and as lines of text. Pure."""
+"""The result of a run as numbers, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Result:
 
     plan: Plan
     metrics: dict[str, float] = field(default_factory=dict)
-    """See METRICS; what a scenario does not measure is not there."""
+    """Values by name, see METRICS; each scenario measures some of them."""
     points: list[dict[str, float]] = field(default_factory=list)
     """Rate and latency over time, of the first subscriber."""
     notes: list[str] = field(default_factory=list)
-    """What a reader of the numbers must know."""
+    """Remarks that readers of the numbers need."""
     partial: str = ""
-    """Why the run ended before it was done; empty where it did not."""
+    """Why the run ended early; empty if it did not."""
     exit_code: int = 0
-    """Of that."""
+    """The exit code of an early end."""
 
     def as_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -48,12 +48,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a number is shown and compared."""
+    """How to show and compare a value."""
 
     text: str
     unit: str
     more_is_better: bool | None = None
-    """None where a change says nothing."""
+    """None if a change is neither better nor worse."""
 
 
 METRICS: Mapping[str, Metric] = {
@@ -67,10 +67,10 @@ METRICS: Mapping[str, Metric] = {
     "p99": Metric("latency p99", "ms", False),
     "p999": Metric("latency p99.9", "ms", False),
     "max": Metric("latency max", "ms", False),
-    "behind": Metric("load generator behind by at most", "ms", False),
+    "behind": Metric("largest delay of the load generator", "ms", False),
     "lost": Metric("lost", "messages", False),
     "dropped": Metric("dropped before sending", "messages", False),
-    "failed": Metric("denied or lost in sending", "messages", False),
+    "failed": Metric("denied or lost after sending", "messages", False),
     "duplicated": Metric("duplicated", "messages", False),
     "reordered": Metric("reordered", "messages", False),
     "cpu_publish": Metric("CPU, publisher", "us/message", False),
@@ -79,14 +79,14 @@ METRICS: Mapping[str, Metric] = {
     "memory": Metric("peak memory, subscriber", "MiB", False),
     "clients": Metric("clients connected", "clients"),
     "connect_rate": Metric("connections", "clients/s", True),
-    "memory_client": Metric("memory a client", "KiB", False),
-    "memory_growth": Metric("memory a client, second half against first", "ratio", False),
-    "threads_client": Metric("threads a client", "threads", False),
+    "memory_client": Metric("memory per client", "KiB", False),
+    "memory_growth": Metric("memory per client, second half compared with first", "ratio", False),
+    "threads_client": Metric("threads per client", "threads", False),
 }
 
 
 def as_text(result: Result) -> list[str]:
-    """Return the result in lines for people."""
+    """Return the result as lines of text."""
     width = max((len(METRICS[name].text) for name in result.metrics), default=0)
     lines = [
         f"{METRICS[name].text:{width}}  {show(value):>12} {METRICS[name].unit}"
@@ -99,7 +99,7 @@ def as_text(result: Result) -> list[str]:
 
 
 def show(value: float) -> str:
-    """Return a number with as many digits as mean something."""
+    """Return a number with three significant digits."""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

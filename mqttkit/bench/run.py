@@ -1,4 +1,4 @@
-"""One run: subscribers here, publishers in another process, and the numbers of both."""
+"""One run: subscribers in this process, publishers in another, and the numbers of both."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
 
 Progress = Callable[[float, int, int], None]
-"""Gets seconds since the start, messages sent and messages received, now and then."""
+"""Called regularly with seconds since the start, messages sent and messages received."""
 MIB = 1024 * 1024
 
 
 def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | None = None) -> Result:
-    """Do one run. `stop` ends it early with a partial result.
+    """Do one run; `stop` ends it early with a partial result. Raise MqttkitError if it cannot start.
 
-    Raises what keeps it from beginning. A broker that goes away later leaves a partial result with its exit code.
+    If the connection is lost later, the result is partial and has the exit code of that error.
     """
     if plan.scenario == "connections":
         from mqttkit.bench.connections import run_connections
@@ -41,7 +41,7 @@ def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | 
 
 
 def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> Result:
-    """Publish from this process, and receive in the same clients where the plan has a subscriber."""
+    """Publish from this process; receive in the same clients if the plan has a subscriber."""
     receiver = Receiver(plan)
     latencies = Histogram()
     with ExitStack() as stack:
@@ -63,7 +63,7 @@ def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress
 
 
 def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> Result:
-    """Receive in this process what another one publishes."""
+    """Receive in this process, publish in another."""
     receivers = [_receiver(plan) for _ in range(plan.subscribers)]
     with ExitStack() as stack:
         feeder = stack.enter_context(Feeder(plan, settings))
@@ -94,7 +94,7 @@ def _receiver(plan: Plan) -> Receiver:
 
 
 def _wait_for_feeder(feeder: Feeder, clients: list[MqttClient], stop: Stop) -> Sent:
-    """Wait for the publishing side; where this side ended first, tell the other to stop."""
+    """Wait for the publishing process; stop it if this side ends first."""
     found: list[Sent | MqttkitError] = []
 
     def wait() -> None:
@@ -127,7 +127,7 @@ def _failure(clients: list[MqttClient]) -> MqttkitError | None:
 
 @contextmanager
 def _reporting(progress: Progress | None, receivers: list[Receiver]) -> Iterator[Callable[[int], None]]:
-    """Call `progress` twice a second while the body runs; the body tells what it has sent."""
+    """Call `progress` twice a second while the body runs; the body reports how many messages it has sent."""
     sent, ended, began = [0], threading.Event(), time.monotonic()
 
     def note(count: int) -> None:
@@ -222,6 +222,6 @@ def _add_received(result: Result, sent: Sent, receivers: list[Receiver], cpu: fl
 def _add_notes(result: Result) -> None:
     plan, metrics = result.plan, result.metrics
     if not plan.rate and "p50" in metrics:
-        result.notes.append("flat out: latencies are those of full queues; give --rate for the latency at a load")
+        result.notes.append("without --rate every queue is full, and the latencies are those of full queues")
     if plan.rate and metrics.get("behind", 0) > 100:
-        result.notes.append("the load generator fell behind its schedule; the latencies contain that")
+        result.notes.append("the load generator fell behind its schedule; the latencies include the delay")

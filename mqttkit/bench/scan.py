@@ -1,4 +1,4 @@
-"""The scan path under load: a recording at any rate through the scan publisher, followed to the subscriber."""
+"""The scan publisher under load: a recording at any rate, counted at the subscriber."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _NAME = b'"local_name":"'
 
 
 class NumberedReplay(PacedSource):
-    """A recording over and over, at a fixed rate or as fast as it goes; number and intended time are the name."""
+    """Repeats a recording; the local name of each advertisement is its sequence number and its scheduled time."""
 
     def __init__(self, plan: Plan) -> None:
-        """Read the recording; raise RecordingError or what else is wrong with it."""
+        """Read the recording; raise RecordingError if it is invalid."""
         super().__init__()
         self._plan = plan
         self._heard = list(itertools.islice(read_recording(plan.source or str(SHIPPED)), KEPT))
 
     def upcoming(self) -> Iterable[tuple[float, Advertisement]]:
-        """See PacedSource."""
+        """Implement PacedSource."""
         return self._numbered(time.monotonic_ns())
 
     def _numbered(self, start: int) -> Iterator[tuple[float, Advertisement]]:
@@ -51,7 +51,7 @@ class NumberedReplay(PacedSource):
 
 
 def publish_scan(plan: Plan, client: MqttClient, source: NumberedReplay, stop: Stop) -> Sent:
-    """Run the scan publisher over a numbered replay."""
+    """Publish a numbered replay with the scan publisher."""
     settings = PublisherSettings(topic=f"{plan.topic}/{{scanner_id}}/{{mac_address}}", qos=plan.qos)
     publisher = ScanPublisher(client, settings, "bench", lossless=not plan.rate)
     began, cpu = time.monotonic(), cpu_seconds()
@@ -79,7 +79,7 @@ def _stop_publisher(stop: Stop, ended: threading.Event, publisher: ScanPublisher
 
 
 def read_advertisement(message: Message) -> tuple[int, int, int]:
-    """Read number and intended time out of an advertisement's message."""
+    """Read sequence number and scheduled time from a message of the scan publisher."""
     payload = message.payload
     start = payload.find(_NAME)
     if start < 0:

@@ -1,22 +1,22 @@
-"""Which messages of a numbered stream came, came twice, came late. Pure."""
+"""Count received, missing, repeated and late messages of a numbered stream."""
 
 from __future__ import annotations
 
 
 class Sequence:
-    """Follows the numbers 0, 1, 2, … of one publisher as one subscriber sees them."""
+    """Checks the numbers 0, 1, 2, … of one publisher at one subscriber."""
 
     def __init__(self) -> None:
         self.received = 0
-        """Messages, repeats included."""
+        """Messages, including repeated ones."""
         self.duplicated = 0
         self.reordered = 0
-        """Messages that came after one with a higher number."""
+        """Messages that arrived after one with a higher number."""
         self._next = 0
         self._missing: set[int] = set()
 
     def add(self, number: int) -> None:
-        """Note that `number` came."""
+        """Count the message with this number."""
         self.received += 1
         if number == self._next:
             self._next = number + 1
@@ -30,5 +30,5 @@ class Sequence:
             self.duplicated += 1
 
     def lost(self, published: int) -> int:
-        """Return how many of the first `published` numbers never came."""
+        """Return how many of the first `published` numbers are missing."""
         return len(self._missing) + max(published - self._next, 0)

@@ -1,4 +1,4 @@
-"""What a process costs: CPU, memory, threads, as Linux tells it."""
+"""CPU time, memory and threads of a process, as Linux reports them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def cpu_seconds() -> float:
 
 
 def peak_memory(pid: int | str = "self") -> int:
-    """Return the largest resident set of a process so far, bytes.
+    """Return the peak resident memory of a process in bytes.
 
-    Not ru_maxrss: a child's begins with what its parent had when it was forked.
+    ru_maxrss would start with the value of the parent at the fork.
     """
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
@@ -24,7 +24,7 @@ def peak_memory(pid: int | str = "self") -> int:
 
 
 def private_memory(pid: int | str = "self") -> int:
-    """Return the memory that a process shares with nobody (USS), bytes."""
+    """Return the private memory (USS) of a process in bytes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 

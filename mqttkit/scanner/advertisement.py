@@ -21,36 +21,36 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _ADDRESS_TYPES = ("public", "random")
 
 RSSI_UNKNOWN = 127
-"""What a controller reports where it has no RSSI (Bluetooth Core 5.4, Vol 4, Part E, 7.7.65.2); -128 is reserved."""
+"""The value for an unknown RSSI (Bluetooth Core 5.4, Vol 4, Part E, 7.7.65.2); -128 is reserved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advertisement:
-    """One advertisement as a scanner heard it (Bluetooth Core 5.4, Vol 6, Part B, 2.3.1)."""
+    """One advertisement as a scanner received it (Bluetooth Core 5.4, Vol 6, Part B, 2.3.1)."""
 
     mac_address: str
     """`AA:BB:CC:DD:EE:FF`, upper case."""
     address_type: str = "public"
     """`public` or `random`."""
     rssi: int | None = None
-    """Received signal strength, dBm; None where the radio did not say (127 on the wire)."""
+    """Received signal strength, dBm; None if the radio does not report it (127 over the air)."""
     timestamp: float
-    """When it was heard: seconds since 1970-01-01 UTC."""
+    """Time of reception: seconds since 1970-01-01 UTC."""
     local_name: str | None = None
-    """Complete or shortened local name. AD structures' NUL padding is cut, what is not UTF-8 is U+FFFD;
-    control characters stay: see `printable`."""
+    """Complete or shortened local name, without padding of NUL; invalid UTF-8 becomes U+FFFD. It may contain
+    control characters: see `printable`."""
     manufacturer_data: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
-    """Company identifier to its data without the identifier, each field kept, in the order heard."""
+    """Company identifier to its fields without the identifier, in the order of the advertisement."""
     service_data: dict[str, bytes] = field(default_factory=dict)
     """128-bit service UUID, lower case, to its data."""
     service_uuids: tuple[str, ...] = ()
-    """128-bit, lower case, in the order heard."""
+    """128-bit, lower case, in the order of the advertisement."""
     tx_power: int | None = None
     """Transmit power level, dBm."""
     connectable: bool | None = None
-    """None where the source does not tell."""
+    """None if the source does not report it."""
     raw: bytes | None = None
-    """The AD structures as they went over the air, where the source has them."""
+    """The AD structures as sent over the air; None if the source does not provide them."""
 
     @classmethod
     def from_raw(
@@ -63,7 +63,7 @@ class Advertisement:
         rssi: int | None = None,
         connectable: bool | None = None,
     ) -> Advertisement:
-        """Parse the AD structures `raw`; `mac_address` is taken as it is, `rssi` 127 as unknown."""
+        """Parse the AD structures `raw`. `mac_address` must be in normal form; an `rssi` of 127 means unknown."""
         return cls(
             mac_address=mac_address,
             address_type=address_type,
@@ -75,7 +75,7 @@ class Advertisement:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads back, fit for `json.dumps`; what is unknown is left out."""
+        """Return a JSON object that `from_json` reads; unknown values are missing."""
         last, earlier = manufacturer_fields(self)
         fields = {
             "mac_address": self.mac_address,
@@ -95,21 +95,20 @@ class Advertisement:
 
     @classmethod
     def from_json(cls, fields: object, *, timestamp: float = 0.0) -> Advertisement:
-        """Read the form of `to_json`; unknown names are ignored; raise AdvertisementError.
+        """Read the form of `to_json`, ignoring unknown names; raise AdvertisementError.
 
-        `raw_ad`, where it is there, is the truth about everything it holds. Without `mac_address` a
-        random static address is made up from the fields, the same for the same `device`; without
-        `timestamp` the one given here is taken.
+        `raw_ad` takes precedence over the parsed fields. Without `mac_address` the advertisement gets a random
+        static address that depends on `device` or on the other fields. Without `timestamp` it gets the argument.
         """
         if not isinstance(fields, Mapping):
             raise AdvertisementError(f"expected a JSON object, got {_shorten(fields)}")
         reader = _Reader(fields)
         mac_address = reader.text("mac_address")
-        own_type = reader.choice("addr_type", _ADDRESS_TYPES) or ("public" if mac_address else "random")
+        address_type = reader.choice("addr_type", _ADDRESS_TYPES) or ("public" if mac_address else "random")
         raw = reader.data("raw_ad")
         return cls(
-            mac_address=normalise_mac(mac_address) if mac_address else _made_up_address(fields),
-            address_type=own_type,
+            mac_address=normalise_mac(mac_address) if mac_address else _derived_address(fields),
+            address_type=address_type,
             rssi=reader.number("rssi", -127, 126, RSSI_UNKNOWN),
             timestamp=reader.timestamp(timestamp),
             connectable=reader.boolean("connectable"),
@@ -121,7 +120,7 @@ class Advertisement:
 def parse_ad_structures(raw: bytes) -> list[tuple[int, bytes]]:
     """Split `raw` into (AD type, data), in order (Bluetooth Core 5.4, Vol 3, Part C, 11).
 
-    A length of zero ends the significant part; a structure that is cut short is left out.
+    A length of zero ends the list. A truncated structure is ignored.
     """
     structures = []
     position, end = 0, len(raw)
@@ -136,7 +135,7 @@ def parse_ad_structures(raw: bytes) -> list[tuple[int, bytes]]:
 
 
 def _interpret(raw: bytes) -> dict[str, Any]:
-    """Return the fields of an Advertisement that its AD structures hold (Core Supplement 11, Part A)."""
+    """Return the fields of an Advertisement from its AD structures (Core Supplement 11, Part A)."""
     manufacturer: dict[int, tuple[bytes, ...]] = {}
     service_data: dict[str, bytes] = {}
     services: dict[str, None] = {}
@@ -169,14 +168,14 @@ def _interpret(raw: bytes) -> dict[str, Any]:
 
 
 _UUID_LIST_WIDTH = {0x02: 2, 0x03: 2, 0x04: 4, 0x05: 4, 0x06: 16, 0x07: 16}
-"""AD type of a list of service UUIDs, complete or not, to the bytes of one."""
+"""AD type of a complete or incomplete list of service UUIDs to the size of one UUID in bytes."""
 
 _SERVICE_DATA_WIDTH = {0x16: 2, 0x20: 4, 0x21: 16}
-"""AD type of service data to the bytes of its UUID."""
+"""AD type of service data to the size of its UUID in bytes."""
 
 
 def expand_uuid(data: bytes) -> str:
-    """Return a UUID of 2, 4 or 16 bytes in air order as 128 bits in lower case (Vol 3, Part B, 2.5.1)."""
+    """Return a UUID of 2, 4 or 16 little-endian bytes as 128 bits in lower case (Vol 3, Part B, 2.5.1)."""
     text = data[::-1].hex()
     if len(data) == 16:
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
@@ -190,27 +189,27 @@ def normalise_uuid(text: str) -> str:
         return digits
     if len(digits) in (4, 8) and _is_hex(digits):
         return f"{digits:0>8}{_BASE_UUID}"
-    raise AdvertisementError(f"{_shorten(text)} is no 16, 32 or 128-bit UUID")
+    raise AdvertisementError(f"{_shorten(text)} is not a 16, 32 or 128-bit UUID")
 
 
 def normalise_mac(text: str) -> str:
-    """Return `aa-bb-cc-dd-ee-ff` and the like as `AA:BB:CC:DD:EE:FF`; raise AdvertisementError."""
+    """Return `aa-bb-cc-dd-ee-ff` as `AA:BB:CC:DD:EE:FF`; raise AdvertisementError."""
     address = text.upper().replace("-", ":")
     if not _MAC.fullmatch(address):
-        raise AdvertisementError(f"{_shorten(text)} is no MAC address such as AA:BB:CC:DD:EE:FF")
+        raise AdvertisementError(f"{_shorten(text)} is not a MAC address such as AA:BB:CC:DD:EE:FF")
     return address
 
 
 def printable(name: str) -> str:
-    """Return `name` fit for a terminal: padding of NUL cut, each control character as U+FFFD."""
+    """Return `name` for a terminal: without padding of NUL, with U+FFFD for each control character."""
     return _UNPRINTABLE.sub("\ufffd", name.rstrip("\0"))
 
 
 def manufacturer_fields(advertisement: Advertisement) -> tuple[dict[str, str], list[dict[str, str]]]:
     """Return the last field of each company as {"4c00": "0215…"}, and the earlier ones in the same form.
 
-    The company identifier is its two bytes as they go over the air, in hex. BlueZ, too, keeps the last of
-    several fields of one company; here none is lost: each earlier one is an object of its own in the list.
+    The key is the company identifier as two little-endian bytes in hex, the order used over the air. BlueZ keeps
+    only the last field of a company; here each earlier field is a separate object in the list.
     """
     last: dict[str, str] = {}
     earlier: list[dict[str, str]] = []
@@ -233,21 +232,21 @@ def _format_second(whole: int) -> str:
 
 
 def parse_timestamp(text: str) -> float:
-    """Return an ISO 8601 time, UTC where it has no zone, as seconds since 1970; raise AdvertisementError."""
+    """Return an ISO 8601 time as seconds since 1970, in UTC if it has no zone; raise AdvertisementError."""
     try:
         moment = datetime.datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.timezone.utc)
         return moment.timestamp()
     except (ValueError, OverflowError):
-        raise AdvertisementError(f"timestamp {_shorten(text)} is no time such as {_EXAMPLE_TIME}") from None
+        raise AdvertisementError(f"timestamp {_shorten(text)} is not a time such as {_EXAMPLE_TIME}") from None
 
 
 _EXAMPLE_TIME = "2026-01-11T10:30:45.123Z"
 
 
 class _Reader:
-    """Typed access to a JSON object; each method raises AdvertisementError naming the field."""
+    """Typed access to a JSON object; each method raises an AdvertisementError that names the field."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.fields = fields
@@ -255,7 +254,7 @@ class _Reader:
     def text(self, name: str) -> str | None:
         value = self.fields.get(name)
         if value is not None and not isinstance(value, str):
-            raise AdvertisementError(f"{name} is no string: {_shorten(value)}")
+            raise AdvertisementError(f"{name} is not a string: {_shorten(value)}")
         return value
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
@@ -271,12 +270,12 @@ class _Reader:
         return value
 
     def number(self, name: str, lowest: int, highest: int, unknown: int | None = None) -> int | None:
-        """Return a whole number in the range given; None where it is not there or is `unknown`."""
+        """Return a whole number in the range; None if it is missing or equals `unknown`."""
         value = self.fields.get(name)
         if value is None or (value == unknown and unknown is not None):
             return None
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise AdvertisementError(f"{name} is no whole number of dBm: {_shorten(value)}")
+            raise AdvertisementError(f"{name} is not a whole number of dBm in range: {_shorten(value)}")
         return value
 
     def data(self, name: str) -> bytes | None:
@@ -290,23 +289,23 @@ class _Reader:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**38:
-            raise AdvertisementError(f"timestamp is no time such as {_EXAMPLE_TIME}: {_shorten(value)}")
+            raise AdvertisementError(f"timestamp is not a time such as {_EXAMPLE_TIME}: {_shorten(value)}")
         return float(value)
 
     def mapping(self, name: str) -> dict[str, Any]:
         value = self.fields.get(name)
         if value is not None and not isinstance(value, dict):
-            raise AdvertisementError(f"{name} is no object: {_shorten(value)}")
+            raise AdvertisementError(f"{name} is not an object: {_shorten(value)}")
         return value or {}
 
     def list(self, name: str) -> list[Any]:
         value = self.fields.get(name)
         if value is not None and not isinstance(value, list):
-            raise AdvertisementError(f"{name} is no list: {_shorten(value)}")
+            raise AdvertisementError(f"{name} is not a list: {_shorten(value)}")
         return value or []
 
     def parts(self) -> dict[str, Any]:
-        """Return what `_interpret` returns for AD structures."""
+        """Return the same fields as `_interpret`."""
         name = self.text("local_name")
         services = (_uuid_of(value, "service_uuids") for value in self.list("service_uuids"))
         return {
@@ -324,7 +323,9 @@ class _Reader:
         found: dict[int, tuple[bytes, ...]] = {}
         for fields in (*self.list("manufacturer_data_earlier"), self.mapping("manufacturer_data")):
             if not isinstance(fields, dict):
-                raise AdvertisementError(f"manufacturer_data_earlier holds no object: {_shorten(fields)}")
+                raise AdvertisementError(
+                    f"manufacturer_data_earlier contains a value that is not an object: {_shorten(fields)}"
+                )
             for key, data in fields.items():
                 company = parse_company(key)
                 found[company] = (*found.get(company, ()), _from_hex(data, "manufacturer_data"))
@@ -332,14 +333,14 @@ class _Reader:
 
 
 def parse_company(text: str) -> int:
-    """Return the company identifier of two hex bytes in air order, `4c00` for 0x004c; AdvertisementError."""
+    """Return the company identifier of two little-endian hex bytes: 0x004c for `4c00`; raise AdvertisementError."""
     if len(text) != 4 or not _is_hex(text):
-        raise AdvertisementError(f"company {_shorten(text)} is not two bytes of hex in air order such as 4c00")
+        raise AdvertisementError(f"company {_shorten(text)} is not two little-endian bytes in hex such as 4c00")
     return int.from_bytes(bytes.fromhex(text), "little")
 
 
-def _made_up_address(fields: Mapping[str, Any]) -> str:
-    """Return a random static address (Vol 6, Part B, 1.3.2.1) made from what names the device."""
+def _derived_address(fields: Mapping[str, Any]) -> str:
+    """Return a random static address (Vol 6, Part B, 1.3.2.1) derived from the device name or all fields."""
     named = fields.get("device") or fields.get("local_name") or fields
     text = json.dumps(named, sort_keys=True, default=repr).encode()
     number = zlib.crc32(text) | zlib.crc32(text, 1) << 32
@@ -348,13 +349,13 @@ def _made_up_address(fields: Mapping[str, Any]) -> str:
 
 def _uuid_of(value: object, name: str) -> str:
     if not isinstance(value, str):
-        raise AdvertisementError(f"{name} holds no UUID: {_shorten(value)}")
+        raise AdvertisementError(f"{name} contains a value that is not a UUID: {_shorten(value)}")
     return normalise_uuid(value)
 
 
 def _from_hex(value: object, name: str) -> bytes:
     if not isinstance(value, str) or not _is_hex(value) or len(value) % 2:
-        raise AdvertisementError(f"{name} is no hex: {_shorten(value)}")
+        raise AdvertisementError(f"{name} is not hex: {_shorten(value)}")
     return bytes.fromhex(value)
 
 

@@ -1,4 +1,4 @@
-"""Which advertisements pass; what does not is counted by cause."""
+"""Filters for advertisements; rejected advertisements are counted by cause."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mqttkit.scanner.sources.protocol import Source
 from mqttkit.settings import ScannerSettings
 
 REMEMBERED = 10_000
-"""Devices whose last advertisement `interval` remembers; the longest silent is forgotten first."""
+"""Devices that `interval` remembers; it forgets the one that was silent longest."""
 REMEMBERED_PARTS = 32
-"""Parts of a device's data that are remembered; they begin anew beyond it."""
+"""Parts of a device's data that `interval` remembers; when there are more, it forgets all and starts again."""
 
 _PREFIX = re.compile("[0-9A-F]{1,12}")
 _Test = Callable[[Advertisement], bool]
 
 
 class Filters:
-    """The tests of the settings. One value of an option is enough; of several options all must pass."""
+    """The filters of the settings. An advertisement must match every option, and one value of each."""
 
     def __init__(self, settings: ScannerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.dropped: Counter[str] = Counter()
@@ -36,11 +36,11 @@ class Filters:
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to test."""
+        """Whether the settings contain a filter."""
         return bool(self._tests)
 
     def passes(self, advertisement: Advertisement) -> bool:
-        """Tell whether it passes all tests; count it under the first that it fails."""
+        """Return whether it passes every filter; count a rejected one under the first filter that rejects it."""
         for cause, test in self._tests.items():
             if not test(advertisement):
                 self.dropped[cause] += 1
@@ -49,7 +49,7 @@ class Filters:
 
 
 def _tests(settings: ScannerSettings) -> Iterator[tuple[str, _Test]]:
-    """Yield (cause, test) of each filter that is set, the cheap ones first."""
+    """Yield (cause, test) for each filter in the settings, cheap ones first."""
     if settings.min_rssi is not None:
         yield "min_rssi", _rssi_test(settings.min_rssi)
     if settings.mac:
@@ -63,7 +63,7 @@ def _tests(settings: ScannerSettings) -> Iterator[tuple[str, _Test]]:
 
 
 def _rssi_test(lowest: int) -> _Test:
-    """An unknown RSSI does not pass."""
+    """Return the test; an unknown RSSI fails it."""
     return lambda advertisement: advertisement.rssi is not None and advertisement.rssi >= lowest
 
 
@@ -76,7 +76,7 @@ def _mac_prefix(text: str) -> str:
     """Return `a4c1`, `A4:C1` or `a4-c1` as `A4:C1`."""
     digits = re.sub("[:-]", "", text.upper())
     if not _PREFIX.fullmatch(digits):
-        raise UsageError(f"mac {text!r} is no address, or beginning of one, such as A4:C1:38")
+        raise UsageError(f"mac {text!r} is not an address, nor the beginning of one such as A4:C1:38")
     return ":".join(digits[index : index + 2] for index in range(0, len(digits), 2))
 
 
@@ -89,7 +89,7 @@ def _company_test(wanted: tuple[str, ...]) -> _Test:
 
 
 def _service_test(wanted: tuple[str, ...]) -> _Test:
-    """A service counts as there if it is listed, or has service data."""
+    """Return the test; an advertisement has a service if it lists its UUID or contains its data."""
     try:
         services = frozenset(normalise_uuid(text) for text in wanted)
     except AdvertisementError as error:
@@ -100,7 +100,7 @@ def _service_test(wanted: tuple[str, ...]) -> _Test:
 
 
 def _name_test(patterns: tuple[str, ...]) -> _Test:
-    """Upper and lower case matter; an advertisement without a name does not pass."""
+    """Return the test; case matters, and an advertisement without a name fails it."""
     wanted = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
     return lambda advertisement: (
         advertisement.local_name is not None and wanted.match(advertisement.local_name) is not None
@@ -108,10 +108,10 @@ def _name_test(patterns: tuple[str, ...]) -> _Test:
 
 
 class IntervalFilter:
-    """Passes a device at most once in `seconds`, unless its data changed.
+    """Passes a device at most once per `seconds`, unless its data changed.
 
-    A device may say its name in one advertisement and its measurements in the next (as a scan response
-    does), so each part is compared with what that part was when it was last heard.
+    A device may send its name in one advertisement and its measurements in the next, so each part is compared with
+    its own last value.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
@@ -120,7 +120,7 @@ class IntervalFilter:
         self._last: OrderedDict[str, tuple[float, dict[object, object]]] = OrderedDict()
 
     def __call__(self, advertisement: Advertisement) -> bool:
-        """Tell whether it passes, and remember it."""
+        """Return whether the advertisement passes, and remember it."""
         now = self._clock()
         parts = _parts(advertisement)
         passed, known = self._last.pop(advertisement.mac_address, (now - self._seconds, {}))
@@ -134,7 +134,7 @@ class IntervalFilter:
 
 
 def _parts(advertisement: Advertisement) -> dict[object, object]:
-    """Return what makes up the data of an advertisement, by part; its RSSI does not."""
+    """Return the parts of an advertisement's data; the RSSI is not one."""
     parts: dict[object, object] = {}
     parts.update(advertisement.manufacturer_data.items())
     parts.update(advertisement.service_data.items())
@@ -153,24 +153,24 @@ class FilteredSource(Source):
 
     @property
     def scanning(self) -> bool:
-        """See Source."""
+        """Implement Source."""
         return self._source.scanning
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """See Source."""
+        """Implement Source."""
         return {**self._source.dropped, **self._filters.dropped}
 
     def close(self) -> None:
-        """See Source."""
+        """Implement Source."""
         self._source.close()
 
     def start(self) -> None:
-        """See Source."""
+        """Implement Source."""
         self._source.start()
 
     def batches(self) -> Iterator[list[Advertisement]]:
-        """See Source."""
+        """Implement Source."""
         for heard in self._source.batches():
             if batch := [advertisement for advertisement in heard if self._filters.passes(advertisement)]:
                 yield batch

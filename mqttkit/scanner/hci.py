@@ -24,12 +24,12 @@ _EXTENDED_HEAD = Struct("<HB6sBBBbbHB6sB")
 direct address type, direct address, data length; data follow (7.7.65.13)."""
 
 _CONNECTABLE = {0: True, 1: True, 2: False, 3: False}
-"""Legacy event type; a scan response (4) does not say."""
+"""By legacy event type; a scan response (4) does not contain it."""
 
 LONGEST_DATA = 1650
-"""Bytes of one extended advertisement, all its fragments together."""
+"""Size limit of one extended advertisement in bytes, all fragments together."""
 MOST_FRAGMENTED = 256
-"""Devices whose fragments are kept at a time."""
+"""Devices whose fragments are kept at the same time."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,25 @@ class Report:
     """One report of an event, legacy or extended."""
 
     mac_address: str | None
-    """None: anonymous."""
+    """None if the advertisement is anonymous."""
     address_type: str
     rssi: int
     connectable: bool | None
     data: bytes
     sid: int = _ANONYMOUS
-    """Advertising SID, which tells the advertising sets of one device apart."""
+    """Advertising SID; it identifies one advertising set of the device."""
     status: int = 0
-    """Data status: 0 complete, 1 more to come, 2 cut short by the controller."""
+    """Data status: 0 complete, 1 more fragments follow, 2 truncated by the controller."""
 
 
 class Reassembly:
-    """Joins the fragments of extended advertisements; holds a bounded number of them."""
+    """Joins the fragments of extended advertisements, of at most MOST_FRAGMENTED devices."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str | None, int], bytes] = {}
 
     def join(self, report: Report) -> bytes | None:
-        """Return the advertisement's whole data, or None while more is to come."""
+        """Return the complete data of the advertisement, or None if more fragments follow."""
         key = (report.mac_address, report.sid)
         data = self._parts.pop(key, b"") + report.data
         if report.status != 1 or len(data) > LONGEST_DATA:
@@ -67,16 +67,16 @@ class Reassembly:
 
 
 def read_packet(packet: bytes, timestamp: float, reassembly: Reassembly) -> Iterator[Advertisement]:
-    """Yield the advertisements of one H4 packet; other packets have none. Raise AdvertisementError.
+    """Yield the advertisements of one H4 packet; a packet of another kind has none. Raise AdvertisementError.
 
-    Anonymous advertisements, which have no address, are left out.
+    Anonymous advertisements have no address and are skipped.
     """
     if len(packet) < 4 or packet[0] != _EVENT or packet[1] != _LE_META or packet[3] not in (_LEGACY, _EXTENDED):
         return
     if len(packet) == 4:
-        raise AdvertisementError("an event has no reports")
+        raise AdvertisementError("an event contains no reports")
     if packet[2] != len(packet) - 3:
-        raise AdvertisementError(f"an event of {packet[2]} bytes has {len(packet) - 3}")
+        raise AdvertisementError(f"an event announces {packet[2]} bytes and contains {len(packet) - 3}")
     reports = _legacy_reports(packet) if packet[3] == _LEGACY else _extended_reports(packet)
     for report in reports:
         data = reassembly.join(report)
@@ -126,12 +126,12 @@ def _extended_reports(packet: bytes) -> Iterator[Report]:
 
 
 def mac_text(address: bytes) -> str:
-    """Return six bytes in air order as `AA:BB:CC:DD:EE:FF`."""
+    """Return six little-endian bytes as `AA:BB:CC:DD:EE:FF`."""
     return address[::-1].hex(":").upper()
 
 
 def _type_name(address_type: int) -> str:
-    """Return `public` or `random`; identity addresses (2, 3) are of the same two types."""
+    """Return `public` or `random`; identity addresses (2, 3) have the same two types."""
     return "random" if address_type & 1 else "public"
 
 
@@ -141,7 +141,7 @@ def _unpack(head: Struct, packet: bytes, position: int) -> tuple[Any, ...]:
 
 def _slice(packet: bytes, position: int, length: int) -> bytes:
     if position + length > len(packet):
-        raise AdvertisementError("a report is cut short")
+        raise AdvertisementError("a report is truncated")
     return packet[position : position + length]
 
 

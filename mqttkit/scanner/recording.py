@@ -1,4 +1,4 @@
-"""Files of recorded advertisements: JSON lines and btsnoop. Each error names file and place."""
+"""Files of recorded advertisements: JSON lines and btsnoop. Each error names the file and the position."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mqttkit.scanner import hci
 from mqttkit.scanner.advertisement import Advertisement
 
 GAP = 0.05
-"""Seconds between two lines of a JSON recording that bear no time stamps."""
+"""Seconds between two lines of a JSON recording without time stamps."""
 
 _MAGIC = b"btsnoop\0"
 _H4 = 1002
 _EPOCH = 0x00DCDDB30F2F8000
-"""Microseconds from the year 0, where btsnoop begins to count, to 1970."""
+"""1970 in microseconds since the year 0, where btsnoop starts to count."""
 _LONGEST_RECORD = 1 << 16
 _LONGEST_LINE = 1 << 20
 
@@ -26,7 +26,7 @@ _LONGEST_LINE = 1 << 20
 def read_recording(path: str) -> Iterator[Advertisement]:
     """Yield the advertisements of a btsnoop file or of JSON lines, with their recorded time stamps.
 
-    What a file is tells its first bytes, not its name. Raise RecordingError.
+    The first bytes of the file decide its format, not its name. Raise RecordingError.
     """
     try:
         with Path(path).open("rb") as file:
@@ -41,7 +41,7 @@ def read_recording(path: str) -> Iterator[Advertisement]:
 
 
 def _read_json_lines(path: str, file: BinaryIO) -> Iterator[Advertisement]:
-    """Yield the advertisement of each line that is not empty."""
+    """Yield the advertisement of each non-empty line."""
     expected = 0.0
     for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
         if not line.strip():
@@ -49,29 +49,35 @@ def _read_json_lines(path: str, file: BinaryIO) -> Iterator[Advertisement]:
         try:
             heard = Advertisement.from_json(json.loads(line.decode()), timestamp=expected)
         except (AdvertisementError, ValueError, RecursionError) as error:
-            raise RecordingError(f"{path}:{number}: no advertisement: {error}{_also_not(path)}") from error
+            raise RecordingError(f"{path}:{number}: not an advertisement: {error}{_btsnoop_remark(path)}") from error
         expected = heard.timestamp + GAP
         yield heard
 
 
-def _also_not(path: str) -> str:
-    """Say of a file that is named so and does not begin so that it is no btsnoop file."""
-    return "; nor is it a btsnoop file, which begins with 'btsnoop'" if path.endswith(".btsnoop") else ""
+def _btsnoop_remark(path: str) -> str:
+    """Return a remark for a file that has the suffix of btsnoop and not its first bytes."""
+    return (
+        "; it is not a btsnoop file either, because it does not start with 'btsnoop'"
+        if path.endswith(".btsnoop")
+        else ""
+    )
 
 
 def _read_btsnoop(path: str, file: BinaryIO) -> Iterator[Advertisement]:
-    """Yield the advertisements of a btsnoop file after its magic (version 1, H4)."""
-    version, link = struct.unpack(">II", _take(path, file, 8, len(_MAGIC)))
+    """Yield the advertisements of a btsnoop file (version 1, H4) after its first eight bytes."""
+    version, link = struct.unpack(">II", _read_exactly(path, file, 8, len(_MAGIC)))
     if (version, link) != (1, _H4):
-        raise RecordingError(f"{path}: btsnoop version {version}, link {link}; only 1 and 1002 (H4) are read")
+        raise RecordingError(
+            f"{path}: btsnoop version {version}, link {link}; only version 1 and link 1002 (H4) are supported"
+        )
     reassembly = hci.Reassembly()
     place = len(_MAGIC) + 8
     while header := file.read(24):
-        header += _take(path, file, 24 - len(header), place)
+        header += _read_exactly(path, file, 24 - len(header), place)
         length, included, _, _, moment = struct.unpack(">IIIIq", header)
         if included > length or included > _LONGEST_RECORD:
-            raise RecordingError(f"{path}: byte {place}: a record of {included} bytes out of {length}")
-        packet = _take(path, file, included, place)
+            raise RecordingError(f"{path}: byte {place}: a record claims {included} of {length} bytes")
+        packet = _read_exactly(path, file, included, place)
         timestamp = (moment - _EPOCH) / 1_000_000
         try:
             yield from hci.read_packet(packet, timestamp, reassembly)
@@ -80,8 +86,8 @@ def _read_btsnoop(path: str, file: BinaryIO) -> Iterator[Advertisement]:
         place += 24 + included
 
 
-def _take(path: str, file: BinaryIO, count: int, place: int) -> bytes:
-    """Read exactly `count` bytes of the record that begins at byte `place`."""
+def _read_exactly(path: str, file: BinaryIO, count: int, place: int) -> bytes:
+    """Read exactly `count` bytes of the record that starts at byte `place`."""
     data = file.read(count)
     if len(data) < count:
         raise RecordingError(f"{path}: byte {place}: the file ends in the middle of a record")

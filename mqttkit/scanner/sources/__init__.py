@@ -1,4 +1,4 @@
-"""Where advertisements come from: sources and their factory."""
+"""Sources of advertisements: one file for each, and `open_source`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SOURCES = "auto, bleak, bluepy, simulated or replay:FILE"
 
 
 def open_source(settings: ScannerSettings) -> Source:
-    """Return the source that `settings.source` names, behind the filters that the settings ask for.
+    """Return the source that `settings.source` names, with the filters of the settings.
 
-    Raise UsageError, RecordingError or, from a radio that is not there, MissingPart.
+    Raise UsageError, RecordingError, or MissingPart if there is no radio.
     """
     from mqttkit.scanner.filters import FilteredSource, Filters
 
@@ -42,7 +42,7 @@ def _open_unfiltered(settings: ScannerSettings) -> Source:
     if settings.source in _RADIOS:
         return _RADIOS[settings.source](settings)
     hint = "A recording is replay:FILE" if kind == "replay" else ""
-    raise UsageError(f"no source {settings.source!r}: there are {SOURCES}", hint=hint)
+    raise UsageError(f"unknown source {settings.source!r}: choose {SOURCES}", hint=hint)
 
 
 def _bleak(settings: ScannerSettings) -> Source:
@@ -70,7 +70,7 @@ _INSTALL = {
 
 
 def choose_radio(machine: Machine, adapter: str | None) -> str:
-    """Return `bleak`, or `bluepy` where bleak or the D-Bus that it needs is not there; raise MissingPart."""
+    """Return `bleak`, or `bluepy` if bleak or the D-Bus that bleak needs is missing; raise MissingPart."""
     machine.need_adapter(adapter)
     if machine.has_dbus() and importlib.util.find_spec("bleak"):
         return "bleak"

@@ -1,4 +1,4 @@
-"""bleak, and through it BlueZ, as a source of advertisements; the only importer of bleak."""
+"""A source that scans with bleak and BlueZ; the only module that imports bleak."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ANSWER = 10.0
-"""Seconds that BlueZ has to start or to stop a scan."""
+"""Seconds within which BlueZ must start or stop a scan."""
 _TICK = 0.5
-"""Seconds after which the scan looks whether it is to end, and whether BlueZ still runs."""
+"""Seconds between checks that the scan continues and BlueZ still runs."""
 _RSSI_UNKNOWN = -127
-"""What bleak gives for none."""
+"""The value of bleak for an unknown RSSI."""
 
 
 class BleakSource(RadioSource):
-    """Scan with bleak: its asyncio loop runs in the source's thread.
+    """Scan with bleak, whose asyncio loop runs in the source's thread.
 
-    BlueZ merges what a device said over time, tells one field a company, and always scans actively. Where it
-    dies, bleak falls silent without a word: so BlueZ's name on the bus is watched, and the silence too.
+    BlueZ merges the advertisements of a device, reports one field per company, and always scans actively. bleak
+    does not notice when BlueZ exits, so the source watches the owner of BlueZ's bus name, and the silence.
     """
 
     def __init__(self, *, adapter: str | None = None, silence: float = SILENCE, retry: float = RETRY) -> None:
@@ -46,7 +46,7 @@ class BleakSource(RadioSource):
         self._adapter = adapter
 
     def scan(self) -> None:
-        """See RadioSource."""
+        """Implement RadioSource."""
         asyncio.run(self._scan())
 
     async def _scan(self) -> None:
@@ -68,10 +68,10 @@ class BleakSource(RadioSource):
                 _hang_up(manager)
 
     def _detected(self, device: BLEDevice, data: AdvertisementData) -> None:
-        """Hand over what bleak heard; runs in the loop, which an exception would leave deaf."""
+        """Pass on what bleak received. Runs in the loop; an exception would end the scan silently."""
         try:
             self.heard(_advertisement(device, data))
-        except Exception as error:  # noqa: BLE001 - whatever a device or BlueZ says, the next one counts
+        except Exception as error:  # noqa: BLE001 - one invalid advertisement must not end the scan
             self.malformed(error)
 
 
@@ -91,7 +91,7 @@ def _advertisement(device: BLEDevice, data: AdvertisementData) -> Advertisement:
 
 
 async def _stop(scanner: BleakScanner) -> None:
-    """Stop a scan that may be dead already."""
+    """Stop a scan that may have ended already."""
     try:
         await asyncio.wait_for(scanner.stop(), ANSWER)
     except (BleakError, OSError, EOFError, asyncio.TimeoutError) as error:
@@ -99,14 +99,14 @@ async def _stop(scanner: BleakScanner) -> None:
 
 
 def _connected(manager: BlueZManager) -> bool:
-    """Tell whether the D-Bus daemon is still there; bleak tells nobody."""
+    """Return whether the connection to the D-Bus daemon is open; bleak does not report its end."""
     return manager._bus is not None and manager._bus.connected
 
 
 async def _owner(manager: BlueZManager) -> str:
-    """Return the name that BlueZ has on the bus for as long as it lives; empty where there is none."""
+    """Return the unique bus name of the running BlueZ process; empty if it does not run."""
     if manager._bus is None or not manager._bus.connected:
-        raise EOFError("the connection was closed")
+        raise EOFError("the D-Bus daemon closed the connection")
     question = Message(
         destination="org.freedesktop.DBus",
         path="/org/freedesktop/DBus",
@@ -120,14 +120,14 @@ async def _owner(manager: BlueZManager) -> str:
 
 
 def _hang_up(manager: BlueZManager) -> None:
-    """Close the D-Bus connection, which bleak keeps open for as long as the process lives."""
+    """Close the D-Bus connection, which bleak keeps open until the process exits."""
     if manager._bus is not None:
         manager._bus.disconnect()
 
 
 @contextlib.contextmanager
 def _translated(adapter: str | None) -> Iterator[None]:
-    """Turn what bleak, D-Bus and asyncio raise into our errors."""
+    """Translate the exceptions of bleak, D-Bus and asyncio into a MqttkitError."""
     try:
         yield
     except asyncio.TimeoutError as error:
@@ -137,12 +137,12 @@ def _translated(adapter: str | None) -> Iterator[None]:
     except BleakDBusError as error:
         raise _refusal(error) from error
     except KeyError as error:
-        raise AdapterStuck(f"BlueZ does not tell {error}: it is too old for bleak", hint=_BLUEPY) from error
+        raise AdapterStuck(f"BlueZ does not report {error}: it is too old for bleak", hint=_BLUEPY) from error
     except BleakError as error:
         raise AdapterMissing(f"no Bluetooth adapter {adapter}: {error}", hint="See: bluetoothctl list") from error
     except (OSError, EOFError) as error:
         raise AdapterMissing(
-            f"no D-Bus system bus, through which BlueZ is reached: {error}",
+            f"cannot reach BlueZ: there is no D-Bus system bus: {error}",
             hint=f"Try: systemctl start dbus bluetooth. {WITHOUT_RADIO}",
         ) from error
 
@@ -155,24 +155,24 @@ _GROUP = "Try: sudo usermod -aG bluetooth $USER, and log in again"
 
 
 def _not_available(error: BleakBluetoothNotAvailableError) -> MqttkitError:
-    """Return why bleak finds no adapter that it may use."""
+    """Return why bleak cannot use an adapter."""
     if error.reason is BleakBluetoothNotAvailableReason.DENIED_BY_SYSTEM:
-        return PermissionMissing(f"D-Bus does not let this user in: {error.args[0]}", hint=_GROUP)
+        return PermissionMissing(f"D-Bus denies access to this user: {error.args[0]}", hint=_GROUP)
     if error.reason is BleakBluetoothNotAvailableReason.POWERED_OFF:
         return AdapterMissing("the Bluetooth adapter is switched off", hint=_POWER_ON)
-    return AdapterMissing("BlueZ has no Bluetooth adapter for Low Energy", hint=WITHOUT_RADIO)
+    return AdapterMissing("BlueZ has no adapter for Bluetooth Low Energy", hint=WITHOUT_RADIO)
 
 
 def _refusal(error: BleakDBusError) -> MqttkitError:
-    """Return what a D-Bus error of BlueZ, or of the bus about BlueZ, means."""
+    """Return the meaning of a D-Bus error from BlueZ or from the bus."""
     kind = error.dbus_error.rpartition(".")[2]
     if kind in ("ServiceUnknown", "NameHasNoOwner", "ServiceNotFound", "SpawnFailed"):
         hint = f"Try: apt-get install bluez && systemctl start bluetooth. {WITHOUT_RADIO}"
-        return AdapterMissing(f"{_SERVICE} does not run", hint=hint)
+        return AdapterMissing(f"{_SERVICE} is not running", hint=hint)
     if kind in ("AccessDenied", "NotAuthorized", "NotPermitted"):
-        return PermissionMissing(f"BlueZ does not let this user scan: {error}", hint=_GROUP)
+        return PermissionMissing(f"BlueZ does not allow this user to scan: {error}", hint=_GROUP)
     if kind == "NotReady":
         return AdapterMissing("the Bluetooth adapter is switched off", hint=_POWER_ON)
     if kind in ("UnknownObject", "UnknownMethod"):
-        return AdapterMissing(f"the Bluetooth adapter is gone: {error}", hint="See: bluetoothctl list")
-    return AdapterStuck(f"BlueZ does not scan: {error}", hint=_RESTART)
+        return AdapterMissing(f"the Bluetooth adapter was removed: {error}", hint="See: bluetoothctl list")
+    return AdapterStuck(f"BlueZ cannot scan: {error}", hint=_RESTART)

@@ -1,4 +1,4 @@
-"""bluepy as a source of advertisements: its Scanner, over a helper program; the only importer of bluepy."""
+"""A source that scans with bluepy and its helper program; the only module that imports bluepy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mqttkit.scanner.sources.machine import Machine, adapter_number, permission_
 from mqttkit.scanner.sources.radio import RETRY, SILENCE, RadioSource
 
 ANSWER = 10.0
-"""Seconds that the helper has for an answer to a command."""
+"""Seconds within which the helper must answer a command."""
 _TICK = 0.25
-"""Seconds after which the scan looks whether it is to end."""
+"""Seconds between checks that the scan continues."""
 _LONGEST_LINE = 1 << 16
 _MACHINE = Machine()
 _MALFORMED = (ValueError, KeyError, IndexError, TypeError, AdvertisementError)
-"""What bluepy raises on a line of its helper that it cannot read."""
+"""Exceptions of bluepy for a malformed line of its helper."""
 
 _INVALID_INDEX, _RFKILLED, _PERMISSION_DENIED = 0x11, 0x12, 0x14
 """Statuses of the kernel's Bluetooth management interface (bluez, doc/mgmt-api.txt)."""
@@ -33,10 +33,10 @@ _BUILD = "Try: apt-get install libglib2.0-dev pkg-config && pip install --force-
 
 
 class BluepySource(RadioSource):
-    """Scan with bluepy's Scanner, actively or passively, on a chosen adapter.
+    """Scan with bluepy's Scanner, actively or passively, on one adapter.
 
-    AD structures are parsed from the raw data: bluepy itself keeps one of two manufacturer fields, and mixes
-    in fields of earlier advertisements.
+    The source parses the raw data itself, because bluepy keeps one of two manufacturer fields and mixes in fields
+    of earlier advertisements.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class BluepySource(RadioSource):
         self._machine = machine
 
     def scan(self) -> None:
-        """See RadioSource."""
+        """Implement RadioSource."""
         scanner = _Scanner(self._number, self._answer)
         scanner.withDelegate(_Delegate(self, scanner, active=self._active))
         try:
@@ -70,7 +70,7 @@ class BluepySource(RadioSource):
             scanner.end()
 
     def _listen(self, scanner: _Scanner) -> None:
-        """Take what comes within a tick; a line that cannot be read is counted."""
+        """Receive advertisements for a tick; count a malformed line."""
         try:
             scanner.process(_TICK)
         except (*_MALFORMED, btle.BTLEInternalError) as error:
@@ -78,7 +78,7 @@ class BluepySource(RadioSource):
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn what bluepy and the operating system raise into our errors."""
+        """Translate the exceptions of bluepy and the operating system into a MqttkitError."""
         try:
             yield
         except btle.BTLEException as error:
@@ -91,7 +91,7 @@ class BluepySource(RadioSource):
             raise HelperMissing(f"cannot run {btle.helperExe}: {error.strerror}", hint=_BUILD) from error
 
     def _error(self, error: btle.BTLEException) -> MqttkitError:
-        """Return which of the many things it is that bluepy calls a management error."""
+        """Return the cause of what bluepy only calls a management error."""
         if error.estat == _PERMISSION_DENIED:
             return permission_missing(btle.helperExe)
         if error.estat == _RFKILLED:
@@ -104,11 +104,11 @@ class BluepySource(RadioSource):
 
 
 def _helper_ended() -> HelperMissing:
-    return HelperMissing(f"bluepy's helper ended by itself: {btle.helperExe}", hint=_BUILD)
+    return HelperMissing(f"bluepy's helper exited unexpectedly: {btle.helperExe}", hint=_BUILD)
 
 
 class _Delegate:
-    """Gets each advertisement from bluepy's Scanner."""
+    """Receives each advertisement from bluepy's Scanner."""
 
     def __init__(self, source: RadioSource, scanner: _Scanner, *, active: bool) -> None:
         self._source = source
@@ -116,10 +116,10 @@ class _Delegate:
         self._active = active
 
     def handleDiscovery(self, entry: btle.ScanEntry, is_new: bool, is_new_data: bool) -> None:  # noqa: N802  # bluepy's name
-        """Hand it over, and forget it.
+        """Pass the advertisement on, and clear bluepy's list of devices.
 
-        Remembered entries grow without bound with random addresses, and end the scan with an exception when
-        an address changes its type.
+        The list would grow without limit with random addresses, and an address that changes its type would end the
+        scan with an exception.
         """
         self._scanner.clear()
         self._source.heard(
@@ -129,21 +129,21 @@ class _Delegate:
                 address_type=entry.addrType or "public",
                 rssi=entry.rssi if -127 < entry.rssi <= 20 else None,
                 timestamp=time.time(),
-                # the helper knows no flags of what it heard passively
+                # the helper has no flags in a passive scan
                 connectable=entry.connectable if self._active else None,
             )
         )
 
 
 class _Scanner(btle.Scanner):  # type: ignore[misc]  # bluepy has no types
-    """bluepy's Scanner, with a helper that cannot make it wait for ever and is never left behind."""
+    """bluepy's Scanner with a time limit for the helper's answers and a helper that always ends."""
 
     def __init__(self, number: int, answer: float) -> None:
         super().__init__(number)
         self._answer = answer
 
     def _startHelper(self, iface: int | None = None) -> None:  # noqa: N802  # bluepy's name
-        """Start the helper in a session of its own, out of reach of the terminal's Ctrl-C."""
+        """Start the helper in its own session, so that Ctrl-C in the terminal does not reach it."""
         helper: Any = _Helper(
             [btle.helperExe, str(iface)],
             stdin=subprocess.PIPE,
@@ -156,17 +156,17 @@ class _Scanner(btle.Scanner):  # type: ignore[misc]  # bluepy has no types
         self._helper = helper
 
     def _stopHelper(self) -> None:  # noqa: N802  # bluepy's name
-        """Leave it running: `end` ends it, whatever happened before."""
+        """Do nothing: `end` stops the helper."""
 
     def _waitResp(self, wantType: Any, timeout: float | None = None) -> Any:  # noqa: N802, N803  # bluepy's name
-        """Raise on a refusal, which `start` takes for success; a busy adapter it deals with."""
+        """Raise if the adapter refused a command; `start` handles a busy adapter and ignores other refusals."""
         response = super()._waitResp(wantType, timeout)
         if response and response["rsp"][0] == "mgmt" and response.get("code") not in (["success"], ["busy"]):
             raise btle.BTLEManagementError(f"the adapter answered {response.get('code')}", response)
         return response
 
     def end(self) -> None:
-        """End the scan and the helper; kill it where it does not end within a second."""
+        """Stop the scan and the helper; kill a helper that does not exit within a second."""
         helper = self._helper
         if helper is None:
             return
@@ -184,16 +184,16 @@ class _Scanner(btle.Scanner):  # type: ignore[misc]  # bluepy has no types
 
 
 class _Helper(subprocess.Popen[str]):
-    """The helper. Its end is the end of its output: bluepy asks `poll` first, and would lose the last lines."""
+    """The helper process. bluepy calls `poll` before it reads, and would lose the last lines of an exited helper."""
 
     def poll(self) -> None:
-        """Never tell that it ended."""
+        """Return None: the end of the output shows that the helper exited."""
 
 
 class _Lines:
-    """The helper's output, line by line, and its poller in one.
+    """The helper's output as lines, with its own `poll`.
 
-    bluepy polls the pipe and then reads from a buffer of text, where further lines wait unseen.
+    bluepy polls the pipe, but reads from a text buffer in which further lines may already wait.
     """
 
     def __init__(self, pipe: Any, answer: float) -> None:
@@ -204,7 +204,7 @@ class _Lines:
         self._buffer = b""
 
     def poll(self, milliseconds: float) -> list[int]:
-        """Return something if a line, or the end, comes within the time."""
+        """Return a non-empty list if a line or the end of the output arrives within the time."""
         deadline = time.monotonic() + milliseconds / 1000
         while b"\n" not in self._buffer:
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -216,7 +216,7 @@ class _Lines:
         return [self._pipe.fileno()]
 
     def readline(self) -> str:
-        """Return a line; raise BrokenPipeError at the end, TimeoutError where none comes in time."""
+        """Return a line; raise BrokenPipeError at the end, or TimeoutError if no line arrives in time."""
         if not self.poll(self._answer * 1000):
             raise TimeoutError(f"bluepy's helper did not answer for {self._answer:g} s")
         if not self._buffer:

@@ -1,4 +1,4 @@
-"""What this machine has for a Bluetooth scan, and what is wrong where it has not."""
+"""The Bluetooth adapters, D-Bus and permissions of this machine, and what is missing for a scan."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from mqttkit.errors import AdapterMissing, AdapterStuck, MqttkitError, Permissio
 WITHOUT_RADIO = "Without a radio: --source simulated or --source replay:FILE"
 
 _AF_BLUETOOTH, _BTPROTO_HCI = 31, 1
-"""Of bluetooth/bluetooth.h; a Python built without its headers has no names for them."""
+"""From bluetooth/bluetooth.h; a Python built without that header lacks the names."""
 _NEEDED = 1 << 12 | 1 << 13
 """CAP_NET_ADMIN and CAP_NET_RAW (linux/capability.h)."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to look; the defaults are those of every Linux."""
+    """The paths to look at; the defaults suit every Linux."""
 
     sys_class: Path = Path("/sys/class/bluetooth")
     dbus_socket: Path = Path("/run/dbus/system_bus_socket")
 
     def adapters(self) -> list[str]:
-        """Return the adapters that the kernel knows, such as hci0, in order."""
+        """Return the names of the adapters in the kernel, such as hci0, sorted."""
         try:
             return sorted(entry.name for entry in self.sys_class.iterdir() if ":" not in entry.name)
         except OSError:
-            return []  # no Bluetooth in this kernel, or a container that does not see it
+            return []  # a kernel without Bluetooth, or a container without access
 
     def has_dbus(self) -> bool:
-        """Tell whether there is a D-Bus system bus."""
+        """Return whether there is a D-Bus system bus."""
         return "DBUS_SYSTEM_BUS_ADDRESS" in os.environ or self.dbus_socket.exists()
 
     def has_bluetooth_sockets(self) -> bool:
-        """Tell whether the kernel has AF_BLUETOOTH; a refusal to let us use it counts as yes."""
+        """Return whether the kernel has AF_BLUETOOTH, even if this process may not use it."""
         try:
             socket.socket(_AF_BLUETOOTH, socket.SOCK_RAW, _BTPROTO_HCI).close()
         except OSError as error:
@@ -47,16 +47,18 @@ class Machine:
         return True
 
     def need_adapter(self, adapter: str | None) -> None:
-        """Raise AdapterMissing where the kernel has not got this adapter, or any where it is None."""
+        """Raise AdapterMissing if the kernel does not have this adapter, or has none at all if it is None."""
         adapters = self.adapters()
         if not adapters:
             raise AdapterMissing("this machine has no Bluetooth adapter", hint=WITHOUT_RADIO)
         if adapter is not None and adapter not in adapters:
-            there = ", ".join(adapters)
-            raise AdapterMissing(f"no Bluetooth adapter {adapter}: there is {there}", hint=f"Try --adapter {there}")
+            available = ", ".join(adapters)
+            raise AdapterMissing(
+                f"no Bluetooth adapter {adapter}; available: {available}", hint=f"Try: --adapter {adapters[0]}"
+            )
 
     def why_not(self, adapter: str, helper: str, complaint: str) -> MqttkitError:
-        """Return what keeps bluepy's helper, which only says `complaint`, from using the adapter."""
+        """Return why bluepy's helper cannot use the adapter; the helper itself only reports `complaint`."""
         if not self.has_bluetooth_sockets():
             return AdapterMissing("this kernel has no Bluetooth", hint=f"Try: modprobe bluetooth. {WITHOUT_RADIO}")
         try:
@@ -74,12 +76,12 @@ def adapter_number(adapter: str | None) -> int:
         return 0
     found = re.fullmatch(r"(?:hci)?(\d{1,4})", adapter)
     if not found:
-        raise UsageError(f"adapter {adapter!r} is none such as hci0")
+        raise UsageError(f"adapter {adapter!r} is not a name such as hci0")
     return int(found.group(1))
 
 
 def has_capabilities(program: str) -> bool:
-    """Tell whether a program file bears the capabilities that raw Bluetooth needs (capabilities(7))."""
+    """Return whether a program file has the capabilities for raw Bluetooth sockets (capabilities(7))."""
     try:
         attribute = os.getxattr(program, "security.capability")
     except OSError:
@@ -89,7 +91,7 @@ def has_capabilities(program: str) -> bool:
 
 
 def permission_missing(helper: str) -> PermissionMissing:
-    """Return the error that names the command which lets the helper scan."""
+    """Return the error with the command that lets the helper scan."""
     command = f"sudo setcap cap_net_raw,cap_net_admin+eip {helper}"
     return PermissionMissing(
         "bluepy's helper may not use Bluetooth (cap_net_raw, cap_net_admin)", hint=f"Try: {command}"
@@ -97,5 +99,5 @@ def permission_missing(helper: str) -> PermissionMissing:
 
 
 def reset_hint(adapter: str) -> str:
-    """Return the sentence that says how to reset an adapter."""
+    """Return a hint that explains how to reset an adapter."""
     return f"Try: sudo hciconfig {adapter} reset, or unplug it and plug it in again"

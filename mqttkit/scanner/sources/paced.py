@@ -1,4 +1,4 @@
-"""Waiting that can be cut short, and sources that emit at a pace."""
+"""Sources that emit advertisements on a schedule."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mqttkit.scanner.sources.protocol import Source
 from mqttkit.stop import Stop
 
 SHORTEST_WAIT = 0.001
-"""Seconds: what is due within it leaves together, so that high rates do not cost a wake-up each."""
+"""Seconds. Advertisements due within this time leave together, so that a high rate needs few wake-ups."""
 LARGEST_BATCH = 100
-"""Advertisements that leave together at most."""
+"""Advertisements per batch at most."""
 
 
 class PacedSource(Source):
-    """A source that makes its advertisements itself: `upcoming` says what comes and when."""
+    """A source without a radio: `upcoming` gives its advertisements and their times."""
 
     def __init__(self) -> None:
         self._stop = Stop()
@@ -26,19 +26,19 @@ class PacedSource(Source):
 
     @property
     def scanning(self) -> bool:
-        """See Source."""
+        """Implement Source."""
         return not (self._stop.is_set or self._ended)
 
     @abstractmethod
     def upcoming(self) -> Iterable[tuple[float, Advertisement]]:
-        """Yield (seconds after the start, advertisement); its time stamp is set when it leaves."""
+        """Yield (seconds after the start, advertisement). `batches` sets the time stamp."""
 
     def close(self) -> None:
-        """See Source."""
+        """Implement Source."""
         self._stop.set()
 
     def batches(self) -> Iterator[list[Advertisement]]:
-        """See Source."""
+        """Implement Source."""
         start = now = time.monotonic()
         batch: list[Advertisement] = []
         for offset, advertisement in self.upcoming():

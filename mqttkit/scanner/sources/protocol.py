@@ -1,4 +1,4 @@
-"""What every source of advertisements is."""
+"""The interface of every source of advertisements."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _Self = TypeVar("_Self", bound="Source")
 
 
 class Source(ABC):
-    """A blocking iterator of advertisements, and a context manager; one thread iterates, once."""
+    """A blocking iterator of advertisements and a context manager. One thread may iterate, once."""
 
     @property
     @abstractmethod
     def scanning(self) -> bool:
-        """False while the source is closed, at its end, or its radio is away."""
+        """False if the source is closed, at its end, or without its radio."""
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """Advertisements not passed on so far, by cause; any thread may read it."""
+        """Number of advertisements that the source dropped, by cause. Any thread may read it."""
         return {}
 
-    def start(self) -> None:  # noqa: B027 - a source that needs no start has none
-        """Start the scan; raise what is wrong with it. Entering the context calls it."""
+    def start(self) -> None:  # noqa: B027 - most sources need no start
+        """Start the scan; raise a MqttkitError if that fails. Entering the context calls it."""
 
     @abstractmethod
     def batches(self) -> Iterator[list[Advertisement]]:
-        """Yield what has come since the last batch, never an empty list; block while there is nothing."""
+        """Yield the advertisements since the last batch; block until there is at least one."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the iteration; never blocks. Any thread or signal handler may call it, and again."""
+        """End the iteration without blocking. Any thread or signal handler may call it, more than once."""
 
     def __iter__(self) -> Iterator[Advertisement]:
         return itertools.chain.from_iterable(self.batches())

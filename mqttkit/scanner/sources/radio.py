@@ -1,4 +1,4 @@
-"""What the sources that listen to a radio share: a thread that scans, restarts, and hands over."""
+"""The base of the sources with a radio: a thread that scans, restarts after a failure, and fills a queue."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from mqttkit.stop import Stop
 _log = logging.getLogger(__name__)
 
 QUEUE_SIZE = 10_000
-"""Advertisements that may wait for the iterating thread; beyond it the oldest is dropped and counted."""
+"""Advertisements that may wait for the iterating thread; a full queue drops and counts the oldest one."""
 SILENCE = 30.0
-"""Seconds without an advertisement after which the scan is built anew."""
+"""Seconds without an advertisement after which the scan is restarted."""
 RETRY = 2.0
-"""Seconds between two tries to scan again after the radio was lost."""
+"""Seconds between attempts to scan again after the radio was lost."""
 
 
 class Silence(AdapterStuck):
-    """Nothing was heard for so long that the scan itself is doubted."""
+    """No advertisement arrived for so long that the scan may have failed."""
 
 
 class RadioSource(Source):
-    """Scans in a thread of its own for as long as it is not closed.
+    """Scans in its own thread until it is closed.
 
-    What is wrong with the first try is raised by `start`; later on it is logged, once, and tried again until
-    the radio is back. A quiet room and a deaf radio look the same: after `silence` seconds without an
-    advertisement the scan is built anew, without a pause.
+    `start` raises the error of the first attempt. A later error is logged once, and the thread tries again until the
+    radio is back. An empty room and a broken scan look the same, so the thread restarts the scan after `silence`
+    seconds without an advertisement.
     """
 
     def __init__(self, name: str, *, silence: float = SILENCE, retry: float = RETRY) -> None:
@@ -48,69 +48,69 @@ class RadioSource(Source):
         self._queue: queue.SimpleQueue[Advertisement | None] = queue.SimpleQueue()
         self._dropped: Counter[str] = Counter()
         self._scanning = False
-        self._trouble = ""
-        """What was last warned of, and is not over."""
+        self._problem = ""
+        """The problem of the last warning; empty once it is over."""
         self._quiet = False
-        """The trouble is that nothing is heard: a scan that begins does not end it."""
+        """The problem is silence: only an advertisement ends it, not a new scan."""
         self._settled = threading.Event()
-        """Set when the first scan has begun, or failed."""
+        """Set when the first scan has started or failed."""
         self._failure: Exception | None = None
         self._last = 0.0
-        """When something was heard or the scan begun, on the monotonic clock."""
+        """Time of the last advertisement or scan start, on the monotonic clock."""
         self._thread = threading.Thread(target=self._run, name=f"scan-{name}", daemon=True)
 
     @abstractmethod
     def scan(self) -> None:
-        """Scan until the source is closed: call `begun`, `heard` and often `check`; runs in the thread.
+        """Scan until the source is closed: call `begun`, `heard`, and `check` often. Runs in the thread.
 
-        Raise a MqttkitError when the radio is lost; leave nothing behind.
+        Raise a MqttkitError if the radio is lost, and release everything.
         """
 
     def begun(self) -> None:
-        """Tell that the radio scans now."""
+        """Record that the radio scans."""
         self._scanning = True
         self._last = time.monotonic()
         if not self._quiet:
-            self._mended()
+            self._recovered()
         self._settled.set()
 
     def heard(self, advertisement: Advertisement) -> None:
-        """Hand over one advertisement."""
+        """Put one advertisement into the queue."""
         self._last = time.monotonic()
-        self._mended()
+        self._recovered()
         if self._queue.qsize() >= QUEUE_SIZE:
-            with contextlib.suppress(queue.Empty):  # taken meanwhile: then there is room
+            with contextlib.suppress(queue.Empty):  # the iterating thread has just taken it
                 self._queue.get_nowait()
                 self._dropped["queue_full"] += 1
         self._queue.put(advertisement)
 
     def malformed(self, error: Exception) -> None:
-        """Count something that the radio said and that is no advertisement."""
+        """Count radio data that is not a valid advertisement."""
         self._dropped["malformed"] += 1
         _log.debug("%s: malformed advertisement: %s", self._name, error)
 
     def check(self) -> bool:
-        """Tell whether to go on scanning; raise Silence where nothing was heard for too long."""
+        """Return whether to continue the scan; raise Silence if no advertisement arrived for too long."""
         if time.monotonic() - self._last > self.silence:
-            raise Silence(f"nothing heard for {self.silence:g} s")
+            raise Silence(f"no advertisement for {self.silence:g} s")
         return not self._stop.is_set
 
     @property
     def scanning(self) -> bool:
-        """See Source."""
+        """Implement Source."""
         return self._scanning and not self._stop.is_set
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """See Source."""
+        """Implement Source."""
         return self._dropped
 
     def start(self) -> None:
-        """See Source; return when the radio scans."""
+        """Implement Source; return when the radio scans."""
         self._thread.start()
         try:
             self._settled.wait()
-        except BaseException:  # Ctrl-C: nobody will call __exit__
+        except BaseException:  # on Ctrl-C no one calls __exit__
             self.close()
             raise
         if self._failure is not None:
@@ -118,7 +118,7 @@ class RadioSource(Source):
             raise self._failure
 
     def close(self) -> None:
-        """See Source."""
+        """Implement Source."""
         self._stop.set()
         self._queue.put(None)
 
@@ -129,7 +129,7 @@ class RadioSource(Source):
         self._thread.join()
 
     def batches(self) -> Iterator[list[Advertisement]]:
-        """See Source."""
+        """Implement Source."""
         while True:
             heard = self._queue.get()
             batch = []
@@ -145,36 +145,36 @@ class RadioSource(Source):
             yield batch
 
     def _run(self) -> None:
-        """Scan again and again; an error that is none of ours is raised in the iterating thread."""
+        """Scan until the source is closed; pass an unexpected exception to the iterating thread."""
         while not self._stop.is_set:
             try:
                 self.scan()
             except Silence as error:
                 self._quiet = True
-                self._tell(f"{error}; the scan is restarted every {self.silence:g} s")
+                self._warn(f"{error}; restarting the scan every {self.silence:g} s")
             except MqttkitError as error:
                 self._scanning = False
                 if not self._settled.is_set():
                     self._failure = error
                     break
                 self._quiet = False
-                self._tell(f"scan lost: {error}; tried again every {self.retry:g} s")
+                self._warn(f"scan lost: {error}; trying again every {self.retry:g} s")
                 self._stop.wait(self.retry)
-            except Exception as error:  # noqa: BLE001 - a bug, for the thread that can report it
+            except Exception as error:  # noqa: BLE001 - a bug: the iterating thread reports it
                 self._failure = error
                 break
         self._scanning = False
         self._settled.set()
         self._queue.put(None)
 
-    def _tell(self, trouble: str) -> None:
-        """Warn, once a trouble."""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            _log.warning("%s: %s", self._name, trouble)
+    def _warn(self, problem: str) -> None:
+        """Log a warning once per problem."""
+        if problem != self._problem:
+            self._problem = problem
+            _log.warning("%s: %s", self._name, problem)
 
-    def _mended(self) -> None:
-        """Tell that the trouble is over, where there was one."""
-        if self._trouble:
-            self._trouble = ""
+    def _recovered(self) -> None:
+        """Log that the problem is over, if there was one."""
+        if self._problem:
+            self._problem = ""
             _log.info("%s: scanning again", self._name)

@@ -1,4 +1,4 @@
-"""Recordings as a source of advertisements."""
+"""A source that replays a recording."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mqttkit.scanner.recording import read_recording
 from mqttkit.scanner.sources.paced import PacedSource
 
 KEPT = 10_000
-"""Advertisements of a recording that are kept in memory; what is longer is read anew each time round."""
+"""Advertisements of a recording kept in memory; a longer recording is read again in each round."""
 
 LONGEST_WAIT = 86_400.0
-"""Seconds: a gap longer than that in a recording is a clock that was set."""
+"""Seconds. A longer gap in a recording means that someone set the clock; it is skipped."""
 
 
 class ReplaySource(PacedSource):
-    """Emit a recording `speed` times as fast as it was recorded (None: as it goes), once or for ever.
+    """Emit a recording `speed` times as fast as it was recorded (None: without pauses), once or indefinitely.
 
-    Time stamps are those of the replay. A file of up to KEPT advertisements is read whole first, so that
-    RecordingError comes before the first advertisement.
+    Time stamps are those of the replay. A file of up to KEPT advertisements is read completely before the first
+    one is emitted, so an invalid file raises RecordingError here.
     """
 
     def __init__(self, path: str, *, speed: float | None = 1.0, loop: bool = False) -> None:
@@ -34,11 +34,11 @@ class ReplaySource(PacedSource):
         reader = read_recording(path)
         kept = list(itertools.islice(reader, KEPT + 1))
         if not kept:
-            raise RecordingError(f"{path}: no advertisement in it")
+            raise RecordingError(f"{path} contains no advertisements")
         self._kept = kept if len(kept) <= KEPT else None
 
     def upcoming(self) -> Iterable[tuple[float, Advertisement]]:
-        """See PacedSource."""
+        """Implement PacedSource."""
         rounds: Iterable[int] = itertools.count() if self.loop else range(1)
         everything = itertools.chain.from_iterable(self._once() for _ in rounds)
         if self.speed is None:
@@ -50,7 +50,7 @@ class ReplaySource(PacedSource):
 
 
 def _at_pace(heard: Iterable[Advertisement], speed: float) -> Iterator[tuple[float, Advertisement]]:
-    """Yield each with its time; it stands still where the recording's clock goes back, as at the seam."""
+    """Yield each advertisement with its time; no time passes if the clock of the recording goes back."""
     offset = 0.0
     previous = None
     for advertisement in heard:

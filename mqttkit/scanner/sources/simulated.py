@@ -1,4 +1,4 @@
-"""Made-up devices as a source of advertisements: what a room sounds like, without a radio."""
+"""A source that simulates a room full of devices, without a radio."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _FLAGS = bytes.fromhex("020106")
 
 
 class SimulatedSource(PacedSource):
-    """Emit `rate` advertisements a second of `devices` devices, for ever; the same `seed`, the same ones.
+    """Emit `rate` advertisements per second of `devices` devices indefinitely; the same `seed` repeats them.
 
-    Each device is an iBeacon, an Eddystone beacon, a BTHome thermometer or a named sensor; its RSSI walks
-    randomly between -100 and -30 dBm.
+    Each device is an iBeacon, an Eddystone beacon, a BTHome thermometer or a named sensor. Its RSSI is a random walk
+    between -100 and -30 dBm.
     """
 
     def __init__(self, *, devices: int = 10, rate: float = 20.0, seed: int = 0) -> None:
         if not 1 <= devices <= MOST_DEVICES:
             raise UsageError(f"devices must be 1 to {MOST_DEVICES}, got {devices}")
         if not 0 < rate < float("inf"):
-            raise UsageError(f"rate must be above 0 advertisements a second, got {rate}")
+            raise UsageError(f"rate must be above 0 advertisements per second, got {rate}")
         super().__init__()
         self.rate = rate
-        self._random = random.Random(seed)  # noqa: S311 - it makes up a room, not a secret
+        self._random = random.Random(seed)  # noqa: S311 - a simulation, not a secret
         self._devices = [_Device(number, self._random) for number in range(devices)]
 
     def upcoming(self) -> Iterator[tuple[float, Advertisement]]:
-        """See PacedSource."""
+        """Implement PacedSource."""
         for number in itertools.count():
             device = self._devices[int(self._random.random() * len(self._devices))]
             yield number / self.rate, device.advertise()
 
 
 class _Device:
-    """One device that moves about and measures."""
+    """One device that moves and measures."""
 
     def __init__(self, number: int, source: random.Random) -> None:
         self._random = source
@@ -57,7 +57,7 @@ class _Device:
         self._structures = _KINDS[number % len(_KINDS)]
 
     def advertise(self) -> Advertisement:
-        """Move on a step and return what the device says then."""
+        """Move one step and return the next advertisement."""
         self.count += 1
         self.rssi = min(-30, max(-100, self.rssi + int(self._random.random() * 5) - 2))
         return Advertisement.from_raw(
@@ -70,7 +70,7 @@ class _Device:
         )
 
     def measure(self) -> float:
-        """Return the temperature, which has changed by up to 0.05 degrees in one of ten advertisements."""
+        """Return the temperature; it changes by up to 0.05 degrees with every tenth advertisement."""
         if self.count % 10 == 0:
             self.temperature += (self._random.random() - 0.5) / 10
         return self.temperature
@@ -81,13 +81,13 @@ def _structure(kind: int, data: bytes) -> bytes:
 
 
 def _ibeacon(device: _Device) -> bytes:
-    """Return the proximity beacon of company 0x004c: UUID, major, minor, power at one metre."""
+    """Return an iBeacon of company 0x004c: UUID, major, minor, power at one metre."""
     body = device.identifier + struct.pack(">HHb", 1, device.number & 0xFFFF, -59)
     return _structure(0xFF, b"\x4c\x00\x02\x15" + body)
 
 
 def _eddystone(device: _Device) -> bytes:
-    """Return Eddystone's UID frame, and its telemetry each tenth time."""
+    """Return an Eddystone UID frame, or telemetry in every tenth advertisement."""
     frame = b"\x00\xe7" + device.identifier + bytes(2)
     if device.count % 10 == 0:
         temperature = int(device.measure() * 256)
@@ -105,7 +105,7 @@ def _bthome(device: _Device) -> bytes:
 
 
 def _sensor(device: _Device) -> bytes:
-    """Return a name, a battery service (0x180f), transmit power, and a field of the company 0xffff."""
+    """Return a name, the battery service (0x180f), the transmit power, and data of company 0xffff."""
     name = f"Sensor {device.number:04d}".encode()
     body = struct.pack("<h", round(device.measure() * 100))
     return (

@@ -44,7 +44,7 @@ def result(*arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
 def test_pub_counts_what_the_broker_took(qos: str) -> None:
-    """Every publish has an outcome; flat out there are no latencies to mislead."""
+    """Every publish has an outcome; as fast as possible there are no latencies to mislead."""
     metrics = result("pub", "-q", qos, "--count", "500")["metrics"]
     assert metrics["published"] == 500
     assert metrics["dropped"] == metrics["failed"] == 0

@@ -140,7 +140,7 @@ def test_a_quiet_room_keeps_the_scan_going(bus: str, caplog: pytest.LogCaptureFi
         assert len(list(itertools.islice(source, 3))) == 3
         assert source.scanning
     assert [record.getMessage() for record in caplog.records][:4] == [
-        "bleak: nothing heard for 0.3 s; the scan is restarted every 0.3 s",
+        "bleak: no advertisement for 0.3 s; restarting the scan every 0.3 s",
         "bleak: scanning again",
     ] * 2
 
@@ -232,7 +232,7 @@ def test_the_command_ends_with_7_without_bluez(bus: str) -> None:
         [sys.executable, "-m", "mqttkit", "scan", "--source", "bleak"], check=False, capture_output=True, text=True
     )
     assert (result.returncode, result.stdout) == (7, "")
-    assert result.stderr.startswith("mqttkit: BlueZ, the Bluetooth service, does not run")
+    assert result.stderr.startswith("mqttkit: BlueZ, the Bluetooth service, is not running")
     assert len(result.stderr.splitlines()) == 1
 
 

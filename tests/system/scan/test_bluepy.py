@@ -139,7 +139,7 @@ def test_the_helper_is_started_again_when_it_ends(install: Install, caplog: pyte
         assert len(list(itertools.islice(source, 2))) == 2
     assert len(helper.log) == 3
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert "helper ended by itself" in caplog.text
+    assert "helper exited unexpectedly" in caplog.text
     assert "scanning again" in caplog.text
 
 
@@ -162,7 +162,7 @@ def test_a_silent_radio_is_started_again(install: Install, caplog: pytest.LogCap
     assert helper.running == []
     messages = [record.getMessage() for record in caplog.records]
     assert messages[:2] == [
-        "bluepy: nothing heard for 0.3 s; the scan is restarted every 0.3 s",
+        "bluepy: no advertisement for 0.3 s; restarting the scan every 0.3 s",
         "bluepy: scanning again",
     ]
 
@@ -259,7 +259,7 @@ def test_a_helper_that_is_missing_or_broken_is_told(
 ) -> None:
     """With what builds it: not there, no program, ending at once."""
     install(Run(exit_at_once=True))
-    with pytest.raises(HelperMissing, match=r"ended by itself.*libglib2.0-dev"):
+    with pytest.raises(HelperMissing, match=r"exited unexpectedly.*libglib2.0-dev"):
         BluepySource().start()
     monkeypatch.setattr(btle, "helperExe", str(tmp_path / "none"))
     with pytest.raises(HelperMissing, match=r"No such file.*libglib2.0-dev"):

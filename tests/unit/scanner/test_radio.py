@@ -95,7 +95,7 @@ def test_auto_is_bleak_then_bluepy_then_told_what_to_install(hci1: Machine, monk
     monkeypatch.setitem(sys.modules, "bluepy", None)
     with pytest.raises(MissingPart, match=r"pip install 'mqttkit\[bleak\]'"):
         choose_radio(hci1, None)
-    with pytest.raises(AdapterMissing, match="no Bluetooth adapter hci0: there is hci1"):
+    with pytest.raises(AdapterMissing, match="no Bluetooth adapter hci0; available: hci1"):
         choose_radio(hci1, "hci0")
     with pytest.raises(AdapterMissing, match=r"--source simulated or --source replay:FILE"):
         choose_radio(Machine(hci1.sys_class / "none"), None)

@@ -152,26 +152,26 @@ def test_fragments_that_never_end_grow_no_memory() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "x: no advertisement in it"),
-        (b"\n \n", "x: no advertisement in it"),
+        (b"", "x contains no advertisements"),
+        (b"\n \n", "x contains no advertisements"),
         (
             b'{"mac_address": "AA:BB:CC:DD:EE:FF"}\n{"rssi": "strong"}\n',
-            "x:2: no advertisement: rssi is no whole",
+            "x:2: not an advertisement: rssi is not a whole",
         ),
-        (b'{"mac_address": "AA:BB:CC', "x:1: no advertisement: Unterminated string"),
-        (b"[" * 100_000, "x:1: no advertisement: "),
-        (b"\xff\xfe", "x:1: no advertisement: 'utf-8' codec"),
+        (b'{"mac_address": "AA:BB:CC', "x:1: not an advertisement: Unterminated string"),
+        (b"[" * 100_000, "x:1: not an advertisement: "),
+        (b"\xff\xfe", "x:1: not an advertisement: 'utf-8' codec"),
         (b"btsnoop\0\0\0", "x: byte 8: the file ends in the middle"),
-        (btsnoop(link=1001), "x: btsnoop version 1, link 1001; only 1 and 1002 (H4)"),
-        (btsnoop(b"\x04\x0f\x00"), "x: no advertisement in it"),
+        (btsnoop(link=1001), "x: btsnoop version 1, link 1001; only version 1 and link 1002 (H4)"),
+        (btsnoop(b"\x04\x0f\x00"), "x contains no advertisements"),
         (btsnoop(legacy((0, 0, b"123456", b"", 1)))[:-1], "x: byte 16: the file ends in the middle"),
         (btsnoop(b"") + b"\0\0\0", "x: byte 40: the file ends in the middle"),
-        (btsnoop(b"") + struct.pack(">IIIIq", 1, 2, 0, 0, 0), "x: byte 40: a record of 2 bytes out of 1"),
-        (btsnoop(b"") + b"\xff" * 24, "x: byte 40: a record of 4294967295 bytes"),
-        (btsnoop(legacy((0, 0, b"123456", b"", 1)) + b"\0"), "x: byte 16: an event of 12 bytes has 13"),
-        (btsnoop(b"\x04\x3e\x02\x02\x01"), "x: byte 16: a report is cut short"),
-        (btsnoop(b"\x04\x3e\x02\x0d\x01"), "x: byte 16: a report is cut short"),
-        (btsnoop(b"\x04\x3e\x01\x0d"), "x: byte 16: an event has no reports"),
+        (btsnoop(b"") + struct.pack(">IIIIq", 1, 2, 0, 0, 0), "x: byte 40: a record claims 2 of 1 bytes"),
+        (btsnoop(b"") + b"\xff" * 24, "x: byte 40: a record claims 4294967295 of"),
+        (btsnoop(legacy((0, 0, b"123456", b"", 1)) + b"\0"), "x: byte 16: an event announces 12 bytes and contains 13"),
+        (btsnoop(b"\x04\x3e\x02\x02\x01"), "x: byte 16: a report is truncated"),
+        (btsnoop(b"\x04\x3e\x02\x0d\x01"), "x: byte 16: a report is truncated"),
+        (btsnoop(b"\x04\x3e\x01\x0d"), "x: byte 16: an event contains no reports"),
     ],
 )
 def test_a_broken_recording_is_told_with_its_place(
@@ -189,7 +189,7 @@ def test_a_file_named_so_that_is_no_btsnoop_is_told(tmp_path: Path) -> None:
     """Its first bytes decide, so it is tried as JSON lines; the error names both."""
     path = tmp_path / "x.btsnoop"
     path.write_bytes(b"garbage")
-    with pytest.raises(RecordingError, match="; nor is it a btsnoop file"):
+    with pytest.raises(RecordingError, match="; it is not a btsnoop file either"):
         open_source(ScannerSettings(source=f"replay:{path}"))
 
 
