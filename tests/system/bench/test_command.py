@@ -129,7 +129,7 @@ def test_fault_found_is_exit_1_and_the_numbers_are_there(tmp_path: Path) -> None
     assert second.returncode == 1
     assert "received" in second.stdout
     assert second.stderr.startswith("mqttkit: rate>0: rate is ")
-    assert "against 1,000,000,000,000 messages/s before" in second.stderr
+    assert "before 1,000,000,000,000 messages/s" in second.stderr
 
 
 @pytest.mark.parametrize(

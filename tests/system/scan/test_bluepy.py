@@ -244,7 +244,7 @@ def test_no_management_is_told_apart(
     monkeypatch.setattr(Machine, "has_bluetooth_sockets", lambda self: True)
     with pytest.raises(AdapterMissing, match=r"no Bluetooth adapter.*--source simulated"):
         BluepySource(machine=Machine(sys_class=tmp_path / "none")).start()
-    with pytest.raises(AdapterMissing, match="no Bluetooth adapter hci3: there is hci0"):
+    with pytest.raises(AdapterMissing, match="no Bluetooth adapter hci3; available: hci0"):
         BluepySource(machine=machine, adapter="hci3").start()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PermissionMissing, match="setcap"):
