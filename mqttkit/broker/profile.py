@@ -17,7 +17,7 @@ from typing import Any
 from mqttkit.addresses import is_loopback
 from mqttkit.errors import LifecycleError, UsageError
 from mqttkit.files import write_secret
-from mqttkit.settings import BrokerSettings, TlsSettings
+from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, TlsSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
 LOCK_SECONDS = 60.0
@@ -122,6 +122,11 @@ class Profile:
     def to_broker_settings(self) -> BrokerSettings:
         """Return the client's settings for the plain listener."""
         return BrokerSettings(host=self.host, port=self.port, username=self.username, password=self.password)
+
+    @property
+    def settings(self) -> MqttSettings:
+        """The settings of a client for the plain listener: `mqttkit.connect(profile.settings)`."""
+        return MqttSettings(broker=self.to_broker_settings(), client=ClientSettings(version=self.version))
 
     def to_tls_settings(self) -> BrokerSettings:
         """Return the client's settings for the TLS listener; raise `LifecycleError` where there is none."""

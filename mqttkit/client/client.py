@@ -116,16 +116,15 @@ class MqttClient:
         self._failure_is_raised = True
         self.start()
         with self._condition:
-            self._condition.wait_for(lambda: self.connected or self._paho.rounds_failed > 0, timeout)
+            self._condition.wait_for(lambda: self.connected or self._closed or self._paho.rounds_failed > 0, timeout)
             if self.connected:
                 self._failure_is_raised = False
                 return
         self.close(flush=0)
         for error in self._paho.round_failures[:-1]:
             log.warning("%s", error)
-        raise self._paho.failure or BrokerUnreachable(
-            show_address(*self._paho.address), "mqtt", f"no CONNACK within {timeout} s"
-        )
+        cause = f"no CONNACK within {timeout} s" if timeout is not None else "the client was closed"
+        raise self._paho.failure or BrokerUnreachable(show_address(*self._paho.address), "mqtt", cause)
 
     def wait_connected(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a CONNACK that accepts."""

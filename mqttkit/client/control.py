@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from mqttkit.client.client import MqttClient
 from mqttkit.client.connector import DENIED
@@ -12,6 +13,11 @@ from mqttkit.messages import Subscription
 def connection_number(client: MqttClient) -> int:
     """Return the number of the client's connection, counted from 1; 0 before the first. Any thread."""
     return client._number
+
+
+def on_resolved(client: MqttClient, handler: Callable[[], None]) -> None:
+    """Call `handler` after each batch of publishes whose outcome became known, in the thread that found it out."""
+    client._outbox.on_resolved = handler
 
 
 def loop_ran_at(client: MqttClient) -> float:

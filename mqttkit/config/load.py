@@ -13,6 +13,7 @@ from mqttkit.config.convert import Mismatch, Surplus, convert
 from mqttkit.config.located_values import Node
 from mqttkit.config.profile_merge import PORT, fitting, usual_port
 from mqttkit.config.schema import Leaf, Section, key_of, root
+from mqttkit.config.secret_files import read_secret
 from mqttkit.config.sources import Layer, find_config, from_environment, from_file, from_values, unknown_key
 from mqttkit.errors import ConfigError
 from mqttkit.setting_rules import lacks_value
@@ -172,23 +173,7 @@ def _read_secret_files(values: dict[str, Node]) -> None:
         name = _value(file_leaf, values)
         where = values[file_leaf.path].where
         if name is not None:
-            values[leaf.path] = Node(_first_line(name, where, file_leaf.path), f"{where} (file {name})")
-
-
-def _first_line(name: str, where: str, path: str) -> str:
-    try:
-        with Path(name).open(encoding="utf-8", newline="") as stream:
-            mode = stat.S_IMODE(Path(name).stat().st_mode)
-            line = stream.readline(65_536)
-    except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot read {name}: {cause}", where=where) from error
-    if mode & stat.S_IROTH:
-        _log.warning("every user can read %s. Run: chmod 600 %s", name, name)
-    line = line.rstrip("\r\n")
-    if not line:
-        raise ConfigError(f"{path}: the first line of {name} is empty", where=where)
-    return line
+            values[leaf.path] = Node(read_secret(name, where, file_leaf.path), f"{where} (file {name})")
 
 
 def _warn_of_readable(path: str | None, values: Mapping[str, Node]) -> None:

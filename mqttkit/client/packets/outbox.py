@@ -79,6 +79,8 @@ class Outbox:
         """QoS 1 and 2 publishes under way, by packet identifier."""
         self.publish_qos2: Callable[[Receipt], int] = _no_qos2
         """Hands a QoS 2 publish to paho; returns its packet identifier."""
+        self.on_resolved: Callable[[], None] | None = None
+        """Called after each batch of publishes whose outcome became known, without a lock."""
         self._accepting = False
         self._bytes = 0
         self._queue: collections.deque[Receipt] = collections.deque()
@@ -339,6 +341,8 @@ class Outbox:
             self.condition.notify_all()
             if self.unresolved <= self.limits.max_queued_messages // 2:
                 self._room.notify_all()
+        if self.on_resolved is not None:
+            self.on_resolved()
 
 
 def _no_qos2(_item: Receipt) -> int:

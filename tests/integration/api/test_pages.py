@@ -1,0 +1,95 @@
+"""The Python examples of README.md and docs/python.md run, and name the whole public API."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mqttkit
+from mqttkit.broker.accounts.passwords import PasswordFile
+from tests.support.brokers import Mosquitto, mosquitto, need
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "python.md"
+
+
+def examples(page: Path) -> list[str]:
+    """Return the Python blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+def run(code: str) -> list[str]:
+    """Run an example and return the lines that it prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "example", "exec"), {"__name__": "example"})  # our own pages
+    return printed.getvalue().splitlines()
+
+
+@pytest.fixture
+def lamp_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mosquitto]:
+    """A broker with the user `lamp`, whose password is in ./lamp.secret."""
+    monkeypatch.chdir(tmp_path)
+    secret = Path("lamp.secret")
+    secret.write_text("a secret\n")
+    secret.chmod(0o600)
+    users = Path("passwd")
+    users.write_text(PasswordFile.parse("", where="passwd").with_user("lamp", "a secret").render())
+    with mosquitto(tmp_path / "broker", f"password_file {users.resolve()}", anonymous=False) as broker:
+        yield broker
+
+
+@pytest.fixture(autouse=True)
+def _without_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `temporary_broker` take the installed mosquitto."""
+    need("mosquitto")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_first_example_of_a_page_publishes_and_receives(page: str, lamp_broker: Mosquitto) -> None:
+    """The example logs in with a password file and prints its own message."""
+    code = examples(ROOT / page)[0]
+    code = code.replace("mqtt://localhost", f"mqtt://localhost:{lamp_broker.port}")
+    assert run(code.replace("timeout=10", "timeout=0.5")) == ["sensor/1 21.5"]
+
+
+EXPECTED = [
+    [r"127\.0\.0\.1 \d+ \w+"],
+    ["lamp True"],
+    ["BrokerSettings.port: must be 1 to 65535, got 0"],
+    ["True"],
+    ["sensor/1 21.5 b'21.5' False"],
+    ["1"],
+    ["sensor/1 21.5"],
+    [
+        "tcp Start one with: mqttkit broker up",
+        "a broker's URL is .*, got 'http://localhost'",
+        "topic name 'sensor/#' has a wildcard.*",
+    ],
+]
+
+
+@pytest.mark.parametrize("number", range(len(EXPECTED)))
+def test_each_further_example_prints_what_it_promises(number: int) -> None:
+    """Examples run as they are on the page, against brokers that they start themselves."""
+    printed = run(examples(PAGE)[1 + number])
+    assert len(printed) == len(EXPECTED[number]), printed
+    for line, pattern in zip(printed, EXPECTED[number], strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_each_example_is_tested() -> None:
+    """A new example needs a row above."""
+    assert len(examples(PAGE)) == 1 + len(EXPECTED)
+
+
+def test_the_page_uses_every_public_name() -> None:
+    """A name that no example uses is not documented."""
+    used = set(re.findall(r"mqttkit\.(\w+)", "\n".join(examples(PAGE))))
+    assert used == set(mqttkit.__all__)
