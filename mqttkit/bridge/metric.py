@@ -23,6 +23,8 @@ TOPIC_CACHE_ENTRIES = 10_000
 MAX_TAGS = 64
 """Most tags in one metric."""
 
+_EXACT = 2.0**53  # a double holds every smaller integer exactly
+
 _FIRST_MS = 0
 _LAST_MS = 7_258_118_400_000  # 2200-01-01: a later time stamp has the wrong unit
 _SECONDS_BELOW = 100_000_000_000  # in seconds the year 5138, in milliseconds March 1973
@@ -53,6 +55,8 @@ class RefusalReason(str, enum.Enum):
     """A string contains U+0000, which some stores cannot keep."""
     VALUE_MISSING = "value_missing"
     VALUE_TYPE = "value_type"
+    VALUE_PRECISION = "value_precision"
+    """An integer that a double cannot hold exactly."""
     VALUE_NOT_FINITE = "value_not_finite"
     """NaN, an infinity, or a number beyond a double's range."""
     TIMESTAMP_FORMAT = "timestamp_format"
@@ -169,9 +173,11 @@ class MetricParser:
             body = _decode(payload)
         except (ValueError, RecursionError) as error:
             explain(payload, error)
-        tags = body.tags
-        if payload.count(b":") != _colons(body):
+        if not -_EXACT < body.value < _EXACT:
+            _check_exact(payload)
+        if payload.count(b":") != _colons(body) or b"\\u003" in payload:
             _check_keys(payload)
+        tags = body.tags
         dedupe_id = body.dedupe_id or None
         if dedupe_id is None:
             dedupe_id = retained
@@ -204,9 +210,7 @@ class MetricParser:
             raise Refusal(RefusalReason.TENANT_FORMAT, f"{tenant[:40]!r} is not a UUID")
         wrong = "agent_id" if re.fullmatch(_PARTS["agent_id"], agent) is None else "metric_name"
         what = agent if wrong == "agent_id" else metric
-        raise Refusal(
-            RefusalReason.TOPIC_SHAPE, f"{wrong} {what[:40]!r}: allowed are 1 to 128 of A-Z a-z 0-9 . _ : @ -"
-        )
+        raise Refusal(RefusalReason.TOPIC_SHAPE, f"{wrong} {what[:40]!r} is not 1 to 128 of A-Z a-z 0-9 . _ : @ -")
 
 
 def parse_timestamp(given: str | int | float) -> int:
@@ -237,7 +241,7 @@ def _parse_iso(text: str) -> int:
 
 
 def _colons(body: _Body) -> int:
-    """Return how many colons the payload has if no key came twice and none is unknown."""
+    """Return how many colons the payload has if it has no duplicate key, no unknown key and no escaped colon."""
     count = 1
     if body.timestamp is not msgspec.UNSET:
         count += 1 + (body.timestamp.count(":") if isinstance(body.timestamp, str) else 0)
@@ -294,6 +298,14 @@ def _check_keys(payload: bytes) -> Any:
         raise Refusal(RefusalReason.JSON_ENCODING, f"byte {error.start} is not UTF-8") from None
     except ValueError as error:
         raise Refusal(RefusalReason.JSON_SYNTAX, str(error)[:200]) from None
+
+
+def _check_exact(payload: bytes) -> None:
+    """Refuse an integer as value that a double would round."""
+    value = _check_keys(payload)["value"]
+    if isinstance(value, int) and int(float(value)) != value:
+        detail = f"a double cannot hold {str(value)[:40]}; send it as a string tag"
+        raise Refusal(RefusalReason.VALUE_PRECISION, detail)
 
 
 _FIELD_REASONS = {

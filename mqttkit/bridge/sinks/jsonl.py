@@ -1,7 +1,7 @@
-"""Metrics as lines of JSON in files that are rotated; each batch is on disk before it is acknowledged.
+"""Store metrics as lines of JSON in rotated files. Each batch is on disk before it is acknowledged.
 
-A line counts once the ledger knows the file's length behind it. What a crash left beyond that length is cut
-off when the file is opened again: those metrics were not acknowledged, and come again.
+The ledger records which file it belongs to and how long that file is after each commit. After a crash the sink
+truncates the file to that length: the lines beyond it were not acknowledged, so the broker sends them again.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ import contextlib
 import fcntl
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from mqttkit.bridge.json_record import encode_json, json_record
+from mqttkit.bridge.sinks.file_identity import file_changed, identity_of, identity_of_open
 from mqttkit.bridge.sinks.ledger import Ledger
 from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, SinkOptions
 from mqttkit.errors import SinkBroken, SinkUnavailable
 
 ROTATE_BYTES = 100_000_000
-"""Length from which on a file is renamed to PATH.YYYYmmddTHHMMSSZ-N and a new one begun; none is deleted."""
+"""Length in bytes at which a file is renamed to PATH.YYYYmmddTHHMMSSZ-N. No file is ever deleted."""
+TAIL_BYTES = 64
+"""Bytes at the end of the committed lines by which the sink recognises its own file after a restart."""
+_POSITIVE = 2**63 - 1  # SQLite's integers are signed
 
 
 class JsonlSink:
@@ -31,48 +36,58 @@ class JsonlSink:
         self._options = options
         self._rotate_bytes = rotate_bytes
         self._file = -1
-        self._length = 0
         self._ledger: Ledger | None = None
 
     @property
     def letters(self) -> DeadLetterStore:
-        """The ledger's; the lines' file is not opened for them."""
-        return self._book().letters
+        """The ledger's. Reading them does not open the file with the metrics."""
+        return self._ledger_file().letters
 
     def open(self) -> None:
-        """Open file and ledger, and cut off what was never committed."""
+        """Open file and ledger, and remove lines that were never committed."""
         if not self.path.parent.is_dir():
             raise SinkBroken(f"no directory {self.path.parent}", hint=f"mkdir -p {self.path.parent}")
-        self._open_file(self._book().value("length"))
+        ledger = self._ledger_file()
+        with self._translated():
+            self._open_file()
+            length = self._recover(ledger.values())
+            self._sync_directory()
+            ledger.commit((), (), (), **self._position(length))
 
     def open_letters(self) -> None:
         """Open the ledger."""
-        self._book()
+        self._ledger_file()
 
     def probe(self) -> None:
-        """See that the file is still there, and the ledger writable."""
-        self._ready().probe()
-        if not self.path.exists():
-            self.close()
-            raise SinkUnavailable(f"{self.path} was moved or removed: beginning a new one")
+        """Check that file and ledger are in place and that the ledger is writable."""
+        ledger = self._ready()
+        self._check_files(ledger)
+        ledger.probe()
 
     def commit(self, batch: MetricBatch) -> Committed:
-        """Append lines, bring them to disk, then commit the ledger; take the lines back if that fails."""
+        """Append the lines, write them to disk, then commit the ledger. If that fails, remove the lines again.
+
+        If a file was moved, removed or replaced, raise SinkUnavailable; the next attempt opens the path again.
+        """
         ledger = self._ready()
-        if self._length >= self._rotate_bytes:
+        self._check_files(ledger)
+        if os.fstat(self._file).st_size >= self._rotate_bytes:
             self._rotate()
+            ledger = self._ready()
         fresh = ledger.new(batch.metrics)
         data = b"".join(encode_json(json_record(metric)) + b"\n" for metric in fresh)
-        length = self._length + len(data)
+        start, file = os.fstat(self._file).st_size, os.dup(self._file)
         try:
             with self._translated():
                 self._append(data)
-            ledger.commit(fresh, batch.letters, batch.settles, length=length)
+                self._check_files(ledger)
+                ledger.commit(fresh, batch.letters, batch.settles, **self._position(start + len(data)))
         except BaseException:
-            with contextlib.suppress(OSError):  # else `open` cuts it off
-                os.ftruncate(self._file, self._length)
+            with contextlib.suppress(OSError):  # otherwise `open` removes them
+                os.ftruncate(file, start)
             raise
-        self._length = length
+        finally:
+            os.close(file)
         return Committed(len(fresh), len(batch.metrics) - len(fresh))
 
     def close(self) -> None:
@@ -84,7 +99,7 @@ class JsonlSink:
             os.close(self._file)
             self._file = -1
 
-    def _book(self) -> Ledger:
+    def _ledger_file(self) -> Ledger:
         if self._ledger is None:
             self._ledger = Ledger(self._options.dead_letters or f"{self.path}.ledger.db", self._options)
         return self._ledger
@@ -96,21 +111,42 @@ class JsonlSink:
         if data:
             os.fdatasync(self._file)
 
-    def _open_file(self, length: int) -> None:
-        with self._translated():
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise SinkBroken(f"another process writes to {self.path}", hint="Name another file") from error
-            found = os.fstat(self._file).st_size
-            if found > length:
-                os.ftruncate(self._file, length)
-            self._length = min(found, length)  # shorter: it was moved away
-            self._sync_directory()
+    def _open_file(self) -> None:
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SinkBroken(f"another process writes to {self.path}", hint="Choose another file") from error
+
+    def _recover(self, known: dict[str, int]) -> int:
+        """Truncate our file to its committed length; append to any other file after its last line."""
+        size, committed = os.fstat(self._file).st_size, known.get("length", 0)
+        if known and size >= committed and self._position(committed) == {**self._position(committed), **known}:
+            os.ftruncate(self._file, committed)
+            return committed
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            self._append(b"\n")
+        return os.fstat(self._file).st_size
+
+    def _position(self, length: int) -> dict[str, int]:
+        """Return what the ledger records of the file: which one it is, its length, and a checksum of its end."""
+        device, inode = identity_of_open(self._file)
+        first = max(0, length - TAIL_BYTES)
+        tail = zlib.crc32(os.pread(self._file, length - first, first))
+        return {"device": device & _POSITIVE, "inode": inode & _POSITIVE, "length": length, "tail": tail}
+
+    def _check_files(self, ledger: Ledger) -> None:
+        """Raise SinkUnavailable and close both files if one of them was moved, removed or replaced."""
+        try:
+            ledger.check_file()
+            if identity_of(self.path) != identity_of_open(self._file):
+                raise file_changed(self.path)
+        except SinkUnavailable:
+            self.close()
+            raise
 
     def _rotate(self) -> None:
-        """Rename the file; a crash before the next commit leaves a new file shorter than the ledger says."""
+        """Rename the file and open a new one."""
         stem = f"{self.path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         number = 0
         while (target := self.path.with_name(f"{stem}-{number}")).exists():
@@ -119,8 +155,7 @@ class JsonlSink:
             self.path.rename(target)
             os.close(self._file)
         self._file = -1
-        self._book().commit((), (), (), length=0)
-        self._open_file(0)
+        self.open()
 
     def _sync_directory(self) -> None:
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -132,7 +167,7 @@ class JsonlSink:
     def _ready(self) -> Ledger:
         if self._file < 0:
             self.open()
-        return self._book()
+        return self._ledger_file()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

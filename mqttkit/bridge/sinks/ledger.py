@@ -1,49 +1,68 @@
-"""What a sink without transactions cannot keep itself: dedupe keys, dead letters, and where it was.
+"""The memory of a sink without transactions: dedupe keys, dead letters, and how far the sink has written.
 
-One SQLite file beside the sink. A sink writes its data first and then commits here; what it wrote and
-did not commit here, it takes back or repeats under the same key.
+It is one SQLite file beside the sink. A sink writes its data first and then commits here. After a crash it takes
+back data that was not committed here, or repeats the write under the same key.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from mqttkit.bridge.metric import Metric
-from mqttkit.bridge.sinks.sqlite import DEAD_LETTERS, SqliteLetters, connect, transaction, translated
+from mqttkit.bridge.sinks.file_identity import file_changed, identity_of
+from mqttkit.bridge.sinks.sqlite import DEAD_LETTERS, SqliteLetters, close_moved, connect, transaction, translated
 from mqttkit.bridge.sinks.types import DeadLetter, SinkOptions
 
-_SEEN = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_at ON seen (at);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pending (batch TEXT PRIMARY KEY, body BLOB NOT NULL, keys TEXT NOT NULL) WITHOUT ROWID;
 """
+_PREFIX = "~"
+"""Begins each key. Keys of earlier versions have no prefix and no metric name; they count until they expire."""
 PRUNE_SECONDS = 60.0
 """Seconds between removals of keys older than the dedupe window."""
 
 
+class PendingPost(NamedTuple):
+    """A request that may have reached the server, and whose answer is not known yet."""
+
+    batch: str
+    """Identifier of the batch, and the Idempotency-Key."""
+    body: bytes
+    keys: tuple[str, ...]
+    """Dedupe keys of its metrics."""
+
+
 class Ledger:
-    """Open until closed; one thread at a time."""
+    """Open until closed. Use it from one thread at a time."""
 
     def __init__(self, path: str, options: SinkOptions) -> None:
         self.path = path
         self.letters = SqliteLetters(path, options.dead_letter_limit)
+        self._file = Path(path).expanduser()
         self._window = options.dedupe_window
-        self._database = connect(path, _SEEN, DEAD_LETTERS)
+        self._database = connect(path, _TABLES, DEAD_LETTERS)
+        self._identity = identity_of(self._file)
         self._pruned = 0.0
+        self._has_earlier_keys = self._look_for_earlier_keys()
         self.letters.attach(self._database)
 
     def new(self, metrics: Sequence[Metric]) -> list[Metric]:
-        """Return the metrics whose key is not here and did not come before in the sequence."""
+        """Return the metrics whose key is not stored and does not appear earlier in the sequence."""
         found: list[Metric] = []
-        here: set[str] = set()
+        earlier: set[str] = set()
         with translated(self.path):
             for metric in metrics:
                 if metric.dedupe_id is not None:
-                    key = _key(metric)
-                    if key in here or self._database.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone():
+                    key = dedupe_key(metric)
+                    if key in earlier or self._is_stored(key, metric):
                         continue
-                    here.add(key)
+                    earlier.add(key)
                 found.append(metric)
         return found
 
@@ -54,13 +73,14 @@ class Ledger:
         settles: Sequence[str],
         **state: int,
     ) -> None:
-        """Remember the metrics' keys, add and remove dead letters, set values, all or nothing."""
+        """Store the metrics' keys, add and remove dead letters, and set values, in one transaction."""
         now = int(time.time())
+        keys = [dedupe_key(metric) for metric in metrics if metric.dedupe_id is not None]
         try:
             with transaction(self._database, self.path):
-                keys = ((_key(metric), now) for metric in metrics if metric.dedupe_id is not None)
-                self._database.executemany("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", keys)
+                self._add_keys(keys, now)
                 self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", state.items())
+                self._database.execute("DELETE FROM pending")
                 self.letters.settle(settles)
                 self.letters.add(letters)
                 self._prune(now)
@@ -68,26 +88,73 @@ class Ledger:
             self.letters.forget_count()
             raise
 
-    def value(self, name: str) -> int:
-        """Return a value set before; 0 where there is none."""
+    def values(self) -> dict[str, int]:
+        """Return the values that were set."""
         with translated(self.path):
-            found = self._database.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
-        return int(found[0]) if found else 0
+            return dict(self._database.execute("SELECT name, value FROM state").fetchall())
+
+    def pending(self) -> PendingPost | None:
+        """Return the request whose answer is not known, if there is one."""
+        with translated(self.path):
+            found = self._database.execute("SELECT batch, body, keys FROM pending").fetchone()
+        return PendingPost(found[0], found[1], tuple(filter(None, found[2].split("\n")))) if found else None
+
+    def keep_pending(self, post: PendingPost) -> None:
+        """Store a request before it is sent."""
+        with transaction(self._database, self.path):
+            self._database.execute(
+                "INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", (post.batch, post.body, "\n".join(post.keys))
+            )
+
+    def settle_pending(self, *, stored: bool) -> None:
+        """Forget the pending request; if the server has stored it, keep its dedupe keys."""
+        post = self.pending()
+        with transaction(self._database, self.path):
+            if stored and post is not None:
+                self._add_keys(post.keys, int(time.time()))
+            self._database.execute("DELETE FROM pending")
 
     def probe(self) -> None:
-        """Take the writer's lock."""
+        """Take the writer's lock, and check that the file is in place."""
         with transaction(self._database, self.path):
-            pass
+            self.check_file()
+
+    def check_file(self) -> None:
+        """Raise SinkUnavailable if the file was moved, removed or replaced; then the ledger must be closed."""
+        if identity_of(self._file) != self._identity:
+            raise file_changed(self._file)
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
+        if identity_of(self._file) == self._identity:
+            self._database.close()
+        else:
+            close_moved(self._database, self.path)
+
+    def _add_keys(self, keys: Sequence[str], now: int) -> None:
+        rows = ((key, now) for key in keys)
+        self._database.executemany("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+
+    def _is_stored(self, key: str, metric: Metric) -> bool:
+        query = "SELECT 1 FROM seen WHERE key = ?"
+        if self._database.execute(query, (key,)).fetchone():
+            return True
+        if not self._has_earlier_keys:
+            return False
+        earlier = f"{metric.tenant_id}/{metric.agent_id}/{metric.dedupe_id}"
+        return self._database.execute(query, (earlier,)).fetchone() is not None
+
+    def _look_for_earlier_keys(self) -> bool:
+        with translated(self.path):
+            return self._database.execute("SELECT 1 FROM seen WHERE key < ?", (_PREFIX,)).fetchone() is not None
 
     def _prune(self, now: int) -> None:
         if time.monotonic() - self._pruned > PRUNE_SECONDS:
             self._pruned = time.monotonic()
             self._database.execute("DELETE FROM seen WHERE at < ?", (now - self._window,))
+            self._has_earlier_keys = self._look_for_earlier_keys()
 
 
-def _key(metric: Metric) -> str:
-    return f"{metric.tenant_id}/{metric.agent_id}/{metric.dedupe_id}"
+def dedupe_key(metric: Metric) -> str:
+    """Return the key under which a metric with a dedupe_id is stored once."""
+    return f"{_PREFIX}{metric.tenant_id}/{metric.agent_id}/{metric.metric_name}/{metric.dedupe_id}"

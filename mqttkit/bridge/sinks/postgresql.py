@@ -24,7 +24,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS metrics (
     tenant_id uuid NOT NULL, agent_id text NOT NULL, metric_name text NOT NULL, value double precision NOT NULL,
     timestamp_ms bigint NOT NULL, dedupe_id text, tags jsonb, received_ms bigint NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS metrics_key ON metrics (tenant_id, agent_id, dedupe_id) WHERE dedupe_id IS NOT NULL;
+
 CREATE TABLE IF NOT EXISTS dead_letters (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topic text NOT NULL, payload text NOT NULL,
     size bigint NOT NULL, sha256 text NOT NULL, reason text NOT NULL, detail text NOT NULL,
@@ -33,6 +33,12 @@ CREATE TABLE IF NOT EXISTS mqttkit_sinks (sink uuid PRIMARY KEY, batch text NOT 
     at timestamptz NOT NULL DEFAULT now());
 DELETE FROM mqttkit_sinks WHERE at < now() - interval '7 days';
 """
+_KEY = ["tenant_id", "agent_id", "metric_name", "dedupe_id"]
+_CREATE_KEY = f"CREATE UNIQUE INDEX metrics_key ON metrics ({', '.join(_KEY)}) WHERE dedupe_id IS NOT NULL"
+_KEY_COLUMNS = (
+    "SELECT attribute.attname FROM pg_attribute attribute"
+    " WHERE attribute.attrelid = to_regclass('metrics_key') ORDER BY attribute.attnum"
+)
 _STAGING = "CREATE TEMPORARY TABLE staging (LIKE metrics) ON COMMIT DELETE ROWS"
 _COPY = "COPY staging FROM STDIN"
 _INSERT = "INSERT INTO metrics SELECT * FROM staging ON CONFLICT DO NOTHING"
@@ -110,6 +116,7 @@ class Database:
                 self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 self._connection.execute("SET LOCAL client_min_messages = warning")
                 self._connection.execute(SCHEMA)
+                _make_key(self._connection)
                 self._connection.execute(_STAGING)
         return self._connection
 
@@ -126,6 +133,16 @@ class Database:
             timer.cancel()
             timer.join()
             twin.close()
+
+
+def _make_key(connection: psycopg.Connection[Any]) -> None:
+    """Create the unique key, or replace that of an earlier version, which had no metric name."""
+    columns = [name for (name,) in connection.execute(_KEY_COLUMNS).fetchall()]
+    if columns not in ([], _KEY):
+        logger.info("adding the metric's name to the unique key metrics_key")
+        connection.execute("DROP INDEX metrics_key")
+    if columns != _KEY:
+        connection.execute(_CREATE_KEY)
 
 
 def _cut(twin: socket.socket) -> None:

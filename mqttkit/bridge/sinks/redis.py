@@ -3,7 +3,8 @@
 Keys, all in one slot of a cluster. NAME is the stream or the list:
 
     NAME                   the entries, with one field per column; or the jobs
-    {NAME}:seen:PERIOD     set of the keys stored in one dedupe window; the script checks the last two windows
+    {NAME}:ids:PERIOD      set of the keys stored in one dedupe window; the script checks the last two windows
+    {NAME}:seen:PERIOD     the same from an earlier version, whose keys have no metric name; it expires
     {NAME}:last:SINK       the last batch of one sink and its result
     {NAME}:dead            dead letters, a stream
     {NAME}:live            exists while a bridge publishes live events
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 COMMIT = """
 local call = redis.call
-local data, last, dead, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local data, last, dead, seen, earlier = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 local batch, window, limit = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local width, list, live = tonumber(ARGV[6]), ARGV[7] == 'list', ARGV[8] == 'live'
@@ -44,17 +45,28 @@ if #letters > 0 and call('XLEN', dead) >= limit then return -1 end
 
 local period = math.floor(call('TIME')[1] / window)
 local now, before, past = seen .. period, seen .. period - 1, seen .. period - 2
-local keys, known, fresh = {}, {}, {}
+local upgraded = call('EXISTS', earlier .. period, earlier .. period - 1) > 0
+local keys, olds, known, fresh = {}, {}, {}, {}
 for at = 1, #rows, width do
-  if rows[at + 5] ~= '' then keys[#keys + 1] = rows[at] .. '/' .. rows[at + 1] .. '/' .. rows[at + 5] end
-end
-for first = 1, #keys, 1000 do
-  local to = math.min(first + 999, #keys)
-  local here = call('SMISMEMBER', now, unpack(keys, first, to))
-  local there = call('SMISMEMBER', before, unpack(keys, first, to))
-  for index = first, to do
-    known[keys[index]] = here[index - first + 1] == 1 or there[index - first + 1] == 1
+  if rows[at + 5] ~= '' then
+    keys[#keys + 1] = rows[at] .. '/' .. rows[at + 1] .. '/' .. rows[at + 2] .. '/' .. rows[at + 5]
+    if upgraded then olds[#olds + 1] = rows[at] .. '/' .. rows[at + 1] .. '/' .. rows[at + 5] end
   end
+end
+local function look(set, names)
+  for first = 1, #names, 1000 do
+    local to = math.min(first + 999, #names)
+    local found = call('SMISMEMBER', set, unpack(names, first, to))
+    for index = first, to do
+      if found[index - first + 1] == 1 then known[keys[index]] = true end
+    end
+  end
+end
+look(now, keys)
+look(before, keys)
+if upgraded then
+  look(earlier .. period, olds)
+  look(earlier .. period - 1, olds)
 end
 
 local listeners = {}
@@ -236,7 +248,8 @@ class RedisSink:
             "live" if self._options.live else "",
             *batch.settles,
         ]
-        keys = [self._data, f"{self._base}:last:{self._instance}", self._dead, f"{self._base}:seen:"]
+        keys = [self._data, f"{self._base}:last:{self._instance}", self._dead]
+        keys += [f"{self._base}:ids:", f"{self._base}:seen:"]
         with translated(self.name):
             if time.monotonic() - self._announced > ANNOUNCED_SECONDS / 4:
                 self._announce()

@@ -1,25 +1,29 @@
-"""The embedded sink: one SQLite file, one transaction a batch, a unique key against duplicates."""
+"""Store metrics in one SQLite file, with one transaction per batch and a unique key against duplicates."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mqttkit.bridge.sinks.file_identity import FileIdentity, file_changed, identity_of
 from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
 from mqttkit.errors import DeadLettersFull, SinkBroken, SinkRefused, SinkUnavailable
 
+logger = logging.getLogger(__name__)
+
 BUSY_SECONDS = 2.0
-"""How long SQLite waits for another writer before it says that it is busy."""
+"""How long SQLite waits for another writer before it reports that the file is locked."""
 
 METRICS = """
 CREATE TABLE IF NOT EXISTS metrics (
     tenant_id TEXT NOT NULL, agent_id TEXT NOT NULL, metric_name TEXT NOT NULL, value REAL NOT NULL,
     timestamp_ms INTEGER NOT NULL, dedupe_id TEXT, tags TEXT, received_ms INTEGER NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS metrics_key
-    ON metrics (tenant_id, agent_id, dedupe_id) WHERE dedupe_id IS NOT NULL;
 """
+_KEY = ["tenant_id", "agent_id", "metric_name", "dedupe_id"]
+_CREATE_KEY = f"CREATE UNIQUE INDEX metrics_key ON metrics ({', '.join(_KEY)}) WHERE dedupe_id IS NOT NULL"
 
 DEAD_LETTERS = """
 CREATE TABLE IF NOT EXISTS dead_letters (
@@ -49,9 +53,9 @@ _BROKEN = ("malformed", "not a database", "no such table", "no such column", "ha
 
 
 def connect(path: str, *schema: str) -> sqlite3.Connection:
-    """Open a file in WAL mode, each commit on disk before it returns, and make its tables.
+    """Open a file in WAL mode and create its tables. Each commit is on disk when it returns.
 
-    Usable from any one thread at a time. Raise SinkUnavailable or SinkBroken.
+    Use the connection from one thread at a time. Raise SinkUnavailable or SinkBroken.
     """
     if path != ":memory:":
         parent = Path(path).expanduser().resolve().parent
@@ -78,7 +82,7 @@ def connect(path: str, *schema: str) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def translated(path: str) -> Iterator[None]:
-    """Turn SQLite's errors into the bridge's: unavailable, broken or refused."""
+    """Translate SQLite's errors into SinkUnavailable, SinkBroken and SinkRefused."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError) as error:
@@ -88,14 +92,14 @@ def translated(path: str) -> Iterator[None]:
     except sqlite3.Error as error:
         text = str(error)
         if any(sign in text for sign in _BROKEN):
-            hint = f"Move {path} away, or mend it: sqlite3 {path} '.recover'"
+            hint = f"Move {path} away, or repair it: sqlite3 {path} '.recover'"
             raise SinkBroken(f"{path} cannot be used: {text}", hint=hint) from error
         raise SinkUnavailable(f"{path}: {text}") from error
 
 
 @contextlib.contextmanager
 def transaction(database: sqlite3.Connection, path: str) -> Iterator[None]:
-    """Commit what the block does, or roll it back."""
+    """Run the block in a transaction: commit it, or roll it back on an exception."""
     with translated(path):
         database.execute("BEGIN IMMEDIATE")
         try:
@@ -108,8 +112,20 @@ def transaction(database: sqlite3.Connection, path: str) -> Iterator[None]:
             raise
 
 
+def close_moved(database: sqlite3.Connection, path: str) -> None:
+    """Close a file that was moved or removed, and write its committed rows from the WAL into it first.
+
+    SQLite does not do that for a moved file. The WAL keeps its old name, where the next file would find it.
+    """
+    try:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        logger.error("cannot complete the file that was moved from %s: %s; keep %s-wal with it", path, error, path)  # noqa: TRY400 - the cause is in the line
+    database.close()
+
+
 class SqliteLetters:
-    """Dead letters in a SQLite file: none more once there are `limit`."""
+    """Dead letters in a SQLite file, at most `limit`."""
 
     def __init__(self, path: str, limit: int) -> None:
         self._path = path
@@ -123,21 +139,21 @@ class SqliteLetters:
         self._count = None
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Insert within the caller's transaction; raise DeadLettersFull."""
+        """Insert in the caller's transaction; raise DeadLettersFull."""
         if not letters:
             return
         if self._count is None or self._count >= self._limit:
             self._count = self.count()
         if self._count >= self._limit:
             raise DeadLettersFull(
-                f"{self._path} holds {self._count} dead letters, {self._limit} are allowed",
-                hint="Look: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
+                f"{self._path} has {self._count} dead letters, the limit is {self._limit}",
+                hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
             )
         self._open().executemany(_INSERT_LETTER, letters)
         self._count += len(letters)
 
     def forget_count(self) -> None:
-        """Count again before the next insert: the last one was rolled back."""
+        """Count again before the next insert, because the last one was rolled back."""
         self._count = None
 
     def count(self) -> int:
@@ -146,7 +162,7 @@ class SqliteLetters:
             return int(self._open().execute("SELECT count(*) FROM dead_letters").fetchone()[0])
 
     def read(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
-        """Return letters in the order they came, those behind the one named `after`."""
+        """Return letters in the order they were received, starting after the letter `after`."""
         with translated(self._path):
             rows = self._open().execute(_READ_LETTERS, (int(after or 0), limit)).fetchall()
         return [StoredLetter(str(row[0]), DeadLetter(*row[1:])) for row in rows]
@@ -164,7 +180,7 @@ class SqliteLetters:
             return self.settle(ids)
 
     def settle(self, ids: Sequence[str]) -> int:
-        """Remove letters within the caller's transaction; return how many were there."""
+        """Remove letters in the caller's transaction; return how many there were."""
         if not ids:
             return 0
         cursor = self._open().executemany("DELETE FROM dead_letters WHERE id = ?", [(int(i),) for i in ids])
@@ -178,43 +194,49 @@ class SqliteLetters:
 
 
 class SqliteSink:
-    """Metrics and dead letters in one file, durable against a power cut once committed."""
+    """Metrics and dead letters in one file. A committed batch survives a power cut."""
 
     def __init__(self, path: str, options: SinkOptions) -> None:
         self.path = path.removeprefix("//")
+        self._file = Path(self.path).expanduser()
+        self._identity: FileIdentity | None = None
         self.name = f"sqlite:{self.path}"
         self.letters = SqliteLetters(self.path, options.dead_letter_limit)
         self._database: sqlite3.Connection | None = None
 
     def open(self) -> None:
-        """Open the file and make what is missing; a table `metrics` of another shape is SinkBroken."""
+        """Open the file and create missing tables; raise SinkBroken if a table `metrics` has another shape."""
         self.close()
         database = connect(self.path, METRICS, DEAD_LETTERS)
-        columns = [row[1] for row in database.execute("PRAGMA table_info(metrics)")]
-        if columns != _METRIC_COLUMNS:
+        try:
+            self._check_schema(database)
+        except BaseException:
             database.close()
-            raise SinkBroken(f"{self.path} has a table 'metrics' of another shape", hint="Name another file")
+            raise
         self._database = database
+        self._identity = identity_of(self._file)
         self.letters.attach(database)
 
     def open_letters(self) -> None:
-        """Open the file, which must be there; another process may have it open too."""
-        if not Path(self.path).expanduser().exists():
-            raise SinkBroken(f"no file {self.path}", hint="Is it the bridge's --sink?")
+        """Open an existing file; another process may use it at the same time."""
+        if not self._file.exists():
+            raise SinkBroken(f"no file {self.path}", hint="Give the same --sink as to the bridge")
         self.open()
 
     def probe(self) -> None:
-        """Write nothing, but take the writer's lock and see that the file is there and whole."""
+        """Take the writer's lock and check that the file is in place and readable. Write nothing."""
         database = self._ready()
         with transaction(database, self.path):
             database.execute("SELECT 1 FROM metrics LIMIT 1").fetchone()
-        if not Path(self.path).expanduser().exists():
-            self.close()
-            raise SinkUnavailable(f"{self.path} was removed")
+        self._check_file(database)
 
     def commit(self, batch: MetricBatch) -> Committed:
-        """Store metrics and dead letters in one transaction."""
+        """Store metrics and dead letters in one transaction.
+
+        If the file was moved, removed or replaced, raise SinkUnavailable; the next attempt opens the path again.
+        """
         database = self._ready()
+        self._check_file(database)
         stored = 0
         try:
             with transaction(database, self.path):
@@ -225,6 +247,7 @@ class SqliteSink:
         except BaseException:
             self.letters.forget_count()
             raise
+        self._check_file(database)
         return Committed(stored, len(batch.metrics) - stored)
 
     def close(self) -> None:
@@ -233,9 +256,34 @@ class SqliteSink:
             self._database.close()
             self._database = None
 
+    def _check_schema(self, database: sqlite3.Connection) -> None:
+        """Check the columns, and create the unique key or replace that of an earlier version."""
+        with translated(self.path):
+            columns = [row[1] for row in database.execute("PRAGMA table_info(metrics)")]
+            if columns != _METRIC_COLUMNS:
+                raise SinkBroken(f"{self.path} has a table 'metrics' of another shape", hint="Choose another file")
+            if _key_columns(database) == _KEY:
+                return
+            with transaction(database, self.path):
+                if _key_columns(database) not in ([], _KEY):
+                    logger.info("%s: adding the metric's name to the unique key", self.path)
+                    database.execute("DROP INDEX metrics_key")
+                if not _key_columns(database):
+                    database.execute(_CREATE_KEY)
+
+    def _check_file(self, database: sqlite3.Connection) -> None:
+        if self.path != ":memory:" and identity_of(self._file) != self._identity:
+            self._database = None
+            close_moved(database, self.path)
+            raise file_changed(self._file)
+
     def _ready(self) -> sqlite3.Connection:
         if self._database is None:
             self.open()
         if self._database is None:
             raise SinkUnavailable(f"{self.path} is not open")
         return self._database
+
+
+def _key_columns(database: sqlite3.Connection) -> list[str]:
+    return [row[2] for row in database.execute("PRAGMA index_info(metrics_key)")]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mqttkit.bridge.sinks.jsonl import JsonlSink
-from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
-from mqttkit.errors import SinkBroken
+from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
+from mqttkit.errors import SinkBroken, SinkUnavailable
+from tests.support.bridges import TENANT
 from tests.support.sinks import LETTER, metric
 
 
@@ -42,3 +46,140 @@ def test_jsonl_file_belongs_to_one_bridge(tmp_path: Path) -> None:
             assert second.letters.count() == 1
             with pytest.raises(SinkBroken, match="another process"):
                 second.open()
+
+
+def values(*files: Path) -> list[float]:
+    """The values of all lines, each of which must be whole."""
+    return [json.loads(line)["value"] for file in files for line in file.read_text().splitlines()]
+
+
+def rename(path: Path) -> Path:
+    moved = path.with_name("moved.jsonl")
+    path.rename(moved)
+    return moved
+
+
+def recreate(path: Path) -> Path:
+    path.unlink()
+    path.write_text("")
+    return path
+
+
+def replace(path: Path) -> Path:
+    moved = rename(path)
+    path.write_text('{"value": 100}\n')
+    return moved
+
+
+def delete(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("change", [rename, recreate, replace, delete])
+def test_jsonl_file_that_is_changed_under_load_takes_nothing_more(
+    tmp_path: Path, change: Callable[[Path], Path]
+) -> None:
+    """Nothing is committed into a file that its path no longer names; the next attempt opens the path again."""
+    path = tmp_path / "m.jsonl"
+    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as sink:
+        sink.open()
+        assert sink.commit(MetricBatch([metric(1, "x"), metric(2)])) == Committed(2, 0)
+        before = change(path)
+        batch = MetricBatch([metric(3, "y"), metric(4), metric(5, "x")])
+        with pytest.raises(SinkUnavailable, match="moved, removed or replaced"):
+            sink.commit(batch)
+        assert sink.commit(batch) == Committed(2, 1)
+        assert sink.commit(MetricBatch([metric(6)])) == Committed(1, 0)
+        sink.probe()
+    old = values(before) if before != path else []
+    assert old == ([1, 2] if before != path else [])
+    assert values(path) == ([100] if change is replace else []) + [3, 4, 6]
+
+
+def test_jsonl_file_moved_during_a_write_keeps_no_line_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch goes to the new file whole, and the moved file does not have it."""
+    path = tmp_path / "m.jsonl"
+    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as sink:
+        sink.open()
+        sink.commit(MetricBatch([metric(1)]))
+        append = sink._append
+        monkeypatch.setattr(sink, "_append", lambda data: (append(data), rename(path)))
+        batch = MetricBatch([metric(2)])
+        with pytest.raises(SinkUnavailable):
+            sink.commit(batch)
+        monkeypatch.undo()
+        assert sink.commit(batch) == Committed(1, 0)
+    assert values(tmp_path / "moved.jsonl") == [1]
+    assert values(path) == [2]
+
+
+def crash(sink: JsonlSink) -> None:
+    """Let go of the files as the kernel does for a process that dies."""
+    assert sink._ledger is not None
+    sink._ledger._database.close()
+    os.close(sink._file)
+    sink._file, sink._ledger = -1, None
+
+
+def test_jsonl_crash_after_a_move_tears_and_repeats_no_line(tmp_path: Path) -> None:
+    """The ledger's length belongs to the file that was moved, not to the one with its name."""
+    path = tmp_path / "m.jsonl"
+    sink = JsonlSink(str(path), SinkOptions())
+    sink.open()
+    sink.commit(MetricBatch([metric(1, "a"), metric(2, "b")]))
+    moved = rename(path)
+    crash(sink)
+    path.write_text('{"value": 50}\n{"value": 51}\n{"value": 52}\n{"value": 53}\n{"value": 54}\n{"value": 55}\n' * 20)
+    with contextlib.closing(sink):
+        assert sink.commit(MetricBatch([metric(2, "b"), metric(3, "c")])) == Committed(1, 1)
+    assert values(moved) == [1, 2]
+    assert values(path) == [50, 51, 52, 53, 54, 55] * 20 + [3]
+
+
+def test_jsonl_file_with_an_unfinished_line_of_another_program(tmp_path: Path) -> None:
+    """The sink ends that line and begins its own on the next one."""
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"value": 9}')
+    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as sink:
+        sink.open()
+        sink.commit(MetricBatch([metric(1)]))
+    assert values(path) == [9, 1]
+
+
+def test_jsonl_ledger_that_was_removed_truncates_nothing(tmp_path: Path) -> None:
+    """Lines stay if the ledger is lost, while running or between two runs."""
+    path = tmp_path / "m.jsonl"
+    ledger = tmp_path / "m.jsonl.ledger.db"
+    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as sink:
+        sink.open()
+        sink.commit(MetricBatch([metric(1)]))
+        ledger.unlink()
+        batch = MetricBatch([metric(2)])
+        with pytest.raises(SinkUnavailable, match="ledger"):
+            sink.commit(batch)
+        assert sink.commit(batch) == Committed(1, 0)
+    ledger.unlink()
+    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as sink:
+        sink.open()
+        assert sink.commit(MetricBatch([metric(3)])) == Committed(1, 0)
+    assert values(path) == [1, 2, 3]
+
+
+def test_ledger_of_an_earlier_version_still_finds_its_duplicates(tmp_path: Path) -> None:
+    """Keys without a metric name count until they expire; new keys have one."""
+    path = tmp_path / "m.jsonl"
+    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as sink:
+        sink.open()
+        sink.commit(MetricBatch([metric(1, "x")]))
+    with contextlib.closing(sqlite3.connect(tmp_path / "m.jsonl.ledger.db")) as database:
+        database.execute("UPDATE seen SET key = ?", (f"{TENANT}/a/x",))
+        database.execute("DELETE FROM state WHERE name != 'length'")
+        database.commit()
+    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as sink:
+        sink.open()
+        assert sink.commit(MetricBatch([metric(1, "x"), metric(2, "y")])) == Committed(1, 1)
+        assert sink.commit(MetricBatch([metric(2, "y"), metric(3, "y")._replace(metric_name="u")])) == Committed(1, 1)
+    assert values(path) == [1, 2, 3]

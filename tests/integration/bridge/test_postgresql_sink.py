@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mqttkit.bridge.sinks import open_sink
-from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
 from mqttkit.errors import SinkBroken, SinkRefused
 from tests.support.bridges import TENANT
 from tests.support.sinks import metric, postgresql_case
@@ -40,3 +40,19 @@ def test_postgresql_refuses_data_and_tables_of_another_shape(server: Callable[[s
     sink = open_sink(case.address, SinkOptions())
     with contextlib.closing(sink), pytest.raises(SinkBroken):
         sink.open()
+
+
+def test_postgresql_key_of_an_earlier_version_gets_the_metric_name(server: Callable[[str], Any]) -> None:
+    """Duplicates are still found, and another metric with the same dedupe_id is stored."""
+    import psycopg
+
+    case = postgresql_case(server("postgresql"))
+    with contextlib.closing(case.open()) as sink:
+        sink.commit(MetricBatch([metric(1, "x")]))
+    with psycopg.connect(case.address, autocommit=True) as connection:
+        connection.execute("DROP INDEX metrics_key")
+        connection.execute("CREATE UNIQUE INDEX metrics_key ON metrics (tenant_id, agent_id, dedupe_id)")
+    with contextlib.closing(case.open()) as sink:
+        other = metric(2, "x")._replace(metric_name="u")
+        assert sink.commit(MetricBatch([metric(1, "x"), other])) == Committed(1, 1)
+    assert sorted(case.values()) == [1, 2]

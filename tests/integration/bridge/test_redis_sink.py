@@ -44,8 +44,8 @@ def test_redis_stream_has_one_field_a_column_and_tells_live_views(server: Callab
         assert [event["value"] for event in events] == [0.1, 3.0]
         assert events[0]["tags"] == {"unit": "°C"}
         assert channel.get_message(timeout=0.05) is None
-        (seen,) = client.keys("{s}:seen:*")
-        assert client.smembers(seen) == {f"{TENANT}/a/x"}
+        (seen,) = client.keys("{s}:ids:*")
+        assert client.smembers(seen) == {f"{TENANT}/a/t/x"}
         assert 86_400 < client.ttl(seen) <= 3 * 86_400
 
 
@@ -63,7 +63,21 @@ def test_redis_remembers_for_the_dedupe_window(server: Callable[[str], Any]) -> 
         while not sink.commit(MetricBatch([metric(4, "x")])).stored:
             assert time.monotonic() < began + 20
         assert time.monotonic() >= began + 2
-        assert len(client.keys("{mqttkit:metrics}:seen:*")) <= 2
+        assert len(client.keys("{mqttkit:metrics}:ids:*")) <= 2
+
+
+def test_redis_finds_the_duplicates_of_an_earlier_version(server: Callable[[str], Any]) -> None:
+    """Ids that were stored without the metric's name count until they expire."""
+    redis = server("redis")
+    case = redis_case(redis, "redis")
+    with contextlib.closing(case.open()) as sink, redis.client() as client:
+        assert sink.commit(MetricBatch([metric(1, "x")])) == Committed(1, 0)
+        (ids,) = client.keys("{mqttkit:metrics}:ids:*")
+        client.delete(ids)
+        client.sadd(ids.replace(":ids:", ":seen:"), f"{TENANT}/a/x")
+        assert sink.commit(MetricBatch([metric(1, "x"), metric(2, "y")])) == Committed(1, 1)
+        assert sink.commit(MetricBatch([metric(3, "y")._replace(metric_name="u")])) == Committed(1, 0)
+    assert case.values() == [1, 2, 3]
 
 
 def test_redis_list_gets_jobs(server: Callable[[str], Any]) -> None:

@@ -37,6 +37,15 @@ def test_sink_stores_a_dedupe_id_once(case: Case) -> None:
         assert stored_ids(settings, "b") == ["x"]
 
 
+def test_sink_stores_metrics_with_one_dedupe_id_by_name(case: Case) -> None:
+    """cpu, mem and disk of one message number are three metrics; each is stored once."""
+    batch = [metric(number, "x")._replace(metric_name=name) for number, name in enumerate(("cpu", "mem", "disk"))]
+    with contextlib.closing(case.open()) as sink:
+        assert sink.commit(MetricBatch(batch)) == Committed(3, 0)
+        assert sink.commit(MetricBatch(batch)) == Committed(0, 3)
+    assert sorted(case.values()) == [0, 1, 2]
+
+
 def test_sink_keeps_dead_letters_in_order(case: Case) -> None:
     """They are stored with the metrics, read page by page, removed by name, and settled by a later batch."""
     with contextlib.closing(case.open()) as sink:

@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttkit.bridge.metric import (
+    MAX_TAGS,
     TOPIC_CACHE_ENTRIES,
     Metric,
     MetricParser,
     Refusal,
     RefusalReason,
+    check_metric_template,
     parse_timestamp,
+    reserved_prefix,
     template_filter,
 )
 from mqttkit.errors import TopicError
@@ -80,6 +83,11 @@ def test_retained_name_is_used_where_the_payload_has_none() -> None:
         (b'{"value": true}', RefusalReason.VALUE_TYPE),
         (b'{"value": "1"}', RefusalReason.VALUE_TYPE),
         (b'{"value": null}', RefusalReason.VALUE_TYPE),
+        (b'{"value": 9007199254740993}', RefusalReason.VALUE_PRECISION),
+        (b'{"value": -9007199254740993}', RefusalReason.VALUE_PRECISION),
+        (b'{"value": 1' + b"0" * 40 + b"}", RefusalReason.VALUE_PRECISION),
+        (b'{"value": 1, "value": 2, "tags": {"a\\u003ab": 1}}', RefusalReason.DUPLICATE_KEY),
+        (b'{"value": 1, "value": 2, "dedupe_id": "a\\u003Ab"}', RefusalReason.DUPLICATE_KEY),
         (b'{"value": NaN}', RefusalReason.VALUE_NOT_FINITE),
         (b'{"value": -Infinity}', RefusalReason.VALUE_NOT_FINITE),
         (b'{"value": 1e999}', RefusalReason.VALUE_NOT_FINITE),
@@ -99,6 +107,101 @@ def test_retained_name_is_used_where_the_payload_has_none() -> None:
 def test_refusal_of_a_payload_names_its_reason(payload: bytes, expected: RefusalReason) -> None:
     """Each kind of bad payload has a code of its own."""
     assert reason(payload) is expected
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**53 + 2, 2**60, 2**53 - 1])
+def test_integer_that_a_double_holds_is_stored_exactly(number: int) -> None:
+    """Large integers are accepted if no digit is lost."""
+    assert parser().parse(TOPIC, b'{"value": %d}' % number, NOW).value == number
+
+
+@pytest.mark.parametrize("number", [2**64 + 1, 2**63, -(2**63) - 1, 2**53 + 1])
+def test_integer_in_a_tag_is_stored_exactly(number: int) -> None:
+    """A tag keeps every digit of an integer."""
+    tags = parser().parse(TOPIC, b'{"value": 1, "tags": {"id": %d}}' % number, NOW).tags
+    assert tags == f'{{"id":{number}}}'
+
+
+def test_large_float_is_accepted() -> None:
+    """A number with an exponent is a double already."""
+    assert parser().parse(TOPIC, b'{"value": 1e300}', NOW).value == 1e300
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"value": 1}',
+        b'{"value": 1, "timestamp": "2026-11-21T04:00:00Z"}',
+        b'{"value": 1, "timestamp": 5, "dedupe_id": null, "tags": null}',
+        b'{"value": 1, "dedupe_id": "a:b:c:d"}',
+        b'{"value": 1, "tags": {"a:b": "c:d:e", "f": 1, "g": null, "h:i:j": true}}',
+    ],
+)
+def test_usual_payload_needs_no_second_decoding(payload: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colons in strings and keys do not send a payload to the slow check for duplicate keys."""
+    monkeypatch.setattr("mqttkit.bridge.metric._check_keys", lambda _payload: pytest.fail("decoded twice"))
+    assert parser().parse(TOPIC, payload, NOW).value == 1
+
+
+def test_sizes_up_to_the_limits_are_accepted() -> None:
+    """A payload of exactly the limit, 64 tags, names of 128 characters."""
+    payload = b'{"value": 1}'
+    assert parser(limit=len(payload)).parse(TOPIC, payload, NOW).value == 1
+    with pytest.raises(Refusal):
+        parser(limit=len(payload) - 1).parse(TOPIC, payload, NOW)
+    tags = json.dumps({"value": 1, "tags": {f"t{n}": n for n in range(MAX_TAGS)}}).encode()
+    assert json.loads(parser().parse(TOPIC, tags, NOW).tags or "") == {f"t{n}": n for n in range(MAX_TAGS)}
+    topic = f"metrics/{TENANT}/{'a' * 128}/{'m' * 128}"
+    assert parser().parse(topic, payload, NOW)[1:3] == ("a" * 128, "m" * 128)
+
+
+def test_tag_with_an_escape_that_is_not_nul_is_accepted() -> None:
+    """A backslash before u0000 is text, not a NUL character."""
+    payload = b'{"value": 1, "tags": {"a": "\\\\u0000"}}'
+    assert json.loads(parser().parse(TOPIC, payload, NOW).tags or "") == {"a": "\\u0000"}
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "detail"),
+    [
+        (f"metrics/{TENANT}/a b/c", b'{"value":1}', "topic_shape: agent_id 'a b' is not"),
+        (f"metrics/{TENANT}/a/c d", b'{"value":1}', "topic_shape: metric_name 'c d' is not"),
+        ("metrics/x", b'{"value":1}', f"topic_shape: the topic does not match {BridgeSettings.topic}"),
+        (TOPIC, b'{"x":0, "value": 1, "y":0, "value": 2}', "duplicate_key: 'value' appears twice"),
+        (TOPIC, b"", "payload_empty"),
+        (TOPIC, b"[1]", "json_shape: expected a JSON object, not list"),
+        (TOPIC, b'{"value": true}', "value_type: value is bool, expected a number"),
+        (TOPIC, b'{"value": 1, "timestamp": -1}', "timestamp_range: -1 is not between 1970 and 2199"),
+        (TOPIC, b'{"value": 1, "x": "\xc3\x28"}', "json_encoding: byte 19 is not UTF-8"),
+    ],
+)
+def test_refusal_says_what_it_found(topic: str, payload: bytes, detail: str) -> None:
+    """The detail names the part that is wrong."""
+    with pytest.raises(Refusal) as caught:
+        parser().parse(topic, payload, NOW)
+    assert str(caught.value).startswith(detail)
+    assert str(caught.value) == (
+        f"{caught.value.reason.value}: {caught.value.detail}" if caught.value.detail else detail
+    )
+
+
+@pytest.mark.parametrize("character", ["\ud800", "\udfff", "\udc80", "\0"])
+def test_topic_with_any_surrogate_is_not_utf8(character: str) -> None:
+    """Both ends of the range of surrogates, which stand for bytes that are not UTF-8."""
+    assert reason(b'{"value":1}', f"metrics/{TENANT}/a/{character}") is RefusalReason.TOPIC_ENCODING
+
+
+@pytest.mark.parametrize("character", ["\ud7ff", "\ue000"])
+def test_topic_beside_the_surrogates_is_utf8(character: str) -> None:
+    """Characters next to that range are valid UTF-8 and only not allowed in a name."""
+    assert reason(b'{"value":1}', f"metrics/{TENANT}/a/{character}") is RefusalReason.TOPIC_SHAPE
+
+
+def test_template_helpers_return_what_to_use() -> None:
+    """A valid template comes back; topics under the reserved prefix are mqttkit's own."""
+    assert check_metric_template(BridgeSettings.topic) == BridgeSettings.topic
+    assert reserved_prefix(BridgeSettings.topic) == "metrics/_mqttkit/"
+    assert reserved_prefix("{tenant_id}/{agent_id}/{metric_name}") == "_mqttkit/"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +254,9 @@ def test_topics_remembered_are_bounded() -> None:
     one = parser()
     for number in range(TOPIC_CACHE_ENTRIES + 10):
         one.parse(f"metrics/{TENANT}/a{number}/t", b'{"value":1}', NOW)
-    assert len(one._names) <= TOPIC_CACHE_ENTRIES
+        if number == TOPIC_CACHE_ENTRIES - 1:
+            assert len(one._names) == TOPIC_CACHE_ENTRIES
+    assert len(one._names) == 10
 
 
 @pytest.mark.parametrize(
@@ -165,11 +270,23 @@ def test_topics_remembered_are_bounded() -> None:
         (1_795_233_600_000, 1_795_233_600_000),
         (1_795_233_600.5, 1_795_233_600_500),
         (0, 0),
+        (99_999_999_999 / 100, 999_999_999_990),
+        (100_000_000_000, 100_000_000_000),
+        (7_258_118_399_999, 7_258_118_399_999),
+        (7_258_118_399, 7_258_118_399_000),
     ],
 )
 def test_timestamp_forms(given_text: str | float, expected: int) -> None:
     """ISO 8601 with or without offset, seconds and milliseconds come to UTC milliseconds."""
     assert parse_timestamp(given_text) == expected
+
+
+@pytest.mark.parametrize("given_number", [7_258_118_400_000, -0.001, -100_000_000_000, 7_258_118_400])
+def test_timestamp_outside_the_range_is_refused(given_number: float) -> None:
+    """The first moment of 2200 and everything before 1970."""
+    with pytest.raises(Refusal) as caught:
+        parse_timestamp(given_number)
+    assert caught.value.reason is RefusalReason.TIMESTAMP_RANGE
 
 
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2199, 12, 30), timezones=st.just(timezone.utc)))  # noqa: DTZ001
