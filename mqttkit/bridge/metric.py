@@ -20,6 +20,9 @@ PLACEHOLDERS = ("tenant_id", "agent_id", "metric_name")
 TOPIC_CACHE_ENTRIES = 10_000
 """Parsed topics that the cache holds; when it is full, it is emptied."""
 
+SHOWN = 40
+"""Characters of a name or text that a refusal quotes."""
+
 MAX_TAGS = 64
 """Most tags in one metric."""
 
@@ -207,10 +210,10 @@ class MetricParser:
             raise Refusal(RefusalReason.TOPIC_SHAPE, f"the topic does not match {self._template}")
         tenant, agent, metric = (found.groups()[index] for index in self._order)
         if re.fullmatch(_PARTS["tenant_id"], tenant) is None:
-            raise Refusal(RefusalReason.TENANT_FORMAT, f"{tenant[:40]!r} is not a UUID")
+            raise Refusal(RefusalReason.TENANT_FORMAT, f"{_short(tenant)} is not a UUID")
         wrong = "agent_id" if re.fullmatch(_PARTS["agent_id"], agent) is None else "metric_name"
         what = agent if wrong == "agent_id" else metric
-        raise Refusal(RefusalReason.TOPIC_SHAPE, f"{wrong} {what[:40]!r} is not 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+        raise Refusal(RefusalReason.TOPIC_SHAPE, f"{wrong} {_short(what)} is not 1 to 128 of A-Z a-z 0-9 . _ : @ -")
 
 
 def parse_timestamp(given: str | int | float) -> int:
@@ -223,7 +226,7 @@ def parse_timestamp(given: str | int | float) -> int:
     else:
         milliseconds = round(given * 1000) if -_SECONDS_BELOW < given < _SECONDS_BELOW else round(given)
     if not _FIRST_MS <= milliseconds < _LAST_MS:
-        raise Refusal(RefusalReason.TIMESTAMP_RANGE, f"{given!r} is not between 1970 and 2199"[:200])
+        raise Refusal(RefusalReason.TIMESTAMP_RANGE, f"{given!r} is not between 1970 and 2199")
     return milliseconds
 
 
@@ -234,7 +237,7 @@ def _parse_iso(text: str) -> int:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            raise Refusal(RefusalReason.TIMESTAMP_FORMAT, f"{text[:40]!r} is not ISO 8601") from None
+            raise Refusal(RefusalReason.TIMESTAMP_FORMAT, f"{_short(text)} is not ISO 8601") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return round(moment.timestamp() * 1000)
@@ -263,6 +266,11 @@ def _tags_text(tags: dict[str, _Scalar]) -> str:
     return text
 
 
+def _short(text: str) -> str:
+    """Quote text from a message, cut to a length that fits in one line."""
+    return repr(text[:SHOWN])
+
+
 class _DuplicateKey(ValueError):
     pass
 
@@ -276,7 +284,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _DuplicateKey(f"{twice[:40]!r} appears twice")
+        raise _DuplicateKey(f"{_short(twice)} appears twice")
     return found
 
 
@@ -297,14 +305,14 @@ def _check_keys(payload: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise Refusal(RefusalReason.JSON_ENCODING, f"byte {error.start} is not UTF-8") from None
     except ValueError as error:
-        raise Refusal(RefusalReason.JSON_SYNTAX, str(error)[:200]) from None
+        raise Refusal(RefusalReason.JSON_SYNTAX, str(error)) from None
 
 
 def _check_exact(payload: bytes) -> None:
     """Refuse an integer as value that a double would round."""
     value = _check_keys(payload)["value"]
     if isinstance(value, int) and int(float(value)) != value:
-        detail = f"a double cannot hold {str(value)[:40]}; send it as a string tag"
+        detail = f"a double cannot hold {_short(str(value))}; send it as a string tag"
         raise Refusal(RefusalReason.VALUE_PRECISION, detail)
 
 
@@ -322,7 +330,7 @@ def explain(payload: bytes, error: Exception) -> NoReturn:
     body = _check_keys(payload)
     if not isinstance(body, dict):
         raise Refusal(RefusalReason.JSON_SHAPE, f"expected a JSON object, not {type(body).__name__}")
-    detail = str(error)[:200]
+    detail = str(error)
     for path, reason in _FIELD_REASONS.items():
         if path in detail:
             raise Refusal(reason, detail)

@@ -197,6 +197,36 @@ def test_topic_beside_the_surrogates_is_utf8(character: str) -> None:
     assert reason(b'{"value":1}', f"metrics/{TENANT}/a/{character}") is RefusalReason.TOPIC_SHAPE
 
 
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        (f"metrics/{'x' * 41}/a/b", b'{"value":1}'),
+        (f"metrics/{TENANT}/{' ' * 41}/b", b'{"value":1}'),
+        (f"metrics/{TENANT}/a/{' ' * 41}", b'{"value":1}'),
+        (TOPIC, b'{"value":1,"timestamp":"%s"}' % (b"x" * 41)),
+        (TOPIC, b'{"value":1,"%s":1,"%s":1}' % (b"x" * 41, b"x" * 41)),
+    ],
+)
+def test_refusal_quotes_forty_characters(topic: str, payload: bytes) -> None:
+    """Longer text is cut, so that the refusal stays one readable line."""
+    with pytest.raises(Refusal) as caught:
+        parser().parse(topic, payload, NOW)
+    assert len(caught.value.detail.split("'")[1]) == 40
+
+
+def test_bounds_of_the_parser() -> None:
+    """10,000 topics in the cache, 64 tags, 128 characters in a dedupe_id."""
+    assert (TOPIC_CACHE_ENTRIES, MAX_TAGS) == (10_000, 64)
+    payload = b'{"value": 1, "dedupe_id": "%s"}' % (b"x" * 128)
+    assert parser().parse(TOPIC, payload, NOW).dedupe_id == "x" * 128
+
+
+def test_template_with_braces_after_the_first_placeholder() -> None:
+    """The fixed prefix ends at the first placeholder."""
+    template = "a/b/{tenant_id}/c/{agent_id}/{metric_name}"
+    assert (template_filter(template), reserved_prefix(template)) == ("a/b/#", "a/b/_mqttkit/")
+
+
 def test_template_helpers_return_what_to_use() -> None:
     """A valid template comes back; topics under the reserved prefix are mqttkit's own."""
     assert check_metric_template(BridgeSettings.topic) == BridgeSettings.topic
@@ -272,6 +302,8 @@ def test_topics_remembered_are_bounded() -> None:
         (0, 0),
         (99_999_999_999 / 100, 999_999_999_990),
         (100_000_000_000, 100_000_000_000),
+        (0.0004, 0),
+        (-0.0004, 0),
         (7_258_118_399_999, 7_258_118_399_999),
         (7_258_118_399, 7_258_118_399_000),
     ],

@@ -1,90 +1,19 @@
-"""Queue, batch, commit, acknowledge."""
+"""Parse, commit, acknowledge: the pipeline without a connection."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from mqttkit.bridge.flow.intake import PipelineLimits
-from mqttkit.bridge.flow.pipeline import Pipeline
-from mqttkit.bridge.metric import Metric, MetricParser, RefusalReason
-from mqttkit.bridge.sinks.sqlite import SqliteSink
-from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
-from mqttkit.errors import RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
-from mqttkit.messages import Message
-from mqttkit.settings import BridgeSettings
+from mqttkit.bridge.metric import RefusalReason
+from mqttkit.bridge.sinks.types import Committed, MetricBatch
+from mqttkit.errors import SinkBroken, SinkRefused, SinkUnavailable
 from tests.support.bridges import wait_until
-
-TENANT = "6f1d7c1e-0000-4000-8000-000000000001"
-OTHER = "6f1d7c1e-0000-4000-8000-000000000002"
-
-
-class Known:
-    """A registry that knows one tenant, and may fail first."""
-
-    failures = 0
-
-    def known(self, tenants: set[str]) -> set[str]:
-        if self.failures:
-            self.failures -= 1
-            raise RegistryUnavailable("down")
-        return tenants & {TENANT}
-
-
-class TroubledSink(SqliteSink):
-    """SQLite, with errors raised on demand before the real commit."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path, SinkOptions())
-        self.errors: list[Exception] = []
-        self.poison: float | None = None
-        self.batches: list[MetricBatch] = []
-
-    def commit(self, batch: MetricBatch) -> Committed:
-        self.batches.append(batch)
-        if self.errors:
-            raise self.errors.pop()
-        if any(metric.value == self.poison for metric in batch.metrics):
-            raise SinkRefused("a value it will not take")
-        return super().commit(batch)
-
-
-class Bench:
-    """A pipeline with a real SQLite sink, and the acknowledgements it sent."""
-
-    def __init__(self, directory: Path, **limits: float) -> None:
-        self.sink = TroubledSink(str(directory / "metrics.db"))
-        self.sink.open()
-        self.registry = Known()
-        self.acknowledged: list[int] = []
-        self.pipeline = Pipeline(
-            parser=MetricParser(BridgeSettings.topic, payload_limit=1_000),
-            registry=self.registry,
-            sink=self.sink,
-            acknowledge=self.acknowledge,
-            limits=PipelineLimits(**limits),  # type: ignore[arg-type]
-        )
-
-    def acknowledge(self, messages: Sequence[Message]) -> int:
-        self.acknowledged += [message.mid for message in messages if message.qos]
-        return len([message for message in messages if message.qos])
-
-    def offer(self, *messages: Message) -> bool:
-        return self.pipeline.intake.offer(list(messages))
-
-    def check(self, *, stored: int = 0, duplicate: int = 0, dead: int = 0, waiting: int = 0) -> None:
-        balance = self.pipeline.books.balance()
-        assert balance.difference == 0
-        assert (balance.stored, balance.duplicate, balance.dead_lettered, balance.in_flight) == (
-            stored,
-            duplicate,
-            dead,
-            waiting,
-        )
+from tests.support.pipelines import OTHER, TENANT, Bench, message
 
 
 @pytest.fixture
@@ -92,13 +21,6 @@ def bench(tmp_path: Path) -> object:
     made = Bench(tmp_path)
     yield made
     made.sink.close()
-
-
-def message(
-    number: int, payload: bytes | None = None, *, tenant: str = TENANT, qos: int = 1, **more: object
-) -> Message:
-    body = payload if payload is not None else b'{"value":%d,"dedupe_id":"d%d"}' % (number, number)
-    return Message(f"metrics/{tenant}/a/t", body, qos=qos, mid=number, epoch=1, **more)  # type: ignore[arg-type]
 
 
 def test_acknowledges_in_order_after_the_commit(bench: Bench) -> None:
@@ -273,115 +195,132 @@ def test_lone_message_does_not_wait_for_company(tmp_path: Path) -> None:
     bench.sink.close()
 
 
-class ReadAheadCase:
-    """A pipeline in batches of two, whose commits wait until the next batch was parsed, or looked for in vain."""
-
-    def __init__(self, directory: Path) -> None:
-        self.bench = Bench(directory, batch_size=2)
-        self.parsed: list[tuple[int, str]] = []
-        self.meanwhile: list[Callable[[], object]] = []
-        """What happens in each commit, before it is done."""
-        parser, commit = self.bench.pipeline._parser, self.bench.sink.commit
-        parse = parser.parse
-
-        def note(topic: str, payload: bytes, *rest: int, **more: str | None) -> Metric:
-            metric = parse(topic, payload, *rest, **more)
-            self.parsed.append((int(metric.value), threading.current_thread().name))
-            return metric
-
-        def wait(batch: MetricBatch) -> Committed:
-            if self.meanwhile:
-                self.meanwhile.pop(0)()
-            return commit(batch)
-
-        parser.parse = note  # type: ignore[method-assign,assignment]
-        self.bench.sink.commit = wait  # type: ignore[method-assign]
-
-    def run(self) -> None:
-        self.bench.pipeline.intake.drain()
-        self.bench.pipeline.run(beat=0.01)
-        self.bench.sink.close()
-
-    def wait_parsed(self, number: int) -> None:
-        wait_until(lambda: number in dict(self.parsed))
-
-    @property
-    def ahead(self) -> list[int]:
-        """What was parsed ahead, not by the thread that commits."""
-        return [value for value, thread in self.parsed if thread.startswith("bridge-ahead")]
-
-
-def test_full_batch_is_parsed_while_the_one_before_is_committed(tmp_path: Path) -> None:
-    """Each message is parsed once, and acknowledged in order of receipt after its own batch's commit only."""
-    case = ReadAheadCase(tmp_path)
-    acknowledged: list[list[int]] = []
-    for last in (4, 6):
-        case.meanwhile.append(
-            lambda last=last: (case.wait_parsed(last), acknowledged.append(list(case.bench.acknowledged)))  # type: ignore[misc]
-        )
-    case.bench.offer(*(message(number) for number in range(1, 8)))
-    case.run()
-    assert acknowledged == [[], [1, 2]]
-    assert case.ahead == [3, 4, 5, 6]
-    assert [value for value, _ in case.parsed] == [1, 2, 3, 4, 5, 6, 7]
-    assert case.bench.acknowledged == [1, 2, 3, 4, 5, 6, 7]
-    case.bench.check(stored=7)
-
-
-def test_batch_parsed_ahead_is_given_back_with_its_connection(tmp_path: Path) -> None:
-    """What was only parsed is the broker's again after a reconnect: it is neither committed nor acknowledged."""
-    case = ReadAheadCase(tmp_path)
-    seen: list[tuple[int, int]] = []
-    case.bench.pipeline._acknowledge = lambda messages: (  # type: ignore[method-assign]
-        seen.extend((one.mid, one.epoch) for one in messages),
-        len(messages),
-    )[1]
-    intake = case.bench.pipeline.intake
-
-    def reconnect() -> None:
-        case.wait_parsed(4)
-        intake.reconnected(2, session_present=True)
-        intake.offer([message(number)._replace(epoch=2, dup=number < 5) for number in (5, 6, 3, 4)])
-        intake.drain()
-
-    case.meanwhile.append(reconnect)
-    case.bench.offer(*(message(number) for number in range(1, 5)))
-    assert case.bench.pipeline.step(0)
-    case.run()
-    assert seen == [(1, 1), (2, 1), (5, 2), (6, 2), (3, 2), (4, 2)]
-    assert [[metric.value for metric in batch.metrics] for batch in case.bench.sink.batches] == [[1, 2], [5, 6], [3, 4]]
-    assert case.bench.pipeline.books.returned == 2
-    case.bench.check(stored=6)
-
-
-def test_registry_that_fails_ahead_is_asked_again(tmp_path: Path) -> None:
-    """Out of reach while it looked ahead, the registry is waited for: nobody is refused because of it."""
-    case = ReadAheadCase(tmp_path)
-
-    def fail() -> None:
-        case.bench.registry.failures = 2
-        case.bench.offer(message(3), message(4))
-        case.wait_parsed(4)
-
-    case.meanwhile.append(fail)
-    case.bench.offer(message(1), message(2))
-    assert case.bench.pipeline.step(0)
-    case.run()
-    assert [value for value, _ in case.parsed].count(3) == 3
-    assert case.bench.pipeline.books.retries == 1
-    case.bench.check(stored=4)
-
-
-def test_stop_ends_a_look_ahead_in_vain(tmp_path: Path) -> None:
-    """Stopped in a commit with no further batch in sight, `run` ends with the commit's acknowledgements."""
-    case = ReadAheadCase(tmp_path)
-    case.meanwhile.append(case.bench.pipeline.intake.stop)
-    case.bench.offer(message(1), message(2), message(3))
-    assert case.bench.pipeline.step(0)
-    case.run()
-    assert case.bench.acknowledged == [1, 2]
-    case.bench.check(stored=2, waiting=1)
-
-
 def _always_down(batch: MetricBatch) -> Committed:
     raise SinkUnavailable("down")
+
+
+class Clock:
+    """A monotonic clock that moves only when told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("mqttkit.bridge.flow.pipeline.time.monotonic", lambda: self.now)
+
+
+def test_commit_is_tried_again_after_longer_and_longer_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """0.1 s, doubled up to 5 s; each attempt counts as progress; each cause is logged once."""
+    waits: list[float] = []
+    monkeypatch.setattr(bench.pipeline.intake, "wait_stopped", waits.append)
+    bench.sink.errors = [SinkUnavailable("second"), *(SinkUnavailable("first") for _ in range(8))]
+    bench.offer(message(1))
+    assert bench.pipeline.progress == 0
+    assert bench.pipeline.step(0) is True
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert bench.pipeline.progress == 1 + len(waits)
+    assert caplog.text.count("until this is fixed: first") == caplog.text.count("until this is fixed: second") == 1
+    assert "the sink commits again; it failed with: second" in caplog.text
+
+
+def test_step_without_a_commit_says_so(bench: Bench) -> None:
+    """No message, a stop while the registry fails, a stop while the sink fails: False, and nothing is counted."""
+    assert bench.pipeline.step(0) is False
+    assert bench.pipeline.progress == 1
+    bench.registry.failures = 1
+    bench.offer(message(1))
+    bench.pipeline.intake.wait_stopped = lambda _seconds: True  # type: ignore[method-assign]
+    assert bench.pipeline.step(0) is False
+    bench.check(waiting=1)
+    bench.sink.errors = [SinkUnavailable("down")]
+    bench.offer(message(2))
+    assert bench.pipeline.step(0) is False
+    bench.check(waiting=2)
+    assert (bench.acknowledged, bench.pipeline.books.acknowledged, bench.pipeline.books.stale) == ([], 0, 0)
+
+
+def test_acknowledgement_that_was_not_sent_is_stale(bench: Bench) -> None:
+    """Only messages above QoS 0 can be stale: their connection had ended."""
+    bench.pipeline._acknowledge = lambda _messages: 1  # type: ignore[method-assign]
+    bench.offer(message(1), message(2, qos=2), message(3, qos=0), message(4, qos=0), message(5))
+    assert bench.pipeline.step(0)
+    assert (bench.pipeline.books.acknowledged, bench.pipeline.books.stale) == (1, 2)
+
+
+def test_skew_is_that_of_the_newest_metric(bench: Bench) -> None:
+    """Time of receipt minus time stamp; 0 before the first metric."""
+    assert bench.pipeline.skew_ms == 0
+    bench.pipeline._now_ms = lambda: 5_000
+    bench.offer(message(1, b'{"value":1,"timestamp":1}'), message(2, b'{"value":1,"timestamp":3}'))
+    assert bench.pipeline.step(0)
+    assert bench.pipeline.skew_ms == 2_000
+
+
+def test_time_of_receipt_is_the_clock_of_this_machine(bench: Bench) -> None:
+    """Milliseconds since 1970."""
+    bench.offer(message(1))
+    assert bench.pipeline.step(0)
+    assert abs(bench.sink.batches[0].metrics[0].received_ms - time.time() * 1_000) < 60_000
+
+
+def test_commit_time_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the time of commits that succeed."""
+    clock = Clock(monkeypatch)
+    commit = bench.sink.commit
+
+    def slow(batch: MetricBatch) -> Committed:
+        clock.now += 2
+        return commit(batch)
+
+    bench.sink.commit = slow  # type: ignore[method-assign]
+    for number in range(3):
+        bench.offer(message(number))
+        assert bench.pipeline.step(0)
+    assert bench.pipeline.books.commit_seconds == 6
+
+
+def test_refused_batch_of_one_metric_and_one_letter_is_split(bench: Bench) -> None:
+    """Neither the metric nor the dead letter gets lost."""
+    bench.sink.errors = [SinkRefused("together")]
+    bench.offer(message(1), message(2, b"["))
+    assert bench.pipeline.step(0)
+    bench.check(stored=1, dead=1)
+
+
+def test_retained_message_gets_an_id_of_its_topic_and_content(bench: Bench) -> None:
+    """40 characters of SHA-256; a live message gets none."""
+    body = b'{"value":1}'
+    bench.offer(message(1, body, retain=True), message(2, body))
+    assert bench.pipeline.step(0)
+    digest = hashlib.sha256(f"metrics/{TENANT}/a/t".encode() + b"\0" + body).hexdigest()
+    assert [metric.dedupe_id for metric in bench.sink.batches[0].metrics] == [f"retained:{digest[:40]}", None]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_only_an_idle_sink_is_probed(bench: Bench, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    """At the start, and after more than 5 s without a batch; an idle iteration lasts 0.5 s."""
+    clock = Clock(monkeypatch)
+    start = clock.now
+    probes: list[float] = []
+
+    def step(timeout: float) -> bool:
+        assert timeout == 0.5
+        clock.now += timeout
+        if clock.now - start >= 20:
+            bench.pipeline.intake.drain()
+            return False
+        return busy
+
+    bench.pipeline.step = step  # type: ignore[method-assign]
+    bench.sink.probe = lambda: probes.append(clock.now - start)  # type: ignore[method-assign]
+    bench.pipeline.run()
+    assert probes == ([0] if busy else [0, 5.5, 11, 16.5])
+
+
+def test_drain_ends_only_when_the_queue_is_empty(bench: Bench) -> None:
+    """Every queued batch is committed before `run` returns."""
+    small = bench.pipeline.intake._limits.batch_size
+    bench.offer(*(message(number) for number in range(small * 2 + 1)))
+    bench.pipeline.intake.drain()
+    bench.pipeline.run(beat=0.01)
+    bench.check(stored=small * 2 + 1)
