@@ -1,4 +1,4 @@
-"""The command line: the table of commands and the one error boundary."""
+"""The command line: the table of commands, and errors to exit codes."""
 
 from __future__ import annotations
 
@@ -23,27 +23,40 @@ USAGE = 2
 
 
 COMMANDS: dict[str, Entry] = {
-    "demo": Entry("mqttkit.cli.demo", "demo", "Replay real advertisements from scanner to subscriber, counted."),
+    "demo": Entry("mqttkit.cli.demo", "demo", "Replay real advertisements through a temporary broker."),
     "broker": Entry("mqttkit.cli.broker", "broker", "Start, watch and stop an MQTT broker on this machine."),
     "pub": Entry("mqttkit.cli.pub", "pub", "Publish messages: an argument, a file, lines, JSON lines."),
-    "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe, and print messages as they come."),
+    "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe and print messages."),
     "publish-scan": Entry("mqttkit.cli.scan.publish_scan", "publish_scan", "Publish Bluetooth advertisements."),
-    "doctor": Entry("mqttkit.cli.doctor", "doctor", "Examine any broker as a client, step by step."),
+    "doctor": Entry("mqttkit.cli.doctor", "doctor", "Examine any broker step by step."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
-    "scan": Entry("mqttkit.cli.scan.scan", "scan", "Show the Bluetooth devices around; no broker needed."),
-    "bridge": Entry("mqttkit.cli.bridge", "bridge", "Move metrics into a sink: nothing lost, all accounted for."),
-    "controller": Entry("mqttkit.cli.controller", "controller", "Run network controllers over publish/subscribe."),
-    "bench": Entry("mqttkit.cli.bench", "bench", "Measure rates, latencies, losses and what they cost."),
+    "scan": Entry("mqttkit.cli.scan.scan", "scan", "Show the Bluetooth devices nearby; needs no broker."),
+    "bridge": Entry("mqttkit.cli.bridge", "bridge", "Move metrics into a database without losing any."),
+    "controller": Entry("mqttkit.cli.controller", "controller", "Run network controllers over MQTT."),
+    "bench": Entry("mqttkit.cli.bench", "bench", "Measure a broker: rate, latency, loss."),
     "node": Entry("mqttkit.cli.node", "node", "Run simulated sensors and a gateway."),
 }
 """Every command, in the order of the help text."""
+OTHER_NAMES = {
+    "publish": "pub",
+    "subscribe": "sub",
+    "up": "broker up",
+    "start": "broker up",
+    "down": "broker down",
+    "stop": "broker down",
+    "status": "broker status",
+    "simulate": "controller simulate",
+    "init": "config init",
+    "check": "config check",
+}
+"""What people type at first, and the command they mean."""
 
 
 class Root(LazyGroup):
     """The `mqttkit` command: maps errors to exit codes."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run, and end the process with the exit code that fits what happened."""
+        """Run the command and end the process with its exit code."""
         extra["standalone_mode"] = False
         extra.setdefault("prog_name", "mqttkit")
         try:
@@ -54,7 +67,7 @@ class Root(LazyGroup):
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a closed pipe ends it with 0, where Click would make it 1."""
+        """Run the command; a closed stdout ends it with 0 (Click would end with 1)."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -62,7 +75,7 @@ class Root(LazyGroup):
 
 
 def _run(work: Callable[[], Any]) -> int:
-    """Call `work` and return the exit code; every error is said in one line on stderr."""
+    """Call `work` and return the exit code; print an error as one line on stderr."""
     try:
         result = work()
     except click.exceptions.Exit as finished:
@@ -75,25 +88,25 @@ def _run(work: Callable[[], Any]) -> int:
         return INTERRUPTED
     except MqttkitError as error:
         _say(str(error))
-        log.debug("where it came from:", exc_info=True)
+        log.debug("raised here:", exc_info=True)
         return error.exit_code
     except OSError as error:
         if error.errno == errno.EPIPE:
             return 0
         _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-        log.debug("where it came from:", exc_info=True)
+        log.debug("raised here:", exc_info=True)
         return 1
     return result if isinstance(result, int) else 0
 
 
 def _say(text: str) -> None:
-    """Say on stderr what went wrong; where that cannot be written the exit code still tells it."""
+    """Print an error on stderr; if that fails, the exit code still reports it."""
     with contextlib.suppress(OSError):
         click.echo(f"mqttkit: {text}", err=True)
 
 
 def _flush_or_forget(stream: TextIO) -> None:
-    """Flush a standard stream; where nobody can read it, keep the interpreter from complaining at exit."""
+    """Flush a standard stream; if it has no reader, keep the interpreter from complaining at exit."""
     try:
         stream.flush()
     except (OSError, ValueError) as error:
@@ -103,12 +116,18 @@ def _flush_or_forget(stream: TextIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-@click.group(cls=Root, entries=COMMANDS, context_settings={"help_option_names": ["--help"]})
+@click.group(cls=Root, entries=COMMANDS, other_names=OTHER_NAMES, context_settings={"help_option_names": ["--help"]})
 @click.version_option(__version__, message="mqttkit %(version)s")
 def cli() -> None:
-    """From nothing to a working, secured, observable MQTT pipeline.
+    """Build a working, secured, observable MQTT pipeline.
 
-    Begin with `mqttkit demo`. Each command has its own --help.
+    \b
+    mqttkit demo             see it work, with nothing installed
+    mqttkit broker up        start a broker
+    mqttkit sub -v '#'       print every message
+    mqttkit pub -m hi a/b    publish one
+
+    `mqttkit COMMAND --help` explains a command.
     """
 
 
@@ -119,9 +138,9 @@ def main() -> None:
 
 
 def _fill_closed_streams() -> None:
-    """Put something in the place of a standard stream that the caller has closed, or a socket would get its number.
+    """Replace each standard stream that the caller has closed; otherwise a socket would get its number.
 
-    What uses such a stream then fails with EBADF, as it does in other programs.
+    Using such a stream then fails with EBADF, as in other programs.
     """
     for name, mode, flags in (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
         if getattr(sys, name) is None:

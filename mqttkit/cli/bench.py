@@ -1,4 +1,4 @@
-"""`mqttkit bench`: load on a broker, and what came of it."""
+"""`mqttkit bench`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqttkit.cli.options import Connection, terse_connection_options
+from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.errors import BenchmarkFailed
 
 if TYPE_CHECKING:
@@ -23,24 +24,25 @@ if TYPE_CHECKING:
     from mqttkit.stop import Stop
 
 SCENARIOS = {
-    "pub": "Publish, and count what the broker took.",
-    "sub": "Receive what another process publishes.",
+    "pub": "Publish, and count acknowledged messages.",
+    "sub": "Receive messages that another process publishes.",
     "roundtrip": "Publish and receive in one client.",
-    "scan": "Replay advertisements through the scan publisher, to a subscriber.",
+    "scan": "Publish replayed advertisements to a subscriber.",
     "fan-in": "Many publishers, one subscriber.",
     "fan-out": "One publisher, many subscribers.",
-    "connections": "Many idle clients in one process, and what each costs.",
+    "connections": "Many idle clients in one process, and the cost of each.",
 }
-EXPLAINED = """At a --rate each message has its time, and latency counts from there however late it left.
+EXPLAINED = """With --rate each message has a scheduled time; latency counts from then,
+even if the message left later.
 
-Ends with 1 where --fail-if or --baseline finds fault, with 3 and a partial result where the broker goes away."""
+Ends with 1 if --fail-if or --baseline reports a failure; with 3 and a partial result if the broker goes away."""
 CLIENTS = {"connections": 1_000, "fan-in": 10, "fan-out": 10}
-"""How many where --clients does not say; one in the other scenarios."""
+"""Clients without --clients; other scenarios have one."""
 
 
 @dataclass(frozen=True)
 class Checks:
-    """What is decided before any load."""
+    """How the result is judged and shown."""
 
     conditions: tuple[Condition, ...]
     baseline: Baseline | None
@@ -50,7 +52,7 @@ class Checks:
 
 @click.group()
 def bench() -> None:
-    """Measure rates, latencies, losses and what they cost.
+    """Measure a broker: rate, latency, loss, and their cost in CPU and memory.
 
     \b
     mqttkit bench roundtrip --rate 1000 --own-broker
@@ -60,31 +62,38 @@ def bench() -> None:
 
 
 OPTIONS = (
-    click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Messages a second in all.  [flat out]"),
-    click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds.  [10]"),
-    click.option("--count", type=click.IntRange(min=1), help="Messages in all, instead of --duration."),
-    click.option("--size", type=click.IntRange(min=20, max=268_000_000), default=283, help="Payload, bytes.  [283]"),
+    click.option("--rate", type=Number("N", low=0), default=0.0, help="Messages per second in all.  [unlimited]"),
+    click.option("--duration", type=SOME_SECONDS, help="How long to run.  [10]"),
+    click.option("--count", type=COUNT, help="End after N messages, instead of --duration."),
     click.option(
-        "--clients", type=click.IntRange(min=1), help="Clients: publishers of fan-in, subscribers of fan-out."
+        "--size", type=Number("BYTES", low=20, high=268_000_000, whole=True), default=283, help="Payload size.  [283]"
     ),
-    click.option("--topic", help="Prefix of the topics.  [mqttkit-bench/ and something random]"),
-    click.option("--source", default="", help="Scan: recording to replay.  [a shipped one]"),
+    click.option("--clients", type=COUNT, help="Number of clients: publishers for fan-in, subscribers for fan-out."),
+    click.option("--topic", metavar="TOPIC", help="Prefix of the topics.  [mqttkit-bench/ and a random level]"),
+    click.option("--source", default="", metavar="FILE", help="scan: recording to replay.  [a bundled one]"),
     click.option(
-        "--window", type=click.IntRange(1, 65_535), default=1_000, help="QoS 1, 2: publishes under way.  [1000]"
+        "--window", type=Number("N", low=1, high=65_535, whole=True), default=1_000,
+        help="QoS 1 and 2: unacknowledged publishes at a time.  [1000]",
     ),
     click.option(
-        "--own-broker", is_flag=True, help="Start a mosquitto for the run; with --tls or --ws it speaks that."
+        "--own-broker", is_flag=True, help="Start a mosquitto for the run; with --tls or --ws it uses that."
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-    click.option("--plot", type=click.Path(), help="Write rate and latency over time to FILE.svg or FILE.png."),
-    click.option("--fail-if", multiple=True, help="Fail where METRIC OPERATOR NUMBER holds, such as 'p99>20ms'."),
-    click.option("--baseline", type=click.Path(), help="Fail where a metric is worse than in this --json of before."),
-    click.option("--tolerance", type=click.FloatRange(min=0), default=0.2, help="How much worse is good.  [0.2]"),
-)
+    click.option(
+        "--plot", metavar="FILE", type=click.Path(), help="Draw rate and latency over time: FILE.svg or FILE.png."
+    ),
+    click.option(
+        "--fail-if", multiple=True, metavar="CONDITION", help="End with 1 if the condition holds, such as 'p99>20ms'."
+    ),
+    click.option(
+        "--baseline", metavar="FILE", type=click.Path(), help="End with 1 if a metric got worse since FILE (--json)."
+    ),
+    click.option("--tolerance", type=Number("N", low=0), default=0.2, help="How much worse is accepted.  [0.2]"),
+)  # fmt: skip
 
 
 def _command(scenario: str, text: str) -> click.Command:
-    """Return the command of a scenario."""
+    """Return the command for a scenario."""
 
     @terse_connection_options
     def command(connection: Connection, **given: Any) -> None:
@@ -97,7 +106,7 @@ def _command(scenario: str, text: str) -> click.Command:
 
 
 def _run(scenario: str, connection: Connection, given: dict[str, Any]) -> None:
-    """Do one run and judge it."""
+    """Run a scenario and judge its result."""
     from mqttkit.bench.run import run
 
     checks = _checks(given)
@@ -118,7 +127,7 @@ for _name, _text in SCENARIOS.items():
 
 
 def _checks(given: dict[str, Any]) -> Checks:
-    """Read what judges the run; raise what is wrong with it before any load."""
+    """Read --fail-if, --baseline and --plot; raise UsageError before the run starts."""
     from mqttkit.bench.conditions import parse_condition, read_baseline
     from mqttkit.bench.plot import check_plot
 
@@ -154,7 +163,7 @@ def _plan(scenario: str, connection: Connection, given: dict[str, Any]) -> Plan:
 
 
 def _show(result: Result, checks: Checks) -> None:
-    """Print the result, draw it, and raise where it is not good."""
+    """Print and draw the result; raise BenchmarkFailed if a condition fails."""
     from mqttkit.bench.plot import write_plot
     from mqttkit.bench.result import as_text
 
@@ -174,7 +183,7 @@ def _show(result: Result, checks: Checks) -> None:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[Stop]:
-    """Give an event that the first Ctrl-C or SIGTERM sets."""
+    """Yield an event that the first Ctrl-C or SIGTERM sets."""
     from mqttkit.cli.signals import on_interrupt
     from mqttkit.stop import Stop
 
@@ -185,7 +194,7 @@ def _stoppable() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def _own_broker(plan: Plan) -> Iterator[BrokerSettings]:
-    """Run a broker that speaks what the plan speaks."""
+    """Run a broker with the transport of the plan."""
     from mqttkit.bench.connections import allow_files
     from mqttkit.bench.own_broker import own_broker
 
@@ -196,7 +205,7 @@ def _own_broker(plan: Plan) -> Iterator[BrokerSettings]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[float, int, int], None] | None]:
-    """Give what shows progress on stderr, where that is a terminal."""
+    """Yield a function that shows progress on stderr; None if that is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

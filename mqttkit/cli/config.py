@@ -1,4 +1,4 @@
-"""`mqttkit config`: write, check and show settings."""
+"""`mqttkit config`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mqttkit.cli.lazy import Entry, LazyGroup
-from mqttkit.cli.options import profile_values
+from mqttkit.cli.options.loading import profile_values
 from mqttkit.config import Effective, find_config, load_settings
 from mqttkit.errors import ConfigError
 
@@ -27,9 +27,9 @@ def config() -> None:
 
 @click.command()
 @click.argument("path", default="mqttkit.yaml")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(path: str, force: bool) -> None:
-    """Write a commented settings file to PATH (mqttkit.yaml), readable by you alone."""
+    """Write a commented settings file to PATH (mqttkit.yaml). Only you can read it."""
     from mqttkit.config.yaml_writer import commented
 
     write_new(path, commented(), force)
@@ -39,19 +39,19 @@ def init(path: str, force: bool) -> None:
 @click.command()
 @click.argument("path", required=False)
 def check(path: str | None) -> None:
-    """Validate the settings file PATH; without PATH the one that commands would use."""
+    """Validate the settings file PATH; without PATH, the file that commands would use."""
     path = path or find_config(os.environ)
     if path is None:
-        raise ConfigError("there is no settings file", hint="Write one: mqttkit config init")
+        raise ConfigError("no settings file found", hint="Write one: mqttkit config init")
     load_settings(path, environ=os.environ, flags={}, profile={})
     click.echo(f"{path}: valid")
 
 
 @click.command()
-@click.option("--config", "path", metavar="FILE", help="Settings file to use.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: path, value, origin.")
+@click.option("--config", "path", metavar="FILE", help="Settings file.  [mqttkit.yaml, if there is one]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines: path, value, origin.")
 def show(path: str | None, as_json: bool) -> None:
-    """Print the effective settings, each with where it comes from; secrets are masked."""
+    """Print the effective settings and where each comes from. Secrets are masked."""
     from mqttkit.config.yaml_writer import rows
     from mqttkit.config.yaml_writer import show as as_yaml
 
@@ -64,7 +64,7 @@ def show(path: str | None, as_json: bool) -> None:
 
 
 def write_new(path: str, text: str, force: bool) -> None:
-    """Write a file of mode 0600, whole or not at all; raise ConfigError where it exists, unless `force`."""
+    """Write a file of mode 0600 atomically; raise ConfigError if it exists, unless `force`."""
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -76,7 +76,7 @@ def write_new(path: str, text: str, force: bool) -> None:
             os.link(beside, target)
     except FileExistsError as error:
         hint = f"Replace it: mqttkit config init --force {path}"
-        raise ConfigError("is there already", where=path, hint=hint) from error
+        raise ConfigError("the file exists", where=path, hint=hint) from error
     except OSError as error:
         raise ConfigError(f"cannot write it: {error.strerror or error}", where=path) from error
     finally:
@@ -84,6 +84,6 @@ def write_new(path: str, text: str, force: bool) -> None:
 
 
 def _effective(path: str | None) -> Effective:
-    """Return what a command without connection flags would use."""
+    """Return the settings of a command without connection options."""
     profile, *listeners = profile_values()
     return load_settings(path, environ=os.environ, flags={}, profile=profile, listeners=listeners)

@@ -1,4 +1,4 @@
-"""`mqttkit demo`: the main job in fifteen seconds, with nothing set up before."""
+"""`mqttkit demo`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mqttkit.cli.options import set_up_logging
+from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.numbers import SOME_SECONDS
 from mqttkit.errors import Interrupted, MqttkitError
 
 if TYPE_CHECKING:
@@ -16,18 +17,18 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=15.0, help="How long.  [15]")
+@click.option("--seconds", type=SOME_SECONDS, default=15.0, help="How long to run.  [15]")
 @click.option(
     "--backend",
     type=click.Choice(["auto", "docker", "process", "embedded"]),
     default="auto",
-    help="Which broker: Docker Engine, native mosquitto, embedded.  [auto: the first of these that is there]",
+    help="Broker to start: in Docker, the installed mosquitto, or embedded.  [auto: the first available]",
 )
-@click.option("-d", "--debug", is_flag=True, help="Say everything on stderr.")
+@click.option("-d", "--debug", is_flag=True, help="Log everything on stderr.")
 def demo(*, seconds: float, backend: str, debug: bool) -> None:
-    """Replay real Bluetooth advertisements from scanner over a broker to a subscriber, and count them.
+    """Replay real Bluetooth advertisements from a scanner through a broker to a subscriber, and count them.
 
-    Starts a broker of its own on a free loopback port and ends it again. Ends with 0 only if nothing was lost.
+    Starts a temporary broker on a free loopback port. Ends with 0 only if no advertisement was lost.
     """
     from mqttkit.broker import temporary_broker
     from mqttkit.cli.signals import interrupts_raise, on_interrupt
@@ -37,10 +38,10 @@ def demo(*, seconds: float, backend: str, debug: bool) -> None:
     with interrupts_raise(), temporary_broker(backend) as profile:
         click.echo(f"broker: {profile.backend} on {profile.host}:{profile.port}; replaying real advertisements")
         demonstration = Demo(profile, seconds=seconds)
-        began, interrupted = time.monotonic(), False
+        started, interrupted = time.monotonic(), False
         with on_interrupt(demonstration.stop):
             _show(demonstration)
-            interrupted = time.monotonic() - began < seconds
+            interrupted = time.monotonic() - started < seconds
         report = demonstration.report()
     click.echo("\n".join(report.lines()))
     if report.lost or not (report.received or interrupted):
@@ -50,17 +51,17 @@ def demo(*, seconds: float, backend: str, debug: bool) -> None:
 
 
 def _show(demonstration: Demo) -> None:
-    """A live table on a terminal, a line a second elsewhere."""
+    """Show a live table on a terminal, otherwise a line per second."""
     if sys.stdout.isatty():
         from mqttkit.cli.scan.live_table import show_table
 
         show_table(demonstration.batches())
         return
-    began = said = time.monotonic()
+    started = reported = time.monotonic()
     devices: set[str] = set()
     for batch in demonstration.batches():
         devices.update(advertisement.mac_address for advertisement in batch)
-        if (now := time.monotonic()) - said >= 1:
-            said = now
+        if (now := time.monotonic()) - reported >= 1:
+            reported = now
             published, received = demonstration.progress()
-            click.echo(f"{now - began:4.0f} s  {len(devices)} devices  {published} published  {received} received")
+            click.echo(f"{now - started:4.0f} s  {len(devices)} devices  {published} published  {received} received")

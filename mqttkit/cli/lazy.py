@@ -9,7 +9,7 @@ import click
 
 
 class Entry(NamedTuple):
-    """Where a command lives, and its line in the list."""
+    """The module and name of a command, and its line in the list."""
 
     module: str
     attribute: str
@@ -17,15 +17,18 @@ class Entry(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group whose commands stand in a table: `click.group(cls=LazyGroup, entries={...})`.
+    """A group with a table of commands: `click.group(cls=LazyGroup, entries={...})`.
 
-    A command's module is imported when the command is run or its own --help is asked for; the list of
-    commands comes from the table.
+    A command's module is imported when the command or its --help runs. `other_names` maps names that people
+    type by mistake to the command they mean. `help` shows the help of the group or of one command.
     """
 
-    def __init__(self, *args: Any, entries: dict[str, Entry], **attributes: Any) -> None:
+    def __init__(
+        self, *args: Any, entries: dict[str, Entry], other_names: dict[str, str] | None = None, **attributes: Any
+    ) -> None:
         super().__init__(*args, **attributes)
         self.entries = entries
+        self.other_names = other_names or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the table's order."""
@@ -43,15 +46,25 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the nearest command where there is none of that name."""
+        """Find the command; for an unknown name, suggest the nearest one."""
+        if args[0] == "help" and "help" not in self.entries:
+            args = [*args[1:], "--help"]
+            if len(args) == 1:
+                click.echo(ctx.get_help())
+                ctx.exit()
         if args[0] not in self.entries and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], self.entries, n=1)
-            ctx.fail(f"no such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            meant = self.other_names.get(args[0]) or _nearest(args[0], list(self.entries))
+            hint = f" Did you mean: {ctx.command_path} {meant}" if meant else f" See: {ctx.command_path} --help"
+            ctx.fail(f"no command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self.entries.items()])
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, known, n=1)), "")

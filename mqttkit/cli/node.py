@@ -1,56 +1,66 @@
-"""`mqttkit node`: simulated sensors and a gateway, as real clients."""
+"""`mqttkit node`."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import queue
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mqttkit.cli.lazy import Entry, LazyGroup
-from mqttkit.cli.options import Connection, connection_options, terse_connection_options
+from mqttkit.cli.options.connection import Connection, connection_options, terse_connection_options
+from mqttkit.cli.options.numbers import COUNT, SEED, SOME_SECONDS, Number
 from mqttkit.cli.signals import on_interrupt
+from mqttkit.errors import PublishFailed, TimedOut
 
 if TYPE_CHECKING:
     from mqttkit.nodes import Scenario
 
-log = logging.getLogger(__name__)
-
 COMMANDS = {
     "sensor": Entry(__name__, "sensor", "Run simulated sensors of one kind."),
-    "gateway": Entry(__name__, "gateway", "Receive readings and aggregate them by sensor."),
-    "run": Entry(__name__, "run", "Run a scenario file: fleets, waveforms, faults."),
+    "gateway": Entry(__name__, "gateway", "Receive readings and summarize each sensor."),
+    "run": Entry(__name__, "run", "Run a scenario file: sensors, waveforms, faults."),
 }
-NOT_ACKNOWLEDGED = 6
+readings_option = click.option("--readings", type=COUNT, help="End after N readings in all.")
 COLUMNS = ("sensor_id", "count", "missing", "duplicates", "minimum", "mean", "maximum", "last", "unit")
 
 
 @click.group(cls=LazyGroup, entries=COMMANDS)
 def node() -> None:
-    """Run simulated sensor and gateway nodes against a real broker."""
+    """Run simulated sensors and gateways as clients of a real broker."""
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(1), default=1, help="Number of sensors.  [1]")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), default=1.0, help="Readings a second of each.  [1]")
-@click.option("--model", default="temperature", help="temperature, humidity, pressure, vibration, power, level, …")
-@click.option("--name", default="sensor", help="First part of each identifier: name-001.  [sensor]")
-@click.option("--topic", default="sensor/{sensor_id}/{model}", help="Topic template.  [sensor/{sensor_id}/{model}]")
-@click.option("--seed", type=int, default=0, help="The same seed, the same readings.  [0]")
-@click.option("--duration", type=click.FloatRange(0, min_open=True), help="End after this many seconds.")
-@click.option("--readings", type=click.IntRange(1), help="End after this many readings in all.")
+@click.option("--count", type=COUNT, default=1, help="Number of sensors.  [1]")
+@click.option("--rate", type=Number("N", low=0, above=True), default=1.0, help="Readings per second and sensor.  [1]")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    default="temperature",
+    help="temperature, humidity, pressure, vibration, power, level, …",
+)
+@click.option("--name", metavar="NAME", default="sensor", help="First part of each identifier: name-001.  [sensor]")
+@click.option(
+    "--topic",
+    metavar="TEMPLATE",
+    default="sensor/{sensor_id}/{model}",
+    help="Topic template.  [sensor/{sensor_id}/{model}]",
+)
+@click.option("--seed", type=SEED, default=0, help="The same seed gives the same readings.  [0]")
+@click.option("--duration", type=SOME_SECONDS, help="End after this time.")
+@readings_option
 @terse_connection_options
 def sensor(
     *, connection: Connection, topic: str, seed: int, duration: float | None, readings: int | None, **fleet: Any
-) -> int:
-    """Publish the readings of simulated sensors, each a client of its own.
+) -> None:
+    """Publish the readings of simulated sensors; each sensor is a separate client.
 
-    QoS 1 where -q does not say otherwise. Prints the totals; exit code 6 where a reading was not acknowledged.
+    Uses QoS 1 without -q. Prints the totals. Exit code 6: some readings were not acknowledged.
+
+    \b
+    mqttkit node sensor --count 10 --rate 2 --duration 60
     """
     from mqttkit.nodes import Fleet, Scenario
 
@@ -59,18 +69,25 @@ def sensor(
         scenario = Scenario(seed=seed, duration=duration, topic=topic, fleets=(Fleet(qos=qos, **fleet),))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    return play(scenario, connection, readings, paced=True)
+    play(scenario, connection, readings, paced=True)
 
 
 @click.command()
 @click.argument("path", metavar="FILE")
-@click.option("--seed", type=int, help="Another seed than the file's.")
-@click.option("--speed", type=click.Choice(["1", "max"]), default="1", help="Real time, or as fast as it goes.")
-@click.option("--dry-run", is_flag=True, help="Print the readings as JSON lines, and connect to nothing.")
-@click.option("--readings", type=click.IntRange(1), help="End after this many readings in all.")
+@click.option("--seed", type=SEED, help="Replaces the seed of the file.")
+@click.option(
+    "--speed", type=click.Choice(["1", "max"]), default="1", help="1: real time; max: as fast as possible.  [1]"
+)
+@click.option("--dry-run", is_flag=True, help="Print the readings as JSON lines; connect to no broker.")
+@readings_option
 @terse_connection_options
-def run(*, connection: Connection, path: str, seed: int | None, speed: str, dry_run: bool, readings: int | None) -> int:
-    """Run the scenario in FILE (YAML): fleets, rates, waveforms, faults. The same seed gives the same readings."""
+def run(
+    *, connection: Connection, path: str, seed: int | None, speed: str, dry_run: bool, readings: int | None
+) -> None:
+    """Run the scenario in FILE (YAML): groups of sensors, rates, waveforms, faults.
+
+    The same seed gives the same readings. Exit code 6: some readings were not acknowledged.
+    """
     from dataclasses import replace
 
     from mqttkit.nodes.scenario_file import load_scenario
@@ -78,18 +95,18 @@ def run(*, connection: Connection, path: str, seed: int | None, speed: str, dry_
     scenario = load_scenario(path, os.environ)
     if seed is not None:
         scenario = replace(scenario, seed=seed)
-    if not dry_run:
-        return play(scenario, connection, readings, paced=speed != "max")
-    print_plan(scenario, readings)
-    return 0
+    if dry_run:
+        print_plan(scenario, readings)
+    else:
+        play(scenario, connection, readings, paced=speed != "max")
 
 
 @click.command()
-@click.option("--filter", "topic_filter", default="sensor/#", help="Topic filter.  [sensor/#]")
-@click.option("--count", type=click.IntRange(1), help="End after this many readings.")
-@click.option("--duration", type=click.FloatRange(0, min_open=True), help="End after this many seconds.")
-@click.option("--interval", type=click.FloatRange(0, min_open=True), default=5.0, help="Seconds between totals.  [5]")
-@click.option("--json", "as_json", is_flag=True, help="Print the aggregates as JSON lines.")
+@click.option("--filter", "topic_filter", metavar="FILTER", default="sensor/#", help="Topic filter.  [sensor/#]")
+@click.option("--count", type=COUNT, help="End after N readings.")
+@click.option("--duration", type=SOME_SECONDS, help="End after this time.")
+@click.option("--interval", type=SOME_SECONDS, default=5.0, help="Time between totals on stderr.  [5]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary of each sensor as a JSON line.")
 @connection_options
 def gateway(
     *,
@@ -99,38 +116,41 @@ def gateway(
     duration: float | None,
     interval: float,
     as_json: bool,
-) -> int:
-    """Receive readings; print an aggregate of each sensor at the end.
+) -> None:
+    """Receive readings; at the end, print a summary of each sensor.
 
-    Exit code 27 where --duration was over before --count readings had come.
+    Exit code 27: --duration passed before --count readings were received.
     """
     from mqttkit.nodes import GatewayNode
+    from mqttkit.nodes.collecting import collect
+    from mqttkit.stop import Stop
 
     settings = connection.settings.mqtt
-    stop: queue.SimpleQueue[None] = queue.SimpleQueue()
+    stop = Stop()
     name = settings.client.client_id or f"gateway-{os.urandom(3).hex()}"
-    with GatewayNode(name, settings, topic_filter=topic_filter) as running, on_interrupt(lambda: stop.put(None)):
-        enough = _receive(running, stop, count, duration, interval)
-        rows, invalid = running.rows(), running.invalid
+    with GatewayNode(name, settings, topic_filter=topic_filter) as running, on_interrupt(stop.set):
+        complete = collect(running, count=count, duration=duration, interval=interval, stop=stop)
+        rows, readings = running.rows(), running.readings
     show(rows, as_json=as_json)
-    if invalid:
-        log.warning("%d messages were no readings", invalid)
-    return 0 if enough else 27
+    if not complete:
+        raise TimedOut(f"timed out after {duration:g} s: received {readings} of {count} readings")
 
 
-def play(scenario: Scenario, connection: Connection, readings: int | None, *, paced: bool) -> int:
-    """Run a scenario and print its totals as one JSON line."""
+def play(scenario: Scenario, connection: Connection, readings: int | None, *, paced: bool) -> None:
+    """Run a scenario and print its totals as one JSON line; raise PublishFailed if a reading was not acknowledged."""
     from mqttkit.nodes import Runner
 
     runner = Runner(scenario, connection.settings.mqtt, paced=paced)
     with on_interrupt(runner.stop):
         totals = runner.run(limit=readings)
     click.echo(json.dumps(totals.to_json()))
-    return 0 if totals.good else NOT_ACKNOWLEDGED
+    if not totals.good:
+        counts = ", ".join(f"{count} {name}" for name, count in totals.outcomes.items())
+        raise PublishFailed(f"not every reading was acknowledged: {counts}")
 
 
 def print_plan(scenario: Scenario, readings: int | None) -> None:
-    """Print the readings with their moment, as JSON lines."""
+    """Print the readings with their time, as JSON lines."""
     from mqttkit.nodes import plan
 
     taken = 0
@@ -143,8 +163,8 @@ def print_plan(scenario: Scenario, readings: int | None) -> None:
 
 
 def show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Print aggregates."""
-    from mqttkit.cli.render import print_table
+    """Print the summary of each sensor."""
+    from mqttkit.cli.output.render import print_table
 
     if as_json:
         for row in rows:
@@ -155,28 +175,3 @@ def show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _receive(
-    running: Any, stop: queue.SimpleQueue[None], count: int | None, duration: float | None, interval: float
-) -> bool:
-    """Wait until enough readings came, the time is over, or a signal came; False where time was short."""
-    end = None if duration is None else time.monotonic() + duration
-    spoken = time.monotonic()
-    while count is None or not running.wait_for(count, 0.0):
-        now = time.monotonic()
-        if end is not None and now >= end:
-            return count is None
-        if now - spoken >= interval:
-            spoken = now
-            log.info("%d readings of %d sensors", running.readings, len(running.aggregates))
-        wait = min(0.25, interval, end - now if end is not None else 0.25)
-        if count is not None:
-            running.wait_for(count, wait)
-            wait = 0.001
-        try:
-            stop.get(timeout=wait)
-        except queue.Empty:
-            continue
-        return True
-    return True

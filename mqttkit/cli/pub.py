@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import click
 
-from mqttkit.cli.options import Connection, terse_connection_options
+from mqttkit.cli.options.connection import Connection, terse_connection_options
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.client import MqttClient, checked_settings
 from mqttkit.errors import Interrupted, UsageError

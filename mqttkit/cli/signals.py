@@ -1,21 +1,24 @@
-"""What SIGINT and SIGTERM do while a command runs."""
+"""How a command reacts to SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = 130
+"""Exit code."""
 
 
 @contextlib.contextmanager
 def on_interrupt(action: Callable[[], None]) -> Iterator[None]:
     """Call `action` on the first SIGINT or SIGTERM; the second one raises KeyboardInterrupt.
 
-    `action` runs in the main thread, between two of its instructions: it may set flags and wake queues, not lock.
+    `action` runs in the main thread between two instructions: it may set flags and wake queues, but must not lock.
     """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -32,6 +35,18 @@ def interrupts_raise() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM as on SIGINT."""
     with _handlers(_raise):
         yield
+
+
+def drain_on_signal(stop: Callable[[], None]) -> None:
+    """Call `stop` on the first SIGINT or SIGTERM; the second one ends the process with 130, whatever it does."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        for number in SIGNALS:
+            signal.signal(number, lambda _number, _frame: os._exit(INTERRUPTED))
+        stop()
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
 
 
 def _raise(_number: int, _frame: FrameType | None) -> None:

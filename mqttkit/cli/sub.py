@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from mqttkit.cli.options import Connection, terse_connection_options
-from mqttkit.cli.render import Output, on_terminal, pretty_json_formatter, watch_reader
+from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.output.render import Output, on_terminal, pretty_json_formatter, watch_reader
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.client import checked_settings
 from mqttkit.client.message_queue import MessageBatch

@@ -67,7 +67,7 @@ def test_unknown_command_names_the_nearest() -> None:
     """A slip of the finger is answered with what was meant, and 2."""
     done = run("-m", "mqttkit", "publish-scam")
     assert done.returncode == 2
-    assert "Did you mean 'publish-scan'?" in done.stderr
+    assert "Did you mean: mqttkit publish-scan" in done.stderr
 
 
 def test_no_line_in_a_list_of_commands_is_cut_short() -> None:
@@ -76,7 +76,7 @@ def test_no_line_in_a_list_of_commands_is_cut_short() -> None:
         "print(*path)", "print(command.get_help(click.Context(command)).partition('Commands:')[2])"
     )
     listed = run("-c", code).stdout
-    assert "Prove an archive on a throwaway broker." in listed
+    assert "Verify an archive on a temporary broker." in listed
     assert [line for line in listed.splitlines() if line.endswith("...")] == []
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from mqttkit.cli.broker.life import json_option, name_option
-from mqttkit.cli.options import set_up_logging
+from mqttkit.cli.broker.options import json_option, name_option, named_broker
+from mqttkit.cli.options.numbers import Number
+from mqttkit.cli.options.setting_option import Command
 from mqttkit.errors import UsageError
 
 EXPIRED = 1
-"""Exit code of `show` where a certificate has expired or is not what is served."""
-
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+"""Exit code of `show` if a certificate has expired, or the broker serves another one than its file."""
+DAYS = Number("DAYS", low=1, high=36_500, whole=True)
 
 
 def days_option(default: int) -> Callable[[Command], Command]:
-    """Return --days with a default."""
-    return click.option("--days", type=click.IntRange(1, 36_500), default=default, show_default=True, help="Validity.")
+    """Return the option --days with this default."""
+    return click.option("--days", type=DAYS, default=default, show_default=True, help="Validity.")
 
 
 @click.group("cert")
@@ -41,32 +40,34 @@ def cert_init(days: int, name: str) -> None:
     paths = BrokerPaths.of(name)
     if (paths.authority / "ca.key").exists():
         raise UsageError(
-            f"there is an authority in {paths.authority} already", hint="Renew it with: mqttkit broker cert renew --ca"
+            f"{paths.authority} already contains an authority", hint="Renew it with: mqttkit broker cert renew --ca"
         )
     Authority.create(f"mqttkit {name}", days=days).save(paths.authority)
     click.echo(paths.authority / "ca.crt")
 
 
-@cert_group.command("server", short_help="Sign the broker's certificate; it is served at once.")
-@click.option("--san", "names", multiple=True, metavar="NAME", help="Host name or address; again for several.")
+@cert_group.command("server", short_help="Sign the broker's certificate.")
+@click.option("--san", "names", multiple=True, metavar="NAME", help="Host name or address; can be repeated.")
 @days_option(365)
 @name_option
 def cert_server(names: tuple[str, ...], days: int, name: str) -> None:
-    """Sign the broker's certificate, valid for loopback and each --san; a running TLS listener serves it at once."""
+    """Sign the broker's certificate for loopback and each --san. A running TLS listener serves it immediately."""
     from mqttkit.broker.certificates.live_changes import install_server
 
-    info = install_server(_broker(name), names, days=days)
+    info = install_server(named_broker(name), names, days=days)
     click.echo(f"server certificate {info.serial} for {', '.join(info.names)}, until {info.not_after:%Y-%m-%d}")
     _hint_port(name)
 
 
 @cert_group.command("client")
 @click.argument("client", metavar="NAME")
-@click.option("--out", type=click.Path(path_type=Path), help="Directory for NAME.crt, NAME.key and ca.crt.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIRECTORY", help="Directory for NAME.crt, NAME.key and ca.crt."
+)
 @days_option(365)
 @name_option
 def cert_client(client: str, out: Path | None, days: int, name: str) -> None:
-    """Sign a client's certificate, and print the files."""
+    """Sign a client's certificate and print the names of its files."""
     from mqttkit.broker.certificates.live_changes import clients_directory, export_client
     from mqttkit.broker.profile import BrokerPaths
 
@@ -75,14 +76,14 @@ def cert_client(client: str, out: Path | None, days: int, name: str) -> None:
         click.echo(path)
 
 
-@cert_group.command("show", short_help="Show certificates, and which one is served.")
+@cert_group.command("show", short_help="Show certificates and their expiry.")
 @click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @name_option
 @json_option
 def cert_show(path: Path | None, name: str, as_json: bool) -> int:
-    """Show the broker's certificates and the one it serves, or those of a file.
+    """Show the certificates of the broker's files and of its listener, or those in FILE.
 
-    Ends with 1 where one has expired, or another than the server's is served.
+    Ends with 1 if one has expired, or if the listener serves another certificate than the file.
     """
     from mqttkit.broker.certificates.authority import inspect
     from mqttkit.broker.certificates.live_changes import ListedCertificate, list_certificates
@@ -91,7 +92,7 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
     if path is not None:
         listed = [ListedCertificate("file", str(path), inspect(read_bytes(path), where=str(path)))]
     else:
-        listed = list_certificates(_broker(name))
+        listed = list_certificates(named_broker(name))
     rows = [_row(entry) for entry in listed]
     if as_json:
         click.echo(json.dumps(rows))
@@ -106,21 +107,21 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
 
 @cert_group.command("renew", short_help="Renew a certificate, or the authority.")
 @click.argument("client", metavar="[CLIENT]", required=False)
-@click.option("--ca", is_flag=True, help="Renew the authority, with its key: what it signed stays valid.")
-@click.option("--out", type=click.Path(path_type=Path), help="Directory of the client's files.")
-@click.option("--days", type=click.IntRange(1, 36_500), help="Validity.  [365; 3650 for the authority]")
+@click.option("--ca", is_flag=True, help="Renew the authority with the same key: certificates it signed stay valid.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIRECTORY", help="Directory of the client's files.")
+@click.option("--days", type=DAYS, help="Validity.  [365; 3650 for the authority]")
 @name_option
 def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None, name: str) -> None:
-    """Renew the server's certificate, a client's, or with --ca the authority's; served at once."""
+    """Renew the server's certificate, a client's, or with --ca the authority's. The broker serves it immediately."""
     from mqttkit.broker.certificates import live_changes
 
     if ca and client is not None:
-        raise UsageError("--ca and a client's name exclude each other")
-    broker = _broker(name)
+        raise UsageError("use either --ca or a client's name")
+    broker = named_broker(name)
     if client is not None:
         directory = out or live_changes.clients_directory(broker.paths)
         if not (directory / f"{client}.crt").exists():
-            raise UsageError(f"there is no certificate of {client!r} in {directory}")
+            raise UsageError(f"no certificate of {client!r} in {directory}")
         for path in live_changes.export_client(broker.paths, client, directory, days=days or 365, replace=True):
             click.echo(path)
         return
@@ -132,20 +133,13 @@ def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None,
     click.echo(f"{info.subject}: certificate {info.serial}, until {info.not_after:%Y-%m-%d}")
 
 
-def _broker(name: str) -> Any:
-    from mqttkit.broker import existing_broker
-
-    set_up_logging()
-    return existing_broker(name)
-
-
 def _hint_port(name: str) -> None:
     from mqttkit.broker.profile import load_profile
 
     profile = load_profile(name)
     if profile is None or not profile.tls_port:
         option = "" if name == "default" else f" --name {name}"
-        click.echo(f"listen with TLS: mqttkit broker restart{option} --tls-port 8883", err=True)
+        click.echo(f"to listen with TLS: mqttkit broker restart{option} --tls-port 8883", err=True)
 
 
 def _row(listed: Any) -> dict[str, Any]:
@@ -166,7 +160,7 @@ def _row(listed: Any) -> dict[str, Any]:
 
 def _show(rows: list[dict[str, Any]]) -> None:
     if not rows:
-        click.echo("there are no certificates; make some: mqttkit broker cert init", err=True)
+        click.echo("no certificates. Make some: mqttkit broker cert init", err=True)
     for row in rows:
         click.echo(f"{row['role']:<7} {row['subject']}  {row['state']}, {row['days_left']:.0f} days left")
         click.echo(f"        {row['place']}  serial {row['serial']}")

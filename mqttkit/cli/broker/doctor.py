@@ -1,22 +1,22 @@
-"""`mqttkit broker doctor`: the production checklist, tried on the running broker."""
+"""`mqttkit broker doctor`."""
 
 from __future__ import annotations
 
 import click
 
-from mqttkit.cli.broker.life import name_option
-from mqttkit.cli.findings import show_findings
-from mqttkit.cli.options import set_up_logging
+from mqttkit.cli.broker.options import json_option, name_option
+from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.output.findings import show_findings
 
 
 @click.command()
 @name_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: findings and summary.")
+@json_option
 def doctor(name: str, as_json: bool) -> int:
-    """Check the broker against the production checklist. Ends with 1 where any check fails.
+    """Check the broker against the production checklist. Ends with 1 if a check fails.
 
-    Each check passes, warns, fails or was not checked, which never counts as a pass; what is not as it should
-    be comes with the command that mends it.
+    The result of each check is "passed", "warned", "failed" or "not checked". Each problem comes with the command
+    that fixes it.
     """
     from mqttkit.broker import existing_broker
     from mqttkit.broker.doctor.checklist import examine

@@ -1,9 +1,8 @@
-"""`mqttkit controller key`: the ring of signing keys."""
+"""`mqttkit controller key`."""
 
 from __future__ import annotations
 
 import functools
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -12,7 +11,9 @@ from typing import Any
 
 import click
 
-from mqttkit.cli.flags import flag_option, given_flags
+from mqttkit.cli.controller.options import key_file_option
+from mqttkit.cli.options.loading import config_option, load_without_broker
+from mqttkit.cli.options.setting_option import add_options
 from mqttkit.controller.security.keys import (
     ROLES,
     Key,
@@ -31,34 +32,38 @@ ALGORITHMS = {"HS256": "HS256", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 
 
 def on_ring(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name the key ring, and pass the ring."""
+    """Add the options that name the key ring; the command gets the ring as `keys`."""
 
     @functools.wraps(command)
     def call(config: str | None, **given: Any) -> None:
         command(keys=key_file(config), **given)
 
-    call = click.option("--config", type=click.Path(), help="Settings file.")(call)
-    return flag_option("--key-file", "controller.key_file", type=click.Path(), help="Key ring.")(call)
+    return add_options(call, (key_file_option, config_option))
 
 
 @click.group()
 def key() -> None:
-    """Keep the ring of signing keys. Controllers that run follow it within a second.
+    """Manage the ring of signing keys. Running controllers apply changes within a second.
 
-    To rotate: generate, add on every machine, activate on every machine, retire the old key.
+    To rotate a key: generate one, add it on every machine, activate it on every machine, retire the old key.
     """
 
 
 @key.command("generate")
 @on_ring
-@click.option("--kid", help="Key identifier.  [made up]")
+@click.option("--kid", metavar="KID", help="Key identifier.  [random]")
 @click.option(
-    "--alg", type=click.Choice(list(ALGORITHMS)), default="EdDSA", help="EdDSA makes a pair, HS256 a shared secret."
+    "--alg",
+    type=click.Choice(list(ALGORITHMS)),
+    default="EdDSA",
+    help="EdDSA: a key pair. HS256: one shared secret.  [EdDSA]",
 )
-@click.option("--owner", help="Controller that may use the key; without it, every controller may.")
+@click.option("--owner", metavar="ID", help="Controller that may use the key; without it, every controller may.")
 @click.option("--role", type=click.Choice(list(ROLES)), help="Role of the controllers that may use the key.")
-@click.option("--region", help="Region of a local or regional key.  [zone-A]")
-@click.option("--out", type=click.Path(), help="Write it for another ring: shared secret, or public half.")
+@click.option("--region", metavar="NAME", help="Region of a local or regional key.  [zone-A]")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(), help="Write it for other rings: the public key, or the shared secret."
+)
 def generate_key(
     *,
     keys: KeyFile,
@@ -69,7 +74,7 @@ def generate_key(
     region: str | None,
     out: str | None,
 ) -> None:
-    """Make a key and add it. If its owner has no active key yet, it becomes the active one.
+    """Generate a key and add it to the ring. If its owner has no active key yet, it becomes the active one.
 
     Give each controller its own key with --owner, --role and --region: receivers then refuse what the role may not
     send. A key without an owner and a role may sign every message.
@@ -84,11 +89,11 @@ def generate_key(
     click.echo(f"{made.kid} {ring.keys[made.kid].status.value}")
 
 
-@key.command("add", short_help="Add the key in the file PATH: it verifies, but does not sign yet.")
+@key.command("add", short_help="Add a key for verifying messages.")
 @on_ring
-@click.argument("path", type=click.Path())
+@click.argument("path", metavar="FILE", type=click.Path())
 def add_key(keys: KeyFile, path: str) -> None:
-    """Add the key in the file PATH, as `generate --out` wrote it: it verifies, but does not sign yet."""
+    """Add the key in FILE, which `generate --out` wrote. It verifies messages, but does not sign yet."""
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -98,7 +103,7 @@ def add_key(keys: KeyFile, path: str) -> None:
     click.echo(f"{found.kid} accepted")
 
 
-@key.command("activate", short_help="Sign with the key KID from now on.")
+@key.command("activate", short_help="Sign with a key from now on.")
 @on_ring
 @click.argument("kid")
 def activate_key(keys: KeyFile, kid: str) -> None:
@@ -111,7 +116,7 @@ def activate_key(keys: KeyFile, kid: str) -> None:
 @on_ring
 @click.argument("kid")
 def retire_key(keys: KeyFile, kid: str) -> None:
-    """Refuse what the key KID signed from now on."""
+    """Refuse messages signed with the key KID from now on."""
     keys.update(lambda ring: ring.retire(kid))
     click.echo(f"{kid} retired")
 
@@ -121,7 +126,7 @@ def retire_key(keys: KeyFile, kid: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_keys(keys: KeyFile, as_json: bool) -> None:
     """Show the keys, never their secrets."""
-    from mqttkit.cli.render import print_json, print_table
+    from mqttkit.cli.output.render import print_json, print_table
 
     rows = [
         [
@@ -145,11 +150,9 @@ def list_keys(keys: KeyFile, as_json: bool) -> None:
 
 def key_file(config: str | None) -> KeyFile:
     """Return the key ring that the settings name."""
-    from mqttkit.config import load_settings
     from mqttkit.controller.controller import key_file as path_of
 
-    loaded = load_settings(config, environ=os.environ, flags=given_flags(), profile={})
-    return KeyFile(path_of(loaded.settings.controller))
+    return KeyFile(path_of(load_without_broker(config).controller))
 
 
 def _add(ring: KeyRing, made: Key) -> KeyRing:

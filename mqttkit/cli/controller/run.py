@@ -3,134 +3,118 @@
 from __future__ import annotations
 
 import json
-import queue
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqttkit.cli.controller import controller_options
-from mqttkit.cli.flags import flag_option
-from mqttkit.cli.options import Connection, connection_options
+from mqttkit.cli.controller.options import run_options
+from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.numbers import COUNT, SEED, Number
 from mqttkit.cli.signals import on_interrupt
-from mqttkit.errors import UsageError
+from mqttkit.errors import PublishFailed, UsageError
 from mqttkit.settings import ControllerSettings
 
 if TYPE_CHECKING:
     from mqttkit.controller.controller import Controller
+    from mqttkit.controller.event_lines import Event
 
 FLUSH_SECONDS = 10.0
-"""How long reports may wait at the end for somebody to take them over."""
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def run_options(command: Command) -> Command:
-    """Add the options of a controller that runs."""
-    options = [
-        flag_option("--controller-id", "controller.id", help="Identifier; -i does as well."),
-        flag_option("--transport", "controller.transports", multiple=True, help="mqtt, http or memory, best first."),
-        flag_option("--http-listen", "controller.http_listen", help="host:port to serve HTTP on for others."),
-        flag_option("--http-url", "controller.http_url", help="Where another controller serves HTTP."),
-        flag_option("--state-file", "controller.state_file", type=click.Path(), help="SQLite file.  [in user's state]"),
-        flag_option("--heartbeat", "controller.heartbeat_interval", type=float, help="Seconds.  [10]"),
-        click.option("--duration", type=click.FloatRange(0, min_open=True), help="End after this many seconds."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return controller_options(command)
+"""How long a local controller waits at the end until its reports are taken over."""
+policy_option = click.option(
+    "--policy", "policy_file", metavar="FILE", type=click.Path(), help="JSON file of rules to publish as a policy."
+)
 
 
 @click.command()
 @run_options
-@click.option("--subnet", default="192.168.1.0/24", help="Subnet to scan (simulated).  [192.168.1.0/24]")
-@click.option("--interval", type=click.FloatRange(0.01), default=60.0, help="Seconds between discovery cycles.  [60]")
-@click.option("--cycles", type=click.IntRange(1), help="End after so many discovery cycles.")
-@click.option("--seed", type=int, default=0, help="Seed of the first cycle; it counts up.  [0]")
+@click.option(
+    "--subnet", metavar="SUBNET", default="192.168.1.0/24", help="Subnet to scan (simulated).  [192.168.1.0/24]"
+)
+@click.option("--interval", type=Number("SECONDS", low=0.01), default=60.0, help="Time between scans.  [60]")
+@click.option("--cycles", type=COUNT, help="End after N scans.")
+@click.option("--seed", type=SEED, default=0, help="Seed of the first scan; it counts up.  [0]")
 @connection_options
 def local(
     *, connection: Connection, duration: float | None, subnet: str, interval: float, cycles: int | None, seed: int
 ) -> int:
-    """Scan a subnet (simulated) again and again, report it, follow policies.
+    """Scan a subnet (simulated) again and again, report its devices, and follow policies.
 
-    Each report and each policy is one JSON line. Exit code 6 where reports were left that nobody took over.
+    Prints each report and each policy as a JSON line. Exit code 6: no regional controller took over some reports.
     """
     from mqttkit.controller import LocalController
+    from mqttkit.controller.event_lines import EventLines, report_subnet
     from mqttkit.controller.simulation.subnet_scan import discover
 
-    discover(subnet, seed=seed)
-    lines: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-    end = None if duration is None else time.monotonic() + duration
-    with LocalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(_stop(lines)):
-        _demand(running, connection)
+    discover(subnet, seed=seed)  # raises before anything is connected
+    lines = EventLines(duration)
+    with LocalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(lines.stop):
+        _require_broker(running, connection)
         running.subscribe_to_policy_updates(lambda policy: lines.put({"policy": policy.scope, **policy.to_payload()}))
-        done = 0
-        while cycles is None or done < cycles:
-            report = {"cycle": done + 1, **discover(subnet, seed=seed + done)}
-            running.publish_discovery_report(report)
-            done += 1
-            lines.put({"report": done, "subnet": subnet, **report["scans"], "devices": len(report["devices"])})
-            wait = interval if done != cycles else 0.0
-            if not _print(lines, time.monotonic() + wait, end):
-                break
+        _print(report_subnet(running, lines, subnet=subnet, interval=interval, cycles=cycles, seed=seed))
         if running.flush(FLUSH_SECONDS):
             return 0
+        left = running.unsent
         running.disconnect_mqtt(flush=0)
-        return 6
+    raise PublishFailed(
+        f"{left} reports were not taken over within {FLUSH_SECONDS:g} s",
+        hint="Is a regional controller of the same region running? See: mqttkit controller watch",
+    )
 
 
 @click.command()
 @run_options
-@click.option("--policy", "policy_file", type=click.Path(), help="JSON file of rules to publish for the region.")
+@policy_option
 @connection_options
 def regional(*, connection: Connection, duration: float | None, policy_file: str | None) -> None:
-    """Receive the region's discovery reports; one JSON line each."""
+    """Receive the region's discovery reports; print each as a JSON line."""
     from mqttkit.controller import RegionalController
+    from mqttkit.controller.event_lines import EventLines
 
     rules = _rules(policy_file)
-    lines: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-    with RegionalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(_stop(lines)):
-        _demand(running, connection)
+    lines = EventLines(duration)
+    with RegionalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(lines.stop):
+        _require_broker(running, connection)
         running.subscribe_to_policy_updates()
         running.subscribe_to_discovery_reports(
             lambda report: lines.put({**report.payload, "from": report.controller_id})
         )
         if rules is not None:
             running.publish_policy_update(rules)
-        _print(lines, None, _end(duration))
+        _print(lines.until())
 
 
 @click.command("global")
 @run_options
-@click.option("--policy", "policy_file", type=click.Path(), help="JSON file of rules to publish for everybody.")
+@policy_option
 @connection_options
 def global_(*, connection: Connection, duration: float | None, policy_file: str | None) -> None:
-    """Publish policies for everybody, hear events of the system; one JSON line each."""
+    """Publish policies for all controllers and receive the system's events; print each as a JSON line."""
     from mqttkit.controller import GlobalController
+    from mqttkit.controller.event_lines import EventLines
 
     rules = _rules(policy_file)
-    lines: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-    with GlobalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(_stop(lines)):
-        _demand(running, connection)
+    lines = EventLines(duration)
+    with GlobalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(lines.stop):
+        _require_broker(running, connection)
         running.subscribe_to_events(lambda event: lines.put({**event.payload, "from": event.sender_id}))
         if rules is not None:
             policy, _ = running.publish_policy_update(rules)
             lines.put({"policy": policy.scope, **policy.to_payload()})
-        _print(lines, None, _end(duration))
+        _print(lines.until())
 
 
 def _settings(connection: Connection) -> ControllerSettings:
-    """Return the controller's settings; -i serves as its identifier too."""
+    """Return the controller's settings, with -i as its identifier if it has no other."""
     settings = connection.settings
     return replace(settings.controller, id=settings.controller.id or settings.mqtt.client.client_id)
 
 
-def _demand(running: Controller, connection: Connection) -> None:
-    """Raise why there is no broker, where --no-retry asks for that."""
+def _require_broker(running: Controller, connection: Connection) -> None:
+    """With --no-retry, raise the reason why there is no connection."""
     client = running.mqtt.client if running.mqtt is not None else None
     if client is not None and not connection.retry and not client.connected and client.failure is not None:
         raise client.failure
@@ -143,34 +127,13 @@ def _rules(path: str | None) -> dict[str, Any] | None:
     try:
         rules = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: no policy: {error}") from error
+        raise UsageError(f"cannot read the policy in {path}: {error}") from error
     if not isinstance(rules, dict):
-        raise UsageError(f"{path}: no policy: the rules must be a JSON object")
+        raise UsageError(f"cannot read the policy in {path}: it must be a JSON object")
     return rules
 
 
-def _stop(lines: queue.SimpleQueue[Mapping[str, Any] | None]) -> Callable[[], None]:
-    return lambda: lines.put(None)
-
-
-def _end(duration: float | None) -> float | None:
-    return None if duration is None else time.monotonic() + duration
-
-
-def _print(lines: queue.SimpleQueue[Mapping[str, Any] | None], until: float | None, end: float | None) -> bool:
-    """Print lines until the moment `until`; False where the command is to end: a signal, or `end` is past."""
-    while True:
-        now = time.monotonic()
-        if end is not None and now >= end:
-            return False
-        moments = [moment for moment in (until, end) if moment is not None]
-        try:
-            line = lines.get(timeout=max(0.0, min(moments) - now) if moments else 3600.0)
-        except queue.Empty:
-            if until is not None and time.monotonic() >= until:
-                return True
-            continue
-        if line is None:
-            return False
-        sys.stdout.write(json.dumps(line) + "\n")
+def _print(events: Iterable[Event]) -> None:
+    for event in events:
+        sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The live table of `mqttkit scan`."""
+"""The table of `mqttkit scan` and `mqttkit demo`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mqttkit.scanner import Advertisement
 from mqttkit.scanner.advertisement import manufacturer_fields, printable
 
 REMEMBERED = 10_000
-"""Devices in memory; the longest silent is forgotten first."""
+"""Devices in memory; beyond that the one silent for longest is dropped."""
 
 
 @dataclass
 class Device:
-    """What is known of one device."""
+    """One device."""
 
     name: str = ""
     about: str = ""
@@ -38,14 +38,14 @@ class Device:
 
 
 class Devices:
-    """The devices heard, the latest last."""
+    """The devices heard; the latest is last."""
 
     def __init__(self) -> None:
         self.heard = 0
         self._devices: OrderedDict[str, Device] = OrderedDict()
 
     def add(self, advertisement: Advertisement) -> None:
-        """Take in one advertisement."""
+        """Add one advertisement."""
         self.heard += 1
         device = self._devices.pop(advertisement.mac_address, None) or Device()
         self._devices[advertisement.mac_address] = device
@@ -58,7 +58,7 @@ class Devices:
             self._devices.popitem(last=False)
 
     def table(self, rows: int) -> Table:
-        """Return the strongest `rows` devices of those heard in the last minute, then the others."""
+        """Return a table of `rows` devices: those heard in the last minute first, the strongest at the top."""
         now = time.time()
         table = Table(title=f"{len(self._devices)} devices, {self.heard} advertisements")
         for column, justify in _COLUMNS:

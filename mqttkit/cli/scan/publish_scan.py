@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mqttkit.cli.flags import flag_option
-from mqttkit.cli.options import Connection, connection_options
+from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.numbers import SOME_SECONDS
+from mqttkit.cli.options.setting_option import setting_option
 from mqttkit.cli.scan.source_options import source_options
 
 if TYPE_CHECKING:
@@ -17,17 +18,25 @@ FIRST_CONNECTION_SECONDS = 2.0
 
 
 @click.command("publish-scan")
-@flag_option("--scanner-id", "scanner.id", help="Name of this scanner, a level of the topic.  [scanner-01]")
-@flag_option("--topic", "publisher.topic", help="Topic template.  [ble/raw/{scanner_id}/{mac_address}]")
-@flag_option("--status-topic", "publisher.status_topic", help="Keep a retained online or offline here.")
-@flag_option("--stats-interval", "publisher.stats_interval", type=float, help="Seconds between statistics.  [60]")
+@setting_option(
+    "--scanner-id", path="scanner.id", metavar="ID", help="Name of this scanner, a level of the topic.  [scanner-01]"
+)
+@setting_option(
+    "--topic", path="publisher.topic", metavar="TEMPLATE", help="Topic template.  [ble/raw/{scanner_id}/{mac_address}]"
+)
+@setting_option(
+    "--status-topic", path="publisher.status_topic", metavar="TOPIC", help="Retain `online` or `offline` on this topic."
+)
+@setting_option(
+    "--stats-interval", path="publisher.stats_interval", type=SOME_SECONDS, help="Time between statistics.  [60]"
+)
 @source_options
 @connection_options
 def publish_scan(connection: Connection) -> None:
     """Publish each advertisement as one JSON message on ble/raw/{scanner_id}/{mac_address}.
 
-    Runs until it is told to stop (Ctrl-C, SIGTERM) or a replay ends; then flushes, disconnects and ends with 0.
-    While the broker is away advertisements are dropped and counted: nothing is kept.
+    Runs until Ctrl-C, SIGTERM or the end of a replay; then it flushes, disconnects and ends with 0.
+    Without a connection it drops and counts advertisements: it keeps none.
 
     \b
     mqttkit publish-scan --scanner-id scanner-01
@@ -56,7 +65,7 @@ def publish_scan(connection: Connection) -> None:
 
 
 def _connect(client: MqttClient, *, retry: bool) -> None:
-    """Begin to connect, and give it a moment before the scan; without retry a failure is the end."""
+    """Start to connect and wait a moment before the scan; without retry, raise the failure."""
     if retry:
         client.start()
         client.wait_connected(FIRST_CONNECTION_SECONDS)

@@ -1,10 +1,9 @@
-"""`mqttkit scan`: show what is in the air, with no broker involved."""
+"""`mqttkit scan`."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -12,30 +11,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mqttkit.cli.flags import given_flags
-from mqttkit.cli.options import set_up_logging
+from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.loading import config_option, load_without_broker
+from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS
 from mqttkit.cli.scan.source_options import source_options
 from mqttkit.cli.signals import on_interrupt
 
 if TYPE_CHECKING:
     from mqttkit.scanner import Advertisement, Source
-    from mqttkit.settings import ScannerSettings
 
 
 @click.command()
 @source_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, which replay:FILE reads back.")
-@click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds.")
-@click.option("--count", type=click.IntRange(min=1), help="End after this many advertisements.")
-@click.option("--config", type=click.Path(), help="Settings file.  [mqttkit.yaml where there is one]")
-@click.option("--quiet", is_flag=True, help="Say nothing on stderr but the error that ends the command.")
-@click.option("-d", "--debug", is_flag=True, help="Say everything on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, which `--source replay:FILE` can read.")
+@click.option("--duration", type=SOME_SECONDS, help="End after this time.")
+@click.option("--count", type=COUNT, help="End after N advertisements.")
+@config_option
+@click.option("--quiet", is_flag=True, help="Print nothing on stderr except a final error.")
+@click.option("-d", "--debug", is_flag=True, help="Log everything on stderr.")
 def scan(
     *, as_json: bool, duration: float | None, count: int | None, config: str | None, quiet: bool, debug: bool
 ) -> None:
-    """Show the Bluetooth devices around, with no broker involved.
+    """Show the Bluetooth devices nearby. This command needs no broker.
 
-    A live table on a terminal, a line an advertisement elsewhere. Ctrl-C ends it.
+    A live table on a terminal, otherwise a line per advertisement. Ctrl-C ends it.
 
     \b
     mqttkit scan --source simulated --duration 10
@@ -45,7 +44,7 @@ def scan(
     from mqttkit.scanner import open_source
 
     set_up_logging(quiet=quiet, debug=debug)
-    with open_source(_settings(config)) as source, _ending(source, duration):
+    with open_source(load_without_broker(config).scanner) as source, _ending(source, duration):
         batches = source.batches() if count is None else _first(source.batches(), count)
         if as_json:
             _print_lines(batches, lambda heard: json.dumps(heard.to_json()))
@@ -60,7 +59,7 @@ def scan(
 
 
 def describe(heard: Advertisement) -> str:
-    """Return one line: time, address, RSSI, name, and the companies and services it tells of."""
+    """Return one line: time, address, RSSI, name, companies and services."""
     from mqttkit.scanner.advertisement import format_timestamp, manufacturer_fields, printable
 
     rssi = "?" if heard.rssi is None else heard.rssi
@@ -74,15 +73,9 @@ def describe(heard: Advertisement) -> str:
     return line + "".join(f"  {service}" for service in heard.service_uuids if service not in heard.service_data)
 
 
-def _settings(config: str | None) -> ScannerSettings:
-    from mqttkit.config import load_settings
-
-    return load_settings(config, environ=os.environ, flags=given_flags(), profile={}).settings.scanner
-
-
 @contextlib.contextmanager
 def _ending(source: Source, duration: float | None) -> Iterator[None]:
-    """Close the source after `duration` seconds and at SIGINT and SIGTERM; a second signal ends at once."""
+    """Close the source after `duration` seconds and at SIGINT and SIGTERM; a second signal ends immediately."""
     timer = None if duration is None else threading.Timer(duration, source.close)
     with on_interrupt(source.close):
         if timer is not None:
@@ -104,7 +97,7 @@ def _first(batches: Iterable[list[Advertisement]], count: int) -> Iterator[list[
 
 
 def _print_lines(batches: Iterable[list[Advertisement]], line: Callable[[Advertisement], str]) -> None:
-    """Print a line an advertisement; flush whenever none waits."""
+    """Print a line per advertisement; flush after each batch."""
     for batch in batches:
         sys.stdout.write("".join(f"{line(heard)}\n" for heard in batch))
         sys.stdout.flush()

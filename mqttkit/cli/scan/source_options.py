@@ -1,49 +1,55 @@
-"""Options that say where advertisements come from and which pass: `scan` and `publish-scan` share them."""
+"""Options that choose a source of advertisements and filter them: `scan` and `publish-scan` share them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from mqttkit.cli.options.numbers import SEED, Number
+from mqttkit.cli.options.setting_option import Command, add_options, setting_option
 
-from mqttkit.cli.flags import flag_option
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+_OPTIONS = (
+    setting_option(
+        "--source", path="scanner.source", metavar="SOURCE",
+        help="auto, bleak, bluepy, simulated, or replay:FILE (.jsonl or .btsnoop).  [auto]",
+    ),
+    setting_option("--adapter", path="scanner.adapter", metavar="hci0", help="Bluetooth adapter.  [the first one]"),
+    setting_option("--active", path="scanner.active", is_flag=True, help="Ask devices for their scan response."),
+    setting_option("--speed", path="scanner.speed", metavar="N|max", help="Replay: times the recorded pace.  [1]"),
+    setting_option("--loop", path="scanner.loop", is_flag=True, help="Replay: start again at the end."),
+    setting_option(
+        "--devices", path="scanner.devices", type=Number("N", whole=True), help="Simulated: number of devices.  [10]"
+    ),
+    setting_option(
+        "--rate", path="scanner.rate", type=Number("N"), help="Simulated: advertisements per second.  [20]"
+    ),
+    setting_option(
+        "--seed", path="scanner.seed", type=SEED, help="Simulated: the same seed gives the same devices.  [0]"
+    ),
+    setting_option(
+        "--min-rssi", path="scanner.min_rssi", type=Number("DBM", whole=True),
+        help="Drop advertisements weaker than this.",
+    ),
+    setting_option(
+        "--mac", path="scanner.mac", multiple=True, metavar="ADDRESS",
+        help="Pass only addresses that start with ADDRESS; can be repeated.",
+    ),
+    setting_option(
+        "--company", path="scanner.company", multiple=True, metavar="ID",
+        help="Pass only this company's data, such as 4c00 for Apple; can be repeated.",
+    ),
+    setting_option(
+        "--service", path="scanner.service", multiple=True, metavar="UUID",
+        help="Pass only this service, 16 or 128 bits; can be repeated.",
+    ),
+    setting_option(
+        "--name", path="scanner.name", multiple=True, metavar="PATTERN",
+        help="Pass only matching local names, such as 'Sensor*'; can be repeated.",
+    ),
+    setting_option(
+        "--interval", path="scanner.interval", type=Number("SECONDS"),
+        help="Pass unchanged data of a device at most once in this time.  [0: pass everything]",
+    ),
+)  # fmt: skip
 
 
 def source_options(command: Command) -> Command:
-    """Add the options; those given are found by `given_flags`, the command gets no argument of them."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def _option(name: str, help_text: str, **attributes: Any) -> Callable[[Command], Command]:
-    setting = name.removeprefix("--").replace("-", "_")
-    return flag_option(name, f"scanner.{setting}", help=help_text, **attributes)
-
-
-_OPTIONS = (
-    _option(
-        "--source",
-        "auto (the default), bleak, bluepy, simulated, or replay:FILE (.jsonl or .btsnoop).",
-        metavar="SOURCE",
-    ),
-    _option("--adapter", "Bluetooth adapter; the first one where it is not given.", metavar="hci0"),
-    _option("--active", "Ask devices for their scan response.", is_flag=True),
-    _option("--speed", "Replay: times the recorded pace, or max.", metavar="N|max"),
-    _option("--loop", "Replay: begin again at the end.", is_flag=True),
-    _option("--devices", "Simulated: number of devices (10).", type=int),
-    _option("--rate", "Simulated: advertisements a second (20).", type=float),
-    _option("--seed", "Simulated: the same seed, the same devices (0).", type=int),
-    _option("--min-rssi", "Pass only what is at least this strong.", type=int, metavar="dBm"),
-    _option("--mac", "Pass only this address or beginning of one (repeatable).", multiple=True),
-    _option("--company", "Pass only this company's data, 4c00 for Apple (repeatable).", multiple=True),
-    _option("--service", "Pass only this service UUID, 16 or 128 bits (repeatable).", multiple=True),
-    _option("--name", "Pass only local names that match, such as 'Sensor*' (repeatable).", multiple=True),
-    _option(
-        "--interval",
-        "Pass a device at most once in this many seconds, unless its data changed.",
-        type=float,
-        metavar="SECONDS",
-    ),
-)
+    """Add the options; all are settings."""
+    return add_options(command, _OPTIONS)

@@ -116,7 +116,7 @@ def test_live_check_proves_it_against_the_broker(broker: Broker, tmp_path: Path)
         ("write", "b", 0),
         ("write", "a/b/c", 1),
     ):
-        assert "does the same" in run("acl", "check", "svc", action, topic, *live, code=code).stdout
+        assert "the running broker agrees" in run("acl", "check", "svc", action, topic, *live, code=code).stdout
     acl = broker.read_file("config/acl") or b""
     broker.write_file("config/acl", acl.replace(b"write b", b"write c"))
     result = run("acl", "check", "svc", "write", "b", *live, code=1)
@@ -137,7 +137,7 @@ def test_patterns_by_client_identifier_need_one(broker: Broker) -> None:
 def test_lint_finds_nothing_on_a_new_broker_and_ends_with_1_otherwise(broker: Broker, tmp_path: Path) -> None:
     """Our own users are meant to be as they are."""
     clean = run("acl", "lint")
-    assert (clean.stdout, clean.stderr) == ("", "nothing is wrong with the rules\n")
+    assert (clean.stdout, clean.stderr) == ("", "no problems found\n")
     run("user", "add", "idle", "--generate")
     assert "user 'idle' has no rule" in run("acl", "lint", code=1).stdout
     (tmp_path / "acl").write_text("topic read a\n")
@@ -160,11 +160,15 @@ def test_users_are_listed_without_their_hashes(broker: Broker) -> None:
     ("words", "text", "reason"),
     [
         (("user", "add", "lamp", "--password-file", "-"), "short", "5 characters"),
-        (("user", "add", "lamp", "--generate", "--password-file", "-"), PASSWORD, "exclude each other"),
+        (
+            ("user", "add", "lamp", "--generate", "--password-file", "-"),
+            PASSWORD,
+            "use either --generate or --password-file",
+        ),
         (("user", "add", "a:b", "--generate"), None, "':'"),
         (("user", "add", "a/b", "--generate"), None, "'/'"),
         (("user", "add", "lamp", "--password-file", "/no/such/file"), None, "does not exist"),
-        (("user", "add", "lamp", "--password-file", "-"), "\n", "stdin holds no password"),
+        (("user", "add", "lamp", "--password-file", "-"), "\n", "stdin is empty"),
         (("user", "add", "mqttkit", "--generate"), None, "belongs to mqttkit"),
         (("user", "add", "lamp", "--role", "king", "--generate"), None, "king"),
         (("user", "passwd", "nobody", "--generate"), None, "no user 'nobody'"),
@@ -215,7 +219,7 @@ def test_users_are_added_while_the_broker_is_down(broker: Broker) -> None:
     with locked(broker.paths):
         broker.down()
     result = run("user", "add", "lamp", "--password-file", "-", text=PASSWORD)
-    assert "does not run" in result.stderr
+    assert "is not running" in result.stderr
     with locked(broker.paths):
         broker.up()
     assert login(port_of(broker), "lamp", PASSWORD) == 0

@@ -160,13 +160,13 @@ def test_a_local_controller_that_nobody_hears_ends_with_6(
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["local"], "controller.id: a controller needs an identifier. Give one: --id NAME"),
-    (["local", "--controller-id", "a/b"], "flag: controller.id: controller id 'a/b' has '/'"),
-    (["local", "--controller-id", "a", "--region", "x#"], "flag: controller.region: region 'x#' has '#'"),
+    (["local", "--controller-id", "a/b"], "--controller-id: controller.id: controller id 'a/b' has '/'"),
+    (["local", "--controller-id", "a", "--region", "x#"], "--region: controller.region: region 'x#' has '#'"),
     (["local", "--controller-id", "a", "--subnet", "10.0.0.0/8"], "more than 4096 addresses"),
     (["local", "--controller-id", "a", "--subnet", "x"], "subnet 'x'"),
     (["local", "--controller-id", "a", "--transport", "pigeon"], "must be some of mqtt, http and memory"),
     (["regional", "--controller-id", "a"], "no active key. Make one with: mqttkit controller key generate"),
-    (["regional", "--controller-id", "a", "--policy", "missing.json"], "missing.json: no policy"),
+    (["regional", "--controller-id", "a", "--policy", "missing.json"], "cannot read the policy in missing.json"),
     (["watch"], "the key ring is empty"),
     (["key", "activate", "x"], "no key 'x'"),
     (["key", "add", "missing"], "cannot read missing"),
@@ -322,7 +322,7 @@ def _until(terminal: int, word: bytes | None) -> bytes:
 
 def test_the_table_tells_how_often_the_transport_changed() -> None:
     """Each hop is visible."""
-    from mqttkit.cli.controller.watch import COLUMNS, cells
+    from mqttkit.cli.controller.live_table import COLUMNS, cells
 
     row = {
         **{"controller": "lc-1", "role": "local", "region": "zone-A", "status": "online", "last_heartbeat": 1.23},

@@ -67,7 +67,7 @@ def test_each_command_works_or_is_refused_by_name(broker: Run, backend: str):
     assert summary["fail"] == 0
     broker("down")
     assert json.loads(broker("status", "--json", code=3).stdout)["state"] == "down"
-    assert "did not run" in broker("down").stdout
+    assert "was not running" in broker("down").stdout
     broker("up")
 
 

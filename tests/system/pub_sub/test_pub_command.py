@@ -346,7 +346,7 @@ def test_a_dash_asks_for_the_password(locked: Mosquitto, topic: str) -> None:
         (("-f", "/no/such/file", "t"), b"cannot read /no/such/file: No such file or directory"),
         (("-f", "/", "t"), b"cannot read /: Is a directory"),
         (("-l", "--repeat", "2", "t"), b"for one message"),
-        (("-m", "x", "-q", "3", "t"), b"3 is not in the range"),
+        (("-m", "x", "-q", "3", "t"), b"must be a whole number from 0 to 2"),
         (("-m", "x", "-L", "http://x/t"), b"a broker's URL is mqtt(s)://"),
         (("-m", "x", "-c", "t"), b"fixed client identifier"),
     ],

@@ -21,7 +21,7 @@ from mqttkit.broker.doctor.findings import (
     warned,
 )
 from mqttkit.broker.file_facts import FileFact
-from mqttkit.cli.findings import show_findings
+from mqttkit.cli.output.findings import show_findings
 from mqttkit.errors import LifecycleError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mqttkit.broker.statistics import TOPICS, Statistics, parse
-from mqttkit.cli.broker.watch import parse_log_line
+from mqttkit.cli.broker.logs import parse_log_line
 
 
 def test_each_topic_has_its_field():

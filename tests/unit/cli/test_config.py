@@ -44,7 +44,7 @@ def test_init_replaces_nothing_unasked(here: Path) -> None:
     (here / "a.yaml").write_text("mine")
     refused = run("init", "a.yaml")
     assert refused.exit_code == 2
-    assert refused.stderr == "mqttkit: a.yaml: is there already. Replace it: mqttkit config init --force a.yaml\n"
+    assert refused.stderr == "mqttkit: a.yaml: the file exists. Replace it: mqttkit config init --force a.yaml\n"
     assert (here / "a.yaml").read_text() == "mine"
     assert run("init", "--force", "a.yaml").exit_code == 0
     assert run("check", "a.yaml").exit_code == 0
@@ -63,7 +63,7 @@ def test_check_without_a_file_names_the_command_that_writes_one() -> None:
     refused = run("check")
     assert (refused.exit_code, refused.stderr) == (
         2,
-        "mqttkit: there is no settings file. Write one: mqttkit config init\n",
+        "mqttkit: no settings file found. Write one: mqttkit config init\n",
     )
 
 

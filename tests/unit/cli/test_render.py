@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mqttkit.cli import render
+from mqttkit.cli.output import render
 
 ROWS = [["a/b", 1], ["longer/name", 22]]
 

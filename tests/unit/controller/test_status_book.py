@@ -12,7 +12,7 @@ from mqttkit.controller.status_book import StatusBook
 
 def test_a_heartbeat_of_odd_content_is_shown_and_ends_nothing() -> None:
     """Whoever may publish may write anything there: it must not end the table of those who watch."""
-    from mqttkit.cli.controller.watch import cells
+    from mqttkit.cli.controller.live_table import cells
 
     codec, topics = PlainCodec(), Topics()
     book = StatusBook(topics, codec)

@@ -1,4 +1,4 @@
-"""How results reach the user: bytes, JSON, tables. rich only here, and only on a terminal."""
+"""Results on stdout: bytes, JSON, tables. Imports rich on a terminal only."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mqttkit.formats import Formatter
 from mqttkit.messages import Message
 
 BLOCK_BYTES = 64 * 1024
-"""What is gathered before it is written while more is on its way."""
+"""Output is written once this much is buffered, or when no more input waits."""
 
 
 def on_terminal() -> bool:
-    """Tell whether stdout is a terminal."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 class Output:
-    """stdout for bytes, without a buffer that could fail at exit. Raises OSError where it cannot be written."""
+    """Writes bytes to stdout, with no buffer that could fail at exit. Raises OSError if stdout cannot be written."""
 
     def __init__(self) -> None:
         sys.stdout.flush()
@@ -36,14 +36,14 @@ class Output:
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Gather `data`; write when there is a block of it."""
+        """Buffer `data`; write once there is a block."""
         self._parts.append(data)
         self._size += len(data)
         if self._size >= BLOCK_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write the buffer."""
         rest = memoryview(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
         self._parts.clear()
         self._size = 0
@@ -57,7 +57,7 @@ class Output:
 
 @contextlib.contextmanager
 def watch_reader(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action`, in a thread of its own, when the reader of stdout goes away, even while nothing is written."""
+    """Call `action`, in a separate thread, when the reader of stdout exits, even if nothing is being written."""
     with contextlib.suppress(io.UnsupportedOperation, OSError):
         descriptor = sys.stdout.fileno()
         mode = fstat(descriptor).st_mode
@@ -74,7 +74,7 @@ def _watch(descriptor: int, action: Callable[[], None]) -> None:
 
 
 def pretty_json_formatter() -> Formatter:
-    """Return a formatter that writes indented JSON, coloured on a terminal."""
+    """Return a formatter for indented JSON, coloured on a terminal."""
     from mqttkit.formats.jsonlines import to_object
 
     if not on_terminal():
@@ -105,7 +105,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table: drawn on a terminal, columns of text parted by two blanks in a pipe."""
+    """Print a table: with lines on a terminal, as aligned text in a pipe."""
     if on_terminal():
         from rich.console import Console
         from rich.table import Table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, save_spec
-from mqttkit.cli.options import default_profile, profile_values
+from mqttkit.cli.options.loading import default_profile, profile_values
 from mqttkit.errors import UsageError
 
 

@@ -1,10 +1,10 @@
-"""How the findings of `broker doctor` and `doctor` are shown."""
+"""The findings of `broker doctor` and `doctor` on stdout."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import click
 
@@ -18,8 +18,11 @@ COLOURS = {
 }
 
 
-def show_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
-    """Print each finding as it comes, and a count of them; return the exit code: 1 where any failed."""
+def show_findings(findings: Iterable[Finding], *, as_json: bool, reaching: Container[str] = ()) -> int:
+    """Print each finding as it comes, then a summary; return the exit code.
+
+    That is 1 if a check failed, or 3 if it is one of `reaching`: the checks that the broker can be reached.
+    """
     found = []
     for finding in findings:
         found.append(finding)
@@ -31,11 +34,12 @@ def show_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
         click.echo(json.dumps({"findings": [one.as_dict() for one in found], "summary": summary}))
     else:
         click.echo(", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict))
-    return 1 if counts[Verdict.FAILED] else 0
+    failed = [finding.check for finding in found if finding.verdict is Verdict.FAILED]
+    return 3 if any(check in reaching for check in failed) else 1 if failed else 0
 
 
 def show_finding(finding: Finding) -> None:
-    """Print one finding: verdict, check, what was seen, and what fixes it."""
+    """Print one finding: result, check, detail, and the command that fixes it."""
     verdict = click.style(f"{finding.verdict.value:<11}", fg=COLOURS[finding.verdict])
     click.echo(f"{verdict} {finding.check:<19} {finding.detail}")
     if finding.fix and finding.verdict is not Verdict.PASSED:

@@ -1,0 +1,64 @@
+"""Options of the bridge's commands. All are settings."""
+
+from __future__ import annotations
+
+import click
+
+from mqttkit.cli.options.loading import config_option
+from mqttkit.cli.options.numbers import Number
+from mqttkit.cli.options.setting_option import Command, add_options, setting_option
+
+sink_option = setting_option(
+    "--sink",
+    path="bridge.sink",
+    metavar="SINK",
+    help="sqlite:PATH, redis://…, postgresql://…, http(s)://… or jsonl:PATH.",
+)
+stream_option = setting_option(
+    "--stream", path="bridge.stream", metavar="NAME", help="Redis: name of the stream.  [mqttkit:metrics]"
+)
+_SHARED = (
+    sink_option,
+    setting_option(
+        "--tenants", path="bridge.tenants", metavar="REGISTRY",
+        help="Known tenants: a YAML file, sqlite:PATH or redis://…#SET.",
+    ),
+    setting_option(
+        "--topic", path="bridge.topic", metavar="TEMPLATE",
+        help="Topic template.  [metrics/{tenant_id}/{agent_id}/{metric_name}]",
+    ),
+    stream_option,
+    setting_option("--list", path="bridge.list", metavar="NAME", help="Redis: push jobs onto this list instead."),
+    setting_option(
+        "--dead-letters", path="bridge.dead_letters", metavar="FILE", type=click.Path(),
+        help="HTTP and JSONL: SQLite file for the dead letters.",
+    ),
+)  # fmt: skip
+_RUNNING = (
+    setting_option("--group", path="bridge.group", metavar="NAME", help="Share the load with bridges of this name."),
+    setting_option("--job", path="bridge.job", metavar="NAME", help="Redis list: name of the job.  [StoreMetric]"),
+    setting_option(
+        "--live/--no-live", path="bridge.live", default=None, help="Redis: publish on metrics:{tenant_id}.  [live]"
+    ),
+    setting_option(
+        "--token-file", path="bridge.token_file", metavar="FILE", type=click.Path(),
+        help="HTTP: read the bearer token from the first line of FILE.",
+    ),
+    setting_option(
+        "--health-port", path="bridge.health_port", type=Number("PORT", low=0, high=65_535, whole=True),
+        help="Serve /livez, /readyz and /metrics on this port; 0 picks a free one.",
+    ),
+    setting_option(
+        "--health-host", path="bridge.health_host", metavar="ADDRESS", help="Address to serve them on.  [127.0.0.1]"
+    ),
+)  # fmt: skip
+
+
+def bridge_options(command: Command) -> Command:
+    """Add the options of a bridge that runs."""
+    return add_options(command, (*_SHARED, *_RUNNING))
+
+
+def store_options(command: Command) -> Command:
+    """Add the options that name sink and registry; the command gets `config`."""
+    return add_options(command, (*_SHARED, config_option))

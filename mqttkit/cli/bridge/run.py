@@ -1,0 +1,30 @@
+"""`mqttkit bridge run`."""
+
+from __future__ import annotations
+
+import click
+
+from mqttkit.cli.bridge.options import bridge_options
+from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.signals import drain_on_signal
+from mqttkit.errors import UsageError
+
+
+@click.command()
+@bridge_options
+@connection_options
+def run(connection: Connection) -> int:
+    """Run the bridge until SIGTERM or Ctrl-C, which drain it; a second signal ends it immediately.
+
+    Exit code 0: every metric received is committed and acknowledged. 75: memory.max was reached.
+
+    \b
+    mqttkit bridge run --sink sqlite:metrics.db --tenants tenants.yaml
+    """
+    from mqttkit.bridge.service import Bridge
+
+    if connection.url_topic is not None:
+        raise UsageError("-L must not contain a topic here", hint="Set the topic with --topic")
+    service = Bridge(connection.settings, retry=connection.retry, will=connection.will)
+    drain_on_signal(service.stop)
+    return service.run()

@@ -1,0 +1,49 @@
+"""`mqttkit bridge tenant`: who may store metrics."""
+
+from __future__ import annotations
+
+import click
+
+from mqttkit.cli.bridge.options import store_options
+from mqttkit.cli.bridge.stores import opened_registry
+from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.loading import load_without_broker
+from mqttkit.errors import UsageError
+
+
+@click.group()
+def tenant() -> None:
+    """Add, remove and list the tenants that may store metrics."""
+
+
+@tenant.command()
+@click.argument("tenant_id")
+@click.option("--name", default="", help="Readable name of the tenant.")
+@store_options
+def add(tenant_id: str, name: str, config: str | None) -> None:
+    """Add a tenant."""
+    set_up_logging()
+    with opened_registry(load_without_broker(config).bridge) as registry:
+        click.echo("added" if registry.add(tenant_id, name) else "already known")
+
+
+@tenant.command()
+@click.argument("tenant_id")
+@store_options
+def remove(tenant_id: str, config: str | None) -> None:
+    """Remove a tenant: its metrics become dead letters from now on."""
+    set_up_logging()
+    with opened_registry(load_without_broker(config).bridge) as registry:
+        if not registry.remove(tenant_id):
+            raise UsageError(f"tenant {tenant_id} is not known", hint="List them: mqttkit bridge tenant list")
+        click.echo("removed")
+
+
+@tenant.command("list")
+@store_options
+def list_tenants(config: str | None) -> None:
+    """List the tenants: identifier, tab, name."""
+    set_up_logging()
+    with opened_registry(load_without_broker(config).bridge) as registry:
+        for tenant_id, name in registry.all().items():
+            click.echo(f"{tenant_id}\t{name}" if name else tenant_id)

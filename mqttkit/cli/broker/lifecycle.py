@@ -1,0 +1,179 @@
+"""`mqttkit broker up | down | restart | reload | status`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+import click
+
+from mqttkit.cli.broker.options import TUNING, json_option, name_option, spec_options
+from mqttkit.cli.broker.rows import listener_rows, show_rows
+from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.signals import interrupts_raise
+from mqttkit.errors import UsageError
+
+NOT_UP = 3
+"""Exit code of `status` if the broker does not answer."""
+
+
+@click.command()
+@name_option
+@spec_options
+@json_option
+def up(name: str, as_json: bool, **given: Any) -> None:
+    """Start a secured broker and wait until it answers.
+
+    It listens on loopback only. Its user and password are generated, and the other commands find them
+    automatically. If the broker already runs, this command changes nothing.
+    """
+    from mqttkit.broker import start_broker
+
+    set_up_logging()
+    with interrupts_raise():
+        broker, result = start_broker(requested_spec(name, given))
+    show_up(result, ".".join(map(str, broker.version())), as_json=as_json)
+
+
+@click.command()
+@name_option
+@click.option("--volumes", is_flag=True, help="Also delete its data, users and profile.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def down(name: str, volumes: bool, yes: bool) -> None:
+    """Stop the broker; its data, users and profile stay for the next `up`."""
+    from mqttkit.broker import existing_broker
+    from mqttkit.broker.profile import locked
+
+    broker = existing_broker(name)
+    if volumes and not yes and not confirmed(f"Remove all messages, users and certificates of broker {name!r}?"):
+        raise UsageError("nothing was removed", hint="Without a terminal, confirm with --yes")
+    with locked(broker.paths):
+        ran = broker.down(volumes=volumes)
+    click.echo(f"broker {name} {'stopped' if ran else 'was not running'}{'; its data is deleted' if volumes else ''}")
+
+
+@click.command()
+@name_option
+@json_option
+def status(name: str, as_json: bool) -> int:
+    """Show whether the broker answers, its addresses, and its memory and CPU. Ends with 3 if it does not answer."""
+    from mqttkit.broker.status import broker_status
+
+    found = broker_status(name)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+    else:
+        show_status(dataclasses.asdict(found))
+    return 0 if found.state == "up" else NOT_UP
+
+
+@click.command()
+@name_option
+@spec_options
+@json_option
+def restart(name: str, as_json: bool, **given: Any) -> None:
+    """Stop the broker and start it again; options not given keep their value."""
+    from mqttkit.broker import existing_broker, restart_broker
+
+    set_up_logging()
+    existing_broker(name)
+    with interrupts_raise():
+        broker, result = restart_broker(requested_spec(name, given))
+    show_up(result, ".".join(map(str, broker.version())), as_json=as_json)
+
+
+@click.command("reload")
+@name_option
+def reload_(name: str) -> None:
+    """Make the running broker apply its changed files: users, ACL and certificates.
+
+    The files are checked first. After the reload an unknown user and a user without rights must still be denied;
+    if one of them is not, the broker is stopped.
+    """
+    from mqttkit.broker import existing_broker
+    from mqttkit.broker.mosquitto.reload import apply_changes
+    from mqttkit.broker.profile import locked
+
+    broker = existing_broker(name)
+    with locked(broker.paths):
+        live = apply_changes(broker)
+    result = "applied its files and still denies strangers" if live else "is not running; its files are valid"
+    click.echo(f"broker {name} {result}")
+
+
+def requested_spec(name: str, given: dict[str, Any]) -> Any:
+    """Return the BrokerSpec: the options given, then those of the last time, then the defaults."""
+    from mqttkit.broker.mosquitto.configuration import tuning
+    from mqttkit.broker.profile import BrokerPaths, BrokerSpec, load_spec
+
+    spec = load_spec(BrokerPaths.of(name)) or BrokerSpec(name=name)
+    given = {key: value for key, value in given.items() if value is not None}
+    overrides = {key: given.pop(key) for key in TUNING if key in given}
+    spec = dataclasses.replace(spec, **given, overrides={**spec.overrides, **overrides})
+    tuning(spec.tuning, spec.overrides)
+    return spec
+
+
+def show_up(result: Any, version: str, *, as_json: bool) -> None:
+    """Print how to reach the broker; never its password."""
+    from mqttkit.broker.profile import BrokerPaths
+
+    profile = result.profile
+    if as_json:
+        click.echo(
+            json.dumps({**public_fields(profile), "already": result.already, "seconds": round(result.seconds, 3)})
+        )
+        return
+    state = "was up already" if result.already else f"is up, ready in {result.seconds:.2f} s"
+    option = "" if profile.name == "default" else f" --broker {profile.name}"
+    click.echo(f"broker {profile.name} {state}")
+    rows = {
+        **listener_rows(public_fields(profile)),
+        "backend": f"{profile.backend} {version}",
+        "user": profile.username and f"{profile.username}, password in {BrokerPaths.of(profile.name).profile}",
+        "try": f"mqttkit sub{option} -v '#'   and   mqttkit pub{option} -t hello -m world",
+    }
+    show_rows(rows)
+
+
+def show_status(found: dict[str, Any]) -> None:
+    """Print a status as rows."""
+    click.echo(f"broker {found['name']} is {found['state']}{_because(found['trouble'])}")
+    used = found["memory_bytes"]
+    rows = {
+        **listener_rows(found),
+        "backend": found["backend"] and f"{found['backend']} {found['version'] or ''}".strip(),
+        "runs as": found["identity"],
+        "health": found["health"],
+        "user": found["username"],
+        "uptime": found["uptime"] and f"{found['uptime']:.0f} s",
+        "memory": used and f"{used / 1024 / 1024:.1f} MiB",
+        "processor": used and f"{found['cpu_seconds']:.1f} s, {found['cpu_percent']:.1f} % on average",
+        "clients": found["connections"] is not None and f"{found['connections']} connected",
+        "messages": found["received_per_second"] is not None
+        and f"{found['received_per_second']:.1f}/s in, {found['sent_per_second']:.1f}/s out",
+        "last save": found["last_save"] and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["last_save"])),
+    }
+    show_rows(rows)
+    for lack in found["lacks"]:
+        click.echo(f"  {'lacks':<10} {lack}")
+
+
+def public_fields(profile: Any) -> dict[str, Any]:
+    """Return what a profile says, without its passwords."""
+    return {key: value for key, value in dataclasses.asdict(profile).items() if not key.endswith("password")}
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; False without an answer."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        return False
+
+
+def _because(trouble: str | None) -> str:
+    return f": {trouble}" if trouble else ""

@@ -1,0 +1,59 @@
+"""Follows the heartbeats of all controllers."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from mqttkit.client import MqttClient
+from mqttkit.controller.controller import open_codec
+from mqttkit.controller.messages.topics import Topics
+from mqttkit.controller.status_book import StatusBook
+from mqttkit.messages import Message, Subscription
+from mqttkit.settings import ControllerSettings, MqttSettings
+
+
+class Watcher:
+    """Subscribes to the status of every controller. Entering it connects; raises what the client raises."""
+
+    def __init__(self, controller: ControllerSettings, mqtt: MqttSettings) -> None:
+        self._topics = Topics(controller.base)
+        self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._client = MqttClient(mqtt, on_message=self._inbox.put)
+        self.book = StatusBook(self._topics, open_codec(controller, signs=False))
+        """What is known of each controller; any thread may read it."""
+
+    def __enter__(self) -> Watcher:
+        try:
+            self._client.connect()
+            self._client.subscribe(Subscription(self._topics.status_filter(), qos=0))
+        except BaseException:
+            self._client.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def stop(self) -> None:
+        """End `changes`. Any thread or signal handler may call it."""
+        self._inbox.put(None)
+
+    def changes(self, duration: float | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the row of a controller at each heartbeat, until `stop` is called or `duration` seconds have passed."""
+        end = None if duration is None else time.monotonic() + duration
+        while True:
+            try:
+                message = self._inbox.get(timeout=None if end is None else max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                return
+            if message is None:
+                return
+            seen = self.book.note(message.topic, message.payload)
+            if seen is not None:
+                yield next(row for row in self.book.rows() if row["controller"] == seen.controller_id)
