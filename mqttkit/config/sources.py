@@ -147,7 +147,7 @@ def _not_mapping(node: Node, section: Section) -> dict[str, Node]:
 
 def _plain(value: object) -> object:
     """Return a section's value without None; a dataclass becomes a mapping."""
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, Node):
         value = {item.name: getattr(value, item.name) for item in fields(value)}
     if not isinstance(value, Mapping):
         return value

@@ -255,6 +255,14 @@ def test_flags_are_checked_as_the_file_is(flags: dict[str, object], message: str
     assert message in refusal(flags=flags)
 
 
+def test_an_error_names_the_option_that_gave_the_value() -> None:
+    """A flag may come with the name of its option; a valid value counts like any other."""
+    from mqttkit.config.located_values import given as located
+
+    assert load(flags={"mqtt.client.qos": located(1, "--qos")}).settings.mqtt.client.qos == 1
+    assert refusal(flags={"bridge.group": located("a/b", "--group")}).startswith("--group: bridge.group: ")
+
+
 def test_a_secret_is_in_no_error() -> None:
     """A password that is no text, or a reference that lands in the wrong setting, stays hidden."""
     assert "got" not in refusal("mqtt: {broker: {password: [hunter2]}}")
