@@ -42,6 +42,12 @@ def test_a_name_matches_itself_and_everything(name: str) -> None:
     assert matches("#", name) == (not name.startswith("$"))
 
 
+@given(filters)
+def test_a_wildcard_that_is_a_whole_level_is_accepted(topic_filter: str) -> None:
+    """+ anywhere, # at the end: the filter comes back as it was."""
+    assert check_topic_filter(topic_filter) == topic_filter
+
+
 @pytest.mark.parametrize("name", ["", "a+", "#", "a\0b", "\ud800", "x" * 65_536, "é" * 32_768])
 def test_malformed_names_are_refused(name: str) -> None:
     """Empty, with wildcard, with NUL or lone surrogate, or too long: no topic name."""
@@ -49,7 +55,18 @@ def test_malformed_names_are_refused(name: str) -> None:
         check_topic_name(name)
 
 
-@pytest.mark.parametrize("topic_filter", ["", "a#", "#/a", "a/b+", "+a", "$share/g", "$share//a", "$share/+/a", "\0"])
+def test_the_longest_names_and_identifiers_pass() -> None:
+    """A topic has up to 65,535 bytes (MQTT 5, 1.5.4), a scanner identifier up to 64 characters."""
+    longest = "é" * 32_767 + "x"
+    assert check_topic_name(longest) == check_topic_filter(longest) == longest
+    assert check_scanner_id("é" * 64) == "é" * 64
+    assert check_level("x", "value") == "x"
+
+
+@pytest.mark.parametrize(
+    "topic_filter",
+    ["", "a#", "#/a", "a/#/b", "a/b/#/c/d", "a/b+", "+a", "$share/g", "$share/g/", "$share//a", "$share/+/a", "\0"],
+)
 def test_malformed_filters_are_refused(topic_filter: str) -> None:
     """Wildcards stand alone in their level, # at the end; a share has group and filter."""
     with pytest.raises(TopicError):
@@ -61,6 +78,14 @@ def test_shared_subscriptions_are_split() -> None:
     assert split_share("$share/g/a/+") == ("g", "a/+")
     assert split_share("a/+") == (None, "a/+")
     assert matches("$share/g/a/+", "a/b")
+
+
+def test_a_wildcard_in_the_first_level_alone_leaves_out_names_with_a_dollar() -> None:
+    """`$SYS/#` and `$SYS/+` reach `$SYS/uptime`; `+/uptime` and `#` do not (MQTT 5, 4.7.2)."""
+    found = [
+        topic_filter for topic_filter in ("$SYS/#", "$SYS/+", "+/uptime", "#") if matches(topic_filter, "$SYS/uptime")
+    ]
+    assert found == ["$SYS/#", "$SYS/+"]
 
 
 def test_templates_are_checked_and_filled() -> None:
@@ -88,6 +113,10 @@ def test_levels_that_are_none_are_refused(value: str) -> None:
     [
         ("a/b", ""),
         ("straße/\u00a0/\u2028/\ue000", ""),
+        ("\u00a1\u2028\ufdcf\ufdf0\ufffd", ""),
+        *((chr(plane << 16 | 0xFFFE), f"U+{plane << 16 | 0xFFFE:04X}, a non-character") for plane in range(17)),
+        *((chr(plane << 16 | 0xFFFF), f"U+{plane << 16 | 0xFFFF:04X}, a non-character") for plane in range(17)),
+        *((chr(plane << 16 | 0xFFFD), "") for plane in range(17)),
         ("a\x01", "U+0001, a control character"),
         ("\x7f\x01", "U+007F, a control character"),
         ("\x9f", "U+009F, a control character"),
