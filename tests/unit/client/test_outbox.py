@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.client.packets.outbox import BATCH_BYTES, MAX_FAST_MID, Batch, Outbox
+from mqttkit.client.packets.outbox import BATCH_BYTES, MAX_CACHED_LENGTHS, MAX_FAST_MID, MAX_PACKET, Batch, Outbox
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.packets.splitter import remaining_length
 from mqttkit.messages import Outcome
@@ -265,3 +265,216 @@ def test_qos_2_needs_paho() -> None:
     put(outbox, qos=2)
     with pytest.raises(NotImplementedError):
         outbox.take(v5=False)
+
+
+def put_and_wait(outbox: Outbox, payload: bytes = b"x") -> tuple[threading.Thread, list[Receipt]]:
+    """Start a publish that waits for room, and return once it waits."""
+    receipts: list[Receipt] = []
+    waiting = threading.Thread(target=lambda: receipts.append(put(outbox, payload, wait=30)))
+    waiting.start()
+    deadline = time.monotonic() + 10
+    while not vars(outbox._room)["_waiters"] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert waiting.is_alive()
+    return waiting, receipts
+
+
+def test_room_is_given_once_half_of_the_messages_are_done() -> None:
+    """With four allowed, a caller waits until two are left; one acknowledgement is not enough."""
+    outbox = make(max_queued_messages=4)
+    for _ in range(4):
+        put(outbox, qos=1)
+    take(outbox)
+    waiting, receipts = put_and_wait(outbox)
+    outbox.acknowledge([(1, 0)])
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    outbox.acknowledge([(2, 0)])
+    waiting.join(10)
+    assert [receipt.done for receipt in receipts] == [False]
+    assert outbox.unresolved == 3
+
+
+def test_room_is_given_once_half_of_the_bytes_are_done() -> None:
+    """The bytes of the publish that waits count too."""
+    outbox = make(max_queued_bytes=100)
+    for _ in range(2):
+        put(outbox, b"x" * 42, qos=1)
+    take(outbox)
+    waiting, receipts = put_and_wait(outbox, b"x" * 42)
+    outbox.acknowledge([(1, 0)])
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    outbox.acknowledge([(2, 0)])
+    waiting.join(10)
+    assert [receipt.done for receipt in receipts] == [False]
+
+
+@pytest.mark.parametrize("queued", [0, 3])
+def test_a_publish_that_has_room_does_not_wait(queued: int) -> None:
+    """There is room below the bounds, and in an empty queue for a message larger than all of it."""
+    outbox = make(max_queued_messages=4, max_queued_bytes=100)
+    for _ in range(queued):
+        put(outbox)
+    started = time.monotonic()
+    assert not put(outbox, b"x" * (50 if queued else 200), wait=5).done
+    assert time.monotonic() - started < 4
+
+
+def test_the_bounds_themselves_are_allowed() -> None:
+    """As many bytes as the limit says, and not one more."""
+    outbox = make(max_queued_bytes=100)
+    assert not put(outbox, b"x" * 47).done
+    assert not put(outbox, b"x" * 47).done
+    assert put(outbox, b"").reason == "queue full"
+    assert (outbox.counts, outbox.dropped) == ({Outcome.DROPPED: 1}, {"queue full": 1})
+
+
+def test_the_largest_packet_that_mqtt_allows() -> None:
+    """268,435,455 bytes after the fixed header (MQTT 5, 1.5.5): here 3 of topic, 3 of identifier and properties."""
+    outbox = make()
+    assert put(outbox, bytes(MAX_PACKET - 6 + 1)).reason == "larger than MQTT allows"
+    assert not put(outbox, bytes(MAX_PACKET - 6)).done
+
+
+def test_the_largest_packet_that_the_broker_takes() -> None:
+    """A packet of exactly that size is sent; a larger one is counted as dropped, and its room is given back."""
+    outbox = make()
+    outbox.max_packet = 50
+    receipts = [put(outbox, bytes(size)) for size in (45, 46)]
+    batch = take(outbox)
+    assert len(batch.data) == 50
+    assert [receipt.done for receipt in receipts] == [False, True]
+    assert (outbox.counts, outbox.dropped) == ({Outcome.DROPPED: 1}, {receipts[1].reason: 1})
+    outbox.sent(batch)
+    assert (outbox.unresolved, outbox._bytes) == (0, 0)
+
+
+def test_refused_publishes_are_counted_by_cause() -> None:
+    """A publish that never gets into the queue takes no room."""
+    outbox = make()
+    assert outbox.refuse("closed", TOPIC).reason == "closed"
+    assert (outbox.counts, outbox.dropped, outbox.unresolved) == ({Outcome.DROPPED: 1}, {"closed": 1}, 0)
+
+
+@pytest.mark.parametrize("code", [0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+def test_reasons_have_the_names_of_the_specification(code: int) -> None:
+    """Codes from 0x80 on deny the publish (MQTT 5, 3.4.2.1)."""
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    outbox = make()
+    receipt = put(outbox, qos=1)
+    take(outbox)
+    outbox.acknowledge([(1, code)])
+    assert receipt.reason == ReasonCode(PacketTypes.PUBACK, identifier=code).getName()
+    assert receipt.outcome is (Outcome.ACKNOWLEDGED if code == 0x10 else Outcome.DENIED)
+
+
+def test_what_is_sent_again_makes_the_outbox_ready_even_with_a_window_of_one() -> None:
+    """A kept session with one publish under way."""
+    outbox = make(max_inflight=1)
+    put(outbox, qos=1)
+    take(outbox)
+    outbox.suspend()
+    outbox.lose("gone", keep_acknowledged=True)
+    outbox.resume()
+    assert outbox.ready()
+    assert publishes(take(outbox).data) == [(0x3A, 1, b"x")]
+    assert not outbox.ready()
+
+
+def test_a_kept_session_keeps_qos_1_and_loses_qos_0() -> None:
+    """Nobody acknowledges QoS 0: whether it arrived cannot be known."""
+    outbox = make()
+    receipts = [put(outbox, qos=qos) for qos in (0, 1)]
+    outbox.suspend()
+    outbox.lose("gone", keep_acknowledged=True)
+    assert [(receipt.outcome, receipt.reason) for receipt in receipts] == [(Outcome.LOST, "gone"), (None, "")]
+    assert (outbox.unresolved, outbox.counts, outbox.dropped) == (1, {Outcome.LOST: 1}, {})
+
+
+def test_acknowledgements_go_first_and_only_once() -> None:
+    """What is received is acknowledged before anything else is sent; a new connection forgets the old ones."""
+    outbox = make()
+    receipt = put(outbox)
+    outbox.acknowledgements.extend([b"\x40\x02\0\1", b"\x40\x02\0\2"])
+    assert outbox.ready()
+    batch = take(outbox)
+    assert batch.data.startswith(b"\x40\x02\0\1\x40\x02\0\2\x30")
+    outbox.interrupted(batch, len(batch.data))
+    assert receipt.outcome is Outcome.SENT
+    assert (outbox.ready(), outbox.take(v5=False)) == (False, None)
+    outbox.acknowledgements.append(b"\x40\x02\0\3")
+    outbox.resume()
+    assert outbox.take_acknowledgements() == b""
+
+
+@pytest.mark.parametrize(("handed_over", "outcome"), [(-1, None), (0, Outcome.SENT)])
+def test_a_packet_is_sent_once_its_last_byte_is_handed_over(handed_over: int, outcome: Outcome | None) -> None:
+    """One byte less, and it goes back to the queue."""
+    outbox = make()
+    receipt = put(outbox)
+    batch = take(outbox)
+    outbox.interrupted(batch, len(batch.data) + handed_over)
+    assert receipt.outcome is outcome
+    assert outbox.ready() is (outcome is None)
+
+
+def test_a_batch_is_filled_to_its_last_byte() -> None:
+    """The packet that makes it exactly as large as allowed belongs to it, the next one does not."""
+    outbox = make()
+    put(outbox, b"first")
+    put(outbox, bytes(BATCH_BYTES - len(b"\x30\x08\0\1tfirst")))
+    put(outbox, b"third")
+    assert [len(take(outbox).parts) for _ in range(2)] == [2, 1]
+
+
+@pytest.mark.parametrize("length", [0, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, MAX_PACKET])
+def test_remaining_length_takes_as_few_bytes_as_it_can(length: int) -> None:
+    """Seven bits a byte, the least first (MQTT 5, 1.5.5)."""
+    header = make()._encode_length(0x30, length)
+    assert header[0] == 0x30
+    assert len(header) - 1 == sum(length >= bound for bound in (0, 128, 16_384, 2_097_152))
+    assert remaining_length(header, 0) == (len(header), length)
+
+
+def test_remembered_lengths_are_bounded() -> None:
+    """Messages of many different sizes do not fill the memory."""
+    outbox, sizes = make(), []
+    for length in range(2 * MAX_CACHED_LENGTHS):
+        outbox._encode_length(0x30, length)
+        sizes.append(len(outbox._lengths))
+    assert max(sizes) == MAX_CACHED_LENGTHS == 4_096
+    assert sizes[MAX_CACHED_LENGTHS] == 1
+
+
+def test_flush_says_whether_everything_is_done() -> None:
+    """False if the time is over first."""
+    outbox = make()
+    put(outbox)
+    assert outbox.flush(0.01) is False
+    outbox.sent(take(outbox))
+    assert outbox.flush(0) is True
+
+
+def test_packet_identifiers_leave_room_for_pahos_own() -> None:
+    """After 49,151 the numbers start again at 1."""
+    outbox = make()
+    outbox._mid = MAX_FAST_MID - 1
+    for _ in range(2):
+        put(outbox, qos=1)
+    assert [mid for _, mid, _ in publishes(take(outbox).data)] == [49_151, 1]
+
+
+@pytest.mark.parametrize(("window", "exact_window"), [(2, 1), (1, 5)])
+def test_qos_2_stays_within_both_windows(window: int, exact_window: int) -> None:
+    """The smaller of the two counts."""
+    outbox = make(max_inflight=window)
+    outbox.exact_window = exact_window
+    mids = iter((60_000, 60_001))
+    outbox.publish_qos2 = lambda _item: next(mids)
+    first = put(outbox, qos=2)
+    put(outbox, qos=2)
+    outbox.take(v5=False)
+    assert list(outbox.flights.values()) == [first]
