@@ -27,6 +27,8 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("mqttkit.cli.broker", "broker", "Start, watch and stop an MQTT broker on this machine."),
     "pub": Entry("mqttkit.cli.pub", "pub", "Publish messages: an argument, a file, lines, JSON lines."),
     "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe and print messages."),
+    "record": Entry("mqttkit.cli.record", "record", "Record messages with their times of reception."),
+    "replay": Entry("mqttkit.cli.replay", "replay", "Play a recording back as it was."),
     "publish-scan": Entry("mqttkit.cli.scan.publish_scan", "publish_scan", "Publish Bluetooth advertisements."),
     "doctor": Entry("mqttkit.cli.doctor", "doctor", "Examine any broker step by step."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),

@@ -24,11 +24,28 @@ class LazyGroup(click.Group):
     """
 
     def __init__(
-        self, *args: Any, entries: dict[str, Entry], other_names: dict[str, str] | None = None, **attributes: Any
+        self,
+        *args: Any,
+        entries: dict[str, Entry],
+        other_names: dict[str, str] | None = None,
+        default: str | None = None,
+        **attributes: Any,
     ) -> None:
+        """With `default`, that command runs if the first argument is not a command."""
         super().__init__(*args, **attributes)
         self.entries = entries
         self.other_names = other_names or {}
+        self.default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the group's own arguments, with the default command inserted."""
+        return super().parse_args(ctx, self.with_default(args))
+
+    def with_default(self, args: list[str]) -> list[str]:
+        """Return the arguments with the name of the default command, if it was omitted."""
+        if self.default is None or not args or args[0] in self.entries or args[0] in ("--help", "help"):
+            return args
+        return [self.default, *args]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the table's order."""

@@ -15,6 +15,7 @@ import click
 import pytest
 
 from mqttkit.cli import cli
+from mqttkit.cli.lazy import LazyGroup
 from tests.support.brokers import free_port, need
 
 pytestmark = pytest.mark.system
@@ -46,7 +47,7 @@ def test_each_documented_command_parses(page: str, words: list[str]) -> None:
     command: click.Command = cli
     with contextlib.ExitStack() as stack:
         context = stack.enter_context(click.Context(cli, info_name="mqttkit"))
-        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        while isinstance(command, LazyGroup) and (words := command.with_default(words)) and words[0][0] != "-":
             found = command.get_command(context, words[0])
             assert found is not None, f"{page}: no command {words[0]!r}"
             command, words = found, words[1:]

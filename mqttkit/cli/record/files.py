@@ -1,0 +1,117 @@
+"""`mqttkit record info | cut | merge | export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mqttkit.cli.render import Output, print_json, print_table
+
+if TYPE_CHECKING:
+    from mqttkit.recorder.recording import Summary
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(files: tuple[Path, ...], as_json: bool) -> None:
+    """Show time span, topics, rates, sizes and gaps of recordings."""
+    from mqttkit.recorder.recording import Recording
+
+    for path in files:
+        with Recording(path) as recording:
+            summary = recording.summary()
+        if as_json:
+            print_json({"file": str(path), **_as_object(summary)})
+        else:
+            print_table(("field", "value"), [(name, value) for name, value in _rows(path, summary)])
+
+
+def _as_object(summary: Summary) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    found = asdict(summary)
+    found["seconds"] = summary.seconds
+    return found
+
+
+def _rows(path: Path, summary: Summary) -> list[tuple[str, str]]:
+    from mqttkit.formats.clock import utc
+
+    header = summary.header
+    rate = summary.messages / summary.seconds if summary.seconds else 0.0
+    ratio = summary.line_bytes / summary.file_bytes if summary.file_bytes else 0.0
+    rows = [
+        ("file", f"{path} (part {header.part})"),
+        ("broker", f"{header.broker}, MQTT {'5' if header.mqtt_version == 5 else '3.1.1'}"),
+        ("filters", " ".join(header.subscriptions)),
+        ("started", utc(header.started_ns)),
+        ("span", f"{summary.seconds:.3f} s"),
+        ("messages", f"{summary.messages:,} ({rate:,.1f}/s)"),
+        ("retained at start", f"{summary.retained:,}"),
+        ("topics", f"{summary.topics:,}"),
+        ("payload", f"{summary.payload_bytes:,} bytes"),
+        ("file size", f"{summary.file_bytes:,} bytes ({ratio:.1f} times smaller than its lines)"),
+        (
+            "finished",
+            "yes" if summary.finished else "no: the recorder was killed; everything up to its last flush is here",
+        ),
+        ("gaps", str(len(summary.gaps))),
+    ]
+    for gap in summary.gaps:
+        at = (gap.start_ns - header.monotonic_ns) / 1e9
+        lost = f", {gap.messages:,} messages" if gap.messages else ""
+        rows.append(("", f"{gap.reason} at {at:.3f} s for {(gap.end_ns - gap.start_ns) / 1e9:.3f} s{lost}"))
+    return rows
+
+
+@click.command()
+@click.argument("source", metavar="FILE", type=FILE)
+@click.option("-o", "--output", required=True, type=FILE, help="File to create.")
+@click.option("--from", "start", metavar="TIME", help="Where the copy starts: 90, 1:30 or 2026-01-11T10:30:45Z.")
+@click.option("--to", "end", metavar="TIME", help="Where it ends.")
+def cut(source: Path, output: Path, start: str | None, end: str | None) -> None:
+    """Copy a part of a recording; its retained state is the one of the moment where it starts."""
+    from mqttkit.recorder.editing import cut_recording
+    from mqttkit.recorder.recording import Recording, parse_offset
+
+    with Recording(source) as recording:
+        header = recording.header
+    written = cut_recording(
+        source,
+        output,
+        start_seconds=None if start is None else parse_offset(start, header),
+        end_seconds=None if end is None else parse_offset(end, header),
+    )
+    click.echo(f"{written:,} messages in {output}", file=sys.stderr)
+
+
+@click.command()
+@click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=FILE)
+@click.option("-o", "--output", required=True, type=FILE, help="File to create.")
+def merge(sources: tuple[Path, ...], output: Path) -> None:
+    """Join recordings made on one machine since its last start, in the order of time."""
+    from mqttkit.recorder.editing import merge_recordings
+
+    written = merge_recordings(sources, output)
+    click.echo(f"{written:,} messages in {output}", file=sys.stderr)
+
+
+@click.command()
+@click.argument("source", metavar="FILE", type=FILE)
+@click.option("--format", "kind", type=click.Choice(("ndjson", "csv")), default="ndjson", help="Format.  [ndjson]")
+def export(source: Path, kind: str) -> None:
+    """Write the messages to stdout, as `sub --json` prints them or as CSV with a header."""
+    from mqttkit.recorder.editing import exported_lines
+    from mqttkit.recorder.recording import Recording
+
+    output = Output()
+    with Recording(source) as recording:
+        for lines in exported_lines(recording, kind):
+            output.write(lines)
+    output.flush()

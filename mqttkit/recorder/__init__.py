@@ -1,0 +1,1 @@
+"""Record what a broker sends, and play it back as it was."""

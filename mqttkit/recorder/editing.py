@@ -1,0 +1,130 @@
+"""Cut, merge and export recordings."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from mqttkit.errors import RecordingError
+from mqttkit.formats.clock import utc
+from mqttkit.formats.jsonlines import json_formatter
+from mqttkit.recorder.lines import Gap, Header, Recorded, gap_line, header_line, line_formatter
+from mqttkit.recorder.recording import Recording
+from mqttkit.recorder.seekable import SeekableWriter
+
+CSV_COLUMNS = ("received", "received_ns", "topic", "qos", "retain", "payload")
+
+
+def retained_state(recording: Recording, until_ns: int) -> dict[str, Recorded]:
+    """Return the retained messages at a moment of a recording (monotonic clock), by topic."""
+    state = {recorded.message.topic: recorded for recorded in recording.retained()}
+    if until_ns > recording.header.monotonic_ns:
+        for recorded in recording.messages():
+            if recorded.monotonic_ns >= until_ns:
+                break
+            if recorded.message.retain:
+                state[recorded.message.topic] = recorded
+    return {topic: recorded for topic, recorded in state.items() if recorded.message.payload}
+
+
+def cut_recording(
+    source: Path, target: Path, *, start_seconds: float | None = None, end_seconds: float | None = None
+) -> int:
+    """Copy the part between two offsets into a new file; return how many messages it has."""
+    with Recording(source) as recording:
+        header = recording.header
+        start = header.monotonic_ns + int((start_seconds or 0.0) * 1e9)
+        end = None if end_seconds is None else header.monotonic_ns + int(end_seconds * 1e9)
+        shifted = replace(
+            header, started_ns=header.started_ns + start - header.monotonic_ns, monotonic_ns=start, part=1
+        )
+        state = retained_state(recording, start)
+        entries = recording.entries(None if start_seconds is None else start)
+        return _write(target, shifted, state.values(), _until(entries, end))
+
+
+def merge_recordings(sources: Sequence[Path], target: Path) -> int:
+    """Join recordings of one machine in the order of time; return how many messages the new file has.
+
+    Times are compared on the monotonic clock, so the recordings must come from one machine that was not restarted
+    between them.
+    """
+    with ExitStack() as stack:
+        recordings = [stack.enter_context(Recording(path)) for path in sources]
+        recordings.sort(key=lambda each: each.header.monotonic_ns)
+        first = recordings[0].header
+        for recording in recordings:
+            header = recording.header
+            drift = (header.started_ns - first.started_ns) - (header.monotonic_ns - first.monotonic_ns)
+            if abs(drift) > 3600e9:
+                raise RecordingError(
+                    f"{recording.path} and {recordings[0].path} were not recorded on one clock",
+                    hint="Merge only recordings of one machine that was not restarted between them",
+                )
+        filters = tuple(dict.fromkeys(each for recording in recordings for each in recording.header.subscriptions))
+        state = {each.message.topic: each for recording in reversed(recordings) for each in recording.retained()}
+        merged = heapq.merge(*(recording.entries() for recording in recordings), key=_time)
+        return _write(target, replace(first, subscriptions=filters, part=1), state.values(), merged)
+
+
+def exported_lines(recording: Recording, kind: str) -> Iterator[bytes]:
+    """Yield the messages as `sub --json` prints them (`ndjson`), or as CSV with a header line."""
+    if kind == "ndjson":
+        write = json_formatter()
+        for recorded in recording.messages():
+            yield write([recorded.message], recorded.received_ns)
+        return
+    yield _csv_line(CSV_COLUMNS)
+    for recorded in recording.messages():
+        message = recorded.message
+        payload = message.payload.decode("utf-8", "backslashreplace")
+        times = (utc(recorded.received_ns), recorded.received_ns)
+        yield _csv_line((*times, message.topic, message.qos, int(message.retain), payload))
+
+
+def _csv_line(values: Iterable[object]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _time(entry: Recorded | Gap) -> int:
+    return entry.monotonic_ns if isinstance(entry, Recorded) else entry.end_ns
+
+
+def _until(entries: Iterator[Recorded | Gap], end: int | None) -> Iterator[Recorded | Gap]:
+    for entry in entries:
+        if end is not None and _time(entry) >= end:
+            return
+        yield entry
+
+
+def _write(target: Path, header: Header, retained: Iterable[Recorded], entries: Iterator[Recorded | Gap]) -> int:
+    lines, count = line_formatter(), 0
+    try:
+        writer = SeekableWriter(target)
+    except FileExistsError:
+        raise RecordingError(f"{target} exists already", hint="Choose another name, or remove it") from None
+    except OSError as error:
+        raise RecordingError(f"cannot write {target}: {error.strerror}") from error
+    try:
+        writer.write(header_line(header))
+        writer.end_frame()
+        writer.write(b"", split=False)
+        for recorded in retained:
+            writer.write(lines([recorded.message], recorded.received_ns, recorded.monotonic_ns), split=False)
+        writer.end_frame()
+        for entry in entries:
+            if isinstance(entry, Gap):
+                writer.write(gap_line(entry))
+                continue
+            writer.write(lines([entry.message], entry.received_ns, entry.monotonic_ns))
+            count += 1
+    finally:
+        writer.close()
+    return count
