@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqttkit.cli.render import Output, print_json, print_table
+from mqttkit.cli.output.render import Output, print_json, print_table
 
 if TYPE_CHECKING:
     from mqttkit.recorder.recording import Summary

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from mqttkit.cli.options import Connection, terse_connection_options
-from mqttkit.cli.render import print_json
+from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import UsageError
 from mqttkit.topics import check_topic_filter
