@@ -8,7 +8,7 @@ WORKERS ?= 4
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast check format bench bench-peers bench-bridge bench-controllers wheel clean
+.PHONY: help demo test run-tests test-fast check format bench bench-peers bench-aio bench-bridge bench-controllers wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -64,6 +64,10 @@ bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (about 6 minut
 bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/performance.md (under 10 minutes)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
 	$(BIN)/python -m tests.benchmarks.peers --python $(VENV)/peers/bin/python --write docs/performance.md
+
+bench-aio: $(VENV)/.peers ## Compare the asyncio client with aiomqtt (about a minute)
+	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
+	$(BIN)/python -m tests.benchmarks.peers.asyncio_clients --python $(VENV)/peers/bin/python
 
 $(VENV)/.peers: $(VENV)/.demo
 	$(PYTHON) -m venv $(VENV)/peers

@@ -89,10 +89,10 @@ class Bench:
 
     def _library(self, client: str, role: str, qos: int, count: int) -> Measured:
         library, wide, _ = client.partition(" wide")
-        python = sys.executable if library == "mqttkit" else self._python
+        python = sys.executable if library.startswith("mqttkit") else self._python
         script = str(SCRIPTS / f"peer_{library}.py")
         address = [self._broker.host, str(self._broker.port)]
-        window = [str(WINDOW)] if wide or library == "mqttkit" else []
+        window = [str(WINDOW)] if wide or library.startswith("mqttkit") else []
         command = [python, script, role, str(qos), str(count), str(self._size), *address, *window]
         with (
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
