@@ -21,7 +21,7 @@ from mqttkit.client.message_queue import MessageQueue
 from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.properties import encode as encode_properties
 from mqttkit.client.packets.receipt import Receipt
-from mqttkit.client.preparing import make_connector
+from mqttkit.client.preparing import make_connector, set_will
 from mqttkit.client.stats import ClientStats
 from mqttkit.client.subscriptions import Subscriptions, denial
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
@@ -96,6 +96,10 @@ class MqttClient:
         self._subscribed = Subscriptions(
             self._paho, self._condition, lambda epoch: self.connected and self._number == epoch
         )
+
+    def replace_will(self, will: Will) -> None:
+        """Use another will from the next connection on."""
+        set_will(self._paho, will)
 
     # --- connecting ---------------------------------------------------------------------------------------
 

@@ -41,9 +41,14 @@ def make_connector(
         paho.tls_insecure_set(broker.tls.insecure)
     paho.ws_set_options(path=broker.websocket_path)
     if will is not None:
-        properties = _will_properties(will) if paho.protocol == V5 else None
-        paho.will_set(will.topic, will.payload, will.qos, will.retain, properties)
+        set_will(paho, will)
     return paho
+
+
+def set_will(paho: Connector, will: Will) -> None:
+    """Send this will with the next CONNECT."""
+    properties = _will_properties(will) if paho.protocol == V5 else None
+    paho.will_set(will.topic, will.payload, will.qos, will.retain, properties)
 
 
 def _will_properties(will: Will) -> PahoProperties | None:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
-from mqttkit.addresses import parse_address
+from mqttkit.controller.configuration import listen_address, open_codec, state_file
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.messages.topics import GLOBAL, SYSTEM, Kind, Place, Topics
 from mqttkit.controller.policies import Policy
+from mqttkit.controller.policy_issuer import PolicyIssuer
 from mqttkit.controller.receiver import Receiver
-from mqttkit.controller.security.gate import Codec, Gate, PlainCodec, SignedCodec, open_message
-from mqttkit.controller.security.keys import KeyFile
+from mqttkit.controller.security.gate import Codec, Gate
 from mqttkit.controller.sender import Sender
 from mqttkit.controller.store import Store
 from mqttkit.controller.transports.in_process import MemoryBus, MemoryTransport
 from mqttkit.controller.transports.mqtt import MqttTransport
 from mqttkit.controller.transports.types import Promise, Transport
-from mqttkit.errors import ConfigError, MqttkitError, StoreFailed, UsageError
+from mqttkit.errors import ConfigError, MqttkitError, StoreFailed, SubscriptionDenied
 from mqttkit.messages import Will
 from mqttkit.settings import ControllerSettings, MqttSettings
 
@@ -73,12 +70,16 @@ class Controller:
         self._policy_handler: PolicyHandler | None = None
         self._filters: list[str] = []
         self._was_connected = False
+        self._available: list[str] = []
         self._waking = threading.Lock()
         self._heartbeat_due = threading.Event()
         self._stop = threading.Event()
         self._started = self._closed = False
         self._gate = Gate(self._codec, self._store, skew=settings.clock_skew)
         self._receiver = self._make_receiver()
+        scope = self.issues
+        wake = self._heartbeat_due.set
+        self._issuer = None if scope is None else PolicyIssuer(scope, self._store, self._send_policy, wake)
         self.mqtt: MqttTransport | None = None
         self.transports = self._open_transports(mqtt, bus or _bus)
         self._sender = Sender(self.transports, self._codec.wrap)
@@ -100,6 +101,7 @@ class Controller:
                 self.disconnect_mqtt(flush=0)
                 raise
             self._started = True
+            self._watch_own_policy()
             self._sender.start()
             self._heartbeat_thread.start()
         return self.mqtt is not None and self.mqtt.client.wait_connected(timeout)
@@ -206,12 +208,41 @@ class Controller:
             payload=payload,
         )
 
-    def _publish_policy(self, scope: str, rules: Mapping[str, Any], expires: int | None) -> tuple[Policy, Promise]:
-        """Publish the next version of a scope's policy, retained."""
-        version = self._store.next_number(f"policy {scope}")
-        policy = Policy(scope, version, dict(rules), expires)
-        topic = self.topics.policy(scope)
-        return policy, self._publish("policy.update", topic, policy.to_payload(), region=scope, retain=True)
+    def _send_policy(self, policy: Policy) -> Promise:
+        topic = self.topics.policy(policy.scope)
+        return self._publish("policy.update", topic, policy.to_payload(), region=policy.scope, retain=True)
+
+    @property
+    def issues(self) -> str | None:
+        """The scope whose policy this controller publishes: `global`, its region, or None."""
+        return None
+
+    def _watch_own_policy(self) -> None:
+        """Subscribe to the policy that this controller publishes, to see what others make of it."""
+        if self.issues is None:
+            return
+        try:
+            self._subscribe(self.topics.policy(self.issues))
+        except SubscriptionDenied as error:
+            log.warning("%s; this controller cannot notice when its policy is replaced", error)
+
+    def _reassert_policy(self) -> None:
+        """Publish the own policy again if that is due."""
+        if self._issuer is None:
+            return
+        try:
+            self._issuer.reassert(self._codec.signer_id(self.controller_id))
+        except MqttkitError as error:
+            log.warning("cannot publish the policy of %s again: %s", self._issuer.scope, error)
+
+    def _policy_replaced(self, place: Place, envelope: Envelope | None, *, newer: bool) -> None:
+        """Another policy message than the one in force arrived. Runs in the receiver's thread."""
+        if self._issuer is None or place.region != self._issuer.scope:
+            return
+        by_rival = envelope is not None and envelope.sender_id != self.controller_id
+        if by_rival:
+            self._receiver.counters["rival_policies"] += 1
+        self._issuer.replaced(envelope, by_rival=by_rival, newer=newer)
 
     def _subscribe(self, topic_filter: str) -> None:
         if topic_filter in self._filters:
@@ -248,6 +279,7 @@ class Controller:
             self._store,
             handlers=handlers,
             on_policy=self._handle_policy,
+            on_policy_replaced=self._policy_replaced,
             retries=self.settings.handler_retries,
         )
 
@@ -261,9 +293,17 @@ class Controller:
                 found.append(self.mqtt)
             elif name == "http" and self.settings.http_listen is not None:
                 from mqttkit.controller.transports.http_hub import HttpHub
+                from mqttkit.controller.transports.hub_gate import HubGate
 
                 host, port = listen_address(self.settings.http_listen)
-                found.append(HttpHub(host, port, max_bytes=self.settings.max_message_bytes, check=self._check))
+                found.append(
+                    HttpHub(
+                        host,
+                        port,
+                        max_bytes=self.settings.max_message_bytes,
+                        check=HubGate(self.topics, self._codec, skew=self.settings.clock_skew).check,
+                    )
+                )
             elif name == "http" and self.settings.http_url is not None:
                 from mqttkit.controller.transports.http import HttpTransport
 
@@ -272,30 +312,33 @@ class Controller:
                 found.append(MemoryTransport(bus))
         return found
 
-    def _check(self, topic: str, data: bytes) -> None:
-        """Raise MessageRefused for a message that the hub must not store for other controllers."""
-        open_message(self._codec, self.topics.place(topic), data)
-
-    def _will(self) -> Will:
-        """Return the will: offline, with the incarnation of this run."""
+    def _will(self, connection: int) -> Will:
+        """Return the will of one connection: offline, with the incarnation of this run."""
         topic = self.topics.status(self.controller_id)
-        return Will(topic, self._codec.wrap(self._heartbeat("offline"), topic), qos=0, retain=True)
+        return Will(topic, self._codec.wrap(self._heartbeat("offline", connection), topic), qos=0, retain=True)
 
-    def _heartbeat(self, state: str) -> Envelope:
-        payload: dict[str, Any] = {"state": state, "incarnation": self._incarnation}
+    def _heartbeat(self, state: str, connection: int | None = None) -> Envelope:
+        if connection is None:
+            connection = self.mqtt.connection if self.mqtt is not None else 0
+        payload: dict[str, Any] = {"state": state, "incarnation": self._incarnation, "connection": connection}
         if state == "online":
             payload |= self.status() | {"heartbeat_interval": self.settings.heartbeat_interval}
         return self._envelope("status", payload)
 
     def _wake(self) -> None:
-        """Check the transports again; their threads call this."""
+        """Check the transports again; their threads call this. Only a change is worth a heartbeat."""
         with self._waking:
+            available = [one.name for one in self.transports if one.available]
+            changed, self._available = available != self._available, available
             connected = self.mqtt is not None and self.mqtt.available
             if connected and not self._was_connected:
                 self._expect_delayed()
+                if self._issuer is not None:
+                    self._issuer.connected()
             self._was_connected = connected
         self._sender.wake()
-        self._heartbeat_due.set()
+        if changed:
+            self._heartbeat_due.set()
 
     def _expect_delayed(self) -> None:
         try:
@@ -314,6 +357,7 @@ class Controller:
                 return
             self._say("online")
             self._save_online_time()
+            self._reassert_policy()
             self._heartbeat_due.wait(self.settings.heartbeat_interval)
 
     def _save_online_time(self) -> None:
@@ -335,47 +379,3 @@ class Controller:
             log.warning("cannot send a heartbeat: %s", error)
         except Exception:
             log.exception("cannot send a heartbeat")
-
-
-def open_codec(settings: ControllerSettings, *, signs: bool = True) -> Codec:
-    """Return the codec for these settings; raise UsageError if the key ring has no key for it.
-
-    `signs` False needs keys that verify only, such as those of a watcher.
-    """
-    if settings.unsigned:
-        return PlainCodec(max_bytes=settings.max_message_bytes)
-    keys = KeyFile(key_file(settings))
-    if signs:
-        keys.ring.signer(settings.id)
-    elif not keys.ring.keys:
-        raise UsageError("the key ring is empty", hint="Add a key with: mqttkit controller key add FILE")
-    return SignedCodec(keys, max_bytes=settings.max_message_bytes)
-
-
-def key_file(settings: ControllerSettings) -> Path:
-    """Return the path of the key ring."""
-    return Path(settings.key_file) if settings.key_file else _state_directory() / "keys.json"
-
-
-def state_file(settings: ControllerSettings) -> Path:
-    """Return the path of the controller's store."""
-    if settings.state_file:
-        return Path(settings.state_file)
-    return _state_directory() / (re.sub(r"[^A-Za-z0-9_.-]", "_", settings.id or "controller") + ".db")
-
-
-def listen_address(text: str) -> tuple[str, int]:
-    """Split `host:port`; port 0 picks a free port. Raise ConfigError."""
-    host, colon, port = text.rpartition(":")
-    if colon and port == "0" and host:
-        return host.strip("[]"), 0
-    try:
-        return parse_address(text, 8088)
-    except ValueError as error:
-        raise ConfigError(str(error), where="controller.http_listen") from error
-
-
-def _state_directory() -> Path:
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "mqttkit" / "controllers"

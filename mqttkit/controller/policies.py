@@ -68,7 +68,7 @@ class PolicyBook:
             text = f"policy {scope} version {policy.version} is older than {stored.version}"
             raise MessageRefused(RefusalReason.STALE, text)
         if stored is not None and policy.version == stored.version:
-            if stored.digest != opened.digest[: len(stored.digest)]:
+            if (json.loads(stored.payload), stored.expires) != (policy.rules, policy.expires):
                 text = f"policy {scope} version {policy.version} was seen before with different content"
                 raise MessageRefused(RefusalReason.CONFLICT, text)
             return policy, Novelty.SAME
@@ -76,7 +76,7 @@ class PolicyBook:
             raise MessageRefused(RefusalReason.EXPIRED, f"policy {scope} version {policy.version} has expired")
         return policy, Novelty.NEW
 
-    def put(self, policy: Policy, opened: OpenedMessage) -> None:
+    def put(self, policy: Policy) -> None:
         """Put a policy in force."""
         text = json.dumps(dict(policy.rules), separators=(",", ":"))
-        self._store.set_policy(policy.scope, StoredPolicy(policy.version, opened.digest, policy.expires, text))
+        self._store.set_policy(policy.scope, StoredPolicy(policy.version, policy.expires, text))

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from mqttkit.controller.messages.envelope import Envelope
 from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
@@ -23,6 +24,19 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Place, Envelope], None]
 PolicyHandler = Callable[[Policy], None]
+
+
+class PolicyWatcher(Protocol):
+    """Gets each policy message that is not the policy in force, before the policy is put in force."""
+
+    def __call__(self, place: Place, envelope: Envelope | None, *, newer: bool) -> None:
+        """`envelope` None: the retained message was erased."""
+        ...
+
+
+def _ignore_policy(place: Place, envelope: Envelope | None, *, newer: bool) -> None:
+    """Do nothing: this controller publishes no policy."""
+
 
 INBOX = 20_000
 """Messages that may wait for the worker."""
@@ -57,6 +71,7 @@ class Receiver:
         *,
         handlers: Mapping[Kind, Handler],
         on_policy: PolicyHandler,
+        on_policy_replaced: PolicyWatcher = _ignore_policy,
         retries: int = 2,
     ) -> None:
         self.counters: Counter[str] = Counter()
@@ -64,6 +79,7 @@ class Receiver:
         self._topics, self._gate, self._store = topics, gate, store
         self._handlers = handlers
         self._on_policy = on_policy
+        self._on_policy_replaced = on_policy_replaced
         self._retries = retries
         self._inbox: queue.Queue[Delivery | None] = queue.Queue(INBOX)
         self._refusal_logs: dict[RefusalReason, _RefusalLog] = {}
@@ -154,6 +170,7 @@ class Receiver:
 
     def _process(self, delivery: Delivery) -> None:
         if not delivery.data:
+            self._watch_erased_policy(delivery)
             return
         self.counters["received"] += 1
         try:
@@ -172,17 +189,37 @@ class Receiver:
         opened, seen = self._gate.open(place, delivery.data, dup=delivery.dup)
         policy = None
         if place.kind is Kind.POLICY:
-            policy, seen = self.policies.judge(place.region, opened)
+            policy, seen = self._judge_policy(place, opened)
         if seen is Novelty.SAME:
             self.counters["duplicate"] += 1
         elif self._handle(place, opened, policy, delivery):
             self.counters["handled"] += 1
         self._remember(place, opened, seen, policy)
 
+    def _judge_policy(self, place: Place, opened: OpenedMessage) -> tuple[Policy, Novelty]:
+        """Return the policy and whether it is new; tell the watcher about policies that are not in force."""
+        try:
+            policy, novelty = self.policies.judge(place.region, opened)
+        except MessageRefused:
+            self._on_policy_replaced(place, opened.envelope, newer=False)
+            raise
+        if novelty is Novelty.NEW:
+            self._on_policy_replaced(place, opened.envelope, newer=True)
+        return policy, novelty
+
+    def _watch_erased_policy(self, delivery: Delivery) -> None:
+        """An empty retained message erases a policy on the broker; it needs no key."""
+        try:
+            place = self._topics.place(delivery.topic)
+        except MessageRefused:
+            return
+        if place.kind is Kind.POLICY:
+            self._on_policy_replaced(place, None, newer=False)
+
     def _remember(self, place: Place, opened: OpenedMessage, seen: Novelty, policy: Policy | None) -> None:
         if policy is not None:
             if seen is Novelty.NEW:
-                self.policies.put(policy, opened)
+                self.policies.put(policy)
         elif place.kind is not Kind.STATUS:
             self._gate.admit(opened, seen)
 

@@ -78,7 +78,8 @@ class RegionalController(Controller):
 
     def publish_policy_update(self, rules: Mapping[str, Any], *, expires: int | None = None) -> tuple[Policy, Promise]:
         """Publish the region's next policy, retained; `expires` is in milliseconds since the epoch."""
-        return self._publish_policy(self.settings.region, rules, expires)
+        assert self._issuer is not None
+        return self._issuer.publish(rules, expires)
 
     def update_mqtt_client_id(self, controller_id: str) -> None:
         """Continue under another identifier without missing a message; raise BrokerUnreachable, SubscriptionDenied."""
@@ -90,7 +91,7 @@ class RegionalController(Controller):
             except Exception:
                 self.controller_id = former
                 raise
-            self._wake()
+            self._heartbeat_due.set()
 
     def wait_for_report(self, controller_id: str, *, sequence: int = 0, timeout: float = 10.0) -> Report | None:
         """Wait up to `timeout` seconds for a report with that sequence number or a later one; None if none arrives."""
@@ -104,11 +105,18 @@ class RegionalController(Controller):
             self._condition.wait_for(found, max(0.0, deadline - time.monotonic()))
             return self.reports[controller_id] if found() else None
 
+    @property
+    def issues(self) -> str | None:
+        """The region: a regional controller publishes its policy."""
+        return self.settings.region
+
     def status(self) -> dict[str, Any]:
         """Return the content of the heartbeat, with the number of reports."""
         return super().status() | {"reports": self.report_count, "locals": len(self.reports)}
 
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
+        if place.region != self.settings.region:  # a restored session may have subscriptions to another region
+            raise MessageRefused(RefusalReason.WRONG_REGION, f"a report of region {place.region!r}")
         report = Report(envelope.sender_id, envelope.sequence, envelope.message_id, envelope.payload)
         if not isinstance(envelope.payload.get("devices"), list):
             raise MessageRefused(RefusalReason.MALFORMED, "the report has no list of devices")
@@ -127,6 +135,12 @@ class GlobalController(Controller):
 
     role: ClassVar[str] = "global"
 
+    @property
+    def issues(self) -> str | None:
+        """`global`: it publishes the global policy."""
+        return GLOBAL
+
     def publish_policy_update(self, rules: Mapping[str, Any], *, expires: int | None = None) -> tuple[Policy, Promise]:
         """Publish the next global policy, retained; `expires` is in milliseconds since the epoch."""
-        return self._publish_policy(GLOBAL, rules, expires)
+        assert self._issuer is not None
+        return self._issuer.publish(rules, expires)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mqttkit.controller.messages.envelope import Envelope
 from mqttkit.controller.messages.refusals import MessageRefused
 from mqttkit.controller.messages.topics import Kind, Topics
-from mqttkit.controller.security.gate import Codec, open_message
+from mqttkit.controller.security.gate import SKEW_SECONDS, Codec, open_message
 
 MISSED_BEATS = 3
 """A controller is silent after so many missing heartbeats."""
@@ -25,6 +26,8 @@ class ControllerStatus:
     state: str
     """`online` or `offline`, from the controller or from its will."""
     incarnation: str
+    connection: int
+    """Number of its connection to the broker: a will counts only for its own connection or an earlier one."""
     sequence: int
     timestamp: int
     """Milliseconds since the epoch of its last heartbeat, by its own clock."""
@@ -37,17 +40,21 @@ class ControllerStatus:
 class StatusBook:
     """The newest heartbeat of each controller. Any thread may call the methods."""
 
-    def __init__(self, topics: Topics, codec: Codec, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, topics: Topics, codec: Codec, *, skew: float = SKEW_SECONDS, now: Callable[[], float] = time.time
+    ) -> None:
         self.refused: Counter[str] = Counter()
         """Refused messages, by reason."""
         self.controllers: dict[str, ControllerStatus] = {}
-        self._topics, self._codec, self._now = topics, codec, now
+        self._topics, self._codec, self._skew, self._now = topics, codec, skew, now
         self._lock = threading.Lock()
 
     def note(self, topic: str, data: bytes) -> ControllerStatus | None:
         """Record a message from a status topic; return None if it changes nothing.
 
-        An old heartbeat never replaces a newer one. A will counts only for the run of the controller that set it.
+        An old heartbeat never replaces a newer one. A will counts only for the run and the connection that set it.
+        An empty message, which anyone may publish without a key, removes nothing. An online heartbeat that is too old
+        to be fresh proves nothing about the present: its controller is silent.
         """
         with self._lock:
             return self._note(topic, data)
@@ -59,7 +66,7 @@ class StatusBook:
 
     def _note(self, topic: str, data: bytes) -> ControllerStatus | None:
         if not data:
-            self.controllers.pop(topic.rpartition("/")[2], None)
+            self.refused["empty"] += 1
             return None
         try:
             place = self._topics.place(topic)
@@ -72,16 +79,29 @@ class StatusBook:
             self.refused["malformed"] += 1
             return None
         known = self.controllers.get(envelope.sender_id)
-        if known is not None and not _is_news(known, str(state), incarnation, envelope.sequence):
+        seen = self._status(envelope, known)
+        if known is not None and not _is_newer(known, seen):
             self.refused["stale"] += 1
             return None
-        sequence = max(envelope.sequence, known.sequence if known and known.incarnation == incarnation else 0)
-        detail = envelope.payload if state == "online" or known is None else known.detail
-        seen = ControllerStatus(
-            envelope.sender_id, str(state), incarnation, sequence, envelope.timestamp, self._now(), detail
-        )  # fmt: skip
         self.controllers[envelope.sender_id] = seen
         return seen
+
+    def _status(self, envelope: Envelope, known: ControllerStatus | None) -> ControllerStatus:
+        payload = envelope.payload
+        interval = _number(payload, "heartbeat_interval", 10.0)
+        too_old = self._now() - envelope.timestamp / 1000 > self._skew + MISSED_BEATS * interval
+        online = payload["state"] == "online"
+        same_run = known is not None and known.incarnation == payload["incarnation"]
+        return ControllerStatus(
+            envelope.sender_id,
+            payload["state"],
+            payload["incarnation"],
+            int(_number(payload, "connection", 0)),
+            max(envelope.sequence, known.sequence if known and same_run and not online else 0),
+            envelope.timestamp,
+            float("-inf") if online and too_old else self._now(),
+            payload if online or known is None else known.detail,
+        )
 
     def _row(self, seen: ControllerStatus) -> dict[str, Any]:
         age = max(0.0, self._now() - seen.timestamp / 1000)
@@ -115,7 +135,8 @@ def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_news(known: ControllerStatus, state: str, incarnation: str, sequence: int) -> bool:
-    if state == "offline":
-        return incarnation == known.incarnation and known.state == "online"
-    return incarnation > known.incarnation or (incarnation == known.incarnation and sequence > known.sequence)
+def _is_newer(known: ControllerStatus, new: ControllerStatus) -> bool:
+    if new.state == "offline":
+        same_run = new.incarnation == known.incarnation
+        return same_run and known.state == "online" and new.connection >= known.connection
+    return (new.incarnation, new.sequence) > (known.incarnation, known.sequence)

@@ -30,6 +30,11 @@ CREATE TABLE IF NOT EXISTS sequences (name TEXT PRIMARY KEY, value INTEGER NOT N
 CREATE TABLE IF NOT EXISTS dead_letters (
     topic TEXT NOT NULL, data BLOB NOT NULL, reason TEXT NOT NULL, died INTEGER NOT NULL);
 """
+_SET_POLICY = """
+INSERT INTO policies VALUES (?, ?, ?, ?, ?) ON CONFLICT (scope) DO UPDATE SET
+    version = excluded.version, expires = excluded.expires, payload = excluded.payload
+    WHERE excluded.version >= policies.version
+"""
 _SLACK = 1_000
 _SEQUENCE_BLOCK = 1_000
 
@@ -49,7 +54,6 @@ class StoredPolicy:
     """The policy in force for one scope."""
 
     version: int
-    digest: bytes
     expires: int | None
     """Milliseconds since the epoch; None if it never expires."""
     payload: str
@@ -181,13 +185,13 @@ class Store:
 
     def policy(self, scope: str) -> StoredPolicy | None:
         """Return the policy in force for `global` or a region."""
-        row = self._row("SELECT version, digest, expires, payload FROM policies WHERE scope = ?", (scope,))
+        row = self._row("SELECT version, expires, payload FROM policies WHERE scope = ?", (scope,))
         return StoredPolicy(*row) if row else None
 
     def set_policy(self, scope: str, policy: StoredPolicy) -> None:
-        """Put a policy in force; the caller has checked that it is newer."""
-        row = (scope, policy.version, policy.digest[:DIGEST_BYTES], policy.expires, policy.payload)
-        self._run("INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?, ?)", row)
+        """Put a policy in force, unless a newer one is in force already."""
+        row = (scope, policy.version, b"", policy.expires, policy.payload)  # the digest of older versions is not used
+        self._run(_SET_POLICY, row)
 
     def next_number(self, name: str) -> int:
         """Return the next number of a sequence, from 1. No number is returned twice, even after a crash.
@@ -204,6 +208,23 @@ class Store:
                 self._db.commit()
             self._reserved[name] = (value + 1, end)
             return value + 1
+
+    def skip_numbers(self, name: str, used: int) -> None:
+        """Continue a sequence after `used`, if it has not come that far yet. Any thread may call this."""
+        with self._alone():
+            row = self._row("SELECT value FROM sequences WHERE name = ?", (name,))
+            value, end = self._reserved.get(name, (0, 0))
+            if max(value, int(row[0]) if row and value >= end else 0) >= used:
+                return
+            self._run("INSERT OR REPLACE INTO sequences VALUES (?, ?)", (name, max(used, end)))
+            self._reserved[name] = (used, max(used, end))
+            self._db.commit()
+
+    def save_policy(self, scope: str, policy: StoredPolicy) -> None:
+        """Put a policy in force and commit. Any thread may call this."""
+        with self._alone():
+            self.set_policy(scope, policy)
+            self._db.commit()
 
     def save_time(self, name: str, moment: float) -> None:
         """Save a time, seconds since the epoch. Any thread may call this."""

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from mqttkit.client import MqttClient
-from mqttkit.controller.controller import open_codec
+from mqttkit.controller.configuration import open_codec
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.status_book import StatusBook
 from mqttkit.messages import Message, Subscription

@@ -150,7 +150,7 @@ def list_keys(keys: KeyFile, as_json: bool) -> None:
 
 def key_file(config: str | None) -> KeyFile:
     """Return the key ring that the settings name."""
-    from mqttkit.controller.controller import key_file as path_of
+    from mqttkit.controller.configuration import key_file as path_of
 
     return KeyFile(path_of(load_without_broker(config).controller))
 

@@ -48,6 +48,10 @@ class Codec(Protocol):
         """Return the envelope in bytes received on `topic`; raise MessageRefused."""
         ...
 
+    def signer_id(self, sender_id: str) -> str:
+        """Return the identifier of the key that signs for this sender now; raise UsageError if there is none."""
+        ...
+
 
 class SignedCodec:
     """Signs envelopes, and opens only those signed with a key that the ring accepts."""
@@ -63,6 +67,11 @@ class SignedCodec:
         """Sign with the active key; raise UsageError if there is none."""
         ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
         return sign(envelope.to_bytes(), topic, ring.signer(envelope.sender_id), now=self._now())
+
+    def signer_id(self, sender_id: str) -> str:
+        """Return the identifier of the active key; raise UsageError if there is none."""
+        ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
+        return ring.signer(sender_id).kid
 
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
         """Verify, then parse."""
@@ -83,6 +92,10 @@ class PlainCodec:
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Return the envelope's JSON."""
         return envelope.to_bytes()
+
+    def signer_id(self, sender_id: str) -> str:
+        """Return the same text each time: nothing is signed."""
+        return "unsigned"
 
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
         """Parse a message within the size limit."""

@@ -102,7 +102,12 @@ class HttpHub:
         self._filters.append(topic_filter)
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
-        """Keep the message for the clients that poll."""
+        """Store the message for the clients that poll, if it passes the same check as a posted message."""
+        try:
+            self._check(topic, data)
+        except MessageRefused as error:
+            log.warning("the hub does not store a message of its own controller: %s", error)
+            return settled(False)
         self._keep(topic, data, retain)
         return settled(self.available)
 

@@ -35,7 +35,7 @@ class MqttTransport:
         settings: MqttSettings,
         client_id: str,
         *,
-        will: Callable[[], Will] | None = None,
+        will: Callable[[int], Will] | None = None,
         keep_session: bool = True,
     ) -> None:
         self._settings = settings
@@ -45,10 +45,13 @@ class MqttTransport:
         self._wake: Callable[[], None] = lambda: None
         self._filters: list[str] = []
         self._open_filters: set[str] = set()
+        self._denied_filters: set[str] = set()
         self._subscriber: threading.Thread | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._copies_until = 0.0
+        self.connection = 0
+        """Number of connections so far; each one has its own will."""
         self.client = self._make(client_id)
 
     @property
@@ -84,8 +87,12 @@ class MqttTransport:
             self._subscribe_later()
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
-        """Publish; the PUBACK settles the ticket."""
-        if not self.client.connected:
+        """Publish; the PUBACK settles the ticket.
+
+        A retained message waits for a pending subscription to its own topic: the broker must deliver the retained
+        message that it replaces first.
+        """
+        if not self.client.connected or (retain and qos and self._is_pending(topic)):
             return settled(False)
         return self.client.publish(topic, data, qos=qos, retain=retain)
 
@@ -129,9 +136,9 @@ class MqttTransport:
         )
         client = MqttClient(
             replace(self._settings, client=session),
-            will=self._will() if self._will is not None else None,
+            will=self._will(self.connection + 1) if self._will is not None else None,
             on_messages=lambda messages: self._take(client, messages),
-            on_state=self._changed,
+            on_state=lambda state, reason: self._changed(client, state, reason),
             manual_ack=True,
         )
         return client
@@ -147,8 +154,14 @@ class MqttTransport:
         ack = functools.partial(client.ack, message)
         return Delivery(message.topic, message.payload, self.name, message.dup or again, ack)
 
-    def _changed(self, state: ConnectionState, _reason: str) -> None:
+    def _changed(self, client: MqttClient, state: ConnectionState, _reason: str) -> None:
         if state is ConnectionState.CONNECTED:
+            self.connection += 1
+            if self._will is not None:
+                client.replace_will(self._will(self.connection + 1))
+            if client.session_present:  # the broker may have restored the session without our subscriptions
+                with self._lock:
+                    self._open_filters.update(self._filters)
             self._subscribe_later()
         self._wake()
 
@@ -170,10 +183,15 @@ class MqttTransport:
                 except SubscriptionDenied as error:
                     log.error("%s", error)  # noqa: TRY400  # the message is complete; the next connection tries again
                     denied.add(topic_filter)
+                    self._denied_filters = denied
                 except MqttkitError as error:
                     log.warning("not subscribed to %s yet: %s", topic_filter, error)
                     self._ended.wait(AGAIN_SECONDS)
         self._wake()
+
+    def _is_pending(self, topic_filter: str) -> bool:
+        with self._lock:
+            return topic_filter in self._open_filters and topic_filter not in self._denied_filters
 
     def _still_open(self, denied: set[str]) -> list[str]:
         """Return the filters to subscribe to now; without any, mark the thread as ended, so that another may start."""

@@ -225,7 +225,7 @@ def test_the_hub_keeps_nothing_that_is_not_believed(tmp_path: Path, stack: ExitS
     assert ask(f"{where}{regional.topics.policy('zone-A')}", "POST", b"forged")[0] == 403
     assert ask(f"{where}elsewhere", "POST", b"forged")[0] == 403
     assert ask(f"{where}{regional.topics.discovery('zone-A', 'lc-1')}", "POST", b"forged")[0] == 403
-    assert regional.status()["counters"]["refused_malformed"] == 1
+    assert regional.status()["counters"]["refused_malformed"] == 2  # the report, and the policy that it watches
     accepted = {regional.topics.policy("zone-A"), *(regional.topics.status(name) for name in ("rc-1", "lc-1"))}
     eventually(lambda: {topic for topic, _ in _kept(hub)} == accepted)
     assert b"forged" not in dict(_kept(hub)).values()

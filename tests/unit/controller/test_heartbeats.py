@@ -63,7 +63,7 @@ def test_a_heartbeat_that_fails_is_said_and_the_next_one_is_sent(
     monkeypatch.setattr(lonely, "_heartbeat", fail_once)
     lonely.connect_mqtt(0)
     eventually(lambda: "cannot send a heartbeat" in caplog.text)
-    lonely._wake()
+    lonely._heartbeat_due.set()
     eventually(lambda: len(sent) >= 2)
     assert lonely._heartbeat_thread.is_alive()
 

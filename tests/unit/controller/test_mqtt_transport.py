@@ -18,6 +18,7 @@ class Answers:
 
     def __init__(self, *answers: Exception | None) -> None:
         self.connected = False
+        self.session_present = False
         self.asked: list[str] = []
         self._answers = list(answers)
 
@@ -49,7 +50,7 @@ def test_a_connection_that_comes_up_while_a_filter_is_added_finds_it() -> None:
             """Come up right after it was looked at."""
             if not self.up:
                 self.up = True
-                transport._changed(ConnectionState.CONNECTED, "")
+                transport._changed(transport.client, ConnectionState.CONNECTED, "")
                 return False
             return True
 
@@ -90,6 +91,6 @@ def test_a_denied_subscription_is_forgotten_or_waits_for_the_next_connection() -
     transport.subscribe("b/#")
     client.connected = True
     for tries in (1, 2):
-        transport._changed(ConnectionState.CONNECTED, "")
+        transport._changed(transport.client, ConnectionState.CONNECTED, "")
         eventually(lambda tries=tries: client.asked == ["a/#"] + ["b/#"] * tries and transport._subscriber is None)
     transport.close()

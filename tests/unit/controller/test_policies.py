@@ -56,7 +56,7 @@ def take(book: PolicyBook, message: OpenedMessage) -> Novelty:
     """Judge a policy, and put it in force where it is new."""
     policy, seen = book.judge("zone-A", message)
     if seen is Novelty.NEW:
-        book.put(policy, message)
+        book.put(policy)
     return seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.messages.topics import Topics
@@ -21,9 +22,10 @@ def test_a_heartbeat_of_odd_content_is_shown_and_ends_nothing() -> None:
         **{"transport": 5, "hops": None, "policies": "none", "role": ["local"]},
     }
     where = topics.status("lc-1")
+    now = time.time_ns() // 1_000_000
     beat = Envelope(
-        message_id=new_message_id(), message_type="status", sender_id="lc-1", region="zone-A", timestamp=1, sequence=1,
-        payload=odd,
+        message_id=new_message_id(), message_type="status", sender_id="lc-1", region="zone-A", timestamp=now,
+        sequence=1, payload=odd,
     )  # fmt: skip
     assert book.note(where, codec.wrap(beat, where)) is not None
     (row,) = book.rows()
@@ -56,3 +58,44 @@ def test_a_table_is_drawn_while_heartbeats_come() -> None:
     drawing.join(20)
     assert mistakes == []
     assert len(book.rows()) == 300
+
+
+TOPIC = "pdsno/status/lc-1"
+CODEC = PlainCodec()
+
+
+def heartbeat(state: str, sequence: int, *, age: float = 0.0, connection: int = 1, run: str = "run-1") -> bytes:
+    """A heartbeat of lc-1, `age` seconds old."""
+    beat = Envelope(
+        message_id=new_message_id(), message_type="status", sender_id="lc-1", region="zone-A",
+        timestamp=int((time.time() - age) * 1000), sequence=sequence,
+        payload={"state": state, "incarnation": run, "connection": connection, "heartbeat_interval": 10.0},
+    )  # fmt: skip
+    return CODEC.wrap(beat, TOPIC)
+
+
+def test_an_old_heartbeat_does_not_revive_a_dead_controller() -> None:
+    """Published again without a key, it proves nothing about the present: 300 s of skew and three intervals."""
+    for age, status in ((329.0, "online"), (331.0, "silent")):
+        book = StatusBook(Topics(), CODEC)
+        book.note(TOPIC, heartbeat("online", 1, age=age))
+        assert [row["status"] for row in book.rows()] == [status]
+
+
+def test_the_will_of_an_earlier_connection_does_not_mark_a_live_controller_offline() -> None:
+    """Every connection has its own will; the broker published an earlier one, and anyone may publish it again."""
+    book = StatusBook(Topics(), CODEC)
+    old_will, will = heartbeat("offline", 1, connection=1), heartbeat("offline", 3, connection=2)
+    book.note(TOPIC, heartbeat("online", 4, connection=2))
+    assert book.note(TOPIC, old_will) is None
+    assert [row["status"] for row in book.rows()] == ["online"]
+    assert book.note(TOPIC, will) is not None
+    assert [row["status"] for row in book.rows()] == ["offline"]
+
+
+def test_an_empty_message_removes_no_controller() -> None:
+    """It needs no key."""
+    book = StatusBook(Topics(), CODEC)
+    book.note(TOPIC, heartbeat("online", 1))
+    assert book.note(TOPIC, b"") is None
+    assert (len(book.rows()), book.refused["empty"]) == (1, 1)
