@@ -48,7 +48,7 @@ class PolicyIssuer:
 
     def reassert(self, signer: str) -> None:
         """Send the policy again if that is due, or if another key signs now; raise StoreFailed."""
-        due = self._due or signer != self._signer
+        due = self._due or self._signer not in ("", signer)
         self._due, self._signer = False, signer
         policy = self._policies.current(self.scope)
         if self._overtaken and self._published is not None:

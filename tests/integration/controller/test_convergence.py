@@ -68,7 +68,7 @@ def test_an_erased_policy_is_published_again(plant: Plant) -> None:
     assert high.publish_policy_update({"level": 1})[1].wait(10)
     topic = high.topics.policy()
     attacker, found = plant.observe(topic)
-    eventually(lambda: plant.versions(topic, found) == [1])
+    eventually(lambda: found)
     attacker.publish(topic, b"", qos=1, retain=True).wait(10)
     eventually(lambda: plant.versions(topic, found)[-2:] == [0, 1])
 
@@ -79,11 +79,12 @@ def test_an_older_policy_that_somebody_publishes_again_is_replaced(plant: Plant)
     topic = high.topics.policy()
     attacker, found = plant.observe(topic)
     high.publish_policy_update({"level": 1})
-    eventually(lambda: len(found) == 1)
+    eventually(lambda: found)
     high.publish_policy_update({"level": 2})
-    eventually(lambda: len(found) == 2)
+    eventually(lambda: plant.versions(topic, found)[-1] == 2)
+    before = len(found)
     attacker.publish(topic, found[0], qos=1, retain=True).wait(10)
-    eventually(lambda: plant.versions(topic, found) == [1, 2, 1, 2])
+    eventually(lambda: plant.versions(topic, found)[-2:] == [1, 2] and len(found) > before)
 
 
 def test_a_broker_that_forgot_everything_gets_the_policy_again(plant: Plant) -> None:
