@@ -249,9 +249,23 @@ class BridgeSettings(Checked):
     dead_letters: str | None = None
     """SQLite file with the dead letters of the http and jsonl sinks."""
     sink_timeout: Seconds = 5.0
-    """Seconds to wait for an answer of the sink's server."""
+    """Seconds that one commit may take at the sink's server."""
     token_file: str | None = None
     """HTTP sink: file whose first line is the bearer token."""
+    http_headers_file: str | None = None
+    """HTTP sink: file with further headers, one `Name: value` per line."""
+    http_user: str | None = None
+    """HTTP sink: user for basic authentication."""
+    http_password_file: str | None = None
+    """HTTP sink: file whose first line is that user's password."""
+    http_ca_file: str | None = None
+    """HTTP sink: PEM file with the authorities to trust, instead of the system's."""
+    http_cert_file: str | None = None
+    """HTTP sink: PEM file with the client certificate."""
+    http_key_file: str | None = None
+    """HTTP sink: PEM file with its private key."""
+    http_gzip: bool = False
+    """HTTP sink: compress the body."""
     health_host: str = "127.0.0.1"
     """Address on which to serve /livez, /readyz and /metrics."""
     health_port: Annotated[int | None, between(0, 65_535)] = None

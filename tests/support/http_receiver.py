@@ -1,9 +1,11 @@
-"""A receiver of metrics over HTTP, which can refuse, fail and hang as told."""
+"""A receiver of metrics over HTTP, which can refuse, fail, hang up and drip as told."""
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,51 +15,105 @@ from typing import Any
 
 @dataclass
 class Receiver:
-    """What came, and what to answer."""
+    """The requests that arrived, and how to answer the next ones."""
 
     port: int
+    scheme: str = "http"
     requests: list[tuple[dict[str, str], list[dict[str, Any]]]] = field(default_factory=list)
+    """Headers and body of the requests that were accepted, each Idempotency-Key once."""
+    keys: list[str] = field(default_factory=list)
+    """Idempotency-Keys of all requests."""
     answers: list[int] = field(default_factory=list)
-    """Statuses to answer next, from the end; 200 when there is none."""
+    """Statuses to answer next, from the end; 200 when it is empty."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers to add to each answer other than 200."""
+    body: bytes = b"{}"
     poison: float | None = None
     """A value for which the answer is 422."""
+    lose_answers: int = 0
+    """Accept so many requests and close the connection without an answer."""
+    hang_up: bool = False
+    """Close each connection after its answer, without announcing it."""
+    drip: float = 0.0
+    """Seconds between the bytes of the answer's body."""
+    connections: int = 0
+    ended: threading.Event = field(default_factory=threading.Event)
+    hung_up: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
         """Address to POST to."""
-        return f"http://127.0.0.1:{self.port}/ingest?source=bridge"
+        return f"{self.scheme}://127.0.0.1:{self.port}/ingest?source=bridge"
 
 
 @contextlib.contextmanager
-def http_receiver() -> Iterator[Receiver]:
-    """Run a receiver."""
+def http_receiver(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """Run a receiver; with a context, over TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            receiver.connections += 1
+
+        def finish(self) -> None:
+            super().finish()
+            if receiver.hang_up:
+                self.connection.close()
+                receiver.hung_up.set()
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Encoding"] == "gzip":
+                data = gzip.decompress(data)
+            body = json.loads(data)
             status = receiver.answers.pop() if receiver.answers else 200
             if status == 200 and any(metric["value"] == receiver.poison for metric in body):
                 status = 422
-            if status == 200:
+            key = self.headers["Idempotency-Key"]
+            if status == 200 and not any(headers["Idempotency-Key"] == key for headers, _ in receiver.requests):
                 receiver.requests.append((dict(self.headers), body))
+            receiver.keys.append(key)
+            if receiver.lose_answers:
+                receiver.lose_answers -= 1
+                self.close_connection = True
+                return
+            self.answer(status)
+            self.close_connection = self.close_connection or receiver.hang_up
+
+        def answer(self, status: int) -> None:
             self.send_response(status)
-            self.send_header("Content-Length", "2")
+            for name, value in (receiver.headers if status != 200 else {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(receiver.body)))
             self.end_headers()
-            self.wfile.write(b"{}")
+            if not receiver.drip:
+                self.wfile.write(receiver.body)
+            for number in range(len(receiver.body) if receiver.drip else 0):
+                self.wfile.write(receiver.body[number : number + 1])
+                if receiver.ended.wait(receiver.drip):
+                    return
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    receiver = Receiver(server.server_address[1])
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Ignore it: a client that hangs up is part of the tests."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    receiver = Receiver(server.server_address[1], "http" if context is None else "https")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
         yield receiver
     finally:
+        receiver.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from mqttkit.bridge.sinks.types import Sink, SinkOptions
+from mqttkit.bridge.sinks.types import HttpOptions, Sink, SinkOptions
 from mqttkit.errors import UsageError
 from mqttkit.settings import BridgeSettings
 
 
 def sink_options(settings: BridgeSettings) -> SinkOptions:
     """Return the sink's part of the settings."""
-    token = None
-    if settings.token_file is not None:
-        try:
-            token = Path(settings.token_file).read_text("utf-8").splitlines()[0].strip()
-        except (OSError, IndexError) as error:
-            raise UsageError(f"cannot read the token in {settings.token_file}: {error}") from error
+    http = HttpOptions(
+        token_file=settings.token_file,
+        headers_file=settings.http_headers_file,
+        user=settings.http_user,
+        password_file=settings.http_password_file,
+        ca_file=settings.http_ca_file,
+        cert_file=settings.http_cert_file,
+        key_file=settings.http_key_file,
+        gzip=settings.http_gzip,
+    )
     return SinkOptions(
         stream=settings.stream,
         list_name=settings.list,
@@ -26,7 +28,7 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
         dead_letter_limit=settings.dead_letter_limit,
         dead_letters=settings.dead_letters,
         timeout=settings.sink_timeout,
-        token=token,
+        http=http,
     )
 
 

@@ -155,6 +155,38 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HttpOptions:
+    """How the http sink authenticates and sends. It reads a file again when the file changes."""
+
+    token_file: str | None = None
+    """File with the bearer token in its first line."""
+    headers_file: str | None = None
+    """File with one header per line: Name: value."""
+    user: str | None = None
+    """User for basic authentication."""
+    password_file: str | None = None
+    ca_file: str | None = None
+    """PEM file with the authorities to trust; by default those of the system."""
+    cert_file: str | None = None
+    """PEM file with the client certificate."""
+    key_file: str | None = None
+    gzip: bool = False
+    """Compress the body."""
+
+    def files(self) -> list[str]:
+        """Return the files that are set."""
+        named = (
+            self.token_file,
+            self.headers_file,
+            self.password_file,
+            self.ca_file,
+            self.cert_file,
+            self.key_file,
+        )
+        return [path for path in named if path is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SinkOptions:
     """Settings of a sink that are not in its address."""
 
@@ -174,5 +206,5 @@ class SinkOptions:
     """SQLite file for the ledger of the http and jsonl sinks."""
     timeout: float = 5.0
     """Seconds that one commit may take at a server."""
-    token: str | None = field(default=None, repr=False)
-    """HTTP: bearer token."""
+    http: HttpOptions = HttpOptions()
+    """HTTP: credentials, headers, certificates, compression."""

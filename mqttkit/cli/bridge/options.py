@@ -33,16 +33,40 @@ _SHARED = (
         "--dead-letters", path="bridge.dead_letters", metavar="FILE", type=click.Path(),
         help="HTTP and JSONL: SQLite file for the dead letters.",
     ),
-)  # fmt: skip
-_RUNNING = (
-    setting_option("--group", path="bridge.group", metavar="NAME", help="Share the load with bridges of this name."),
     setting_option("--job", path="bridge.job", metavar="NAME", help="Redis list: name of the job.  [StoreMetric]"),
-    setting_option(
-        "--live/--no-live", path="bridge.live", default=None, help="Redis: publish on metrics:{tenant_id}.  [live]"
-    ),
     setting_option(
         "--token-file", path="bridge.token_file", metavar="FILE", type=click.Path(),
         help="HTTP: read the bearer token from the first line of FILE.",
+    ),
+    setting_option(
+        "--http-headers-file", path="bridge.http_headers_file", metavar="FILE", type=click.Path(),
+        help="HTTP: read further headers from FILE, one `Name: value` per line.",
+    ),
+    setting_option("--http-user", path="bridge.http_user", metavar="NAME", help="HTTP: user for basic authentication."),
+    setting_option(
+        "--http-password-file", path="bridge.http_password_file", metavar="FILE", type=click.Path(),
+        help="HTTP: read that user's password from the first line of FILE.",
+    ),
+    setting_option(
+        "--http-ca-file", path="bridge.http_ca_file", metavar="FILE", type=click.Path(),
+        help="HTTP: PEM file with the authorities to trust.",
+    ),
+    setting_option(
+        "--http-cert-file", path="bridge.http_cert_file", metavar="FILE", type=click.Path(),
+        help="HTTP: PEM file with the client certificate.",
+    ),
+    setting_option(
+        "--http-key-file", path="bridge.http_key_file", metavar="FILE", type=click.Path(),
+        help="HTTP: PEM file with its private key.",
+    ),
+    setting_option(
+        "--http-gzip/--no-http-gzip", path="bridge.http_gzip", default=None, help="HTTP: compress the body.  [no]"
+    ),
+)  # fmt: skip
+_RUNNING = (
+    setting_option("--group", path="bridge.group", metavar="NAME", help="Share the load with bridges of this name."),
+    setting_option(
+        "--live/--no-live", path="bridge.live", default=None, help="Redis: publish on metrics:{tenant_id}.  [live]"
     ),
     setting_option(
         "--health-port", path="bridge.health_port", type=Number("PORT", low=0, high=65_535, whole=True),
