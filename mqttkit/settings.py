@@ -254,7 +254,7 @@ class BridgeSettings(Checked):
     """HTTP sink: file whose first line is the bearer token."""
     http_headers_file: str | None = None
     """HTTP sink: file with further headers, one `Name: value` per line."""
-    http_user: str | None = None
+    http_username: str | None = None
     """HTTP sink: user for basic authentication."""
     http_password_file: str | None = None
     """HTTP sink: file whose first line is that user's password."""

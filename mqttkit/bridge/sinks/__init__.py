@@ -12,7 +12,7 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
     http = HttpOptions(
         token_file=settings.token_file,
         headers_file=settings.http_headers_file,
-        user=settings.http_user,
+        user=settings.http_username,
         password_file=settings.http_password_file,
         ca_file=settings.http_ca_file,
         cert_file=settings.http_cert_file,
