@@ -42,7 +42,8 @@ class HttpPoster:
         if not url.host:
             raise UsageError(f"no host in sink {url.scheme}://…")
         if url.auth is not None:
-            raise UsageError("credentials do not belong in the sink's address", hint="Use --http-username or --token-file")
+            hint = "Use --http-username or --token-file"
+            raise UsageError("credentials do not belong in the sink's address", hint=hint)
         self.name = f"{url.scheme}://{url.netloc}{url.path or ''}"
         self._url = url
         self._options = options

@@ -42,7 +42,9 @@ _SHARED = (
         "--http-headers-file", path="bridge.http_headers_file", metavar="FILE", type=click.Path(),
         help="HTTP: read further headers from FILE, one `Name: value` per line.",
     ),
-    setting_option("--http-username", path="bridge.http_username", metavar="NAME", help="HTTP: user for basic authentication."),
+    setting_option(
+        "--http-username", path="bridge.http_username", metavar="NAME", help="HTTP: user for basic authentication."
+    ),
     setting_option(
         "--http-password-file", path="bridge.http_password_file", metavar="FILE", type=click.Path(),
         help="HTTP: read that user's password from the first line of FILE.",
