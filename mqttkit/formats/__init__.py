@@ -1,7 +1,7 @@
-"""Messages to bytes and back: payload lines, topic lines, format strings, JSON lines. Pure.
+"""Convert messages to bytes and back: payload lines, topic lines, format strings, JSON lines. Pure.
 
-A formatter turns a batch of messages and the time of their receipt into one block of bytes, so that a
-command writes once a batch.
+A formatter turns a batch of messages and the time of their arrival into one block of bytes, so that a command writes
+once per batch.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from mqttkit.messages import Message
 
 Formatter = Callable[[Sequence[Message], int], bytes]
-"""(messages, nanoseconds since 1970-01-01 UTC at which they came) -> what is written."""
+"""(messages, time of arrival in nanoseconds since 1970-01-01 UTC) -> the bytes to write."""
 
 
 def payload_formatter(end: bytes = b"\n") -> Formatter:
-    """Write each payload exactly as it came, and `end` after it."""
+    """Write each payload unchanged, followed by `end`."""
 
     def write(messages: Sequence[Message], _when: int) -> bytes:
         return end.join([message.payload for message in messages]) + end
@@ -24,7 +24,7 @@ def payload_formatter(end: bytes = b"\n") -> Formatter:
 
 
 def verbose_formatter(end: bytes = b"\n") -> Formatter:
-    """Write topic name, a space and payload, and `end` after them."""
+    """Write topic name, a space, payload and `end`."""
 
     def write(messages: Sequence[Message], _when: int) -> bytes:
         topics: dict[str, bytes] = {}

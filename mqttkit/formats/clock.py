@@ -1,4 +1,4 @@
-"""Nanoseconds since the epoch as text. Pure but for the machine's time zone."""
+"""Nanoseconds since the epoch as text. Pure, except for the machine's time zone."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""One message, one JSON object, one line: lossless both ways. Pure.
+"""Messages as JSON, one object per line, lossless in both directions. Pure.
 
     {"timestamp":"2026-01-11T10:30:45.123456Z","topic":"a/b","qos":1,"retain":false,"payload":"21.5"}
 
-A payload that is not UTF-8 is `payload_base64` in place of `payload`, and so for `topic` and
-`correlation_data`. `properties` and `dup` are there only where they say something.
+A payload that is not UTF-8 is in `payload_base64` instead of `payload`; `topic` and `correlation_data` work the same
+way. A line has `properties` and `dup` only if they are set.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LIMITS = {"payload_format_indicator": 1, "message_expiry_interval": 0xFFFF_FFFF
 
 
 class Defaults(NamedTuple):
-    """What a line that does not say otherwise means."""
+    """Values for keys that a line does not have."""
 
     topic: str | None = None
     """Topic name; None: each line must name one."""
@@ -49,7 +49,7 @@ NO_DEFAULTS = Defaults()
 
 
 def json_formatter() -> Formatter:
-    """Return a formatter that writes one JSON object a line."""
+    """Return a formatter that writes one JSON object per line."""
     topics: dict[str, str] = {}
 
     def write(messages: Sequence[Message], when: int) -> bytes:
@@ -64,13 +64,13 @@ def json_formatter() -> Formatter:
 
 
 def to_object(message: Message, when: int) -> dict[str, Any]:
-    """Return what the line of `message`, received at `when` (ns), says."""
+    """Return the content of the line for `message`, received at `when` (ns)."""
     loaded: dict[str, Any] = json.loads(json_formatter()([message], when))
     return loaded
 
 
 def from_line(line: bytes, defaults: Defaults = NO_DEFAULTS) -> Message:
-    """Return the message that a line tells of; raise UsageError saying what is wrong with it."""
+    """Return the message in a line; raise UsageError, which says what is wrong with the line."""
     try:
         fields = json.loads(line.decode())
     except RecursionError as error:
@@ -78,7 +78,7 @@ def from_line(line: bytes, defaults: Defaults = NO_DEFAULTS) -> Message:
     except ValueError as error:
         raise UsageError(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise UsageError(f"not a JSON object but {_kind(fields)}")
+        raise UsageError(f"must be a JSON object, got {_kind(fields)}")
     _check_keys(fields, MESSAGE_KEYS, "")
     properties = _properties_from(fields["properties"]) if "properties" in fields else defaults.properties
     return Message(
@@ -109,7 +109,7 @@ def _body(message: Message, topics: dict[str, str]) -> str:
 
 
 def _bytes_field(name: str, value: bytes) -> str:
-    """Return `"name":"text"`, or `"name_base64":"..."` where the bytes are not UTF-8."""
+    """Return `"name":"text"`, or `"name_base64":"..."` if the bytes are not UTF-8."""
     try:
         return f'"{name}":{quote(value.decode())}'
     except UnicodeDecodeError:
@@ -121,7 +121,7 @@ def _properties_field(properties: Properties) -> str:
     if not found:
         return ""
     text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-    if not text.isprintable():  # lone surrogates among them, which UTF-8 cannot hold
+    if not text.isprintable():  # it may have lone surrogates, which UTF-8 cannot encode
         text = json.dumps(found, separators=(",", ":"))
     return f',"properties":{text}'
 
@@ -155,7 +155,7 @@ def _bytes_from(fields: dict[str, Any], name: str, *, required: bool = False) ->
     """Return the bytes under `name` or `name_base64`."""
     encoded = f"{name}_base64"
     if name in fields and encoded in fields:
-        raise UsageError(f"both {name} and {encoded}: one of them")
+        raise UsageError(f"give {name} or {encoded}, not both")
     if encoded in fields:
         try:
             return base64.b64decode(_string(fields, encoded), validate=True)
@@ -164,7 +164,7 @@ def _bytes_from(fields: dict[str, Any], name: str, *, required: bool = False) ->
     if name in fields:
         return _string(fields, name).encode()
     if required:
-        raise UsageError(f"neither {name} nor {encoded}")
+        raise UsageError(f"{name} or {encoded} is required")
     return None
 
 
@@ -198,7 +198,7 @@ def _string(fields: dict[str, Any], name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{name} has a lone surrogate, which no UTF-8 text can hold") from error
+        raise UsageError(f"{name} has a lone surrogate, which UTF-8 cannot encode") from error
     return value
 
 

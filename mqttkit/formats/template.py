@@ -1,11 +1,11 @@
-"""Format strings as mosquitto_sub -F has them (man mosquitto_sub, "Output format"). Pure.
+"""Format strings like those of mosquitto_sub -F (man mosquitto_sub, "Output format"). Pure.
 
     %t %p %q %r %l %m %x %X          topic, payload, QoS, retain, length, packet identifier, payload in hex
     %A %C %D %E %F %P %R %S          MQTT 5: topic alias, content type, correlation data, expiry, format
                                      indicator, user properties, response topic, subscription identifiers
-    %I %U @c @N                      time of receipt: ISO 8601, Unix seconds, strftime's %c, nanoseconds
-    %j %J                            a JSON object; the payload as a string, or as the JSON that it is
-    %% @@ \\\\ \\0 \\a \\e \\n \\r \\t \\v     themselves, and characters hard to type
+    %I %U @c @N                      time of arrival: ISO 8601, Unix seconds, strftime's %c, nanoseconds
+    %j %J                            a JSON object; the payload as a string, or as JSON
+    %% @@ \\\\ \\0 \\a \\e \\n \\r \\t \\v     %, @, \\\\, and control characters
 
 A field may have flags and widths as printf has them: %-20t, %05l, %.10t.
 """
@@ -26,23 +26,23 @@ from mqttkit.formats.clock import SECOND, local
 from mqttkit.messages import Message, Properties
 
 Value = Callable[[Message, int], bytes]
-"""(message, nanoseconds since the epoch) -> the bytes that stand in the sequence's place."""
+"""(message, nanoseconds since the epoch) -> the bytes that replace the sequence."""
 
 
 class NotJson(UsageError):
-    """%J meets a payload that is not JSON."""
+    """%J found a payload that is not JSON."""
 
     def __init__(self, topic: str) -> None:
-        super().__init__(f"message on topic {topic!r}: payload is not valid JSON, as %J needs it")
+        super().__init__(f"message on topic {topic!r}: payload is not valid JSON, which %J requires")
 
 
 class _Field(NamedTuple):
     value: Value
     pads_zero: bool = False
-    """The 0 flag means something."""
+    """The 0 flag has an effect."""
     has_width: bool = True
     cuts: bool = False
-    """A maximum width means something."""
+    """A maximum width has an effect."""
 
 
 NONE = Properties()
@@ -52,9 +52,9 @@ MAX_WIDTH = 10_000
 
 
 def template_formatter(template: str, end: bytes = b"\n", *, pretty: bool = False) -> Formatter:
-    """Return a formatter for the format string; raise UsageError where a sequence is none.
+    """Return a formatter for the format string; raise UsageError for an unknown sequence.
 
-    The formatter raises NotJson where %J meets a payload that is not JSON. `pretty` indents %j and %J.
+    The formatter raises NotJson if %J finds a payload that is not JSON. `pretty` indents %j and %J.
     """
     values = [_value(match, pretty) for match in _SEQUENCE.finditer(template)]
 
@@ -69,7 +69,7 @@ def template_formatter(template: str, end: bytes = b"\n", *, pretty: bool = Fals
 
 
 def json_value(message: Message, when: int) -> dict[str, Any]:
-    """Return what %j prints, by mosquitto_sub's names; the payload comes last."""
+    """Return the object that %j prints, with mosquitto_sub's names; the payload is last."""
     found: dict[str, Any] = {
         "tst": local(when),
         **_text_or_base64("topic", message.topic_bytes),
@@ -92,23 +92,23 @@ def _value(match: re.Match[str], pretty: bool) -> Value:
         return _constant(literal.encode("utf-8", "surrogateescape"))
     if escape is not None:
         if escape not in _ESCAPES or not escape:
-            raise UsageError(f"-F: no escape sequence {match.group()!r}; there are \\" + " \\".join(_ESCAPES))
+            raise UsageError(f"-F: unknown escape sequence {match.group()!r}; use one of \\" + " \\".join(_ESCAPES))
         return _constant(_ESCAPES[escape])
     if moment is not None:
         return _moment(moment)
     if letter in "jJ" and letter:
         return _json(letter, pretty)
     if letter not in _FIELDS or not letter:
-        raise UsageError(f"-F: no sequence {match.group()!r}; there are %j %J %" + " %".join(_FIELDS))
+        raise UsageError(f"-F: unknown sequence {match.group()!r}; use one of %j %J %" + " %".join(_FIELDS))
     return _padded(_FIELDS[letter], bool(align), bool(zero), width, precision)
 
 
 def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | None) -> Value:
-    """Bring a field to the widths asked for."""
+    """Pad or cut a field to its widths."""
     limit = int(precision or 0) if precision is not None and field.cuts else None
     least = int(width or 0) if field.has_width else 0
     if max(limit or 0, least) > MAX_WIDTH:
-        raise UsageError(f"-F: a width above {MAX_WIDTH}")
+        raise UsageError(f"-F: a width must be at most {MAX_WIDTH}")
     if limit is None and not least:
         return field.value
     pad = b"0" if zero and field.pads_zero and not left else b" "
@@ -145,7 +145,7 @@ def _json(letter: str, pretty: bool) -> Value:
     def embedded(message: Message, when: int) -> bytes:
         inner = _payload_json(message)
         if pretty:
-            with contextlib.suppress(ValueError):  # a number that Python cannot hold: left on its one line
+            with contextlib.suppress(ValueError):  # Python cannot hold the number: print it on one line
                 return _dump(json_value(message, when) | {"payload": json.loads(inner)}, pretty)
         outer = _dump(json_value(message, when) | {"payload": ""}, pretty=False)
         return outer[: -len(b'""}')] + inner + b"}"
@@ -160,9 +160,9 @@ def _dump(value: dict[str, Any], pretty: bool) -> bytes:
 
 
 def _payload_json(message: Message) -> bytes:
-    """Return the payload as one line of JSON, number for number as it came; raise NotJson if it is none.
+    """Return the payload as one line of JSON, each number unchanged; raise NotJson if it is not JSON.
 
-    An empty payload is null, as mosquitto_sub has it.
+    An empty payload is null, as in mosquitto_sub.
     """
     if not message.payload:
         return b"null"
@@ -171,7 +171,7 @@ def _payload_json(message: Message) -> bytes:
         json.loads(message.payload.decode(), parse_float=str, parse_int=str, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise NotJson(message.topic) from error
-    # a line break in valid JSON stands between tokens: strings must escape it (RFC 8259, 7)
+    # in valid JSON a line break is between tokens: strings must escape it (RFC 8259, 7)
     return message.payload.translate(_LINE_BREAKS).strip()
 
 
@@ -203,7 +203,7 @@ def _json_properties(properties: Properties) -> dict[str, Any]:
 
 
 def _grouped(pairs: tuple[tuple[str, str], ...]) -> dict[str, str | list[str]]:
-    """Return {name: value}, or {name: [values]} for a name that comes more than once."""
+    """Return {name: value}, or {name: [values]} for a name that is there more than once."""
     values: dict[str, list[str]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
@@ -218,7 +218,7 @@ def _text_or_base64(name: str, value: bytes) -> dict[str, str]:
 
 
 def _property(name: str) -> Value:
-    """Return the value of a property that is a number or a text; nothing where it is absent."""
+    """Return the value of a property that is a number or text; empty if it is not set."""
 
     def value(message: Message, _when: int) -> bytes:
         found = getattr(message.properties or NONE, name)

@@ -253,7 +253,7 @@ def test_a_wrong_line_of_json_is_named_and_those_before_it_arrive(shared_broker:
         stdin = f"{good}\n{good}\n{{}}\n{good}\n".encode()
         result = mqttkit("pub", "--json", port=shared_broker.port, stdin=stdin)
         assert (result.returncode, result.stderr.count(b"\n")) == (2, 1)
-        assert b"line 3 of stdin: neither topic nor topic_base64" in result.stderr
+        assert b"line 3 of stdin: topic or topic_base64 is required" in result.stderr
         probe.publish(topic, b"end")
         assert payloads(probe, 3) == [b"x", b"x", b"end"]
 

@@ -357,7 +357,7 @@ def test_a_refused_connection_is_4(tmp_path: Path, topic: str) -> None:
     [
         ((), b"no topic filter"),
         (("a/#/b",), b"# stands alone"),
-        (("a", "-F", "%z"), b"no sequence '%z'"),
+        (("a", "-F", "%z"), b"unknown sequence '%z'"),
         (("a", "--json", "-v"), b"--json is a format of its own"),
         (("a", "--retained-only", "-R"), b"leave nothing to print"),
         (("a", "-R", "--retain-as-published"), b"takes away"),

@@ -154,14 +154,14 @@ def test_pretty_json_is_indented() -> None:
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        ("%z", "no sequence '%z'"),
-        ("%", "no sequence '%'"),
-        ("%5", "no sequence '%5'"),
-        ("%0-5l", "no sequence '%0-'"),
+        ("%z", "unknown sequence '%z'"),
+        ("%", "unknown sequence '%'"),
+        ("%5", "unknown sequence '%5'"),
+        ("%0-5l", "unknown sequence '%0-'"),
         ("@", "@ at the end"),
-        ("\\q", "no escape sequence"),
-        ("x\\", "no escape sequence"),
-        ("%10001t", "a width above 10000"),
+        ("\\q", "unknown escape sequence"),
+        ("x\\", "unknown escape sequence"),
+        ("%10001t", "a width must be at most 10000"),
     ],
 )
 def test_a_wrong_format_string_is_named(template: str, says: str) -> None:
