@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from mqttkit.client import MqttClient, Receipt
 from mqttkit.client.control import round_trip
-from mqttkit.client.failures import shunned_hint
+from mqttkit.client.failures import discouraged_hint
 from mqttkit.errors import MqttkitError, PublishDenied, PublishFailed
 from mqttkit.messages import Message, Outcome
 
@@ -115,7 +115,7 @@ class Publisher:
             raise self._client.failure
         if not self._first_loss:
             self._first_loss = f"the first on topic {topic!r}: {receipt.reason}"
-            self._loss_hint = shunned_hint(topic)
+            self._loss_hint = discouraged_hint(topic)
 
     def _confirm(self, timeout: float) -> None:
         """Confirm with a round trip that the broker has read the messages of QoS 0.

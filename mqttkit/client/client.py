@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 
 from mqttkit.addresses import show_address
-from mqttkit.client.connector import DENIED, ConnectionState, Connector
+from mqttkit.client.connection import DENIED
+from mqttkit.client.connection_setup import make_connection, set_will
 from mqttkit.client.message_queue import MessageQueue
+from mqttkit.client.network_thread import Hooks, NetworkThread
 from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.properties import encode as encode_properties
 from mqttkit.client.packets.receipt import Receipt
-from mqttkit.client.preparing import make_connector, set_will
+from mqttkit.client.reconnect import ReconnectPolicy
+from mqttkit.client.state import ConnectionState
 from mqttkit.client.stats import ClientStats
 from mqttkit.client.subscriptions import Subscriptions, denial
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
@@ -92,14 +95,30 @@ class MqttClient:
         self._last_logged: tuple[str, str] = ("", "")
         self._closed = False
         self._failure_is_raised = False
-        self._paho = self._make_paho(will, manual_ack=manual_ack, retry=retry)
+        self._policy = ReconnectPolicy(
+            settings, client_id=self.client_id, will_topic=will.topic if will is not None else "", retry=retry
+        )
+        self._connection = make_connection(settings, self.client_id, will=will, manual_ack=manual_ack)
+        self._connection.on_subscribe = self._connection.on_unsubscribe = self._handle_suback
+        self._connection.attach(self._outbox, self._handle_messages)
+        hooks = Hooks(
+            state=self._set_state,
+            accepted=self._handle_accepted,
+            refused=self._handle_refused,
+            ended=self._handle_ended,
+        )
+        self._thread = NetworkThread(self._connection, self._policy, settings=settings.client, hooks=hooks)
         self._subscribed = Subscriptions(
-            self._paho, self._condition, lambda epoch: self.connected and self._number == epoch
+            self._connection,
+            self._policy,
+            self._condition,
+            is_current=lambda number: self.connected and self._number == number,
+            remember_topic=self._thread.remember_topic,
         )
 
     def replace_will(self, will: Will) -> None:
         """Use another will from the next connection on."""
-        set_will(self._paho, will)
+        set_will(self._connection, will)
 
     # --- connecting ---------------------------------------------------------------------------------------
 
@@ -108,9 +127,7 @@ class MqttClient:
         if self.state is not ConnectionState.IDLE:
             return
         self.state = ConnectionState.CONNECTING
-        host, port = self._paho.address
-        self._paho.connect_async(host, port, self.settings.client.keep_alive)
-        self._paho.loop_start()
+        self._thread.start()
 
     def connect(self, *, timeout: float | None = None) -> None:
         """Connect, and wait for the CONNACK at most `timeout` seconds.
@@ -120,41 +137,41 @@ class MqttClient:
         self._failure_is_raised = True
         self.start()
         with self._condition:
-            self._condition.wait_for(lambda: self.connected or self._closed or self._paho.rounds_failed > 0, timeout)
+            self._condition.wait_for(lambda: self.connected or self._closed or self._policy.rounds_failed > 0, timeout)
             if self.connected:
                 self._failure_is_raised = False
                 return
         self.close(flush=0)
-        for error in self._paho.round_failures[:-1]:
+        for error in self._policy.round_failures[:-1]:
             log.warning("%s", error)
         cause = f"no CONNACK within {timeout} s" if timeout is not None else "the client was closed"
-        raise self._paho.failure or BrokerUnreachable(show_address(*self._paho.address), "mqtt", cause)
+        raise self._policy.failure or BrokerUnreachable(show_address(*self.address), "mqtt", cause)
 
     def wait_connected(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a CONNACK that accepts."""
         with self._condition:
-            self._condition.wait_for(lambda: self.connected or self._paho.given_up, timeout)
+            self._condition.wait_for(lambda: self.connected or self._policy.given_up, timeout)
             return self.connected
 
     @property
     def failure(self) -> MqttkitError | None:
         """Why the client is not connected, where that is known."""
-        return self._paho.failure
+        return self._policy.failure
 
     @property
     def given_up(self) -> bool:
         """True where the client has stopped trying: `failure` says why."""
-        return self._paho.given_up
+        return self._policy.given_up
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of the broker connected to, or tried last."""
-        return self._paho.address
+        return self._policy.address
 
     @property
     def protocol_version(self) -> int:
         """5, or 4 for MQTT 3.1.1."""
-        return 5 if self._paho.protocol == MQTTProtocolVersion.MQTTv5 else 4
+        return self._policy.version
 
     @property
     def stats(self) -> ClientStats:
@@ -189,13 +206,13 @@ class MqttClient:
         if not self.connected and not (wait > 0 and self.wait_connected(wait)):
             return self._outbox.refuse("not connected", _encoded_name(topic))
         if not topic.isprintable():  # quick, and true of every topic that no broker hangs up on, but for a few spaces
-            self._paho.suspect(topic)
+            self._thread.remember_topic(topic)
         if not 0 <= qos <= 2:
             raise ValueError(f"QoS must be 0, 1 or 2, got {qos!r}")
         section = b"" if properties is None else encode_properties(properties)
         name = _encoded_name(topic)
         receipt = self._outbox.put(name, data, qos, retain=retain, properties=section, wait=wait)
-        self._paho.wake()
+        self._connection.wake()
         return receipt
 
     def flush(self, timeout: float) -> bool:
@@ -253,14 +270,14 @@ class MqttClient:
         with self._condition:
             if not self.connected or message.epoch != self._number:
                 return False
-            return self._paho.ack(message.mid, message.qos) == MQTTErrorCode.MQTT_ERR_SUCCESS
+            return self._connection.ack(message.mid, message.qos) == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def pause_reading(self, paused: bool) -> None:
         """Stop reading from the broker, or go on: TCP then holds the broker back, and the keep alive goes on.
 
         For a receiver that is slower than the broker. What was read already is still delivered. Any thread.
         """
-        self._paho.pause_reading(paused)
+        self._connection.pause_reading(paused)
 
     # --- closing ------------------------------------------------------------------------------------------
 
@@ -271,12 +288,12 @@ class MqttClient:
         self._closed = True
         if self.connected and flush > 0:
             self._outbox.flush(flush)
-        self._paho.closing.set()
-        self._paho.pause_reading(False)
+        self._thread.closing.set()
+        self._connection.pause_reading(False)
         self._outbox.lose("closed before it was acknowledged", keep_acknowledged=False)
-        self._paho.drop_out_messages()
+        self._connection.drop_out_messages()
         if self.state is not ConnectionState.IDLE:
-            self._paho.stop()
+            self._thread.stop()
         self._set_state(ConnectionState.CLOSED, "")
 
     def __enter__(self) -> MqttClient:
@@ -286,19 +303,6 @@ class MqttClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(flush=5.0 if kind is None else 0.0)
-
-    # --- inside: set-up -----------------------------------------------------------------------------------
-
-    def _make_paho(self, will: Will | None, *, manual_ack: bool, retry: bool) -> Connector:
-        paho = make_connector(
-            self.settings, self.client_id, will=will, manual_ack=manual_ack, retry=retry, report=self._set_state
-        )
-        paho.on_connect = self._handle_connect
-        paho.on_disconnect = self._handle_disconnect
-        paho.on_subscribe = self._handle_suback
-        paho.on_unsubscribe = self._handle_suback
-        paho.attach(self._outbox, self._handle_messages)
-        return paho
 
     # --- inside: state ------------------------------------------------------------------------------------
 
@@ -325,7 +329,7 @@ class MqttClient:
         if self._failure_is_raised and not self.connected:
             log.debug("%s", reason)
             return
-        key = (state.value, str(self._paho.failure or reason))
+        key = (state.value, str(self._policy.failure or reason))
         if key == self._last_logged:
             return
         self._last_logged = key
@@ -344,39 +348,38 @@ class MqttClient:
             self._stats.handler_errors += 1
             log.exception("a handler failed")
 
-    # --- inside: paho's callbacks, in its thread, under its lock ------------------------------------------
+    # --- inside: news from the network thread -------------------------------------------------------------
 
-    def _handle_connect(self, _client: Any, _data: Any, flags: Any, code: Any, properties: Any) -> None:
-        if code.is_failure:
-            self._stats.refusals += 1
-            self._paho.refused(code.value, str(code))
-            return
-        self._paho.accepted(properties)
-        if not flags.session_present:
-            self._paho.drop_out_messages()
+    def _handle_refused(self) -> None:
+        """The broker refused the connection."""
+        self._stats.refusals += 1
+
+    def _handle_accepted(self, session_present: bool) -> None:
+        """The broker accepted the connection; comes before any message."""
+        if not session_present:
+            self._connection.drop_out_messages()
             self._outbox.lose("the broker kept no session", keep_acknowledged=False)
         self._subscribed.forget_answers()
-        if not flags.session_present:
-            self._subscribed.make_again()
+        if not session_present:
+            self._subscribed.subscribe_again()
         with self._condition:
             self._stats.connects += 1
             self._number += 1
-            self._paho.epoch = self._number
-            self.session_present = flags.session_present
+            self._connection.epoch = self._number
+            self.session_present = session_present
             self.connected = True
         self._set_state(ConnectionState.CONNECTED, show_address(*self.address))
 
-    def _handle_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+    def _handle_ended(self) -> None:
+        """The connection ended, accepted or not."""
         with self._condition:
             was_connected, self.connected = self.connected, False
             self._condition.notify_all()
         if was_connected:
             self._stats.disconnects += 1
         if self.settings.client.clean_session:
-            self._paho.drop_out_messages()
+            self._connection.drop_out_messages()
         self._outbox.lose("the connection ended", keep_acknowledged=not self.settings.client.clean_session)
-        if not self._paho.closing.is_set():
-            self._paho.ended(code.value, str(code))
 
     def _handle_suback(self, _client: Any, _data: Any, mid: int, codes: Any, _properties: Any) -> None:
         for topic_filter, code in self._subscribed.answered(mid, [code.value for code in codes]):

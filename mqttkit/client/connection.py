@@ -1,14 +1,16 @@
-"""paho's client with whole batches of packets on its socket. `paho_names.py` lists the private names of paho used.
+"""paho's client with whole batches of packets on its socket. `paho_names.py` lists the private names of paho it uses.
 
-paho keeps connection, CONNECT, SUBSCRIBE, QoS 2, keep alive, will, TLS and WebSockets, and its own small packets
-(`_out_packet`). `BatchedClient` puts a whole read through `incoming.Splitter` and hands paho only the packets
-that are left, one at a time, through `_sock_recv`; and it joins what waits in an `outbox.Outbox` into one send.
+paho does CONNECT, SUBSCRIBE, QoS 2, keep alive, the will and the WebSocket handshake, and queues its own small packets
+(`_out_packet`). `Connection` opens the socket, puts each read through `Splitter` and hands paho only the remaining
+packets, one at a time, through `_sock_recv`; and it joins the publishes that wait in an `Outbox` into one send.
+It opens one connection when told to; when and where is for the reconnect policy.
 """
 
 from __future__ import annotations
 
 import contextlib
 import select
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,18 +19,23 @@ import paho.mqtt.client as paho
 from paho.mqtt import _packet
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.enums import _ConnectionState as State
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.reasoncodes import ReasonCode
 
+from mqttkit.client import sockets
 from mqttkit.client.packets import properties as convert
-from mqttkit.client.packets import send_limits as granted
 from mqttkit.client.packets.outbox import MAX_FAST_MID, Outbox
-from mqttkit.client.packets.partial_send import Sending
-from mqttkit.client.packets.read_pacing import GATHER, MANY_FLIGHTS, Moderation
+from mqttkit.client.packets.partial_send import PartialSend
+from mqttkit.client.packets.read_buffer import ReadBuffer
+from mqttkit.client.packets.read_pacing import GATHER, MANY_IN_FLIGHT, ReadPacing
 from mqttkit.client.packets.receipt import Receipt
-from mqttkit.client.packets.splitter import Inbox, Splitter, packet_end
-from mqttkit.client.socket_wait import wait
+from mqttkit.client.packets.send_limits import apply_limits
+from mqttkit.client.packets.splitter import Splitter, packet_end
+from mqttkit.client.tls import TlsFiles
 from mqttkit.client.websocket import BatchedWebSocket
 from mqttkit.messages import Message
-from mqttkit.settings import LimitSettings
+from mqttkit.settings import ClientSettings, LimitSettings
 
 SUCCESS, AGAIN = MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN
 LOST, NO_CONNECTION = MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN
@@ -38,31 +45,42 @@ SMALL_READ_BYTES = 64 * 1024
 """What it takes where the read before was not full: a larger buffer comes from mmap and costs page faults."""
 SENDS_A_TURN = 8
 """Batches sent before the network thread looks at what it received."""
+DENIED = 128
+"""Reason codes from here on are failures (MQTT 5, 2.4)."""
+UNSUPPORTED_VERSION = 0x84
+NEVER_EXPIRES = 0xFFFFFFFF
+"""Session Expiry Interval of a session that never expires (MQTT 5, 3.1.2.11.2)."""
 VIEW_BYTES = 64 * 1024
 """A packet of paho's above this is sent from a view: paho copies what is left of it at every partial send."""
 
 
-class BatchedClient(paho.Client):
-    """paho's client with whole batches of packets on its socket.
+class Connection(paho.Client):
+    """One connection at a time: the socket and the packets on it.
 
-    `on_batch` gets lists of messages in the network thread; `outbox` takes publishes from any thread, and
-    `wake` tells the network thread. Both belong to the caller's side; everything else is paho's interface.
+    `on_batch` gets lists of messages in the network thread; `outbox` takes publishes from any thread, and `wake` makes
+    the network thread look at it. Everything else is paho's interface.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.outbox = Outbox(LimitSettings())
-        """Publishes of any thread; `attach` gives another one."""
+        """Publishes that wait; `attach` sets another one."""
         self.on_batch: Callable[[list[Message]], None] | None = None
-        """Gets messages in the order received, those of one read at a time, in the network thread. Without it
+        """Gets messages in the order received, those of one read at a time, in the network thread. If it is None,
         paho's `on_message` gets them."""
+        self.run: Callable[[], None] | None = None
+        """The body of the network thread, in place of paho's loop."""
+        self.tls_files: TlsFiles | None = None
+        """The certificates, which are read again when they change."""
+        self.step = "tcp"
+        """What `open` was doing last: tcp, tls, websocket or mqtt."""
         self.epoch = 0
-        """What `Message.epoch` shall be."""
-        self._inbox = Inbox()
+        """Number of the connection, for `Message.epoch`."""
+        self._buffer = ReadBuffer()
         self._handed: bytes | None = None
-        self._sending = Sending()
+        self._sending = PartialSend()
         self._idle = self._paused = self._mute = False
         self._moved = 0.0
-        self._moderation = Moderation()
+        self._pacing = ReadPacing()
         self._read_bytes = SMALL_READ_BYTES
         self.attach(self.outbox, None)
         super().__init__(*arguments, **options)
@@ -76,6 +94,79 @@ class BatchedClient(paho.Client):
     @property
     def _v5(self) -> bool:
         return self._protocol == MQTTProtocolVersion.MQTTv5
+
+    # The connection.
+
+    def open(self, address: tuple[str, int], *, v5: bool, settings: ClientSettings) -> None:
+        """Connect and queue CONNECT; raise what the failed `step` raises."""
+        self._protocol = MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
+        start: dict[str, Any] = {}
+        if v5:
+            properties = PahoProperties(PacketTypes.CONNECT)
+            properties.ReceiveMaximum = settings.receive_maximum
+            expiry = settings.session_expiry or (0 if settings.clean_session else NEVER_EXPIRES)
+            if expiry:
+                properties.SessionExpiryInterval = expiry
+            start = {"clean_start": settings.clean_session, "properties": properties}
+        else:
+            self._clean_session = settings.clean_session
+        self.step = "tcp"
+        self.connect_async(*address, settings.keep_alive, **start)
+        self.reconnect()
+
+    def turn(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds, then read and write once; return False once the connection has ended."""
+        return self._sock is not None and self._loop(timeout) == SUCCESS and self._sock is not None
+
+    def abort(self) -> None:
+        """Close the socket without DISCONNECT, in the network thread; nothing more is delivered."""
+        self._sock_close()
+
+    def drop(self) -> None:
+        """End the connection without DISCONNECT; the network thread notices. Any thread."""
+        connection = self._sock
+        if connection is not None:
+            sockets.shut_down(connection.fileno())
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        """Run `run` in the thread that paho starts."""
+        if self.run is None:
+            return super().loop_forever(timeout, retry_first_connection)
+        self.run()
+        return SUCCESS
+
+    def release(self) -> None:
+        """Close all sockets, once the network thread has ended."""
+        self.loop_stop()
+        self._sock_close()
+        self._reset_sockets(sockpair_only=True)
+
+    def _create_socket_connection(self) -> socket.socket:
+        if self._get_proxy() is None:
+            connection = sockets.open_tcp((self._host, self._port), self.connect_timeout)
+        else:
+            connection = super()._create_socket_connection()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.step = "tls" if self._ssl else self._step_after_tls()
+        return connection
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> Any:
+        """Do the TLS handshake, and close the socket if it fails: paho leaves it to the garbage collector."""
+        if self.tls_files is not None:
+            self._ssl_context = self.tls_files.context()
+        assert self._ssl_context is not None
+        wrapped = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
+        wrapped.settimeout(self.connect_timeout)
+        try:
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
+        self.step = self._step_after_tls()
+        return wrapped
+
+    def _step_after_tls(self) -> str:
+        return "websocket" if self._transport == "websockets" else "mqtt"
 
     # The loop.
 
@@ -102,7 +193,7 @@ class BatchedClient(paho.Client):
         self._idle = True
         wants = (0 if self._paused else select.POLLIN) | (select.POLLOUT if self.want_write() else 0)
         pending = 0 if self._paused else getattr(sock, "pending", int)()
-        events = wait(descriptor, wants, self._sockpairR, 0.0 if pending else timeout)
+        events = sockets.wait(descriptor, wants, self._sockpairR, 0.0 if pending else timeout)
         self._idle = False
         if pending or events & ~select.POLLOUT:
             code = self.loop_read()
@@ -112,7 +203,7 @@ class BatchedClient(paho.Client):
             code = self.loop_write()
             if code or self._sock is None:
                 return code
-        pause = GATHER if len(self.outbox.flights) >= MANY_FLIGHTS else self._moderation.pause
+        pause = GATHER if len(self.outbox.flights) >= MANY_IN_FLIGHT else self._pacing.pause
         if pause and not self.want_write():
             time.sleep(pause)
         return self.loop_misc()
@@ -134,11 +225,11 @@ class BatchedClient(paho.Client):
         self._sending.interrupt(self.outbox)
         self._mute = False
         self._handed = None
-        self._inbox.clear()
+        self._buffer.clear()
         super()._sock_close()
 
     def _create_socket(self) -> Any:
-        """Connect as paho does; WebSocket frames are ours."""
+        """Connect as paho does, but with our WebSocket frames."""
         if self._transport != "websockets":
             return super()._create_socket()
         sock: Any = self._create_socket_connection()
@@ -175,7 +266,7 @@ class BatchedClient(paho.Client):
                 return LOST
             if not chunk:
                 return LOST
-            self._inbox.add(chunk)
+            self._buffer.add(chunk)
             self._moved = self._last_bytes_received = time.monotonic()
             room -= len(chunk)
             if once:
@@ -203,7 +294,7 @@ class BatchedClient(paho.Client):
 
     def _drain(self, sock: object, filled: MQTTErrorCode) -> MQTTErrorCode:
         """Split what the inbox holds; return paho's error, or what filling it ended with."""
-        data = self._inbox.take()
+        data = self._buffer.take()
         position, stop = 0, 0
         while data:
             if self.on_batch is None:
@@ -214,7 +305,7 @@ class BatchedClient(paho.Client):
             if self._sock is not sock:
                 return SUCCESS
             if stop > len(data) or position == len(data):
-                self._inbox.put_back(data[position:], stop - position)
+                self._buffer.put_back(data[position:], stop - position)
                 break
             if self.outbox.acknowledgements:
                 self._packet_write()  # the next packet may end the connection
@@ -234,7 +325,7 @@ class BatchedClient(paho.Client):
         if found.messages:
             messages, found.messages = found.messages, []
             delivered, found.delivered = found.delivered, []
-            self._moderation.note(len(messages), awaited=bool(delivered), now=self._moved)
+            self._pacing.record(len(messages), awaited=bool(delivered), now=self._moved)
             self._call_on_batch(messages)
             if delivered and not self._manual_ack:
                 self.outbox.acknowledgements.append(b"@\2" + b"@\2".join(delivered))
@@ -260,11 +351,34 @@ class BatchedClient(paho.Client):
     def _handle_connack(self) -> MQTTErrorCode:
         """Let the outbox resume within the limits that the broker granted (MQTT 5, 3.2.2.3)."""
         decoded = _packet.decode_connack(self._in_packet["command"], self._in_packet["packet"], self._protocol)
+        if not self._v5 and self._in_packet["packet"][1:2] == b"\x01":
+            return self._refuse_version()
         if decoded.rc == 0:
             properties = vars(decoded.properties) if decoded.properties is not None else {}
-            granted.apply(self.outbox, properties, v5=self._v5)
+            apply_limits(self.outbox, properties, v5=self._v5)
+            self._max_inflight_messages = self.outbox.exact_window
             self.outbox.resume()
         return super()._handle_connack()
+
+    def _refuse_version(self) -> MQTTErrorCode:
+        """Report that MQTT 3.1.1 is refused: paho would try MQTT 3.1 from within its handler, and may raise."""
+        report: Any = self.on_connect
+        reason = ReasonCode(PacketTypes.CONNACK, identifier=UNSUPPORTED_VERSION)
+        flags = paho.ConnectFlags(session_present=False)
+        report(self, None, flags, reason, None)
+        return MQTTErrorCode.MQTT_ERR_CONN_REFUSED
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        """End a QoS 2 publish that the broker denies: paho goes on as if it were accepted (MQTT 5, 4.3.3)."""
+        packet = self._in_packet["packet"]
+        if not self._v5 or len(packet) < 3 or packet[2] < DENIED:
+            return super()._handle_pubrec()
+        mid = int.from_bytes(packet[:2], "big")
+        with self._out_message_mutex:
+            if mid not in self._out_messages:
+                return SUCCESS
+            reason = ReasonCode(PacketTypes.PUBREC, identifier=packet[2])
+            return self._do_on_publish(mid, reason, PahoProperties(PacketTypes.PUBREC))
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         """Resolve a publish of the outbox whose PUBACK the splitter left to paho."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from mqttkit.client.client import MqttClient
-from mqttkit.client.connector import DENIED
+from mqttkit.client.connection import DENIED
 from mqttkit.messages import Subscription
 
 
@@ -22,7 +22,7 @@ def on_resolved(client: MqttClient, handler: Callable[[], None]) -> None:
 
 def loop_ran_at(client: MqttClient) -> float:
     """Return when the network thread last ran its loop, on the monotonic clock; 0 before it starts. Any thread."""
-    return client._paho.looped_at
+    return client._thread.ran_at
 
 
 def drop_connection(client: MqttClient) -> None:
@@ -30,7 +30,7 @@ def drop_connection(client: MqttClient) -> None:
 
     For a receiver that cannot take more. The client reconnects after the usual wait. Any thread.
     """
-    client._paho.cut()
+    client._connection.drop()
 
 
 def round_trip(client: MqttClient, timeout: float) -> None:
@@ -44,4 +44,4 @@ def round_trip(client: MqttClient, timeout: float) -> None:
     private = f"mqttkit/round-trip/{client.client_id}"
     codes = client._subscribed.ask((Subscription(private),), client._number, deadline)
     if codes[0] < DENIED:
-        client._paho.unsubscribe(private)
+        client._connection.unsubscribe(private)

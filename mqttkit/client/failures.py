@@ -1,4 +1,4 @@
-"""What paho, the socket and OpenSSL raise, as errors that a user can act on."""
+"""Translate what paho, the socket and OpenSSL raise into errors that a user can act on. Pure."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _HINTS = {
     0x84: "Try another version: -V 311 or -V 5",
     0x85: "Choose another client identifier: -i",
     0x86: "Check user name and password: -u, --password-file",
-    0x87: "Check user name and password: -u, --password-file; the broker may want them where none were given",
+    0x87: "Check user name and password: -u, --password-file; the broker may require them",
 }
 
 
 _UNTRUSTED_HINTS = {
-    9: "Set this machine's clock, or have it replaced",
-    10: "Have it renewed, or set this machine's clock",
-    62: "Use a name that the certificate bears: -h",
-    64: "Use a name that the certificate bears: -h",
+    9: "Set this machine's clock, or replace the certificate",
+    10: "Renew the certificate, or set this machine's clock",
+    62: "Use a host name from the certificate: -h",
+    64: "Use a host name from the certificate: -h",
 }
 """X509_V_ERR_… of OpenSSL: not yet valid, expired, another host name, another address."""
 
@@ -66,7 +66,7 @@ def closed_early(address: tuple[str, int], cause: str, *, tls: bool, texts: Iter
     """Return the error for a connection that ended before its CONNACK; `texts` are what CONNECT held."""
     wanted = "Does the port want a client certificate (--cert, --key), or a password?"
     hint = wanted if tls else "Does the port want TLS (--tls), WebSockets (--ws), or a password?"
-    hint = next(filter(None, map(shunned_hint, texts)), hint)
+    hint = next(filter(None, map(discouraged_hint, texts)), hint)
     return BrokerUnreachable(show_address(*address), "mqtt", cause, hint=hint)
 
 
@@ -76,10 +76,14 @@ def lost(address: tuple[str, int], reason: str, *, hint: str = "") -> BrokerUnre
     return BrokerUnreachable(show_address(*address), "mqtt", cause, what="lost the connection to broker", hint=hint)
 
 
-def shunned_hint(text: str) -> str:
-    """Return the hint that names what is in `text` as the likely cause; an empty string where nothing is."""
+def discouraged_hint(text: str) -> str:
+    """Return a hint that names the character in `text` over which the broker closed the connection; "" if none."""
     found = discouraged_character(text)
-    return f"The likely cause: {text!r} has {found}, on which many brokers hang up (MQTT 5, 1.5.4)" if found else ""
+    return (
+        f"The likely cause: {text!r} has {found}, over which many brokers close the connection (MQTT 5, 1.5.4)"
+        if found
+        else ""
+    )
 
 
 def taken_over(address: tuple[str, int], client_id: str, *, certain: bool) -> MqttkitError:

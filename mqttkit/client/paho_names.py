@@ -1,7 +1,7 @@
-"""Every private name of paho that mqttkit overrides, calls, reads or sets, and what for: the seam, in one place.
+"""Every private name of paho that mqttkit overrides, calls, reads or sets, and what for.
 
-A release of paho may move any of them. Tests hold this table against paho, and against the code that uses the names:
-`connection.py`, `connector.py`, `websocket.py` and `packets/properties.py`.
+A release of paho may move any of them. Tests compare this table with paho and with the code that uses the names:
+`connection.py`, `websocket.py` and `packets/properties.py`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,10 @@ CLIENT_NAMES: Mapping[str, str] = {
     "_state": "connected or not",
     "_protocol": "the version, which may fall back",
     "_clean_session": "clean session of MQTT 3.1.1 after a fall-back",
-    "_will_topic": "named where a broker hangs up on it",
     "_sock": "the socket",
     "_sock_close": "a connection's buffers end with it",
     "_reset_sockets": "closes the wake-up sockets",
     "_loop_rc_handle": "ends a connection",
-    "_reconnect_wait": "waits with jitter, cut short by a probe",
-    "_thread_main": "the end of the network thread is known",
-    "_thread_terminate": "ends the network thread",
     "_create_socket": "WebSocket frames in bulk, after paho's handshake",
     "_create_socket_connection": "one address after the other; TCP_NODELAY",
     "_get_proxy": "whether a proxy is configured",

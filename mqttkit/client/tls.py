@@ -1,4 +1,4 @@
-"""TLS contexts from settings."""
+"""TLS contexts from settings, and from files that change while the client runs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (ssl.SSLError, OSError) as error:
-        raise ConfigError(f"{settings.ca_file!r} is no PEM file of certificates: {error}", where="TLS") from error
-    # Python 3.13 would refuse authorities without a key usage extension, as OpenSSL's own example makes them
-    # (https://docs.python.org/3/library/ssl.html#ssl.VERIFY_X509_STRICT): the same are trusted with every Python.
+        raise ConfigError(f"{settings.ca_file!r} is not a PEM file of certificates: {error}", where="TLS") from error
+    # Python 3.13 refuses authorities without a key usage extension, such as those of OpenSSL's own example
+    # (https://docs.python.org/3/library/ssl.html#ssl.VERIFY_X509_STRICT): trust the same ones with every Python.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if settings.cert_file:
         _load_certificate(context, settings, settings.cert_file)
@@ -38,19 +38,41 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        log.warning("TLS certificates are not checked (insecure): anybody between here and the broker can read")
+        log.warning("TLS certificates are not checked (insecure): anyone between this machine and the broker can read")
     return context
 
 
-def files_stamp(settings: TlsSettings) -> tuple[int, ...]:
-    """Return numbers that change when one of the files does; 0 stands for a file that is not there."""
-    stamps: list[int] = []
-    for file in (settings.ca_file, settings.cert_file, settings.key_file):
-        try:
-            stamps.append(Path(file).stat().st_mtime_ns if file is not None else 0)
-        except OSError:
-            stamps.append(0)
-    return tuple(stamps)
+class TlsFiles:
+    """The files of TLS settings, read again when one of them changes."""
+
+    def __init__(self, settings: TlsSettings) -> None:
+        """Read the files; raise ConfigError as `make_context` does."""
+        self._settings = settings
+        self._times = self._modified()
+        self._context = make_context(settings)
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context of the files as they are now; the previous one if they cannot be used."""
+        times = self._modified()
+        if times != self._times:
+            self._times = times
+            try:
+                self._context = make_context(self._settings)
+            except ConfigError as error:
+                log.error("cannot use the changed certificates, the previous ones stay in use: %s", error)  # noqa: TRY400  # no trace needed
+            else:
+                log.info("read the changed certificates again")
+        return self._context
+
+    def _modified(self) -> tuple[int, ...]:
+        """Return when each file was modified; 0 for one that is missing or not set."""
+        times: list[int] = []
+        for file in (self._settings.ca_file, self._settings.cert_file, self._settings.key_file):
+            try:
+                times.append(Path(file).stat().st_mtime_ns if file is not None else 0)
+            except OSError:
+                times.append(0)
+        return tuple(times)
 
 
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings, cert_file: str) -> None:

@@ -38,7 +38,7 @@ REASONS = {
 """Reason codes of PUBACK and PUBREC (MQTT 5, 3.4.2.1)."""
 
 
-class Batch:
+class PacketBatch:
     """Packets joined for one send."""
 
     __slots__ = ("data", "items", "parts", "zeros")
@@ -51,7 +51,7 @@ class Batch:
         """How many of the items are QoS 0."""
         self.data = b""
 
-    def join(self) -> Batch:
+    def join(self) -> PacketBatch:
         """Join the parts, copying nothing where there is one."""
         self.data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
         return self
@@ -166,9 +166,9 @@ class Outbox:
             return self._window_left() > 0
         return bool(self._held) and not self._must_wait(self._held[0], self._window_left())
 
-    def take(self, *, v5: bool) -> Batch | None:
+    def take(self, *, v5: bool) -> PacketBatch | None:
         """Return the next packets to send, about BATCH_BYTES of them or one larger one; None for none."""
-        batch = Batch()
+        batch = PacketBatch()
         size = self._take_acknowledgements(batch)
         while self._resend and self._window_left() > 0 and size < BATCH_BYTES:
             mid, item = self._resend.popleft()
@@ -185,14 +185,14 @@ class Outbox:
                 taken.append(self.acknowledgements.popleft())
         return b"".join(taken)
 
-    def _take_acknowledgements(self, batch: Batch) -> int:
+    def _take_acknowledgements(self, batch: PacketBatch) -> int:
         packets = self.take_acknowledgements()
         if packets:
             batch.parts.append(packets)
             batch.items.append(None)
         return len(packets)
 
-    def _take_from(self, queue: collections.deque[Receipt], batch: Batch, size: int, v5: bool) -> int:
+    def _take_from(self, queue: collections.deque[Receipt], batch: PacketBatch, size: int, v5: bool) -> int:
         """Move publishes from a queue into the batch; QoS 1 and 2 wait in `_held` while the window is full."""
         left, held = self._window_left(), self._held
         while queue and size < BATCH_BYTES:
@@ -216,7 +216,7 @@ class Outbox:
             size += self._append(batch, item, mid, v5=v5)
         return size
 
-    def _append(self, batch: Batch, item: Receipt, mid: int, *, v5: bool, dup: bool = False) -> int:
+    def _append(self, batch: PacketBatch, item: Receipt, mid: int, *, v5: bool, dup: bool = False) -> int:
         """Encode a publish into the batch (MQTT 5, 3.3); return its size, 0 where the broker takes none so large."""
         first = 0x30 | dup << 3 | item.qos << 1 | item.retain
         middle = (item.properties or b"\0") if v5 else b""
@@ -262,12 +262,12 @@ class Outbox:
             if self._mid not in self.flights:
                 return self._mid
 
-    def sent(self, batch: Batch) -> None:
+    def sent(self, batch: PacketBatch) -> None:
         """The operating system has the whole batch: QoS 0 is done."""
         if batch.zeros:
             self._resolve([item for item in batch.items if item is not None and not item.qos], Outcome.SENT)
 
-    def interrupted(self, batch: Batch, sent: int) -> None:
+    def interrupted(self, batch: PacketBatch, sent: int) -> None:
         """The connection ended with `sent` bytes of the batch handed over: QoS 0 beyond them goes back."""
         again: list[Receipt] = []
         whole: list[Receipt] = []

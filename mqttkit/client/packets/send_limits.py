@@ -1,4 +1,4 @@
-"""What a broker's CONNACK grants to the outbox (MQTT 5, 3.2.2.3)."""
+"""Limits on what the client sends, from the properties of a CONNACK (MQTT 5, 3.2.2.3). Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from mqttkit.client.packets.outbox import Outbox
 
-EXACT_WINDOW_V3 = 20
-"""QoS 2 publishes under way at a time in MQTT 3.1.1, which knows no Receive Maximum: mosquitto ends a connection
-that has more than its max_inflight_messages."""
+MQTT_311_EXACT_WINDOW = 20
+"""QoS 2 publishes in flight at a time in MQTT 3.1.1, which has no Receive Maximum: mosquitto closes a connection that
+has more than its max_inflight_messages."""
 
 
-def apply(outbox: Outbox, granted: Mapping[str, Any], *, v5: bool) -> None:
-    """Set window and packet size from the properties by paho's names; nothing granted is MQTT's default."""
-    outbox.window = min(outbox.limits.max_inflight, granted.get("ReceiveMaximum", 65_535))
-    outbox.exact_window = outbox.window if v5 else min(outbox.window, EXACT_WINDOW_V3)
-    outbox.max_packet = granted.get("MaximumPacketSize", 0)
+def apply_limits(outbox: Outbox, properties: Mapping[str, Any], *, v5: bool) -> None:
+    """Set the outbox's windows and packet size from properties by paho's names, or to MQTT's defaults."""
+    outbox.window = min(outbox.limits.max_inflight, properties.get("ReceiveMaximum", 65_535))
+    outbox.exact_window = outbox.window if v5 else min(outbox.window, MQTT_311_EXACT_WINDOW)
+    outbox.max_packet = properties.get("MaximumPacketSize", 0)

@@ -22,41 +22,6 @@ PUBACK_CODES = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
 _new_tuple = tuple.__new__
 
 
-class Inbox:
-    """What was received and not parsed yet. Joined only when a whole packet is there: linear in its size."""
-
-    def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._have = 0
-        self._need = 1
-
-    def add(self, chunk: bytes) -> None:
-        """Append what one read gave."""
-        self._chunks.append(chunk)
-        self._have += len(chunk)
-
-    def take(self) -> bytes:
-        """Return all bytes if they hold a whole packet; else nothing, and keep them."""
-        if self._have < self._need:
-            return b""
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self.clear()
-        return data
-
-    def put_back(self, rest: bytes, need: int) -> None:
-        """Keep the beginning of a packet that takes `need` bytes or more."""
-        if rest:
-            self._chunks.append(rest)
-            self._have = len(rest)
-        self._need = max(need, 1)
-
-    def clear(self) -> None:
-        """Forget everything: the connection is gone."""
-        self._chunks.clear()
-        self._have = 0
-        self._need = 1
-
-
 class Splitter:
     """Parse packets in one loop; `messages`, `delivered` and `acknowledged` collect what was found."""
 

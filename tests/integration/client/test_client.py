@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from paho.mqtt.enums import MQTTErrorCode
 
 from mqttkit.client import ConnectionState, MqttClient
-from mqttkit.client.control import connection_number
+from mqttkit.client.control import connection_number, drop_connection
+from mqttkit.client.reconnect import Decision
 from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, SubscriptionDenied, TopicError
 from mqttkit.messages import Message, Outcome, Properties, Subscription, Will
 from mqttkit.settings import TlsSettings
@@ -374,15 +376,39 @@ def test_handler_that_raises_is_counted_and_the_thread_lives(shared_broker: Mosq
         wait_until(lambda: client.stats.handler_errors == 2)
 
 
-def test_a_network_thread_that_dies_is_told_of(shared_broker: Mosquitto, topic: str) -> None:
-    """Whatever kills it, nobody waits for it any more: not connected, given up, and why."""
+def test_an_unexpected_exception_ends_the_connection_and_not_the_thread(
+    shared_broker: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once, with its cause, however often it comes; the client connects again."""
+    failures = iter([RuntimeError("a defect")] * 2)
 
-    def die() -> None:
+    def fail_twice() -> MQTTErrorCode:
+        for error in failures:
+            raise error
+        return original()
+
+    with MqttClient(settings_for(shared_broker.port, initial_delay=0.05)) as client:
+        client.connect(timeout=10)
+        original = client._connection.loop_misc
+        client._connection.loop_misc = fail_twice
+        wait_until(lambda: client.stats.connects == 2)
+        assert next(failures, None) is None
+        assert not client.given_up
+    records = [record for record in caplog.records if "a defect" in record.message and record.levelname == "ERROR"]
+    assert len(records) == 1
+    assert records[0].exc_info is not None
+
+
+def test_a_network_thread_that_fails_gives_up_and_says_so(shared_broker: Mosquitto, topic: str) -> None:
+    """A defect of its own ends it; nobody waits for it any more."""
+
+    def fail(_event: object) -> Decision:
         raise RuntimeError("a defect")
 
     with MqttClient(settings_for(shared_broker.port)) as client:
         client.connect(timeout=10)
-        client._paho.loop_misc = die
+        client._policy.decide = fail
+        drop_connection(client)
         wait_until(lambda: client.state is ConnectionState.CLOSED)
         assert client.given_up
         assert not client.connected
@@ -420,10 +446,10 @@ def test_will_is_published_when_the_client_vanishes(shared_broker: Mosquitto, to
             settings_for(shared_broker.port), will=Will(f"{topic}/vanished", b"gone", qos=1), retry=False
         ) as vanished:
             vanished.connect(timeout=10)
-            sock = vanished._paho.socket()
+            sock = vanished._connection.socket()
             assert sock is not None
             socket.socket(fileno=sock.fileno()).detach()
-            vanished._paho._sock_close()
+            vanished._connection._sock_close()
             assert received.get(timeout=10).topic == f"{topic}/vanished"
         assert received.empty()
 
@@ -472,7 +498,7 @@ def test_missing_certificate_file_is_named(tmp_path: Path) -> None:
         MqttClient(settings_for(8883, tls=TlsSettings(ca_file=str(tmp_path / "none.pem"))))
     not_pem = tmp_path / "not.pem"
     not_pem.write_text("not a certificate")
-    with pytest.raises(ConfigError, match="no PEM file"):
+    with pytest.raises(ConfigError, match="is not a PEM file"):
         MqttClient(settings_for(8883, tls=TlsSettings(ca_file=str(not_pem))))
     with pytest.raises(ConfigError, match="needs its certificate"):
         MqttClient(settings_for(8883, tls=TlsSettings(key_file=str(not_pem))))

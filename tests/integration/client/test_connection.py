@@ -268,7 +268,7 @@ def test_file_descriptors_beyond_1024(shared_broker: Mosquitto, topic: str) -> N
             got = Collector()
             client = stack.enter_context(MqttClient(settings_for(shared_broker.port), on_messages=got))
             client.connect(timeout=10)
-            assert client._paho.socket().fileno() > 1_024
+            assert client._connection.socket().fileno() > 1_024
             client.subscribe(Subscription(topic))
             client.publish(topic, b"x")
             wait_until(lambda: got.messages)

@@ -92,7 +92,10 @@ def test_unknown_authority_is_refused(secured: Secured) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hours", "cause", "hint"),
-    [("other.example", 1, "127.0.0.1", "that the certificate bears: -h"), ("127.0.0.1", -1, "expired", "renewed")],
+    [
+        ("other.example", 1, "127.0.0.1", "a host name from the certificate: -h"),
+        ("127.0.0.1", -1, "expired", "Renew the certificate"),
+    ],
 )
 def test_wrong_or_expired_certificate_is_refused(
     tmp_path: Path, name: str, hours: float, cause: str, hint: str

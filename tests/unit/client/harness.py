@@ -10,7 +10,7 @@ from typing import Any
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from mqttkit.client.connection import BatchedClient
+from mqttkit.client.connection import Connection
 from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.properties import from_paho
 from mqttkit.client.packets.receipt import Receipt
@@ -126,8 +126,8 @@ class BatchedSide(Side):
         self.batches: list[int] = []
         super().__init__(lambda *a, **k: self._make(limits, *a, **k), v5=v5, manual_ack=manual_ack)
 
-    def _make(self, limits: LimitSettings, *arguments: Any, **options: Any) -> BatchedClient:
-        client = BatchedClient(*arguments, **options)
+    def _make(self, limits: LimitSettings, *arguments: Any, **options: Any) -> Connection:
+        client = Connection(*arguments, **options)
         client.attach(Outbox(limits), self._batch)
         return client
 

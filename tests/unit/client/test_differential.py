@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from mqttkit.client.connection import BatchedClient
+from mqttkit.client.connection import Connection
 from mqttkit.client.packets.splitter import remaining_length
 from tests.unit.client.harness import BatchedSide, PlainSide
 
@@ -172,7 +172,7 @@ def test_one_byte_at_a_time(v5: bool, data: bytes) -> None:
 def test_unattached_it_is_paho_through_and_through(v5: bool, data: st.DataObject, cuts: list[int]) -> None:
     """Without an outbox and a handler of lists every packet goes to paho's own code and callbacks."""
     stream = data.draw(streams(v5))
-    plain, unattached = PlainSide(v5=v5), PlainSide(BatchedClient, v5=v5)
+    plain, unattached = PlainSide(v5=v5), PlainSide(Connection, v5=v5)
     try:
         for side in (plain, unattached):
             side.feed(pieces(stream, cuts))

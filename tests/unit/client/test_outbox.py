@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.client.packets.outbox import BATCH_BYTES, MAX_CACHED_LENGTHS, MAX_FAST_MID, MAX_PACKET, Batch, Outbox
+from mqttkit.client.packets.outbox import BATCH_BYTES, MAX_CACHED_LENGTHS, MAX_FAST_MID, MAX_PACKET, Outbox, PacketBatch
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.packets.splitter import remaining_length
 from mqttkit.messages import Outcome
@@ -30,7 +30,7 @@ def put(outbox: Outbox, payload: bytes = b"x", qos: int = 0, wait: float = 0.0) 
     return outbox.put(TOPIC, payload, qos, retain=False, properties=b"", wait=wait)
 
 
-def take(outbox: Outbox) -> Batch:
+def take(outbox: Outbox) -> PacketBatch:
     """Take a batch that must be there."""
     batch = outbox.take(v5=False)
     assert batch is not None

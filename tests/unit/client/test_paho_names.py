@@ -16,7 +16,7 @@ import mqttkit
 from mqttkit.client.paho_names import CLIENT_NAMES, OTHER_NAMES
 
 PACKAGE = Path(mqttkit.__file__).parent
-DERIVED_FROM = ("paho.Client", "BatchedClient", "_WebsocketWrapper")
+DERIVED_FROM = ("paho.Client", "Connection", "_WebsocketWrapper")
 
 KNOWN_LINES = ("2.2.",)
 """Release lines of paho that the seam was read against. For a new one: read what paho changed, then add it."""
@@ -35,9 +35,7 @@ CALLS = [
     ("_packet_handle", "_handle_connack"),
     ("_packet_handle", "_handle_pubackcomp"),
     ("_packet_handle", "_handle_pubrec"),
-    ("loop_forever", "_reconnect_wait"),
     ("loop_start", "_thread_main"),
-    ("loop_forever", "_thread_terminate"),
     ("_create_socket", "_create_socket_connection"),
     ("_create_socket", "_ssl_wrap_socket"),
     ("_create_socket_connection", "_get_proxy"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mqttkit.client.packets import splitter as incoming
 from mqttkit.client.packets.properties import decode, encode
-from mqttkit.client.packets.splitter import Inbox, Splitter, remaining_length
+from mqttkit.client.packets.read_buffer import ReadBuffer
+from mqttkit.client.packets.splitter import Splitter, remaining_length
 from mqttkit.messages import Message, Properties
 
 TOPIC = b"\0\1t"
@@ -26,14 +27,14 @@ def test_a_large_packet_is_joined_once() -> None:
     """A packet in many reads is looked at when its head is known and when it is whole, and copied in between never."""
     size = 8 << 20
     packet = b"\x30\x83\x80\x80\x04" + TOPIC + bytes(size)
-    inbox, found, taken = Inbox(), splitter(), 0
+    buffer, found, taken = ReadBuffer(), splitter(), 0
     for start in range(0, len(packet), 65_536):
-        inbox.add(packet[start : start + 65_536])
-        data = inbox.take()
+        buffer.add(packet[start : start + 65_536])
+        data = buffer.take()
         if data:
             taken += len(data)
             position, stop = found.split(data, 0, v5=False, epoch=1)
-            inbox.put_back(data[position:], stop - position)
+            buffer.put_back(data[position:], stop - position)
     assert taken == 65_536 + len(packet)
     assert [len(message.payload) for message in found.messages] == [size]
 

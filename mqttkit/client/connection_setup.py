@@ -1,0 +1,58 @@
+"""From settings to a paho client that is ready to connect."""
+
+from __future__ import annotations
+
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+
+from mqttkit.client.connection import Connection
+from mqttkit.errors import UsageError
+from mqttkit.messages import Will
+from mqttkit.settings import MqttSettings
+
+
+def checked_settings(settings: MqttSettings) -> MqttSettings:
+    """Return `settings` if they can work together; raise UsageError if not."""
+    if not settings.client.clean_session and not settings.client.client_id:
+        raise UsageError("only a client with a fixed client identifier can keep a session", hint="Give one: -i")
+    return settings
+
+
+def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None, manual_ack: bool) -> Connection:
+    """Return a connection with credentials, TLS, WebSocket path and will; raise ConfigError over a file of TLS."""
+    broker = settings.broker
+    connection = Connection(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        protocol=MQTTProtocolVersion.MQTTv311 if settings.client.version == "311" else MQTTProtocolVersion.MQTTv5,
+        transport="websockets" if broker.transport == "websockets" else "tcp",
+        manual_ack=manual_ack,
+    )
+    connection.connect_timeout = settings.client.connect_timeout
+    if broker.username is not None or broker.password is not None:
+        connection.username_pw_set(broker.username or "", broker.password)
+    if broker.tls is not None:
+        from mqttkit.client.tls import TlsFiles
+
+        connection.tls_files = TlsFiles(broker.tls)
+        connection.tls_set_context(connection.tls_files.context())
+        connection.tls_insecure_set(broker.tls.insecure)
+    connection.ws_set_options(path=broker.websocket_path)
+    if will is not None:
+        set_will(connection, will)
+    return connection
+
+
+def set_will(connection: Connection, will: Will) -> None:
+    """Send this will with the next CONNECT."""
+    properties = _will_properties(will) if connection.protocol == MQTTProtocolVersion.MQTTv5 else None
+    connection.will_set(will.topic, will.payload, will.qos, will.retain, properties)
+
+
+def _will_properties(will: Will) -> PahoProperties | None:
+    if not will.delay_interval:
+        return None
+    properties = PahoProperties(PacketTypes.WILLMESSAGE)
+    properties.WillDelayInterval = will.delay_interval
+    return properties

@@ -1,0 +1,311 @@
+"""When and where to connect again: events in, decisions out. Pure: no clock, no socket, randomness passed in.
+
+    policy = ReconnectPolicy(settings, client_id=client_id)
+    decision = policy.decide(Started())
+    # Connect(address, version, delay): wait, then connect; report how that went:
+    decision = policy.decide(Failed(error))
+    # GiveUp(error): stop.
+
+A round tries each address once. Waits are between rounds, never within one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mqttkit.client import failures
+from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError
+from mqttkit.settings import MqttSettings, ReconnectSettings
+
+PROBE_INTERVAL = 5.0
+"""Seconds between TCP probes while waiting for an unreachable broker."""
+EARLY_ENDS_TOLERATED = 3
+"""After this many connections in a row that ended before the CONNACK, waits are no longer limited to PROBE_INTERVAL.
+A port that Docker publishes accepts connections before the broker behind it listens."""
+SHORT_LIFE = 5.0
+"""A connection that ends within this many seconds does not reset the wait."""
+SHORT_LIVES_TOLERATED = 5
+"""After this many in a row, with the broker reachable throughout, two clients share one identifier: one must stop."""
+
+Address = tuple[str, int]
+MQTT_5, MQTT_311 = 5, 4
+"""Protocol versions, as CONNECT has them (MQTT 5, 3.1.2.2)."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The client was started."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The address could not be reached; `error.step` says which step failed."""
+
+    error: BrokerUnreachable
+
+
+@dataclass(frozen=True)
+class NoConnack:
+    """The connection ended before the CONNACK."""
+
+    silent: bool = False
+    """The broker did not answer in time; otherwise it closed the connection."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The CONNACK refused the connection."""
+
+    code: int
+    """Reason code of MQTT 5, or return code of MQTT 3.1.1."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The CONNACK accepted the connection."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An accepted connection ended."""
+
+    seconds: float
+    """How long it lasted."""
+    code: int
+    """Reason code of DISCONNECT, or 0x80 if there was none."""
+    reason: str
+    topic: str = ""
+    """A topic sent shortly before, with a character over which brokers close the connection."""
+    by_us: bool = False
+    """We ended it because of an unexpected packet: it says nothing about other clients."""
+
+
+@dataclass(frozen=True)
+class ProbeAnswered:
+    """During a wait, an address accepted a TCP connection."""
+
+    address: Address
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The user closed the client."""
+
+
+Event = Started | Failed | NoConnack | Refused | Accepted | Ended | ProbeAnswered | Closed
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Wait `delay` seconds, then connect."""
+
+    address: Address
+    version: int
+    """MQTT_5 or MQTT_311."""
+    delay: float = 0.0
+    probe: bool = False
+    """Probe the addresses during the wait: one that accepts ends it."""
+
+
+@dataclass(frozen=True)
+class Stay:
+    """Nothing to do: the connection is up."""
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Do not connect again; `error` is None if the user closed the client."""
+
+    error: MqttkitError | None
+
+
+Decision = Connect | Stay | GiveUp
+
+
+def full_jitter(delay: float) -> float:
+    """Return a random delay up to `delay`, so that many clients do not return at the same moment."""
+    return random.uniform(0, delay)  # noqa: S311  # spreads load, hides nothing
+
+
+class ReconnectPolicy:
+    """Decides what follows each event. Use it in one thread; others may read its attributes."""
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        *,
+        client_id: str,
+        will_topic: str = "",
+        retry: bool = True,
+        jitter: Callable[[float], float] = full_jitter,
+    ) -> None:
+        self.failure: MqttkitError | None = None
+        """Why the client is not connected; None while it is, and before the first failure."""
+        self.round_failures: list[MqttkitError] = []
+        """Why each address failed in the last round; `failure` is the last."""
+        self.rounds_failed = 0
+        self.given_up = False
+        self.addresses: tuple[Address, ...] = settings.broker.addresses()
+        self._settings = settings
+        self._client_id = client_id
+        self._connect_texts = (client_id, settings.broker.username or "", will_topic)
+        self._retry = retry
+        self._backoff = Backoff(settings.reconnect, jitter)
+        self._index = 0
+        self._versions: dict[Address, int] = {}
+        self._attempt = Connect(self.addresses[0], self._version_for(self.addresses[0]))
+        self._failed_in_round = 0
+        self._short_lives = self._early_ends = 0
+
+    @property
+    def address(self) -> Address:
+        """The address of the current or the latest attempt."""
+        return self._attempt.address
+
+    @property
+    def version(self) -> int:
+        """The protocol version of the current or the latest attempt."""
+        return self._attempt.version
+
+    def decide(self, event: Event) -> Decision:
+        """Return what to do after `event`."""
+        match event:
+            case Started():
+                return self._connect()
+            case Accepted():
+                return self._accepted()
+            case Failed(error):
+                self._short_lives = self._early_ends = 0
+                return self._address_failed(error, probe=error.step in ("dns", "tcp"))
+            case Refused(code, reason):
+                return self._refused(code, reason)
+            case NoConnack(silent):
+                return self._no_connack(silent)
+            case Ended():
+                return self._ended(event)
+            case ProbeAnswered(address):
+                self._index = self.addresses.index(address)
+                return self._connect()
+            case Closed():
+                return GiveUp(None)
+
+    def crashed(self, error: MqttkitError) -> GiveUp:
+        """Give up because the network thread itself failed."""
+        self.failure = error
+        return self._give_up()
+
+    def _version_for(self, address: Address) -> int:
+        """Return the version to try at an address: the configured one, else the one it accepted, else MQTT 5."""
+        fixed = {"5": MQTT_5, "311": MQTT_311}.get(self._settings.client.version)
+        return fixed or self._versions.get(address, MQTT_5)
+
+    def _connect(self, *, delay: float = 0.0, probe: bool = False) -> Connect:
+        address = self.addresses[self._index]
+        self._attempt = Connect(address, self._version_for(address), delay, probe)
+        return self._attempt
+
+    def _can_fall_back(self) -> bool:
+        return self._settings.client.version == "auto" and self._attempt.version == MQTT_5
+
+    def _fall_back(self) -> Connect:
+        """Try MQTT 3.1.1 at the same address at once."""
+        self._attempt = replace(self._attempt, version=MQTT_311, delay=0.0, probe=False)
+        return self._attempt
+
+    def _accepted(self) -> Stay:
+        self._versions[self.address] = self.version
+        self._failed_in_round = self._early_ends = 0
+        self.failure = None
+        return Stay()
+
+    def _refused(self, code: int, reason: str) -> Decision:
+        error = failures.refused(self.address, code, reason)
+        if error.code != failures.UNSUPPORTED_VERSION:
+            self._versions[self.address] = self.version
+        elif self._can_fall_back():
+            self._versions[self.address] = MQTT_311
+            return self._fall_back()
+        else:
+            self._versions.pop(self.address, None)
+        return self._address_failed(error)
+
+    def _no_connack(self, silent: bool) -> Decision:
+        """Fall back if the address may not know MQTT 5; some brokers close the connection or never answer."""
+        if self._can_fall_back() and self.address not in self._versions:
+            return self._fall_back()
+        if self._versions.get(self.address) == MQTT_5:
+            del self._versions[self.address]  # another broker may have taken its place
+        self._early_ends += 1
+        cause = "it did not answer CONNECT" if silent else "it closed the connection before the CONNACK"
+        tls = self._settings.broker.tls is not None
+        return self._address_failed(failures.closed_early(self.address, cause, tls=tls, texts=self._connect_texts))
+
+    def _address_failed(self, error: MqttkitError, *, probe: bool = False) -> Decision:
+        """Go on to the next address; after the last one, wait for the next round."""
+        self.failure = error
+        self.round_failures = [*(self.round_failures if self._failed_in_round else ()), error]
+        self._failed_in_round += 1
+        self._index = (self._index + 1) % len(self.addresses)
+        if self._failed_in_round < len(self.addresses):
+            return self._connect()
+        return self._next_round(probe=probe)
+
+    def _ended(self, event: Ended) -> Decision:
+        """Go back to the address that was lost, unless another client takes our place again and again."""
+        taken_over = event.code == failures.SESSION_TAKEN_OVER
+        if event.seconds >= SHORT_LIFE and not taken_over:
+            self._backoff.reset()
+            self._short_lives = 0
+        elif not event.by_us:
+            self._short_lives += 1
+        hint = failures.discouraged_hint(event.topic)
+        stop = self._short_lives >= SHORT_LIVES_TOLERATED
+        if taken_over or (stop and not hint):
+            self.failure = failures.taken_over(self.address, self._client_id, certain=taken_over)
+        else:
+            self.failure = failures.lost(self.address, event.reason, hint=hint)
+        self.round_failures = [self.failure]
+        return self._give_up() if stop else self._next_round(probe=self._short_lives < 2)
+
+    def _next_round(self, *, probe: bool) -> Decision:
+        self._failed_in_round = 0
+        self.rounds_failed += 1
+        if not self._retry:
+            return self._give_up()
+        delay = self._backoff.next()
+        if 0 < self._early_ends <= EARLY_ENDS_TOLERATED:
+            delay = min(delay, PROBE_INTERVAL)
+        return self._connect(delay=delay, probe=probe)
+
+    def _give_up(self) -> GiveUp:
+        self.given_up = True
+        return GiveUp(self.failure)
+
+    @property
+    def refused(self) -> bool:
+        """True if the latest failure is a refusal, not an unreachable broker."""
+        return isinstance(self.failure, ConnectionRefused)
+
+
+class Backoff:
+    """Delays between rounds, in seconds: the initial delay, doubled up to the maximum, with jitter if set."""
+
+    def __init__(self, settings: ReconnectSettings, jitter: Callable[[float], float]) -> None:
+        self._settings = settings
+        self._jitter = jitter
+        self._rounds = 0
+
+    def next(self) -> float:
+        """Return the next delay."""
+        settings = self._settings
+        doublings = min(self._rounds, 32) if settings.exponential_backoff else 0
+        self._rounds += 1
+        delay = min(settings.initial_delay * 2**doublings, settings.max_delay)
+        return self._jitter(delay) if settings.jitter else delay
+
+    def reset(self) -> None:
+        """Start again at the initial delay."""
+        self._rounds = 0

@@ -1,0 +1,50 @@
+"""Sockets: connect, wait, shut down. Nothing here knows MQTT."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from typing import Any
+
+
+def open_tcp(address: tuple[str, int], timeout: float) -> socket.socket:
+    """Connect to the first of the host's addresses that accepts, waiting at most `timeout` seconds for each.
+
+    An ASCII host name goes to the resolver as bytes: for text Python loads its tables for internationalised names,
+    which take 0.7 MB.
+    """
+    host, port = address
+    resolvable: Any = host.encode() if host.isascii() else host
+    return socket.create_connection((resolvable, port), timeout)
+
+
+def probe(address: tuple[str, int], timeout: float) -> None:
+    """Connect and close again; raise OSError, or ValueError for an impossible host name, if that fails."""
+    open_tcp(address, timeout).close()
+
+
+def shut_down(descriptor: int) -> None:
+    """End the connection of a socket without closing it: its owner then reads the end.
+
+    A socket inside TLS or WebSockets has no shutdown that leaves its wrapper alone, so a duplicate does it.
+    """
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def wait(descriptor: int, wants: int, waker: socket.socket | None, timeout: float) -> int:
+    """Wait up to `timeout` seconds; return the events of the descriptor and drain the wake-up bytes of `waker`.
+
+    `wants` and the result are those of poll, which unlike select takes descriptors above 1,023.
+    """
+    poller = select.poll()
+    poller.register(descriptor, wants)
+    if waker is not None:
+        poller.register(waker.fileno(), select.POLLIN)
+    found = dict(poller.poll(timeout * 1000))
+    if waker is not None and waker.fileno() in found:
+        with contextlib.suppress(BlockingIOError):
+            waker.recv(10_000)
+    return found.get(descriptor, 0)

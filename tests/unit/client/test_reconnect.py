@@ -1,0 +1,237 @@
+"""The reconnect policy as a table of cases: events in, decisions out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mqttkit.client.failures import SESSION_TAKEN_OVER, UNSUPPORTED_VERSION
+from mqttkit.client.reconnect import (
+    MQTT_5,
+    MQTT_311,
+    PROBE_INTERVAL,
+    SHORT_LIFE,
+    SHORT_LIVES_TOLERATED,
+    Accepted,
+    Closed,
+    Connect,
+    Ended,
+    Event,
+    Failed,
+    GiveUp,
+    NoConnack,
+    ProbeAnswered,
+    ReconnectPolicy,
+    Refused,
+    Started,
+    Stay,
+)
+from mqttkit.errors import BrokerUnreachable, ConnectionRefused
+from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, ReconnectSettings
+
+A, B = ("a", 1883), ("b", 1884)
+DNS, TCP, TLS = (Failed(BrokerUnreachable("a:1883", step, f"{step} failed")) for step in ("dns", "tcp", "tls"))
+UNSUPPORTED = Refused(UNSUPPORTED_VERSION, "Unsupported protocol version")
+NOT_AUTHORIZED = Refused(0x87, "Not authorized")
+LONG, SHORT = Ended(60.0, 0x80, "Unspecified error"), Ended(0.1, 0x80, "Unspecified error")
+TAKEN = Ended(60.0, SESSION_TAKEN_OVER, "Session taken over")
+
+
+def policy(*, hosts: tuple[str, ...] = ("a:1883",), version: str = "auto", **options: Any) -> ReconnectPolicy:
+    """Return a policy whose waits are 1, 2, 4, 8, 8 s."""
+    settings = MqttSettings(
+        broker=BrokerSettings(hosts=hosts),
+        client=ClientSettings(version=version),
+        reconnect=ReconnectSettings(initial_delay=1.0, max_delay=8.0, jitter="jitter" in options),
+    )
+    return ReconnectPolicy(settings, client_id="x", **options)
+
+
+def shown(decision: object) -> object:
+    """Return a decision in short: address and version, delay, `probe`."""
+    if isinstance(decision, Connect):
+        short = f"{decision.address[0]}{'5' if decision.version == MQTT_5 else '4'}"
+        return f"{short} +{decision.delay:g}{' probe' * decision.probe}" if decision.delay else short
+    return "stay" if isinstance(decision, Stay) else "give up"
+
+
+CASES: dict[str, tuple[list[tuple[Event, str]], dict[str, Any]]] = {
+    "one host: each wait of the backoff is taken once": (
+        [(TCP, "a5 +1 probe"), (TCP, "a5 +2 probe"), (TCP, "a5 +4 probe"), (TCP, "a5 +8 probe"), (TCP, "a5 +8 probe")],
+        {},
+    ),
+    "a failed TLS handshake is not probed: the port accepts TCP": ([(TLS, "a5 +1"), (DNS, "a5 +2 probe")], {}),
+    "two hosts: no wait within a round": (
+        [(TCP, "b5"), (TCP, "a5 +1 probe"), (TCP, "b5"), (TCP, "a5 +2 probe")],
+        {"hosts": ("a:1883", "b:1884")},
+    ),
+    "a refused version falls back at once": ([(UNSUPPORTED, "a4"), (Accepted(), "stay"), (LONG, "a4 +1 probe")], {}),
+    "a closed connection before CONNACK falls back at once": ([(NoConnack(), "a4"), (Accepted(), "stay")], {}),
+    "silence costs its wait once: the version is remembered": (
+        [(NoConnack(silent=True), "a4"), (Accepted(), "stay"), (LONG, "a4 +1 probe"), (TCP, "a4 +2 probe")],
+        {},
+    ),
+    "silence in both versions: MQTT 5 is tried again": (
+        [(NoConnack(silent=True), "a4"), (NoConnack(silent=True), "a5 +1"), (NoConnack(silent=True), "a4")],
+        {},
+    ),
+    "a refusal in MQTT 3.1.1 shows that the broker knows it": (
+        [(NoConnack(), "a4"), (NOT_AUTHORIZED, "a4 +1"), (NOT_AUTHORIZED, "a4 +2")],
+        {},
+    ),
+    "each host has its version": (
+        [
+            (Accepted(), "stay"),
+            (LONG, "a5 +1 probe"),
+            (TCP, "b5"),
+            (NoConnack(), "b4"),
+            (Accepted(), "stay"),
+            (LONG, "b4 +1 probe"),
+            (TCP, "a5"),
+            (Accepted(), "stay"),
+        ],
+        {"hosts": ("a:1883", "b:1884")},
+    ),
+    "a host that knew MQTT 5 and refuses it now falls back": (
+        [(Accepted(), "stay"), (LONG, "a5 +1 probe"), (UNSUPPORTED, "a4"), (Accepted(), "stay")],
+        {},
+    ),
+    "a host that knew MQTT 5 and closes now fails once, then falls back": (
+        [(Accepted(), "stay"), (LONG, "a5 +1 probe"), (NoConnack(), "a5 +2"), (NoConnack(), "a4")],
+        {},
+    ),
+    "a host that refuses the 3.1.1 it knew is asked for MQTT 5": (
+        [(UNSUPPORTED, "a4"), (Accepted(), "stay"), (LONG, "a4 +1 probe"), (UNSUPPORTED, "a5 +2")],
+        {},
+    ),
+    "a fixed version never falls back": ([(UNSUPPORTED, "a5 +1"), (NoConnack(), "a5 +2")], {"version": "5"}),
+    "3.1.1 only": ([(NoConnack(), "a4 +1"), (UNSUPPORTED, "a4 +2")], {"version": "311"}),
+    "a port that accepts and closes is tried again soon, three times": (
+        [(NoConnack(), f"a4 +{delay}") for delay in (1, 2, 4)] + [(NoConnack(), "a4 +8"), (TCP, "a4 +8 probe")],
+        {"version": "311"},
+    ),
+    "a connection that lasted resets the backoff": (
+        [(TCP, "a5 +1 probe"), (TCP, "a5 +2 probe"), (Accepted(), "stay"), (LONG, "a5 +1 probe")],
+        {},
+    ),
+    "a short connection does not": (
+        [(TCP, "a5 +1 probe"), (Accepted(), "stay"), (SHORT, "a5 +2 probe"), (Accepted(), "stay"), (SHORT, "a5 +4")],
+        {},
+    ),
+    "without retry the first failed round is the end": (
+        [(TCP, "b5"), (TCP, "give up")],
+        {"hosts": ("a:1883", "b:1884"), "retry": False},
+    ),
+    "without retry a lost connection is the end": ([(Accepted(), "stay"), (LONG, "give up")], {"retry": False}),
+    "an answered probe is tried at once": (
+        [(TCP, "b5"), (TCP, "a5 +1 probe"), (ProbeAnswered(B), "b5"), (Accepted(), "stay")],
+        {"hosts": ("a:1883", "b:1884")},
+    ),
+    "the user closes": ([(Accepted(), "stay"), (Closed(), "give up")], {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_event_leads_to_its_decision(name: str) -> None:
+    """The case's name says which behaviour it shows."""
+    steps, options = CASES[name]
+    under_test = policy(**options)
+    first = under_test.decide(Started())
+    assert shown(first) == ("a4" if options.get("version") == "311" else "a5")
+    assert [shown(under_test.decide(event)) for event, _ in steps] == [wanted for _, wanted in steps]
+
+
+def test_a_port_that_accepts_and_closes_does_not_cost_the_long_wait() -> None:
+    """The first three waits are at most the interval of the probes, however long the delay."""
+    slow = MqttSettings(
+        client=ClientSettings(version="311"), reconnect=ReconnectSettings(initial_delay=60.0, jitter=False)
+    )
+    under_test = ReconnectPolicy(slow, client_id="x")
+    delays = [decision.delay for _ in range(4) if isinstance(decision := under_test.decide(NoConnack()), Connect)]
+    assert delays == [PROBE_INTERVAL] * 3 + [60.0]
+
+
+def test_delays_pass_through_the_jitter() -> None:
+    """The jitter is injected: it gets the full delay and returns the one to wait."""
+    under_test = policy(jitter=lambda delay: delay / 4)
+    assert [shown(under_test.decide(TLS)) for _ in range(3)] == ["a5 +0.25", "a5 +0.5", "a5 +1"]
+
+
+def test_the_failures_of_a_round_are_kept_until_the_next_one_fails() -> None:
+    """`connect` reports each host's failure."""
+    under_test = policy(hosts=("a:1883", "b:1884"))
+    under_test.decide(TCP)
+    assert (under_test.rounds_failed, under_test.round_failures) == (0, [TCP.error])
+    under_test.decide(NOT_AUTHORIZED)
+    assert under_test.rounds_failed == 1
+    assert [type(error) for error in under_test.round_failures] == [BrokerUnreachable, ConnectionRefused]
+    assert under_test.refused
+    under_test.decide(TLS)
+    assert under_test.round_failures == [TLS.error]
+    assert not under_test.refused
+
+
+def test_a_connection_clears_the_failure() -> None:
+    """`failure` says why the client is not connected."""
+    under_test = policy()
+    under_test.decide(TCP)
+    assert under_test.failure is TCP.error
+    under_test.decide(Accepted())
+    assert under_test.failure is None
+
+
+@pytest.mark.parametrize(("end", "said"), [(SHORT, "may be"), (TAKEN, "took over the session")])
+def test_two_clients_with_one_identifier_do_not_fight_indefinitely(end: Ended, said: str) -> None:
+    """Five connections in a row that ended early, or were taken over: give up and name the identifier."""
+    under_test = policy()
+    for _ in range(SHORT_LIVES_TOLERATED - 1):
+        under_test.decide(Accepted())
+        assert isinstance(under_test.decide(end), Connect)
+    under_test.decide(Accepted())
+    decision = under_test.decide(end)
+    assert isinstance(decision, GiveUp)
+    assert isinstance(decision.error, ConnectionRefused)
+    assert "another client with the client identifier 'x'" in str(decision.error)
+    assert said in str(decision.error)
+    assert under_test.given_up
+
+
+@pytest.mark.parametrize("between", [TCP, Ended(SHORT_LIFE, 0x80, "")])
+def test_an_unreachable_broker_or_a_longer_connection_is_no_fight(between: Event) -> None:
+    """A broker that restarts ends connections early too."""
+    under_test = policy()
+    for _ in range(3 * SHORT_LIVES_TOLERATED):
+        under_test.decide(SHORT)
+        assert isinstance(under_test.decide(between), Connect)
+
+
+def test_a_connection_that_we_ended_is_no_fight() -> None:
+    """An unexpected packet ends each connection early, but no other client is involved."""
+    under_test = policy()
+    for _ in range(3 * SHORT_LIVES_TOLERATED):
+        assert isinstance(under_test.decide(Ended(0.1, 0, "unexpected packet", by_us=True)), Connect)
+    assert "unexpected packet" in str(under_test.failure)
+
+
+def test_a_topic_that_ends_each_connection_is_named_when_giving_up() -> None:
+    """Not the identifier, but a character that brokers do not take, is the likely cause."""
+    under_test = policy()
+    decisions = [under_test.decide(Ended(0.1, 0x80, "", "a\x01b")) for _ in range(SHORT_LIVES_TOLERATED)]
+    assert isinstance(decisions[-1], GiveUp)
+    assert r"'a\x01b' has U+0001" in str(under_test.failure)
+
+
+def test_a_failure_of_the_thread_itself_is_final() -> None:
+    """The error is kept as the reason."""
+    under_test, error = policy(), BrokerUnreachable("a:1883", "mqtt", "the network thread failed")
+    assert under_test.crashed(error) == GiveUp(error)
+    assert (under_test.given_up, under_test.failure) == (True, error)
+
+
+def test_address_and_version_are_those_of_the_attempt() -> None:
+    """While falling back the address stays and the version changes."""
+    under_test = policy(hosts=("a:1883", "b:1884"))
+    under_test.decide(TCP)
+    under_test.decide(NoConnack())
+    assert (under_test.address, under_test.version) == (B, MQTT_311)
