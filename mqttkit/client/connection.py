@@ -23,7 +23,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from mqttkit.client import sockets
 from mqttkit.client.packets import properties as convert
 from mqttkit.client.packets.outbox import MAX_FAST_MID, Outbox
 from mqttkit.client.packets.partial_send import PartialSend
@@ -32,8 +31,9 @@ from mqttkit.client.packets.read_pacing import GATHER, MANY_IN_FLIGHT, ReadPacin
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.packets.send_limits import apply_limits
 from mqttkit.client.packets.splitter import Splitter, packet_end
-from mqttkit.client.tls import TlsFiles
-from mqttkit.client.websocket import BatchedWebSocket
+from mqttkit.client.transport import sockets
+from mqttkit.client.transport.tls import TlsFiles
+from mqttkit.client.transport.websocket import BatchedWebSocket
 from mqttkit.messages import Message
 from mqttkit.settings import ClientSettings, LimitSettings
 

@@ -33,7 +33,7 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
     if broker.username is not None or broker.password is not None:
         connection.username_pw_set(broker.username or "", broker.password)
     if broker.tls is not None:
-        from mqttkit.client.tls import TlsFiles
+        from mqttkit.client.transport.tls import TlsFiles
 
         connection.tls_files = TlsFiles(broker.tls)
         connection.tls_set_context(connection.tls_files.context())

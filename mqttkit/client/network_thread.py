@@ -17,10 +17,11 @@ from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mqttkit.addresses import show_address
-from mqttkit.client import failures, reconnect, sockets
+from mqttkit.client import failures, reconnect
 from mqttkit.client.connection import Connection
 from mqttkit.client.reconnect import MQTT_5, PROBE_INTERVAL, SHORT_LIFE, Connect, Decision, Event, ReconnectPolicy
 from mqttkit.client.state import ConnectionState
+from mqttkit.client.transport import sockets
 from mqttkit.errors import BrokerUnreachable
 from mqttkit.settings import ClientSettings
 

@@ -1,7 +1,7 @@
 """Every private name of paho that mqttkit overrides, calls, reads or sets, and what for.
 
 A release of paho may move any of them. Tests compare this table with paho and with the code that uses the names:
-`connection.py`, `websocket.py` and `packets/properties.py`.
+`connection.py`, `transport/websocket.py` and `packets/properties.py`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mqttkit.broker.probe import Login
 from mqttkit.client import MqttClient
-from mqttkit.client.tls import make_context
+from mqttkit.client.transport.tls import make_context
 from mqttkit.errors import LifecycleError
 from mqttkit.messages import Message
 from mqttkit.settings import BrokerSettings, MqttSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mqttkit.client.websocket import BatchedWebSocket
+from mqttkit.client.transport.websocket import BatchedWebSocket
 from tests.unit.client.harness import BatchedSide
 
 MESSAGE = b"\x32\x06\x00\x01t\x00\x01x"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.client.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, FrameReader, make_frame
+from mqttkit.client.transport.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, FrameReader, make_frame
 
 
 def server_frame(opcode: int, payload: bytes) -> bytes:
