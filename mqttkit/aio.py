@@ -150,7 +150,7 @@ class AsyncClient:
         if self._loop is None or self._is_waking:
             return
         self._is_waking = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
             self._loop.call_soon_threadsafe(self._awake)
 
     def _awake(self) -> None:

@@ -122,7 +122,7 @@ class ReconnectSettings(Checked):
     exponential_backoff: bool = True
     """Double the wait after each failure."""
     jitter: bool = True
-    """Wait a random time between 0 and the delay, so that a fleet does not reconnect all at once."""
+    """Wait a random time between 0 and the delay, so that a fleet does not reconnect at the same moment."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ def discouraged_character(text: str) -> str:
     if found is None:
         return ""
     code = ord(found[0])
-    return f"U+{code:04X}, a {'control' if code < 0xA0 else 'non-'}{' ' * (code < 0xA0)}character"
+    return f"U+{code:04X}, a {'control character' if code < 0xFDD0 else 'non-character'}"
 
 
 def check_template(template: str, allowed: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The error tree: what its page says is what it is."""
+"""The error tree matches its drawing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def all_errors(root: type[errors.MqttkitError] = errors.MqttkitError) -> list[ty
 
 
 def test_the_drawn_tree_is_the_tree() -> None:
-    """Every class stands in the drawing at the top of errors.py, with its exit code."""
+    """The drawing at the top of errors.py has every class with its exit code."""
     drawn = re.findall(r"(\w+) +(\d+)   ", errors.__doc__ or "")
     assert {name: int(code) for name, code in drawn} == {each.__name__: each.exit_code for each in all_errors()}
 
 
 def test_an_error_ends_with_its_hint() -> None:
-    """What failed comes first, the next command last."""
+    """The message starts with what failed and ends with the next command."""
     error = errors.BrokerUnreachable("localhost:1883", "tcp", "connection refused", hint="Start one: mqttkit broker up")
     assert str(error) == "cannot reach broker localhost:1883: connection refused. Start one: mqttkit broker up"
     assert (error.exit_code, error.step) == (3, "tcp")

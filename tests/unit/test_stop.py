@@ -1,4 +1,4 @@
-"""The flag that ends what runs."""
+"""The stop flag."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mqttkit.stop import Stop
 
 
 class Interrupted(Stop):
-    """Is set, in the thread that waits, when the line of a number is about to run: as a signal handler does."""
+    """Sets itself in the waiting thread before a numbered line runs, as a signal handler would."""
 
     def wait_interrupted(self, line: int) -> bool:
-        """Wait, interrupted at that line; tell whether there was such a line."""
+        """Wait, interrupted at that line; return whether the line exists."""
         left = [line]
 
         def look(_frame: FrameType, event: str, _argument: object) -> Any:
@@ -37,7 +37,7 @@ class Interrupted(Stop):
 
 
 def test_a_handler_may_set_it_at_any_moment_of_a_wait() -> None:
-    """At each line in turn; threading.Event stands still for ever at some of them."""
+    """This holds at each line; threading.Event blocks forever at some of them."""
     lines = 0
     while (stop := Interrupted()).wait_interrupted(lines + 1):
         assert stop.wait(0)
@@ -46,7 +46,7 @@ def test_a_handler_may_set_it_at_any_moment_of_a_wait() -> None:
 
 
 def test_it_wakes_every_waiter_and_stays_set() -> None:
-    """Long before their time is over."""
+    """The waiters wake long before their time limit."""
     stop, woken = Stop(), list[bool]()
     threads = [threading.Thread(target=lambda: woken.append(stop.wait(100))) for _ in range(5)]
     for thread in threads:
@@ -61,7 +61,7 @@ def test_it_wakes_every_waiter_and_stays_set() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05])
 def test_without_it_a_wait_takes_its_time(seconds: float) -> None:
-    """And says that it is not set."""
+    """It returns False after that time."""
     stop, before = Stop(), time.monotonic()
     assert not stop.wait(seconds)
     assert time.monotonic() - before >= seconds

@@ -31,13 +31,13 @@ filters = (
 
 @given(filters, names)
 def test_matching_agrees_with_paho(topic_filter: str, name: str) -> None:
-    """`matches` decides as paho's own matcher does, for any filter and name."""
+    """`matches` agrees with paho's own matcher for any filter and name."""
     assert matches(topic_filter, name) == topic_matches_sub(topic_filter, name)
 
 
 @given(names)
 def test_a_name_matches_itself_and_everything(name: str) -> None:
-    """A name is a filter for itself; # takes all but what begins with $."""
+    """A name is a filter for itself; # matches every name that does not begin with $."""
     assert matches(check_topic_filter(name), check_topic_name(name))
     assert matches("#", name) == (not name.startswith("$"))
 
@@ -50,7 +50,7 @@ def test_a_wildcard_that_is_a_whole_level_is_accepted(topic_filter: str) -> None
 
 @pytest.mark.parametrize("name", ["", "a+", "#", "a\0b", "\ud800", "x" * 65_536, "é" * 32_768])
 def test_malformed_names_are_refused(name: str) -> None:
-    """Empty, with wildcard, with NUL or lone surrogate, or too long: no topic name."""
+    """Empty, with wildcard, with NUL or lone surrogate, or too long: not a topic name."""
     with pytest.raises(TopicError):
         check_topic_name(name)
 
@@ -68,7 +68,7 @@ def test_the_longest_names_and_identifiers_pass() -> None:
     ["", "a#", "#/a", "a/#/b", "a/b/#/c/d", "a/b+", "+a", "$share/g", "$share/g/", "$share//a", "$share/+/a", "\0"],
 )
 def test_malformed_filters_are_refused(topic_filter: str) -> None:
-    """Wildcards stand alone in their level, # at the end; a share has group and filter."""
+    """A wildcard is a whole level, # is the last one; a share has group and filter."""
     with pytest.raises(TopicError):
         check_topic_filter(topic_filter)
 
@@ -100,7 +100,7 @@ def test_templates_are_checked_and_filled() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a/b", "a+", "#", "\0", "\ud800"])
-def test_levels_that_are_none_are_refused(value: str) -> None:
+def test_values_that_are_not_one_level_are_refused(value: str) -> None:
     """A value that would change the topic's shape cannot be a level."""
     with pytest.raises(TopicError):
         check_level(value, "value")
@@ -124,13 +124,13 @@ def test_levels_that_are_none_are_refused(value: str) -> None:
         ("\U0010ffff", "U+10FFFF, a non-character"),
     ],
 )
-def test_characters_that_brokers_hang_up_on_are_named(text: str, named: str) -> None:
-    """The first one is named (MQTT 5, 1.5.4); what is merely unusual is not."""
+def test_characters_that_make_brokers_disconnect_are_named(text: str, named: str) -> None:
+    """The first one is named (MQTT 5, 1.5.4); unusual characters are fine."""
     assert discouraged_character(text) == named
 
 
 @pytest.mark.parametrize("value", ["\x01", "a\x9f", "\uffff"])
-def test_scanner_identifiers_that_brokers_hang_up_on_are_refused(value: str) -> None:
-    """A scanner would publish nothing else."""
+def test_scanner_identifiers_that_make_brokers_disconnect_are_refused(value: str) -> None:
+    """Every topic of the scanner would have the character."""
     with pytest.raises(TopicError, match="close the connection"):
         check_scanner_id(value)

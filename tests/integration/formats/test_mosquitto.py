@@ -1,4 +1,4 @@
-"""Formats against the real mosquitto_sub: the same messages, byte for byte the same output."""
+"""Compare formats with the real mosquitto_sub: the same messages give the same bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAYLOADS = (
 
 
 def full() -> PahoProperties:
-    """Return one of every property that an application sends."""
+    """Return a value for each property that an application sends."""
     properties = PahoProperties(PacketTypes.PUBLISH)
     properties.UserProperty = [("k", "v"), ("l", "w")]
     properties.CorrelationData = b"corr"
@@ -74,14 +74,14 @@ def ours(formatter: Formatter, messages: list[Message]) -> tuple[bytes, int]:
 
 
 def layout(text: bytes) -> list[bytes]:
-    """Return the lines of JSON but for the time stamp, in no order: properties come in the sender's or in ours."""
+    """Return the lines of JSON without the time stamp, as sets: the order of properties differs."""
     lines = text.splitlines() if b"\n" in text else []
     return sorted(line.rstrip(b",") for line in lines if b"tst" not in line)
 
 
 @pytest.mark.parametrize("options", [(), ("-v",), ("-N",), ("-v", "-N")])
 def test_plain_formats_are_mosquitto_sub_s(shared_broker: Mosquitto, topic: str, options: tuple[str, ...]) -> None:
-    """Payloads alone and with topics, with the line feed and without."""
+    """Payloads with and without topics and line feeds."""
     output, _, messages = both(shared_broker, topic, PAYLOADS, (0,), *options)
     make = verbose_formatter if "-v" in options else payload_formatter
     assert ours(make(b"" if "-N" in options else b"\n"), messages)[0] == output
@@ -99,7 +99,7 @@ def test_plain_formats_are_mosquitto_sub_s(shared_broker: Mosquitto, topic: str,
     ],
 )
 def test_format_strings_are_mosquitto_sub_s(shared_broker: Mosquitto, topic: str, template: str) -> None:
-    """Every sequence that says nothing of time or packet identifiers, at every QoS, with properties and without."""
+    """Every sequence except time and packet identifiers, at every QoS, with and without properties."""
     output, _, messages = both(shared_broker, topic, PAYLOADS, (0, 1, 2), "-N", "-F", template + END)
     mine, _ = ours(template_formatter(template + END, b""), messages)
     separator = b"\0end\0"
@@ -111,7 +111,7 @@ def test_format_strings_are_mosquitto_sub_s(shared_broker: Mosquitto, topic: str
 def test_json_says_what_mosquitto_sub_s_says(
     shared_broker: Mosquitto, topic: str, template: str, pretty: tuple[str, ...]
 ) -> None:
-    """%j and %J have mosquitto_sub's names and values; --pretty its layout, for what is not nested in arrays."""
+    """%j and %J have mosquitto_sub's names and values; --pretty has its layout, except inside arrays."""
     payloads = PAYLOADS[:1] + PAYLOADS[2:5] if template == "%j" else (*PAYLOADS[2:4], b'{"a": {"b": true}}', b"no json")
     output, errors, messages = both(shared_broker, topic, payloads, (0,), *pretty, "-N", "-F", template + END)
     mine, failures = ours(template_formatter(template + END, b"", pretty=bool(pretty)), messages)

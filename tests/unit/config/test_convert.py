@@ -1,4 +1,4 @@
-"""Values that today's settings do not use yet, so that new settings need no new code."""
+"""Convert values to types, including types that the current settings do not use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Fleet:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Settings of another day."""
+    """Settings with a list of dataclasses and a required field."""
 
     fleets: tuple[Fleet, ...] = ()
     needed: str
@@ -54,7 +54,7 @@ class Wanted:
     (str, 1.5, "1.5"),
 ])  # fmt: skip
 def test_a_value_becomes_the_type_asked_for(hint: Any, value: object, expected: object) -> None:
-    """Lists of dataclasses, mappings and choices included."""
+    """This includes lists of dataclasses, mappings and choices."""
     assert convert(hint, wrap(value, "flag")) == expected
 
 
@@ -75,14 +75,14 @@ def test_a_value_becomes_the_type_asked_for(hint: Any, value: object, expected: 
     (float, "inf", "must be a finite number"),
     (str, True, "must be text"),
 ])  # fmt: skip
-def test_what_does_not_fit_says_what_would(hint: Any, value: object, message: str) -> None:
-    """The message finishes the sentence `path: ...`."""
+def test_a_wrong_value_says_what_is_allowed(hint: Any, value: object, message: str) -> None:
+    """The message completes the sentence `path: ...`."""
     with pytest.raises(Mismatch, match=message):
         convert(hint, wrap(value, "flag"))
 
 
 def test_an_unknown_key_in_a_list_is_named() -> None:
-    """As in a section."""
+    """The error has the key and the known keys, as in a section."""
     with pytest.raises(Surplus) as caught:
         convert(tuple[Fleet, ...], wrap([{"name": "a", "cuont": 1}], "flag"))
     assert (caught.value.key, caught.value.known) == ("cuont", ("name", "count", "labels"))
@@ -90,7 +90,7 @@ def test_an_unknown_key_in_a_list_is_named() -> None:
 
 @pytest.mark.parametrize("hint", [set, bytes, int | str, int | str | None])
 def test_a_type_that_settings_do_not_know_is_a_programming_error(hint: Any) -> None:
-    """Nobody finds out at a user's desk."""
+    """It fails in the tests, not for a user."""
     with pytest.raises(TypeError, match=r"settings (do not )?support"):
         convert(hint, wrap("x", "flag"))
 
@@ -100,18 +100,18 @@ def test_a_type_that_settings_do_not_know_is_a_programming_error(hint: Any) -> N
     ({"needed": wrap("x", "here"), "fleets": wrap([{"cuont": 1}], "here")}, "here: unknown key 'fleets.cuont'"),
     ({"needed": wrap("both", "here")}, "both is refused by the section"),
 ])  # fmt: skip
-def test_settings_of_another_day_have_the_same_errors(values: dict[str, Any], message: str) -> None:
-    """Required settings, unknown keys in lists, and what the dataclass itself refuses."""
+def test_required_settings_and_lists_have_the_same_errors(values: dict[str, Any], message: str) -> None:
+    """Required settings, unknown keys in lists, and values that the dataclass refuses."""
     with pytest.raises(ConfigError, match=message):
         _build(describe(Wanted), values)
 
 
 def test_mappings_are_shown_as_yaml() -> None:
-    """On one line."""
+    """The mapping fits on one line."""
     assert scalar({"a b": 1, "c": ("x", None)}) == '{"a b": 1, c: [x, null]}'
 
 
-def test_the_tree_tells_required_settings() -> None:
-    """A field without a default stays recognisable."""
+def test_required_settings_are_in_the_tree() -> None:
+    """A field without a default is in the tree too."""
     tree = describe(Wanted)
     assert [leaf.variable for leaf in tree.leaves()] == ["MQTTKIT_FLEETS", "MQTTKIT_NEEDED"]

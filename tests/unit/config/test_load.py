@@ -1,4 +1,4 @@
-"""What mqttkit.yaml, environment and flags come down to."""
+"""Load settings from mqttkit.yaml, environment, flags and profile."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mqttkit.settings import (
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test in a directory of its own, so that ./mqttkit.yaml is its own."""
+    """Run each test in its own directory, so that it has its own ./mqttkit.yaml."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -56,7 +56,7 @@ def load(
 
 
 def refusal(text: str | None = None, **sources: Mapping[str, object]) -> str:
-    """Return the error that loading ends with."""
+    """Return the error that loading raises."""
     with pytest.raises(ConfigError) as caught:
         load(text, **sources)  # type: ignore[arg-type]
     return str(caught.value)
@@ -84,7 +84,7 @@ def test_yaml_is_not_imported_without_a_file() -> None:
 
 
 def test_flag_beats_environment_beats_file_beats_profile_beats_default() -> None:
-    """Each source is told in `origins`."""
+    """`origins` names the source of each value."""
     text = "mqtt:\n  client: {keep_alive: 2, qos: 2}\n  reconnect:\n    max_delay: 3\n"
     effective = load(
         text,
@@ -127,7 +127,7 @@ def test_short_and_long_variables_set_the_broker(variable: str, value: str, path
 
 
 def test_variables_for_one_setting_that_differ_are_refused() -> None:
-    """Nobody can know which was meant."""
+    """mqttkit cannot know which one the user meant."""
     message = refusal(environ={"MQTTKIT_HOST": "a", "MQTTKIT_MQTT_BROKER_HOST": "b"})
     assert "environment variable MQTTKIT_" in message
     assert "differs" in message
@@ -139,7 +139,7 @@ def test_lists_in_variables_are_split_at_commas() -> None:
 
 
 def test_a_variable_that_names_no_setting_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    """A typing error is not silently the default."""
+    """A typing error does not silently mean the default."""
     load(environ={"MQTTKIT_MQTT_BROKER_PROT": "1", "MQTTKIT_UNRELATED": "x", "MQTTKIT_PORT": ""})
     assert "did you mean MQTTKIT_MQTT_BROKER_PORT?" in caplog.text
     assert "UNRELATED" not in caplog.text
@@ -153,13 +153,13 @@ def test_a_variable_that_names_no_setting_is_warned_of(caplog: pytest.LogCapture
 def test_a_variable_that_nearly_names_a_setting_is_warned_of(
     caplog: pytest.LogCaptureFixture, name: str, meant: str
 ) -> None:
-    """Once, with the name that was meant."""
+    """The log has one warning, with the name that the user meant."""
     load(environ={name: "1"})
     assert caplog.messages == [f"environment variable {name} is not a setting; did you mean {meant}?"]
 
 
 def test_a_variable_of_a_section_is_warned_of_however_far_from_any_setting(caplog: pytest.LogCaptureFixture) -> None:
-    """With the nearest one where there is one."""
+    """The warning names the nearest variable if there is one."""
     load(environ={"MQTTKIT_SCANNER_IDENTIFIER": "1", "MQTTKIT_MQTT_QQQQQQQQQQQQQQQQQQQQ": "1"})
     assert caplog.messages == [
         "environment variable MQTTKIT_SCANNER_IDENTIFIER is not a setting; did you mean MQTTKIT_SCANNER_INTERVAL?",
@@ -170,7 +170,7 @@ def test_a_variable_of_a_section_is_warned_of_however_far_from_any_setting(caplo
 def test_a_password_file_that_only_its_owner_can_read_is_not_warned_of(
     here: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Mode 0600."""
+    """A file of mode 0600 gives no warning."""
     (here / "pw").write_text("secret\n")
     (here / "pw").chmod(0o600)
     assert load("mqtt: {broker: {password_file: pw}}").settings.mqtt.broker.password == "secret"
@@ -182,7 +182,7 @@ def test_a_password_file_that_only_its_owner_can_read_is_not_warned_of(
     "OTHER_MQTTKIT_USER",
 ])  # fmt: skip
 def test_a_variable_that_may_be_somebody_else_s_is_not_warned_of(caplog: pytest.LogCaptureFixture, name: str) -> None:
-    """A reference of the settings file, what a container engine sets."""
+    """References of the settings file, and variables that a container engine sets."""
     load(environ={name: "1"})
     assert caplog.messages == []
 
@@ -232,7 +232,7 @@ def test_a_variable_that_may_be_somebody_else_s_is_not_warned_of(caplog: pytest.
     ("a: \x01", "not YAML"),
 ])  # fmt: skip
 def test_what_cannot_work_is_refused_with_file_line_and_path(text: str, message: str) -> None:
-    """One error, and it tells where."""
+    """There is one error, and it names the place."""
     assert message in refusal(text)
 
 
@@ -251,7 +251,7 @@ def test_aliases_that_multiply_are_cut_off() -> None:
      "give password or password_file, not both"),
 ])  # fmt: skip
 def test_flags_are_checked_as_the_file_is(flags: dict[str, object], message: str) -> None:
-    """The place is `flag`."""
+    """The error starts with `flag`."""
     assert message in refusal(flags=flags)
 
 
@@ -264,14 +264,14 @@ def test_an_error_names_the_option_that_gave_the_value() -> None:
 
 
 def test_a_secret_is_in_no_error() -> None:
-    """A password that is no text, or a reference that lands in the wrong setting, stays hidden."""
+    """No error shows a password, even if it is not text or its reference is in another setting."""
     assert "got" not in refusal("mqtt: {broker: {password: [hunter2]}}")
     message = refusal("mqtt: {broker: {port: '${SECRET}'}}", environ={"SECRET": "hunter2"})
     assert message == "mqttkit.yaml:1: mqtt.broker.port: must be 1 to 65535, got '${SECRET}'"
 
 
 def test_scalars_take_the_type_of_their_setting() -> None:
-    """YAML's own guesses (octal, yes, dates, null) do not touch text."""
+    """YAML's own types (octal, yes, dates, null) do not change text."""
     broker = load(
         "mqtt: {broker: {username: 0123, password: no, host: 2026-01-01, transport: 'tcp'}}"
     ).settings.mqtt.broker
@@ -282,20 +282,20 @@ def test_scalars_take_the_type_of_their_setting() -> None:
 
 
 def test_references_are_filled_from_the_environment() -> None:
-    """${NAME} anywhere in a value; $${ is a plain ${; a lone dollar sign is itself."""
+    """${NAME} anywhere in a value; $${ is a plain ${; a single dollar sign stays as it is."""
     text = "mqtt: {broker: {host: 'x-${SITE}.example', username: '$${SITE}', password: 'pa$$w$rd'}}"
     broker = load(text, {"SITE": "7"}).settings.mqtt.broker
     assert (broker.host, broker.username, broker.password) == ("x-7.example", "${SITE}", "pa$$w$rd")
 
 
 def test_empty_files_and_sections_are_fine() -> None:
-    """Everything commented out is a usual state of a file."""
+    """A file with only comments is normal."""
     for text in ("", "# nothing\n", "mqtt:\nscanner: {}\n", "\ufeffmqtt:\n"):
         assert load(text).settings == Settings()
 
 
 def test_the_password_file_is_read(here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Its first line, from beside the file that names it; one that all can read is warned of."""
+    """The file name is relative to the settings file; a file that every user can read gives a warning."""
     (here / "etc").mkdir()
     (here / "etc" / "pw").write_text("hunter2\r\nsecond\n")
     (here / "etc" / "pw").chmod(0o604)
@@ -309,7 +309,7 @@ def test_the_password_file_is_read(here: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_a_password_from_a_flag_beats_the_password_file() -> None:
-    """The weaker file is not even opened."""
+    """The loader does not open the file of the weaker source."""
     effective = load("mqtt: {broker: {password_file: missing}}", {"MQTTKIT_PASSWORD": "p"})
     assert effective.settings.mqtt.broker.password == "p"
     assert effective.settings.mqtt.broker.password_file is None
@@ -317,7 +317,7 @@ def test_a_password_from_a_flag_beats_the_password_file() -> None:
 
 @pytest.mark.parametrize("content", [None, b"\nsecond\n", b"\xff\xfe\n"])
 def test_a_password_file_that_gives_none_is_refused(here: Path, content: bytes | None) -> None:
-    """Missing, empty and undecodable files end in one error that names the file."""
+    """Missing, empty and undecodable files raise an error that names the file."""
     if content is not None:
         (here / "pw").write_bytes(content)
     message = refusal("mqtt: {broker: {password_file: pw}}")
@@ -326,7 +326,7 @@ def test_a_password_file_that_gives_none_is_refused(here: Path, content: bytes |
 
 
 def test_a_readable_file_with_a_password_is_warned_of(here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A reference is no password; a literal one is."""
+    """Only a password in plain text gives the warning, not a reference."""
     path = here / "m.yaml"
     path.write_text("mqtt: {broker: {password: '${PW}'}}")
     path.chmod(0o644)
@@ -393,12 +393,12 @@ def test_a_host_given_more_strongly_replaces_the_list_of_hosts() -> None:
 def test_an_optional_section_is_on_where_anything_sets_it(
     text: str | None, environ: dict[str, str], flags: dict[str, object], expected: TlsSettings | None
 ) -> None:
-    """TLS is on with its section or anything in it; a stronger null or false switches it off."""
+    """A section or any setting in it switches TLS on; a stronger null or false switches it off."""
     assert load(text, environ, flags).settings.mqtt.broker.tls == expected
 
 
 def test_the_file_is_found_here_then_in_the_users_directory(here: Path) -> None:
-    """MQTTKIT_CONFIG, ./mqttkit.yaml, $XDG_CONFIG_HOME/mqttkit/mqttkit.yaml; none is fine."""
+    """MQTTKIT_CONFIG, ./mqttkit.yaml, $XDG_CONFIG_HOME/mqttkit/mqttkit.yaml; no file is fine too."""
     environ = {"XDG_CONFIG_HOME": str(here / "xdg")}
     user = here / "xdg" / "mqttkit" / "mqttkit.yaml"
     user.parent.mkdir(parents=True)
@@ -419,7 +419,7 @@ def test_the_file_is_found_here_then_in_the_users_directory(here: Path) -> None:
 def test_a_named_file_that_cannot_be_read_is_an_error(
     here: Path, name: str, content: bytes | None, message: str
 ) -> None:
-    """A file asked for and absent is not the same as none."""
+    """A missing file is an error if the user named it."""
     if content is not None:
         (here / name).write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -442,7 +442,7 @@ trees = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dicti
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"%@`,#? \n\t\\$0~\ud800\x00\x85"), max_size=60) | st.text())
 def test_arbitrary_text_raises_nothing_but_config_error(text: str) -> None:
-    """No text of a file reaches the user as a traceback."""
+    """No text in a file causes a traceback."""
     try:
         parse(text, "f.yaml", {})
     except ConfigError as error:
@@ -452,7 +452,7 @@ def test_arbitrary_text_raises_nothing_but_config_error(text: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from([leaf.path for leaf in root().leaves()]), trees, max_size=6))
 def test_arbitrary_values_raise_nothing_but_config_error(values: dict[str, object]) -> None:
-    """Whatever a flag, a profile or a file gives."""
+    """This holds for values of any type."""
     values.pop("mqtt.broker.password_file", None)
     try:
         load_settings(None, environ={"XDG_CONFIG_HOME": "nowhere"}, flags=values, profile={})
@@ -461,18 +461,18 @@ def test_arbitrary_values_raise_nothing_but_config_error(values: dict[str, objec
 
 
 def test_nodes_say_what_they_are() -> None:
-    """What an error shows after `got`."""
+    """An error shows this after `got`."""
     shown = [str(node_of(value, "flag")) for value in ("a", 1, None, [1], {"a": 1})]
     assert shown == ["'a'", "1", "nothing", "a list", "a section"]
 
 
 def uncommented(text: str) -> str:
-    """Take the # from each setting of a written file."""
+    """Remove the # before each setting of a written file."""
     return re.sub(r"(?m)^( *)#(?=\w)", r"\1", text)
 
 
 def test_the_written_file_is_true() -> None:
-    """As written it changes nothing; with every # taken away it states the defaults, TLS switched on."""
+    """The written file changes nothing; without each # it has the defaults, with TLS on."""
     assert load(commented()).settings == Settings()
     effective = load(uncommented(commented()))
     assert effective.settings == Settings(mqtt=MqttSettings(broker=BrokerSettings(tls=TlsSettings())))
@@ -480,7 +480,7 @@ def test_the_written_file_is_true() -> None:
 
 
 def test_each_setting_is_described() -> None:
-    """The sentence beneath each field is the file's documentation."""
+    """The docstring under each field is the documentation in the file."""
     for section in root().sections():
         described = descriptions(section.cls)
         for child in section.children:
@@ -544,7 +544,7 @@ def test_what_is_shown_loads_back(
 
 
 def test_show_masks_secrets_and_names_origins() -> None:
-    """Nobody reads a password off a screen."""
+    """Passwords are masked."""
     effective = load("mqtt: {broker: {username: alice}}", {"MQTTKIT_PASSWORD": "hunter2"})
     text = show(effective)
     assert "hunter2" not in text + str(list(rows(effective)))
@@ -574,7 +574,7 @@ PLAIN = {**PROFILE, "mqtt.client.version": "311"}
     ({"mqtt.broker.tls": "off"}, 41883),
 ])  # fmt: skip
 def test_the_profile_serves_each_of_its_listeners(flags: dict[str, object], port: int) -> None:
-    """Named by its port, or by what it speaks."""
+    """The loader picks the listener by port, or by transport, TLS and version."""
     mqtt = load_settings(
         None, environ={"XDG_CONFIG_HOME": "nowhere"}, flags=flags, profile=PLAIN, listeners=LISTENERS
     ).settings.mqtt
@@ -589,7 +589,7 @@ def test_the_profile_serves_each_of_its_listeners(flags: dict[str, object], port
     {"mqtt.broker.transport": "websockets", "mqtt.broker.tls.insecure": False},
 ])  # fmt: skip
 def test_the_profile_password_goes_to_no_listener_that_is_not_its_own(flags: dict[str, object]) -> None:
-    """Another port, another host, or a way to speak that none of its listeners has."""
+    """This holds for another port, another host, or a transport that none of its listeners has."""
     broker = load_settings(
         None, environ={"XDG_CONFIG_HOME": "nowhere"}, flags=flags, profile=PLAIN, listeners=LISTENERS
     ).settings.mqtt.broker
@@ -602,12 +602,12 @@ def test_the_profile_password_goes_to_no_listener_that_is_not_its_own(flags: dic
     ({"mqtt.broker.transport": "websockets", "mqtt.broker.port": 1}, 1),
 ])  # fmt: skip
 def test_the_port_that_nobody_names_is_the_usual_one(flags: dict[str, object], port: int) -> None:
-    """That of mqtt, mqtts, ws or wss."""
+    """The port is that of mqtt, mqtts, ws or wss."""
     assert load(flags=flags).settings.mqtt.broker.port == port
 
 
 def test_an_optional_section_is_switched_by_a_switch_only() -> None:
-    """Neither on nor off is an error that names the variable."""
+    """Any other value is an error that names the variable."""
     with pytest.raises(
         ConfigError, match=r"MQTTKIT_MQTT_BROKER_TLS: mqtt\.broker\.tls: must be true or false, got 'maybe'"
     ):

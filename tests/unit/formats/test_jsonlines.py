@@ -1,4 +1,4 @@
-"""JSON lines: whatever message goes in comes out again."""
+"""JSON lines are lossless in both directions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ keys = st.sampled_from(
 
 @given(st.dictionaries(keys, json_values | st.dictionaries(st.sampled_from(Properties.__match_args__), json_values)))
 def test_any_values_give_a_message_or_a_usage_error_that_says_why(fields: dict[str, object]) -> None:
-    """Any JSON value under any key is either used or reported as wrong."""
+    """Any JSON value under any key is either used or reported."""
     try:
         message = from_line(json.dumps(fields).encode())
     except UsageError as error:
@@ -61,7 +61,7 @@ def test_any_values_give_a_message_or_a_usage_error_that_says_why(fields: dict[s
 
 
 def test_the_line_reads_as_documented() -> None:
-    """The documented example is what is written, key for key."""
+    """The output equals the documented example, key for key."""
     line = json_formatter()([Message("a/b", b"21.5", qos=1)], WHEN)
     assert line == (
         b'{"timestamp":"2026-01-11T10:30:45.123456Z","topic":"a/b","qos":1,"retain":false,"payload":"21.5"}\n'
@@ -82,14 +82,14 @@ def test_bytes_that_are_no_text_are_base64() -> None:
 
 
 def test_properties_of_which_none_is_set_are_left_out() -> None:
-    """An empty set of properties takes no room; text that UTF-8 cannot hold is escaped."""
+    """Empty properties are not written; text that UTF-8 cannot encode is escaped."""
     assert b"properties" not in json_formatter()([Message("t", properties=Properties())], WHEN)
     odd = Properties(content_type="\ud800")
     assert b'"content_type":"\\ud800"' in json_formatter()([Message("t", properties=odd)], WHEN)
 
 
 def test_defaults_fill_what_a_line_leaves_out() -> None:
-    """Topic, QoS, retain and properties of the command hold where the line is silent, and only there."""
+    """Topic, QoS, retain and properties of the command apply if the line has none, and only then."""
     expiry = Properties(message_expiry_interval=9)
     defaults = Defaults(topic="t", qos=2, retain=True, properties=expiry)
     assert from_line(b'{"payload":"x"}', defaults) == Message("t", b"x", 2, True, properties=expiry)
@@ -129,7 +129,7 @@ def test_a_wrong_line_is_named(line: bytes, says: str) -> None:
 
 
 def test_many_topics_do_not_stay_in_memory() -> None:
-    """The cache of quoted topic names is bounded, and what is written stays right beyond it."""
+    """The cache of quoted topic names is bounded, and the output stays right after it overflows."""
     write = json_formatter()
     for start in range(0, 10_000, 1000):
         block = write([Message(f"t/{number}", b"") for number in range(start, start + 1000)], WHEN)

@@ -45,7 +45,7 @@ def in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(messages, min_size=1, max_size=5), st.sampled_from([b"\n", b""]))
 def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> None:
-    """The plain format is the payloads, each followed by the end of line asked for, and nothing else."""
+    """The plain format is each payload followed by the given end of line."""
     assert payload_formatter(end)(batch, WHEN) == b"".join(message.payload + end for message in batch)
     assert verbose_formatter(end)(batch, WHEN) == b"".join(
         message.topic_bytes + b" " + message.payload + end for message in batch
@@ -73,7 +73,7 @@ def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> No
     ],
 )
 def test_each_sequence_stands_for_its_value(template: str, wanted: bytes) -> None:
-    """Every sequence of the manual page prints what the page says."""
+    """Every sequence prints what the manual page says."""
     assert template_formatter(template)([FULL], WHEN) == wanted + b"\n"
 
 
@@ -83,7 +83,7 @@ def test_absent_properties_print_nothing() -> None:
 
 
 def test_percent_j_is_always_json() -> None:
-    """%j names things as mosquitto_sub does, and stays valid where the payload is no text."""
+    """%j has mosquitto_sub's names, and stays valid if the payload is not text."""
     found = json.loads(template_formatter("%j")([FULL], WHEN))
     assert found == {
         "tst": "2026-01-11T11:30:45.123456+0100",
@@ -133,7 +133,7 @@ def test_percent_capital_j_embeds_the_payload_as_it_is(payload: bytes, pretty: b
 
 
 def test_an_empty_payload_is_null_for_j_that_embeds() -> None:
-    """As mosquitto_sub prints it: a cleared retained message is no error."""
+    """A cleared retained message prints null, as in mosquitto_sub."""
     assert json.loads(template_formatter("%J")([Message("t", b"")], WHEN))["payload"] is None
 
 
@@ -145,7 +145,7 @@ def test_percent_capital_j_refuses_what_is_no_json(payload: bytes) -> None:
 
 
 def test_pretty_json_is_indented() -> None:
-    """Pretty JSON stands on several lines, one key a line."""
+    """Pretty JSON has one key per line."""
     written = template_formatter("%j", pretty=True)([Message("t", b"x")], WHEN)
     assert written.splitlines()[0] == b"{"
     assert b'\t"topic":\t"t",' in written.splitlines()
@@ -165,7 +165,7 @@ def test_pretty_json_is_indented() -> None:
     ],
 )
 def test_a_wrong_format_string_is_named(template: str, says: str) -> None:
-    """A sequence that is none is refused before anything is received."""
+    """An unknown sequence is an error before the command connects."""
     with pytest.raises(UsageError) as caught:
         template_formatter(template)
     assert says in str(caught.value)
@@ -173,7 +173,7 @@ def test_a_wrong_format_string_is_named(template: str, says: str) -> None:
 
 @given(st.text(st.sampled_from("%@\\-0.59tpqlxIUjaenN z"), max_size=12))
 def test_any_format_string_formats_or_is_refused(template: str) -> None:
-    """No format string fails later than at its reading."""
+    """A format string that parses never fails later."""
     try:
         write = template_formatter(template)
     except UsageError:
