@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe and print messages."),
     "record": Entry("mqttkit.cli.record", "record", "Record messages with their times of reception."),
     "replay": Entry("mqttkit.cli.replay", "replay", "Play a recording back as it was."),
+    "retained": Entry("mqttkit.cli.retained", "retained", "List, save, remove and restore retained messages."),
     "publish-scan": Entry("mqttkit.cli.scan.publish_scan", "publish_scan", "Publish Bluetooth advertisements."),
     "doctor": Entry("mqttkit.cli.doctor", "doctor", "Examine any broker step by step."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),

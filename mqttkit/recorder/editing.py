@@ -45,7 +45,7 @@ def cut_recording(
         )
         state = retained_state(recording, start)
         entries = recording.entries(None if start_seconds is None else start)
-        return _write(target, shifted, state.values(), _until(entries, end))
+        return write_recording(target, shifted, state.values(), _until(entries, end))
 
 
 def merge_recordings(sources: Sequence[Path], target: Path) -> int:
@@ -69,7 +69,7 @@ def merge_recordings(sources: Sequence[Path], target: Path) -> int:
         filters = tuple(dict.fromkeys(each for recording in recordings for each in recording.header.subscriptions))
         state = {each.message.topic: each for recording in reversed(recordings) for each in recording.retained()}
         merged = heapq.merge(*(recording.entries() for recording in recordings), key=_time)
-        return _write(target, replace(first, subscriptions=filters, part=1), state.values(), merged)
+        return write_recording(target, replace(first, subscriptions=filters, part=1), state.values(), merged)
 
 
 def exported_lines(recording: Recording, kind: str) -> Iterator[bytes]:
@@ -104,7 +104,13 @@ def _until(entries: Iterator[Recorded | Gap], end: int | None) -> Iterator[Recor
         yield entry
 
 
-def _write(target: Path, header: Header, retained: Iterable[Recorded], entries: Iterator[Recorded | Gap]) -> int:
+def write_recording(
+    target: Path, header: Header, retained: Iterable[Recorded], entries: Iterator[Recorded | Gap]
+) -> int:
+    """Write a new file;
+
+    return how many live messages it has. Raise RecordingError if it exists or cannot be written.
+    """
     lines, count = line_formatter(), 0
     try:
         writer = SeekableWriter(target)

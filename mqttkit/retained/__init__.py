@@ -1,0 +1,1 @@
+"""List, save, compare, remove and restore the retained messages of a broker."""
