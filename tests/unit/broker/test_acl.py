@@ -85,6 +85,44 @@ def test_a_line_that_mosquitto_refuses_is_refused(line: str, reason: str) -> Non
         AclFile.parse(f"user a\n{line}\n")
 
 
+@pytest.mark.parametrize("topic", ["/" * 200, "é" * 32_767, "a/+/b/+", "+/#", "#"])
+def test_the_longest_and_widest_filters_are_accepted(topic: str) -> None:
+    """mosquitto takes 200 separators and 65,535 bytes, + anywhere and # at the end."""
+    assert AclFile.parse(f"topic read {topic}\n").anonymous == (Rule(Access.READ, topic),)
+
+
+def test_only_comments_before_the_first_rule_are_kept() -> None:
+    """Those further down belong to lines that commands add and remove."""
+    acl = AclFile.parse("# one\n\n# two\nuser a\n# three\ntopic b\n")
+    assert acl.comments == ("# one", "# two")
+
+
+def test_a_rule_allows_what_its_access_says() -> None:
+    """readwrite allows both, deny nothing."""
+    allowed = {access: [access.allows(wanted) for wanted in (Access.READ, Access.WRITE)] for access in Access}
+    assert allowed == {
+        Access.READ: [True, False],
+        Access.WRITE: [False, True],
+        Access.READWRITE: [True, True],
+        Access.DENY: [False, False],
+    }
+
+
+def test_rules_are_compared_without_the_line_they_were_read_from() -> None:
+    """A rule that was not read from a file has line 0."""
+    assert Rule(Access.READ, "a", 7) == Rule(Access.READ, "a")
+    assert Rule(Access.READ, "a").line == 0
+
+
+@pytest.mark.parametrize(
+    ("granted", "revoked"), [(Access.READ, Access.READ), (Access.DENY, Access.DENY), (Access.WRITE, None)]
+)
+def test_revoking_what_was_granted_leaves_nothing(granted: Access, revoked: Access | None) -> None:
+    """The user stays, with its other rules."""
+    acl = AclFile().with_rules("anna", Rule(granted, "a"), Rule(Access.READ, "b"))
+    assert acl.without_rule("anna", "a", revoked).users["anna"] == (Rule(Access.READ, "b"),)
+
+
 def test_a_file_is_read_from_its_path_and_named_in_its_errors(tmp_path: Path) -> None:
     """What `render` gave is read back; a broken one is named with its line."""
     (tmp_path / "acl").write_text(AclFile.parse(TEXT).render())

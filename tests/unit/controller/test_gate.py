@@ -214,3 +214,43 @@ def test_a_refused_message_leaves_nothing_in_the_store(store: Store) -> None:
     for _ in range(10):
         refusal(gate, CODEC.wrap(report(), PLACE.topic))
     assert store._db.total_changes == before
+
+
+@pytest.mark.parametrize(
+    ("age", "reason"),
+    [(300.0, None), (300.5, RefusalReason.EXPIRED), (-300.0, None), (-300.5, RefusalReason.SKEWED)],
+)
+def test_the_clock_skew_itself_is_allowed(store: Store, age: float, reason: RefusalReason | None) -> None:
+    """Five minutes to either side, and not half a second more."""
+    signed_at = 2_000_000_000.0
+    gate = Gate(CODEC, store, now=lambda: signed_at + age)
+    envelope = report(timestamp=int(signed_at * 1000))
+    data = SignedCodec(KEYS, now=lambda: signed_at).wrap(envelope, PLACE.topic)
+    if reason is None:
+        assert admit(gate, data) is Novelty.NEW
+    else:
+        assert refusal(gate, data) is reason
+
+
+@pytest.mark.parametrize(("signed_at", "accepted"), [(1_000_000.0 - 300.0, True), (1_000_000.0 - 301.0, False)])
+def test_delayed_messages_are_taken_from_the_skew_before_the_absence_on(
+    store: Store, signed_at: float, accepted: bool
+) -> None:
+    """The sender's clock may be behind ours by the allowed skew."""
+    gate = Gate(CODEC, store, now=lambda: 1_009_000.0)
+    gate.expect_delayed(1_000_000.0, 60.0)
+    envelope = report(timestamp=int(signed_at * 1000))
+    data = SignedCodec(KEYS, now=lambda: signed_at).wrap(envelope, PLACE.topic)
+    if accepted:
+        assert admit(gate, data) is Novelty.NEW
+    else:
+        assert refusal(gate, data) is RefusalReason.EXPIRED
+
+
+def test_the_size_limit_of_unsigned_messages_is_allowed() -> None:
+    """As many bytes as the limit says, and not one more."""
+    data = report().to_bytes()
+    assert PlainCodec(max_bytes=len(data)).unwrap(data, PLACE.topic).envelope.sender_id == "lc-1"
+    with pytest.raises(MessageRefused) as caught:
+        PlainCodec(max_bytes=len(data) - 1).unwrap(data, PLACE.topic)
+    assert caught.value.reason is RefusalReason.TOO_LARGE

@@ -68,6 +68,12 @@ def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> No
         ("%5l|%05l|%-5l|%-05l|", b"    4|00004|4    |4    |"),
         ("%.4I", b"2026"),
         ("%.1l %2p", b"4 h\xc3\xa9\xff"),
+        ("%03A %03E %03F %03l %03m %07S", b"005 060 001 004 007 0042,43"),
+        ("%010x|%010X", b"0068c3a9ff|0068C3A9FF"),
+        ("%.3C|%.1R|%.1A|%.1E|%.1S|%.1m|%.1x", b"tex|r|5|60|42,43|7|68c3a9ff"),
+        ("%9%|%9D|%20P|%9q|%9r|%40U", b"%|\x00c|k:v k:w l:x|1|1|1768127445.123456789"),
+        ("%6p|%-6p|%06p|%.2p", b"  h\xc3\xa9\xff|h\xc3\xa9\xff  |  h\xc3\xa9\xff|h\xc3\xa9\xff"),
+        ("%.0t|%.t|%1t|%3t|%4t", b"||a/b|a/b| a/b"),
         ("plain é", "plain é".encode()),
         ("", b""),
     ],
@@ -75,6 +81,24 @@ def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> No
 def test_each_sequence_stands_for_its_value(template: str, wanted: bytes) -> None:
     """Every sequence prints what the manual page says."""
     assert template_formatter(template)([FULL], WHEN) == wanted + b"\n"
+
+
+@pytest.mark.parametrize("template", ["%10001t", "%.10001t", "%-010001l"])
+def test_a_width_has_a_limit(template: str) -> None:
+    """Up to 10,000 characters, so that a format string cannot fill the memory."""
+    with pytest.raises(UsageError, match="a width above 10000"):
+        template_formatter(template)
+    allowed = template.replace("10001", "10000")
+    assert len(template_formatter(allowed, b"")([FULL], WHEN)) in (3, 10_000)
+
+
+def test_json_is_on_one_line_unless_indented() -> None:
+    """For `jq` and `grep` by default; with --pretty for people, %J with the payload inside."""
+    message = Message("t", b'{"a":1}')
+    assert template_formatter("%j")([message], WHEN).count(b"\n") == 1
+    assert template_formatter("%J")([message], WHEN).endswith(b'"payload":{"a":1}}\n')
+    assert b'\n\t"topic":\t"t",\n' in template_formatter("%j", pretty=True)([message], WHEN)
+    assert template_formatter("%J", pretty=True)([message], WHEN).endswith(b'"payload":\t{\n\t\t"a":\t1\n\t}\n}\n')
 
 
 def test_absent_properties_print_nothing() -> None:
