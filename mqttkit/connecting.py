@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from mqttkit.addresses import parse_url
 from mqttkit.client import MqttClient
-from mqttkit.config import read_secret
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
 from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, Settings, TlsSettings
@@ -113,9 +112,6 @@ def _override(settings: MqttSettings, values: dict[str, Any]) -> MqttSettings:
     if of_broker.get("password_file") is not None:
         of_broker["password"] = None
     broker = dataclasses.replace(settings.broker, **of_broker)
-    if broker.password_file is not None and broker.password is None:
-        password = read_secret(broker.password_file, "", "password_file")
-        broker = dataclasses.replace(broker, password=password)
     client = dataclasses.replace(settings.client, **_of(ClientSettings, values))
     return dataclasses.replace(settings, broker=broker, client=client)
 

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mqttkit.topics import check_topic_name
+
 
 @dataclass(frozen=True)
 class Properties:
@@ -66,11 +68,18 @@ class Will:
     """The message that the broker publishes if the client disappears without DISCONNECT (MQTT 5, 3.1.2.5)."""
 
     topic: str
-    payload: bytes = b""
+    payload: bytes | str = b""
+    """Text is sent as UTF-8."""
     qos: int = 0
     retain: bool = False
     delay_interval: int = 0
     """Seconds that the broker waits before it publishes; MQTT 5 only."""
+
+    def __post_init__(self) -> None:
+        """Raise TopicError for a malformed topic name and ValueError for a QoS that does not exist."""
+        check_topic_name(self.topic)
+        if self.qos not in (0, 1, 2):
+            raise ValueError(f"QoS must be 0, 1 or 2, got {self.qos!r}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from mqttkit.client.connection import Connection
+from mqttkit.config import read_secret
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
 from mqttkit.settings import MqttSettings
@@ -20,7 +21,7 @@ def checked_settings(settings: MqttSettings) -> MqttSettings:
 
 
 def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None, manual_ack: bool) -> Connection:
-    """Return a connection with credentials, TLS, WebSocket path and will; raise ConfigError over a file of TLS."""
+    """Return a connection with credentials, TLS, WebSocket path and will; raise ConfigError for a file."""
     broker = settings.broker
     connection = Connection(
         CallbackAPIVersion.VERSION2,
@@ -30,8 +31,11 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
         manual_ack=manual_ack,
     )
     connection.connect_timeout = settings.client.connect_timeout
-    if broker.username is not None or broker.password is not None:
-        connection.username_pw_set(broker.username or "", broker.password)
+    password = broker.password
+    if password is None and broker.password_file is not None:
+        password = read_secret(broker.password_file, "", "password_file")
+    if broker.username is not None or password is not None:
+        connection.username_pw_set(broker.username or "", password)
     if broker.tls is not None:
         from mqttkit.client.transport.tls import TlsFiles
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import mqttkit
+from mqttkit.client import MqttClient
 from mqttkit.connecting import Client, ConnectOptions, SettingOptions, connect, split_options
-from mqttkit.errors import ConfigError, UsageError
+from mqttkit.errors import ConfigError, TopicError, UsageError
 from mqttkit.messages import Will
 from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, Settings, TlsSettings
 
@@ -47,6 +48,13 @@ def test_keywords_override_single_fields() -> None:
     assert settings_of(Settings(mqtt=given)) == given
 
 
+@pytest.mark.parametrize(("will", "error"), [({"topic": "a/#"}, TopicError), ({"topic": "a", "qos": 3}, ValueError)])
+def test_a_will_checks_itself(will: dict[str, Any], error: type[Exception]) -> None:
+    """A will that no broker would accept is an error before the client connects."""
+    with pytest.raises(error):
+        Will(**will)
+
+
 def test_each_keyword_is_a_field_of_the_settings() -> None:
     """A renamed field fails here."""
     fields = {name for cls in (TlsSettings, BrokerSettings, ClientSettings) for name in cls.__dataclass_fields__}
@@ -60,10 +68,14 @@ def test_the_password_is_the_first_line_of_the_password_file(tmp_path: Path, tex
     file = tmp_path / "password"
     file.write_text(text)
     file.chmod(0o600)
-    assert settings_of("mqtt://h", password_file=str(file)).broker.password == "secret"
-    assert settings_of("mqtt://u:old@h", password_file=str(file)).broker.password == "secret"
     by_settings = MqttSettings(broker=BrokerSettings(password_file=str(file)))
-    assert settings_of(by_settings).broker.password == "secret"
+    for client in (
+        connect("mqtt://h", password_file=str(file)),
+        connect("mqtt://u:old@h", password_file=str(file)),
+        connect(by_settings),
+        MqttClient(by_settings),
+    ):
+        assert client._connection._password == b"secret"
 
 
 def test_a_password_file_that_every_user_can_read_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,7 +84,7 @@ def test_a_password_file_that_every_user_can_read_is_logged(tmp_path: Path, capl
     file.write_text("secret")
     file.chmod(0o644)
     with caplog.at_level(logging.WARNING):
-        settings_of("mqtt://h", password_file=str(file))
+        connect("mqtt://h", password_file=str(file))
     assert caplog.messages == [f"every user can read {file}. Run: chmod 600 {file}"]
 
 
