@@ -23,7 +23,7 @@ from mqttkit.controller.transports.mqtt import MqttTransport
 from mqttkit.controller.transports.types import Promise, Transport
 from mqttkit.errors import ConfigError, MqttkitError, StoreFailed, SubscriptionDenied
 from mqttkit.messages import Will
-from mqttkit.settings import ControllerSettings, MqttSettings
+from mqttkit.settings import ControllerSettings, MqttSettings, TlsSettings
 
 EventHandler = Callable[[Envelope], None]
 PolicyHandler = Callable[[Policy], None]
@@ -291,26 +291,31 @@ class Controller:
                 keep = self.settings.keep_session
                 self.mqtt = MqttTransport(mqtt, self.controller_id, will=self._will, keep_session=keep)
                 found.append(self.mqtt)
-            elif name == "http" and self.settings.http_listen is not None:
-                from mqttkit.controller.transports.http_hub import HttpHub
-                from mqttkit.controller.transports.hub_gate import HubGate
-
-                host, port = listen_address(self.settings.http_listen)
-                found.append(
-                    HttpHub(
-                        host,
-                        port,
-                        max_bytes=self.settings.max_message_bytes,
-                        check=HubGate(self.topics, self._codec, skew=self.settings.clock_skew).check,
-                    )
-                )
-            elif name == "http" and self.settings.http_url is not None:
-                from mqttkit.controller.transports.http import HttpTransport
-
-                found.append(HttpTransport(self.settings.http_url, poll_seconds=self.settings.poll_interval))
+            elif name == "http":
+                found += self._open_http(mqtt.broker.tls)
             elif name == "memory":
                 found.append(MemoryTransport(bus))
         return found
+
+    def _open_http(self, tls: TlsSettings | None) -> list[Transport]:
+        """Return the hub, or the transport to another controller's hub, or nothing without an address."""
+        settings = self.settings
+        if settings.http_listen is not None:
+            from mqttkit.controller.transports.http_hub import HttpHub
+            from mqttkit.controller.transports.hub_gate import HubGate
+
+            host, port = listen_address(settings.http_listen)
+            gate = HubGate(self.topics, self._codec, skew=settings.clock_skew)
+            limit = settings.max_message_bytes
+            return [HttpHub(host, port, max_bytes=limit, check=gate.check, check_reader=gate.check_reader)]
+        if settings.http_url is None:
+            return []
+        from mqttkit.controller.transports.http import HttpTransport
+
+        def sign(path: str) -> str:
+            return self._codec.sign_request(self.controller_id, path)
+
+        return [HttpTransport(settings.http_url, poll_seconds=settings.poll_interval, tls=tls, sign=sign)]
 
     def _will(self, connection: int) -> Will:
         """Return the will of one connection: offline, with the incarnation of this run."""

@@ -52,6 +52,14 @@ class Codec(Protocol):
         """Return the identifier of the key that signs for this sender now; raise UsageError if there is none."""
         ...
 
+    def sign_request(self, sender_id: str, path: str) -> str:
+        """Return a token that proves to the hub who asks for `path`, or an empty string; raise UsageError."""
+        ...
+
+    def check_request(self, token: str, path: str, *, skew: float) -> None:
+        """Raise MessageRefused if the token does not allow the request for `path`."""
+        ...
+
 
 class SignedCodec:
     """Signs envelopes, and opens only those signed with a key that the ring accepts."""
@@ -72,6 +80,17 @@ class SignedCodec:
         """Return the identifier of the active key; raise UsageError if there is none."""
         ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
         return ring.signer(sender_id).kid
+
+    def sign_request(self, sender_id: str, path: str) -> str:
+        """Sign the path and the time; raise UsageError if there is no active key."""
+        ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
+        return sign(b"", f"GET {path}", ring.signer(sender_id), now=self._now()).decode()
+
+    def check_request(self, token: str, path: str, *, skew: float) -> None:
+        """Raise MessageRefused if no accepted key signed the token for this path, or not within the clock skew."""
+        verified = verify(token.encode(errors="replace"), f"GET {path}", self.keys)
+        if abs(self._now() - verified.signed_at) > skew:
+            raise MessageRefused(RefusalReason.EXPIRED, f"the token was not signed within {skew:.0f} s")
 
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
         """Verify, then parse."""
@@ -96,6 +115,13 @@ class PlainCodec:
     def signer_id(self, sender_id: str) -> str:
         """Return the same text each time: nothing is signed."""
         return "unsigned"
+
+    def sign_request(self, sender_id: str, path: str) -> str:
+        """Return an empty token."""
+        return ""
+
+    def check_request(self, token: str, path: str, *, skew: float) -> None:
+        """Allow every request."""
 
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
         """Parse a message within the size limit."""

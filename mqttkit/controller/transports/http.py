@@ -6,18 +6,22 @@ import base64
 import json
 import logging
 import queue
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from mqttkit.client.tls import make_context
 from mqttkit.controller.transports.types import Delivery, Promise, Receive, Ticket, settled
-from mqttkit.errors import TopicError
+from mqttkit.errors import MqttkitError, TopicError
+from mqttkit.settings import TlsSettings
 from mqttkit.topics import check_topic_name
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 15.0
+_PATH = "/v1/messages"
 _POSTERS = 4
 _QUEUE = 1_000
 
@@ -27,9 +31,20 @@ class HttpTransport:
 
     name = "http"
 
-    def __init__(self, url: str, *, poll_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        poll_seconds: float = 1.0,
+        tls: TlsSettings | None = None,
+        sign: Callable[[str], str] = lambda _path: "",
+    ) -> None:
+        """`tls` is for an https URL; `sign` returns a token for a path."""
         self.url = url.rstrip("/")
         self._poll_seconds = poll_seconds
+        self._tls, self._sign = tls, sign
+        self._failure = ""
+        """The last failure that was logged."""
         self._filters: list[str] = []
         self._new_filters: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._cursor = ""
@@ -52,7 +67,8 @@ class HttpTransport:
 
         self._receive, self._wake = receive, wake
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
-        self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=_POSTERS + 1)
+        context = make_context(self._tls or TlsSettings()) if self.url.startswith("https://") else None
+        self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=_POSTERS + 1, ssl_context=context)
         targets = [self._poll] + [self._post_all] * _POSTERS
         for number, target in enumerate(targets):
             self._threads.append(threading.Thread(target=target, name=f"http-{number}", daemon=True))
@@ -146,25 +162,44 @@ class HttpTransport:
 
         from urllib3.exceptions import HTTPError
 
-        url = f"{self.url}/v1/messages?{urlencode(fields)}"  # type: ignore[arg-type]  # pairs or a mapping
+        url = f"{self.url}{_PATH}?{urlencode(fields)}"  # type: ignore[arg-type]  # pairs or a mapping
         try:
-            answer = self._pool.request(method, url, body=data)
-        except HTTPError as error:
-            if self._up:
-                log.warning("no answer from %s: %s", self.url, type(error).__name__)
-            self._set_up(False)
+            token = self._sign(_PATH) if method == "GET" else ""
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            answer = self._pool.request(method, url, body=data, headers=headers)
+        except (HTTPError, MqttkitError) as error:
+            self._fail(f"cannot reach the HTTP hub {self.url}: {_cause(error)}")
             return None
         if answer.status >= 300:
+            text = f"the HTTP hub {self.url} answered {answer.status}: {answer.data[:200].decode(errors='replace')}"
             if answer.status >= 500 or method == "GET":
-                self._set_up(False)
-            log.warning("%s answered %d: %s", self.url, answer.status, answer.data[:200].decode(errors="replace"))
+                self._fail(text)
+            else:
+                log.warning("%s", text)
             return None
+        self._failure = ""
         return bytes(answer.data)
+
+    def _fail(self, failure: str) -> None:
+        """Log a failure once, until the hub answers or fails in another way."""
+        if failure != self._failure:
+            self._failure = failure
+            log.warning("%s", failure)
+        self._set_up(False)
 
     def _set_up(self, up: bool) -> None:
         changed, self._up = self._up is not up, up
         if changed:
             self._wake()
+
+
+def _cause(error: Exception) -> str:
+    """Return the innermost cause of an error of urllib3, in one line."""
+    cause: BaseException = error
+    while (inner := getattr(cause, "reason", None) or cause.__cause__) is not None and isinstance(inner, Exception):
+        cause = inner
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return re.sub(r"^\[[^]]*\] |^<[^>]*>: | \(_ssl\.c:\d+\)$", "", str(text))
 
 
 def _message(entry: dict[str, str]) -> tuple[str, bytes]:

@@ -1,7 +1,8 @@
 """A small HTTP server that replaces the broker: one controller runs it, others post to it and poll it.
 
     POST /v1/messages?topic=T&retain=0|1   body: the message; 204 if accepted, 403 if refused
-    GET  /v1/messages?filter=F&after=C     {"cursor": C, "messages": [{"topic", "data"}]}; data is base64
+    GET  /v1/messages?filter=F&after=C     {"cursor": C, "messages": [{"topic", "data"}]}; data is base64; 401 without
+                                           `Authorization: Bearer TOKEN`, a token that an accepted key has signed
     GET  /v1/health                        200
 
 Signatures protect the messages. The hub listens on loopback by default.
@@ -35,8 +36,9 @@ MAX_ANSWER = 500
 """Messages in one answer."""
 HANDLE_SECONDS = 10.0
 _THREADS = 8
-_STATUS = {200: "200 OK", 204: "204 No Content", 400: "400 Bad Request", 403: "403 Forbidden", 404: "404 Not Found"}
-_STATUS |= {405: "405 Method Not Allowed", 413: "413 Content Too Large", 503: "503 Service Unavailable"}
+_STATUS = {200: "200 OK", 204: "204 No Content", 400: "400 Bad Request", 401: "401 Unauthorized", 403: "403 Forbidden"}
+_STATUS |= {404: "404 Not Found", 405: "405 Method Not Allowed", 413: "413 Content Too Large"}
+_STATUS |= {503: "503 Service Unavailable"}
 Answer = tuple[int, bytes]
 
 
@@ -52,8 +54,9 @@ class HttpHub:
         *,
         max_bytes: int = 256 * 1024,
         check: Callable[[str, bytes], None] = lambda _topic, _data: None,
+        check_reader: Callable[[str, str], None] = lambda _token, _path: None,
     ) -> None:
-        self._check = check
+        self._check, self._check_reader = check, check_reader
         self._host, self._port = host, port
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -166,6 +169,10 @@ class HttpHub:
         if path != "/v1/messages":
             return 404, b"not found: use /v1/messages or /v1/health"
         if method == "GET":
+            try:
+                self._check_reader(environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer "), path)
+            except MessageRefused as error:
+                return 401, f"{error.reason.value}: {error}".encode()
             filters = [check_topic_filter(one) for one in query.get("filter", [])]
             return 200, json.dumps(self._since(filters, query.get("after", [""])[0])).encode()
         if method != "POST":

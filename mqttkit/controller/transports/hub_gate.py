@@ -16,12 +16,16 @@ class HubGate:
     """Checks each posted message as a subscriber does, with a memory of its own. Any thread may call `check`."""
 
     def __init__(self, topics: Topics, codec: Codec, *, skew: float = SKEW_SECONDS) -> None:
-        self._topics, self._codec = topics, codec
+        self._topics, self._codec, self._skew = topics, codec, skew
         self._store = Store(max_ids=100_000)
         self._gate = Gate(codec, self._store, skew=skew)
         self._policies = PolicyBook(self._store)
         self._statuses = StatusBook(topics, codec, skew=skew)
         self._lock = threading.Lock()
+
+    def check_reader(self, token: str, path: str) -> None:
+        """Raise MessageRefused if the token of a GET request is not signed with an accepted key."""
+        self._codec.check_request(token, path, skew=self._skew)
 
     def check(self, topic: str, data: bytes) -> None:
         """Raise MessageRefused for a message that a subscriber would refuse: forged, replayed, or older state."""

@@ -14,6 +14,7 @@ import pytest
 import urllib3
 
 from mqttkit.controller import LocalController, MemoryBus, Policy, RegionalController
+from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import KeyFile, KeyRing
 from mqttkit.controller.transports.http import HttpTransport
 from mqttkit.controller.transports.http_hub import HttpHub
@@ -184,10 +185,10 @@ def hub(stack: ExitStack) -> HttpHub:
     return served
 
 
-def ask(url: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
+def ask(url: str, method: str = "GET", body: bytes | None = None, *, token: str = "") -> tuple[int, bytes]:
     """Make one request."""
     with urllib3.PoolManager(retries=False, timeout=10) as pool:
-        answer = pool.request(method, url, body=body)
+        answer = pool.request(method, url, body=body, headers={"Authorization": f"Bearer {token}"})
         return answer.status, answer.data
 
 
@@ -227,12 +228,13 @@ def test_the_hub_keeps_nothing_that_is_not_believed(tmp_path: Path, stack: ExitS
     assert ask(f"{where}{regional.topics.discovery('zone-A', 'lc-1')}", "POST", b"forged")[0] == 403
     assert regional.status()["counters"]["refused_malformed"] == 2  # the report, and the policy that it watches
     accepted = {regional.topics.policy("zone-A"), *(regional.topics.status(name) for name in ("rc-1", "lc-1"))}
-    eventually(lambda: {topic for topic, _ in _kept(hub)} == accepted)
-    assert b"forged" not in dict(_kept(hub)).values()
+    eventually(lambda: {topic for topic, _ in _kept(hub, tmp_path)} == accepted)
+    assert b"forged" not in dict(_kept(hub, tmp_path)).values()
 
 
-def _kept(hub: HttpHub) -> list[tuple[str, bytes]]:
-    messages = json.loads(ask(f"{hub.url}/v1/messages?filter=%23")[1])["messages"]
+def _kept(hub: HttpHub, directory: Path) -> list[tuple[str, bytes]]:
+    token = SignedCodec(KeyFile(make_keys(directory))).sign_request("any", "/v1/messages")
+    messages = json.loads(ask(f"{hub.url}/v1/messages?filter=%23", token=token)[1])["messages"]
     return [(message["topic"], base64.b64decode(message["data"])) for message in messages]
 
 

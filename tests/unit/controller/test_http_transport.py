@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +19,9 @@ from waitress import wasyncore
 from mqttkit.controller.transports.http import HttpTransport
 from mqttkit.controller.transports.http_hub import HttpHub
 from mqttkit.controller.transports.types import Delivery
+from mqttkit.settings import TlsSettings
 from tests.support.controllers import eventually
+from tests.support.tls import Authority
 
 
 @pytest.fixture
@@ -93,3 +98,60 @@ def test_a_hub_that_dies_is_not_available_any_more(
     hub._thread.join(20)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", int(hub.url.rpartition(":")[2])), 5)
+
+
+@pytest.fixture
+def https_hub(tmp_path: Path, stack: ExitStack) -> tuple[str, str]:
+    """The URL of a hub behind TLS with a private authority, and the authority's file."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer like an empty hub."""
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"cursor": "c", "messages": []}')
+
+        def log_message(self, *_arguments: object) -> None:
+            """Stay quiet."""
+
+    authority = Authority(tmp_path)
+    signed = authority.sign("localhost")
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(signed.cert, signed.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    serving.start()
+    stack.callback(server.server_close)
+    stack.callback(serving.join)
+    stack.callback(server.shutdown)
+    return f"https://localhost:{server.server_address[1]}", authority.file
+
+
+def test_a_private_authority_is_trusted_if_it_is_given(stack: ExitStack, https_hub: tuple[str, str]) -> None:
+    """`--cafile` counts for HTTP too."""
+    url, ca_file = https_hub
+    client = HttpTransport(url, poll_seconds=0.05, tls=TlsSettings(ca_file=ca_file))
+    stack.callback(client.close)
+    client.start(lambda _: None, lambda: None)
+    eventually(lambda: client.available)
+
+
+def test_the_log_says_why_a_hub_cannot_be_reached(
+    stack: ExitStack, https_hub: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each cause: an unknown authority, a closed port, a name that does not exist."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    expected = {
+        https_hub[0]: "certificate verify failed",
+        f"http://127.0.0.1:{port}": "Connection refused",
+        "http://no-such-host.invalid:1": "Name or service not known",
+    }
+    for url, cause in expected.items():
+        client = HttpTransport(url, poll_seconds=0.01)
+        stack.callback(client.close)
+        client.start(lambda _: None, lambda: None)
+        eventually(lambda cause=cause: cause in caplog.text)
+        assert f"cannot reach the HTTP hub {url}: " in caplog.text
+        assert not client.available

@@ -65,3 +65,25 @@ def test_a_message_without_a_signature_is_refused(topic: str, data: bytes) -> No
     """An empty one included: it would erase a policy."""
     with pytest.raises(MessageRefused):
         HubGate(Topics(), PUBLIC).check(topic, data)
+
+
+@pytest.mark.parametrize(("token", "reason"), [
+    ("", RefusalReason.MALFORMED),
+    ("x.y.z", RefusalReason.MALFORMED),
+    (SignedCodec(KeyRing().add(generate("k")).activate("k")).sign_request("lc-1", "/v1/messages"), "bad_signature"),
+    (CODEC.sign_request("lc-1", "/v1/health"), RefusalReason.WRONG_TOPIC),
+    (SignedCodec(CODEC.keys, now=lambda: time.time() - 301).sign_request("lc-1", "/v1/messages"), "expired"),
+    (SignedCodec(CODEC.keys, now=lambda: time.time() + 1_000).sign_request("lc-1", "/v1/messages"), "expired"),
+])  # fmt: skip
+def test_who_polls_proves_a_key(token: str, reason: RefusalReason | str) -> None:
+    """Signed with an accepted key, for this path, within the clock skew."""
+    gate = HubGate(Topics(), PUBLIC)
+    with pytest.raises(MessageRefused) as caught:
+        gate.check_reader(token, "/v1/messages")
+    assert caught.value.reason is RefusalReason(reason)
+
+
+def test_a_good_token_is_accepted() -> None:
+    """The hub needs the public key only."""
+    gate = HubGate(Topics(), PUBLIC)
+    assert gate.check_reader(CODEC.sign_request("lc-1", "/v1/messages"), "/v1/messages") is None  # type: ignore[func-returns-value]
