@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mqttkit.client.tls import make_context
+from mqttkit.client.transport.tls import make_context
 from mqttkit.controller.transports.types import Delivery, Promise, Receive, Ticket, settled
 from mqttkit.errors import MqttkitError, TopicError
 from mqttkit.settings import TlsSettings
