@@ -86,7 +86,7 @@ def test_each_sequence_stands_for_its_value(template: str, wanted: bytes) -> Non
 @pytest.mark.parametrize("template", ["%10001t", "%.10001t", "%-010001l"])
 def test_a_width_has_a_limit(template: str) -> None:
     """Up to 10,000 characters, so that a format string cannot fill the memory."""
-    with pytest.raises(UsageError, match="a width above 10000"):
+    with pytest.raises(UsageError, match="a width must be at most 10000"):
         template_formatter(template)
     allowed = template.replace("10001", "10000")
     assert len(template_formatter(allowed, b"")([FULL], WHEN)) in (3, 10_000)
@@ -166,6 +166,11 @@ def test_percent_capital_j_refuses_what_is_no_json(payload: bytes) -> None:
     """%J names the topic of a payload that is not JSON."""
     with pytest.raises(NotJson, match="topic 'a/b': payload is not valid JSON"):
         template_formatter("%J")([Message("a/b", payload)], WHEN)
+
+
+def test_the_largest_width_works() -> None:
+    """A width of 10,000 pads; one more is an error."""
+    assert template_formatter("%10000t%.10000t", b"")([Message("t")], WHEN) == b"t".rjust(10_000) + b"t"
 
 
 def test_pretty_json_is_indented() -> None:
