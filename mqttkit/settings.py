@@ -202,6 +202,10 @@ class PublisherSettings(Checked):
     """Topic for a retained `online` or `offline`; none if it is not set."""
     queue_size: Count = 10_000
     """Advertisements that may wait between scanner and client; above this the oldest is dropped."""
+    max_age: Seconds = 5.0
+    """Seconds after which an advertisement that could not be published is dropped."""
+    raw: bool = False
+    """Add the AD structures to the payload as `raw_ad`, if the source provides them."""
 
 
 @dataclass(frozen=True, kw_only=True)

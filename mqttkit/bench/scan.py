@@ -65,7 +65,7 @@ def publish_scan(plan: Plan, client: MqttClient, source: NumberedReplay, stop: S
         messages=(totals.scanned,),
         seconds=seconds,
         cpu=cpu_seconds() - cpu,
-        outcomes={"dropped": totals.dropped.total(), "lost": totals.failed.total()},
+        outcomes={"dropped": totals.dropped.total()},
         behind=max(seconds - totals.scanned / plan.rate, 0.0) if plan.rate else 0.0,
         memory=peak_memory(),
     )

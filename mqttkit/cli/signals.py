@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
 """Exit code."""
+REPEAT_SECONDS = 1.0
+"""A SIGTERM so soon after the first signal is ignored: `timeout` sends one to the command and one to its group."""
 
 
 @contextlib.contextmanager
@@ -22,8 +25,14 @@ def on_interrupt(action: Callable[[], None]) -> Iterator[None]:
     """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
+        ignored_until = time.monotonic() + REPEAT_SECONDS
+
+        def handle_next(number: int, frame: FrameType | None) -> None:
+            if number != signal.SIGTERM or time.monotonic() > ignored_until:
+                _raise(number, frame)
+
         for number in SIGNALS:
-            signal.signal(number, _raise)
+            signal.signal(number, handle_next)
         action()
 
     with _handlers(handle):

@@ -104,11 +104,11 @@ class Advertisement:
             raise AdvertisementError(f"expected a JSON object, got {_shorten(fields)}")
         reader = _Reader(fields)
         mac_address = reader.text("mac_address")
-        address_type = reader.choice("addr_type", _ADDRESS_TYPES) or ("public" if mac_address else "random")
+        address_type = reader.choice("addr_type", _ADDRESS_TYPES) or reader.choice("address_type", _ADDRESS_TYPES)
         raw = reader.data("raw_ad")
         return cls(
             mac_address=normalise_mac(mac_address) if mac_address else _derived_address(fields),
-            address_type=address_type,
+            address_type=address_type or ("public" if mac_address else "random"),
             rssi=reader.number("rssi", -127, 126, RSSI_UNKNOWN),
             timestamp=reader.timestamp(timestamp),
             connectable=reader.boolean("connectable"),

@@ -58,6 +58,7 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (PublisherSettings, "stats_interval", [SMALL], [0.0]),
     (PublisherSettings, "status_topic", [None, "a"], ["", "+"]),
     (PublisherSettings, "queue_size", [1], [0]),
+    (PublisherSettings, "max_age", [0.1], [0, -1]),
     (MemorySettings, "warn", [1], [0]),
     (MemorySettings, "max", [None, 1], [0]),
     (BridgeSettings, "topic", ["{tenant_id}/{agent_id}/{metric_name}"], ["{tenant}", "#"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -28,6 +29,10 @@ FIRST_CONNECTION_SECONDS = 2.0
     "--status-topic", path="publisher.status_topic", metavar="TOPIC", help="Retain `online` or `offline` on this topic."
 )
 @setting_option(
+    "--max-age", path="publisher.max_age", type=SOME_SECONDS, help="Drop advertisements that wait longer.  [5]"
+)
+@setting_option("--raw", path="publisher.raw", is_flag=True, help="Add the AD structures as `raw_ad`.")
+@setting_option(
     "--stats-interval", path="publisher.stats_interval", type=SOME_SECONDS, help="Time between statistics.  [60]"
 )
 @source_options
@@ -35,33 +40,38 @@ FIRST_CONNECTION_SECONDS = 2.0
 def publish_scan(connection: Connection) -> None:
     """Publish each advertisement as one JSON message on ble/raw/{scanner_id}/{mac_address}.
 
-    Runs until Ctrl-C, SIGTERM or the end of a replay; then it flushes, disconnects and ends with 0.
-    Without a connection it drops and counts advertisements: it keeps none.
+    Runs until Ctrl-C, SIGTERM or the end of a replay. Without a connection advertisements wait for --max-age seconds;
+    then they are dropped and counted. Exit code 6 means that some were not published at shutdown.
 
     \b
     mqttkit publish-scan --scanner-id scanner-01
     mqttkit publish-scan --source replay:room.btsnoop --speed max
     """
     import logging
+    from dataclasses import replace
 
     from mqttkit.cli.signals import on_interrupt
     from mqttkit.client import MqttClient
-    from mqttkit.scan_publisher import ScanPublisher, StatusTopic
+    from mqttkit.errors import PublishFailed
+    from mqttkit.scan_publisher import SHUTDOWN, ScanPublisher, StatusTopic
     from mqttkit.scanner import open_source
 
     settings = connection.settings
-    status = StatusTopic(settings.publisher.status_topic) if settings.publisher.status_topic else None
-    will = status.will if status else connection.will
-    with MqttClient(settings.mqtt, will=will, retry=connection.retry) as client:
-        publisher = ScanPublisher(
-            client, settings.publisher, settings.scanner.id, lossless=settings.scanner.unpaced, status=status
-        )
-        with on_interrupt(publisher.stop), open_source(settings.scanner) as source:
-            _connect(client, retry=connection.retry)
-            try:
+    options = settings.publisher if connection.qos is None else replace(settings.publisher, qos=connection.qos)
+    status = StatusTopic(options.status_topic) if options.status_topic else None
+    client = MqttClient(settings.mqtt, will=status.will if status else connection.will, retry=connection.retry)
+    publisher = ScanPublisher(client, options, settings.scanner.id, lossless=settings.scanner.unpaced, status=status)
+    with on_interrupt(publisher.stop), contextlib.closing(client):
+        try:
+            with open_source(settings.scanner) as source:
+                _connect(client, retry=connection.retry)
                 publisher.run(source)
-            finally:
-                logging.getLogger(__name__).info("total: %s", publisher.totals())
+        finally:
+            client.close(flush=0)
+            totals = publisher.finish()
+            logging.getLogger(__name__).info("total: %s", totals)
+    if lost := totals.dropped[SHUTDOWN]:
+        raise PublishFailed(f"{lost} advertisements were not published at shutdown")
 
 
 def _connect(client: MqttClient, *, retry: bool) -> None:

@@ -216,7 +216,7 @@ def test_published_payloads_are_a_recording(tmp_path: Path) -> None:
     """A line each, they read back with every field that was published."""
     path = tmp_path / "payloads.jsonl"
     recorded = [*read(STREET), *read(CAPTURES / "adverts.jsonl")]
-    path.write_bytes(b"".join(format_advertisement(one, "scanner-01") + b"\n" for one in recorded))
+    path.write_bytes(b"".join(format_advertisement(one, "scanner-01", 1) + b"\n" for one in recorded))
     for one, again in zip(recorded, read(path), strict=True):
         published = {name: getattr(one, name) for name in PUBLISHED}
         assert {name: getattr(again, name) for name in PUBLISHED} == published
