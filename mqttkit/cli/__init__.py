@@ -27,6 +27,8 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("mqttkit.cli.broker", "broker", "Start, watch and stop an MQTT broker on this machine."),
     "pub": Entry("mqttkit.cli.pub", "pub", "Publish messages: an argument, a file, lines, JSON lines."),
     "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe and print messages."),
+    "request": Entry("mqttkit.cli.request", "request", "Publish a request and print the answers."),
+    "respond": Entry("mqttkit.cli.request", "respond", "Answer requests with the output of a command."),
     "record": Entry("mqttkit.cli.record", "record", "Record messages with their times of reception."),
     "replay": Entry("mqttkit.cli.replay", "replay", "Play a recording back as it was."),
     "retained": Entry("mqttkit.cli.retained", "retained", "List, save, remove and restore retained messages."),
