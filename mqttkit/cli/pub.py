@@ -16,6 +16,9 @@ from typing import Any, cast
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.mosquitto import MosquittoCommand
+from mqttkit.cli.options.numbers import COUNT, LONG_SECONDS, SECONDS
+from mqttkit.cli.options.texts import Bytes, Text
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.client import MqttClient, checked_settings
 from mqttkit.errors import Interrupted, UsageError
@@ -27,18 +30,18 @@ READ_BYTES = 256 * 1024
 MAX_PAYLOAD = 268_435_455
 """Bytes; MQTT 5, 2.1.4."""
 IDLE_SECONDS = 0.02
-"""How often outcomes are looked at while some are open and stdin has nothing new."""
+"""How often outcomes are checked while some are unknown and stdin has nothing new."""
 INTERRUPTED_SECONDS = 1.0
-"""How long a message under way may still take when the command is interrupted."""
+"""How long an interrupted command waits for unacknowledged messages."""
 
 _checked_name = functools.lru_cache(maxsize=4096)(check_topic_name)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The options of one call, but for the connection's."""
+class PublishOptions:
+    """The options of one call, without those of the connection."""
 
-    topic: str | None
+    topics: tuple[str, ...]
     more_topic: str | None
     message: str | None
     file: str | None
@@ -52,13 +55,13 @@ class Asked:
     patience: float
     content_type: str | None
     response_topic: str | None
-    correlation_data: str | None
+    correlation_data: bytes | None
     expiry: int | None
     user_properties: tuple[tuple[str, str], ...]
     is_utf8: bool
 
     def check(self) -> None:
-        """Raise UsageError where options contradict each other."""
+        """Raise UsageError if options contradict each other."""
         sources = (
             self.message is not None,
             self.file is not None,
@@ -67,116 +70,144 @@ class Asked:
             self.null,
             self.as_json,
         )
-        if sum(sources) != 1:
-            raise UsageError("one of -m, -f, -s, -l, -n and --json says what to publish")
-        if self.topic is not None and self.more_topic is not None:
-            raise UsageError(f"two topics, {self.topic!r} and {self.more_topic!r}: a message goes to one")
+        if len(self.topics) > 1:
+            raise UsageError(
+                f"pub takes one topic, got {' '.join(self.topics)}",
+                hint=f"Give the payload with -m: mqttkit pub -m {self.topics[1]!r} {self.topics[0]}",
+            )
+        if not any(sources):
+            topic = self.topics[0] if self.topics else self.more_topic or "some/topic"
+            raise UsageError(
+                "nothing to publish: give -m, -f, -s, -l, -n or --json", hint=f"Example: mqttkit pub -m hello {topic}"
+            )
+        if sum(sources) > 1:
+            raise UsageError("give only one of -m, -f, -s, -l, -n and --json")
+        if self.topics and self.more_topic is not None:
+            raise UsageError(f"pub takes one topic, got {self.topics[0]!r} and -t {self.more_topic!r}")
         if self.streaming and (self.repeat != 1 or self.repeat_delay):
-            raise UsageError("--repeat and --repeat-delay are for one message, not for -l and --json")
+            raise UsageError("--repeat and --repeat-delay do not work with -l and --json")
+        if self.response_topic is not None:
+            check_topic_name(self.response_topic)
+
+    @property
+    def topic(self) -> str | None:
+        """The topic name, if there is one."""
+        return self.topics[0] if self.topics else self.more_topic
 
     @property
     def streaming(self) -> bool:
-        """True where messages come from stdin until it ends."""
+        """True if messages come from stdin until it ends."""
         return self.lines or self.as_json
 
     def payload(self) -> bytes:
         """Return the one payload of -m, -f, -s or -n."""
         if self.message is not None:
-            return os.fsencode(self.message)
-        if self.null:
-            return b""
-        payload = sys.stdin.buffer.read(MAX_PAYLOAD + 1) if self.file is None else _read_file(self.file)
+            payload = os.fsencode(self.message)
+        elif self.null:
+            payload = b""
+        else:
+            payload = sys.stdin.buffer.read(MAX_PAYLOAD + 1) if self.file is None else _read_file(self.file)
         if len(payload) > MAX_PAYLOAD:
-            raise UsageError(f"a payload has at most {MAX_PAYLOAD} bytes")
+            raise UsageError(f"the payload has more than {MAX_PAYLOAD} bytes, the most that MQTT allows")
         return payload
 
     def properties(self) -> Properties | None:
-        """Return the MQTT 5 properties asked for; None where none is."""
-        data = self.correlation_data
+        """Return the MQTT 5 properties given; None if there are none."""
         properties = Properties(
             payload_format_indicator=1 if self.is_utf8 else None,
             message_expiry_interval=self.expiry,
             content_type=self.content_type,
             response_topic=self.response_topic,
-            correlation_data=None if data is None else os.fsencode(data),
+            correlation_data=self.correlation_data,
             user_properties=self.user_properties,
         )
         return None if properties == Properties() else properties
 
 
-@click.command()
-@click.argument("topic", required=False)
-@click.option("-t", "--topic", "more_topic", help="Topic name, as the argument.")
-@click.option("-m", "--message", help="The payload.")
-@click.option("-f", "--file", type=click.Path(), help="File whose content is the payload.")
-@click.option("-s", "--stdin-file", "whole_stdin", is_flag=True, help="The whole of stdin is the payload.")
-@click.option("-l", "--stdin-line", "lines", is_flag=True, help="Each line of stdin is a message, sent when read.")
-@click.option("-n", "--null-message", "null", is_flag=True, help="An empty payload.")
-@click.option("--json", "as_json", is_flag=True, help="Each line of stdin is a message as `sub --json` prints it.")
-@click.option("-r", "--retain", is_flag=True, help="The broker keeps the message for later subscribers.")
-@click.option("--repeat", type=click.IntRange(1), default=1, help="Publish so many times.")
-@click.option("--repeat-delay", type=click.FloatRange(0), default=0.0, help="Seconds between two of them.")
-@click.option("-W", "patience", type=click.FloatRange(0), default=30.0, help="Seconds for the broker's answers.  [30]")
-@click.option("--content-type", help="MQTT 5: what the payload is, such as application/json.")
-@click.option("--response-topic", help="MQTT 5: where an answer should go.")
-@click.option("--correlation-data", help="MQTT 5: what the answer should carry.")
-@click.option("--expiry", type=click.IntRange(0, 4_294_967_295), help="MQTT 5: seconds that the message is good for.")
-@click.option("--user-property", "user_properties", type=(str, str), multiple=True, help="MQTT 5: a name and a value.")
-@click.option("--utf8", "is_utf8", is_flag=True, help="MQTT 5: say that the payload is UTF-8.")
+@click.command(cls=MosquittoCommand)
+@click.argument("topics", metavar="TOPIC", nargs=-1)
+@click.option("-t", "--topic", "more_topic", metavar="TOPIC", help="Topic name, instead of the argument.")
+@click.option("-m", "--message", metavar="TEXT", help="The payload.")
+@click.option("-f", "--file", metavar="FILE", type=click.Path(), help="Publish the content of FILE.")
+@click.option("-s", "--stdin-file", "whole_stdin", is_flag=True, help="Publish all of stdin as one message.")
+@click.option("-l", "--stdin-line", "lines", is_flag=True, help="Publish each line of stdin as soon as it is read.")
+@click.option("-n", "--null-message", "null", is_flag=True, help="Publish an empty payload.")
+@click.option("--json", "as_json", is_flag=True, help="Publish each line of stdin, in the format of `sub --json`.")
+@click.option("-r", "--retain", is_flag=True, help="Make the broker keep the message for later subscribers.")
+@click.option("--repeat", type=COUNT, default=1, help="Publish the message N times.  [1]")
+@click.option("--repeat-delay", type=SECONDS, default=0.0, help="Time between two of them.  [0]")
+@click.option("-W", "patience", type=SECONDS, default=30.0, help="How long to wait for acknowledgements.  [30]")
+@click.option("--content-type", type=Text("TYPE"), help="MQTT 5: type of the payload, such as application/json.")
+@click.option("--response-topic", type=Text("TOPIC"), help="MQTT 5: topic for the response.")
+@click.option("--correlation-data", type=Bytes("TEXT"), help="MQTT 5: data that the response should repeat.")
+@click.option("--expiry", type=LONG_SECONDS, help="MQTT 5: how long the message is valid.")
+@click.option(
+    "--user-property",
+    "user_properties",
+    type=(Text("NAME"), Text("VALUE")),
+    multiple=True,
+    help="MQTT 5: a name and a value; can be repeated.",
+)
+@click.option("--utf8", "is_utf8", is_flag=True, help="MQTT 5: mark the payload as UTF-8 text.")
 @terse_connection_options
 def pub(connection: Connection, **given: Any) -> None:
-    """Publish one message or a stream of them to TOPIC.
+    """Publish one message or a stream of messages to TOPIC.
 
-    Exit code 0 means that the broker took everything; 6 that it denied or did not acknowledge something. Where -q is
-    not given a lone message goes at QoS 1, and so does the first line of -l: at QoS 0 no broker says what it denied.
+    Exit code 0: the broker accepted every message. 6: it denied or did not acknowledge a message.
+
+    Without -q, a single message and the first line of -l use QoS 1: at QoS 0 a broker cannot report a denial.
+
+    \b
+    mqttkit pub -m 21.5 sensor/1
+    tail -f app.log | mqttkit pub -l logs/app
     """
-    asked = Asked(**given)
-    asked.check()
-    blocks = _blocks(asked, connection)
-    retry = connection.retry and asked.streaming
+    options = PublishOptions(**given)
+    options.check()
+    blocks = _blocks(options, connection)
+    retry = connection.retry and options.streaming
     with (
         interrupts_raise(),
         MqttClient(checked_settings(connection.settings.mqtt), will=connection.will, retry=retry) as client,
     ):
         client.connect()
-        _publish(client, blocks, asked)
+        _publish(client, blocks, options)
 
 
-def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], asked: Asked) -> None:
-    """Publish every message; raise where one of them was not delivered."""
-    sender, patience = Publisher(client), asked.patience
+def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], options: PublishOptions) -> None:
+    """Publish every message; raise PublishFailed if one was not delivered."""
+    publisher, patience = Publisher(client), options.patience
     try:
         for block in blocks:
-            sender.send(block)
-            while asked.streaming and sender.unresolved and not _stdin_ready():
-                sender.settle()
+            publisher.send(block)
+            while options.streaming and publisher.unresolved and not _stdin_ready():
+                publisher.settle()
     except UsageError:
-        sender.finish(patience)
+        publisher.finish(patience)
         raise
     except KeyboardInterrupt:
         client.flush(INTERRUPTED_SECONDS)
-        published = client.stats.published  # the sender may have been interrupted between two of its counts
+        published = client.stats.published  # the publisher may have been interrupted between two of its counts
         delivered = published[Outcome.ACKNOWLEDGED] + published[Outcome.SENT]
         raise Interrupted(f"interrupted: {delivered} messages published") from None
-    sender.finish(patience)
+    publisher.finish(patience)
 
 
-def _blocks(asked: Asked, connection: Connection) -> Iterable[Iterable[Message]]:
-    """Return the messages to publish, in blocks of those that are ready together; raise UsageError."""
-    topic = asked.topic or asked.more_topic or connection.url_topic
+def _blocks(options: PublishOptions, connection: Connection) -> Iterable[Iterable[Message]]:
+    """Return the messages to publish, in blocks that are ready together; raise UsageError."""
+    topic = options.topic or connection.url_topic
     if topic is not None:
         check_topic_name(topic)
-    elif not asked.as_json:
-        raise UsageError("no topic to publish to", hint="For example: mqttkit pub -m hello some/topic")
+    elif not options.as_json:
+        raise UsageError("no topic", hint="Example: mqttkit pub -m hello some/topic")
     configured = connection.settings.mqtt.client.qos
     qos = configured if connection.qos is None else connection.qos
     probe = max(1, qos) if connection.qos is None else qos
-    message = Message(topic or "", qos=qos, retain=asked.retain, properties=asked.properties())
-    if asked.as_json:
+    message = Message(topic or "", qos=qos, retain=options.retain, properties=options.properties())
+    if options.as_json:
         return _json_messages(message, topic)
-    if asked.lines:
+    if options.lines:
         return _line_messages(message, probe)
-    return _lone_messages(message._replace(payload=asked.payload(), qos=probe), asked.repeat, asked.repeat_delay)
+    return _lone_messages(message._replace(payload=options.payload(), qos=probe), options.repeat, options.repeat_delay)
 
 
 def _lone_messages(message: Message, repeat: int, delay: float) -> Iterator[list[Message]]:
@@ -187,7 +218,7 @@ def _lone_messages(message: Message, repeat: int, delay: float) -> Iterator[list
 
 
 def _line_messages(message: Message, probe: int) -> Iterator[Iterable[Message]]:
-    """Yield a message a line; the first one at the QoS `probe`, so that a denial is known."""
+    """Yield a message per line; the first one at the QoS `probe`, so that the broker reports a denial."""
     topic, _, qos, retain, _, _, properties, _ = message
     for lines in _lines():
         if probe != qos:
@@ -197,7 +228,7 @@ def _line_messages(message: Message, probe: int) -> Iterator[Iterable[Message]]:
 
 
 def _json_messages(message: Message, topic: str | None) -> Iterator[Iterable[Message]]:
-    """Yield the message of each line; what a line leaves out is as in `message`."""
+    """Yield the message of each line; `message` gives the keys that a line omits."""
     from mqttkit.formats.jsonlines import Defaults, from_line
 
     defaults = Defaults(topic, message.qos, message.retain, message.properties)
@@ -218,7 +249,7 @@ def _json_messages(message: Message, topic: str | None) -> Iterator[Iterable[Mes
 
 
 def _lines() -> Iterator[list[bytes]]:
-    """Yield the lines of stdin as they come, without their line feeds; the last may lack one."""
+    """Yield the lines of stdin as they come, without line feeds; the last one may have none."""
     stream, parts = cast("io.BufferedReader", sys.stdin.buffer), []
     while chunk := stream.read1(READ_BYTES):
         head, feed, tail = chunk.rpartition(b"\n")
@@ -233,7 +264,7 @@ def _lines() -> Iterator[list[bytes]]:
 
 
 def _stdin_ready() -> bool:
-    """Tell whether stdin can be read; wait IDLE_SECONDS for it, so that a slow producer's denials are noticed."""
+    """Wait up to IDLE_SECONDS until stdin can be read; return whether it can."""
     return bool(select.select([sys.stdin], [], [], IDLE_SECONDS)[0])
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.mosquitto import MosquittoCommand
+from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.cli.output.render import Output, on_terminal, pretty_json_formatter, watch_reader
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
-from mqttkit.client import checked_settings
+from mqttkit.client import MqttClient, checked_settings
 from mqttkit.client.message_queue import MessageBatch
 from mqttkit.errors import Interrupted, TimedOut, UsageError
 from mqttkit.formats import Formatter, payload_formatter, verbose_formatter
@@ -24,12 +28,12 @@ from mqttkit.topics import check_topic_filter
 log = logging.getLogger(__name__)
 
 REMOVAL_SECONDS = 30.0
-"""How long the acknowledgements of --remove-retained may take at the end."""
+"""How long --remove-retained waits for acknowledgements at the end."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The options of one call, but for the connection's."""
+class SubscribeOptions:
+    """The options of one call, without those of the connection."""
 
     filters: tuple[str, ...]
     more_filters: tuple[str, ...]
@@ -40,6 +44,8 @@ class Asked:
     skip_retained: bool
     retained_only: bool
     remove_retained: bool
+    dropped: tuple[str, ...]
+    share: float
     retain_as_published: bool
     verbose: bool
     template: str | None
@@ -48,16 +54,16 @@ class Asked:
     no_newline: bool
 
     def check(self) -> None:
-        """Raise UsageError where options contradict each other."""
+        """Raise UsageError if options contradict each other."""
         if self.as_json and (self.verbose or self.template is not None or self.no_newline):
-            raise UsageError("--json is a format of its own: leave out -v, -F and -N")
+            raise UsageError("--json does not work with -v, -F and -N")
         if self.retained_only and self.skip_retained:
-            raise UsageError("--retained-only and -R leave nothing to print")
+            raise UsageError("--retained-only and -R together print nothing")
         if self.retain_as_published and (self.retained_only or self.skip_retained):
-            raise UsageError("--retain-as-published takes away what -R and --retained-only look at")
+            raise UsageError("--retain-as-published does not work with -R and --retained-only")
 
     def formatter(self) -> Formatter:
-        """Return what turns messages into what is printed."""
+        """Return the formatter for the output."""
         end = b"" if self.no_newline else b"\n"
         if self.as_json:
             if self.pretty or on_terminal():
@@ -72,7 +78,7 @@ class Asked:
         return verbose_formatter(end) if self.verbose else payload_formatter(end)
 
     def selection(self) -> ReadOptions:
-        """Return which messages are printed."""
+        """Return the choice of messages to print."""
         return ReadOptions(
             count=self.count,
             seconds=self.seconds,
@@ -82,12 +88,14 @@ class Asked:
         )
 
     def subscriptions(self, connection: Connection) -> list[Subscription]:
-        """Return what to subscribe to; raise UsageError where that is nothing."""
+        """Return the subscriptions; raise UsageError if there are none, and nothing to unsubscribe."""
         filters = [*self.filters, *self.more_filters]
         if connection.url_topic:
             filters.append(connection.url_topic)
-        if not filters:
-            raise UsageError("no topic filter", hint="For everything: mqttkit sub '#'")
+        for topic_filter in self.dropped:
+            check_topic_filter(topic_filter)
+        if not filters and not self.dropped:
+            raise UsageError("no topic filter", hint="To print every message: mqttkit sub '#'")
         told = self.retained_only or self.skip_retained
         default = 2 if self.as_json else connection.settings.mqtt.client.qos
         return [
@@ -102,99 +110,132 @@ class Asked:
         ]
 
     def settings(self, connection: Connection) -> MqttSettings:
-        """Return the client's settings; raise UsageError where they cannot work.
+        """Return the client's settings; raise UsageError if they cannot work.
 
-        A broker queues little for a client whose window is full, and drops the rest: mosquitto 1,000 messages.
-        What is retained comes all at once, so the window is opened as far as MQTT 5 allows.
+        A broker queues few messages for a client whose window is full, and drops the others: mosquitto queues 1,000.
+        Retained messages come all at the same time, so --retained-only uses the largest window of MQTT 5.
         """
         settings = checked_settings(connection.settings.mqtt)
         if not self.retained_only:
             return settings
         return replace(settings, client=replace(settings.client, receive_maximum=65_535))
 
+    def sample(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return a random sample of the messages, of --random-filter percent."""
+        if self.share >= 100:
+            return messages
+        return [message for message in messages if random.uniform(0, 100) < self.share]  # noqa: S311  no secret
+
     @property
     def endless(self) -> bool:
-        """True where only a signal or -W ends it."""
+        """True if only a signal or -W ends it."""
         return self.count is None and not self.retained_only
 
 
-@click.command()
+@click.command(cls=MosquittoCommand)
 @click.argument("filters", metavar="FILTER...", nargs=-1)
-@click.option("-t", "--topic", "more_filters", multiple=True, help="Topic filter, as the argument.")
-@click.option("-T", "--filter-out", multiple=True, help="Print no message whose topic this filter matches.")
-@click.option("-C", "count", type=click.IntRange(1), help="End after so many messages.")
-@click.option("-W", "seconds", type=click.FloatRange(0, min_open=True), help="End with 27 after so many seconds.")
-@click.option("-E", "only_subscribe", is_flag=True, help="End once the subscriptions are acknowledged.")
-@click.option("-R", "skip_retained", is_flag=True, help="Print no retained messages.")
-@click.option("--retained-only", is_flag=True, help="Print the retained messages, and end.")
-@click.option("--remove-retained", is_flag=True, help="Clear each retained message that comes.")
+@click.option("-t", "--topic", "more_filters", multiple=True, metavar="FILTER", help="Topic filter, as the argument.")
+@click.option("-T", "--filter-out", multiple=True, metavar="FILTER", help="Do not print messages that match FILTER.")
+@click.option(
+    "-U", "--unsubscribe", "dropped", multiple=True, metavar="FILTER", help="Remove a session's subscription."
+)
+@click.option("-C", "count", type=COUNT, help="End after N messages.")
+@click.option("-W", "seconds", type=SOME_SECONDS, help="End with 27 after this time.")
+@click.option("-E", "only_subscribe", is_flag=True, help="End once the broker has acknowledged the subscriptions.")
+@click.option("-R", "skip_retained", is_flag=True, help="Do not print retained messages.")
+@click.option("--retained-only", is_flag=True, help="Print the retained messages, then end.")
+@click.option("--remove-retained", is_flag=True, help="Clear each retained message received.")
 @click.option("--retain-as-published", is_flag=True, help="Keep the retain flag of live messages (MQTT 5).")
+@click.option(
+    "--random-filter",
+    "share",
+    type=Number("PERCENT", low=0.1, high=100),
+    default=100.0,
+    help="Print a random sample of this many percent.  [100]",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Print topic, space, payload.")
-@click.option("-F", "--format", "template", help="Print by a format string: %t topic, %p payload, %j JSON, ...")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line; QoS 2 where -q is not given.")
+@click.option("-F", "--format", "template", metavar="FORMAT", help="Format: %t topic, %p payload, %j JSON, …")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines; subscribes at QoS 2 without -q.")
 @click.option("--pretty", is_flag=True, help="Indent JSON.")
-@click.option("-N", "no_newline", is_flag=True, help="Print no end of line after a message.")
+@click.option("-N", "no_newline", is_flag=True, help="Print no line feed after a message.")
 @terse_connection_options
 def sub(connection: Connection, **given: Any) -> None:
-    """Subscribe to topic filters, and print each message as it comes.
+    """Subscribe to topic filters and print each message.
 
-    The payload's bytes are printed exactly, and a line feed. Runs until interrupted, or until -C, -W, -E or
+    Prints the payload byte for byte and a line feed. Runs until interrupted, or until -C, -W, -E or
     --retained-only end it.
+
+    \b
+    mqttkit sub -v '#'
+    mqttkit sub -C 1 -W 5 health/broker
     """
-    asked = Asked(**given)
-    asked.check()
-    formatter, selection = asked.formatter(), asked.selection()
+    options = SubscribeOptions(**given)
+    options.check()
+    formatter, selection = options.formatter(), options.selection()
     client = connection.settings.mqtt.client
-    subscriptions = asked.subscriptions(connection)
+    subscriptions = options.subscriptions(connection)
+    if not subscriptions:
+        _unsubscribe(connection, options)
+        return
     with (
         interrupts_raise(),
         Subscriber(
-            asked.settings(connection),
+            options.settings(connection),
             subscriptions,
             will=connection.will,
-            retry=connection.retry and not asked.retained_only,
+            retry=connection.retry and not options.retained_only,
             manual_ack=not client.clean_session and max(each.qos for each in subscriptions) == 1,
-            bounded=not asked.remove_retained,  # the network thread must read on to get the acknowledgements
+            bounded=not options.remove_retained,  # the network thread must read on to get the acknowledgements
         ) as subscriber,
     ):
-        if not asked.only_subscribe:
-            _print(subscriber, selection, formatter, asked)
+        if options.dropped:
+            subscriber.client.unsubscribe(*options.dropped)
+        if not options.only_subscribe:
+            _print(subscriber, selection, formatter, options)
 
 
-def _print(subscriber: Subscriber, selection: ReadOptions, formatter: Formatter, asked: Asked) -> None:
-    """Print what comes until the selection is complete, a signal comes, or the reader of stdout is gone."""
+def _unsubscribe(connection: Connection, options: SubscribeOptions) -> None:
+    """Remove subscriptions from the session; subscribe to nothing."""
+    settings = checked_settings(connection.settings.mqtt)
+    with interrupts_raise(), MqttClient(settings, will=connection.will, retry=False) as client:
+        client.connect()
+        client.unsubscribe(*options.dropped)
+
+
+def _print(subscriber: Subscriber, selection: ReadOptions, formatter: Formatter, options: SubscribeOptions) -> None:
+    """Print messages until the selection is complete, a signal comes, or stdout has no reader."""
     output, printed = Output(), 0
-    remover = Publisher(subscriber.client) if asked.remove_retained else None
+    remover = Publisher(subscriber.client) if options.remove_retained else None
     with on_interrupt(lambda: subscriber.stop("interrupted")), watch_reader(lambda: subscriber.stop("not read")):
         try:
             for batch in subscriber.batches(selection):
-                output.write(formatter(batch.messages, batch.received_at))
+                output.write(formatter(options.sample(batch.messages), batch.received_at))
                 printed += len(batch.messages)
                 if remover is not None:
                     remover.send(_removals(batch))
                 if subscriber.must_flush:
                     output.flush()
         except TimedOut as error:
-            raise TimedOut(f"timed out after {asked.seconds:g} s: {_so_far(printed, asked)} came") from error
+            raise TimedOut(f"timed out after {options.seconds:g} s: {_so_far(printed, options)}") from error
         finally:
             output.flush()
     if remover is not None:
         remover.finish(REMOVAL_SECONDS)
-    if subscriber.stopped == "interrupted" and not asked.endless:
-        raise Interrupted(f"interrupted: {_so_far(printed, asked)} came")
+    if subscriber.stopped == "interrupted" and not options.endless:
+        raise Interrupted(f"interrupted: {_so_far(printed, options)}")
 
 
-def _so_far(printed: int, asked: Asked) -> str:
-    return f"{printed} messages" if asked.count is None else f"{printed} of {asked.count} messages"
+def _so_far(printed: int, options: SubscribeOptions) -> str:
+    return f"{printed} messages" if options.count is None else f"{printed} of {options.count} messages"
 
 
 def _removals(batch: MessageBatch) -> list[Message]:
-    """Return the messages that clear the retained ones of the batch (MQTT 5, 3.3.1.3)."""
+    """Return messages that clear the retained ones of the batch (MQTT 5, 3.3.1.3)."""
     return [Message(message.topic, b"", 1, True) for message in batch.messages if message.retain]
 
 
 def _one_by_one(formatter: Formatter) -> Formatter:
-    """Format each message by itself, so that one which %J cannot print does not take others with it."""
+    """Format each message separately: if %J cannot print one, the others are still printed."""
     from mqttkit.formats.template import NotJson
 
     def attempt(message: Message, when: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
@@ -41,7 +42,7 @@ def round_trip(client: MqttClient, timeout: float) -> None:
     Raises BrokerUnreachable if no answer arrives. Any thread but the network thread.
     """
     deadline = time.monotonic() + timeout
-    private = f"mqttkit/round-trip/{client.client_id}"
+    private = "mqttkit/round-trip/" + re.sub("[+#/]", "-", client.client_id)
     codes = client._subscribed.ask((Subscription(private),), client._number, deadline)
     if codes[0] < DENIED:
         client._connection.unsubscribe(private)

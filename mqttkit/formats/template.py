@@ -3,6 +3,8 @@
     %t %p %q %r %l %m %x %X          topic, payload, QoS, retain, length, packet identifier, payload in hex
     %A %C %D %E %F %P %R %S          MQTT 5: topic alias, content type, correlation data, expiry, format
                                      indicator, user properties, response topic, subscription identifiers
+    %.2x                             a blank after every two hexadecimal digits
+    %d %f                            the payload as a double or a float: 8 or 4 bytes, little-endian
     %I %U @c @N                      time of arrival: ISO 8601, Unix seconds, strftime's %c, nanoseconds
     %j %J                            a JSON object; the payload as a string, or as JSON
     %% @@ \\\\ \\0 \\a \\e \\n \\r \\t \\v     %, @, \\\\, and control characters
@@ -16,6 +18,7 @@ import base64
 import contextlib
 import json
 import re
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -43,6 +46,8 @@ class _Field(NamedTuple):
     has_width: bool = True
     cuts: bool = False
     """A maximum width has an effect."""
+    parts: bool = False
+    """A precision puts blanks between groups of digits."""
 
 
 NONE = Properties()
@@ -98,8 +103,10 @@ def _value(match: re.Match[str], pretty: bool) -> Value:
         return _moment(moment)
     if letter in "jJ" and letter:
         return _json(letter, pretty)
+    if letter in _FLOATS and letter:
+        return _float(_FLOATS[letter], bool(align), bool(zero), width, precision)
     if letter not in _FIELDS or not letter:
-        raise UsageError(f"-F: unknown sequence {match.group()!r}; use one of %j %J %" + " %".join(_FIELDS))
+        raise UsageError(f"-F: unknown sequence {match.group()!r}; use one of %j %J %d %f %" + " %".join(_FIELDS))
     return _padded(_FIELDS[letter], bool(align), bool(zero), width, precision)
 
 
@@ -109,6 +116,8 @@ def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | 
     least = int(width or 0) if field.has_width else 0
     if max(limit or 0, least) > MAX_WIDTH:
         raise UsageError(f"-F: a width must be at most {MAX_WIDTH}")
+    if field.parts and precision and int(precision):
+        field = field._replace(value=_parted(field.value, int(precision)))
     if limit is None and not least:
         return field.value
     pad = b"0" if zero and field.pads_zero and not left else b" "
@@ -118,6 +127,32 @@ def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | 
         return value.ljust(least, pad) if left else value.rjust(least, pad)
 
     return padded
+
+
+def _parted(digits: Value, size: int) -> Value:
+    """Put a blank after every `size` digits."""
+
+    def value(message: Message, when: int) -> bytes:
+        text = digits(message, when)
+        return b" ".join(text[start : start + size] for start in range(0, len(text), size))
+
+    return value
+
+
+def _float(code: str, left: bool, zero: bool, width: str, precision: str | None) -> Value:
+    """Return the value of %d or %f; a payload of another size gives blanks."""
+    least, decimals = int(width or 0), 6 if precision is None else int(precision or 0)
+    if max(least, decimals) > MAX_WIDTH:
+        raise UsageError(f"-F: a width must be at most {MAX_WIDTH}")
+    spec = f"{'<' if left else '0' if zero else ''}{least or ''}.{decimals}f"
+    reader = struct.Struct(f"<{code}")
+
+    def value(message: Message, _when: int) -> bytes:
+        if len(message.payload) != reader.size:
+            return b" " * least
+        return format(reader.unpack(message.payload)[0], spec).encode()
+
+    return value
 
 
 def _constant(value: bytes) -> Value:
@@ -266,6 +301,8 @@ _FIELDS = {
     "S": _Field(_identifiers, pads_zero=True),
     "t": _Field(lambda message, _when: message.topic_bytes, cuts=True),
     "U": _Field(_unix, has_width=False),
-    "X": _Field(lambda message, _when: message.payload.hex().upper().encode(), pads_zero=True),
-    "x": _Field(lambda message, _when: message.payload.hex().encode(), pads_zero=True),
+    "X": _Field(lambda message, _when: message.payload.hex().upper().encode(), pads_zero=True, parts=True),
+    "x": _Field(lambda message, _when: message.payload.hex().encode(), pads_zero=True, parts=True),
 }
+_FLOATS = {"d": "d", "f": "f"}
+"""Sequence to struct's code."""

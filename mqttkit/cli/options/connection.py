@@ -17,6 +17,7 @@ from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.options.loading import config_option, load
 from mqttkit.cli.options.numbers import LONG_SECONDS, PORT, QOS, Number
 from mqttkit.cli.options.setting_option import Command, add_options, given_settings, setting_option
+from mqttkit.cli.options.texts import Bytes, Text
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
 from mqttkit.settings import Settings
@@ -81,14 +82,16 @@ def _with_connection(command: Command, level: int) -> Command:
     return cast(Command, add_options(wrapper, _OPTIONS))
 
 
-def _will(*, will_topic: str | None, will_payload: str | None, will_qos: int, will_retain: bool) -> Will | None:
+def _will(
+    *, will_topic: str | None, will_payload: bytes | None, will_qos: int, will_retain: bool, will_delay: int
+) -> Will | None:
     if will_topic is None:
-        if will_payload is not None or will_qos or will_retain:
-            raise UsageError("--will-payload, --will-qos and --will-retain need --will-topic")
+        if will_payload is not None or will_qos or will_retain or will_delay:
+            raise UsageError("--will-payload, --will-qos, --will-retain and --will-delay need --will-topic")
         return None
     from mqttkit.topics import check_topic_name
 
-    return Will(check_topic_name(will_topic), os.fsencode(will_payload or ""), will_qos, will_retain)
+    return Will(check_topic_name(will_topic), will_payload or b"", will_qos, will_retain, will_delay)
 
 
 def _password(text: str) -> dict[str, object]:
@@ -132,16 +135,16 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     setting_option("-p", "--port", path="mqtt.broker.port", type=PORT, help="Broker's port.  [1883; 8883 with TLS]"),
     click.option("-L", "--url", metavar="URL", help="mqtt(s)://user:password@host:port/topic, or ws(s)://…"),
-    setting_option("-u", "--username", path="mqtt.broker.username", metavar="NAME", help="User name."),
+    setting_option("-u", "--username", path="mqtt.broker.username", type=Text("NAME"), help="User name."),
     setting_option(
-        "-P", "--password", expand=_password, metavar="PASSWORD",
+        "-P", "--password", expand=_password, type=Text("PASSWORD"),
         help="Password; - asks for it. Other users can read it in the process list.",
     ),
     setting_option(
         "--password-file", path="mqtt.broker.password_file", metavar="FILE", type=click.Path(),
         help="Read the password from the first line of FILE.",
     ),
-    setting_option("-i", "--id", path="mqtt.client.client_id", metavar="ID", help="Client identifier.  [random]"),
+    setting_option("-i", "--id", path="mqtt.client.client_id", type=Text("ID"), help="Client identifier.  [random]"),
     setting_option(
         "-k", "--keepalive", path="mqtt.client.keep_alive", type=Number("SECONDS", low=0, high=65_535, whole=True),
         help="Keep alive.  [60]",
@@ -158,6 +161,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     setting_option(
         "-x", "--session-expiry", path="mqtt.client.session_expiry", type=LONG_SECONDS,
         help="How long the broker keeps the session after the connection ends (MQTT 5).  [0]",
+    ),
+    setting_option(
+        "--receive-maximum", path="mqtt.client.receive_maximum", type=Number("N", low=1, high=65_535, whole=True),
+        help="Unacknowledged messages the broker may send (MQTT 5).  [1000]",
     ),
     setting_option(
         "--tls", path="mqtt.broker.tls", is_flag=True, help="Use TLS; trust the system's authorities, or the profile's."
@@ -185,14 +192,17 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--ws", expand=lambda _: {"mqtt.broker.transport": "websockets"}, is_flag=True,
         help="Use MQTT over WebSockets; port 80, or 443 with TLS.",
     ),
-    click.option("--will-topic", metavar="TOPIC", help="Topic of the will."),
-    click.option("--will-payload", metavar="TEXT", help="Payload of the will."),
+    click.option("--will-topic", type=Text("TOPIC"), help="Topic of the will."),
+    click.option("--will-payload", type=Bytes("TEXT"), help="Payload of the will."),
     click.option("--will-qos", type=QOS, default=0, help="Quality of service of the will.  [0]"),
     click.option("--will-retain", is_flag=True, help="Retain the will."),
+    click.option(
+        "--will-delay", type=LONG_SECONDS, default=0, help="Delay before the broker publishes the will (MQTT 5).  [0]"
+    ),
     click.option("--no-retry", is_flag=True, help="End with an exit code instead of connecting again."),
     config_option,
     click.option("--broker", "broker_name", default="default", metavar="NAME", help="Broker of `broker up --name`."),
     click.option("--quiet", is_flag=True, help="Print nothing on stderr except a final error."),
     click.option("-d", "--debug", is_flag=True, help="Log everything on stderr."),
 )  # fmt: skip
-_WILL_NAMES = ("will_topic", "will_payload", "will_qos", "will_retain")
+_WILL_NAMES = ("will_topic", "will_payload", "will_qos", "will_retain", "will_delay")

@@ -13,7 +13,7 @@ from mqttkit.cli.options.setting_option import setting_option
 from mqttkit.cli.scan.source_options import source_options
 
 if TYPE_CHECKING:
-    from mqttkit.client import MqttClient
+    from mqttkit.client import MqttClient, checked_settings
 
 FIRST_CONNECTION_SECONDS = 2.0
 
@@ -51,7 +51,7 @@ def publish_scan(connection: Connection) -> None:
     from dataclasses import replace
 
     from mqttkit.cli.signals import on_interrupt
-    from mqttkit.client import MqttClient
+    from mqttkit.client import MqttClient, checked_settings
     from mqttkit.errors import PublishFailed
     from mqttkit.scan_publisher import SHUTDOWN, ScanPublisher, StatusTopic
     from mqttkit.scanner import open_source
@@ -59,7 +59,8 @@ def publish_scan(connection: Connection) -> None:
     settings = connection.settings
     options = settings.publisher if connection.qos is None else replace(settings.publisher, qos=connection.qos)
     status = StatusTopic(options.status_topic) if options.status_topic else None
-    client = MqttClient(settings.mqtt, will=status.will if status else connection.will, retry=connection.retry)
+    will = status.will if status else connection.will
+    client = MqttClient(checked_settings(settings.mqtt), will=will, retry=connection.retry)
     publisher = ScanPublisher(client, options, settings.scanner.id, lossless=settings.scanner.unpaced, status=status)
     with on_interrupt(publisher.stop), contextlib.closing(client):
         try:

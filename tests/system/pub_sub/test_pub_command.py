@@ -338,14 +338,14 @@ def test_a_dash_asks_for_the_password(locked: Mosquitto, topic: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("t",), b"one of -m, -f, -s, -l, -n and --json"),
+        (("t",), b"nothing to publish: give -m, -f, -s, -l, -n or --json"),
         (("-m", "x", "-n", "t"), b"one of -m, -f, -s, -l, -n and --json"),
-        (("-m", "x"), b"no topic to publish to"),
+        (("-m", "x"), b"no topic. Example"),
         (("-m", "x", "a/#"), b"has a wildcard"),
-        (("-m", "x", "a", "-t", "b"), b"a message goes to one"),
+        (("-m", "x", "a", "-t", "b"), b"pub takes one topic"),
         (("-f", "/no/such/file", "t"), b"cannot read /no/such/file: No such file or directory"),
         (("-f", "/", "t"), b"cannot read /: Is a directory"),
-        (("-l", "--repeat", "2", "t"), b"for one message"),
+        (("-l", "--repeat", "2", "t"), b"do not work with -l"),
         (("-m", "x", "-q", "3", "t"), b"must be a whole number from 0 to 2"),
         (("-m", "x", "-L", "http://x/t"), b"a broker's URL is mqtt(s)://"),
         (("-m", "x", "-c", "t"), b"fixed client identifier"),

@@ -105,7 +105,7 @@ def test_interrupted_before_the_count_is_130(shared_broker: Mosquitto, topic: st
         assert read_lines(process.stdout, 1) == [b"x"]
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (130, b"mqttkit: interrupted: 1 of 2 messages came\n")
+    assert (process.returncode, errors) == (130, b"mqttkit: interrupted: received 1 of 2 messages\n")
 
 
 def test_w_runs_out_with_27(shared_broker: Mosquitto, topic: str) -> None:
@@ -113,7 +113,7 @@ def test_w_runs_out_with_27(shared_broker: Mosquitto, topic: str) -> None:
     for more, says in ((("-C", "2"), b"0 of 2 messages"), ((), b"0 messages")):
         result = mqttkit("sub", topic, "-W", "0.3", *more, port=shared_broker.port)
         assert (result.returncode, result.stdout) == (27, b"")
-        assert result.stderr == b"mqttkit: timed out after 0.3 s: " + says + b" came\n"
+        assert result.stderr == b"mqttkit: timed out after 0.3 s: received " + says + b"\n"
 
 
 def test_e_ends_when_subscribed(shared_broker: Mosquitto, topic: str) -> None:
@@ -356,14 +356,14 @@ def test_a_refused_connection_is_4(tmp_path: Path, topic: str) -> None:
     ("arguments", "says"),
     [
         ((), b"no topic filter"),
-        (("a/#/b",), b"# stands alone"),
+        (("a/#/b",), b"# must be the whole last level"),
         (("a", "-F", "%z"), b"unknown sequence '%z'"),
-        (("a", "--json", "-v"), b"--json is a format of its own"),
-        (("a", "--retained-only", "-R"), b"leave nothing to print"),
-        (("a", "-R", "--retain-as-published"), b"takes away"),
-        (("a", "-C", "0"), b"0 is not in the range"),
+        (("a", "--json", "-v"), b"--json does not work with -v"),
+        (("a", "--retained-only", "-R"), b"together print nothing"),
+        (("a", "-R", "--retain-as-published"), b"does not work with -R"),
+        (("a", "-C", "0"), b"must be a whole number, 1 or more"),
         (("a", "-W", "0"), b"0"),
-        (("a", "-T", "a/#/b"), b"# stands alone"),
+        (("a", "-T", "a/#/b"), b"# must be the whole last level"),
         (("a", "-c"), b"fixed client identifier"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 
 import pytest
@@ -43,12 +44,26 @@ def in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     time.tzset()
 
 
+@pytest.mark.parametrize(
+    ("template", "payload", "wanted"),
+    [
+        ("%d", struct.pack("<d", 21.5), b"21.500000"),
+        ("%.1f|%8.2f|%-8.2f|%08.2f", struct.pack("<f", 21.5), b"21.5|   21.50|21.50   |00021.50"),
+        ("%.0d", struct.pack("<d", -2.25), b"-2"),
+        ("%d|%4f|", b"12345", b"|    |"),
+    ],
+)
+def test_a_binary_number_is_printed(template: str, payload: bytes, wanted: bytes) -> None:
+    """%d is a double and %f a float, both little-endian; a payload of another size gives blanks."""
+    assert template_formatter(template, b"")([Message("t", payload)], WHEN) == wanted
+
+
 @given(st.lists(messages, min_size=1, max_size=5), st.sampled_from([b"\n", b""]))
 def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> None:
     """The plain format is each payload followed by the given end of line."""
     assert payload_formatter(end)(batch, WHEN) == b"".join(message.payload + end for message in batch)
     assert verbose_formatter(end)(batch, WHEN) == b"".join(
-        message.topic_bytes + b" " + message.payload + end for message in batch
+        message.topic_bytes + b" " + (message.payload or b"(null)") + end for message in batch
     )
 
 
@@ -57,6 +72,8 @@ def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> No
     [
         ("%t|%p|%q|%r|%l|%m", b"a/b|h\xc3\xa9\xff|1|1|4|7"),
         ("%x %X", b"68c3a9ff 68C3A9FF"),
+        ("%.2x|%.4X|%.0x|%.3x", b"68 c3 a9 ff|68C3 A9FF|68c3a9ff|68c 3a9 ff"),
+        ("%14.2x|%-14.2x|", b"   68 c3 a9 ff|68 c3 a9 ff   |"),
         ("%A %C %E %F %R %S", b"5 text/plain 60 1 r/t 42,43"),
         ("%D", b"\x00c"),
         ("%P", b"k:v k:w l:x"),

@@ -1,0 +1,121 @@
+"""Options of mosquitto_pub and mosquitto_sub that Click has no form for: -D TYPE PROPERTY VALUE, and -o FILE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mqttkit.errors import UsageError
+
+PUBLISH_PROPERTIES = {
+    "content-type": "--content-type",
+    "correlation-data": "--correlation-data",
+    "message-expiry-interval": "--expiry",
+    "response-topic": "--response-topic",
+    "user-property": "--user-property",
+}
+OTHER_PROPERTIES = {
+    ("connect", "session-expiry-interval"): "--session-expiry",
+    ("connect", "receive-maximum"): "--receive-maximum",
+    ("will", "will-delay-interval"): "--will-delay",
+}
+FORMAT_INDICATOR = "payload-format-indicator"
+
+
+class MosquittoCommand(click.Command):
+    """A command that takes -D and -o as mosquitto's clients do."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Replace -D and -o by the options that they stand for."""
+        return super().parse_args(ctx, self._with_files(replace_properties(args)))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List -D and -o too."""
+        super().format_options(ctx, formatter)
+        with formatter.section("As in mosquitto's clients"):
+            formatter.write_dl(
+                [
+                    ("-D TYPE PROPERTY VALUE", "An MQTT 5 property; TYPE is publish, connect or will."),
+                    ("-o FILE", "Read options from FILE, one a line; options given here override them."),
+                ]
+            )
+
+    def _with_files(self, args: list[str]) -> list[str]:
+        """Put the options of each -o FILE in front, without those that the command line gives itself."""
+        rest, files = [], []
+        words = iter(args)
+        for word in words:
+            if word == "--":
+                rest += [word, *words]
+            elif word in ("-o", "--options-file"):
+                files.append(next(words, ""))
+            else:
+                rest.append(word)
+        found: list[str] = []
+        for name in files:
+            for option, value in read_options(name):
+                if not self._gives(rest, option):
+                    found += replace_properties([option, *_words(option, value)])
+        return found + rest
+
+    def _gives(self, args: list[str], option: str) -> bool:
+        """Return whether `args` contain this option under any of its names."""
+        names = next((param.opts for param in self.params if option in param.opts), [option])
+        long = tuple(f"{name}=" for name in names if name.startswith("--"))
+        short = tuple(name for name in names if not name.startswith("--"))
+        return any(word in names or word.startswith((*long, *short)) for word in args)
+
+
+def replace_properties(args: list[str]) -> list[str]:
+    """Return the arguments with an option of mqttkit in place of each -D TYPE PROPERTY VALUE."""
+    found: list[str] = []
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            found += [word, *words]
+        elif word in ("-D", "--property"):
+            kind, name = next(words, ""), next(words, "")
+            values = [
+                value for _ in range(2 if name == "user-property" else 1) if (value := next(words, None)) is not None
+            ]
+            found += property_option(kind.lower(), name.lower(), values)
+        else:
+            found.append(word)
+    return found
+
+
+def property_option(kind: str, name: str, values: list[str]) -> list[str]:
+    """Return the option of mqttkit for a property; raise UsageError if there is none."""
+    if kind == "publish" and name == FORMAT_INDICATOR and values and values[0] in ("0", "1"):
+        return ["--utf8"] if values[0] == "1" else []
+    option = PUBLISH_PROPERTIES.get(name) if kind == "publish" else OTHER_PROPERTIES.get((kind, name))
+    if option is None:
+        known = [f"publish {one}" for one in (*PUBLISH_PROPERTIES, FORMAT_INDICATOR)]
+        known += [" ".join(pair) for pair in OTHER_PROPERTIES]
+        raise UsageError(f"-D {kind} {name}: mqttkit does not send this property", hint=f"It sends: {', '.join(known)}")
+    return [option, *values]
+
+
+def _words(option: str, value: str | None) -> list[str]:
+    """Return the arguments of an option in a file: -D has three or four, any other at most one."""
+    if value is None or option not in ("-D", "--property"):
+        return [] if value is None else [value]
+    return value.split(None, 3 if value.split()[1:2] == ["user-property"] else 2)
+
+
+def read_options(name: str) -> list[tuple[str, str | None]]:
+    """Return option and value of each line of a file; blank lines and lines that begin with # count for nothing."""
+    try:
+        lines = Path(name).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"-o: cannot read {name or 'a file without a name'}: {error}") from error
+    found: list[tuple[str, str | None]] = []
+    for number, line in enumerate(lines, 1):
+        option, blank, value = line.strip().partition(" ")
+        if not option or option.startswith("#"):
+            continue
+        if not option.startswith("-"):
+            raise UsageError(f"{name}:{number}: a line is an option and its value, got {option!r}")
+        found.append((option, value.strip() if blank else None))
+    return found

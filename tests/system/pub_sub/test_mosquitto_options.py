@@ -1,0 +1,80 @@
+"""Options that users know from mosquitto's clients, against a real broker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers import Mosquitto
+from tests.support.commands import mqttkit, read_lines, subscribed
+
+pytestmark = pytest.mark.system
+
+
+def test_properties_given_by_d_arrive(shared_broker: Mosquitto, topic: str) -> None:
+    """-D publish PROPERTY VALUE, one of each."""
+    given = "-D publish content-type text/plain -D publish response-topic r/t -D publish correlation-data c1".split()
+    given += "-D publish message-expiry-interval 60 -D publish payload-format-indicator 1".split()
+    given += "-D publish user-property name value".split()
+    with subscribed(shared_broker, "--json", topic) as subscriber:
+        assert mqttkit("pub", topic, "-m", "x", *given, port=shared_broker.port).returncode == 0
+        (line,) = read_lines(subscriber.stdout, 1)
+    properties = json.loads(line)["properties"]
+    assert properties.pop("message_expiry_interval") <= 60
+    assert properties == {
+        "payload_format_indicator": 1,
+        "content_type": "text/plain",
+        "response_topic": "r/t",
+        "correlation_data": "c1",
+        "user_properties": [["name", "value"]],
+    }
+
+
+def test_options_come_from_a_file(shared_broker: Mosquitto, topic: str, tmp_path: Path) -> None:
+    """-o names host, port, topic and payload; the command line overrides one of them."""
+    (tmp_path / "options").write_text(f"-h 127.0.0.1\n-p {shared_broker.port}\n-t {topic}\n-m from the file\n")
+    with subscribed(shared_broker, topic) as subscriber:
+        for more in ((), ("-m", "from here")):
+            assert mqttkit("pub", "-o", str(tmp_path / "options"), *more).returncode == 0
+        assert read_lines(subscriber.stdout, 2) == [b"from the file", b"from here"]
+
+
+def test_u_removes_a_subscription_of_the_session(shared_broker: Mosquitto, topic: str) -> None:
+    """What the session no longer subscribes to is not kept for it."""
+    session = ("-c", "-i", f"kept-{topic[-12:]}", "-x", "60", "-q", "1")
+    port = shared_broker.port
+    assert mqttkit("sub", "-E", *session, f"{topic}/a", f"{topic}/b", port=port).returncode == 0
+    assert mqttkit("sub", "-U", f"{topic}/a", *session, port=port).returncode == 0
+    for name in "ab":
+        assert mqttkit("pub", "-m", name, f"{topic}/{name}", port=port).returncode == 0
+    kept = mqttkit("sub", "-C", "1", "-W", "5", *session, f"{topic}/b", port=port)
+    assert (kept.returncode, kept.stdout) == (0, b"b\n")
+
+
+def test_an_empty_payload_is_null_with_v(shared_broker: Mosquitto, topic: str) -> None:
+    """As mosquitto_sub prints it."""
+    with subscribed(shared_broker, "-v", topic) as subscriber:
+        assert mqttkit("pub", "-n", topic, port=shared_broker.port).returncode == 0
+        assert read_lines(subscriber.stdout, 1) == [f"{topic} (null)".encode()]
+
+
+def test_a_random_sample_is_printed(shared_broker: Mosquitto, topic: str) -> None:
+    """--random-filter 10 prints about a tenth; -C counts what was received."""
+    with subscribed(shared_broker, "--random-filter", "10", "-C", "5000", topic) as subscriber:
+        lines = b"".join(b"%d\n" % number for number in range(5_000))
+        assert mqttkit("pub", "-l", "-q", "1", topic, port=shared_broker.port, stdin=lines).returncode == 0
+        printed, _ = subscriber.communicate(timeout=30)
+    assert 300 <= printed.count(b"\n") <= 700
+    assert subscriber.returncode == 0
+
+
+@pytest.mark.parametrize("identifier", ["dev+1", "dev#1", "a/b", "$x"])
+@pytest.mark.parametrize("qos", ["0", "1"])
+def test_a_client_identifier_may_have_any_character(
+    shared_broker: Mosquitto, topic: str, identifier: str, qos: str
+) -> None:
+    """A client identifier is not a topic."""
+    done = mqttkit("pub", "-q", qos, "-i", identifier, "-m", "x", topic, port=shared_broker.port)
+    assert (done.returncode, done.stderr) == (0, b"")
