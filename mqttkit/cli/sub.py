@@ -216,13 +216,13 @@ def _print(subscriber: Subscriber, selection: ReadOptions, formatter: Formatter,
                 if subscriber.must_flush:
                     output.flush()
         except TimedOut as error:
-            raise TimedOut(f"timed out after {options.seconds:g} s: {_so_far(printed, options)}") from error
+            raise TimedOut(f"timed out after {options.seconds:g} s: received {_so_far(printed, options)}") from error
         finally:
             output.flush()
     if remover is not None:
         remover.finish(REMOVAL_SECONDS)
     if subscriber.stopped == "interrupted" and not options.endless:
-        raise Interrupted(f"interrupted: {_so_far(printed, options)}")
+        raise Interrupted(f"interrupted: received {_so_far(printed, options)}")
 
 
 def _so_far(printed: int, options: SubscribeOptions) -> str:

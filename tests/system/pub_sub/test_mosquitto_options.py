@@ -15,9 +15,11 @@ pytestmark = pytest.mark.system
 
 def test_properties_given_by_d_arrive(shared_broker: Mosquitto, topic: str) -> None:
     """-D publish PROPERTY VALUE, one of each."""
-    given = "-D publish content-type text/plain -D publish response-topic r/t -D publish correlation-data c1".split()
-    given += "-D publish message-expiry-interval 60 -D publish payload-format-indicator 1".split()
-    given += "-D publish user-property name value".split()
+    given: list[str] = []
+    for pair in ("content-type text/plain", "response-topic r/t", "correlation-data c1", "user-property name value"):
+        given += ["-D", "publish", *pair.split()]
+    for pair in ("message-expiry-interval 60", "payload-format-indicator 1"):
+        given += ["-D", "publish", *pair.split()]
     with subscribed(shared_broker, "--json", topic) as subscriber:
         assert mqttkit("pub", topic, "-m", "x", *given, port=shared_broker.port).returncode == 0
         (line,) = read_lines(subscriber.stdout, 1)
