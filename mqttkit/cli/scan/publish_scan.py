@@ -1,4 +1,4 @@
-"""`mqttkit publish-scan`: Bluetooth advertisements to a broker."""
+"""`mqttkit publish-scan`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mqttkit.cli.options.setting_option import setting_option
 from mqttkit.cli.scan.source_options import source_options
 
 if TYPE_CHECKING:
-    from mqttkit.client import MqttClient, checked_settings
+    from mqttkit.client import MqttClient
 
 FIRST_CONNECTION_SECONDS = 2.0
 

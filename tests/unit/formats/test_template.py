@@ -87,7 +87,7 @@ def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> No
         ("%.1l %2p", b"4 h\xc3\xa9\xff"),
         ("%03A %03E %03F %03l %03m %07S", b"005 060 001 004 007 0042,43"),
         ("%010x|%010X", b"0068c3a9ff|0068C3A9FF"),
-        ("%.3C|%.1R|%.1A|%.1E|%.1S|%.1m|%.1x", b"tex|r|5|60|42,43|7|68c3a9ff"),
+        ("%.3C|%.1R|%.1A|%.1E|%.1S|%.1m|%.1x", b"tex|r|5|60|42,43|7|6 8 c 3 a 9 f f"),
         ("%9%|%9D|%20P|%9q|%9r|%40U", b"%|\x00c|k:v k:w l:x|1|1|1768127445.123456789"),
         ("%6p|%-6p|%06p|%.2p", b"  h\xc3\xa9\xff|h\xc3\xa9\xff  |  h\xc3\xa9\xff|h\xc3\xa9\xff"),
         ("%.0t|%.t|%1t|%3t|%4t", b"||a/b|a/b| a/b"),
