@@ -274,6 +274,8 @@ class BridgeSettings(Checked):
     """Address on which to serve /livez, /readyz and /metrics."""
     health_port: Annotated[int | None, between(0, 65_535)] = None
     """Their TCP port; not served if it is not set."""
+    leave_on_stop: bool = False
+    """End the session at SIGTERM: unsubscribe, and commit what the broker has queued for this bridge."""
     drain_timeout: Seconds = 5.0
     """Seconds to commit received messages after SIGTERM."""
     stats_interval: Seconds = 60.0

@@ -19,6 +19,7 @@ from mqttkit.bridge.observe.health import Health, HealthServer, Sample
 from mqttkit.bridge.observe.prometheus import samples_of
 from mqttkit.bridge.observe.resource_watch import ClockWatch, MemoryWatch, check_certificates, resident_bytes
 from mqttkit.bridge.observe.service_manager import Notifier
+from mqttkit.bridge.session import SessionWatch, end_session, session_purpose
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.types import Sink
 from mqttkit.bridge.subscription import SubscriptionKeeper
@@ -43,6 +44,12 @@ SLOW_TICK = 5.0
 """Seconds between checks of memory and clocks."""
 LIVE_SECONDS = 30.0
 """A loop that has not run for so long is stuck."""
+RECONNECT_SECONDS = 2.0
+"""Longest wait between attempts to connect: devices reconnect soon, and their messages need the bridge."""
+ANSWER_SECONDS = 3.0
+"""How long to wait for an UNSUBACK."""
+LEAVE_QUIET_SECONDS = 1.0
+"""A bridge that leaves waits until the broker has sent nothing for so long."""
 QUIESCE_SECONDS = 1.5
 QUIET_SECONDS = 0.1
 """Before it disconnects, the bridge waits until no message has arrived for 0.1 s, at most 1.5 s."""
@@ -67,8 +74,12 @@ class Bridge:
         will: Will | None = None,
         notifier: Notifier | None = None,
         books: Books | None = None,
+        leave: bool = False,
     ) -> None:
-        """Check the settings; open nothing yet. If `retry` is False, the first failure to connect ends the bridge."""
+        """Check the settings; open nothing yet. If `retry` is False, the first failure to connect ends the bridge.
+
+        If `leave` is True, commit what the broker has queued for this bridge, end the session, and stop.
+        """
         bridge = settings.bridge
         if not bridge.sink:
             raise UsageError("no sink given", hint="Example: --sink sqlite:metrics.db")
@@ -93,6 +104,12 @@ class Bridge:
         self._restart = False
         self._worker_at = time.monotonic()
         self._worker_progress = -1
+        self._leave_now = leave
+        self._leaving = leave or bridge.leave_on_stop
+        self._left = False
+        self._client_id = ""
+        self._identity: Identity | None = None
+        self.session: SessionWatch
         self.pipeline: Pipeline
         self.client: MqttClient
 
@@ -112,7 +129,8 @@ class Bridge:
             registry = open_registry(self.settings.tenants or "")
             stack.callback(registry.close)
             self._open_sink()
-            self._build(stack.enter_context(self._session()), registry)
+            session = stack.enter_context(self._session())
+            self._build(session, registry)
             self._serve_health(stack)
             worker = self._spawn(self.pipeline.run, "bridge-worker")
             try:
@@ -124,6 +142,8 @@ class Bridge:
                 self.client.close(flush=0.0)
                 if not worker.is_alive():
                     self._sink.close()
+                if self._left and drained:
+                    self._end_session(session)
         if self._failure is not None:
             raise self._failure
         return EX_TEMPFAIL if self._restart else 0 if drained else 1
@@ -176,20 +196,32 @@ class Bridge:
     @contextlib.contextmanager
     def _session(self) -> Iterator[MqttSettings]:
         """Yield settings with a persistent session and a stable client identifier."""
-        mqtt = self._mqtt
+        mqtt, bridge = self._mqtt, self.settings
         with contextlib.ExitStack() as stack:
             client_id = mqtt.client.client_id
             if client_id is None:
-                address = repr(mqtt.broker.addresses())
-                identity = Identity(address, self.filter, self._sink.name)
-                client_id = stack.enter_context(identity).client_id
+                target = (bridge.list or bridge.stream) if "redis" in self._sink.name else ""
+                purpose = session_purpose(mqtt.broker, self.filter, self._sink.name, target)
+                earlier = (repr(mqtt.broker.addresses()), self.filter, self._sink.name)
+                self._identity = stack.enter_context(Identity(*purpose, earlier=earlier))
+                client_id = self._identity.client_id
+            self._client_id = client_id
+            self.session = self._watch_session(client_id)
             client = dataclasses.replace(
                 mqtt.client,
                 client_id=client_id,
                 clean_session=False,
                 session_expiry=mqtt.client.session_expiry or SESSION_SECONDS,
             )
-            yield dataclasses.replace(mqtt, client=client)
+            delay = min(mqtt.reconnect.max_delay, RECONNECT_SECONDS)
+            reconnect = dataclasses.replace(mqtt.reconnect, max_delay=delay)
+            yield dataclasses.replace(mqtt, client=client, reconnect=reconnect)
+
+    def _watch_session(self, client_id: str) -> SessionWatch:
+        identity = self._identity
+        if identity is None:
+            return SessionWatch(client_id, expected=False, remember=lambda: None)
+        return SessionWatch(client_id, expected=identity.had_session, remember=identity.remember_session)
 
     def _make_pipeline(self, registry: TenantRegistry, receive_maximum: int) -> Pipeline:
         bridge = self.settings
@@ -217,8 +249,16 @@ class Bridge:
 
     def _keep_subscribed(self) -> None:
         """Maintain the subscription, in a separate thread because it waits for the broker's answers."""
+        if self._leave_now:
+            self._wait_connected()
+            return
         while not self._stop.wait(TICK):
             self._keeper.tick(idle=not self.pipeline.blocked and not self.pipeline.books.balance().in_flight)
+
+    def _wait_connected(self) -> None:
+        while not self._stop.wait(TICK):
+            if self.client.connected:
+                self._stop.set()
 
     def _supervise(self) -> None:
         slow_at = stats_at = time.monotonic()
@@ -261,9 +301,41 @@ class Bridge:
         )
         self._notifier.status(str(books.balance()))
 
+    def _leave(self) -> None:
+        """Unsubscribe, and commit the messages that the broker has queued for this bridge.
+
+        Without the subscription the broker deals no more messages of a group to this bridge.
+        """
+        try:
+            self.client.unsubscribe(self.filter, timeout=ANSWER_SECONDS)
+        except MqttkitError as error:
+            logger.warning("cannot leave: %s; the session %s stays", error, self._client_id)
+            return
+        self._left = True
+        quiet_since, received = time.monotonic(), -1
+        while time.monotonic() - quiet_since < LEAVE_QUIET_SECONDS and self.client.connected:
+            balance = self.pipeline.books.balance()
+            if balance.in_flight or balance.received != received:
+                quiet_since, received = time.monotonic(), balance.received
+            if self._failure is not None or self._never.wait(QUIET_SECONDS):
+                return
+
+    def _end_session(self, settings: MqttSettings) -> None:
+        """Remove the session from the broker, which has no more messages in it."""
+        try:
+            end_session(settings)
+        except MqttkitError as error:
+            logger.warning("cannot remove the session %s from the broker: %s", self._client_id, error)
+            return
+        if self._identity is not None:
+            self._identity.forget_session()
+        logger.info("left: the broker has no session %s any more", self._client_id)
+
     def _drain(self, worker: threading.Thread) -> bool:
         """Commit and acknowledge all queued messages; return False if some are left."""
         self._notifier.stopping()
+        if self._leaving and self.client.connected and not self.pipeline.blocked:
+            self._leave()
         self.pipeline.intake.drain()
         worker.join(self.settings.drain_timeout)
         if worker.is_alive():
@@ -318,8 +390,10 @@ class Bridge:
         if state is ConnectionState.CONNECTED:
             client = self.client
             self.pipeline.intake.reconnected(connection_number(client), session_present=client.session_present)
+            self.session.connected(present=client.session_present)
         else:
             self.pipeline.intake.disconnected()
+            self.session.disconnected()
 
     def _acknowledge(self, messages: Sequence[Message]) -> int:
         ack = self.client.ack
@@ -333,7 +407,8 @@ class Bridge:
 
     def samples(self) -> list[Sample]:
         """Return the samples for Prometheus. Call it from any thread."""
-        return samples_of(self.pipeline, self.client, ready=not self._not_ready(), resident=resident_bytes())
+        ready = not self._not_ready()
+        return samples_of(self.pipeline, self.client, self.session, ready=ready, resident=resident_bytes())
 
     def _not_live(self) -> list[str]:
         now = time.monotonic()

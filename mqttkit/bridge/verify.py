@@ -20,6 +20,7 @@ from typing import Any
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.metric import check_metric_template, reserved_prefix
 from mqttkit.bridge.service import Bridge
+from mqttkit.bridge.session import end_session
 from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.tenants import open_registry
 from mqttkit.client import MqttClient, Receipt
@@ -252,13 +253,11 @@ class Proof:
             self._process.join()
 
     def _remove_session(self) -> None:
-        mqtt = self._settings.mqtt
-        client = dataclasses.replace(mqtt.client, clean_session=True, session_expiry=0)
         try:
-            with MqttClient(dataclasses.replace(mqtt, client=client), retry=False) as last:
-                last.connect(timeout=5)
+            end_session(self._settings.mqtt)
         except MqttkitError as error:
-            logger.warning("cannot remove the session %s from the broker: %s", client.client_id, error)
+            client_id = self._settings.mqtt.client.client_id
+            logger.warning("cannot remove the session %s from the broker: %s", client_id, error)
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         while not condition():

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.observe.health import Sample
+from mqttkit.bridge.session import SessionWatch
 from mqttkit.client import MqttClient
 
 
-def samples_of(pipeline: Pipeline, client: MqttClient, *, ready: bool, resident: int) -> list[Sample]:
+def samples_of(
+    pipeline: Pipeline, client: MqttClient, session: SessionWatch, *, ready: bool, resident: int
+) -> list[Sample]:
     """Return every sample; `resident` in bytes."""
-    return [*_books(pipeline), *_state(pipeline, client, ready=ready, resident=resident)]
+    return [
+        *_books(pipeline),
+        Sample("lost_sessions", "Connections whose session the broker had lost", "counter", session.lost),
+        Sample("interruptions", "Connections that ended while the bridge ran", "counter", session.interruptions),
+        *_state(pipeline, client, ready=ready, resident=resident),
+    ]
 
 
 def _books(pipeline: Pipeline) -> list[Sample]:

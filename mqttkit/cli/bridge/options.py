@@ -68,6 +68,10 @@ _SHARED = (
 _RUNNING = (
     setting_option("--group", path="bridge.group", metavar="NAME", help="Share the load with bridges of this name."),
     setting_option(
+        "--leave-on-stop/--stay", path="bridge.leave_on_stop", default=None,
+        help="At SIGTERM commit what the broker has queued and end the session.  [stay]",
+    ),
+    setting_option(
         "--live/--no-live", path="bridge.live", default=None, help="Redis: publish on metrics:{tenant_id}.  [live]"
     ),
     setting_option(

@@ -31,3 +31,25 @@ def test_identity_that_cannot_be_kept_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BridgeError, match="file"), Identity("x", directory=tmp_path / "file"):
         pass
+
+
+def test_identity_remembers_that_it_had_a_session(tmp_path: Path) -> None:
+    """A broker that does not have the session of an earlier run has lost it."""
+    with Identity("broker", directory=tmp_path) as first:
+        assert not first.had_session
+        first.remember_session()
+    with Identity("broker", directory=tmp_path) as second:
+        assert (second.client_id, second.had_session) == (first.client_id, True)
+        second.forget_session()
+    with Identity("broker", directory=tmp_path) as third:
+        assert (third.client_id, third.had_session) == (first.client_id, False)
+
+
+def test_identity_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
+    """Its session has messages: the bridge continues with it under the normal form of its purpose."""
+    with Identity("127.0.0.1", directory=tmp_path) as old:
+        pass
+    with Identity("localhost", earlier=("127.0.0.1",), directory=tmp_path) as new:
+        assert new.client_id == old.client_id
+    with Identity("localhost", earlier=("127.0.0.1",), directory=tmp_path) as again:
+        assert again.client_id == old.client_id

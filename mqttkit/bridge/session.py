@@ -1,0 +1,89 @@
+"""The bridge's session at the broker: what it belongs to, whether the broker still has it, and how to end it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mqttkit.client import MqttClient
+from mqttkit.settings import BrokerSettings, MqttSettings
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_LOOPBACK_HOST = re.compile(r"(?<=[/@,])(?:127\.0\.0\.1|\[::1\]|localhost)(?=[:/,?#]|$)", re.IGNORECASE)
+_DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}
+
+
+def session_purpose(broker: BrokerSettings, topic_filter: str, sink: str, target: str) -> tuple[str, str, str, str]:
+    """Return what a session belongs to, the same for every spelling of one broker and one sink.
+
+    `sink` is the sink's name, `target` the stream, list or table in it.
+    """
+    addresses = [("localhost" if host.lower() in LOOPBACK else host.lower(), port) for host, port in broker.addresses()]
+    return repr(addresses), topic_filter, normal_sink(sink), target
+
+
+def normal_sink(name: str) -> str:
+    """Return a sink's name with an absolute path, or with one spelling of loopback and without the default port."""
+    scheme, _, rest = name.partition(":")
+    if scheme in ("sqlite", "jsonl"):
+        return f"{scheme}:{os.path.abspath(Path(rest).expanduser())}"  # noqa: PTH100 - resolve() would follow links
+    port = _DEFAULT_PORTS.get(scheme)
+    name = _LOOPBACK_HOST.sub("localhost", name)
+    return re.sub(rf":{port}(?=[/?#]|$)", "", name) if port else name
+
+
+class SessionWatch:
+    """Log and count sessions that the broker lost, and interruptions that may be a restart of the broker."""
+
+    def __init__(self, client_id: str, *, expected: bool, remember: Callable[[], None]) -> None:
+        """`expected` is True if an earlier run had the session; `remember` records that this one has it."""
+        self.lost = 0
+        """Connections whose session the broker no longer had."""
+        self.interruptions = 0
+        """Connections that ended while the bridge ran."""
+        self._client_id = client_id
+        self._expected = expected
+        self._remember = remember
+        self._connected = False
+
+    def connected(self, *, present: bool) -> None:
+        """Handle an accepted connection."""
+        if present and self.interruptions:
+            logger.warning(
+                "resumed session %s after an interruption; a broker that was killed has lost the messages "
+                "that it had not saved",
+                self._client_id,
+            )
+        elif present:
+            logger.info("resumed session %s", self._client_id)
+        elif not present and self._expected:
+            self.lost += 1
+            logger.warning(
+                "the broker lost session %s: messages that it had queued for the bridge may be lost. "
+                "Check its persistence, the session expiry (-x) and other clients with this identifier",
+                self._client_id,
+            )
+        elif not present:
+            logger.info("created session %s", self._client_id)
+        if not self._expected:
+            self._remember()
+        self._expected = self._connected = True
+
+    def disconnected(self) -> None:
+        """Handle a change to another state than connected."""
+        self.interruptions += self._connected
+        self._connected = False
+
+
+def end_session(mqtt: MqttSettings, *, timeout: float = 5.0) -> None:
+    """Remove the client's session and its queued messages from the broker; raise MqttkitError."""
+    client = dataclasses.replace(mqtt.client, clean_session=True, session_expiry=0)
+    with MqttClient(dataclasses.replace(mqtt, client=client), retry=False) as last:
+        last.connect(timeout=timeout)

@@ -1,0 +1,85 @@
+"""What a session belongs to, and when the broker has lost it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mqttkit.bridge.session import SessionWatch, normal_sink, session_purpose
+from mqttkit.settings import BrokerSettings
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("sqlite:o.db", f"sqlite:{Path.cwd()}/o.db"),
+        ("sqlite:~/o.db", f"sqlite:{Path.home()}/o.db"),
+        ("jsonl:a/../o.jsonl", "jsonl:o.jsonl"),
+        ("redis://localhost", "redis://127.0.0.1:6379"),
+        ("redis://user:***@[::1]/1", "redis://user:***@LOCALHOST:6379/1"),
+        ("redis+cluster://127.0.0.1:7000,localhost:7001", "redis+cluster://localhost:7000,127.0.0.1:7001"),
+        ("http://127.0.0.1:80/x", "http://localhost/x"),
+        ("postgresql://u@127.0.0.1/db", "postgresql://u@localhost:5432/db"),
+    ],
+)
+def test_one_sink_has_one_session_however_it_is_written(one: str, other: str) -> None:
+    """Another spelling of the same place does not orphan the queue at the broker."""
+    assert normal_sink(one) == normal_sink(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("sqlite:o.db", "sqlite:p.db"),
+        ("redis://localhost:6380", "redis://localhost"),
+        ("redis://localhost.example", "redis://localhost"),
+        ("http://localhost:8080/x", "http://localhost/x"),
+        ("https://localhost:80/x", "https://localhost/x"),
+    ],
+)
+def test_different_sinks_have_different_sessions(one: str, other: str) -> None:
+    """Their sessions have messages for another place."""
+    assert normal_sink(one) != normal_sink(other)
+
+
+def test_one_broker_has_one_session_however_it_is_written() -> None:
+    """localhost, its addresses, and upper case."""
+    brokers = [BrokerSettings(host=host) for host in ("localhost", "127.0.0.1", "::1", "LOCALHOST")]
+    assert len({session_purpose(broker, "metrics/#", "sqlite:x", "") for broker in brokers}) == 1
+    other = BrokerSettings(host="localhost", port=1884)
+    assert session_purpose(other, "f", "s", "") != session_purpose(brokers[0], "f", "s", "")
+    assert session_purpose(brokers[0], "f", "s", "a") != session_purpose(brokers[0], "f", "s", "b")
+
+
+@pytest.mark.parametrize(
+    ("expected", "present", "lost"),
+    [
+        (False, [False, True, True], 0),
+        (True, [True, True], 0),
+        (True, [False, True], 1),
+        (False, [False, False, True, False], 2),
+    ],
+)
+def test_lost_session_is_counted_and_logged(
+    caplog: pytest.LogCaptureFixture, expected: bool, present: list[bool], lost: int
+) -> None:
+    """The broker had the session before, in this run or an earlier one, and does not have it now."""
+    remembered: list[int] = []
+    watch = SessionWatch("id", expected=expected, remember=lambda: remembered.append(1))
+    for one in present:
+        watch.connected(present=one)
+    assert watch.lost == caplog.text.count("the broker lost session id") == lost
+    assert remembered == ([] if expected else [1])
+
+
+def test_interruption_is_counted_and_logged_as_possible_loss(caplog: pytest.LogCaptureFixture) -> None:
+    """The broker may have been killed. Failed attempts to connect are no further interruption."""
+    watch = SessionWatch("id", expected=True, remember=lambda: None)
+    watch.disconnected()
+    watch.connected(present=True)
+    assert (watch.interruptions, caplog.text.count("after an interruption")) == (0, 0)
+    for _ in range(3):
+        watch.disconnected()
+    watch.connected(present=True)
+    assert (watch.interruptions, caplog.text.count("after an interruption")) == (1, 1)
