@@ -161,9 +161,9 @@ def test_a_restored_session_without_the_subscription_is_subscribed_again(plant: 
     regional.subscribe_to_discovery_reports()
     assert regional.mqtt is not None
     client = regional.mqtt.client
-    client._paho.unsubscribe(regional.topics.discovery_filter("zone-A"))
+    client._connection.unsubscribe(regional.topics.discovery_filter("zone-A"))
     before = regional.mqtt.connection
-    client._paho.socket().shutdown(socket.SHUT_RDWR)
+    client._connection.socket().shutdown(socket.SHUT_RDWR)
     eventually(lambda: regional.mqtt is not None and regional.mqtt.connection > before)
     assert client.session_present
     local = plant.start(LocalController, "lc-1")
