@@ -82,7 +82,7 @@ class Controller:
         self._issuer = None if scope is None else PolicyIssuer(scope, self._store, self._send_policy, wake)
         self.mqtt: MqttTransport | None = None
         self.transports = self._open_transports(mqtt, bus or _bus)
-        self._sender = Sender(self.transports, self._codec.wrap)
+        self._sender = Sender(self.transports, self._codec.wrap, on_denied=self._store.save_dead_letter)
         self._heartbeat_thread = threading.Thread(target=self._run_heartbeats, name="heartbeat", daemon=True)
 
     # --- start and end ---------------------------------------------------------------------------------------------
@@ -178,6 +178,7 @@ class Controller:
             "sent": dict(self._sender.sent),
             "unsent": self._sender.waiting,
             "dropped": self._sender.dropped,
+            "denied": self._sender.denied,
             "counters": dict(self._receiver.counters),
             "policies": policies,
         }

@@ -30,6 +30,12 @@ class Report:
     """`subnet`, `scans` and `devices`: a list of objects."""
 
 
+def check_report(payload: Mapping[str, Any]) -> None:
+    """Raise MessageRefused (malformed) if a report has no list of devices. Senders and receivers apply this rule."""
+    if not isinstance(payload.get("devices"), list):
+        raise MessageRefused(RefusalReason.MALFORMED, "the report has no list of devices")
+
+
 ReportHandler = Callable[[Report], None]
 
 
@@ -41,8 +47,10 @@ class LocalController(Controller):
     def publish_discovery_report(self, report: Mapping[str, Any]) -> Promise:
         """Publish a report at QoS 1; the promise settles when a transport has accepted it.
 
-        If no client subscribes to the report, it waits. Only MQTT 5 brokers report that no client subscribes.
+        Raises MessageRefused if receivers would refuse it. If no client subscribes to the report, it waits; only MQTT 5
+        brokers report that.
         """
+        check_report(report)
         topic = self.topics.discovery(self.settings.region, self.controller_id)
         return self._publish("discovery.report", topic, report, needs_subscriber=True)
 
@@ -118,8 +126,7 @@ class RegionalController(Controller):
         if place.region != self.settings.region:  # a restored session may have subscriptions to another region
             raise MessageRefused(RefusalReason.WRONG_REGION, f"a report of region {place.region!r}")
         report = Report(envelope.sender_id, envelope.sequence, envelope.message_id, envelope.payload)
-        if not isinstance(envelope.payload.get("devices"), list):
-            raise MessageRefused(RefusalReason.MALFORMED, "the report has no list of devices")
+        check_report(envelope.payload)
         if self._report_handler is not None:
             self._report_handler(report)
         with self._condition:

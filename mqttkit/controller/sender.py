@@ -23,6 +23,8 @@ AGAIN_SECONDS = 0.5
 """Seconds before the next try of a message that no transport accepted."""
 NO_MATCHING_SUBSCRIBERS = 16
 """PUBACK reason code: accepted, but no client subscribes (MQTT 5, 3.4.2.1)."""
+REFUSED_FOR_GOOD = frozenset({135, 144, 149, 153})
+"""PUBACK reason codes that another try does not change: not authorized, topic name, size, payload (MQTT 5, 2.4)."""
 SUSPECT_SECONDS = 5.0
 """Seconds for which the sender skips a transport that did not answer."""
 _TICK = 0.25
@@ -40,6 +42,8 @@ class PendingMessage:
     promise: Promise = field(default_factory=Promise)
     """Settles when a transport has accepted the message."""
     tried: set[str] = field(default_factory=set)
+    denial: str = ""
+    """Why a broker denied it for good."""
 
 
 @dataclass(eq=False)
@@ -59,6 +63,7 @@ class Sender:
         wrap: Callable[[Envelope, str], bytes],
         *,
         limit: int = 10_000,
+        on_denied: Callable[[str, bytes, str], None] = lambda _topic, _data, _reason: None,
     ) -> None:
         self.sent: Counter[str] = Counter()
         """Messages accepted, by transport."""
@@ -68,7 +73,10 @@ class Sender:
         """The transport that accepted the last message."""
         self.dropped = 0
         """Messages rejected because `limit` messages were waiting."""
+        self.denied = 0
+        """Messages that were denied for good, and given to `on_denied`."""
         self._transports = transports
+        self._on_denied = on_denied
         self._wrap = wrap
         self._limit = limit
         self._condition = threading.Condition()
@@ -247,11 +255,26 @@ class Sender:
             self._suspect[one.transport] = time.monotonic() + SUSPECT_SECONDS
             log.warning("%s did not acknowledge a message within %.0f s", one.transport, ACK_SECONDS)
         one.item.tried.add(one.transport)
+        if getattr(one.ticket, "code", 0) in REFUSED_FOR_GOOD:
+            one.item.denial = str(getattr(one.ticket, "reason", "")) or "denied by the broker"
         if self._choose(one.item) is not None:
             again.append(one.item)
             return
+        if one.item.denial:
+            self._deny(one.item)
+            return
         one.item.tried.clear()
         self._later.append((time.monotonic() + AGAIN_SECONDS, one.item))
+
+    def _deny(self, item: PendingMessage) -> None:
+        """Give up on a message that a broker denied and that no other transport accepted."""
+        self.denied += 1
+        log.error("message on %s: %s; it is not sent again", item.topic, item.denial)
+        try:
+            self._on_denied(item.topic, item.envelope.to_bytes(), item.denial)
+        except MqttkitError as error:
+            log.warning("the denied message is not kept: %s", error)
+        self._settle(item, False)
 
     def _track_retained(self, one: _SendAttempt) -> None:
         """Remember whether the first transport still has an older retained message."""

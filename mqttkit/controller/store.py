@@ -243,6 +243,12 @@ class Store:
         self._run("INSERT INTO dead_letters VALUES (?, ?, ?, ?)", (topic, data, reason, int(time.time())))
         self._run("DELETE FROM dead_letters WHERE rowid <= (SELECT max(rowid) FROM dead_letters) - ?", (self.max_dead,))
 
+    def save_dead_letter(self, topic: str, data: bytes, reason: str) -> None:
+        """Save a dead letter and commit. Any thread may call this."""
+        with self._alone():
+            self.add_dead_letter(topic, data, reason)
+            self._db.commit()
+
     def dead_letters(self) -> list[tuple[str, bytes, str]]:
         """Return topic, bytes and reason of each dead letter, oldest first."""
         return self._run("SELECT topic, data, reason FROM dead_letters ORDER BY rowid")

@@ -53,7 +53,12 @@ class Envelope:
     """Fields of the JSON object that this version does not know; kept unchanged."""
 
     def to_bytes(self) -> bytes:
-        """Return it as compact UTF-8 JSON; raise ValueError if JSON cannot express the payload."""
+        """Return it as compact UTF-8 JSON.
+
+        Raises ValueError or TypeError if JSON cannot express the payload, and MessageRefused if receivers would refuse
+        its nesting or its numbers.
+        """
+        _check_values(dict(self.payload), MAX_DEPTH - 1)
         fields = {name: getattr(self, name) for name in _FIELDS}
         fields["timestamp"] = format_timestamp(self.timestamp)
         document = {**fields, **self.extra}

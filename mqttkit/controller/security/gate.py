@@ -72,9 +72,11 @@ class SignedCodec:
         self.max_bytes = max_bytes
 
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
-        """Sign with the active key; raise UsageError if there is none."""
+        """Sign with the active key; raise UsageError without one, MessageRefused if the message is too large."""
         ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
-        return sign(envelope.to_bytes(), topic, ring.signer(envelope.sender_id), now=self._now())
+        signed = sign(envelope.to_bytes(), topic, ring.signer(envelope.sender_id), now=self._now())
+        _check_size(signed, self.max_bytes)
+        return signed
 
     def signer_id(self, sender_id: str) -> str:
         """Return the identifier of the active key; raise UsageError if there is none."""
@@ -109,8 +111,10 @@ class PlainCodec:
         self.max_bytes = max_bytes
 
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
-        """Return the envelope's JSON."""
-        return envelope.to_bytes()
+        """Return the envelope's JSON; raise MessageRefused if it is too large."""
+        data = envelope.to_bytes()
+        _check_size(data, self.max_bytes)
+        return data
 
     def signer_id(self, sender_id: str) -> str:
         """Return the same text each time: nothing is signed."""
@@ -125,9 +129,13 @@ class PlainCodec:
 
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
         """Parse a message within the size limit."""
-        if len(data) > self.max_bytes:
-            raise MessageRefused(RefusalReason.TOO_LARGE, f"{len(data)} bytes, the limit is {self.max_bytes}")
+        _check_size(data, self.max_bytes)
         return OpenedMessage(parse(data), hashlib.sha256(data).digest(), None)
+
+
+def _check_size(data: bytes, limit: int) -> None:
+    if len(data) > limit:
+        raise MessageRefused(RefusalReason.TOO_LARGE, f"{len(data)} bytes, the limit is {limit}")
 
 
 def open_message(codec: Codec, place: Place, data: bytes) -> OpenedMessage:

@@ -8,6 +8,7 @@ import logging
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 15.0
+HANDLE_SECONDS = 30.0
+"""Seconds that the controller has to handle the messages of one poll."""
 _PATH = "/v1/messages"
 _POSTERS = 4
 _QUEUE = 1_000
@@ -43,6 +46,8 @@ class HttpTransport:
         self.url = url.rstrip("/")
         self._poll_seconds = poll_seconds
         self._tls, self._sign = tls, sign
+        self._again = False
+        """True if the next poll may fetch the same bytes again."""
         self._failure = ""
         """The last failure that was logged."""
         self._filters: list[str] = []
@@ -152,9 +157,25 @@ class HttpTransport:
             self._set_up(False)
             return None
         self._set_up(True)
-        if found and self._receive is not None:
-            self._receive([Delivery(topic, data, self.name) for topic, data in found])
+        if found and self._receive is not None and not self._hand_over(self._receive, found):
+            return None
         return cursor
+
+    def _hand_over(self, receive: Receive, found: list[tuple[str, bytes]]) -> bool:
+        """Pass messages on and wait until all are handled; without that, the next poll fetches them again."""
+        handled = threading.Semaphore(0)
+        receive([Delivery(topic, data, self.name, self._again, ack=handled.release) for topic, data in found])
+        deadline = time.monotonic() + HANDLE_SECONDS
+        pending = len(found)
+        while pending and time.monotonic() < deadline and not self._stop.is_set():
+            pending -= handled.acquire(timeout=0.2)
+        complete = pending == 0
+        if not complete:
+            log.warning(
+                "not all messages of %s were handled within %.0f s; polling them again", self.url, HANDLE_SECONDS
+            )
+        self._again = not complete
+        return complete
 
     def _request(self, method: str, fields: object, data: bytes | None = None) -> bytes | None:
         """Return the body of a good answer; otherwise log the failure if it is new, and return None."""

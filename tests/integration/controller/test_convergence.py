@@ -17,7 +17,7 @@ from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import KeyFile, generate
 from mqttkit.controller.transports.http_hub import HttpHub
 from mqttkit.messages import Message, Subscription
-from tests.support.brokers import Mosquitto
+from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
 Kind = TypeVar("Kind", bound=Controller)
@@ -192,3 +192,35 @@ def test_a_heartbeat_over_http_does_not_cause_the_next_one(tmp_path: Path) -> No
             local.publish_discovery_report({"devices": []}).wait(10)
         assert regional.report_count == 20
         assert len(sent) <= 3  # at the start, and when the hub became available
+
+
+def test_a_denied_report_settles_and_becomes_a_dead_letter(tmp_path: Path) -> None:
+    """The broker's access rules do not change by another try; the next message is not held up."""
+    (tmp_path / "acl").write_text("topic readwrite pdsno/status/#\ntopic readwrite pdsno/events/#\n")
+    with ExitStack() as stack:
+        broker = stack.enter_context(mosquitto(tmp_path / "m", f"acl_file {tmp_path / 'acl'}"))
+        local = LocalController(settings_of(tmp_path, "lc-1", keep_session=False), broker_at(broker.port))
+        stack.callback(local.disconnect_mqtt, flush=0)
+        assert local.connect_mqtt(10)
+        denied = local.publish_discovery_report({"devices": []})
+        assert denied.wait(20)
+        assert not denied.ok
+        event = local.publish_event("hello")
+        assert event.wait(20)
+        assert event.ok
+        assert (local.status()["denied"], local.unsent) == (1, 0)
+        ((topic, _, reason),) = local._store.dead_letters()
+        assert (topic, reason.lower()) == ("pdsno/discovery/zone-A/lc-1", "not authorized")
+
+
+def test_a_report_that_receivers_would_refuse_fails_at_the_sender(tmp_path: Path) -> None:
+    """Too large, nested too deeply, or with a number that needs more than 64 bits."""
+    settings = settings_of(tmp_path, "lc-1", transports=("memory",), max_message_bytes=2_000)
+    deep: list[Any] = []
+    for _ in range(40):
+        deep = [deep]
+    with LocalController(settings, broker_at(1), bus=MemoryBus()) as local:
+        for devices in (["x" * 2_000], deep, [2**64]):
+            promise = local.publish_discovery_report({"devices": devices})
+            assert promise.wait(20)
+            assert not promise.ok

@@ -16,6 +16,7 @@ import pytest
 from mqttkit.client import MqttClient
 from mqttkit.controller import Envelope, GlobalController, LocalController, Policy, RegionalController, Report
 from mqttkit.controller.controller import Controller
+from mqttkit.controller.messages.refusals import MessageRefused
 from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import KeyFile, generate
 from mqttkit.errors import BrokerUnreachable, MqttkitError, PublishFailed
@@ -273,11 +274,14 @@ def test_bad_input_is_refused_counted_and_disturbs_nothing(fleet: Fleet, tmp_pat
 
 
 def test_a_report_without_devices_is_refused_not_retried(fleet: Fleet) -> None:
-    """What a handler refuses is a refusal like any other."""
+    """By the sender, and by a receiver whose sender does not check."""
     regional = fleet.start(RegionalController, "rc-1")
     regional.subscribe_to_discovery_reports()
     local = fleet.start(LocalController, "lc-1")
-    local.publish_discovery_report({"devices": "none"}).wait(10)
+    with pytest.raises(MessageRefused, match="no list of devices"):
+        local.publish_discovery_report({"devices": "none"})
+    topic = local.topics.discovery("zone-A", "lc-1")
+    local._publish("discovery.report", topic, {"devices": "none"}).wait(10)
     eventually(lambda: "refused_malformed" in regional.status()["counters"])
     assert regional.status()["counters"] == {"received": 1, "refused": 1, "refused_malformed": 1}
 

@@ -44,7 +44,10 @@ def test_a_hub_that_answers_nonsense_does_not_end_the_polling(stack: ExitStack) 
     woken: list[bool] = []
     client = HttpTransport(f"http://127.0.0.1:{listener.getsockname()[1]}", poll_seconds=0.01)
     stack.callback(client.close)
-    client.start(received.extend, lambda: woken.append(client.available))
+    client.start(
+        lambda found: received.extend(found) or [one.ack() for one in found] and None,
+        lambda: woken.append(client.available),
+    )
     data = base64.b64encode(b"x").decode()
     odd: list[Any] = [
         [], {"messages": [{"topic": 5, "data": data}], "cursor": "c"},
@@ -155,3 +158,28 @@ def test_the_log_says_why_a_hub_cannot_be_reached(
         eventually(lambda cause=cause: cause in caplog.text)
         assert f"cannot reach the HTTP hub {url}: " in caplog.text
         assert not client.available
+
+
+def test_a_poll_moves_on_only_after_its_messages_are_handled(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that the controller did not handle in time is fetched again, marked as redelivered."""
+    monkeypatch.setattr("mqttkit.controller.transports.http.HANDLE_SECONDS", 0.1)
+    hub, received = HttpHub(), list[Delivery]()
+    stack.callback(hub.close)
+    hub.start(lambda _: None, lambda: None)
+    client = HttpTransport(hub.url, poll_seconds=0.01)
+    stack.callback(client.close)
+    client.subscribe("a")
+
+    def take(found: list[Delivery]) -> None:
+        received.extend(found)
+        if len(received) > 1:
+            for one in found:
+                one.ack()
+
+    client.start(take, lambda: None)
+    eventually(lambda: client.available)
+    hub.send("a", b"x", qos=1, retain=False)
+    eventually(lambda: len(received) == 2)
+    hub.send("a", b"y", qos=1, retain=False)
+    eventually(lambda: len(received) == 3)
+    assert [(one.data, one.dup) for one in received] == [(b"x", False), (b"x", True), (b"y", False)]
