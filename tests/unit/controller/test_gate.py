@@ -193,7 +193,8 @@ def test_without_signatures_the_rest_still_holds(store: Store) -> None:
     gate = Gate(codec, store)
     data = codec.wrap(report(), PLACE.topic)
     assert [admit(gate, data), admit(gate, data)] == [Novelty.NEW, Novelty.SAME]
-    assert refusal(gate, codec.wrap(report(payload={"x": "y" * 1000}), PLACE.topic)) is RefusalReason.TOO_LARGE
+    large = PlainCodec().wrap(report(payload={"x": "y" * 1000}), PLACE.topic)
+    assert refusal(gate, large) is RefusalReason.TOO_LARGE
     assert refusal(gate, CODEC.wrap(report(), PLACE.topic)) is RefusalReason.MALFORMED
 
 
