@@ -31,7 +31,7 @@ from mqttkit.subscriber import ReadOptions, Subscriber
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.5
-"""A killed recorder loses at most what came since its last flush."""
+"""A killed recorder loses at most the messages since its last flush."""
 QUEUE_BYTES = 64 * 1024 * 1024
 """Payload and topic bytes that may wait for the writer."""
 MESSAGE_BYTES = 200
@@ -186,7 +186,7 @@ class Recorder:
         self.close()
 
     def run(self, stop: Stop, report: Callable[[Totals], None] | None = None) -> Totals:
-        """Write what comes until `stop` is set, or until the count or the time of the options is reached.
+        """Write messages until `stop` is set, or until the count or the time of the options is reached.
 
         `report` is called about once a second. Raises BrokerUnreachable or another error of the client if the
         connection ended for good, and RecordingError if the file cannot be written; everything received until then is
@@ -340,7 +340,7 @@ class Recorder:
                 raise RecordingError(f"cannot write {self._files[-1]}: {error.strerror}") from error
 
     def _drain(self) -> None:
-        """Write what waits in the queue."""
+        """Write the messages that wait in the queue."""
         self._queue.finish()
         while self._writer is not None and (entry := self._queue.get(0)) is not None:
             if not self._write(entry):

@@ -159,7 +159,7 @@ class Recording:
                 yield entry
 
     def _lines(self, index: int) -> Iterator[bytes]:
-        """Yield the lines of a frame; the last one of an incomplete frame may be cut and is left out."""
+        """Yield the lines of a frame; an incomplete frame may end within a line, which is dropped."""
         rest = b""
         for chunk in self._file.chunks(index):
             *lines, rest = (rest + chunk).split(b"\n")

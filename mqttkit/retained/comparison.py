@@ -1,4 +1,4 @@
-"""Compare two sets of retained messages. Memory: about 150 bytes for each topic, whatever the payloads are."""
+"""Compare two sets of retained messages. Memory: about 150 bytes for each topic, for payloads of any size."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _rows(path: Path, summary: Summary) -> list[tuple[str, str]]:
 @click.option("--from", "start", metavar="TIME", help="Where the copy starts: 90, 1:30 or 2026-01-11T10:30:45Z.")
 @click.option("--to", "end", metavar="TIME", help="Where it ends.")
 def cut(source: Path, output: Path, start: str | None, end: str | None) -> None:
-    """Copy a part of a recording; its retained state is the one of the moment where it starts."""
+    """Copy a part of a recording; its retained state is that of its first moment."""
     from mqttkit.recorder.editing import cut_recording
     from mqttkit.recorder.recording import Recording, parse_offset
 
