@@ -290,7 +290,7 @@ def test_the_http_client_notices_a_hub_that_comes_and_goes(stack: ExitStack) -> 
     received: list[Delivery] = []
     client = HttpTransport(f"http://127.0.0.1:{port}/", poll_seconds=0.05)
     client.subscribe("a/#")
-    client.start(lambda found: received.extend(found) or [one.ack() for one in found] and None, lambda: None)
+    client.start(lambda found: received.extend(found) or ([one.ack() for one in found] and None), lambda: None)
     stack.callback(client.close)
     ticket = client.send("a/b", b"x", qos=1, retain=False)
     ticket.wait(10)

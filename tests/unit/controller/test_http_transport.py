@@ -45,7 +45,7 @@ def test_a_hub_that_answers_nonsense_does_not_end_the_polling(stack: ExitStack) 
     client = HttpTransport(f"http://127.0.0.1:{listener.getsockname()[1]}", poll_seconds=0.01)
     stack.callback(client.close)
     client.start(
-        lambda found: received.extend(found) or [one.ack() for one in found] and None,
+        lambda found: received.extend(found) or ([one.ack() for one in found] and None),
         lambda: woken.append(client.available),
     )
     data = base64.b64encode(b"x").decode()
