@@ -163,6 +163,8 @@ class ScannerSettings(Checked):
     """Replay: a multiple of the recorded pace; null or `max` means as fast as possible."""
     loop: bool = False
     """Replay: start again at the end."""
+    strict: bool = False
+    """Replay: end at an invalid record instead of skipping it."""
     devices: Count = 10
     """Simulated: number of devices."""
     rate: Annotated[float, above(0)] = 20.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,24 +23,29 @@ _LONGEST_RECORD = 1 << 16
 _LONGEST_LINE = 1 << 20
 
 
-def read_recording(path: str) -> Iterator[Advertisement]:
+def read_recording(path: str, *, skip: Callable[[RecordingError], None] | None = None) -> Iterator[Advertisement]:
     """Yield the advertisements of a btsnoop file or of JSON lines, with their recorded time stamps.
 
-    The first bytes of the file decide its format, not its name. Raise RecordingError.
+    The first bytes of the file decide its format, not its name. Raise RecordingError; with
+    `skip`, pass it the error of an invalid record and continue with the next one.
     """
     try:
         with Path(path).open("rb") as file:
             magic = file.read(len(_MAGIC))
             if magic == _MAGIC:
-                yield from _read_btsnoop(path, file)
+                yield from _read_btsnoop(path, file, skip or _raise)
             else:
                 file.seek(0)
-                yield from _read_json_lines(path, file)
+                yield from _read_json_lines(path, file, skip or _raise)
     except OSError as error:
         raise RecordingError(f"cannot read recording {path}: {error.strerror}") from error
 
 
-def _read_json_lines(path: str, file: BinaryIO) -> Iterator[Advertisement]:
+def _raise(error: RecordingError) -> None:
+    raise error
+
+
+def _read_json_lines(path: str, file: BinaryIO, skip: Callable[[RecordingError], None]) -> Iterator[Advertisement]:
     """Yield the advertisement of each non-empty line."""
     expected = 0.0
     for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
@@ -49,7 +54,8 @@ def _read_json_lines(path: str, file: BinaryIO) -> Iterator[Advertisement]:
         try:
             heard = Advertisement.from_json(json.loads(line.decode()), timestamp=expected)
         except (AdvertisementError, ValueError, RecursionError) as error:
-            raise RecordingError(f"{path}:{number}: not an advertisement: {error}{_btsnoop_remark(path)}") from error
+            skip(RecordingError(f"{path}:{number}: not an advertisement: {error}{_btsnoop_remark(path)}"))
+            continue
         expected = heard.timestamp + GAP
         yield heard
 
@@ -63,7 +69,7 @@ def _btsnoop_remark(path: str) -> str:
     )
 
 
-def _read_btsnoop(path: str, file: BinaryIO) -> Iterator[Advertisement]:
+def _read_btsnoop(path: str, file: BinaryIO, skip: Callable[[RecordingError], None]) -> Iterator[Advertisement]:
     """Yield the advertisements of a btsnoop file (version 1, H4) after its first eight bytes."""
     version, link = struct.unpack(">II", _read_exactly(path, file, 8, len(_MAGIC)))
     if (version, link) != (1, _H4):
@@ -82,7 +88,7 @@ def _read_btsnoop(path: str, file: BinaryIO) -> Iterator[Advertisement]:
         try:
             yield from hci.read_packet(packet, timestamp, reassembly)
         except AdvertisementError as error:
-            raise RecordingError(f"{path}: byte {place}: {error}") from error
+            skip(RecordingError(f"{path}: byte {place}: {error}"))
         place += 24 + included
 
 

@@ -14,6 +14,7 @@ _OPTIONS = (
     setting_option("--active", path="scanner.active", is_flag=True, help="Ask devices for their scan response."),
     setting_option("--speed", path="scanner.speed", metavar="N|max", help="Replay: times the recorded pace.  [1]"),
     setting_option("--loop", path="scanner.loop", is_flag=True, help="Replay: start again at the end."),
+    setting_option("--strict", path="scanner.strict", is_flag=True, help="Replay: end at an invalid record."),
     setting_option(
         "--devices", path="scanner.devices", type=Number("N", whole=True), help="Simulated: number of devices.  [10]"
     ),

@@ -32,7 +32,7 @@ def _open_unfiltered(settings: ScannerSettings) -> Source:
     if kind == "replay" and argument:
         from mqttkit.scanner.sources.replay import ReplaySource
 
-        return ReplaySource(argument, speed=settings.speed, loop=settings.loop)
+        return ReplaySource(argument, speed=settings.speed, loop=settings.loop, strict=settings.strict)
     if settings.source == "simulated":
         from mqttkit.scanner.sources.simulated import SimulatedSource
 

@@ -14,7 +14,7 @@ from bleak.backends.bluezdbus.manager import BlueZManager, get_global_bluez_mana
 from bleak.exc import BleakBluetoothNotAvailableError, BleakBluetoothNotAvailableReason, BleakDBusError, BleakError
 from dbus_fast import Message, MessageType
 
-from mqttkit.errors import AdapterMissing, AdapterStuck, MqttkitError, PermissionMissing
+from mqttkit.errors import AdapterMissing, AdapterStuck, AdvertisementError, MqttkitError, PermissionMissing
 from mqttkit.scanner.advertisement import Advertisement, normalise_mac, normalise_uuid
 from mqttkit.scanner.sources.machine import WITHOUT_RADIO
 from mqttkit.scanner.sources.radio import RETRY, SILENCE, RadioSource
@@ -84,10 +84,21 @@ def _advertisement(device: BLEDevice, data: AdvertisementData) -> Advertisement:
         timestamp=time.time(),
         local_name=data.local_name,
         manufacturer_data={company: (field,) for company, field in data.manufacturer_data.items()},
-        service_data={normalise_uuid(service): field for service, field in data.service_data.items()},
-        service_uuids=tuple(dict.fromkeys(normalise_uuid(service) for service in data.service_uuids)),
+        service_data={
+            uuid: field for service, field in data.service_data.items() if (uuid := _valid_uuid(service)) is not None
+        },
+        service_uuids=tuple(dict.fromkeys(uuid for text in data.service_uuids if (uuid := _valid_uuid(text)))),
         tx_power=data.tx_power,
     )
+
+
+def _valid_uuid(text: str) -> str | None:
+    """Return the UUID in normal form; None drops an invalid one and keeps the rest of the advertisement."""
+    try:
+        return normalise_uuid(text)
+    except AdvertisementError as error:
+        _log.debug("%s", error)
+        return None
 
 
 async def _stop(scanner: BleakScanner) -> None:

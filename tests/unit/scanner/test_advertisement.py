@@ -230,3 +230,69 @@ def test_spellings_of_addresses_and_uuids_come_down_to_one() -> None:
     assert normalise_uuid("0x180F") == "0000180f-0000-1000-8000-00805f9b34fb"
     assert normalise_uuid("0F0E0D0C-0B0A-0908-0706-050403020100") == "0f0e0d0c-0b0a-0908-0706-050403020100"
     assert parse_company("4C00") == 0x004C
+
+
+@pytest.mark.parametrize("rssi", [-127, 126])
+def test_the_range_of_an_rssi_includes_its_bounds(rssi: int) -> None:
+    """-127 to 126 dBm; one more or less is an error."""
+    assert Advertisement.from_json({"rssi": rssi}).rssi == rssi
+    with pytest.raises(AdvertisementError, match="rssi"):
+        Advertisement.from_json({"rssi": rssi + (2 if rssi > 0 else -1)})
+
+
+@pytest.mark.parametrize("timestamp", [2**38, True, 1e300])
+def test_a_time_out_of_range_is_an_error(timestamp: float) -> None:
+    """2^38 seconds is the first that is too large."""
+    with pytest.raises(AdvertisementError, match="timestamp is not a time"):
+        Advertisement.from_json({"timestamp": timestamp})
+    assert Advertisement.from_json({"timestamp": 2**38 - 1}).timestamp == 2**38 - 1
+
+
+def test_an_advertisement_does_not_change_and_has_the_time_zero_by_default() -> None:
+    """It is frozen."""
+    device = Advertisement.from_json({})
+    assert device.timestamp == 0.0
+    with pytest.raises(AttributeError):
+        device.rssi = 1  # type: ignore[misc]
+
+
+def test_lists_of_32_bit_uuids_are_read_complete_or_not() -> None:
+    """A rest shorter than a UUID is ignored."""
+    expected = ("12345678-0000-1000-8000-00805f9b34fb",)
+    assert parse("050478563412").service_uuids == parse("050578563412").service_uuids == expected
+    assert parse("07047856341299aa").service_uuids == expected
+    assert parse("04020f1899").service_uuids == ("0000180f-0000-1000-8000-00805f9b34fb",)
+    assert parse("0306" + "0f18").service_uuids == ()
+    assert parse("1106" + bytes(range(16)).hex()).service_uuids == ("0f0e0d0c-0b0a-0908-0706-050403020100",)
+
+
+def test_transmit_power_is_the_first_byte() -> None:
+    """Signed; further bytes are ignored."""
+    assert parse("030af801").tx_power == -8
+
+
+def test_the_address_of_a_line_without_one_depends_on_the_device_then_the_name_then_all_fields() -> None:
+    """The order of the fields does not matter; all 46 bits are used."""
+
+    def address(**fields: object) -> str:
+        return Advertisement.from_json(fields).mac_address
+
+    assert address(device="A", local_name="x") == address(device="A", local_name="y")
+    assert address(local_name="A", rssi=-1) == address(local_name="A", rssi=-2) == address(device="A")
+    assert address(rssi=-1, tx_power=2) == address(tx_power=2, rssi=-1) != address(rssi=-1, tx_power=3)
+    assert address(device="A") == "DE:0B:F8:8A:74:3C"
+
+
+def test_an_error_shows_values_of_up_to_60_characters_completely() -> None:
+    """A longer one ends in three dots."""
+    for length, ending in ((58, "x'"), (59, "x...")):
+        with pytest.raises(AdvertisementError) as caught:
+            Advertisement.from_json({"raw_ad": "x" * length})
+        assert str(caught.value).endswith(ending)
+        assert len(str(caught.value)) == len("raw_ad is not hex: ") + 60
+
+
+def test_a_payload_of_publish_scan_keeps_the_address_type() -> None:
+    """The payload calls it `address_type`, a recording `addr_type`."""
+    for name in ("address_type", "addr_type"):
+        assert Advertisement.from_json({"mac_address": "AA:BB:CC:DD:EE:FF", name: "random"}).address_type == "random"

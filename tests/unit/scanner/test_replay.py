@@ -181,7 +181,7 @@ def test_a_broken_recording_is_told_with_its_place(
     monkeypatch.chdir(tmp_path)
     Path("x").write_bytes(content)
     with pytest.raises(RecordingError) as caught:
-        open_source(ScannerSettings(source="replay:x"))
+        open_source(ScannerSettings(source="replay:x", strict=True))
     assert str(caught.value).startswith(message)
 
 
@@ -302,3 +302,31 @@ def test_a_source_that_there_is_not_is_told(source: str) -> None:
     """With those that there are."""
     with pytest.raises(UsageError, match="simulated or replay:FILE"):
         open_source(ScannerSettings(source=source))
+
+
+VALID = '{"mac_address": "AA:BB:CC:DD:EE:FF", "rssi": -40}'
+
+
+def test_an_invalid_line_of_a_replay_is_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The others are replayed; the first error is logged with its line."""
+    path = tmp_path / "room.jsonl"
+    path.write_text(f'{VALID}\nnot JSON\n{VALID}\n{{"rssi": 999}}\n')
+    source = f"replay:{path}"
+    with open_source(ScannerSettings(source=source, speed=None)) as replay:
+        assert len(list(replay)) == 2
+        assert replay.dropped == {"malformed": 2}
+    assert [record.getMessage().split(": not")[0] for record in caplog.records] == [
+        f"skipping invalid records: {path}:2"
+    ]
+    with pytest.raises(RecordingError, match=":2: not an advertisement"):
+        open_source(ScannerSettings(source=source, strict=True))
+
+
+def test_an_invalid_event_of_a_btsnoop_file_is_skipped_and_counted(tmp_path: Path) -> None:
+    """The events around it are replayed."""
+    path = tmp_path / "room.btsnoop"
+    good = legacy((0, 0, b"123456", b"", 0))
+    path.write_bytes(btsnoop(good, b"\x04\x3e\x02\x02\x01", good))
+    with open_source(ScannerSettings(source=f"replay:{path}", speed=None)) as replay:
+        assert len(list(replay)) == 2
+        assert replay.dropped == {"malformed": 1}
