@@ -30,6 +30,15 @@ _REPLACES = {
 """A setting in a stronger layer replaces the other one in a weaker layer."""
 
 
+_FILE_PREFIXES = {
+    "bridge.sink": ("sqlite:", "jsonl:"),
+    "bridge.tenants": ("sqlite:", ""),
+    "bridge.dead_letters": ("",),
+    "scanner.source": ("replay:",),
+}
+"""By dotted path: what precedes a file name in settings that may also name something else."""
+
+
 @dataclass(frozen=True)
 class Effective:
     """Settings, and the source of each."""
@@ -158,9 +167,15 @@ def _bad(leaf: Leaf, problem: str, node: Node) -> ConfigError:
 
 def _located(leaf: Leaf, value: Any, node: Node) -> Any:
     """Return a file name with ~ expanded, relative to the settings file that names it; other values unchanged."""
-    if not leaf.path.endswith("_file") or not isinstance(value, str):
+    if not isinstance(value, str):
         return value
-    return str(Path(node.base) / Path(value).expanduser())
+    if leaf.path.endswith("_file"):
+        return str(Path(node.base) / Path(value).expanduser())
+    for prefix in _FILE_PREFIXES.get(leaf.path, ()) if node.base else ():
+        name = value.removeprefix(prefix)
+        if value.startswith(prefix) and name and "://" not in name and not name.startswith(":"):
+            return prefix + str(Path(node.base) / Path(name).expanduser())
+    return value
 
 
 def _read_secret_files(values: dict[str, Node]) -> None:

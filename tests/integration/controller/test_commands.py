@@ -156,6 +156,7 @@ def test_a_local_controller_that_nobody_hears_ends_with_6(
     run("key", "generate")
     left = run("local", "--controller-id", "lc-1", "--cycles", "1", "--quiet")
     assert left.exit_code == 6, left.output
+    assert "1 reports were not taken over within 1 s. Is a regional controller" in left.stderr
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

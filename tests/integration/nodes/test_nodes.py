@@ -131,7 +131,8 @@ def test_sensor_and_gateway_commands_meet(shared_broker: Mosquitto, topic: str) 
 def test_a_gateway_whose_time_runs_out_ends_with_27(shared_broker: Mosquitto, topic: str) -> None:
     """As `sub -W`."""
     at = ("-h", "127.0.0.1", "-p", str(shared_broker.port), "--quiet")
-    assert run("gateway", "--filter", f"{topic}/#", "--count", "1", "--duration", "0.2", *at).exit_code == 27
+    ended = run("gateway", "--filter", f"{topic}/#", "--count", "1", "--duration", "0.2", *at)
+    assert (ended.exit_code, ended.stderr) == (27, "mqttkit: timed out after 0.2 s: received 0 of 1 readings\n")
     assert run("gateway", "--filter", f"{topic}/#", "--duration", "0.2", *at).exit_code == 0
 
 

@@ -294,6 +294,33 @@ def test_empty_files_and_sections_are_fine() -> None:
         assert load(text).settings == Settings()
 
 
+@pytest.mark.parametrize(
+    ("written", "path", "wanted"),
+    [
+        ("bridge: {sink: 'sqlite:metrics.db'}", "bridge.sink", "sqlite:etc/metrics.db"),
+        ("bridge: {sink: 'jsonl:out/m.jsonl'}", "bridge.sink", "jsonl:etc/out/m.jsonl"),
+        ("bridge: {sink: 'sqlite:/var/m.db'}", "bridge.sink", "sqlite:/var/m.db"),
+        ("bridge: {sink: 'redis://host/0'}", "bridge.sink", "redis://host/0"),
+        ("bridge: {tenants: tenants.yaml}", "bridge.tenants", "etc/tenants.yaml"),
+        ("bridge: {tenants: 'sqlite:tenants.db'}", "bridge.tenants", "sqlite:etc/tenants.db"),
+        ("bridge: {tenants: 'redis://host/0#known'}", "bridge.tenants", "redis://host/0#known"),
+        ("bridge: {dead_letters: letters.db}", "bridge.dead_letters", "etc/letters.db"),
+        ("scanner: {source: 'replay:room.jsonl'}", "scanner.source", "replay:etc/room.jsonl"),
+        ("scanner: {source: simulated}", "scanner.source", "simulated"),
+        ("controller: {key_file: keys.json}", "controller.key_file", "etc/keys.json"),
+    ],
+)
+def test_every_file_name_is_relative_to_the_settings_file(here: Path, written: str, path: str, wanted: str) -> None:
+    """Also one with a prefix; an environment variable or a flag is relative to the working directory."""
+    (here / "etc").mkdir()
+    (here / "etc" / "m.yaml").write_text(written)
+    settings: object = load_settings("etc/m.yaml", environ={}, flags={}, profile={}).settings
+    for name in path.split("."):
+        settings = getattr(settings, name)
+    assert settings == wanted
+    assert load(flags={"bridge.sink": "sqlite:metrics.db"}).settings.bridge.sink == "sqlite:metrics.db"
+
+
 def test_the_password_file_is_read(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The file name is relative to the settings file; a file that every user can read gives a warning."""
     (here / "etc").mkdir()
