@@ -157,11 +157,12 @@ class Gate:
         *,
         skew: float = SKEW_SECONDS,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.codec = codec
         self.store = store
         self.skew = skew
-        self._now = now
+        self._now, self._monotonic = now, monotonic
         self._delayed_window = (0.0, float("-inf"))
 
     def expect_delayed(self, since: float, seconds: float) -> None:
@@ -170,7 +171,7 @@ class Gate:
         For a controller that was away: the broker kept messages for it that are no longer fresh. `seconds` must be
         less than the time for which the store remembers nonces. Any thread may call this.
         """
-        self._delayed_window = (since - self.skew, time.monotonic() + seconds)
+        self._delayed_window = (since - self.skew, self._monotonic() + seconds)
 
     def open(self, place: Place, data: bytes, *, dup: bool) -> tuple[OpenedMessage, Novelty]:
         """Return the message and whether it is new; raise MessageRefused.
@@ -200,7 +201,7 @@ class Gate:
         sent_at = opened.envelope.timestamp / 1000 if opened.sent_at is None else opened.sent_at
         age = self._now() - sent_at
         since, until = self._delayed_window
-        if age > self.skew and not (sent_at >= since and time.monotonic() < until):
+        if age > self.skew and not (sent_at >= since and self._monotonic() < until):
             raise MessageRefused(RefusalReason.EXPIRED, f"{age:.0f} s old, the limit is {self.skew:.0f} s")
         if age < -self.skew:
             text = f"{-age:.0f} s ahead of this clock, the limit is {self.skew:.0f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -255,3 +256,123 @@ def test_the_size_limit_of_unsigned_messages_is_allowed() -> None:
     with pytest.raises(MessageRefused) as caught:
         PlainCodec(max_bytes=len(data) - 1).unwrap(data, PLACE.topic)
     assert caught.value.reason is RefusalReason.TOO_LARGE
+
+
+# --- limits, exactly ----------------------------------------------------------------------------------------
+
+NOW = 1_700_000_000.0
+
+
+def signed_at(moment: float) -> bytes:
+    """A new report, signed at this moment."""
+    return SignedCodec(KEYS, now=lambda: moment).wrap(report(), PLACE.topic)
+
+
+@pytest.mark.parametrize(("age", "expected"), [
+    (300.0, None), (300.001, RefusalReason.EXPIRED), (-300.0, None), (-300.001, RefusalReason.SKEWED),
+    (0.0, None), (600.0, RefusalReason.EXPIRED), (-600.0, RefusalReason.SKEWED),
+])  # fmt: skip
+def test_the_clock_skew_is_a_limit_that_still_counts_as_fresh(
+    store: Store, age: float, expected: RefusalReason | None
+) -> None:
+    """300 s in either direction, to the millisecond; the default of the gate."""
+    gate = Gate(CODEC, store, now=lambda: NOW)
+    if expected is None:
+        assert admit(gate, signed_at(NOW - age)) is Novelty.NEW
+    else:
+        assert refusal(gate, signed_at(NOW - age)) is expected
+
+
+@pytest.mark.parametrize(("age", "text"), [(301.0, "301 s old, the limit is 300 s"), (-302.0, "302 s ahead of")])
+def test_a_message_that_is_not_fresh_says_by_how_much(store: Store, age: float, text: str) -> None:
+    """A positive number of seconds, and the limit."""
+    with pytest.raises(MessageRefused, match=text):
+        Gate(CODEC, store, now=lambda: NOW).open(PLACE, signed_at(NOW - age), dup=False)
+
+
+@pytest.mark.parametrize(("sent", "waited", "accepted"), [
+    (NOW - 6_300.0, 59.9, True), (NOW - 6_300.001, 59.9, False), (NOW - 6_300.0, 60.0, False),
+])  # fmt: skip
+def test_the_window_for_delayed_messages_has_two_limits(
+    store: Store, sent: float, waited: float, accepted: bool
+) -> None:
+    """Signed since the controller left, less the clock skew; and received within the given seconds."""
+    clock = [50.0]
+    gate = Gate(CODEC, store, now=lambda: NOW, monotonic=lambda: clock[0])
+    gate.expect_delayed(NOW - 6_000.0, 60.0)
+    clock[0] += waited
+    if accepted:
+        assert admit(gate, signed_at(sent)) is Novelty.NEW
+    else:
+        assert refusal(gate, signed_at(sent)) is RefusalReason.EXPIRED
+
+
+def test_the_window_does_not_let_in_messages_from_the_future(store: Store) -> None:
+    """Delayed means old."""
+    gate = Gate(CODEC, store, now=lambda: NOW)
+    gate.expect_delayed(NOW - 6_000.0, 60.0)
+    assert refusal(gate, signed_at(NOW + 301.0)) is RefusalReason.SKEWED
+
+
+def test_an_opened_message_says_who_signed_what_and_when() -> None:
+    """Digest of the envelope, digest of the signed bytes, nonce, time and key."""
+    envelope = report()
+    data = SignedCodec(KEYS, now=lambda: NOW).wrap(envelope, PLACE.topic)
+    opened = CODEC.unwrap(data, PLACE.topic)
+    assert opened.envelope == envelope
+    assert opened.digest == hashlib.sha256(envelope.to_bytes()).digest()
+    assert opened.signed_digest == hashlib.sha256(data).digest()
+    assert (opened.sent_at, opened.key) == (NOW, KEYS.keys["k"])
+    assert opened.nonce is not None and len(opened.nonce) == 16
+    plain = PlainCodec().unwrap(envelope.to_bytes(), PLACE.topic)
+    assert (plain.digest, plain.nonce, plain.key, plain.sent_at) == (opened.digest, None, None, None)
+    assert plain.signed_digest == b""
+
+
+@pytest.mark.parametrize("codec", [SignedCodec, PlainCodec])
+def test_the_size_limit_is_the_longest_message_accepted(codec: type) -> None:
+    """To the byte, by the sender and by the receiver."""
+    arguments = (KEYS,) if codec is SignedCodec else ()
+    envelope = report()
+    data = codec(*arguments).wrap(envelope, PLACE.topic)
+    exact, smaller = codec(*arguments, max_bytes=len(data)), codec(*arguments, max_bytes=len(data) - 1)
+    assert exact.unwrap(data, PLACE.topic).envelope == envelope
+    assert exact.wrap(envelope, PLACE.topic)
+    for attempt in (lambda: smaller.unwrap(data, PLACE.topic), lambda: smaller.wrap(envelope, PLACE.topic)):
+        with pytest.raises(MessageRefused, match=f"{len(data)} bytes, the limit is {len(data) - 1}") as caught:
+            attempt()
+        assert caught.value.reason is RefusalReason.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("offset", "accepted"), [(0, True), (30, True), (-30, True), (30.001, False), (-30.001, False)]
+)
+def test_a_token_is_good_within_the_clock_skew(offset: float, accepted: bool) -> None:
+    """In either direction, for the path that it names."""
+    token = SignedCodec(KEYS, now=lambda: NOW + offset).sign_request("lc-1", "/v1/messages")
+    codec = SignedCodec(KEYS, now=lambda: NOW)
+    try:
+        codec.check_request(token, "/v1/messages", skew=30.0)
+    except MessageRefused as error:
+        assert not accepted
+        assert error.reason is RefusalReason.EXPIRED
+    else:
+        assert accepted
+
+
+def test_the_identifier_of_the_signing_key(tmp_path: Path) -> None:
+    """The active key of the sender; without signatures always the same text, and no token is needed."""
+    assert CODEC.signer_id("lc-1") == "k"
+    plain = PlainCodec()
+    assert (plain.signer_id("a"), plain.sign_request("a", "/x")) == ("unsigned", "")
+    assert plain.check_request("", "/x", skew=0.0) is None  # type: ignore[func-returns-value]
+
+
+def test_a_copy_with_a_new_nonce_is_remembered_too(store: Store) -> None:
+    """The second signing of one message is a duplicate once, and a replay after that."""
+    gate = Gate(CODEC, store)
+    envelope = report()
+    first, second = (CODEC.wrap(envelope, PLACE.topic) for _ in range(2))
+    assert [admit(gate, first), admit(gate, second)] == [Novelty.NEW, Novelty.SAME]
+    assert refusal(gate, second) is RefusalReason.REPLAYED
+    assert store.count() == 1

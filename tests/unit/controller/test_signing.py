@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -248,3 +249,87 @@ def test_keys_that_cannot_be_read_any_more_stay_in_use(tmp_path: Path, caplog: p
     assert "still using the previous keys" in caplog.text
     with pytest.raises(UsageError, match="cannot be read"):
         _ = KeyFile(home / "keys.json").ring
+
+
+# --- limits, exactly ----------------------------------------------------------------------------------------
+
+
+@both
+def test_the_longest_message_accepted_is_the_limit(name: str) -> None:
+    """To the byte; 256 KiB without another limit."""
+    signed = SIGNED[name]
+    assert verify(signed, TOPIC, RING, max_bytes=len(signed)).key.kid == name
+    with pytest.raises(MessageRefused, match=f"{len(signed)} bytes, the limit is {len(signed) - 1}"):
+        verify(signed, TOPIC, RING, max_bytes=len(signed) - 1)
+    assert reason(b"x" * (256 * 1024 + 1)) is RefusalReason.TOO_LARGE
+    assert reason(b"x" * (256 * 1024)) is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize(("moment", "good"), [
+    (0.0, True), (253_402_300_799.999, True), (253_402_300_800, False), (-0.001, False), (1e300, False),
+])  # fmt: skip
+def test_the_time_of_signing_is_between_1970_and_9999(moment: float, good: bool) -> None:
+    """A signature by a good key does not make another time possible."""
+    signed = sign(b"x", TOPIC, KEYS["HS256"], now=moment)
+    if good:
+        assert verify(signed, TOPIC, RING).signed_at == moment
+    else:
+        assert reason(signed) is RefusalReason.MALFORMED
+
+
+def test_the_time_of_signing_has_milliseconds() -> None:
+    """And is the present by default."""
+    assert verify(sign(b"x", TOPIC, KEYS["HS256"], now=12.34567), TOPIC, RING).signed_at == 12.346
+    before = time.time()
+    found = verify(sign(b"x", TOPIC, KEYS["HS256"]), TOPIC, RING).signed_at
+    assert before - 0.001 <= found <= time.time() + 0.001
+
+
+@pytest.mark.parametrize(("changes", "text"), [
+    ({"kid": None}, "the header lacks alg, kid, typ, topic or nonce"),
+    ({"typ": None}, "the header lacks alg, kid, typ, topic or nonce"),
+    ({"topic": None}, "the header lacks alg, kid, typ, topic or nonce"),
+    ({"iat": None}, "the header lacks iat"),
+    ({"typ": "JWT"}, "another kind of message"),
+    ({"more": 1}, "another kind of message"),
+    ({"nonce": "é"}, "the nonce is not base64url"),
+    ({"nonce": "A"}, "not base64url"),
+    ({"nonce": "AAAAAAAAAAAAAAAAAAAAAB"}, "not canonical base64url"),
+    ({"nonce": "AAAA"}, "the nonce is not 16 bytes"),
+])  # fmt: skip
+def test_a_bad_header_is_named(changes: dict[str, object], text: str) -> None:
+    """Before the signature is verified."""
+    with pytest.raises(MessageRefused, match=text):
+        verify(with_header("HS256", **changes), TOPIC, RING)
+
+
+def test_the_algorithm_must_be_the_keys() -> None:
+    """The error names both, and a topic that differs is named as well."""
+    with pytest.raises(MessageRefused, match="key 'HS256' is for HS256, the message says 'none'"):
+        verify(with_header("HS256", alg="none"), TOPIC, RING)
+    with pytest.raises(MessageRefused, match="signed for topic 'pdsno/discovery/zone-A/lc-1', received on 'other'"):
+        verify(SIGNED["HS256"], "other", RING)
+
+
+@pytest.mark.parametrize(("extra", "good"), [(0, True), (1, False)])
+def test_the_header_has_a_limit(extra: int, good: bool) -> None:
+    """2,048 characters of base64."""
+
+    def header_of(topic: str) -> int:
+        return len(sign(b"x", topic, KEYS["HS256"], now=1.0).split(b".")[0])
+
+    topic = "t" * 1_000
+    while header_of(topic + "t") <= 2_048:
+        topic += "t"
+    topic += "t" * extra
+    signed = sign(b"x", topic, KEYS["HS256"], now=1.0)
+    if good:
+        assert verify(signed, topic, RING).data == b"x"
+    else:
+        assert reason(signed, topic) is RefusalReason.MALFORMED
+
+
+def test_a_large_payload_is_verified() -> None:
+    """Larger than the default of the JOSE library."""
+    data = b"x" * 500_000
+    assert verify(sign(data, TOPIC, KEYS["HS256"]), TOPIC, RING, max_bytes=10**6).data == data
