@@ -161,3 +161,23 @@ def test_a_file_is_saved_for_its_owner_and_read_back(tmp_path: Path) -> None:
     (tmp_path / "passwd").write_text("anna\n")
     with pytest.raises(UsageError, match=re.escape(f"{tmp_path / 'passwd'}:1: ")):
         PasswordFile.load(tmp_path / "passwd")
+
+
+@pytest.mark.parametrize("iterations", [0, 1_000_001])
+def test_iterations_outside_the_bounds_are_errors(iterations: int) -> None:
+    """One to a million, when a password is hashed and when a file is read."""
+    with pytest.raises(UsageError, match="iterations must be 1 to 1,000,000"):
+        PasswordHash.of("secret", iterations=iterations)
+    with pytest.raises(ValueError, match="the iterations are not 1 to 1,000,000"):
+        PasswordHash.parse(f"$7${iterations}${SALT}${DIGEST}")
+
+
+@pytest.mark.parametrize("iterations", [1, 1_000_000])
+def test_the_bounds_of_the_iterations_are_allowed(iterations: int) -> None:
+    """The largest one is only read here: to hash with it takes a second."""
+    assert PasswordHash.parse(f"$7${iterations}${SALT}${DIGEST}").iterations == iterations
+
+
+def test_a_hash_does_not_print_its_salt_and_digest() -> None:
+    """A traceback or a log line with the object tells nothing."""
+    assert repr(PasswordHash.parse(GOOD)) == "PasswordHash(scheme=7, iterations=101)"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mqttkit.client.packets import splitter as incoming
 from mqttkit.client.packets.properties import decode, encode
 from mqttkit.client.packets.read_buffer import ReadBuffer
-from mqttkit.client.packets.splitter import Splitter, remaining_length
+from mqttkit.client.packets.splitter import Splitter, packet_end, remaining_length
 from mqttkit.messages import Message, Properties
 
 TOPIC = b"\0\1t"
@@ -60,6 +62,16 @@ def test_topics_are_decoded_once_and_the_cache_is_bounded() -> None:
     assert len(found._topics) <= incoming.MAX_CACHED_TOPICS
 
 
+def test_the_topic_cache_begins_again_once_it_is_full() -> None:
+    """4,096 topics are kept; the next new one is the first of the next 4,096."""
+    found = splitter()
+    for number in range(4_096):
+        found.split(b"\x30\x06\x00\x04%04d" % number, 0, v5=False, epoch=1)
+    assert len(found._topics) == 4_096
+    found.split(b"\x30\x06\x00\x04next", 0, v5=False, epoch=1)
+    assert found._topics == {b"next": "next"}
+
+
 def test_properties_are_decoded_once_and_the_cache_is_bounded() -> None:
     """The same value for a repeated section; large sections and many of them are not kept."""
     section = encode(Properties(content_type="text/plain"))
@@ -89,3 +101,55 @@ def test_remaining_length_of_every_size() -> None:
     assert remaining_length(b"\x30\xff\xff\xff\x7f", 0) == (5, 268_435_455)
     assert sum(remaining_length(b"\x30\xff\xff", 0)) > 3
     assert remaining_length(b"\x30\xff\xff\xff\xff\x01", 0) == (6, 0)
+
+
+@pytest.mark.parametrize("mid", [1, 255, 256, 0x1234, 49_151])
+@pytest.mark.parametrize(("tail", "code"), [(b"", 0), (b"\x10", 0x10), (b"\x87", 0x87)])
+def test_an_awaited_puback_is_an_acknowledgement(mid: int, tail: bytes, code: int) -> None:
+    """Packet identifier and reason code; without a reason code it is a success (MQTT 5, 3.4.2.1)."""
+    data = bytes((0x40, 2 + len(tail))) + mid.to_bytes(2, "big") + tail
+    found = Splitter({mid}, decode)
+    assert found.split(data, 0, v5=True, epoch=1) == (len(data), len(data))
+    assert found.acknowledged == [(mid, code)]
+
+
+@pytest.mark.parametrize(
+    ("data", "v5"),
+    [
+        (b"\x40\x02\x00\x08", True),  # not awaited
+        (b"\x40\x03\x00\x07\x10", False),  # 3.1.1 has no reason code
+        (b"\x40\x03\x00\x07\x01", True),  # not a reason code of a PUBACK
+        (b"\x40\x04\x00\x07\x00\x00", True),  # with properties
+        (b"\x40\x01\x00", True),
+    ],
+)
+def test_any_other_puback_is_left_to_paho(data: bytes, v5: bool) -> None:
+    """Its checks decide."""
+    found = Splitter({7}, decode)
+    assert found.split(data, 0, v5=v5, epoch=1) == (0, len(data))
+    assert found.acknowledged == []
+
+
+@pytest.mark.parametrize(
+    "packet", [b"\x30\x02\x00\x00", b"\x30\x02\x00\x01", b"\x30\x01\x00", b"\x30\x00", b"\x32\x04" + TOPIC + b"\x00"]
+)
+def test_a_publish_without_a_whole_topic_is_left_to_paho(packet: bytes) -> None:
+    """An empty topic, or one longer than the packet, is malformed here."""
+    found = splitter()
+    assert found.split(packet, 0, v5=False, epoch=1) == (0, len(packet))
+    assert found.messages == []
+
+
+def test_the_smallest_publish_is_parsed() -> None:
+    """A topic of one character, no payload, at QoS 0 and at QoS 1 with packet identifier 1."""
+    assert split(b"\x30\x03" + TOPIC) == [Message("t", b"", 0, False, False, 0, None, 7)]
+    assert split(b"\x32\x05" + TOPIC + b"\x00\x01") == [Message("t", b"", 1, False, False, 1, None, 7)]
+
+
+def test_the_end_of_a_packet() -> None:
+    """After its remaining length; beyond the data where bytes are missing; the end itself where nothing is left."""
+    data = b"\x30\x05" + TOPIC + b"ab" + b"\xd0\x00" + b"\x30"
+    assert packet_end(data, 0) == 7
+    assert packet_end(data, 7) == 9
+    assert packet_end(data, 9) == len(data) + 1
+    assert packet_end(data, len(data)) == len(data)
