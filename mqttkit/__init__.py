@@ -8,7 +8,7 @@ Everything else may change in any release: other names, submodules, and attribut
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, whose import costs more than all the rest here
 
 if TYPE_CHECKING:
     from mqttkit import aio
@@ -99,7 +99,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name from its module (PEP 562)."""
     import importlib
 
@@ -108,7 +108,7 @@ def __getattr__(name: str) -> Any:
     module = next((module for module, names in _MODULES.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module 'mqttkit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"mqttkit.{module}"), name)
+    value: object = getattr(importlib.import_module(f"mqttkit.{module}"), name)
     globals()[name] = value
     return value
 
