@@ -269,7 +269,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
     database = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=10)
     try:
         database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute("PRAGMA synchronous=FULL")  # a number must not come twice after a power failure
         database.executescript(_TABLES)
     except BaseException:
         database.close()

@@ -118,7 +118,7 @@ def reports(count: int = 20_000) -> list[Figure]:
     """Measure signed reports from one local controller to one regional controller through a broker."""
     with own_broker() as broker, tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
         mqtt = MqttSettings(broker=broker)
-        KeyFile(Path(directory) / "keys.json").save(KeyRing().add(generate("k")).activate("k"))
+        KeyFile(Path(directory) / "keys.json").save(KeyRing().add(generate("k", "HS256")).activate("k"))
         with RegionalController(_settings(directory, "rc-1"), mqtt) as regional:
             regional.subscribe_to_discovery_reports()
             feeder = _start(_feed, directory, broker, count)
@@ -155,7 +155,7 @@ def _feed(_answer: Any, directory: str, broker: BrokerSettings, count: int) -> N
 def heartbeats(count: int = 1_000, interval: float = 5.0, seconds: float = 15.0) -> list[Figure]:
     """Measure `count` controllers in this process, each a client with a will, and one client that watches them."""
     allow_files(count * 2)
-    ring = KeyRing().add(generate("k")).activate("k")
+    ring = KeyRing().add(generate("k", "HS256")).activate("k")
     codec, topics = SignedCodec(ring), Topics("bench")
     book, inbox = StatusBook(topics, codec), queue.SimpleQueue[Message]()
     settings = ControllerSettings(

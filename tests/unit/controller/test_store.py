@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqttkit.controller.messages.envelope import new_message_id
-from mqttkit.controller.store import Novelty, Store
+from mqttkit.controller.store import Novelty, Store, StoredPolicy
 from mqttkit.errors import MqttkitError, StoreFailed
 
 
@@ -94,6 +94,35 @@ def test_threads_take_numbers_and_note_moments_while_another_commits(tmp_path: P
     assert sorted(taken) == list(range(1, 801))
     assert store.count() == 400
     store.close()
+
+
+def test_a_commit_survives_a_power_failure(tmp_path: Path) -> None:
+    """SQLite writes the log through to the disk at each commit: a number that was used is never given again."""
+    store = Store(tmp_path / "store.db")
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    store.close()
+
+
+def test_numbers_continue_after_one_that_was_seen(tmp_path: Path) -> None:
+    """Within the reserved block, beyond it, and after a restart; a lower number changes nothing."""
+    store = Store(tmp_path / "store.db")
+    assert store.next_number("policy") == 1
+    for used, expected in ((7, 8), (3, 9), (5_000, 5_001)):
+        store.skip_numbers("policy", used)
+        assert store.next_number("policy") == expected
+    store.close()
+    again = Store(tmp_path / "store.db")
+    again.skip_numbers("policy", 9_000)
+    assert again.next_number("policy") == 9_001
+    again.close()
+
+
+def test_an_older_policy_does_not_replace_a_newer_one_in_the_store(store: Store) -> None:
+    """Two threads may save: the one that publishes and the one that receives."""
+    for version in (2, 1):
+        store.save_policy("global", StoredPolicy(version, None, "{}"))
+    found = store.policy("global")
+    assert found is not None and found.version == 2
 
 
 def test_dead_letters_are_bounded(store: Store) -> None:
