@@ -80,6 +80,11 @@ def test_a_malformed_url_is_a_usage_error_without_the_password(url: str, message
     assert "secret" not in str(caught.value)
 
 
+def test_equal_urls_are_one_key() -> None:
+    """A BrokerUrl is immutable, so it can be in a set."""
+    assert len({parse_url("mqtt://host"), parse_url("MQTT://host:1883")}) == 1
+
+
 def test_the_password_of_a_url_is_not_shown() -> None:
     """A BrokerUrl in a log or a traceback keeps the secret."""
     assert "secret" not in repr(parse_url("mqtt://user:secret@host"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from mqttkit.config.schema import root
 from mqttkit.errors import ConfigError, UsageError
-from mqttkit.setting_rules import Rule, field_rules
+from mqttkit.setting_rules import FieldRule, Rule, field_rules
 from mqttkit.settings import (
     BridgeSettings,
     BrokerSettings,
@@ -151,6 +151,14 @@ def test_a_changed_copy_is_checked_as_well() -> None:
     """dataclasses.replace goes through the same check."""
     with pytest.raises(ConfigError, match=r"ClientSettings\.qos"):
         dataclasses.replace(ClientSettings(), qos=3)
+
+
+def test_a_choice_takes_only_its_words() -> None:
+    """A field may have a Literal type."""
+    choice = FieldRule(Literal["a", "b"], optional=False, rule=None)
+    assert choice.problem("a") == ""
+    assert choice.problem("c") == "must be a or b"
+    assert choice.problem(None) == "must be a or b"
 
 
 def test_the_defaults_are_valid() -> None:

@@ -185,6 +185,11 @@ def test_percent_capital_j_refuses_what_is_no_json(payload: bytes) -> None:
         template_formatter("%J")([Message("a/b", payload)], WHEN)
 
 
+def test_a_maximum_width_without_digits_is_zero() -> None:
+    """`%.t` prints nothing, as printf does."""
+    assert template_formatter("%.t|%5.t|", b"")([Message("abc")], WHEN) == b"|     |"
+
+
 def test_the_largest_width_works() -> None:
     """A width of 10,000 pads; one more is an error."""
     assert template_formatter("%10000t%.10000t", b"")([Message("t")], WHEN) == b"t".rjust(10_000) + b"t"
