@@ -121,7 +121,12 @@ def _flush_or_forget(stream: TextIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-@click.group(cls=Root, entries=COMMANDS, other_names=OTHER_NAMES, context_settings={"help_option_names": ["--help"]})
+@click.group(
+    cls=Root,
+    entries=COMMANDS,
+    other_names=OTHER_NAMES,
+    context_settings={"help_option_names": ["--help"], "max_content_width": 120},
+)
 @click.version_option(__version__, message="mqttkit %(version)s")
 def cli() -> None:
     """Build a working, secured, observable MQTT pipeline.

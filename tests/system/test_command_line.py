@@ -80,6 +80,13 @@ def test_no_line_in_a_list_of_commands_is_cut_short() -> None:
     assert [line for line in listed.splitlines() if line.endswith("...")] == []
 
 
+def test_help_uses_the_width_of_the_terminal() -> None:
+    """Up to 120 columns, in sub-commands too."""
+    command = [sys.executable, "-m", "mqttkit", "sub", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=True)
+    assert 100 < max(map(len, shown.stdout.splitlines())) <= 120
+
+
 def test_closed_output_ends_with_0() -> None:
     """`mqttkit --help | head -1` is no error."""
     command = f"{sys.executable} -m mqttkit --help | head -1; exit ${{PIPESTATUS[0]}}"

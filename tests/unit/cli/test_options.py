@@ -125,6 +125,12 @@ def test_options_override_the_url() -> None:
         assert (broker.host, broker.port, broker.tls is not None) == ("host", 2, True)
 
 
+def test_doctor_ends_with_3_if_it_cannot_reach_the_broker() -> None:
+    """A host may stand alone, without -h; the failed step is named."""
+    examined = run("doctor", "127.0.0.1:1")
+    assert (examined.exit_code, "fail        tcp" in examined.stdout) == (3, True), examined.output
+
+
 def test_help_is_a_command_too() -> None:
     """`mqttkit help`, `mqttkit help sub` and `mqttkit help broker up` show what --help shows."""
     assert run("help").stdout == run("--help").stdout
