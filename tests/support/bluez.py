@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGUSR1, SIGUSR2
 from typing import Any
 
 from dbus_fast import BusType, Message, MessageType, Variant
@@ -62,7 +63,31 @@ class Service:
         self._known: set[int] = set()
         self._number = 0
         self._discovery: asyncio.Task[None] | None = None
+        self._powered = radio.powered
+        self._there = radio.adapter
         bus.add_message_handler(self._answer)
+
+    def switch_power(self) -> None:
+        """Switch the adapter off or on, and report it."""
+        self._powered = not self._powered
+        body = ["org.bluez.Adapter1", {"Powered": Variant("b", self._powered)}, []]
+        self._end_discovery()
+        self._bus.send(signal(ADAPTER, "org.freedesktop.DBus.Properties", "PropertiesChanged", "sa{sv}as", body))
+
+    def plug(self) -> None:
+        """Remove the adapter or plug it in again, and report it."""
+        self._there = not self._there
+        self._end_discovery()
+        manager = "org.freedesktop.DBus.ObjectManager"
+        if self._there:
+            body: list[Any] = [ADAPTER, self._objects()[ADAPTER]]
+            self._bus.send(signal("/", manager, "InterfacesAdded", "oa{sa{sv}}", body))
+        else:
+            self._bus.send(signal("/", manager, "InterfacesRemoved", "oas", [ADAPTER, ["org.bluez.Adapter1"]]))
+
+    def _end_discovery(self) -> None:
+        if self._discovery is not None:
+            self._discovery.cancel()
 
     def _answer(self, call: Message) -> Message | bool:
         """Answer a method call; True where it is dealt with and has no answer."""
@@ -70,7 +95,7 @@ class Service:
             return False
         if call.member == "GetManagedObjects":
             return Message.new_method_return(call, "a{oa{sa{sv}}}", [self._objects()])
-        if not self._radio.adapter or call.path != ADAPTER:
+        if not self._there or call.path != ADAPTER:
             return Message.new_error(call, UNKNOWN, f"no object {call.path}")
         if call.member == "StartDiscovery" and (self._radio.mute or self._radio.refuse):
             return self._radio.mute or Message.new_error(call, self._radio.refuse, "refused")
@@ -83,10 +108,10 @@ class Service:
     def _objects(self) -> dict[str, Any]:
         properties = {
             "Address": Variant("s", "00:00:00:00:00:01"),
-            "Powered": Variant("b", self._radio.powered),
+            "Powered": Variant("b", self._powered),
             **({"Roles": Variant("as", ["central"])} if self._radio.roles else {}),
         }
-        objects = {ADAPTER: {"org.bluez.Adapter1": properties}} if self._radio.adapter else {}
+        objects = {ADAPTER: {"org.bluez.Adapter1": properties}} if self._there else {}
         return objects | {path_of(device): {DEVICE: self._fixed(device)} for device in self._known}
 
     def _fixed(self, device: int) -> dict[str, Variant]:
@@ -161,9 +186,12 @@ def signal(path: str, interface: str, member: str, signature: str, body: list[An
 
 
 async def serve(radio: Radio) -> None:
-    """Be BlueZ until the bus goes away."""
+    """Act as BlueZ until the bus ends; SIGUSR1 switches the adapter's power, SIGUSR2 removes or adds it."""
     bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
-    Service(bus, radio)
+    service = Service(bus, radio)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(SIGUSR1, service.switch_power)
+    loop.add_signal_handler(SIGUSR2, service.plug)
     await bus.request_name("org.bluez")
     print("ready", flush=True)
     await bus.wait_for_disconnect()

@@ -38,7 +38,7 @@ class BleakSource(RadioSource):
     """Scan with bleak, whose asyncio loop runs in the source's thread.
 
     BlueZ merges the advertisements of a device, reports one field per company, and always scans actively. bleak
-    does not notice when BlueZ exits, so the source watches the owner of BlueZ's bus name, and the silence.
+    does not notice when BlueZ exits or the adapter is switched off, so the source watches both, and the silence.
     """
 
     def __init__(self, *, adapter: str | None = None, silence: float = SILENCE, retry: float = RETRY) -> None:
@@ -54,6 +54,7 @@ class BleakSource(RadioSource):
             manager = await asyncio.wait_for(get_global_bluez_manager(), ANSWER)
             adapter: BlueZScannerArgs = {} if self._adapter is None else {"adapter": self._adapter}
             scanner = BleakScanner(self._detected, bluez={**adapter, "filters": {"DuplicateData": True}})
+            path = manager.get_default_adapter() if self._adapter is None else f"/org/bluez/{self._adapter}"
             try:
                 await asyncio.wait_for(scanner.start(), ANSWER)
                 owner = await _owner(manager)
@@ -62,6 +63,7 @@ class BleakSource(RadioSource):
                     await asyncio.sleep(_TICK)
                     if await _owner(manager) != owner:
                         raise AdapterMissing(f"{_SERVICE} ended", hint=_RESTART)
+                    _check_adapter(manager, path)
             finally:
                 if _connected(manager):
                     await _stop(scanner)
@@ -90,6 +92,15 @@ def _advertisement(device: BLEDevice, data: AdvertisementData) -> Advertisement:
         service_uuids=tuple(dict.fromkeys(uuid for text in data.service_uuids if (uuid := _valid_uuid(text)))),
         tx_power=data.tx_power,
     )
+
+
+def _check_adapter(manager: BlueZManager, path: str) -> None:
+    """Raise AdapterMissing if the adapter was removed or switched off; bleak only stops reporting then."""
+    adapter = manager._properties.get(path, {}).get("org.bluez.Adapter1")
+    if adapter is None:
+        raise AdapterMissing("the Bluetooth adapter was removed", hint="See: bluetoothctl list")
+    if not adapter["Powered"]:
+        raise AdapterMissing("the Bluetooth adapter is switched off", hint=_POWER_ON)
 
 
 def _valid_uuid(text: str) -> str | None:

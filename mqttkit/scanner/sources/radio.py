@@ -24,7 +24,7 @@ QUEUE_SIZE = 10_000
 """Advertisements that may wait for the iterating thread; a full queue drops and counts the oldest one."""
 SILENCE = 30.0
 """Seconds without an advertisement after which the scan is restarted."""
-RETRY = 2.0
+RETRY = 1.0
 """Seconds between attempts to scan again after the radio was lost."""
 
 

@@ -118,6 +118,23 @@ def test_an_adapter_that_was_unplugged_is_scanned_again(bus: str) -> None:
             assert next(iterator).mac_address
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2], ids=["switched off", "removed"])
+def test_an_adapter_that_vanishes_while_bluez_lives_is_noticed(bus: str, number: signal.Signals) -> None:
+    """Within 2 s; the scan continues within 2 s of its return."""
+    with bluez(bus, Radio()) as service, BleakSource() as source:
+        iterator = iter(source)
+        next(iterator)
+        service.send_signal(number)
+        began = time.monotonic()
+        wait_until(lambda: not source.scanning, 5)
+        assert time.monotonic() - began < 2
+        service.send_signal(number)
+        began = time.monotonic()
+        wait_until(lambda: source.scanning, 5)
+        assert time.monotonic() - began < 2
+        assert next(iterator).mac_address
+
+
 def test_a_dbus_that_is_killed_and_returns_is_scanned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its end is noticed before any silence is."""
     source = BleakSource(retry=0.2)
