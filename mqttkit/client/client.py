@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import os
 import threading
@@ -16,12 +15,14 @@ from typing import Any
 from paho.mqtt.enums import MQTTErrorCode
 
 from mqttkit.addresses import show_address
-from mqttkit.client.connection import DENIED
+from mqttkit.client.connection import Connection
 from mqttkit.client.connection_setup import make_connection, set_will
 from mqttkit.client.message_queue import MessageQueue
 from mqttkit.client.network_thread import Hooks, NetworkThread
+from mqttkit.client.packets.encoding import encode_name, encode_payload
 from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.properties import encode as encode_properties
+from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.reconnect import ReconnectPolicy
 from mqttkit.client.state import ConnectionState
@@ -30,26 +31,9 @@ from mqttkit.client.subscriptions import Subscriptions, denial
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
 from mqttkit.messages import Message, Properties, Subscription, Will
 from mqttkit.settings import MqttSettings
-from mqttkit.topics import check_topic_filter, check_topic_name
+from mqttkit.topics import check_topic_filter
 
 log = logging.getLogger(__name__)
-
-
-@functools.lru_cache(maxsize=4_096)
-def _encoded_name(topic: str) -> bytes:
-    """Return a checked topic name as it goes on the wire, its length first (MQTT 5, 1.5.4)."""
-    encoded = check_topic_name(topic).encode()
-    return len(encoded).to_bytes(2, "big") + encoded
-
-
-def encode_payload(payload: object) -> bytes:
-    """Return the bytes of a payload; raise TypeError, with what to do, for anything but bytes and text."""
-    if isinstance(payload, str):
-        return payload.encode()
-    if isinstance(payload, bytes | bytearray | memoryview):
-        return bytes(payload)
-    instead = "json.dumps(payload)" if isinstance(payload, dict | list | tuple) else "str(payload)"
-    raise TypeError(f"a payload is bytes or str, not {type(payload).__name__}: publish {instead} instead")
 
 
 class MqttClient:
@@ -95,20 +79,24 @@ class MqttClient:
         self._last_logged: tuple[str, str] = ("", "")
         self._closed = False
         self._failure_is_raised = False
-        self._policy = ReconnectPolicy(
-            settings, client_id=self.client_id, will_topic=will.topic if will is not None else "", retry=retry
-        )
-        self._connection = make_connection(settings, self.client_id, will=will, manual_ack=manual_ack)
-        self._connection.on_subscribe = self._connection.on_unsubscribe = self._handle_suback
-        self._connection.attach(self._outbox, self._handle_messages)
-        hooks = Hooks(
-            state=self._set_state,
-            accepted=self._handle_accepted,
-            refused=self._handle_refused,
-            ended=self._handle_ended,
-        )
-        self._thread = NetworkThread(self._connection, self._policy, settings=settings.client, hooks=hooks)
-        self._subscribed = Subscriptions(
+        will_topic = will.topic if will is not None else ""
+        self._policy = ReconnectPolicy(settings, client_id=self.client_id, will_topic=will_topic, retry=retry)
+        self._connection = self._make_connection(will, manual_ack=manual_ack)
+        self._thread = self._make_thread()
+        self._subscribed = self._make_subscriptions()
+
+    def _make_connection(self, will: Will | None, *, manual_ack: bool) -> Connection:
+        connection = make_connection(self.settings, self.client_id, will=will, manual_ack=manual_ack)
+        connection.on_subscribe = connection.on_unsubscribe = self._handle_suback
+        connection.attach(self._outbox, self._handle_messages)
+        return connection
+
+    def _make_thread(self) -> NetworkThread:
+        hooks = Hooks(self._set_state, self._handle_accepted, self._handle_refused, self._handle_ended)
+        return NetworkThread(self._connection, self._policy, settings=self.settings.client, hooks=hooks)
+
+    def _make_subscriptions(self) -> Subscriptions:
+        return Subscriptions(
             self._connection,
             self._policy,
             self._condition,
@@ -204,13 +192,13 @@ class MqttClient:
         """
         data = payload if type(payload) is bytes else encode_payload(payload)
         if not self.connected and not (wait > 0 and self.wait_connected(wait)):
-            return self._outbox.refuse("not connected", _encoded_name(topic))
+            return self._outbox.refuse("not connected", encode_name(topic))
         if not topic.isprintable():  # quick, and true of every topic that no broker hangs up on, but for a few spaces
             self._thread.remember_topic(topic)
         if not 0 <= qos <= 2:
             raise ValueError(f"QoS must be 0, 1 or 2, got {qos!r}")
         section = b"" if properties is None else encode_properties(properties)
-        name = _encoded_name(topic)
+        name = encode_name(topic)
         receipt = self._outbox.put(name, data, qos, retain=retain, properties=section, wait=wait)
         self._connection.wake()
         return receipt

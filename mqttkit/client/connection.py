@@ -1,7 +1,7 @@
 """paho's client with whole batches of packets on its socket. `paho_names.py` lists the private names of paho it uses.
 
 paho does CONNECT, SUBSCRIBE, QoS 2, keep alive, the will and the WebSocket handshake, and queues its own small packets
-(`_out_packet`). `Connection` opens the socket, puts each read through `Splitter` and hands paho only the remaining
+(`_out_packet`). `Connection` puts each read through a `BatchReader` and hands paho only the remaining
 packets, one at a time, through `_sock_recv`; and it joins the publishes that wait in an `Outbox` into one send.
 It opens one connection when told to; when and where is for the reconnect policy.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import select
-import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import paho.mqtt.client as paho
@@ -21,96 +21,72 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.enums import _ConnectionState as State
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from mqttkit.client.packets import properties as convert
+from mqttkit.client.packets.batch_reader import BatchReader
 from mqttkit.client.packets.outbox import MAX_FAST_MID, Outbox
 from mqttkit.client.packets.partial_send import PartialSend
-from mqttkit.client.packets.read_buffer import ReadBuffer
-from mqttkit.client.packets.read_pacing import GATHER, MANY_IN_FLIGHT, ReadPacing
+from mqttkit.client.packets.read_pacing import GATHER, MANY_IN_FLIGHT
+from mqttkit.client.packets.reason_codes import DENIED, MAX_CONNACK_311, is_known, known_failure
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.packets.send_limits import apply_limits
-from mqttkit.client.packets.splitter import Splitter, packet_end
 from mqttkit.client.transport import sockets
-from mqttkit.client.transport.tls import TlsFiles
+from mqttkit.client.transport.opener import Opener
 from mqttkit.client.transport.websocket import BatchedWebSocket
 from mqttkit.messages import Message
 from mqttkit.settings import ClientSettings, LimitSettings
 
 SUCCESS, AGAIN = MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN
 LOST, NO_CONNECTION = MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN
-READ_BYTES = 256 * 1024
-"""One read takes at most this much."""
-SMALL_READ_BYTES = 64 * 1024
-"""What it takes where the read before was not full: a larger buffer comes from mmap and costs page faults."""
 SENDS_A_TURN = 8
 """Batches sent before the network thread looks at what it received."""
-DENIED = 128
-"""Reason codes from here on are failures (MQTT 5, 2.4)."""
-UNSUPPORTED_VERSION = 0x84
-NEVER_EXPIRES = 0xFFFFFFFF
-"""Session Expiry Interval of a session that never expires (MQTT 5, 3.1.2.11.2)."""
 VIEW_BYTES = 64 * 1024
 """A packet of paho's above this is sent from a view: paho copies what is left of it at every partial send."""
 
 
 class Connection(paho.Client):
-    """One connection at a time: the socket and the packets on it.
-
-    `on_batch` gets lists of messages in the network thread; `outbox` takes publishes from any thread, and `wake` makes
-    the network thread look at it. Everything else is paho's interface.
-    """
+    """One connection at a time: the socket and the packets on it. The rest is paho's interface."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.outbox = Outbox(LimitSettings())
         """Publishes that wait; `attach` sets another one."""
         self.on_batch: Callable[[list[Message]], None] | None = None
-        """Gets messages in the order received, those of one read at a time, in the network thread. If it is None,
-        paho's `on_message` gets them."""
+        """Gets the messages of each read, in the network thread; if it is None, paho's `on_message` does."""
         self.run: Callable[[], None] | None = None
         """The body of the network thread, in place of paho's loop."""
-        self.tls_files: TlsFiles | None = None
-        """The certificates, which are read again when they change."""
-        self.step = "tcp"
-        """What `open` was doing last: tcp, tls, websocket or mqtt."""
+        self.on_refused: Callable[[int], None] | None = None
+        """Gets the code of a refusal that paho cannot report."""
+        self.opener = Opener()
         self.epoch = 0
         """Number of the connection, for `Message.epoch`."""
-        self._buffer = ReadBuffer()
         self._handed: bytes | None = None
         self._sending = PartialSend()
         self._idle = self._paused = self._mute = False
         self._moved = 0.0
-        self._pacing = ReadPacing()
-        self._read_bytes = SMALL_READ_BYTES
+        self._manual_ack = False
         self.attach(self.outbox, None)
         super().__init__(*arguments, **options)
 
     def attach(self, outbox: Outbox, on_batch: Callable[[list[Message]], None] | None) -> None:
         """Take publishes from `outbox` and give messages to `on_batch`. Before connecting."""
         self.outbox, self.on_batch = outbox, on_batch
-        self._splitter = Splitter(outbox.flights, convert.decode)
+        deliver = None if on_batch is None else self._call_on_batch
+        self._reader = BatchReader(outbox, deliver, manual_ack=self._manual_ack)
         outbox.publish_qos2 = self._publish_qos2
 
     @property
     def _v5(self) -> bool:
         return self._protocol == MQTTProtocolVersion.MQTTv5
 
-    # The connection.
-
     def open(self, address: tuple[str, int], *, v5: bool, settings: ClientSettings) -> None:
-        """Connect and queue CONNECT; raise what the failed `step` raises."""
+        """Connect and queue CONNECT; raise what the failed step of the `opener` raises."""
         self._protocol = MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
         start: dict[str, Any] = {}
         if v5:
-            properties = PahoProperties(PacketTypes.CONNECT)
-            properties.ReceiveMaximum = settings.receive_maximum
-            expiry = settings.session_expiry or (0 if settings.clean_session else NEVER_EXPIRES)
-            if expiry:
-                properties.SessionExpiryInterval = expiry
-            start = {"clean_start": settings.clean_session, "properties": properties}
+            start = {"clean_start": settings.clean_session, "properties": convert.connect_properties(settings)}
         else:
             self._clean_session = settings.clean_session
-        self.step = "tcp"
+        self.opener.step = "tcp"
         self.connect_async(*address, settings.keep_alive, **start)
         self.reconnect()
 
@@ -130,8 +106,7 @@ class Connection(paho.Client):
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         """Run `run` in the thread that paho starts."""
-        if self.run is None:
-            return super().loop_forever(timeout, retry_first_connection)
+        assert self.run is not None
         self.run()
         return SUCCESS
 
@@ -141,37 +116,19 @@ class Connection(paho.Client):
         self._sock_close()
         self._reset_sockets(sockpair_only=True)
 
-    def _create_socket_connection(self) -> socket.socket:
-        if self._get_proxy() is None:
-            connection = sockets.open_tcp((self._host, self._port), self.connect_timeout)
-        else:
-            connection = super()._create_socket_connection()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.step = "tls" if self._ssl else self._step_after_tls()
-        return connection
-
-    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> Any:
-        """Do the TLS handshake, and close the socket if it fails: paho leaves it to the garbage collector."""
-        if self.tls_files is not None:
-            self._ssl_context = self.tls_files.context()
-        assert self._ssl_context is not None
-        wrapped = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
-        wrapped.settimeout(self.connect_timeout)
-        try:
-            wrapped.do_handshake()
-        except BaseException:
-            wrapped.close()
-            raise
-        self.step = self._step_after_tls()
-        return wrapped
-
-    def _step_after_tls(self) -> str:
-        return "websocket" if self._transport == "websockets" else "mqtt"
+    def _create_socket(self) -> Any:
+        """Open the socket with `opener`; through a proxy as paho does."""
+        address = (self._host, self._port)
+        proxied = self._get_proxy() is not None
+        open_tcp = (
+            self._create_socket_connection if proxied else partial(sockets.open_tcp, address, self.connect_timeout)
+        )
+        return self.opener.open(address, open_tcp)
 
     # The loop.
 
     def wake(self) -> None:
-        """Let the network thread look at the outbox, or at `pause_reading`. Any thread may call it."""
+        """Make the network thread look at the outbox and at `pause_reading`. Any thread may call it."""
         if self._idle:
             self._idle = False
             writer = self._sockpairW
@@ -203,45 +160,30 @@ class Connection(paho.Client):
             code = self.loop_write()
             if code or self._sock is None:
                 return code
-        pause = GATHER if len(self.outbox.flights) >= MANY_IN_FLIGHT else self._pacing.pause
+        pause = GATHER if len(self.outbox.flights) >= MANY_IN_FLIGHT else self._reader.pause
         if pause and not self.want_write():
             time.sleep(pause)
         return self.loop_misc()
 
     def loop_misc(self) -> MQTTErrorCode:
-        """Keep alive as paho does. Bytes that move, or that we leave in the socket, are a sign of life too."""
+        """Keep alive as paho does. Bytes that move, or that we leave in the socket, are signs of life too."""
         now = time.monotonic()
         with self._msgtime_mutex:
             if self._paused:
                 self._last_bytes_received = self._moved = now
-                self._ping_t = 0.0  # the answer may lie unread: it is not waited for
+                self._ping_t = 0.0  # the answer may lie unread: do not wait for it
             if self._ping_t and self._moved > self._ping_t:
                 self._ping_t = self._moved
         return super().loop_misc()
 
     def _sock_close(self) -> None:
-        """Close the socket; what the outbox had half sent waits again."""
+        """Close the socket; publishes that were half sent wait again."""
         self.outbox.suspend()
         self._sending.interrupt(self.outbox)
         self._mute = False
         self._handed = None
-        self._buffer.clear()
+        self._reader.clear()
         super()._sock_close()
-
-    def _create_socket(self) -> Any:
-        """Connect as paho does, but with our WebSocket frames."""
-        if self._transport != "websockets":
-            return super()._create_socket()
-        sock: Any = self._create_socket_connection()
-        if self._ssl:
-            sock = self._ssl_wrap_socket(sock)
-        sock.settimeout(self._connect_timeout)
-        request = {"path": self._websocket_path, "extra_headers": self._websocket_extra_headers}
-        try:
-            return BatchedWebSocket(socket=sock, host=self._host, port=self._port, is_ssl=self._ssl, **request)
-        except BaseException:
-            sock.close()
-            raise
 
     # Reading.
 
@@ -253,26 +195,15 @@ class Connection(paho.Client):
         return self._loop_rc_handle(code) if code > 0 else SUCCESS
 
     def _fill(self) -> MQTTErrorCode:
-        """Receive into the inbox. TCP: one read; TLS and WebSockets: until nothing is pending inside them."""
-        once = not self._ssl and self._transport == "tcp"
-        room = self._read_bytes if once else READ_BYTES
-        while room > 0:
-            try:
-                chunk = self._receive(room)
-            except BlockingIOError:
-                return AGAIN
-            except OSError as error:
-                self._easy_log(paho.MQTT_LOG_ERR, "failed to receive on socket: %s", error)
-                return LOST
-            if not chunk:
-                return LOST
-            self._buffer.add(chunk)
-            self._moved = self._last_bytes_received = time.monotonic()
-            room -= len(chunk)
-            if once:
-                self._read_bytes = SMALL_READ_BYTES if room else READ_BYTES
-                break
-        return AGAIN
+        """Receive into the reader."""
+        try:
+            more = self._reader.fill(self._receive, once=not self._ssl and self._transport == "tcp")
+        except OSError as error:
+            self._easy_log(paho.MQTT_LOG_ERR, "failed to receive on socket: %s", error)
+            return LOST
+        self._moved = max(self._moved, self._reader.received_at)
+        self._last_bytes_received = max(self._last_bytes_received, self._reader.received_at)
+        return AGAIN if more else LOST
 
     def _receive(self, size: int) -> bytes:
         """Receive as paho does; its `except ssl.…` would load ssl whenever nothing waits to be read."""
@@ -293,80 +224,49 @@ class Connection(paho.Client):
         return piece
 
     def _drain(self, sock: object, filled: MQTTErrorCode) -> MQTTErrorCode:
-        """Split what the inbox holds; return paho's error, or what filling it ended with."""
-        data = self._buffer.take()
-        position, stop = 0, 0
-        while data:
-            if self.on_batch is None:
-                stop = packet_end(data, position)
-            else:
-                position, stop = self._splitter.split(data, position, v5=self._v5, epoch=self.epoch)
-                self._deliver()
-            if self._sock is not sock:
-                return SUCCESS
-            if stop > len(data) or position == len(data):
-                self._buffer.put_back(data[position:], stop - position)
-                break
+        """Parse what was read; return paho's error, or what filling the buffer ended with."""
+        reader = self._reader
+        while (packet := reader.next_packet(v5=self._v5, number=self.epoch)) is not None:
             if self.outbox.acknowledgements:
                 self._packet_write()  # the next packet may end the connection
-            self._handed = data[position:stop]
+            self._handed = packet
             code = self._packet_read()
-            self._handed, position = None, stop
+            self._handed = None
             if code > 0 or self._sock is not sock:
                 return code
-        return filled
-
-    def _deliver(self) -> None:
-        """Pass on what the splitter found, then acknowledge it."""
-        found = self._splitter
-        if found.acknowledged:
-            acknowledged, found.acknowledged = found.acknowledged, []
-            self.outbox.acknowledge(acknowledged)
-        if found.messages:
-            messages, found.messages = found.messages, []
-            delivered, found.delivered = found.delivered, []
-            self._pacing.record(len(messages), awaited=bool(delivered), now=self._moved)
-            self._call_on_batch(messages)
-            if delivered and not self._manual_ack:
-                self.outbox.acknowledgements.append(b"@\2" + b"@\2".join(delivered))
+        return filled if self._sock is sock else SUCCESS
 
     def _call_on_batch(self, messages: list[Message]) -> None:
         """Run the handler as paho runs its callbacks."""
         assert self.on_batch is not None
         with self._in_callback_mutex:
-            try:
-                self.on_batch(messages)
-            except Exception as error:
-                self._easy_log(paho.MQTT_LOG_ERR, "Caught exception in on_batch: %s", error)
-                if not self.suppress_exceptions:
-                    raise
+            self.on_batch(messages)
 
     def _handle_on_message(self, message: paho.MQTTMessage) -> None:
         """Pass on a message that paho decoded."""
         if self.on_batch is None:
             super()._handle_on_message(message)
-            return
-        self._call_on_batch([convert.message_from_paho(message, self.epoch)])
+        else:
+            self._call_on_batch([convert.message_from_paho(message, self.epoch)])
 
     def _handle_connack(self) -> MQTTErrorCode:
-        """Let the outbox resume within the limits that the broker granted (MQTT 5, 3.2.2.3)."""
-        decoded = _packet.decode_connack(self._in_packet["command"], self._in_packet["packet"], self._protocol)
-        if not self._v5 and self._in_packet["packet"][1:2] == b"\x01":
-            return self._refuse_version()
+        """Let the outbox resume within the limits that the broker granted (MQTT 5, 3.2.2.3).
+
+        paho would answer a refusal of MQTT 3.1.1 with MQTT 3.1, and cannot decode codes that it does not know.
+        """
+        packet = self._in_packet["packet"]
+        code = packet[1] if len(packet) > 1 else 0
+        known = is_known(PacketTypes.CONNACK, code) if self._v5 else code != 1 and code <= MAX_CONNACK_311
+        if not known and self.on_refused is not None:
+            self.on_refused(code)
+            return MQTTErrorCode.MQTT_ERR_CONN_REFUSED
+        decoded = _packet.decode_connack(self._in_packet["command"], packet, self._protocol)
         if decoded.rc == 0:
             properties = vars(decoded.properties) if decoded.properties is not None else {}
             apply_limits(self.outbox, properties, v5=self._v5)
             self._max_inflight_messages = self.outbox.exact_window
             self.outbox.resume()
         return super()._handle_connack()
-
-    def _refuse_version(self) -> MQTTErrorCode:
-        """Report that MQTT 3.1.1 is refused: paho would try MQTT 3.1 from within its handler, and may raise."""
-        report: Any = self.on_connect
-        reason = ReasonCode(PacketTypes.CONNACK, identifier=UNSUPPORTED_VERSION)
-        flags = paho.ConnectFlags(session_present=False)
-        report(self, None, flags, reason, None)
-        return MQTTErrorCode.MQTT_ERR_CONN_REFUSED
 
     def _handle_pubrec(self) -> MQTTErrorCode:
         """End a QoS 2 publish that the broker denies: paho goes on as if it were accepted (MQTT 5, 4.3.3)."""
@@ -377,23 +277,25 @@ class Connection(paho.Client):
         with self._out_message_mutex:
             if mid not in self._out_messages:
                 return SUCCESS
-            reason = ReasonCode(PacketTypes.PUBREC, identifier=packet[2])
+            self.outbox.acknowledge([(mid, packet[2])])
+            reason = known_failure(PacketTypes.PUBREC, packet[2])
             return self._do_on_publish(mid, reason, PahoProperties(PacketTypes.PUBREC))
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         """Resolve a publish of the outbox whose PUBACK the splitter left to paho."""
-        if cmd == "PUBACK":
-            packet = self._in_packet
-            decoded = _packet.decode_puback(packet["command"], packet["packet"], self._protocol)
-            if decoded.mid in self.outbox.flights and decoded.mid not in self._out_messages:
-                self.outbox.acknowledge([(decoded.mid, decoded.reason.value)])
-                return SUCCESS
+        packet, command = self._in_packet["packet"], self._in_packet["command"]
+        mid = int.from_bytes(packet[:2], "big")
+        if cmd == "PUBACK" and mid in self.outbox.flights and mid not in self._out_messages:
+            failed = self._v5 and len(packet) > 2 and packet[2] >= DENIED  # paho does not know every code
+            code = packet[2] if failed else _packet.decode_puback(command, packet, self._protocol).reason.value
+            self.outbox.acknowledge([(mid, code)])
+            return SUCCESS
         return super()._handle_pubackcomp(cmd)
 
     # Writing.
 
     def want_write(self) -> bool:
-        """Tell whether something can be sent."""
+        """Return whether something can be sent."""
         if self._mute:
             return False
         if self._out_packet or self._sending.rest or getattr(self._sock, "unsent", False):
@@ -403,7 +305,7 @@ class Connection(paho.Client):
     def _packet_queue(
         self, command: int, packet: bytes | bytearray, mid: int, qos: int, info: paho.MQTTMessageInfo | None = None
     ) -> MQTTErrorCode:
-        """Queue a packet of paho's; where a network thread runs, only that one sends."""
+        """Queue a packet of paho's; if a network thread runs, only that thread sends."""
         if self._thread is None:
             return super()._packet_queue(command, packet, mid, qos, info)
         if command == paho.DISCONNECT:
@@ -416,7 +318,7 @@ class Connection(paho.Client):
         return SUCCESS
 
     def _send_puback(self, mid: int) -> MQTTErrorCode:
-        """Let the acknowledgement go with the next batch."""
+        """Send the acknowledgement with the next batch."""
         if self._sock is None:
             return NO_CONNECTION
         self.outbox.acknowledgements.append(b"@\2" + mid.to_bytes(2, "big"))
@@ -424,7 +326,7 @@ class Connection(paho.Client):
         return SUCCESS
 
     def _publish_qos2(self, item: Receipt) -> int:
-        """Let paho publish with QoS 2; the outbox has seen to the window."""
+        """Let paho publish with QoS 2; the outbox has checked the window."""
         topic, payload = item.topic[2:].decode(), item.payload
         return self.publish(topic, payload, 2, item.retain, convert.unpack(item.properties)).mid
 
@@ -435,7 +337,7 @@ class Connection(paho.Client):
         return code
 
     def _mid_generate(self) -> int:
-        """Return a packet identifier above the outbox's, not one of a QoS 2 publish under way."""
+        """Return a packet identifier above the outbox's, and not that of a QoS 2 publish in flight."""
         with self._mid_generate_mutex:
             while True:
                 self._last_mid = max(self._last_mid, MAX_FAST_MID) + 1
@@ -445,7 +347,7 @@ class Connection(paho.Client):
                     return self._last_mid
 
     def _packet_write(self) -> MQTTErrorCode:
-        """Finish what was begun, then send paho's packets, then batches, as far as the socket takes them."""
+        """Send the rest of the batch, then paho's packets, then more batches, as far as the socket takes them."""
         code = self._send_rest()
         if code == SUCCESS and self._out_packet:
             code = super()._packet_write()
@@ -462,7 +364,7 @@ class Connection(paho.Client):
         return code
 
     def _send_rest(self) -> MQTTErrorCode:
-        """Send what is left of the batch; AGAIN where the socket does not take all of it."""
+        """Send the rest of the batch; return AGAIN if the socket does not take all of it."""
         sending = self._sending
         try:
             while sending.rest:
@@ -482,8 +384,8 @@ class Connection(paho.Client):
     def _sock_send(self, buf: bytes | bytearray) -> int:
         """Send as paho does, without loading ssl for plain TCP.
 
-        A connection that the broker has ended takes nothing more, but what it sent before may still wait to be read:
-        the reading comes to the end of it and says then that the connection is lost.
+        A connection that the broker has ended takes nothing more, but earlier messages may still wait to be read:
+        reading them comes to the end of the stream and reports the connection as lost.
         """
         if self._sock is None:
             raise ConnectionError("the socket is closed")

@@ -7,6 +7,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from mqttkit.client.connection import Connection
+from mqttkit.client.transport.tls import TlsFiles
 from mqttkit.config import read_secret
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
@@ -36,13 +37,12 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
         password = read_secret(broker.password_file, "", "password_file")
     if broker.username is not None or password is not None:
         connection.username_pw_set(broker.username or "", password)
+    connection.opener.timeout = settings.client.connect_timeout
+    if broker.transport == "websockets":
+        connection.opener.websocket_path = broker.websocket_path
     if broker.tls is not None:
-        from mqttkit.client.transport.tls import TlsFiles
-
-        connection.tls_files = TlsFiles(broker.tls)
-        connection.tls_set_context(connection.tls_files.context())
-        connection.tls_insecure_set(broker.tls.insecure)
-    connection.ws_set_options(path=broker.websocket_path)
+        connection.opener.tls = TlsFiles(broker.tls)
+        connection.tls_set_context(connection.opener.tls.context())  # paho then expects a socket with TLS
     if will is not None:
         set_will(connection, will)
     return connection

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from mqttkit.client.client import MqttClient
-from mqttkit.client.connection import DENIED
+from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.messages import Subscription
 
 

@@ -59,6 +59,8 @@ def unreachable(address: tuple[str, int], step: str, error: BaseException) -> Br
 def refused(address: tuple[str, int], code: int, reason: str) -> ConnectionRefused:
     """Return the error for a CONNACK with `code`, of MQTT 5 or 3.1.1."""
     code = _REFUSED_V3.get(code, code)
+    if code == UNSUPPORTED_VERSION:
+        reason = "unsupported protocol version"
     return ConnectionRefused(show_address(*address), reason.lower(), code=code, hint=_HINTS.get(code, ""))
 
 

@@ -33,7 +33,7 @@ LOOP_SECONDS = 1.0
 """The longest wait of one turn of the loop: the keep alive is checked that often."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Hooks:
     """Who gets the news. Called in the network thread; a hook must not raise."""
 
@@ -70,6 +70,7 @@ class NetworkThread:
         self._last_crash = ""
         connection.run = self._run
         connection.on_connect = self._handle_connect
+        connection.on_refused = self._handle_refused
         connection.on_disconnect = self._handle_disconnect
 
     # Other threads call these.
@@ -149,7 +150,7 @@ class NetworkThread:
         try:
             self._connection.open(address, v5=decision.version == MQTT_5, settings=self._settings)
         except Exception as error:  # noqa: BLE001  # whatever resolver, OpenSSL and paho raise
-            failure = failures.unreachable(address, self._connection.step, error)
+            failure = failures.unreachable(address, self._connection.opener.step, error)
             log.debug("%s", failure)
             self._connection.abort()
             return self._policy.decide(reconnect.Failed(failure))
@@ -212,12 +213,15 @@ class NetworkThread:
         self, _client: object, _data: object, flags: ConnectFlags, code: ReasonCode, _properties: PahoProperties | None
     ) -> None:
         if code.is_failure:
-            self._refusal = reconnect.Refused(code.value, str(code))
-            self._hooks.refused()
+            self._handle_refused(code.value, str(code))
             return
         self._accepted_at = time.monotonic()
         self._policy.decide(reconnect.Accepted())
         self._hooks.accepted(flags.session_present)
+
+    def _handle_refused(self, code: int, reason: str = "") -> None:
+        self._refusal = reconnect.Refused(code, reason or f"reason code 0x{code:02x}")
+        self._hooks.refused()
 
     def _handle_disconnect(
         self, _client: object, _data: object, _flags: object, code: ReasonCode, _properties: PahoProperties | None

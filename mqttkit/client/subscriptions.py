@@ -12,7 +12,8 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from mqttkit.addresses import show_address
-from mqttkit.client.connection import DENIED, Connection
+from mqttkit.client.connection import Connection
+from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.client.reconnect import MQTT_5, ReconnectPolicy
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Subscription

@@ -10,6 +10,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from mqttkit.messages import Message, Properties
+from mqttkit.settings import ClientSettings
+
+NEVER_EXPIRES = 0xFFFFFFFF
+"""Session Expiry Interval of a session that never expires (MQTT 5, 3.1.2.11.2)."""
 
 _NAMES = {
     "PayloadFormatIndicator": "payload_format_indicator",
@@ -72,3 +76,13 @@ def unpack(section: bytes) -> PahoProperties | None:
 def decode(section: bytes) -> Properties | None:
     """Return mqttkit's form of a property section; None where it is empty or paho finds it malformed."""
     return from_paho(unpack(section))
+
+
+def connect_properties(settings: ClientSettings) -> PahoProperties:
+    """Return the properties of our CONNECT (MQTT 5, 3.1.2.11)."""
+    properties = PahoProperties(PacketTypes.CONNECT)
+    properties.ReceiveMaximum = settings.receive_maximum
+    expiry = settings.session_expiry or (0 if settings.clean_session else NEVER_EXPIRES)
+    if expiry:
+        properties.SessionExpiryInterval = expiry
+    return properties

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
+from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.messages import Message, Properties
 
 MAX_CACHED_TOPICS = 4_096
@@ -16,8 +17,8 @@ MAX_CACHED_PROPERTIES = 1_024
 """Property sections kept decoded, each of at most MAX_CACHED_PROPERTY_BYTES."""
 MAX_CACHED_PROPERTY_BYTES = 256
 
-PUBACK_CODES = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
-"""Reason codes of a PUBACK (MQTT 5, 3.4.2.1)."""
+PUBACK_CODES = frozenset({0x00, 0x10})
+"""Reason codes of a PUBACK below DENIED (MQTT 5, 3.4.2.1)."""
 
 _new_tuple = tuple.__new__
 
@@ -75,8 +76,8 @@ class Splitter:
         return (position, position) if position == end else (position, end + 1)
 
     def _puback(self, data: bytes, start: int, length: int, v5: bool) -> bool:
-        """Note an awaited PUBACK of two or three bytes; tell whether it was one."""
-        if length != 2 and not (length == 3 and v5 and data[start + 2] in PUBACK_CODES):
+        """Record an awaited PUBACK of two or three bytes; return whether it was one."""
+        if length != 2 and not (length == 3 and v5 and (data[start + 2] in PUBACK_CODES or data[start + 2] >= DENIED)):
             return False
         mid = data[start] << 8 | data[start + 1]
         if mid not in self._awaited:

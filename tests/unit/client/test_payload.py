@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mqttkit.client.client import encode_payload
+from mqttkit.client.packets.encoding import encode_payload
 from mqttkit.messages import Message
 
 
