@@ -92,6 +92,8 @@ class RegionalController(Controller):
     def update_mqtt_client_id(self, controller_id: str) -> None:
         """Continue under another identifier without missing a message; raise BrokerUnreachable, SubscriptionDenied."""
         self.topics.status(controller_id)
+        former_topic = self.topics.status(self.controller_id)
+        farewell = self._codec.wrap(self._heartbeat("offline"), former_topic)
         former, self.controller_id = self.controller_id, controller_id
         if self.mqtt is not None and self._started:
             try:
@@ -99,6 +101,7 @@ class RegionalController(Controller):
             except Exception:
                 self.controller_id = former
                 raise
+            self.mqtt.send(former_topic, farewell, qos=1, retain=True)
             self._heartbeat_due.set()
 
     def wait_for_report(self, controller_id: str, *, sequence: int = 0, timeout: float = 10.0) -> Report | None:

@@ -209,7 +209,7 @@ def test_a_new_client_id_misses_no_report(fleet: Fleet) -> None:
     assert regional.mqtt is not None
     assert regional.mqtt.client.client_id == "regional-zone-A-1"
     _, found = statuses(fleet)
-    eventually(lambda: found.get("regional-zone-A-1") == "online")
+    eventually(lambda: found == {"regional-zone-A-1": "online", "temporary-1": "offline", "lc-1": "online"})
 
 
 def test_a_handler_that_raises_is_retried_then_the_message_is_a_dead_letter(fleet: Fleet) -> None:

@@ -376,3 +376,16 @@ def test_a_copy_with_a_new_nonce_is_remembered_too(store: Store) -> None:
     assert [admit(gate, first), admit(gate, second)] == [Novelty.NEW, Novelty.SAME]
     assert refusal(gate, second) is RefusalReason.REPLAYED
     assert store.count() == 1
+
+
+@pytest.mark.parametrize(("topic", "kind", "region"), [
+    ("pdsno/policy/zone-A", "policy.update", "zone-A"), ("pdsno/status/lc-1", "status", "zone-A"),
+])  # fmt: skip
+def test_state_of_any_age_passes_the_gate_again_and_again(store: Store, topic: str, kind: str, region: str) -> None:
+    """The policy book and the status book decide by version and sequence; the gate remembers nothing of it."""
+    gate = Gate(CODEC, store, now=lambda: NOW)
+    envelope = report(message_type=kind, region=region)
+    data = SignedCodec(KEYS, now=lambda: NOW - 10_000).wrap(envelope, topic)
+    for _ in range(2):
+        opened, novelty = gate.open(TOPICS.place(topic), data, dup=False)
+        assert (opened.envelope, novelty) == (envelope, Novelty.NEW)
