@@ -163,7 +163,8 @@ class Gate:
         self.store = store
         self.skew = skew
         self._now, self._monotonic = now, monotonic
-        self._delayed_window = (0.0, float("-inf"))
+        # The window is closed, so its start does not matter.
+        self._delayed_window = (0.0, float("-inf"))  # pragma: no mutate
 
     def expect_delayed(self, since: float, seconds: float) -> None:
         """For so many seconds, accept messages signed at `since` (seconds since the epoch) or later at any age.
