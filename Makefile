@@ -8,7 +8,7 @@ WORKERS ?= 4
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast check format bench bench-peers bench-aio bench-bridge bench-controllers wheel clean
+.PHONY: help demo test run-tests test-fast mutation check format bench bench-peers bench-aio bench-bridge bench-controllers wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ demo: $(VENV)/.demo ## Replay real advertisements: scanner -> broker -> subscrib
 test: ## Run every check and every test, in parallel; about five minutes on two cores (WORKERS=4)
 	@$(MAKE) --no-print-directory --jobs=2 check run-tests
 
-run-tests: $(VENV)/.dev
+run-tests: $(VENV)/.dev ## Run every test, without the checks
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.dev ## Run the unit tests only
