@@ -29,6 +29,8 @@ COMMANDS: dict[str, Entry] = {
     "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe and print messages."),
     "request": Entry("mqttkit.cli.request", "request", "Publish a request and print the answers."),
     "respond": Entry("mqttkit.cli.request", "respond", "Answer requests with the output of a command."),
+    "expect": Entry("mqttkit.cli.expect", "expect", "Wait for messages and check them: assertions for CI."),
+    "wait-for-broker": Entry("mqttkit.cli.expect", "wait_for_broker", "Wait until a broker answers."),
     "record": Entry("mqttkit.cli.record", "record", "Record messages with their times of reception."),
     "replay": Entry("mqttkit.cli.replay", "replay", "Play a recording back as it was."),
     "retained": Entry("mqttkit.cli.retained", "retained", "List, save, remove and restore retained messages."),

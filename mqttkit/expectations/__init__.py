@@ -1,0 +1,1 @@
+"""Wait for messages and check them: assertions for shells and CI."""
