@@ -96,11 +96,14 @@ class StreamWorker:
     def _prepare(self) -> None:
         self._sink.open()
         with self._redis() as client:
-            try:
-                client.xgroup_create(self._bridge.stream, self._settings.group, id="0", mkstream=True)
-            except Exception as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
+            self._make_group(client)
+
+    def _make_group(self, client: Any) -> None:
+        try:
+            client.xgroup_create(self._bridge.stream, self._settings.group, id="0", mkstream=True)
+        except Exception as error:
+            if "BUSYGROUP" not in str(error):
+                raise
 
     def _own_pending(self) -> None:
         """Settle the entries that an earlier run of this worker had read and not acknowledged."""
@@ -145,13 +148,22 @@ class StreamWorker:
                 min_idle_time=round(self._settings.claim_after * 1000),
                 count=self._bridge.batch_size,
             )
-        entries = [entry for entry in found[1] if entry[1] is not None]
+        entries = [entry for entry in found[1] if entry[1]]
         if entries:
             logger.warning("took over %d entries that another worker had not acknowledged", len(entries))
         return entries
 
     def _settle(self, entries: list[StreamEntry]) -> None:
-        """Commit entries, acknowledge them, and publish live events."""
+        """Commit entries, acknowledge them, and publish live events.
+
+        An entry without fields was trimmed after this worker had read it: there is nothing left to store.
+        """
+        trimmed = [name for name, fields in entries if not fields]
+        entries = [entry for entry in entries if entry[1]]
+        if trimmed:
+            logger.warning("%d entries were removed from the stream before they were stored", len(trimmed))
+            with self._redis() as client:
+                client.xack(self._bridge.stream, self._settings.group, *trimmed)
         if not entries:
             return
         self.books.take(len(entries))
@@ -194,11 +206,11 @@ class StreamWorker:
         stream = self._bridge.stream
         with self._redis() as client:
             oldest = []
-            for group in client.xinfo_groups(stream):
+            for group in client.xinfo_groups(stream) if client.exists(stream) else ():
                 pending = client.xpending(stream, group["name"])
                 oldest.append(pending["min"] if pending["pending"] else _next(group["last-delivered-id"]))
-            if oldest:
-                client.xtrim(stream, minid=min(oldest, key=_order), approximate=True)
+            if oldest:  # LIMIT 0: without it Redis removes at most 10,000 entries per call
+                client.xtrim(stream, minid=min(oldest, key=_order), approximate=True, limit=0)
 
     # -- failures ----------------------------------------------------------------------------------
 
@@ -218,7 +230,14 @@ class StreamWorker:
     @contextlib.contextmanager
     def _redis(self) -> Iterator[Any]:
         with translated(self._name):
-            yield self._client
+            try:
+                yield self._client
+            except Exception as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                logger.warning("%s or its group %s was removed: creating it again", self._name, self._settings.group)
+                self._make_group(self._client)
+                raise
 
 
 def _entries(found: Any) -> Iterator[StreamEntry]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mqttkit.bridge.identity import Identity
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.redis import RedisSink
 from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
@@ -132,3 +133,49 @@ def test_killed_worker_comes_back_and_dead_worker_is_inherited(redis: RedisServe
     assert process.wait(10) == 0
     with contextlib.closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT count(DISTINCT value) FROM metrics").fetchone() == (2_000,)
+
+
+def test_worker_survives_the_removal_of_its_stream(redis: RedisServer, tmp_path: Path) -> None:
+    """A stream that an operator deletes is created again with its group; later metrics are stored."""
+    path = tmp_path / "metrics.db"
+    with redis.client() as client, worker(redis, f"sqlite:{path}") as made:
+        fill(redis, range(10))
+        wait_until(lambda: made.books.acknowledged == 10)
+        client.delete(STREAM)
+        wait_until(lambda: client.exists(STREAM) and client.xinfo_groups(STREAM))
+        fill(redis, range(10, 20))
+        wait_until(lambda: made.books.acknowledged == 20)
+    assert rows(path) == [(20,)]
+
+
+def test_trimmed_entries_are_no_dead_letters(redis: RedisServer, tmp_path: Path) -> None:
+    """Entries that were removed after an earlier run had read them are acknowledged and dropped."""
+    path = tmp_path / "metrics.db"
+    fill(redis, range(20))
+    with redis.client() as client:
+        client.xgroup_create(STREAM, "mqttkit", id="0")
+        consumer = worker_name(redis)
+        client.xreadgroup("mqttkit", consumer, {STREAM: ">"}, count=20)
+        client.xreadgroup("mqttkit", "somebody-dead", {STREAM: ">"}, count=20)
+        client.xtrim(STREAM, maxlen=5, approximate=False)
+        with worker(redis, f"sqlite:{path}", claim_after=0.1) as made:
+            wait_until(lambda: client.xpending(STREAM, "mqttkit")["pending"] == 0)
+            wait_until(lambda: rows(path) == [(5,)])
+        assert made.books.balance().dead_lettered == 0
+
+
+def worker_name(redis: RedisServer) -> str:
+    """The consumer name that a worker of this test will have."""
+    with Identity("worker", redis.url, STREAM, "mqttkit") as identity:
+        return identity.client_id
+
+
+def test_worker_trims_everything_that_was_read(redis: RedisServer, tmp_path: Path) -> None:
+    """One trim removes more entries than Redis removes by default."""
+    with redis.client() as client:
+        for start in range(0, 40_000, 4_000):
+            fill(redis, range(start, start + 4_000))
+        client.xgroup_create(STREAM, "mqttkit", id="$")
+        with worker(redis, f"sqlite:{tmp_path / 'm.db'}") as made:
+            made._trim()
+            assert client.xlen(STREAM) <= 100
