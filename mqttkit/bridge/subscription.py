@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 3.0
 """How long to wait for a SUBACK or a canary."""
 NO_PERMISSION, NO_SHARING = 0x87, 0x9E
+MQTT_5 = 5
 ONLY_NEW, NEVER = 1, 2
 """Retain handling: subscribing again must not bring all retained messages again (MQTT 5, 3.8.3.1)."""
 
@@ -69,8 +70,9 @@ class SubscriptionKeeper:
         epoch, first = connection_number(client), self._epoch == 0
         if self._shared and new:
             self._canary.check_shared(client, timeout=ANSWER_SECONDS)
-        handling = ONLY_NEW if new else NEVER
-        client.subscribe(Subscription(self._filter, qos=1, retain_handling=handling), timeout=ANSWER_SECONDS)
+        if new or client.protocol_version >= MQTT_5:  # MQTT 3.1.1 would send every retained message again
+            handling = ONLY_NEW if new else NEVER
+            client.subscribe(Subscription(self._filter, qos=1, retain_handling=handling), timeout=ANSWER_SECONDS)
         if first:
             logger.info("subscribed to %s", self._filter)
         self._epoch, self._checked_at = epoch, time.monotonic()

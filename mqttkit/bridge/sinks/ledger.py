@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS pending (batch TEXT PRIMARY KEY, body BLOB NOT NULL, 
 """
 _PREFIX = "~"
 """Begins each key. Keys of earlier versions have no prefix and no metric name; they count until they expire."""
+_PRUNE = "DELETE FROM seen WHERE at < ? AND instr(key, '/retained:') = 0"
+"""Keys of retained messages stay: the broker sends such a message again at every new subscription."""
 PRUNE_SECONDS = 60.0
 """Seconds between removals of keys older than the dedupe window."""
 
@@ -151,7 +153,7 @@ class Ledger:
     def _prune(self, now: int) -> None:
         if time.monotonic() - self._pruned > PRUNE_SECONDS:
             self._pruned = time.monotonic()
-            self._database.execute("DELETE FROM seen WHERE at < ?", (now - self._window,))
+            self._database.execute(_PRUNE, (now - self._window,))
             self._has_earlier_keys = self._look_for_earlier_keys()
 
 

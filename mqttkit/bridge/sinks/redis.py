@@ -5,6 +5,7 @@ Keys, all in one slot of a cluster. NAME is the stream or the list:
     NAME                   the entries, with one field per column; or the jobs
     {NAME}:ids:PERIOD      set of the keys stored in one dedupe window; the script checks the last two windows
     {NAME}:seen:PERIOD     the same from an earlier version, whose keys have no metric name; it expires
+    {NAME}:retained        the last retained message without dedupe_id of each metric; it does not expire
     {NAME}:last:SINK       the last batch of one sink and its result
     {NAME}:dead            dead letters, a stream
     {NAME}:live            exists while a bridge publishes live events
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 COMMIT = """
 local call = redis.call
-local data, last, dead, seen, earlier = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local data, last, dead, seen, earlier, kept = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 local batch, window, limit = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local width, list, live = tonumber(ARGV[6]), ARGV[7] == 'list', ARGV[8] == 'live'
@@ -69,6 +70,13 @@ if upgraded then
   look(earlier .. period - 1, olds)
 end
 
+local function is_retained(id) return #id == 49 and string.sub(id, 1, 9) == 'retained:' end
+local function topic(at) return rows[at] .. '/' .. rows[at + 1] .. '/' .. rows[at + 2] end
+for at = 1, #rows, width do
+  local id = rows[at + 5]
+  if is_retained(id) and call('HGET', kept, topic(at)) == id then known[topic(at) .. '/' .. id] = true end
+end
+
 local listeners = {}
 local function says(line, ...)
   local answer = redis.pcall(...)
@@ -97,6 +105,7 @@ for at = 1, #rows, width do
     if key then
       known[key] = true
       fresh[#fresh + 1] = key
+      if is_retained(dedupe) then call('HSET', kept, topic(at), dedupe) end
     end
     if list then
       call('RPUSH', data, rows[at + 8])
@@ -249,7 +258,7 @@ class RedisSink:
             *batch.settles,
         ]
         keys = [self._data, f"{self._base}:last:{self._instance}", self._dead]
-        keys += [f"{self._base}:ids:", f"{self._base}:seen:"]
+        keys += [f"{self._base}:ids:", f"{self._base}:seen:", f"{self._base}:retained"]
         with translated(self.name):
             if time.monotonic() - self._announced > ANNOUNCED_SECONDS / 4:
                 self._announce()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,3 +184,20 @@ def test_ledger_of_an_earlier_version_still_finds_its_duplicates(tmp_path: Path)
         assert sink.commit(MetricBatch([metric(1, "x"), metric(2, "y")])) == Committed(1, 1)
         assert sink.commit(MetricBatch([metric(2, "y"), metric(3, "y")._replace(metric_name="u")])) == Committed(1, 1)
     assert values(path) == [1, 2, 3]
+
+
+def test_ledger_knows_a_retained_message_beyond_the_dedupe_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new subscription days later brings it again; other ids are forgotten."""
+    monkeypatch.setattr("mqttkit.bridge.sinks.ledger.PRUNE_SECONDS", -1.0)
+    path, retained = tmp_path / "m.jsonl", f"retained:{'a' * 40}"
+    batch = [metric(1, retained), metric(2, "x")]
+    with contextlib.closing(JsonlSink(str(path), SinkOptions(dedupe_window=100))) as sink:
+        sink.open()
+        assert sink.commit(MetricBatch(batch)) == Committed(2, 0)
+        now = time.time()
+        monkeypatch.setattr("mqttkit.bridge.sinks.ledger.time.time", lambda: now + 1_000)
+        sink.commit(MetricBatch([metric(3)]))
+        assert sink.commit(MetricBatch(batch)) == Committed(1, 1)
+    assert values(path) == [1, 2, 3, 2]

@@ -66,6 +66,19 @@ def test_redis_remembers_for_the_dedupe_window(server: Callable[[str], Any]) -> 
         assert len(client.keys("{mqttkit:metrics}:ids:*")) <= 2
 
 
+def test_redis_knows_a_retained_message_beyond_the_dedupe_window(server: Callable[[str], Any]) -> None:
+    """A new subscription days later brings it again; another content is stored."""
+    redis = server("redis")
+    case = redis_case(redis, "redis")
+    one, other = (f"retained:{digit * 40}" for digit in "ab")
+    with contextlib.closing(case.open()) as sink, redis.client() as client:
+        assert sink.commit(MetricBatch([metric(1, one), metric(2, "x")])) == Committed(2, 0)
+        client.delete(*client.keys("{mqttkit:metrics}:ids:*"))
+        assert sink.commit(MetricBatch([metric(1, one), metric(2, "x")])) == Committed(1, 1)
+        assert sink.commit(MetricBatch([metric(3, other)])) == Committed(1, 0)
+    assert case.values() == [1, 2, 2, 3]
+
+
 def test_redis_finds_the_duplicates_of_an_earlier_version(server: Callable[[str], Any]) -> None:
     """Ids that were stored without the metric's name count until they expire."""
     redis = server("redis")
