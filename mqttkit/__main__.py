@@ -7,9 +7,9 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; an interrupt while it is still being loaded ends it as one later does.
+    """Run the command line. An interrupt ends it with 130, even while its modules are being imported.
 
-    SIGTERM interrupts as SIGINT does, so that what a command has begun is always undone.
+    SIGTERM interrupts like SIGINT, so that a command always cleans up.
     """
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""The demonstration: recorded advertisements through the real publisher, broker and subscriber, all accounted for."""
+"""The demonstration: recorded advertisements through the real publisher, broker and subscriber, each one counted."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from mqttkit.subscriber import Subscriber
 
 CAPTURE = "street-32-per-second.btsnoop"
 SPEED = 4.0
-"""Times the recorded pace: its first seconds are quiet."""
+"""Times the recorded pace: the first seconds of the capture are quiet."""
 GRACE_SECONDS = 2.0
-"""How long a message may still be on its way when the last one has been published."""
+"""How long to wait for messages after the last one was published."""
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What a demonstration came to."""
+    """The result of a demonstration."""
 
     published: int
     received: int
@@ -44,7 +44,7 @@ class DemoReport:
         return self.published - self.received + self.dropped
 
     def lines(self) -> list[str]:
-        """Return the summary, a figure a line."""
+        """Return the summary, one figure per line."""
         rate = self.received / self.seconds if self.seconds else 0.0
         return [
             f"published  {self.published}",
@@ -56,7 +56,7 @@ class DemoReport:
 
 
 class Demo:
-    """Replays the bundled capture for some seconds; `batches` yields what the subscriber received."""
+    """Replays the bundled capture for some seconds; `batches` yields the advertisements that the subscriber received."""
 
     def __init__(self, profile: Profile, *, seconds: float = 15.0) -> None:
         client = ClientSettings(version=profile.version)
@@ -73,7 +73,7 @@ class Demo:
         self._error: BaseException | None = None
 
     def batches(self) -> Iterator[list[Advertisement]]:
-        """Run the demonstration; yield received advertisements as they come. Blocks between them."""
+        """Run the demonstration; yield advertisements as they are received. Blocks between them."""
         with (
             self._subscriber() as subscriber,
             MqttClient(self._settings) as client,
@@ -97,19 +97,19 @@ class Demo:
             raise self._error
 
     def stop(self) -> None:
-        """End it soon, even one that has not begun; any thread or signal handler may call this."""
+        """End the demonstration soon, even before it started. Any thread or signal handler may call it."""
         self._stopping = True
         if self._publisher is not None:
             self._publisher.stop()
 
     def progress(self) -> tuple[int, int]:
-        """Return how many were published and received up to now."""
+        """Return the advertisements published and received so far."""
         received = self._received
         published = self._publisher.totals().published if self._publisher else 0
         return max(published, received), received  # a message may arrive before it is counted as published
 
     def report(self) -> DemoReport:
-        """Return what it came to, once `batches` has ended."""
+        """Return the result, after `batches` has ended."""
         assert self._publisher is not None
         totals = self._publisher.totals()
         latencies = sorted(self._latencies) or [0.0]
@@ -122,7 +122,7 @@ class Demo:
         return Subscriber(self._settings, [Subscription("ble/raw/#")])
 
     def _publish(self, publisher: ScanPublisher, settings: ScannerSettings, subscriber: Subscriber) -> None:
-        """Publish until the time is over or `stop` is called, then wait for what is on its way; in a thread."""
+        """Publish until the time is over or `stop` is called, then wait for the last messages; runs in a thread."""
         timer = threading.Timer(self._seconds, publisher.stop)
         try:
             with open_source(settings) as source:
@@ -145,7 +145,7 @@ class Demo:
             self._sent.setdefault(payload, []).append(advertisement.timestamp)
 
     def _take(self, payload: bytes, when: float) -> Advertisement:
-        """Count one received message; `when` is seconds since 1970."""
+        """Count one received message; `when` is in seconds since 1970."""
         self._received += 1
         with self._sent_lock:
             heard = self._sent[payload]
