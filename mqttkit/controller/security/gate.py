@@ -73,26 +73,27 @@ class SignedCodec:
 
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Sign with the active key; raise UsageError without one, MessageRefused if the message is too large."""
-        ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
-        signed = sign(envelope.to_bytes(), topic, ring.signer(envelope.sender_id), now=self._now())
+        signed = sign(envelope.to_bytes(), topic, self._signer(envelope.sender_id), now=self._now())
         _check_size(signed, self.max_bytes)
         return signed
 
     def signer_id(self, sender_id: str) -> str:
         """Return the identifier of the active key; raise UsageError if there is none."""
-        ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
-        return ring.signer(sender_id).kid
+        return self._signer(sender_id).kid
 
     def sign_request(self, sender_id: str, path: str) -> str:
         """Sign the path and the time; raise UsageError if there is no active key."""
-        ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
-        return sign(b"", f"GET {path}", ring.signer(sender_id), now=self._now()).decode()
+        return sign(b"", f"GET {path}", self._signer(sender_id), now=self._now()).decode()
 
     def check_request(self, token: str, path: str, *, skew: float) -> None:
         """Raise MessageRefused if no accepted key signed the token for this path, or not within the clock skew."""
         verified = verify(token.encode(errors="replace"), f"GET {path}", self.keys)
         if abs(self._now() - verified.signed_at) > skew:
             raise MessageRefused(RefusalReason.EXPIRED, f"the token was not signed within {skew:.0f} s")
+
+    def _signer(self, sender_id: str) -> Key:
+        ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
+        return ring.signer(sender_id)
 
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
         """Verify, then parse."""
