@@ -56,7 +56,7 @@ class DemoReport:
 
 
 class Demo:
-    """Replays the bundled capture for some seconds; `batches` yields the advertisements that the subscriber received."""
+    """Replays the bundled capture for some seconds; `batches` yields the advertisements received."""
 
     def __init__(self, profile: Profile, *, seconds: float = 15.0) -> None:
         client = ClientSettings(version=profile.version)
