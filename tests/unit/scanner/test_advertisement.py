@@ -296,3 +296,10 @@ def test_a_payload_of_publish_scan_keeps_the_address_type() -> None:
     """The payload calls it `address_type`, a recording `addr_type`."""
     for name in ("address_type", "addr_type"):
         assert Advertisement.from_json({"mac_address": "AA:BB:CC:DD:EE:FF", name: "random"}).address_type == "random"
+
+
+@pytest.mark.parametrize("text", ["", "180", "180f0", "1234567", "123456789", "180g", "0x", "0000180f-0000-1000-8000"])
+def test_text_of_another_length_is_not_a_uuid(text: str) -> None:
+    """A UUID has 4, 8 or 32 hexadecimal digits."""
+    with pytest.raises(AdvertisementError, match="is not a 16, 32 or 128-bit UUID"):
+        normalise_uuid(text)
