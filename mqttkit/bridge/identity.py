@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 from types import TracebackType
 
+from mqttkit import directories
 from mqttkit.errors import BridgeError
 
 SLOTS = 256
@@ -23,9 +24,8 @@ HAD_SESSION = "connected"
 
 
 def state_directory() -> Path:
-    """Return the bridge's state directory: $XDG_STATE_HOME/mqttkit/bridge."""
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(home) / "mqttkit" / "bridge"
+    """Return the directory of what the bridge must remember: $XDG_STATE_HOME/mqttkit/bridge."""
+    return directories.state_directory() / "bridge"
 
 
 class Identity:

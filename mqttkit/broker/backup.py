@@ -1,7 +1,7 @@
-"""Archives of a broker: database, configuration, users, ACL and certificates, with the proof that they are whole.
+"""Archives of a broker: database, configuration, users, ACL and certificates, with the proof that they are complete.
 
-The database protects itself by nothing, so an archive carries SHA-256 sums and a summary of what is retained and
-kept, and counts as good only after a throwaway broker on loopback has loaded the database and saved the same.
+mosquitto's database has no checksum. So an archive contains SHA-256 sums and a summary of retained messages and
+sessions, and it is valid only if a throwaway broker on loopback loads the database and saves the same again.
 """
 
 from __future__ import annotations
@@ -24,11 +24,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mqttkit.broker.accounts.passwords import PasswordFile
-from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, AccountFiles
+from mqttkit.broker.accounts.initial_files import passwords_for_start
+from mqttkit.broker.accounts.roles import AccountFiles
+from mqttkit.broker.file_names import (
+    ACL_FILE,
+    CA_FILE,
+    CERTIFICATE_FILE,
+    CONFIGURATION_FILE,
+    DATABASE_FILE,
+    KEY_FILE,
+    PASSWORD_FILE,
+)
 from mqttkit.broker.lifecycle import open_broker, usable_backends
+from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto.database import Summary, read_database, summarise
-from mqttkit.broker.mosquitto.reload import CONF_NAME
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, locked, read_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.errors import LifecycleError, MissingPart, UsageError
@@ -37,20 +46,16 @@ from mqttkit.files import make_private_directory, read_bytes, write_secret
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-DATABASE = "data/mosquitto.db"
 MANIFEST = "manifest.json"
-CERTIFICATES = ("config/certs/ca.crt", "config/certs/server.crt", "config/certs/server.key")
-RESTORED = (DATABASE, PASSWORDS_NAME, ACL_NAME, *CERTIFICATES)
-"""Files that a restore replaces; mosquitto.conf is written from the broker's own settings."""
-MEMBERS = (*RESTORED, CONF_NAME)
-SAVE_SECONDS = 30.0
-SIGNAL_SECONDS = 1.0
+RESTORED = (DATABASE_FILE, PASSWORD_FILE, ACL_FILE, CA_FILE, CERTIFICATE_FILE, KEY_FILE)
+"""Files that a restore replaces; `up` writes mosquitto.conf from the broker's settings."""
+MEMBERS = (*RESTORED, CONFIGURATION_FILE)
 MAX_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an archive says of itself."""
+    """The description of an archive that is stored in it."""
 
     created: str
     """UTC, ISO 8601."""
@@ -65,30 +70,30 @@ class Manifest:
     files: Mapping[str, str]
     """Name and SHA-256 of each file."""
     summary: Summary
-    """What the database holds."""
+    """Counts and digests of the database's contents."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that was read whole and checked against its manifest."""
+    """An archive that was read completely and checked against its manifest."""
 
     manifest: Manifest
-    """What it says of itself."""
+    """Its description."""
     files: Mapping[str, bytes]
     """Name and content."""
 
 
 def create_backup(broker: Broker, path: Path, *, keep: int = 0) -> Manifest:
-    """Write an archive, of a running broker after a forced save; return its manifest.
+    """Write an archive and return its manifest; a running broker first saves its database.
 
-    With `keep`, an archive that is there moves to PATH.1 and so on, and `keep` are kept in all. Raises UsageError
-    where the file is there and nothing is to be kept, LifecycleError where the broker cannot save.
+    With `keep`, an existing archive moves to PATH.1 and so on, and `keep` archives remain. Raises UsageError if the
+    file exists and `keep` is 0, LifecycleError if the broker cannot save.
     """
     require(broker, Feature.PERSISTENCE, "a backup")
     if path.exists() and not keep:
-        raise UsageError(f"{path} is there already", hint="Give another name, or --keep N to rotate")
+        raise UsageError(f"{path} already exists", hint="Choose another name, or rotate with --keep N")
     if not path.parent.is_dir():
-        raise UsageError(f"{path.parent} is no directory")
+        raise UsageError(f"{path.parent} is not a directory")
     with locked(broker.paths):
         files = _collect(broker)
         manifest = _manifest(broker, files)
@@ -102,7 +107,7 @@ def create_backup(broker: Broker, path: Path, *, keep: int = 0) -> Manifest:
 def verify_backup(path: Path) -> Archive:
     """Read an archive, check every sum, walk the database, and let a throwaway broker load it.
 
-    Raises UsageError for an archive that is not whole, LifecycleError where the broker does not keep what is in it.
+    Raises UsageError if the archive is incomplete, LifecycleError if the broker does not keep its contents.
     """
     archive = read_archive(path)
     prove(archive)
@@ -110,10 +115,10 @@ def verify_backup(path: Path) -> Archive:
 
 
 def restore_backup(broker: Broker, path: Path) -> tuple[Archive, Path]:
-    """Put an archive's files in the place of the broker's, and return it and where the old ones are kept.
+    """Replace the broker's files by those of an archive; return the archive and the directory of the old files.
 
-    The archive is proven first, and read back after; what fails puts the old files back. Raises LifecycleError
-    while the broker runs.
+    The archive is verified first, and the files are read back afterwards; a failure restores the old files. Raises
+    LifecycleError while the broker runs.
     """
     require(broker, Feature.PERSISTENCE, "a restore")
     with locked(broker.paths):
@@ -122,7 +127,8 @@ def restore_backup(broker: Broker, path: Path) -> tuple[Archive, Path]:
         new: dict[str, bytes | None] = {name: archive.files[name] for name in RESTORED if name in archive.files}
         old = {name: broker.read_file(name) for name in new}
         kept = _keep_old(broker, old)
-        new[PASSWORDS_NAME] = _with_own_users(broker, archive.files[PASSWORDS_NAME])
+        if profile := read_profile(broker.paths):
+            new[PASSWORD_FILE] = passwords_for_start(archive.files[PASSWORD_FILE], profile)
         try:
             _replace(broker, new)
             _require_same(broker, new, archive.manifest.summary)
@@ -133,25 +139,25 @@ def restore_backup(broker: Broker, path: Path) -> tuple[Archive, Path]:
 
 
 def read_archive(path: Path) -> Archive:
-    """Read an archive and check it against its manifest; raise UsageError where it is not whole."""
+    """Read an archive and check it against its manifest; raise UsageError if it is incomplete."""
     files = _unpacked(read_bytes(path), path)
     content = files.pop(MANIFEST, None)
     if content is None:
-        raise UsageError(f"{path} has no manifest: it is no backup of mqttkit, or it is cut")
+        raise UsageError(f"{path} has no manifest: it is not a backup of mqttkit, or it is truncated")
     manifest = _parse_manifest(content, path)
     if set(manifest.files) != set(files):
-        raise UsageError(f"{path}: its files are not those of its manifest")
+        raise UsageError(f"{path}: its files differ from its manifest")
     for name, digest in manifest.files.items():
         if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise UsageError(f"{path}: {name} is not what was backed up: its SHA-256 differs")
-    if summarise(read_database(files[DATABASE])) != manifest.summary:
-        raise UsageError(f"{path}: the database does not hold what the manifest says")
-    AccountFiles.parse(files[PASSWORDS_NAME], files[ACL_NAME])
+            raise UsageError(f"{path}: {name} has changed since the backup: its SHA-256 differs")
+    if summarise(read_database(files[DATABASE_FILE])) != manifest.summary:
+        raise UsageError(f"{path}: the database differs from the manifest")
+    AccountFiles.parse(files[PASSWORD_FILE], files[ACL_FILE])
     return Archive(manifest, files)
 
 
 def prove(archive: Archive) -> None:
-    """Let a throwaway broker on loopback load the database and save it; raise LifecycleError where it differs."""
+    """Let a throwaway broker on loopback load and save the database; raise LifecycleError if the result differs."""
     with tempfile.TemporaryDirectory(prefix="mqttkit-verify-") as directory:
         paths = BrokerPaths(Path(directory) / "broker")
         image = (archive.manifest.image or "").partition("@")[0] or None
@@ -160,57 +166,35 @@ def prove(archive: Archive) -> None:
         broker = open_broker(spec, paths)
         with locked(paths):
             try:
-                broker.write_file(DATABASE, archive.files[DATABASE])
+                broker.write_file(DATABASE_FILE, archive.files[DATABASE_FILE])
                 broker.up()
-                found = summarise(read_database(forced_save(broker)))
+                save_database(broker)
+                found = summarise(read_database(broker.read_file(DATABASE_FILE) or b""))
             finally:
                 broker.down(volumes=True)
     if found != archive.manifest.summary:
         raise LifecycleError(
-            f"a broker that loaded the backup keeps {found.retained} retained messages and {found.sessions} sessions, "
+            f"a broker that loaded the backup has {found.retained} retained messages and {found.sessions} sessions, "
             f"not {archive.manifest.summary.retained} and {archive.manifest.summary.sessions}"
         )
 
 
-def forced_save(broker: Broker) -> bytes:
-    """Let a running broker save its database now, and return the new file; raise LifecycleError.
-
-    The signal is sent again each second: mosquitto forgets one that comes while it finishes another save.
-    """
-    before = broker.file_stamp(DATABASE)
-    begin, sent = time.monotonic(), 0
-    while broker.file_stamp(DATABASE) in (before, None):
-        waited = time.monotonic() - begin
-        if waited > SAVE_SECONDS:
-            raise LifecycleError(
-                f"the broker did not save its database in {SAVE_SECONDS:g} s", hint="See: mqttkit broker logs"
-            )
-        if waited >= sent * SIGNAL_SECONDS:
-            broker.signal("USR1")
-            sent += 1
-        time.sleep(0.02)
-    content = broker.read_file(DATABASE)
-    if content is None:
-        raise LifecycleError("the broker's database has vanished")
-    return content
-
-
 def _collect(broker: Broker) -> dict[str, bytes]:
-    found = {name: broker.read_file(name) for name in MEMBERS}
     if broker.running() is not None:
-        found[DATABASE] = forced_save(broker)
-    if found[DATABASE] is None:
+        save_database(broker)
+    found = {name: broker.read_file(name) for name in MEMBERS}
+    if found[DATABASE_FILE] is None:
         raise LifecycleError("the broker has no database to back up", hint="Start it once: mqttkit broker up")
-    AccountFiles.parse(found[PASSWORDS_NAME], found[ACL_NAME])
+    AccountFiles.parse(found[PASSWORD_FILE], found[ACL_FILE])
     return {name: content for name, content in found.items() if content is not None}
 
 
 def _manifest(broker: Broker, files: Mapping[str, bytes]) -> Manifest:
     profile = read_profile(broker.paths)
     try:
-        summary = summarise(read_database(files[DATABASE]))
+        summary = summarise(read_database(files[DATABASE_FILE]))
     except UsageError as error:
-        raise LifecycleError(f"the broker's own database is not whole: {error.message}") from error
+        raise LifecycleError(f"the broker's own database is damaged: {error.message}") from error
     return Manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         name=broker.spec.name,
@@ -234,22 +218,22 @@ def _packed(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
 
 
 def _unpacked(content: bytes, path: Path) -> dict[str, bytes]:
-    """Return the members; only plain files of known names are taken."""
+    """Return the members; only regular files with known names are accepted."""
     files: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(_inflated(content, path)), mode="r:") as archive:
             for entry in archive:
                 file = archive.extractfile(entry) if entry.isreg() else None
                 if file is None or entry.name not in (*MEMBERS, MANIFEST) or entry.name in files:
-                    raise UsageError(f"{path}: {entry.name!r} has no place in a backup")
+                    raise UsageError(f"{path}: {entry.name!r} does not belong in a backup")
                 files[entry.name] = file.read()
     except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError) as error:
-        raise UsageError(f"{path} is no backup, or it is cut: {error}") from error
+        raise UsageError(f"{path} is not a backup, or it is truncated: {error}") from error
     return files
 
 
 def _inflated(content: bytes, path: Path) -> bytes:
-    """Unpack to the end, so that gzip's own sum is checked; raise UsageError for what would fill the memory."""
+    """Unpack to the end, so that gzip checks its own sum; raise UsageError if the content is too large for memory."""
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -261,18 +245,18 @@ def _parse_manifest(content: bytes, path: Path) -> Manifest:
     try:
         values: dict[str, Any] = json.loads(content)
         if values.pop("format") != FORMAT:
-            raise UsageError(f"{path} was made by a newer mqttkit", hint="Update mqttkit")
+            raise UsageError(f"{path} was created by a newer mqttkit", hint="Update mqttkit")
         manifest = Manifest(**{**values, "summary": Summary(**values["summary"])})
     except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"{path}: its manifest is broken: {error}") from error
-    missing = [name for name in (DATABASE, PASSWORDS_NAME, ACL_NAME) if name not in manifest.files]
+        raise UsageError(f"{path}: its manifest is invalid: {error}") from error
+    missing = [name for name in (DATABASE_FILE, PASSWORD_FILE, ACL_FILE) if name not in manifest.files]
     if missing:
-        raise UsageError(f"{path}: {missing[0]} is not in it")
+        raise UsageError(f"{path}: {missing[0]} is missing")
     return manifest
 
 
 def _rotate(path: Path, keep: int) -> None:
-    """Move PATH to PATH.1, PATH.1 to PATH.2 and so on; remove what goes beyond `keep`."""
+    """Move PATH to PATH.1, PATH.1 to PATH.2 and so on; remove the oldest beyond `keep`."""
     aged = [path, *(path.with_name(f"{path.name}.{age}") for age in range(1, keep))]
     aged[-1].unlink(missing_ok=True)
     for younger, older in reversed(list(itertools.pairwise(aged))):
@@ -290,39 +274,24 @@ def _proving_backend(manifest: Manifest, image: str | None) -> str:
     able = [name for name in usable_backends() if name != "embedded"]
     if not able:
         raise MissingPart(
-            "a backup is proven by a broker, and none that keeps messages can be started here",
+            "a broker must load a backup to verify it, and this machine has no broker that keeps messages",
             hint="Install one with: apt-get install mosquitto",
         )
     if manifest.backend not in able:
-        log.warning("the %s backend cannot be used here: the backup is proven with %s", manifest.backend, able[0])
+        log.warning("this machine cannot use the %s backend: %s verifies the backup", manifest.backend, able[0])
     return manifest.backend if manifest.backend in able else able[0]
 
 
 def _require_down(broker: Broker) -> None:
     if broker.running() is not None:
         raise LifecycleError(
-            f"broker {broker.spec.name!r} runs: it would overwrite what is restored",
+            f"broker {broker.spec.name!r} is running: it would overwrite the restored files",
             hint=f"Stop it first: mqttkit broker down --name {broker.spec.name}",
         )
 
 
-def _with_own_users(broker: Broker, content: bytes) -> bytes:
-    """Return the password file with this broker's own operator and probe: their passwords are in its profile."""
-    users = PasswordFile.parse(content.decode(), where=PASSWORDS_NAME)
-    profile = read_profile(broker.paths)
-    if profile is None:
-        return content
-    for user, password in (
-        (profile.username, profile.password),
-        (profile.probe_username, profile.probe_password),
-    ):
-        if user and password and not users.verify(user, password):
-            users = users.with_user(user, password)
-    return users.render().encode()
-
-
 def _keep_old(broker: Broker, old: Mapping[str, bytes | None]) -> Path:
-    """Write the files that a restore replaces to a directory of their own."""
+    """Write the files that a restore replaces to a separate directory."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
     place = broker.paths.directory / f"before-restore-{stamp}"
     for name, content in old.items():
@@ -341,9 +310,9 @@ def _replace(broker: Broker, files: Mapping[str, bytes | None]) -> None:
 
 
 def _require_same(broker: Broker, files: Mapping[str, bytes | None], summary: Summary) -> None:
-    """Read everything back; raise LifecycleError where it is not what was written."""
+    """Read everything back; raise LifecycleError if it differs from what was written."""
     for name, content in files.items():
         if broker.read_file(name) != content:
-            raise LifecycleError(f"{name} reads back otherwise than it was written; the old files are back")
-    if summarise(read_database(files[DATABASE] or b"")) != summary:
-        raise LifecycleError("the restored database does not hold what the manifest says; the old files are back")
+            raise LifecycleError(f"{name} differs after it was written; the old files are back")
+    if summarise(read_database(files[DATABASE_FILE] or b"")) != summary:
+        raise LifecycleError("the restored database differs from the manifest; the old files are back")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from mqttkit.files import ManagedDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,38 +16,37 @@ class FileFact:
     name: str
     """Relative to the broker's root, such as config/passwd."""
     place: str
-    """How an operator names it: a path, or a path in a container."""
+    """The path that an operator uses, or the path in a container."""
     uid: int
-    """Its owner."""
+    """User id of its owner."""
     wanted: int
-    """The broker's own uid."""
+    """User id of the broker."""
     mode: int
     """Permission bits."""
     link: bool
-    """It is a symbolic link."""
+    """True for a symbolic link."""
     directory: bool
-    """It is a directory."""
+    """True for a directory."""
 
     def troubles(self) -> Iterator[str]:
         """Yield what is wrong with it."""
         if self.link:
-            yield "is a symbolic link: the broker could be made to read another file"
+            yield "is a symbolic link: someone could make the broker read another file"
             return
         if self.uid != self.wanted:
-            yield f"belongs to uid {self.uid}, not to the broker's {self.wanted}: a reload could not read it"
+            yield f"belongs to uid {self.uid}, but the broker runs as uid {self.wanted} and cannot read it"
         if self.mode & 0o077:
-            yield f"has mode {self.mode:04o}: others than the broker may use it"
+            yield f"has mode {self.mode:04o}: other users may use it"
         if not self.mode & stat.S_IRUSR:
             yield f"has mode {self.mode:04o}: the broker cannot read it"
 
 
-def facts_below(root: Path, wanted: int) -> Iterator[FileFact]:
-    """Yield the facts of everything below a broker's root, links not followed."""
-    for path in sorted(root.rglob("*")):
-        status = path.lstat()
+def facts_below(files: ManagedDirectory, wanted: int) -> Iterator[FileFact]:
+    """Yield the facts of everything below a broker's root; symbolic links are not followed."""
+    for name, status in sorted(files.walk(), key=lambda entry: entry[0]):
         yield FileFact(
-            name=str(path.relative_to(root)),
-            place=str(path),
+            name=name,
+            place=str(files.root / name),
             uid=status.st_uid,
             wanted=wanted,
             mode=stat.S_IMODE(status.st_mode),

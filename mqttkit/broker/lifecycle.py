@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.broker.ports import require_free
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec, locked
 from mqttkit.broker.protocol import LACKS, Broker, Feature, UpResult
@@ -24,24 +25,24 @@ BACKENDS = {
     "process": ("mqttkit.broker.backends.native", "ProcessBroker"),
     "embedded": ("mqttkit.broker.backends.embedded", "EmbeddedBroker"),
 }
-"""Each backend's module and class, in the order in which `auto` tries them."""
+"""Module and class of each backend, in the order in which `auto` tries them."""
 
 
 def open_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> Broker:
-    """Return the broker of `spec`; its backend `auto` is the first that can be used on this machine."""
+    """Return the broker of `spec`; the backend `auto` is the first one that this machine can use."""
     name = usable_backends()[0] if spec.backend == "auto" else spec.backend
     backend = _backend(name)
-    return backend(spec.with_backend(name), paths or BrokerPaths.of(spec.name))  # type: ignore[no-any-return]  # named by a table
+    return backend(spec.with_backend(name), paths or BrokerPaths.of(spec.name))  # type: ignore[no-any-return]  # from a table of names
 
 
 def start_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> tuple[Broker, UpResult]:
-    """Bring a broker up; with `auto`, a backend that misses a part gives way to the next one.
+    """Start a broker; with `auto`, try the next backend if a part of one is missing.
 
-    Raises `UsageError` where a broker of that name runs already and is not what `spec` asks for.
+    Raises `UsageError` if a broker of that name is already running with other settings.
     """
     place = paths or BrokerPaths.of(spec.name)
     with locked(place):
-        spec = _settled(spec, place)
+        spec = _with_stored_choices(spec, place)
         names = usable_backends() if spec.backend == "auto" else [spec.backend]
         for name in names:
             broker = open_broker(spec.with_backend(name), place)
@@ -50,23 +51,23 @@ def start_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> tuple[Br
             except MissingPart as error:
                 if name == names[-1] or isinstance(error, PermissionMissing):
                     raise
-                log.warning("the %s backend cannot be used: %s", name, error)
+                log.warning("the %s backend does not work here: %s", name, error)
     raise LifecycleError("no backend was tried")
 
 
 def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
-    """End the broker of the spec's name and start it as the spec says.
+    """Stop the broker that has the spec's name and start it with the settings of the spec.
 
-    What can be known to fail is refused before the broker is ended; where the start fails all the same, the
-    broker comes back as it was. Raises `UsageError`, `PortTaken`, `LifecycleError`.
+    Settings and files are checked before the broker is stopped. If the start fails nevertheless, the broker starts
+    again with its old settings. Raises `UsageError`, `PortTaken`, `LifecycleError`.
     """
     broker = existing_broker(spec.name)
     spec.check()
     old = broker.spec
     if spec.backend not in ("auto", old.backend):
         raise UsageError(f"broker {spec.name!r} is set up with the {old.backend} backend, not {spec.backend}")
-    held = {old.port, old.websocket_port, old.tls_port}
-    for port in {spec.port, spec.websocket_port, spec.tls_port} - held - {None, 0}:
+    current = {old.port, old.websocket_port, old.tls_port}
+    for port in {spec.port, spec.websocket_port, spec.tls_port} - current - {None, 0}:
         require_free(spec.listen, int(port or 0))
     _require_valid_files(broker)
     with locked(broker.paths):
@@ -80,15 +81,15 @@ def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
 
 
 def _require_valid_files(broker: Broker) -> None:
-    """Raise `UsageError` where users or ACL, as they are now, would keep the broker from starting."""
+    """Raise `UsageError` if the password file or the ACL would prevent a start."""
     from mqttkit.broker.accounts.acl import AclFile
     from mqttkit.broker.accounts.passwords import PasswordFile
 
     if Feature.USERS in LACKS[broker.backend]:
         return
     kinds: tuple[tuple[type[AclFile | PasswordFile], str], ...] = (
-        (PasswordFile, "config/passwd"),
-        (AclFile, "config/acl"),
+        (PasswordFile, PASSWORD_FILE),
+        (AclFile, ACL_FILE),
     )
     for kind, name in kinds:
         content = broker.read_file(name)
@@ -98,7 +99,7 @@ def _require_valid_files(broker: Broker) -> None:
 
 @contextlib.contextmanager
 def temporary_broker(backend: str = "auto", *, anonymous: bool = False) -> Iterator[Profile]:
-    """Run a broker on a free loopback port for as long as the block lasts, and leave nothing behind."""
+    """Run a broker on a free loopback port until the block ends, and leave nothing behind."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="mqttkit-broker-") as directory:
@@ -119,17 +120,17 @@ def temporary_broker(backend: str = "auto", *, anonymous: bool = False) -> Itera
 
 
 def existing_broker(name: str = "default") -> Broker:
-    """Return the broker that `up` set up under this name; raise `UsageError` where there is none."""
+    """Return the broker that `up` created under this name; raise `UsageError` if there is none."""
     paths = BrokerPaths.of(name)
     spec = load_spec(paths)
     if spec is None:
         option = "" if name == "default" else f" --name {name}"
-        raise UsageError(f"there is no broker named {name!r}", hint=f"Start one with: mqttkit broker up{option}")
+        raise UsageError(f"broker {name!r} does not exist", hint=f"Start one with: mqttkit broker up{option}")
     return open_broker(spec, paths)
 
 
-def _settled(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
-    """Return the spec with what is settled by the broker that is there; raise `UsageError` where they differ."""
+def _with_stored_choices(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
+    """Return the spec completed from the existing broker's settings; raise `UsageError` if it contradicts them."""
     spec.check()
     stored = load_spec(paths)
     if stored is None:
@@ -137,10 +138,12 @@ def _settled(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
     spec = spec.with_backend(stored.backend if spec.backend == "auto" else spec.backend)
     websocket_port = stored.websocket_port if spec.websocket_port is None else spec.websocket_port
     spec = dataclasses.replace(spec, port=spec.port or stored.port, websocket_port=websocket_port)
+    automatic = tuple(name for name in stored.automatic_ports if getattr(spec, name) == getattr(stored, name))
+    spec = dataclasses.replace(spec, automatic_ports=automatic)
     running = open_broker(stored, paths).running()
     for change in dataclasses.fields(BrokerSpec):
         old, new = getattr(stored, change.name), getattr(spec, change.name)
-        if old != new and (running or change.name == "backend"):
+        if change.name != "automatic_ports" and old != new and (running or change.name == "backend"):
             raise UsageError(
                 f"broker {spec.name!r} is set up with {change.name} {old}, not {new}",
                 hint=f"Take it down first: mqttkit broker down --name {spec.name}"
@@ -150,7 +153,7 @@ def _settled(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
 
 
 def _backend(name: str) -> Any:
-    """Import a backend's class; only the chosen one is imported."""
+    """Import the class of one backend."""
     if name not in BACKENDS:
         raise UsageError(f"unknown backend {name!r}", hint=f"Choose one of: auto, {', '.join(BACKENDS)}")
     module, attribute = BACKENDS[name]
@@ -160,7 +163,7 @@ def _backend(name: str) -> Any:
 
 
 def usable_backends() -> list[str]:
-    """Return the backends that can be used here, the best first; raise `MissingPart` where there is none."""
+    """Return the backends that this machine can use, the best first; raise `MissingPart` if there is none."""
     found, reasons = [], []
     for name in BACKENDS:
         try:
@@ -173,7 +176,7 @@ def usable_backends() -> list[str]:
             found.append(name)
     if not found:
         raise MissingPart(
-            f"no broker can be started here ({'; '.join(reasons)})",
+            f"this machine cannot run a broker ({'; '.join(reasons)})",
             hint="Install one with: apt-get install mosquitto, or: pip install 'mqttkit[embedded]'",
         )
     return found

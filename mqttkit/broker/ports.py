@@ -1,4 +1,4 @@
-"""TCP ports of this machine: which are free, and which process holds one (proc(5), no library)."""
+"""TCP ports of this machine: which ones are free, and which process holds one (proc(5))."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mqttkit.errors import LifecycleError, PermissionMissing, PortTaken, UsageError
@@ -17,14 +17,26 @@ LISTEN = "0A"
 PROC = Path("/proc")
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port of the address that is free at this moment."""
-    with _bound(host, 0) as probe:
-        return int(probe.getsockname()[1])
+def free_port(host: str = "127.0.0.1", *, avoid: Collection[int | None] = ()) -> int:
+    """Return a TCP port that is free on the address at this moment."""
+    with contextlib.ExitStack() as stack:
+        while True:  # a port to avoid stays bound, so that the kernel returns another one
+            port = int(stack.enter_context(_bound(host, 0)).getsockname()[1])
+            if port not in avoid:
+                return port
+
+
+def is_free(host: str, port: int) -> bool:
+    """Return whether a server could listen on the port now."""
+    try:
+        _bound(host, port).close()
+    except OSError:
+        return False
+    return True
 
 
 def require_free(host: str, port: int, *, option: str = "--port") -> None:
-    """Raise `PortTaken`, naming the process that holds the port where that can be seen."""
+    """Raise `PortTaken` if the port is taken, naming the process that holds it if we can see it."""
     try:
         _bound(host, port).close()
     except OSError as error:
@@ -35,30 +47,32 @@ def require_free(host: str, port: int, *, option: str = "--port") -> None:
         if error.errno != errno.EADDRINUSE:
             raise LifecycleError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         raise PortTaken(
-            f"port {port} on {host} is taken by {port_owner(port) or 'a process that cannot be seen'}",
+            f"port {port} on {host} is taken by {port_owner(port) or 'a process that this user cannot see'}",
             hint=f"Stop it, or choose another port: {option} {nearby_free_port(host, port)}",
         ) from error
 
 
 def numeric(host: str) -> str:
-    """Return the address of a host name in numbers; raise `UsageError` where it has none."""
+    """Return the numeric address of a host name; raise `UsageError` if it has none."""
     try:
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     except socket.gaierror as error:
         raise UsageError(f"cannot listen on {host!r}: {error.strerror}") from error
 
 
+def reachable_host(listen: str) -> str:
+    """Return the address at which this machine reaches a listener bound to `listen`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(listen, listen)  # noqa: S104 - names it
+
+
 def nearby_free_port(host: str, port: int) -> int:
-    """Return a free port near `port`, one that a person can remember."""
-    for candidate in range(port + 10_000, min(port + 10_020, 65_536)):
-        with contextlib.suppress(OSError):
-            _bound(host, candidate).close()
-            return candidate
-    return free_port(host)
+    """Return a free port near `port` that is easy to remember."""
+    candidates = range(port + 10_000, min(port + 10_020, 65_536))
+    return next((candidate for candidate in candidates if is_free(host, candidate)), None) or free_port(host)
 
 
 def port_owner(port: int) -> str | None:
-    """Return `name (pid 123)` of the process that listens on the port; None where it cannot be seen."""
+    """Return `name (pid 123)` of the process that listens on the port; None if this user cannot see it."""
     inodes = listening_inodes(port)
     for directory in PROC.iterdir():
         if directory.name.isdigit() and inodes and inodes & _sockets_of(directory):
@@ -88,7 +102,7 @@ def _listeners(port: int) -> Iterator[list[str]]:
 
 
 def _address(text: str) -> str:
-    """Return an address that the kernel wrote in hex, each 32 bits in the machine's byte order."""
+    """Return an address from the kernel's hexadecimal form: 32-bit words in the machine's byte order."""
     words = [int(text[index : index + 8], 16).to_bytes(4, sys.byteorder) for index in range(0, len(text), 8)]
     address = ipaddress.ip_address(b"".join(words))
     mapped = getattr(address, "ipv4_mapped", None)
@@ -96,7 +110,7 @@ def _address(text: str) -> str:
 
 
 def _sockets_of(process: Path) -> set[str]:
-    """Return the inodes of a process's sockets; none where we may not look."""
+    """Return the inodes of a process's sockets; none if this user may not read them."""
     found = set()
     with contextlib.suppress(OSError):
         for descriptor in (process / "fd").iterdir():

@@ -1,6 +1,6 @@
 """A small MQTT probe on a plain socket: one CONNECT, its CONNACK, one publish.
 
-It needs no MQTT library: CONNECT and CONNACK are built and read by hand (MQTT 3.1.1 and 5, 3.1 and 3.2).
+It uses no MQTT library: it builds CONNECT and reads CONNACK itself (MQTT 3.1.1 and 5, 3.1 and 3.2).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from mqttkit.broker.profile import Profile
 from mqttkit.errors import BrokerUnreachable
 
 END_SECONDS = 1.0
-"""For a broker to close a connection after DISCONNECT."""
+"""How long a broker may take to close a connection after DISCONNECT."""
 REFUSALS = {
     1: "unacceptable protocol version",
     2: "client identifier rejected",
@@ -45,12 +46,12 @@ NUMBER_BYTES = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0
 """Width of each number property of a CONNACK (MQTT 5, 3.2.2.3); the others are strings."""
 USER_PROPERTY = 0x26
 MAX_CONNACK = 65_536
-"""Bytes of a CONNACK beyond which the answer is none."""
+"""A longer answer, in bytes, is not a CONNACK."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Login:
-    """One CONNECT: where to, and as whom."""
+    """One CONNECT: the address and the user."""
 
     host: str
     """Address."""
@@ -63,7 +64,7 @@ class Login:
     password: str | None = field(default=None, repr=False)
     """Password."""
     tls: ssl.SSLContext | None = None
-    """TLS is used where this is set."""
+    """Context of the TLS connection; None connects without TLS."""
     timeout: float = 3.0
     """Seconds for each step."""
 
@@ -84,13 +85,24 @@ class Answer:
 
     @property
     def accepted(self) -> bool:
-        """Tell whether the broker let us in."""
+        """Whether the broker accepted the connection."""
         return self.code == 0
 
     @property
     def reason(self) -> str:
         """The code in words."""
         return "accepted" if self.accepted else REFUSALS.get(self.code, f"code {self.code}")
+
+
+def operator_login(profile: Profile) -> Login:
+    """Return the operator's login to the profile's plain listener."""
+    return Login(
+        host=profile.host,
+        port=profile.port,
+        version="5" if profile.version == "5" else "311",
+        username=profile.username,
+        password=profile.password,
+    )
 
 
 def ask(login: Login) -> Answer:
@@ -112,7 +124,7 @@ def ask(login: Login) -> Answer:
 def _await_end(sock: socket.socket) -> None:
     """Wait until the broker has closed the connection after DISCONNECT (3.14.4), END_SECONDS at most.
 
-    rumqttd may end another connection, made meanwhile on its other port, in place of one that is not done with.
+    Otherwise rumqttd may close another connection, made on its other port in the meantime, instead of this one.
     """
     sock.settimeout(END_SECONDS)
     with contextlib.suppress(OSError):
@@ -123,7 +135,7 @@ def _await_end(sock: socket.socket) -> None:
 def publish(login: Login, topic: str, payload: bytes = b"") -> int:
     """Log in with MQTT 5, publish once at QoS 1 and return the PUBACK's reason code (3.4.2.1); 0x87 is denied.
 
-    Raises `BrokerUnreachable`, also where the login is refused or the broker ends the connection instead.
+    Raises `BrokerUnreachable`, also if the broker refuses the login or closes the connection instead.
     """
     login = replace(login, version="5")
     with contextlib.ExitStack() as stack:
@@ -146,9 +158,9 @@ def publish(login: Login, topic: str, payload: bytes = b"") -> int:
 
 
 def websocket_answer(login: Login, path: str = "/mqtt") -> str:
-    """Ask for MQTT over WebSockets (RFC 6455, 4.1) and return the status line of the answer, which begins HTTP/1.1 101.
+    """Ask for MQTT over WebSockets (RFC 6455, 4.1) and return the status line; success begins with HTTP/1.1 101.
 
-    Raises `BrokerUnreachable` where no HTTP answer comes.
+    Raises `BrokerUnreachable` if no HTTP answer arrives.
     """
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     request = (
@@ -167,7 +179,7 @@ def websocket_answer(login: Login, path: str = "/mqtt") -> str:
 
 
 def unverified_tls() -> ssl.SSLContext:
-    """Return a context that takes any certificate: for looking at what is served, never for trusting it."""
+    """Return a context that accepts any certificate: to inspect the certificate, never to trust it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -212,13 +224,13 @@ def read_connack(sock: socket.socket, address: str) -> Answer:
     kind = _read(sock, 1, address)[0]
     length = _read_length(sock, address)
     if kind != 0x20 or not 2 <= length <= MAX_CONNACK:
-        raise BrokerUnreachable(address, "mqtt", "the answer to CONNECT is no CONNACK: not an MQTT broker")
+        raise BrokerUnreachable(address, "mqtt", "the answer to CONNECT is not a CONNACK: this is not an MQTT broker")
     body = _read(sock, length, address)
     return Answer(code=body[1], properties=number_properties(body[2:]))
 
 
 def number_properties(data: bytes) -> dict[int, int]:
-    """Return the number properties of a CONNACK (2.2.2.2); those after one that is malformed are left out."""
+    """Return the number properties of a CONNACK (2.2.2.2), up to the first malformed one."""
     found: dict[int, int] = {}
     size, place = _length_at(data, 0)
     data = data[: place + size]
@@ -257,7 +269,7 @@ def _read_length(sock: socket.socket, address: str) -> int:
 
 
 def _length_at(data: bytes, place: int) -> tuple[int, int]:
-    """Return a variable byte integer and the place after it; 0 where there is none."""
+    """Return a variable byte integer and the position after it; 0 at the end of the data."""
     value = 0
     for shift in range(4):
         if place >= len(data):
@@ -270,7 +282,7 @@ def _length_at(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _text(value: str) -> bytes:
-    """Return an UTF-8 encoded string with its length (1.5.4)."""
+    """Return a UTF-8 encoded string with its length (1.5.4)."""
     encoded = value.encode()
     return len(encoded).to_bytes(2, "big") + encoded
 

@@ -1,4 +1,4 @@
-"""What `up` leaves on disk for later commands: the broker's place, what was asked for, how to log in."""
+"""What `up` stores for later commands: the broker's directories, its settings, and how to log in."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mqttkit.addresses import is_loopback
+from mqttkit.directories import state_directory
 from mqttkit.errors import LifecycleError, UsageError
 from mqttkit.files import write_secret
 from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, TlsSettings
@@ -26,48 +27,53 @@ TUNING_PROFILES = ("small", "default", "high-traffic")
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerSpec:
-    """What a broker is asked to be. Holds no secret; kept beside the profile for `restart`."""
+    """The settings of a broker, without secrets; stored beside the profile for `restart`."""
 
     name: str = "default"
     """Name of the broker on this machine."""
     backend: str = "auto"
     """`auto`, `docker`, `process` or `embedded`."""
     listen: str = "127.0.0.1"
-    """Address that the listeners bind or are published on."""
+    """Address of the listeners."""
     port: int = 1883
-    """TCP port of the MQTT listener; 0 takes a free one."""
+    """TCP port of the MQTT listener; 0 picks a free port."""
     websocket_port: int | None = None
-    """TCP port of the WebSocket listener; 0 has none, None leaves it to the backend (docker 9001, others none)."""
+    """TCP port of the WebSocket listener; 0 disables it, None is the backend's default (docker 9001, others none)."""
     tls_port: int | None = None
-    """TCP port of the TLS listener; None and 0 have none."""
+    """TCP port of the TLS listener; None and 0 disable it."""
     websocket_tls: bool = False
     """The WebSocket listener speaks TLS (wss), with the same certificate."""
     client_certificates: bool = False
-    """Listeners with TLS demand a client certificate."""
+    """Listeners with TLS require a client certificate."""
     image: str | None = None
-    """Docker image; None takes the pinned one."""
+    """Docker image; None is the pinned one."""
     anonymous: bool = False
     """Clients without a user name may connect."""
     allow_remote_anonymous: bool = False
-    """They may even where `listen` is not a loopback address."""
+    """They may connect even if `listen` is not a loopback address."""
     tuning: str = "default"
     """Tuning profile: `small`, `default` or `high-traffic`."""
     overrides: Mapping[str, int | bool] = field(default_factory=dict)
     """Tuning settings that differ from the tuning profile, by name."""
+    automatic_ports: tuple[str, ...] = ()
+    """Ports that mqttkit chose, such as `websocket_port`: it chooses others if they are taken."""
     temporary: bool = False
-    """Ends with the process that started it."""
+    """The broker ends with the process that started it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "automatic_ports", tuple(self.automatic_ports))  # JSON has lists only
 
     @property
     def tls(self) -> bool:
-        """A listener speaks TLS."""
+        """Whether any listener speaks TLS."""
         return bool(self.tls_port or self.websocket_tls)
 
     def with_backend(self, backend: str) -> BrokerSpec:
-        """Return the same with its backend chosen."""
+        """Return a copy with this backend."""
         return dataclasses.replace(self, backend=backend)
 
     def check(self) -> None:
-        """Raise `UsageError` where this cannot work or is not safe."""
+        """Raise `UsageError` if these settings cannot work or are not safe."""
         check_name(self.name)
         ports = [port for port in (self.port, self.websocket_port, self.tls_port) if port]
         for port in ports:
@@ -80,18 +86,18 @@ class BrokerSpec:
         if self.anonymous and not self.allow_remote_anonymous and not is_loopback(self.listen):
             raise UsageError(
                 f"--anonymous on {self.listen} would open the broker to the network",
-                hint="Leave out --anonymous, or add --allow-remote-anonymous if that is meant",
+                hint="Drop --anonymous, or add --allow-remote-anonymous if you want that",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How to reach a broker that `up` started, and who to be. Holds secrets: its file has mode 0600."""
+    """How to reach a broker that `up` started, and how to log in. It contains secrets: its file has mode 0600."""
 
     name: str
     """Name of the broker."""
     backend: str
-    """Backend that runs it."""
+    """Backend that runs the broker."""
     host: str
     """Address to connect to."""
     port: int
@@ -99,21 +105,21 @@ class Profile:
     version: str = "auto"
     """MQTT version to speak on that port: `auto`, `5` or `311`."""
     username: str | None = None
-    """User name of the operator; None on an anonymous broker."""
+    """User name of the operator; None if the broker has no users."""
     password: str | None = field(default=None, repr=False)
     """Password of the operator."""
     probe_username: str | None = None
-    """User name of health checks and canaries; may touch only `mqttkit/probe/#`."""
+    """User name of health checks and canaries; it may use only `mqttkit/probe/#`."""
     probe_password: str | None = field(default=None, repr=False)
     """Password of that user."""
     v5_port: int | None = None
-    """Port of MQTT 5 where it has a port of its own."""
+    """Port of MQTT 5 if that has a separate port."""
     websocket_port: int | None = None
     """Port of the WebSocket listener."""
     tls_port: int | None = None
     """Port of the TLS listener."""
     websocket_tls: bool = False
-    """The WebSocket listener speaks TLS."""
+    """Whether the WebSocket listener speaks TLS."""
     ca_file: str | None = None
     """PEM file of the authority that signed the TLS listener's certificate."""
     image: str | None = None
@@ -129,14 +135,14 @@ class Profile:
         return MqttSettings(broker=self.to_broker_settings(), client=ClientSettings(version=self.version))
 
     def to_tls_settings(self) -> BrokerSettings:
-        """Return the client's settings for the TLS listener; raise `LifecycleError` where there is none."""
+        """Return the client's settings for the TLS listener; raise `LifecycleError` if there is none."""
         if self.tls_port is None:
             raise LifecycleError(f"broker {self.name!r} has no TLS listener")
         plain = self.to_broker_settings()
         return dataclasses.replace(plain, port=self.tls_port, tls=TlsSettings(ca_file=self.ca_file))
 
     def further_listeners(self) -> list[dict[str, object]]:
-        """Return what differs from `to_broker_settings` at each other listener, by dotted path of the settings."""
+        """Return how each other listener differs from `to_broker_settings`, by dotted path of the settings."""
         tls = {"mqtt.broker.tls": TlsSettings(ca_file=self.ca_file)}
         found: list[dict[str, object]] = []
         if self.v5_port:
@@ -151,14 +157,14 @@ class Profile:
 
 @dataclass(frozen=True)
 class BrokerPaths:
-    """Where a broker keeps its files.
+    """The directories and files of a broker.
 
-    directory/profile.json   the operator's, 0600: never readable by the broker
+    directory/profile.json   for the operator only, mode 0600: the broker cannot read it
     directory/broker.json    the BrokerSpec
     directory/pid.json       process and embedded: pid and start time
     directory/broker.log     process and embedded
-    directory/ca/            the authority's key: never readable by the broker
-    directory/root/          the broker's own, as /mosquitto in the image:
+    directory/ca/            the authority's key: the broker cannot read it
+    directory/root/          the broker's files, as /mosquitto in the image:
                              config/{mosquitto.conf,passwd,acl,certs/} and data/
     """
 
@@ -166,23 +172,23 @@ class BrokerPaths:
 
     @classmethod
     def of(cls, name: str) -> BrokerPaths:
-        """Return the place of the broker of this name in the user's state directory."""
+        """Return the paths of the broker with this name in the user's state directory."""
         check_name(name)
         return cls(brokers_directory() / name)
 
     @property
     def profile(self) -> Path:
-        """The profile's file."""
+        """The file of the profile."""
         return self.directory / "profile.json"
 
     @property
     def spec(self) -> Path:
-        """The file of what was asked for."""
+        """The file of the BrokerSpec."""
         return self.directory / "broker.json"
 
     @property
     def pid(self) -> Path:
-        """The file of the process id and its start time."""
+        """The file of process id and start time."""
         return self.directory / "pid.json"
 
     @property
@@ -202,14 +208,12 @@ class BrokerPaths:
 
 
 def brokers_directory() -> Path:
-    """Return the directory of all brokers of this user (XDG Base Directory: state)."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "mqttkit" / "brokers"
+    """Return the directory of all brokers of this user."""
+    return state_directory() / "brokers"
 
 
 def broker_names() -> list[str]:
-    """Return the names of the brokers that were set up."""
+    """Return the names of the brokers that `up` created."""
     directory = brokers_directory()
     if not directory.is_dir():
         return []
@@ -217,21 +221,21 @@ def broker_names() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Raise `UsageError` where a broker cannot be named so."""
+    """Raise `UsageError` if a broker cannot have this name."""
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"a broker cannot be named {name!r}",
+            f"a broker cannot have the name {name!r}",
             hint="Use 1 to 48 letters, digits, '-', '_' or '.', beginning with a letter or digit",
         )
 
 
 def load_profile(name: str = "default") -> Profile | None:
-    """Return the profile that `up` wrote, or None; raise `LifecycleError` where it cannot be read."""
+    """Return the profile that `up` wrote, or None; raise `LifecycleError` if it cannot be read."""
     return read_profile(BrokerPaths.of(name))
 
 
 def read_profile(paths: BrokerPaths) -> Profile | None:
-    """Return the profile at this place, or None."""
+    """Return the profile in this directory, or None."""
     values = _read_json(paths.profile)
     return None if values is None else _build(Profile, values, paths.profile)
 
@@ -242,24 +246,24 @@ def save_profile(paths: BrokerPaths, profile: Profile) -> None:
 
 
 def load_spec(paths: BrokerPaths) -> BrokerSpec | None:
-    """Return what was asked for, or None where no broker was set up."""
+    """Return the stored settings of the broker, or None if `up` never created it."""
     values = _read_json(paths.spec)
     return None if values is None else _build(BrokerSpec, values, paths.spec)
 
 
 def save_spec(paths: BrokerPaths, spec: BrokerSpec) -> None:
-    """Write what was asked for."""
+    """Store the settings of the broker."""
     write_secret(paths.spec, _to_json(spec))
 
 
 @contextlib.contextmanager
 def locked(paths: BrokerPaths) -> Iterator[None]:
-    """Hold the broker's directory alone among mqttkit's commands; it is made where it is not there."""
+    """Lock the broker's directory against other mqttkit commands; create it if it is missing."""
     deadline = time.monotonic() + LOCK_SECONDS
     descriptor = _lock_directory(paths.directory)
     while descriptor is None:
         if time.monotonic() > deadline:
-            raise LifecycleError(f"another command works on the broker in {paths.directory}")
+            raise LifecycleError(f"another command is working on the broker in {paths.directory}")
         time.sleep(0.05)
         descriptor = _lock_directory(paths.directory)
     try:
@@ -271,7 +275,7 @@ def locked(paths: BrokerPaths) -> Iterator[None]:
 
 
 def _lock_directory(directory: Path) -> int | None:
-    """Return the descriptor of the locked directory, or None if another holds or just removed it."""
+    """Return the descriptor of the locked directory, or None if another command holds it or just removed it."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -299,14 +303,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise LifecycleError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
-        raise LifecycleError(f"{path} holds no JSON object")
+        raise LifecycleError(f"{path} does not contain a JSON object")
     return values
 
 
 def _build(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
-    """Build a dataclass from JSON; keys of a newer version are passed over."""
+    """Build a dataclass from JSON; ignore keys of a newer version."""
     known = {entry.name for entry in dataclasses.fields(kind)}
     try:
         return kind(**{key: value for key, value in values.items() if key in known})
     except TypeError as error:
-        raise LifecycleError(f"{path} is no profile: {error}") from error
+        raise LifecycleError(f"{path} is not valid: {error}") from error

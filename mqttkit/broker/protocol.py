@@ -1,4 +1,4 @@
-"""What every backend of a broker can do, and what each one cannot."""
+"""What every backend of a broker can do, and what each one lacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mqttkit.errors import UsageError
 
 
 class Feature(enum.Enum):
-    """What a backend may be asked for; the value is the word that users read."""
+    """A capability that a backend has or lacks; the value is the word that users read."""
 
     USERS = "users"
     ACL = "acl"
@@ -37,36 +37,36 @@ LACKS: dict[str, dict[Feature, str]] = {
         Feature.MEMORY_LIMIT: "no memory limit: the broker is a plain process",
     },
     "embedded": {
-        Feature.USERS: "one user, set when it starts: there is no users file",
+        Feature.USERS: "one user, set when it starts: it has no password file",
         Feature.ACL: "no ACL: its user may read and write every topic",
-        Feature.RELOAD: "no reload: a change takes a restart",
+        Feature.RELOAD: "no reload: a change needs a restart",
         Feature.TLS: "no TLS listener",
         Feature.WEBSOCKETS: "no WebSocket listener",
         Feature.STATISTICS: "no $SYS topics",
         Feature.PERSISTENCE: "retained messages and sessions are lost when it stops",
         Feature.TUNING: "no tuning settings",
         Feature.ONE_PORT: "MQTT 3.1.1 and MQTT 5 listen on separate ports",
-        Feature.REFUSALS: "a refused client sees its connection closed, without a reason",
-        Feature.RETAINED: "of retained messages a new subscriber gets at most 10000",
-        Feature.UNSUBACK: "no answer to UNSUBSCRIBE where there is no such subscription",
+        Feature.REFUSALS: "the broker closes the connection of a refused client without a reason",
+        Feature.RETAINED: "a new subscriber gets at most 10000 retained messages",
+        Feature.UNSUBACK: "no answer to UNSUBSCRIBE if there is no such subscription",
         Feature.MEMORY_LIMIT: "no memory limit: the broker is a plain process",
     },
 }
-"""What each backend cannot give, and the words that say so."""
+"""What each backend lacks, in words for users."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A broker that runs now."""
+    """A running broker."""
 
     pid: int
-    """Process id of the broker, as this machine sees it."""
+    """Process id of the broker on this machine."""
     started: float
-    """Seconds since the epoch at which it started."""
+    """When it started, seconds since the epoch."""
     identity: str
-    """What names it beyond doubt: `pid 123` or a container's id."""
+    """`pid 123` or the container's id."""
     health: str | None = None
-    """What its container's health check found: `starting`, `healthy` or `unhealthy`; None where nothing checks it."""
+    """Result of the container's health check: `starting`, `healthy` or `unhealthy`; None without a health check."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,27 +78,26 @@ class Resources:
     cpu_seconds: float
     """Processor time used since it started."""
     limit_bytes: int | None = None
-    """Memory limit; None where there is none."""
+    """Memory limit; None if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpResult:
-    """What `up` came to."""
+    """The result of `up`."""
 
     profile: Profile
     """How to reach the broker."""
     already: bool
-    """True where it ran before and nothing was done."""
+    """True if the broker was already running."""
     seconds: float
-    """Seconds from the broker's start to its CONNACK; 0 where it ran before."""
+    """Seconds from the broker's start to its CONNACK; 0 if it was already running."""
 
 
 class Broker(Protocol):
     """One broker of one backend. Every method may raise `LifecycleError`.
 
-    File names are relative to the broker's own root (`/mosquitto` in a container, `paths.root` of a process):
-    `config/mosquitto.conf`, `config/passwd`, `config/acl`, `config/certs/…`, `data/mosquitto.db`.
-    Callers hold `profile.locked(paths)` around what changes the broker; the methods themselves take no lock.
+    File names are relative to the broker's root, as in `file_names`.
+    Callers hold `profile.locked(paths)` while they change the broker; the methods themselves take no lock.
     """
 
     backend: str
@@ -107,19 +106,19 @@ class Broker(Protocol):
 
     @classmethod
     def unusable(cls) -> str:
-        """Return why this backend cannot be used on this machine, or an empty string. Answers within 3 s."""
+        """Return why this machine cannot use the backend, or an empty string, within 3 s."""
         ...
 
     def up(self) -> UpResult:
-        """Start the broker and return when it has answered CONNECT; whatever fails undoes a partial start."""
+        """Start the broker and return when it has answered CONNECT; undo a start that fails."""
         ...
 
     def down(self, *, volumes: bool = False) -> bool:
-        """End the broker; with `volumes` remove its data, users and profile too. Return False if none ran."""
+        """Stop the broker; with `volumes` remove its data, users and profile too. Return False if it did not run."""
         ...
 
     def running(self) -> Running | None:
-        """Return the broker that runs, or None."""
+        """Return the running broker, or None."""
         ...
 
     def version(self) -> tuple[int, ...]:
@@ -131,48 +130,48 @@ class Broker(Protocol):
         ...
 
     def read_file(self, name: str) -> bytes | None:
-        """Return a file's content, or None where there is no such file."""
+        """Return a file's content, or None if there is no such file."""
         ...
 
     def write_file(self, name: str, content: bytes) -> None:
-        """Replace a file: written beside, synced, renamed; owned by the broker's user, mode 0600."""
+        """Replace a file by a new one that is synced and then renamed; the broker's user owns it, mode 0600."""
         ...
 
     def remove_file(self, name: str) -> None:
-        """Remove a file; nothing happens where there is none."""
+        """Remove a file, or do nothing if there is no such file."""
         ...
 
     def file_stamp(self, name: str) -> str | None:
-        """Return what differs whenever a file of the running broker is replaced, or None where there is none."""
+        """Return a value that changes when the running broker's file is replaced, or None if there is no such file."""
         ...
 
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
-        """Yield the log's last `tail` lines (all where None); with `follow`, go on as lines come."""
+        """Yield the last `tail` lines of the log (None: all); with `follow`, continue with each new line."""
         ...
 
     def resources(self) -> Resources | None:
-        """Return what the running broker uses, or None where none runs."""
+        """Return what the running broker uses, or None if it does not run."""
         ...
 
     def last_save(self) -> float | None:
-        """Return when data/mosquitto.db was written, seconds since the epoch; None where it never was."""
+        """Return when the database was saved, seconds since the epoch; None if it never was."""
         ...
 
     def file_facts(self) -> Iterable[FileFact]:
-        """Return owner, mode and kind of each file of the broker; nothing where they cannot be seen."""
+        """Return owner, mode and kind of each file of the broker."""
         ...
 
     def data_directory(self) -> Path | None:
-        """Return where its data lies on this machine; None where it lies on no volume."""
+        """Return the directory of its data on this machine; None if its data is not on a volume."""
         ...
 
     def restart_policy(self) -> str | None:
-        """Return what starts it again after a crash, in the engine's word; None where nothing does."""
+        """Return the engine's restart policy; None if nothing restarts the broker after a crash."""
         ...
 
 
 def require(broker: Broker, feature: Feature, what: str) -> None:
-    """Raise `UsageError` naming `what` where the broker's backend lacks the feature."""
+    """Raise `UsageError` that names `what` if the broker's backend lacks the feature."""
     lack = LACKS[broker.backend].get(feature)
     if lack is not None:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Wait until a broker is ready: it answers CONNECT with a CONNACK. An open port proves nothing."""
+"""Wait until a broker is ready: it answers CONNECT with CONNACK. An open port is not enough."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ POLL_SECONDS = 0.02
 
 
 def wait_ready(login: Login, *, seconds: float, died: Callable[[], str]) -> float:
-    """Wait until the broker lets the login in, and return the seconds it took.
+    """Wait until the broker accepts the login, and return the seconds that took.
 
-    `died` returns why the broker is gone, or an empty string while it runs: then waiting is pointless.
-    Raises `LifecycleError`.
+    `died` returns why the broker is gone, which ends the wait, or an empty string while it runs. Raises
+    `LifecycleError`.
     """
     begin = time.monotonic()
     while True:

@@ -1,4 +1,4 @@
-"""What mosquitto tells of itself on `$SYS/#`, read live."""
+"""Live statistics that mosquitto publishes on `$SYS/#`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mqttkit.settings import ClientSettings, MqttSettings
 
 SYS = "$SYS/broker/"
 FIRST_SECONDS = 8.0
-"""A new broker publishes its first statistics after a few seconds."""
+"""How long a new broker may take to publish its first statistics."""
 QUIET_SECONDS = 0.05
-"""Silence after which an update is taken to be whole."""
+"""After this silence an update is complete."""
 TOPICS = {
     "version": "version",
     "uptime": "uptime",
@@ -38,30 +38,30 @@ TOPICS = {
     "received_per_minute": "load/publish/received/1min",
     "sent_per_minute": "load/publish/sent/1min",
 }
-"""Field to topic below `$SYS/broker/`; a topic that was never published counts as 0.
+"""The topic below `$SYS/broker/` of each field; a topic that was never published counts as 0.
 
-mosquitto 2.0 does not count publish/messages/received: the PUBLISH rates come from its means of a minute.
+mosquitto 2.0 does not count publish/messages/received, so the PUBLISH rates are its averages over a minute.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """One moment of a broker."""
+    """The statistics of a broker at one moment."""
 
     version: str
-    """As the broker names itself."""
+    """Version of the broker."""
     uptime: int
     """Seconds since it started."""
     clients_connected: int = 0
     """Clients with a connection, this one included."""
     clients_total: int = 0
-    """Those, and sessions kept without a connection."""
+    """Connected clients, and sessions of clients that are away."""
     subscriptions: int = 0
     """Subscriptions of all clients."""
     retained: int = 0
     """Retained messages, `$SYS` included."""
     queued: int = 0
-    """Messages in the broker's store: retained, queued and under way."""
+    """Messages in the broker's store: retained, queued and in flight."""
     packets_received: int = 0
     """MQTT packets of any kind received since the start."""
     packets_sent: int = 0
@@ -73,18 +73,18 @@ class Statistics:
     bytes_sent: int = 0
     """Bytes sent since the start."""
     heap_bytes: int = 0
-    """Heap in use; 0 where the broker was built without counting it."""
+    """Heap in use; 0 if the broker was built without that counter."""
     received_per_second: float = 0.0
-    """PUBLISH packets received a second, the broker's mean of a minute."""
+    """PUBLISH packets received per second, the broker's average over a minute."""
     sent_per_second: float = 0.0
-    """PUBLISH packets sent a second, likewise."""
+    """PUBLISH packets sent per second, averaged likewise."""
     packets_received_per_second: float | None = None
-    """Packets of any kind received a second since the update before; None for the first."""
+    """Packets of any kind received per second since the previous update; None in the first update."""
     packets_sent_per_second: float | None = None
-    """Packets of any kind sent a second, likewise."""
+    """Packets of any kind sent per second, likewise."""
 
     def since(self, before: Statistics) -> Statistics:
-        """Return the same with what was counted since an earlier moment as rates."""
+        """Return a copy with the rates since an earlier moment."""
         seconds = self.uptime - before.uptime
         if seconds <= 0:
             return self
@@ -110,7 +110,7 @@ class Watcher:
         self._client.connect(timeout=10)
         try:
             self._client.subscribe(Subscription("$SYS/#"))
-            # The retained messages of the first subscription come before the answer to the second.
+            # The broker sends the retained messages of the first subscription before it answers the second one.
             self._client.subscribe(Subscription("mqttkit/probe/none"))
         except BaseException:
             self._client.close(flush=0)
@@ -123,15 +123,15 @@ class Watcher:
         self._client.close(flush=0)
 
     def now(self) -> Statistics | None:
-        """Return the latest statistics, or None where the broker has not published any yet."""
+        """Return the latest statistics, or None if the broker has not published any yet."""
         with self._condition:
             values = dict(self._values)
         return parse(values) if "uptime" in values else None
 
     def updates(self) -> Iterator[Statistics]:
-        """Yield the statistics now and after each update for ever.
+        """Yield the statistics now and after each update, indefinitely.
 
-        Raises `LifecycleError` where none come, and what ended the connection.
+        Raises `LifecycleError` if none arrive, or the error that ended the connection.
         """
         self._wait(lambda: self.now() is not None, FIRST_SECONDS)
         last = self.now()
@@ -148,7 +148,7 @@ class Watcher:
             with self._condition:
                 self._condition.wait(0.2)
             if not self._client.connected:
-                raise self._client.failure or LifecycleError("the broker ended the connection")
+                raise self._client.failure or LifecycleError("the broker closed the connection")
             if deadline is not None and time.monotonic() > deadline:
                 raise LifecycleError(
                     f"the broker sent no $SYS topics in {FIRST_SECONDS:g} s",
@@ -159,7 +159,7 @@ class Watcher:
         return self._updates > update
 
     def _settle(self) -> None:
-        """Wait until an update is whole."""
+        """Wait until an update is complete."""
         with self._condition:
             while True:
                 before = self._arrived
@@ -178,7 +178,7 @@ class Watcher:
 
 
 def parse(values: dict[str, str]) -> Statistics:
-    """Return the statistics out of `$SYS` values by topic below `$SYS/broker/`; what is missing is 0."""
+    """Return the statistics from `$SYS` values by topic below `$SYS/broker/`; a missing value is 0."""
     found = {name: _number(values.get(topic, "")) for name, topic in TOPICS.items() if name != "version"}
     return Statistics(
         version=values.get("version", "unknown").removeprefix("mosquitto version "),
@@ -189,7 +189,7 @@ def parse(values: dict[str, str]) -> Statistics:
 
 
 def _number(text: str) -> float:
-    """Return the number that a value begins with, such as `12 seconds`; 0 where there is none."""
+    """Return the number at the start of a value such as `12 seconds`; 0 if there is none."""
     try:
         return float(text.split(maxsplit=1)[0])
     except (ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""What can be said of a broker from outside: is it up, since when, where, what does it use, what does it lack."""
+"""The status of a broker: whether it answers, its listeners, its load, and what its backend lacks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mqttkit.broker.backends.local_process import operator_login
 from mqttkit.broker.lifecycle import open_broker
-from mqttkit.broker.probe import ask
+from mqttkit.broker.probe import ask, operator_login
 from mqttkit.broker.profile import BrokerPaths, Profile, load_spec, read_profile
 from mqttkit.broker.protocol import LACKS, Broker, Feature
 from mqttkit.broker.statistics import Watcher
@@ -17,12 +16,12 @@ from mqttkit.errors import BrokerUnreachable
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerStatus:
-    """One broker, now."""
+    """The status of one broker."""
 
     name: str
     """Name of the broker."""
     state: str
-    """`up`, `starting` (runs, no CONNACK), `down`, or `absent` (never set up)."""
+    """`up`, `starting` (runs, no CONNACK), `down`, or `absent` (never created)."""
     backend: str | None = None
     """Backend that runs it."""
     version: str | None = None
@@ -30,17 +29,17 @@ class BrokerStatus:
     identity: str | None = None
     """`pid 123` or a container's id."""
     health: str | None = None
-    """What the container's health check found: `starting`, `healthy` or `unhealthy`."""
+    """Result of the container's health check: `starting`, `healthy` or `unhealthy`."""
     host: str | None = None
     """Address of the listeners."""
     port: int | None = None
     """TCP port of MQTT."""
     v5_port: int | None = None
-    """TCP port of MQTT 5 where it has its own."""
+    """TCP port of MQTT 5 if that has a separate port."""
     websocket_port: int | None = None
     """TCP port of WebSockets."""
     websocket_tls: bool = False
-    """WebSockets speak TLS."""
+    """Whether WebSockets use TLS."""
     tls_port: int | None = None
     """TCP port of TLS."""
     username: str | None = None
@@ -52,39 +51,39 @@ class BrokerStatus:
     cpu_seconds: float | None = None
     """Processor time used since it started."""
     cpu_percent: float | None = None
-    """Share of one processor, the mean since it started."""
+    """Share of one processor, averaged since it started."""
     connections: int | None = None
     """Clients with a connection."""
     received_per_second: float | None = None
-    """PUBLISH packets received a second, the mean of a minute."""
+    """PUBLISH packets received per second, averaged over a minute."""
     sent_per_second: float | None = None
-    """PUBLISH packets sent a second, the mean of a minute."""
+    """PUBLISH packets sent per second, averaged over a minute."""
     last_save: float | None = None
-    """When the database was written, seconds since the epoch."""
+    """When the database was saved, seconds since the epoch."""
     trouble: str | None = None
     """Why it is not `up`."""
     lacks: tuple[str, ...] = field(default_factory=tuple)
-    """What this backend cannot give."""
+    """What this backend lacks."""
 
 
 def broker_status(name: str = "default") -> BrokerStatus:
-    """Return the status of the broker of this name; a broker that is not there is a status, no error."""
+    """Return the status of the broker with this name; a broker that does not exist has the state `absent`."""
     paths = BrokerPaths.of(name)
     spec = load_spec(paths)
     if spec is None:
-        return BrokerStatus(name=name, state="absent", trouble="no broker of this name was set up")
+        return BrokerStatus(name=name, state="absent", trouble="no broker has this name")
     return status_of(open_broker(spec, paths), read_profile(paths))
 
 
 def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
-    """Return the status of a broker that was set up."""
+    """Return the status of a broker that `up` created."""
     running = broker.running()
     if running is None or profile is None:
         return BrokerStatus(
             name=broker.spec.name,
             state="down",
             backend=broker.backend,
-            trouble="it does not run",
+            trouble="it is not running",
             lacks=tuple(LACKS[broker.backend].values()),
         )
     trouble = _trouble(profile)
@@ -125,7 +124,7 @@ def _usage(broker: Broker, uptime: float) -> dict[str, Any]:
 
 
 def _traffic(broker: Broker, profile: Profile) -> dict[str, Any]:
-    """Return connections and rates; nothing where the broker does not tell them, or not yet."""
+    """Return connections and rates; nothing if the broker does not publish them, or not yet."""
     if Feature.STATISTICS in LACKS[broker.backend]:
         return {}
     with Watcher(profile) as watcher:
@@ -140,7 +139,7 @@ def _traffic(broker: Broker, profile: Profile) -> dict[str, Any]:
 
 
 def _trouble(profile: Profile) -> str:
-    """Return why the broker does not let its own operator in, or an empty string."""
+    """Return why the broker does not accept its operator, or an empty string."""
     try:
         answer = ask(operator_login(profile))
     except BrokerUnreachable as error:

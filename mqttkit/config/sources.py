@@ -10,6 +10,7 @@ from pathlib import Path
 from mqttkit.addresses import BrokerUrl
 from mqttkit.config.located_values import Node, given
 from mqttkit.config.schema import Section, key_of, root
+from mqttkit.directories import config_directory
 from mqttkit.errors import ConfigError
 
 Layer = Mapping[str, Node]
@@ -29,8 +30,7 @@ _log = logging.getLogger(__name__)
 
 def config_path(environ: Mapping[str, str]) -> str:
     """Return the user's own settings file: $XDG_CONFIG_HOME/mqttkit/mqttkit.yaml."""
-    home = environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
-    return str(Path(home) / "mqttkit" / FILE_NAME)
+    return str(config_directory(environ) / FILE_NAME)
 
 
 def find_config(environ: Mapping[str, str]) -> str | None:

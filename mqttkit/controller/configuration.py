@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from mqttkit.addresses import parse_address
 from mqttkit.controller.security.gate import Codec, PlainCodec, SignedCodec
 from mqttkit.controller.security.keys import KeyFile
+from mqttkit.directories import state_directory
 from mqttkit.errors import ConfigError, UsageError
 from mqttkit.settings import ControllerSettings
 
@@ -52,6 +52,4 @@ def listen_address(text: str) -> tuple[str, int]:
 
 
 def _state_directory() -> Path:
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "mqttkit" / "controllers"
+    return state_directory() / "controllers"

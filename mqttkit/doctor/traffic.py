@@ -1,4 +1,4 @@
-"""The steps of a visit that send messages: all on topics of the visit's own."""
+"""The steps of a visit that send messages, all on the topics of that visit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mqttkit.messages import Message, Outcome, Subscription
 
 TRIPS = 20
 """Messages of the round trip."""
-CHOOSE = "choose topics that you may use with --topic, or: mqttkit broker acl grant USER readwrite FILTER"
+CHOOSE = "name topics that you may use with --topic, or run: mqttkit broker acl grant USER readwrite FILTER"
 
 
 class MessageCollector:
-    """A connection that hears messages."""
+    """A connection that collects messages."""
 
     def __init__(self, visit: Visit) -> None:
         self.messages: list[Message] = []
@@ -28,7 +28,7 @@ class MessageCollector:
         self.client.connect(timeout=2 * SECONDS)
 
     def wait(self, wanted: Callable[[Message], bool], seconds: float = SECONDS) -> Message | None:
-        """Return the first message that is wanted, or None where none comes in time."""
+        """Return the first message for which `wanted` is true, or None if none arrives in time."""
         with self._condition:
             self._condition.wait_for(lambda: any(map(wanted, self.messages)), seconds)
             return next(filter(wanted, self.messages), None)
@@ -40,26 +40,26 @@ class MessageCollector:
 
 
 def suback(visit: Visit) -> Iterator[Result]:
-    """Subscribe to a topic of the visit's own."""
+    """Subscribe to a topic of this visit."""
     try:
-        granted = visit.client_of_main().subscribe(Subscription(f"{visit.topic}/#", 2), timeout=SECONDS)
+        granted = visit.main_client().subscribe(Subscription(f"{visit.topic}/#", 2), timeout=SECONDS)
     except SubscriptionDenied as error:
         yield failed(f"{error.topic_filter} is denied: {error.reason}", CHOOSE)
         return
     if granted[0] < 1:
-        yield warned("granted with QoS 0 only: messages may be lost on the way", "ask for a broker with QoS 1")
+        yield warned("granted with QoS 0 only: messages may be lost", "use a broker with QoS 1")
     else:
         yield passed(f"{visit.topic}/# granted with QoS {granted[0]}")
 
 
 def publish(visit: Visit) -> Iterator[Result]:
-    """Publish to a topic of the visit's own, acknowledged."""
-    receipt = visit.client_of_main().publish(f"{visit.topic}/publish", b"doctor", qos=1)
+    """Publish to a topic of this visit with QoS 1."""
+    receipt = visit.main_client().publish(f"{visit.topic}/publish", b"doctor", qos=1)
     outcome = receipt.wait(SECONDS)
-    if outcome is Outcome.ACKNOWLEDGED and visit.client_of_main().protocol_version == 5:
+    if outcome is Outcome.ACKNOWLEDGED and visit.main_client().protocol_version == 5:
         yield passed("acknowledged")
     elif outcome is Outcome.ACKNOWLEDGED:
-        yield not_checked("acknowledged, which MQTT 3.1.1 brokers do for denied ones too: see round-trip")
+        yield not_checked("acknowledged, but an MQTT 3.1.1 broker also acknowledges a denied publish: see round-trip")
     elif outcome is Outcome.DENIED:
         yield failed(f"{visit.topic}/publish is denied: {receipt.reason}", CHOOSE)
     else:
@@ -67,7 +67,7 @@ def publish(visit: Visit) -> Iterator[Result]:
 
 
 def round_trip(visit: Visit) -> Iterator[Result]:
-    """Publish messages with every byte in them, and hear them back."""
+    """Publish messages that contain every byte value, and receive them."""
     collector = MessageCollector(visit)
     topic = f"{visit.topic}/round-trip"
     collector.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
@@ -75,21 +75,21 @@ def round_trip(visit: Visit) -> Iterator[Result]:
     for _ in range(TRIPS):
         payload = bytes(range(256)) + secrets.token_bytes(8)
         begin = time.monotonic()
-        visit.client_of_main().publish(topic, payload, qos=1)
+        visit.main_client().publish(topic, payload, qos=1)
         if collector.wait(lambda message, wanted=payload: message.payload == wanted) is None:  # type: ignore[misc]  # of a default
             yield failed(
-                f"nothing came back on {topic}: the broker grants and acknowledges what its ACL denies in silence",
+                f"nothing came back on {topic}: the broker grants the subscription, but its ACL denies the messages",
                 CHOOSE,
             )
             return
         times.append(1000 * (time.monotonic() - begin))
-    yield passed(f"{TRIPS} of {TRIPS} came back whole, {sorted(times)[TRIPS // 2]:.1f} ms in the median")
+    yield passed(f"{TRIPS} of {TRIPS} came back unchanged, {sorted(times)[TRIPS // 2]:.1f} ms in the median")
 
 
 def retained(visit: Visit) -> Iterator[Result]:
-    """Keep a message, hear it on a new connection, and clear it."""
+    """Publish a retained message, receive it on a new connection, and clear it."""
     topic = f"{visit.topic}/retained"
-    sender = visit.client_of_main()
+    sender = visit.main_client()
     sender.publish(topic, b"kept", qos=1, retain=True).wait(SECONDS)
     try:
         collector = MessageCollector(visit)
@@ -98,20 +98,20 @@ def retained(visit: Visit) -> Iterator[Result]:
     finally:
         sender.publish(topic, b"", qos=1, retain=True).wait(SECONDS)
     if kept is None:
-        yield warned("the broker keeps no retained message here", "retained state and status topics will not work")
+        yield warned("the broker keeps no retained message", "retained state and status topics do not work")
         return
     late = MessageCollector(visit)
     late.client.subscribe(Subscription(topic, 1), Subscription(f"{visit.topic}/sentinel", 1), timeout=SECONDS)
     sender.publish(f"{visit.topic}/sentinel", b"now", qos=1)
     late.wait(lambda message: message.payload == b"now")
     if any(message.retain for message in late.messages):
-        yield warned(f"the retained message on {topic} cannot be cleared", f"mqttkit pub -r -n -t {topic}")
+        yield warned(f"the retained message on {topic} was not cleared", f"mqttkit pub -r -n -t {topic}")
     else:
         yield passed("kept, delivered to a new subscription, cleared")
 
 
 def shared(visit: Visit) -> Iterator[Result]:
-    """Subscribe in a group: some brokers grant it and deliver nothing."""
+    """Subscribe in a group: some brokers grant that and deliver nothing."""
     collector = MessageCollector(visit)
     topic = f"{visit.topic}/shared"
     fix = "give each worker its own topics with this broker"
@@ -120,15 +120,15 @@ def shared(visit: Visit) -> Iterator[Result]:
     except SubscriptionDenied as error:
         yield warned(f"denied: {error.reason}", fix)
         return
-    visit.client_of_main().publish(topic, b"shared", qos=1)
+    visit.main_client().publish(topic, b"shared", qos=1)
     if collector.wait(lambda message: message.payload == b"shared") is None:
-        yield warned("granted, and nothing is delivered", fix)
+        yield warned("granted, but the broker delivers nothing", fix)
     else:
         yield passed("granted and delivered")
 
 
 def wide(visit: Visit) -> Iterator[Result]:
-    """Listen to # and $SYS/# until a message of our own comes: what else comes is open to us."""
+    """Subscribe to # and $SYS/# until our own message arrives; every other message shows a topic that we can read."""
     collector = MessageCollector(visit)
     for one in ("#", "$SYS/#"):
         try:
@@ -137,7 +137,7 @@ def wide(visit: Visit) -> Iterator[Result]:
             yield passed(f"{one} is denied")
     topic = f"{visit.topic}/sentinel"
     collector.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
-    visit.client_of_main().publish(topic, b"wide", qos=1)
+    visit.main_client().publish(topic, b"wide", qos=1)
     collector.wait(lambda message: message.payload == b"wide")
     tops = {
         message.topic.split("/", 1)[0] for message in collector.messages if not message.topic.startswith(visit.topic)
@@ -145,6 +145,6 @@ def wide(visit: Visit) -> Iterator[Result]:
     seen = sorted(tops)
     if seen:
         shown = ", ".join(f"{top}/…" for top in seen[:5])
-        yield warned(f"we read topics of others: {shown}", "fine for an operator; a device should have an ACL")
+        yield warned(f"we can read topics of others: {shown}", "fine for an operator; a device should have an ACL")
     else:
-        yield passed("nothing of others was heard on # and $SYS/#")
+        yield passed("no topic of others arrived on # and $SYS/#")

@@ -1,4 +1,4 @@
-"""What the steps of a visit to a broker share: the address, the logins, the connection made on the way."""
+"""What the steps of a visit to a broker share: the address, the logins, the main connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from mqttkit.broker.probe import Login
+from mqttkit.broker.probe import Login, unverified_tls
 from mqttkit.client import MqttClient
 from mqttkit.client.transport.tls import make_context
 from mqttkit.errors import LifecycleError
@@ -21,19 +21,19 @@ RETAIN_AVAILABLE = 0x25
 
 
 class Visit:
-    """One broker, examined as a client: the first of the addresses in the settings."""
+    """One broker, examined as a client, at the first address of the settings."""
 
     def __init__(self, settings: MqttSettings, topic: str, stack: ExitStack) -> None:
         self.settings = settings
         self.topic = topic
         self.host, self.port = settings.broker.addresses()[0]
         self.addresses: list[str] = []
-        """Addresses of the host, once they were looked up."""
+        """Addresses of the host, after the step dns."""
         self.context = make_context(settings.broker.tls) if settings.broker.tls else None
         self.broken = ""
-        """The step that failed, after which the others mean nothing."""
-        self.told: dict[int, int] = {}
-        """Number properties of the CONNACK, once they were read."""
+        """The step that failed; later steps that need it are not checked."""
+        self.connack_properties: dict[int, int] = {}
+        """Number properties of the CONNACK, after the step capabilities."""
         self.main: MqttClient | None = None
         """The connection of the step connack."""
         self._stack = stack
@@ -43,12 +43,12 @@ class Visit:
         return self.broken
 
     def no_websocket(self) -> str:
-        """Return that no WebSocket is asked for, or an empty string."""
-        return "" if self.only.transport == "websockets" else "no WebSocket is asked for"
+        """Return that the settings do not use WebSockets, or an empty string."""
+        return "" if self.only.transport == "websockets" else "the settings do not use WebSockets"
 
     def no_retained(self) -> str:
         """Return that the broker keeps no retained messages, or an empty string."""
-        return "" if self.told.get(RETAIN_AVAILABLE, 1) else "the broker says that it keeps none"
+        return "" if self.connack_properties.get(RETAIN_AVAILABLE, 1) else "the broker says that it keeps none"
 
     @property
     def only(self) -> BrokerSettings:
@@ -60,14 +60,14 @@ class Visit:
         settings = replace(self.settings, broker=self.only, client=replace(self.settings.client, client_id=None))
         return self._stack.enter_context(MqttClient(settings, on_message=on_message, retry=False))
 
-    def client_of_main(self) -> MqttClient:
-        """Return the connection made; raise `LifecycleError` where there is none."""
+    def main_client(self) -> MqttClient:
+        """Return the main connection; raise `LifecycleError` if there is none."""
         if self.main is None or not self.main.connected:
             raise LifecycleError("the connection is gone")
         return self.main
 
     def login(self, *, version: str = "5") -> Login:
-        """Return the login for a CONNECT by hand."""
+        """Return the login for the probe."""
         return Login(
             host=self.host,
             port=self.port,
@@ -84,12 +84,9 @@ class Visit:
         return _wrapped(self.context, self.host, self.port)
 
     def speaks_tls(self) -> bool:
-        """Tell whether the port shakes hands at all, with whatever certificate."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        """Return whether the port completes a TLS handshake, with any certificate."""
         try:
-            _wrapped(context, self.host, self.port).close()
+            _wrapped(unverified_tls(), self.host, self.port).close()
         except OSError:
             return False
         return True

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Profile, backup, open_broker, start_broker
-from mqttkit.broker.accounts.live_changes import change_accounts
-from mqttkit.broker.accounts.roles import generate_password
+from mqttkit.broker.accounts.passwords import generate_password
+from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.broker.probe import Login, ask
 from mqttkit.broker.profile import locked
 from mqttkit.client import MqttClient

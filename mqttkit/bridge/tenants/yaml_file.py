@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from mqttkit.bridge.tenants.types import check_tenant
 from mqttkit.errors import ConfigError, UsageError
+from mqttkit.files import write_secret
 
 logger = logging.getLogger(__name__)
 
@@ -66,23 +66,17 @@ class YamlRegistry:
 
     def _rewrite(self, text: str, expected: dict[str, str]) -> None:
         """Replace the file atomically, if the new text has the expected tenants."""
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            draft.write_text(text, "utf-8")
-            draft.chmod(self.path.stat().st_mode & 0o777)
-            try:
-                as_expected = read_yaml(draft) == expected
-            except ConfigError:
-                as_expected = False
-            if not as_expected:
-                raise ConfigError(
-                    "cannot edit this file line by line",
-                    where=str(self.path),
-                    hint="Edit it by hand",
-                )
-            draft.replace(self.path)
-        finally:
-            draft.unlink(missing_ok=True)
+            as_expected = read_yaml(self.path, text.encode()) == expected
+        except ConfigError:
+            as_expected = False
+        if not as_expected:
+            raise ConfigError(
+                "cannot edit this file line by line",
+                where=str(self.path),
+                hint="Edit it by hand",
+            )
+        write_secret(self.path, text, mode=self.path.stat().st_mode & 0o777)
         self._tenants = expected
 
     def _reload(self) -> None:
@@ -98,9 +92,9 @@ class YamlRegistry:
             logger.info("read %d tenants from %s", len(self._tenants), self.path)
 
 
-def read_yaml(path: Path) -> dict[str, str]:
-    """Return identifier to name; raise ConfigError."""
-    content = _load(path)
+def read_yaml(path: Path, text: bytes | None = None) -> dict[str, str]:
+    """Return identifier to name, from the text if it is given; raise ConfigError."""
+    content = _load(path, text)
     if content is None:
         return {}
     if isinstance(content, list):
@@ -113,11 +107,11 @@ def read_yaml(path: Path) -> dict[str, str]:
         raise ConfigError(error.message, where=str(path), hint=error.hint) from error
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, text: bytes | None = None) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_bytes())
+        return yaml.safe_load(path.read_bytes() if text is None else text)
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="Create it with a list of tenant ids (UUIDs)") from None
     except OSError as error:

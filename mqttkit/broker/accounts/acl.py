@@ -1,7 +1,7 @@
-"""mosquitto's ACL file: model, parser, writer. Pure but for `load`.
+"""mosquitto's ACL file: model, parser, writer. Pure except for `load`.
 
-`topic` lines before any `user` line hold for clients without a user name only; those after one for that user;
-`pattern` lines for everybody, with %u and %c filled in. The parser accepts what mosquitto 2.0 accepts.
+`topic` lines before the first `user` line apply only to clients without a user name, later ones to the user above
+them. `pattern` lines apply to every client, with %u and %c filled in. The parser accepts what mosquitto 2.0 accepts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLANKS = " \t\v\f\r"
 
 
 class Access(enum.Enum):
-    """What a rule gives, or takes."""
+    """What a rule grants or denies."""
 
     READ = "read"
     WRITE = "write"
@@ -31,7 +31,7 @@ class Access(enum.Enum):
     DENY = "deny"
 
     def allows(self, wanted: Access) -> bool:
-        """Tell whether a rule with this access allows READ or WRITE."""
+        """Return whether a rule with this access allows READ or WRITE."""
         return self in (wanted, Access.READWRITE)
 
 
@@ -40,20 +40,20 @@ class Rule:
     """One `topic` or `pattern` line."""
 
     access: Access
-    """What it gives or takes."""
+    """What it grants or denies."""
     topic: str
-    """Topic filter; of a pattern, with %u and %c."""
+    """Topic filter; in a pattern it may contain %u and %c."""
     line: int = field(default=0, compare=False)
-    """Line number in the file; 0 for a rule that was not read from one."""
+    """Line number in the file; 0 for a rule that does not come from a file."""
 
     def render(self, keyword: str = "topic") -> str:
-        """Return the line, with its end."""
+        """Return the line with its line end."""
         return f"{keyword} {self.access.value} {self.topic}\n"
 
 
 @dataclass(frozen=True)
 class AclFile:
-    """Every rule of an ACL file, by whom it holds for."""
+    """The rules of an ACL file, grouped by the clients they apply to."""
 
     anonymous: tuple[Rule, ...] = ()
     """For clients without a user name."""
@@ -62,11 +62,11 @@ class AclFile:
     patterns: tuple[Rule, ...] = ()
     """For every client."""
     comments: tuple[str, ...] = field(default=(), compare=False)
-    """Comment lines at the file's top; others are lost when it is written."""
+    """Comment lines at the top of the file; other comments are lost when the file is written."""
 
     @classmethod
     def parse(cls, text: str, *, where: str = "ACL file") -> AclFile:
-        """Read the text; raise UsageError with file and line where mosquitto would refuse the file."""
+        """Read the text; raise UsageError with file and line if mosquitto would reject the file."""
         reader = _Reader()
         for number, line in enumerate(text.split("\n"), 1):
             try:
@@ -77,7 +77,7 @@ class AclFile:
 
     @classmethod
     def load(cls, path: Path) -> AclFile:
-        """Read a file; raise UsageError where it is missing, a symbolic link or broken."""
+        """Read a file; raise UsageError if it is missing, a symbolic link or invalid."""
         return cls.parse(read_text(path), where=str(path))
 
     def render(self) -> str:
@@ -90,7 +90,7 @@ class AclFile:
         return "\n".join(blocks)
 
     def with_rules(self, user: str, *rules: Rule) -> AclFile:
-        """Return a copy in which the user has these rules too; `read` and `write` of a filter are joined."""
+        """Return a copy in which the user also has these rules; `read` and `write` on one filter become `readwrite`."""
         check_user_name(user)
         merged = list(self.users.get(user, ()))
         for rule in rules:
@@ -101,11 +101,11 @@ class AclFile:
     def without_rule(self, user: str, topic: str, access: Access | None = None) -> AclFile:
         """Return a copy without the user's rule on exactly this filter, or without its `access` part.
 
-        Raises UsageError where there is no such rule.
+        Raises UsageError if there is no such rule.
         """
         kept: list[Rule] = []
         for rule in self.users.get(user, ()):
-            kept += [rule] if rule.topic != topic else _left_of(rule, access)
+            kept += [rule] if rule.topic != topic else _without_access(rule, access)
         if tuple(kept) == tuple(self.users.get(user, ())):
             what = "" if access is None else f"{access.value} "
             raise UsageError(
@@ -123,21 +123,21 @@ class AclFile:
 
 
 def check_rule(rule: Rule) -> None:
-    """Raise UsageError for a rule of a user that could never do what it says."""
+    """Raise UsageError for a user's rule that can never apply."""
     try:
         check_topic_filter(rule.topic)
     except TopicError as error:
         raise UsageError(str(error)) from error
     if rule.topic != rule.topic.strip(_BLANKS) or "\n" in rule.topic:
-        raise UsageError(f"an ACL file cannot carry the filter {rule.topic!r}: white space at its ends, or a line end")
+        raise UsageError(f"an ACL file cannot contain {rule.topic!r}: it has white space at its ends, or a line end")
     if rule.topic.startswith("$share"):
         raise UsageError(
-            f"{rule.topic!r} never matches: mosquitto checks the filter inside a shared subscription",
-            hint="Grant the filter behind the group's name",
+            f"{rule.topic!r} never matches: of a shared subscription mosquitto checks only the filter after the group",
+            hint="Grant the filter that follows the group's name",
         )
     if "%u" in rule.topic or "%c" in rule.topic:
         raise UsageError(
-            f"{rule.topic!r} would hold for no topic: %u and %c are filled in only in 'pattern' lines",
+            f"{rule.topic!r} would match no topic: mosquitto fills in %u and %c only in 'pattern' lines",
             hint="Name the user in the filter",
         )
     problem = _filter_problem(rule.topic)
@@ -146,7 +146,7 @@ def check_rule(rule: Rule) -> None:
 
 
 class _Reader:
-    """Collects rules line by line, as mosquitto's own parser does; raises ValueError."""
+    """Collects rules line by line, as mosquitto's parser does; raises ValueError."""
 
     def __init__(self) -> None:
         self.anonymous: list[Rule] = []
@@ -157,7 +157,7 @@ class _Reader:
         self._target = self.anonymous
 
     def read(self, line: str, number: int) -> None:
-        """Take one line, its trailing white space removed."""
+        """Read one line without its trailing white space."""
         if line.startswith("#") or not line.strip(" "):
             self.comments += [line] if line and self._top else []
             return
@@ -172,7 +172,7 @@ class _Reader:
             rule = _parse_rule(rest, number)
             (self._target if keyword == "topic" else self.patterns).append(rule)
         else:
-            raise ValueError(f"{keyword!r} is none of 'user', 'topic', 'pattern'")
+            raise ValueError(f"{keyword!r} is not 'user', 'topic' or 'pattern'")
 
     def result(self) -> AclFile:
         """Return what was read."""
@@ -195,7 +195,7 @@ def _parse_rule(rest: str, number: int) -> Rule:
     elif word in {entry.value for entry in Access}:
         access = Access(word)
     else:
-        raise ValueError(f"access {word!r} is none of 'read', 'write', 'readwrite', 'deny'")
+        raise ValueError(f"access {word!r} is not 'read', 'write', 'readwrite' or 'deny'")
     problem = _filter_problem(topic)
     if problem:
         raise ValueError(problem)
@@ -203,11 +203,11 @@ def _parse_rule(rest: str, number: int) -> Rule:
 
 
 def _filter_problem(topic: str) -> str:
-    """Return why mosquitto refuses the filter, or an empty string."""
+    """Return why mosquitto rejects the filter, or an empty string."""
     levels = topic.split("/")
     for index, level in enumerate(levels):
         if ("+" in level and level != "+") or ("#" in level and (level != "#" or index != len(levels) - 1)):
-            return f"the topic filter {topic!r} has a wildcard where none can stand"
+            return f"the topic filter {topic!r} has a misplaced wildcard"
     if len(topic.encode(errors="surrogatepass")) > MAX_TOPIC_BYTES:
         return f"the topic filter is longer than {MAX_TOPIC_BYTES:,} bytes"
     if len(levels) - 1 > MAX_LEVELS:
@@ -216,7 +216,7 @@ def _filter_problem(topic: str) -> str:
 
 
 def _merge(rules: list[Rule], new: Rule) -> list[Rule]:
-    """Add a rule; `read` and `write` on one filter join to `readwrite`, deny stays beside what it denies."""
+    """Add a rule; `read` and `write` on one filter become `readwrite`, and a denial stays a separate rule."""
     same = [rule for rule in rules if rule.topic == new.topic and (rule.access is Access.DENY) is _denies(new)]
     if not same:
         return [*rules, new]
@@ -230,8 +230,8 @@ def _denies(rule: Rule) -> bool:
     return rule.access is Access.DENY
 
 
-def _left_of(rule: Rule, access: Access | None) -> list[Rule]:
-    """Return what is left of a rule when `access` is revoked."""
+def _without_access(rule: Rule, access: Access | None) -> list[Rule]:
+    """Return what remains of a rule when `access` is revoked."""
     if access is None or access is rule.access:
         return []
     if rule.access is Access.READWRITE and access in (Access.READ, Access.WRITE):

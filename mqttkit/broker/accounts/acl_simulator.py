@@ -1,8 +1,7 @@
 """A simulator of mosquitto 2.0's ACL rules, and a lint of ACL files. Pure.
 
-mosquitto asks at each publish (write) and at each delivery (read); a subscription itself is always granted
-and then delivers only what may be read. Denials come first, then any rule that allows; patterns come after
-the user's own rules.
+mosquitto checks each publish (write) and each delivery (read). It grants every subscription, and then delivers
+only the messages that the client may read. Denials go before grants, and the user's rules before patterns.
 """
 
 from __future__ import annotations
@@ -16,49 +15,51 @@ from mqttkit.topics import check_topic_filter, check_topic_name, matches, split_
 
 BRIDGE_STATE = "$SYS/broker/connection/+/state"
 """The only $SYS topic that mosquitto lets clients write."""
+BARRED_BY_PATTERNS = "because the file has patterns, mosquitto denies everything to names with + or #"
+SHARE_IGNORED = "never matches: of a shared subscription mosquitto checks only the filter after the group"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the broker would do."""
+    """The broker's decision on an action."""
 
     allowed: bool
-    """True where it would happen; of a subscription, where at least one topic could be delivered."""
+    """Whether the broker allows it; for a subscription, whether it could deliver at least one topic."""
     reason: str
-    """Why, in one sentence."""
+    """The reason, in one sentence."""
     rule: Rule | None = None
     """The rule that decided."""
     complete: bool = True
-    """Of an allowed subscription: every topic that matches may be read."""
+    """For an allowed subscription: whether the client may read every topic that matches."""
 
 
 @dataclass(frozen=True)
 class LintIssue:
-    """Something in an ACL file that is wrong or is hardly meant."""
+    """A mistake in an ACL file, or a rule that is probably not intended."""
 
     message: str
-    """What it is."""
+    """Its description."""
     line: int = 0
-    """Line number; 0 where it has none."""
+    """Line number; 0 if it concerns no line."""
     serious: bool = False
-    """True where it opens or closes more than it seems to."""
+    """Whether it grants or denies more than it seems to."""
 
 
 def check_access(
     acl: AclFile, access: Access, topic: str, *, user: str | None, client_id: str | None = None
 ) -> Decision:
-    """Tell whether the broker lets this client READ or WRITE a message on the topic name.
+    """Return whether the broker lets this client READ or WRITE a message on the topic name.
 
-    `user` None is a client without a user name. Raises TopicError where `topic` is no topic name.
+    `user` None is a client without a user name. Raises TopicError if `topic` is not a topic name.
     """
     check_topic_name(topic)
     if topic.startswith("$share"):
-        return Decision(False, "no message goes to or comes from a topic that begins with $share")
+        return Decision(False, "no message can have a topic that begins with $share")
     if access is Access.WRITE and topic.startswith("$SYS") and not matches(BRIDGE_STATE, topic):
         return Decision(False, "mosquitto lets no client write $SYS")
     for rules in _stages(acl, user, client_id):
         if rules is None:
-            return Decision(False, "patterns in the file bar user and client names with + or #")
+            return Decision(False, BARRED_BY_PATTERNS)
         for rule in _denials_first(rules):
             if _matches(rule.topic, topic) and (rule.access is Access.DENY or rule.access.allows(access)):
                 return Decision(rule.access is not Access.DENY, _named(rule), rule)
@@ -66,9 +67,9 @@ def check_access(
 
 
 def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, client_id: str | None = None) -> Decision:
-    """Tell whether a subscription would deliver anything.
+    """Return whether a subscription would deliver anything.
 
-    Raises TopicError where it is no topic filter.
+    Raises TopicError if `topic_filter` is not a topic filter.
     """
     wanted = split_share(check_topic_filter(topic_filter))[1]
     partly: Rule | None = None
@@ -85,14 +86,14 @@ def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, cli
                 return Decision(True, f"every message: {_named(rule)}", rule)
             partly = partly or rule
     if partly is None:
-        return Decision(False, "the broker grants it, and delivers nothing: no rule lets a matching topic be read")
-    return Decision(True, f"only a part of it is delivered: {_named(partly)}", partly, complete=False)
+        return Decision(False, "the broker grants it but delivers nothing: no rule allows reading a topic that matches")
+    return Decision(True, f"the broker delivers only a part of it: {_named(partly)}", partly, complete=False)
 
 
 def lint(acl: AclFile, *, users: Collection[str] | None = None, own: Collection[str] = ()) -> list[LintIssue]:
-    """Return what is wrong or hardly meant.
+    """Return mistakes, and rules that are probably not intended.
 
-    `users` are those of the password file, `own` those whose rules are known to be meant.
+    `users` are the users of the password file; the rules of the users in `own` are not examined.
     """
     issues = [*_lint_anonymous(acl), *_lint_patterns(acl)]
     for user, rules in acl.users.items():
@@ -100,16 +101,21 @@ def lint(acl: AclFile, *, users: Collection[str] | None = None, own: Collection[
             continue
         issues += _lint_rules(user, rules)
         if acl.patterns and ("+" in user or "#" in user):
-            issues.append(LintIssue(f"user {user!r} may do nothing: patterns bar names with + or #", serious=True))
+            issues.append(
+                LintIssue(
+                    f"user {user!r} may do nothing: {BARRED_BY_PATTERNS}",
+                    serious=True,
+                )
+            )
     if users is not None:
         issues += _lint_users(acl, users)
     return sorted(issues, key=lambda issue: issue.line)
 
 
 def intersection(first: str, second: str) -> str | None:
-    """Return the filter of the topic names that match both filters, or None where there are none."""
+    """Return the filter of the topic names that match both filters, or None if there are none."""
     left, right = first.split("/"), second.split("/")
-    if _dollar(left) is not _dollar(right):
+    if _begins_with_dollar(left) is not _begins_with_dollar(right):
         return None
     shared: list[str] = []
     for index, (mine, yours) in enumerate(itertools.zip_longest(left, right)):
@@ -125,9 +131,9 @@ def intersection(first: str, second: str) -> str | None:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Tell whether every topic name that matches `narrow` matches `wide`."""
+    """Return whether every topic name that matches `narrow` also matches `wide`."""
     left, right = wide.split("/"), narrow.split("/")
-    if _dollar(left) is not _dollar(right):
+    if _begins_with_dollar(left) is not _begins_with_dollar(right):
         return False
     for index, level in enumerate(left):
         if level == "#":
@@ -137,12 +143,12 @@ def covers(wide: str, narrow: str) -> bool:
     return len(left) == len(right)
 
 
-def _dollar(levels: list[str]) -> bool:
+def _begins_with_dollar(levels: list[str]) -> bool:
     return levels[0].startswith("$")
 
 
 def _stages(acl: AclFile, user: str | None, client_id: str | None) -> Iterator[list[Rule] | None]:
-    """Yield the rules of each stage in mosquitto's order; None where the client's name bars it."""
+    """Yield the rules of each stage in mosquitto's order; None if the client's name excludes it from the patterns."""
     yield list(acl.anonymous if user is None else acl.users.get(user, ()))
     if not acl.patterns:
         return
@@ -157,7 +163,7 @@ def _stages(acl: AclFile, user: str | None, client_id: str | None) -> Iterator[l
 
 
 def _filled(topic: str, user: str | None, client_id: str | None) -> str:
-    """Fill %u and %c in one pass, so that a name which contains them stays as it is."""
+    """Fill in %u and %c in one pass, so that a name which contains them stays as it is."""
     parts, rest = "", topic
     while "%" in rest:
         before, _, rest = rest.partition("%")
@@ -183,7 +189,7 @@ def _named(rule: Rule) -> str:
 def _lint_anonymous(acl: AclFile) -> Iterator[LintIssue]:
     for rule in acl.anonymous:
         yield LintIssue(
-            f"{_named(rule)} stands before any 'user' line: it holds for clients without a user name only",
+            f"{_named(rule)} is before the first 'user' line: it applies only to clients without a user name",
             rule.line,
             serious=rule.access is not Access.DENY,
         )
@@ -194,13 +200,13 @@ def _lint_patterns(acl: AclFile) -> Iterator[LintIssue]:
     for rule in acl.patterns:
         if "%u" not in rule.topic and "%c" not in rule.topic:
             yield LintIssue(
-                f"pattern {_named(rule)} has neither %u nor %c: it holds for every client alike",
+                f"pattern {_named(rule)} has neither %u nor %c: it applies to every client",
                 rule.line,
                 serious=rule.access is not Access.DENY,
             )
         elif "%c" in rule.topic:
             yield LintIssue(
-                f"pattern {_named(rule)}: any user may take any client identifier, so %c protects nothing",
+                f"pattern {_named(rule)}: any user may choose any client identifier, so %c protects nothing",
                 rule.line,
                 serious=True,
             )
@@ -211,17 +217,20 @@ def _lint_rules(user: str | None, rules: tuple[Rule, ...]) -> Iterator[LintIssue
     seen: set[Rule] = set()
     for rule in rules:
         if "%u" in rule.topic or "%c" in rule.topic:
-            yield LintIssue(f"{_named(rule)}: %u and %c stay as they are outside 'pattern' lines", rule.line)
+            yield LintIssue(f"{_named(rule)}: mosquitto fills in %u and %c only in 'pattern' lines", rule.line)
         if rule.topic.startswith("$share"):
-            yield LintIssue(f"{_named(rule)} never matches: the filter inside a shared subscription counts", rule.line)
+            yield LintIssue(
+                f"{_named(rule)} {SHARE_IGNORED}",
+                rule.line,
+            )
         if rule.topic in ("read", "write", "readwrite", "deny"):
-            yield LintIssue(f"{_named(rule)}: a topic of the name of an access; is the filter missing?", rule.line)
+            yield LintIssue(f"{_named(rule)}: the topic is the name of an access; is the filter missing?", rule.line)
         if rule.topic in ("#", "+/#") and rule.access.allows(Access.WRITE):
             yield LintIssue(f"{whose} may write every topic: {_named(rule)}", rule.line)
         if rule.topic.startswith("$SYS") and rule.access.allows(Access.WRITE) and rule.topic != BRIDGE_STATE:
             yield LintIssue(f"{_named(rule)}: mosquitto lets no client write $SYS", rule.line)
         if rule in seen:
-            yield LintIssue(f"{_named(rule)} is there twice for {whose}", rule.line)
+            yield LintIssue(f"{_named(rule)} is a duplicate for {whose}", rule.line)
         seen.add(rule)
         yield from _lint_denied(rule, rules)
 
@@ -237,7 +246,7 @@ def _lint_denied(rule: Rule, rules: tuple[Rule, ...]) -> Iterator[LintIssue]:
 def _lint_users(acl: AclFile, users: Collection[str]) -> Iterator[LintIssue]:
     for user in acl.users:
         if user not in users:
-            yield LintIssue(f"user {user!r} has rules and no password: nobody can log in as it")
+            yield LintIssue(f"user {user!r} has rules but no password: no client can log in as this user")
     for user in users:
         if not acl.users.get(user) and not acl.patterns:
             yield LintIssue(f"user {user!r} has no rule: it may do nothing")

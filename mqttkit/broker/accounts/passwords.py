@@ -1,8 +1,8 @@
-"""mosquitto's password file: hash, verify, parse, write. Pure but for `load` and `save`.
+"""mosquitto's password file: hash, verify, parse, write. Pure except for `load` and `save`.
 
-A line is `user:$7$ITERATIONS$SALT$HASH`: PBKDF2-HMAC-SHA512 with a 64-byte key and a salt of exactly 12
-bytes, both in base64; mosquitto 2.0 drops the user silently where the salt's length differs. `$6$SALT$HASH`,
-one round of SHA-512 over password and salt, is read and never written.
+A line is `user:$7$ITERATIONS$SALT$HASH`: PBKDF2-HMAC-SHA512 with a 64-byte key and a salt of exactly 12 bytes, both
+in base64. mosquitto 2.0 silently drops a user whose salt has another length. We read `$6$SALT$HASH`, one round of
+SHA-512 over password and salt, but never write it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mqttkit.errors import UsageError
 from mqttkit.files import read_text, write_secret
 
 DEFAULT_ITERATIONS = 1_000
-"""A login blocks the broker's one thread for about 0.5 ms, and a reload verifies every client again."""
+"""A login blocks the broker's only thread for about 0.5 ms, and a reload verifies every client again."""
 MAX_ITERATIONS = 1_000_000
 SALT_BYTES = 12
 HASH_BYTES = 64
@@ -36,7 +36,7 @@ _ALPHABET = string.ascii_letters + string.digits
 
 @dataclass(frozen=True)
 class PasswordHash:
-    """What a password file keeps of one password."""
+    """The stored form of one password."""
 
     scheme: int
     """7 for PBKDF2-HMAC-SHA512, 6 for one round of SHA-512."""
@@ -49,7 +49,7 @@ class PasswordHash:
 
     @classmethod
     def of(cls, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> PasswordHash:
-        """Hash a password with a fresh salt."""
+        """Hash a password with a new random salt."""
         if not 1 <= iterations <= MAX_ITERATIONS:
             raise UsageError(f"iterations must be 1 to {MAX_ITERATIONS:,}, got {iterations}")
         salt = secrets.token_bytes(SALT_BYTES)
@@ -57,7 +57,7 @@ class PasswordHash:
 
     @classmethod
     def parse(cls, text: str) -> PasswordHash:
-        """Read `$7$…` or `$6$…`; raise ValueError with the reason, which never repeats the text."""
+        """Read `$7$…` or `$6$…`; raise ValueError with a reason that does not contain the text."""
         parts = text.split("$")
         if parts[0] or len(parts) < 2 or parts[1] not in ("6", "7"):
             raise ValueError("the hash does not begin with $7$ or $6$")
@@ -70,7 +70,7 @@ class PasswordHash:
         return cls(int(parts[1]), int(rounds), salt, _decoded(parts[-1], HASH_BYTES, "hash"))
 
     def verify(self, password: str) -> bool:
-        """Tell in constant time whether this is the password."""
+        """Return in constant time whether this is the password."""
         if self.scheme == 7:
             candidate = _pbkdf2(password, self.salt, self.iterations)
         else:
@@ -92,7 +92,7 @@ class PasswordFile:
 
     @classmethod
     def parse(cls, text: str, *, where: str = "password file") -> PasswordFile:
-        """Read every line; what mosquitto would drop or ignore raises UsageError with its line number."""
+        """Read every line; raise UsageError with the line number if mosquitto would drop or ignore a line."""
         hashes: dict[str, PasswordHash] = {}
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip(_BLANKS) or line.startswith("#"):
@@ -102,13 +102,13 @@ class PasswordFile:
             except ValueError as error:
                 raise UsageError(f"{where}:{number}: {error}", hint=_FIX) from error
             if user in hashes:
-                raise UsageError(f"{where}:{number}: user {user!r} is there twice", hint="Remove one of the lines")
+                raise UsageError(f"{where}:{number}: user {user!r} has two lines", hint="Remove one of the lines")
             hashes[user] = hashed
         return cls(hashes)
 
     @classmethod
     def load(cls, path: Path) -> PasswordFile:
-        """Read a file; raise UsageError where it is missing, a symbolic link or malformed."""
+        """Read a file; raise UsageError if it is missing, a symbolic link or invalid."""
         return cls.parse(read_text(path), where=str(path))
 
     def save(self, path: Path, *, owner: tuple[int, int] | None = None) -> None:
@@ -120,28 +120,28 @@ class PasswordFile:
         return "".join(f"{user}:{hashed}\n" for user, hashed in self.hashes.items())
 
     def with_user(self, user: str, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> PasswordFile:
-        """Return a copy in which the user has this password, added where it was not there."""
+        """Return a copy in which the user has this password; add the user if it is new."""
         check_user_name(user)
         check_password(password)
         return PasswordFile({**self.hashes, user: PasswordHash.of(password, iterations=iterations)})
 
     def without_user(self, user: str) -> PasswordFile:
-        """Return a copy without the user; raise UsageError where there is none of that name."""
+        """Return a copy without the user; raise UsageError if there is no such user."""
         if user not in self.hashes:
-            raise UsageError(f"there is no user {user!r}", hint="List them with: mqttkit broker user list")
+            raise UsageError(f"user {user!r} does not exist", hint="List them with: mqttkit broker user list")
         return PasswordFile({name: hashed for name, hashed in self.hashes.items() if name != user})
 
     def verify(self, user: str, password: str) -> bool:
-        """Tell whether the broker would let these credentials in."""
+        """Return whether the broker would accept these credentials."""
         hashed = self.hashes.get(user)
         return hashed is not None and hashed.verify(password)
 
 
-_FIX = "Write lines only with: mqttkit broker user add, or mosquitto_passwd"
+_FIX = "Write lines with: mqttkit broker user add, or mosquitto_passwd"
 
 
 def password_line(user: str, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> str:
-    """Return a line of a password file, without its end; raise UsageError for what cannot be one."""
+    """Return a line of a password file without its line end; raise UsageError for an invalid name or password."""
     check_user_name(user)
     check_password(password)
     return f"{user}:{PasswordHash.of(password, iterations=iterations)}"
@@ -153,7 +153,7 @@ def generate_password() -> str:
 
 
 def check_user_name(user: str) -> None:
-    """Raise UsageError where mosquitto's files or its ACL patterns could not carry the name."""
+    """Raise UsageError if mosquitto's files or ACL patterns cannot contain the name."""
     if not user:
         raise UsageError("a user name cannot be empty")
     _check_string(user, "user name")
@@ -163,12 +163,12 @@ def check_user_name(user: str) -> None:
     if bad:
         raise UsageError(
             f"user name {user!r} contains {', '.join(map(repr, bad))}",
-            hint="Leave out : + # / and control characters: files and ACL patterns cannot carry them",
+            hint="Do not use : + # / or control characters: files and ACL patterns cannot contain them",
         )
 
 
 def check_password(password: str) -> None:
-    """Raise UsageError where a client could not send the password or the broker would cut it."""
+    """Raise UsageError if a client cannot send the password, or the broker would truncate it."""
     if not password:
         raise UsageError("a password cannot be empty")
     _check_string(password, "password")
@@ -180,8 +180,8 @@ def check_strength(password: str) -> None:
     """Raise UsageError for a password of fewer than 16 characters."""
     if len(password) < MIN_PASSWORD:
         raise UsageError(
-            f"the password has {len(password)} characters, at least {MIN_PASSWORD} are needed",
-            hint="Let one be made with --generate, or insist with --weak",
+            f"the password has {len(password)} characters; it needs at least {MIN_PASSWORD}",
+            hint="Generate one with --generate, or accept this one with --weak",
         )
 
 
@@ -216,5 +216,5 @@ def _decoded(text: str, length: int, what: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"the {what} is not base64") from error
     if len(data) != length:
-        raise ValueError(f"the {what} has {len(data)} bytes, it must have {length}")
+        raise ValueError(f"the {what} has {len(data)} bytes instead of {length}")
     return data

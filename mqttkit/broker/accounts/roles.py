@@ -1,6 +1,6 @@
 """Accounts of a broker: users with passwords, and what each may read and write. Pure.
 
-`AccountFiles` is both files as one value: each change is a copy, and `changed_from` says what to write.
+`AccountFiles` is both files as one value: each change returns a copy, and `changed_from` returns what to write.
 """
 
 from __future__ import annotations
@@ -11,30 +11,14 @@ from mqttkit.broker.accounts.acl import Access, AclFile, Rule
 from mqttkit.broker.accounts.passwords import (
     DEFAULT_ITERATIONS,
     PasswordFile,
-    PasswordHash,
     check_user_name,
-    generate_password,
-    password_line,
 )
+from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.broker.mosquitto.configuration import CANARY, OPERATOR, PROBE
 from mqttkit.errors import UsageError
 
-__all__ = [
-    "ACL_NAME",
-    "PASSWORDS_NAME",
-    "ROLES",
-    "AccountFiles",
-    "PasswordFile",
-    "PasswordHash",
-    "generate_password",
-    "password_line",
-    "role_rules",
-]
-
-PASSWORDS_NAME = "config/passwd"
-ACL_NAME = "config/acl"
 OWN_USERS = (OPERATOR, PROBE, CANARY)
-"""Users that mqttkit makes for itself."""
+"""Users that mqttkit creates for itself."""
 
 ROLES: dict[str, tuple[tuple[Access, str], ...]] = {
     "device": (
@@ -75,32 +59,32 @@ class AccountFiles:
     """Password file and ACL file of one broker."""
 
     passwords: PasswordFile = field(default_factory=PasswordFile)
-    """Who may log in."""
+    """The users that may log in."""
     acl: AclFile = field(default_factory=AclFile)
-    """Who may do what."""
+    """What each user may do."""
 
     @classmethod
     def parse(cls, passwords: bytes | None, acl: bytes | None) -> AccountFiles:
-        """Read both files; raise UsageError where one is missing or broken."""
+        """Read both files; raise UsageError if one is missing or invalid."""
         return cls(
-            PasswordFile.parse(_text(passwords, PASSWORDS_NAME), where=PASSWORDS_NAME),
-            AclFile.parse(_text(acl, ACL_NAME), where=ACL_NAME),
+            PasswordFile.parse(_text(passwords, PASSWORD_FILE), where=PASSWORD_FILE),
+            AclFile.parse(_text(acl, ACL_FILE), where=ACL_FILE),
         )
 
     def changed_from(self, before: AccountFiles) -> dict[str, bytes]:
         """Return name and content of each file that differs."""
-        now = {PASSWORDS_NAME: self.passwords.render(), ACL_NAME: self.acl.render()}
-        then = {PASSWORDS_NAME: before.passwords.render(), ACL_NAME: before.acl.render()}
+        now = {PASSWORD_FILE: self.passwords.render(), ACL_FILE: self.acl.render()}
+        then = {PASSWORD_FILE: before.passwords.render(), ACL_FILE: before.acl.render()}
         return {name: text.encode() for name, text in now.items() if text != then[name]}
 
     def add(
         self, user: str, password: str, *, role: str | None = None, iterations: int = DEFAULT_ITERATIONS
     ) -> AccountFiles:
-        """Add a user with the rules of a role; raise UsageError where the name is taken."""
+        """Add a user with the rules of a role; raise UsageError if the user exists."""
         _check_not_own(user)
         if user in self.passwords.hashes:
             raise UsageError(
-                f"user {user!r} is there already",
+                f"user {user!r} already exists",
                 hint=f"Change the password with: mqttkit broker user passwd {user}",
             )
         passwords = self.passwords.with_user(user, password, iterations=iterations)
@@ -125,24 +109,24 @@ class AccountFiles:
         return replace(self, acl=self.acl.with_rules(user, Rule(access, topic)))
 
     def revoke(self, user: str, topic: str, access: Access | None = None) -> AccountFiles:
-        """Take a rule from a user; `access` None takes all of them on that filter."""
+        """Revoke a rule of a user; `access` None revokes all rules on that filter."""
         self.known(user)
         _check_not_own(user)
         return replace(self, acl=self.acl.without_rule(user, topic, access))
 
     def known(self, user: str) -> None:
-        """Raise UsageError where there is no such user."""
+        """Raise UsageError if there is no such user."""
         check_user_name(user)
         if user not in self.passwords.hashes:
             raise UsageError(
-                f"there is no user {user!r}", hint=f"Add it with: mqttkit broker user add {user} --generate"
+                f"user {user!r} does not exist", hint=f"Add it with: mqttkit broker user add {user} --generate"
             )
 
 
 def role_rules(role: str, user: str) -> list[Rule]:
     """Return the rules that a role gives a user; raise UsageError for an unknown role."""
     if role not in ROLES:
-        raise UsageError(f"there is no role {role!r}", hint=f"Choose one of: {', '.join(ROLES)}")
+        raise UsageError(f"unknown role {role!r}", hint=f"Choose one of: {', '.join(ROLES)}")
     check_user_name(user)
     return [Rule(access, topic.format(user=user)) for access, topic in ROLES[role]]
 
@@ -151,13 +135,13 @@ def _check_not_own(user: str) -> None:
     if user in OWN_USERS:
         raise UsageError(
             f"user {user!r} belongs to mqttkit: commands and health checks log in as it",
-            hint="Make a user of your own with: mqttkit broker user add NAME",
+            hint="Create another user with: mqttkit broker user add NAME",
         )
 
 
 def _text(content: bytes | None, name: str) -> str:
     if content is None:
-        raise UsageError(f"the broker's {name} is missing", hint="Write it anew with: mqttkit broker restart")
+        raise UsageError(f"the broker's {name} is missing", hint="Write it again with: mqttkit broker restart")
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -1,1 +1,1 @@
-"""Ways to run a broker: Docker, a native mosquitto, and an embedded broker."""
+"""The ways to run a broker: Docker, the installed mosquitto, and an embedded broker."""

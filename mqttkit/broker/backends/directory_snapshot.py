@@ -1,4 +1,4 @@
-"""What lay in a broker's directory before `up`, to be put back where `up` fails."""
+"""The contents of a broker's directory before `up`, restored if `up` fails."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mqttkit.files import write_secret
 
 @dataclass(frozen=True)
 class DirectorySnapshot:
-    """The entries of the directory, and the files that `up` replaces there."""
+    """The entries of the directory, and the files that `up` replaces."""
 
     entries: frozenset[Path]
-    """Files and directories directly below."""
+    """Files and directories directly in it."""
     contents: Mapping[Path, bytes]
-    """What spec and profile said, where they were there."""
+    """Content of spec and profile, if they existed."""
 
     @classmethod
     def of(cls, paths: BrokerPaths) -> DirectorySnapshot:
-        """Look at the directory."""
+        """Read the directory."""
         entries = frozenset(paths.directory.iterdir()) if paths.directory.is_dir() else frozenset()
         return cls(entries, {path: path.read_bytes() for path in (paths.spec, paths.profile) if path in entries})
 
     def restore(self, directory: Path) -> None:
-        """Remove what was not there, and put spec and profile back."""
+        """Remove new entries, and restore spec and profile."""
         empty(directory, keep=self.entries)
         for path, content in self.contents.items():
             if path.read_bytes() != content:
@@ -35,7 +35,7 @@ class DirectorySnapshot:
 
 
 def empty(directory: Path, *, keep: frozenset[Path] = frozenset()) -> None:
-    """Remove what is in the directory; the directory itself is removed by who holds its lock."""
+    """Remove the contents of the directory; the holder of its lock removes the directory itself."""
     for entry in directory.iterdir():
         if entry in keep:
             continue

@@ -1,4 +1,4 @@
-"""rumqttd out of the `iotcore` wheel, in a child process: a broker where nothing can be installed."""
+"""rumqttd from the `iotcore` wheel, in a child process: a broker that needs no installation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import sys
 from dataclasses import replace
 
 from mqttkit.broker.accounts.passwords import generate_password
-from mqttkit.broker.backends.local_process import READY_SECONDS, LocalBroker, operator_login, reachable_host
+from mqttkit.broker.backends.local_process import READY_SECONDS, LocalBroker
 from mqttkit.broker.mosquitto import configuration
-from mqttkit.broker.ports import nearby_free_port, require_free
+from mqttkit.broker.ports import is_free, nearby_free_port, port_owner, reachable_host
+from mqttkit.broker.probe import operator_login
 from mqttkit.broker.profile import BrokerSpec, Profile, read_profile
-from mqttkit.broker.protocol import Feature, require
+from mqttkit.broker.protocol import Feature, UpResult, require
 from mqttkit.broker.readiness import wait_ready
-from mqttkit.errors import MissingPart, PortTaken
+from mqttkit.errors import LifecycleError, MissingPart, PortTaken
 
 INSTALL = "Install it with: pip install 'mqttkit[embedded]'"
 CONFIG = "config/rumqttd.toml"
@@ -24,17 +25,17 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 """Size of one of the ten segments in which rumqttd keeps each topic's messages."""
 
 MAX_OUTGOING = 10_000
-"""Packets that rumqttd holds for one client; of the retained messages a new subscriber gets no more than these."""
+"""Packets that rumqttd queues for one client; a new subscriber receives no more retained messages than this."""
 
 
 class EmbeddedBroker(LocalBroker):
-    """rumqttd: one user, two ports, nothing kept over a restart."""
+    """rumqttd: one user, two ports, and nothing survives a restart."""
 
     backend = "embedded"
 
     @classmethod
     def unusable(cls) -> str:
-        """Return why there can be no embedded broker here, or an empty string."""
+        """Return why this machine cannot run the embedded broker, or an empty string."""
         return "" if importlib.util.find_spec("iotcore") else "the package iotcore is not installed"
 
     def version(self) -> tuple[int, ...]:
@@ -52,21 +53,32 @@ class EmbeddedBroker(LocalBroker):
     def _prepare(self, profile: Profile | None) -> Profile:
         if self.unusable():
             raise MissingPart(self.unusable(), hint=INSTALL)
-        self._refuse()
+        self._check_supported()
         new = self._new_profile(profile)
         self.write_file(CONFIG, rumqttd_toml(self.spec, new).encode())
         return new
 
+    def _start(self, profile: Profile | None) -> UpResult:
+        """Start the broker; raise `PortTaken` if another program took the port that we chose for MQTT 5."""
+        try:
+            return super()._start(profile)
+        except LifecycleError as error:
+            new, process = read_profile(self.paths), self._process()
+            owner = new and new.v5_port and port_owner(new.v5_port)
+            if owner and not (process and f"(pid {process.pid})" in owner):
+                raise PortTaken(f"the port chosen for MQTT 5 was taken by {owner}") from error
+            raise
+
     def _prove(self) -> None:
-        """Demand that MQTT 5 answers too: rumqttd goes on without a listener whose port was taken meanwhile."""
+        """Require that MQTT 5 answers too: rumqttd runs on without a listener whose port is taken."""
         profile = read_profile(self.paths)
         if profile is None or profile.v5_port is None:
             return
         login = replace(operator_login(profile), port=profile.v5_port, version="5")
         wait_ready(login, seconds=READY_SECONDS, died=lambda: "" if self.running() else "it ended")
 
-    def _refuse(self) -> None:
-        """Raise `UsageError` for the first thing asked for that rumqttd cannot give."""
+    def _check_supported(self) -> None:
+        """Raise `UsageError` for the first setting that rumqttd does not support."""
         spec = self.spec
         if spec.websocket_port:
             require(self, Feature.WEBSOCKETS, "--websocket-port")
@@ -90,14 +102,9 @@ class EmbeddedBroker(LocalBroker):
         )
 
     def _v5_port(self, old: Profile | None) -> int:
-        """Return the port of MQTT 5: the one of the last time while it is free."""
-        if old is not None and old.v5_port:
-            try:
-                require_free(self.spec.listen, old.v5_port)
-            except PortTaken:
-                pass
-            else:
-                return old.v5_port
+        """Return the port of MQTT 5: the previous one if it is still free."""
+        if old is not None and old.v5_port and is_free(self.spec.listen, old.v5_port):
+            return old.v5_port
         return nearby_free_port(self.spec.listen, self.spec.port)
 
 

@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(config: str, *, with_parent: bool) -> None:
-    """Run the broker of a rumqttd configuration file until SIGTERM, or until our parent ends."""
+    """Run the broker of a rumqttd configuration file until SIGTERM, or until the parent process ends."""
     from iotcore.iotcore import IotCoreBroker
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -29,7 +29,7 @@ def main(config: str, *, with_parent: bool) -> None:
     broker = IotCoreBroker(config_path=config)
     drop_privileges()
     if with_parent:
-        # After the user was changed: the kernel forgets it then.
+        # After the change of user, because the kernel clears this setting then.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     threading.Thread(target=_serve, args=(broker.run_forever,), daemon=True).start()
     signal.sigwait({signal.SIGTERM})
@@ -38,7 +38,7 @@ def main(config: str, *, with_parent: bool) -> None:
 
 
 def drop_privileges() -> None:
-    """Become `nobody` where we are root: the broker has read its configuration and needs no right more."""
+    """Give up the rights of root: the broker has read its configuration and needs none."""
     if os.geteuid() != 0:
         return
     user = pwd.getpwnam("nobody")
@@ -48,7 +48,7 @@ def drop_privileges() -> None:
 
 
 def _serve(run: Callable[[], None]) -> None:
-    """Run rumqttd, which has no way to stop: its end is the end of the process."""
+    """Run rumqttd, which cannot be stopped: when it ends, the process ends."""
     try:
         run()
     finally:

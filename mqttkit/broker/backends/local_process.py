@@ -1,11 +1,10 @@
-"""What brokers that run as a process of this machine share: start, stop, files, log, resources."""
+"""What brokers that run as a process of this machine have in common: start, stop, files, log, resources."""
 
 from __future__ import annotations
 
 import abc
 import contextlib
-import dataclasses
-import errno
+import functools
 import logging
 import os
 import resource
@@ -19,26 +18,27 @@ from typing import Any
 
 from mqttkit.broker.backends import process_table
 from mqttkit.broker.backends.directory_snapshot import DirectorySnapshot, empty
+from mqttkit.broker.backends.port_choice import start_on_free_ports
 from mqttkit.broker.backends.process_table import ProcessId
 from mqttkit.broker.file_facts import FileFact, facts_below
-from mqttkit.broker.ports import free_port, require_free
-from mqttkit.broker.probe import Login
+from mqttkit.broker.file_names import DATABASE_FILE
+from mqttkit.broker.probe import operator_login
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
 from mqttkit.broker.protocol import Resources, Running, UpResult
 from mqttkit.broker.readiness import wait_ready
-from mqttkit.errors import LifecycleError, UsageError
-from mqttkit.files import write_secret
+from mqttkit.errors import LifecycleError
+from mqttkit.files import ManagedDirectory
 
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 15.0
 STOP_SECONDS = 30.0
-"""A broker writes its database when it stops."""
+"""A broker saves its database when it stops."""
 LOG_LIMIT = 10 * 1024 * 1024
-"""Bytes beyond which `up` puts the old log aside."""
+"""`up` renames a log that is larger than this many bytes."""
 FOLLOW_SECONDS = 0.1
 SPARE_DESCRIPTORS = 64
-"""File descriptors that a broker needs beside its connections."""
+"""File descriptors that a broker needs in addition to its connections."""
 
 
 class LocalBroker(abc.ABC):
@@ -56,30 +56,30 @@ class LocalBroker(abc.ABC):
 
     @abc.abstractmethod
     def _command(self) -> list[str]:
-        """Return the command line; it holds no secret."""
+        """Return the command line, without any secret."""
 
     @abc.abstractmethod
     def _prepare(self, profile: Profile | None) -> Profile:
-        """Write the files that the broker needs, and return the profile to keep."""
+        """Write the files that the broker needs, and return its profile."""
 
     @abc.abstractmethod
     def _owns(self, arguments: list[str]) -> bool:
-        """Tell whether a command line is this backend's broker."""
+        """Return whether a command line is a broker of this backend."""
 
     def _owner(self) -> tuple[int, int] | None:
-        """Return (uid, gid) that the broker runs as, or None for our own."""
+        """Return the (uid, gid) that the broker runs as, or None for the current user."""
         return None
 
     def _descriptors(self) -> int:
-        """Return the file descriptors that the broker needs."""
+        """Return how many file descriptors the broker needs."""
         return 1_024
 
     @abc.abstractmethod
     def _prove(self) -> None:
-        """Raise `LifecycleError` where the started broker cannot do its work."""
+        """Raise `LifecycleError` if the started broker cannot do its work."""
 
     def up(self) -> UpResult:
-        """Start the broker and return when it has answered CONNECT; whatever fails undoes a partial start."""
+        """Start the broker and return when it has answered CONNECT; undo a start that fails."""
         self.spec.check()
         profile = read_profile(self.paths)
         running = self._process()
@@ -88,15 +88,10 @@ class LocalBroker(abc.ABC):
             return UpResult(profile=profile, already=True, seconds=0.0)
         if running is not None:
             process_table.stop(running, seconds=STOP_SECONDS)
-        before = DirectorySnapshot.of(self.paths)
-        try:
-            return self._start(profile)
-        except BaseException:
-            self._undo(before)
-            raise
+        return start_on_free_ports(self.spec, functools.partial(self._start_or_undo, profile))
 
     def down(self, *, volumes: bool = False) -> bool:
-        """End the broker; with `volumes` remove all it left. Return False if none ran."""
+        """Stop the broker; with `volumes` remove all its files too. Return False if it did not run."""
         running = self._process()
         if running is not None:
             process_table.stop(running, seconds=STOP_SECONDS)
@@ -106,7 +101,7 @@ class LocalBroker(abc.ABC):
         return running is not None
 
     def running(self) -> Running | None:
-        """Return the broker that runs, or None."""
+        """Return the running broker, or None."""
         process = self._process()
         if process is None:
             return None
@@ -117,40 +112,24 @@ class LocalBroker(abc.ABC):
         os.kill(self._require_running().pid, signal.Signals[f"SIG{name}"])
 
     def read_file(self, name: str) -> bytes | None:
-        """Return a file's content, or None; a symbolic link is refused."""
-        try:
-            descriptor = os.open(self.paths.root / name, os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise UsageError(
-                    f"{self.paths.root / name} is a symbolic link: refused", hint="Put the file itself there"
-                ) from error
-            raise LifecycleError(f"cannot read {self.paths.root / name}: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read()
+        """Return a file's content, or None if there is no such file; a symbolic link is an error."""
+        return self.files.read(name)
 
     def write_file(self, name: str, content: bytes) -> None:
-        """Replace a file of the broker's; owned by its user, mode 0600."""
-        path = self.paths.root / name
-        self._directory(path.parent)
-        write_secret(path, content, owner=self._owner())
+        """Replace a file; the broker's user owns it, mode 0600."""
+        self.files.write(name, content)
 
     def remove_file(self, name: str) -> None:
-        """Remove a file of the broker's."""
-        (self.paths.root / name).unlink(missing_ok=True)
+        """Remove a file, or do nothing if there is no such file."""
+        self.files.remove(name)
 
     def file_stamp(self, name: str) -> str | None:
-        """Return inode, time and size of a file of the broker's."""
-        try:
-            found = (self.paths.root / name).stat()
-        except FileNotFoundError:
-            return None
-        return f"{found.st_ino}:{found.st_mtime_ns}:{found.st_size}"
+        """Return inode, time and size of a file, or None if there is no such file."""
+        found = self.files.status(name)
+        return None if found is None else f"{found.st_ino}:{found.st_mtime_ns}:{found.st_size}"
 
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
-        """Yield the log's last `tail` lines; with `follow`, go on as lines come."""
+        """Yield the last `tail` lines of the log; with `follow`, continue with each new line."""
         try:
             file = self.paths.log.open("rb")
         except FileNotFoundError:
@@ -167,7 +146,7 @@ class LocalBroker(abc.ABC):
                     time.sleep(FOLLOW_SECONDS)
 
     def resources(self) -> Resources | None:
-        """Return what the running broker uses, or None where none runs."""
+        """Return what the running broker uses, or None if it does not run."""
         process = self._process()
         if process is None:
             return None
@@ -176,27 +155,25 @@ class LocalBroker(abc.ABC):
         )
 
     def last_save(self) -> float | None:
-        """Return when the database was written, seconds since the epoch, or None."""
-        try:
-            return (self.paths.root / "data" / "mosquitto.db").stat().st_mtime
-        except FileNotFoundError:
-            return None
+        """Return when the database was saved, seconds since the epoch, or None."""
+        found = self.files.status(DATABASE_FILE)
+        return None if found is None else found.st_mtime
 
     def file_facts(self) -> Iterator[FileFact]:
         """Yield owner, mode and kind of each file below the broker's root."""
         owner = self._owner()
-        yield from facts_below(self.paths.root, owner[0] if owner else os.geteuid())
+        yield from facts_below(self.files, owner[0] if owner else os.geteuid())
 
     def data_directory(self) -> Path | None:
-        """Return where its data lies."""
+        """Return the directory of its data."""
         return self.paths.root / "data"
 
     def restart_policy(self) -> str | None:
-        """Nothing starts a plain process again."""
+        """Return None: nothing restarts a plain process."""
         return None
 
     def _process(self) -> ProcessId | None:
-        """Return the broker's process: by pid file, or by where it works if a killed `up` left none."""
+        """Return the broker's process: by pid file, or by working directory if a killed `up` left no pid file."""
         process = process_table.read_pid(self.paths.pid)
         if process is None and self.paths.root.is_dir():
             process = process_table.find_by_directory(self.paths.root, self._owns)
@@ -205,16 +182,31 @@ class LocalBroker(abc.ABC):
     def _require_running(self) -> ProcessId:
         process = self._process()
         if process is None:
-            raise LifecycleError(f"broker {self.spec.name!r} does not run", hint="Start it with: mqttkit broker up")
+            raise LifecycleError(f"broker {self.spec.name!r} is not running", hint="Start it with: mqttkit broker up")
         return process
 
+    @property
+    def files(self) -> ManagedDirectory:
+        """The broker's own directory, to which its user may write."""
+        return ManagedDirectory(self.paths.root, owner=self._owner())
+
+    def _start_or_undo(self, profile: Profile | None, spec: BrokerSpec) -> UpResult:
+        """Start the broker with these ports; a start that fails leaves no process and the old files."""
+        asked, before = self.spec, DirectorySnapshot.of(self.paths)
+        self.spec = spec
+        try:
+            return self._start(profile)
+        except BaseException:
+            self._undo(before)
+            self.spec = asked
+            raise
+
     def _start(self, profile: Profile | None) -> UpResult:
-        self.spec = with_ports(self.spec)
-        self._directory(self.paths.root)
+        self.files.make("config")
         save_spec(self.paths, self.spec)
         profile = self._prepare(profile)
         save_profile(self.paths, profile)
-        offset = self._turn_log()
+        offset = self._rotate_log()
         process = self._launch()
         process_table.write_pid(self.paths.pid, process)
         seconds = wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: self._cause(process, offset))
@@ -222,7 +214,7 @@ class LocalBroker(abc.ABC):
         return UpResult(profile=profile, already=False, seconds=seconds)
 
     def _undo(self, before: DirectorySnapshot) -> None:
-        """Take back a start that failed: no process, and the files that were there before."""
+        """Undo a start that failed: stop the process and restore the files."""
         process = self._process()
         if process is not None:
             process_table.stop(process, seconds=STOP_SECONDS)
@@ -230,9 +222,9 @@ class LocalBroker(abc.ABC):
         before.restore(self.paths.directory)
 
     def _launch(self) -> ProcessId:
-        """Start the process in a session of its own, its working directory the broker's root.
+        """Start the process in a new session, with the broker's root as its working directory.
 
-        The files are named relative to it, so that the broker's user needs no right on the directories above.
+        Its files are named relative to that, so that the broker's user needs no access to the directories above.
         """
         owner = self._owner()
         with _log_file(self.paths.log) as log, descriptor_limit(self._descriptors()):
@@ -251,26 +243,17 @@ class LocalBroker(abc.ABC):
         return process_table.identify(child.pid)
 
     def _cause(self, process: ProcessId, offset: int) -> str:
-        """Return the log's last words since `offset` if the process is gone, else an empty string."""
+        """Return the last errors in the log since `offset` if the process is gone, else an empty string."""
         if process.alive:
             return ""
         with self.paths.log.open("rb") as file:
             file.seek(offset)
             lines = file.read().decode(errors="replace").splitlines()
         errors = [line for line in lines if "rror" in line] or lines
-        return "; ".join(errors[-3:]) or "it left no word in its log"
+        return "; ".join(errors[-3:]) or "its log is empty"
 
-    def _directory(self, path: Path) -> None:
-        """Make a directory of the broker's and those above it up to its root; mode 0700, its user's."""
-        if path != self.paths.root:
-            self._directory(path.parent)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = self._owner()
-        if owner is not None:
-            os.chown(path, *owner, follow_symlinks=False)
-
-    def _turn_log(self) -> int:
-        """Put a long log aside, and return the size of what remains."""
+    def _rotate_log(self) -> int:
+        """Rename a long log, and return the size of the one that the broker appends to."""
         with contextlib.suppress(FileNotFoundError):
             size = self.paths.log.stat().st_size
             if size <= LOG_LIMIT:
@@ -279,41 +262,13 @@ class LocalBroker(abc.ABC):
         return 0
 
 
-def operator_login(profile: Profile) -> Login:
-    """Return the operator's login to the profile's plain listener."""
-    return Login(
-        host=profile.host,
-        port=profile.port,
-        version="5" if profile.version == "5" else "311",
-        username=profile.username,
-        password=profile.password,
-    )
-
-
-def with_ports(spec: BrokerSpec) -> BrokerSpec:
-    """Return the spec with a free port where it asks for one; raise `PortTaken` for one that is not free."""
-    if not spec.port:
-        spec = dataclasses.replace(spec, port=free_port(spec.listen))
-    require_free(spec.listen, spec.port)
-    if spec.websocket_port:
-        require_free(spec.listen, spec.websocket_port, option="--websocket-port")
-    if spec.tls_port:
-        require_free(spec.listen, spec.tls_port, option="--tls-port")
-    return spec
-
-
-def reachable_host(listen: str) -> str:
-    """Return the address at which this machine reaches a listener bound to `listen`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(listen, listen)  # noqa: S104 - names it
-
-
 @contextlib.contextmanager
 def descriptor_limit(wanted: int) -> Iterator[None]:
-    """Let a child started inside have that many file descriptors, or as many as we may give."""
+    """Let a child started inside have that many file descriptors, or as many as this user may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if limit < wanted:
-        log.warning("the broker wants %d file descriptors and may have %d: raise `ulimit -Hn`", wanted, limit)
+        log.warning("the broker needs %d file descriptors and may have %d: raise `ulimit -Hn`", wanted, limit)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         yield
@@ -331,8 +286,8 @@ def _log_file(path: Path) -> Iterator[int]:
 
 
 def _popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process; raise `LifecycleError` where it cannot be run."""
+    """Start a process; raise `LifecycleError` if that fails."""
     try:
         return subprocess.Popen(command, **options)
     except OSError as error:
-        raise LifecycleError(f"{command[0]} cannot be run: {error.strerror}") from error
+        raise LifecycleError(f"{command[0]} cannot run: {error.strerror}") from error

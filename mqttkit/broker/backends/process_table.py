@@ -1,4 +1,4 @@
-"""Processes of this machine, known by pid and start time so that a reused pid is never taken for ours."""
+"""Processes of this machine, identified by pid and start time, because the kernel reuses pids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class ProcessId:
-    """One process, and no later one that is given the same pid."""
+    """One process; a later process with the same pid is another one."""
 
     pid: int
     """Process id."""
@@ -29,7 +29,7 @@ class ProcessId:
 
     @property
     def alive(self) -> bool:
-        """Tell whether it still runs; a zombie does not."""
+        """Whether it still runs; a zombie does not."""
         return start_ticks(self.pid) == self.start
 
     @property
@@ -39,7 +39,7 @@ class ProcessId:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return the start time of a live process in clock ticks after boot; None for none or a zombie."""
+    """Return the start time of a live process in clock ticks after boot; None if it is gone or a zombie."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
@@ -48,17 +48,17 @@ def identify(pid: int) -> ProcessId:
     """Return a live process's identity; raise `LifecycleError` if it is gone."""
     start = start_ticks(pid)
     if start is None:
-        raise LifecycleError(f"process {pid} ended at once")
+        raise LifecycleError(f"process {pid} ended immediately")
     return ProcessId(pid, start)
 
 
 def write_pid(path: Path, process: ProcessId) -> None:
-    """Keep the identity in a file."""
+    """Write the identity to a file."""
     write_secret(path, json.dumps({"pid": process.pid, "start": process.start}).encode())
 
 
 def read_pid(path: Path) -> ProcessId | None:
-    """Return the live process that the file names; None where it is gone, was reused or no file is there."""
+    """Return the live process that the file names; None if it is gone or its pid was reused, or without a file."""
     try:
         values = json.loads(path.read_bytes())
         process = ProcessId(int(values["pid"]), int(values["start"]))
@@ -68,9 +68,9 @@ def read_pid(path: Path) -> ProcessId | None:
 
 
 def find_by_directory(directory: Path, owned: Callable[[list[str]], bool]) -> ProcessId | None:
-    """Return a process that works in the directory and whose command line is `owned`.
+    """Return a process whose working directory is `directory` and whose command line is `owned`.
 
-    It finds what a killed `up` left without a pid file.
+    It finds a broker that a killed `up` left without a pid file.
     """
     wanted = os.path.realpath(directory)
     for entry in PROC.iterdir():
@@ -88,14 +88,14 @@ def command_line(pid: int) -> list[str]:
 
 
 def stop(process: ProcessId, *, seconds: float = STOP_SECONDS) -> None:
-    """End a process with SIGTERM, then with SIGKILL, and return when it is gone."""
+    """Stop a process with SIGTERM, then with SIGKILL, and return when it is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
-            os.kill(process.pid, signal.SIGCONT)  # one that was paused would not hear it
+            os.kill(process.pid, signal.SIGCONT)  # a paused process would not receive it
         if wait_gone(process, seconds):
             return
-    raise LifecycleError(f"process {process.pid} does not end, not even when killed")
+    raise LifecycleError(f"process {process.pid} does not end, not even with SIGKILL")
 
 
 def wait_gone(process: ProcessId, seconds: float) -> bool:
@@ -124,7 +124,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the third (state) on: the name may hold spaces."""
+    """Return the fields of /proc/PID/stat from the third (state) on: the name may contain spaces."""
     try:
         text = (PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -136,4 +136,4 @@ def _boot_time() -> float:
     for line in (PROC / "stat").read_text().splitlines():
         if line.startswith("btime "):
             return float(line.split()[1])
-    raise LifecycleError("/proc/stat tells no boot time")
+    raise LifecycleError("/proc/stat contains no boot time")

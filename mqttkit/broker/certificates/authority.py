@@ -1,6 +1,6 @@
-"""A certificate authority of the broker's own, and what it signs (RFC 5280).
+"""The certificate authority of a broker, and the certificates that it signs (RFC 5280).
 
-The authority's key never goes where the broker could read it; keys are P-256, in files of mode 0600.
+The broker can never read the authority's key. Keys are P-256, in files of mode 0600.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 AUTHORITY_DAYS = 3_650
 LEAF_DAYS = 365
 WARN_DAYS = 30
-"""Days before its end at which a certificate is said to expire soon."""
+"""A certificate expires soon when this many days remain."""
 SKEW = datetime.timedelta(minutes=5)
-"""A certificate is valid from a little before now, for clocks that are behind."""
+"""A certificate is valid from a little before now, for clients whose clocks are slow."""
 ALWAYS = ("localhost", "127.0.0.1", "::1")
-"""Names that every server certificate bears."""
+"""Names that every server certificate contains."""
 CERTIFICATE_NAME, KEY_NAME = "ca.crt", "ca.key"
 MAX_COMMON_NAME = 64
 """Bytes (RFC 5280, ub-common-name)."""
@@ -45,12 +45,12 @@ class Issued:
 
 @dataclass(frozen=True, kw_only=True)
 class CertificateInfo:
-    """What a certificate says."""
+    """The contents of a certificate."""
 
     subject: str
     """Common name."""
     issuer: str
-    """Common name of who signed it."""
+    """Common name of its issuer."""
     names: tuple[str, ...]
     """Host names and addresses it is valid for."""
     serial: str
@@ -61,7 +61,7 @@ class CertificateInfo:
     """Valid until."""
 
     def days_left(self, now: datetime.datetime | None = None) -> float:
-        """Return the days until it expires; negative where it has."""
+        """Return the days until it expires; negative if it has expired."""
         return (self.not_after - (now or _now())).total_seconds() / 86_400
 
     def state(self, now: datetime.datetime | None = None) -> str:
@@ -81,21 +81,21 @@ class Authority:
 
     @classmethod
     def create(cls, name: str, *, days: int = AUTHORITY_DAYS, now: datetime.datetime | None = None) -> Authority:
-        """Make a new authority."""
+        """Create a new authority."""
         from cryptography.hazmat.primitives.asymmetric import ec
 
         return cls._self_signed(name, ec.generate_private_key(ec.SECP256R1()), days, now)
 
     @classmethod
     def load(cls, directory: Path) -> Authority:
-        """Read an authority; raise UsageError where there is none or its files do not fit."""
+        """Read an authority; raise UsageError if there is none or its files do not match."""
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         if not (directory / KEY_NAME).exists():
             raise UsageError(
-                f"there is no certificate authority in {directory}", hint="Make one with: mqttkit broker cert init"
+                f"{directory} contains no certificate authority", hint="Create one with: mqttkit broker cert init"
             )
         try:
             certificate = x509.load_pem_x509_certificate(read_bytes(directory / CERTIFICATE_NAME))
@@ -103,7 +103,7 @@ class Authority:
         except (ValueError, TypeError) as error:
             raise UsageError(f"the certificate authority in {directory} cannot be read: {error}") from error
         if not isinstance(key, EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise UsageError(f"key and certificate of the authority in {directory} do not belong together")
+            raise UsageError(f"key and certificate of the authority in {directory} do not match")
         return cls(certificate, key)
 
     def save(self, directory: Path) -> None:
@@ -120,7 +120,7 @@ class Authority:
         return self.certificate.public_bytes(Encoding.PEM)
 
     def renewed(self, *, days: int = AUTHORITY_DAYS, now: datetime.datetime | None = None) -> Authority:
-        """Return the same authority, same key, with a new validity: what it signed stays valid."""
+        """Return the authority with a new validity and the same key: the certificates it signed stay valid."""
         return self._self_signed(_common_name(self.certificate.subject), self.key, days, now)
 
     def sign_server(
@@ -182,14 +182,14 @@ class Authority:
 
 
 def inspect(data: bytes, *, where: str = "certificate") -> CertificateInfo:
-    """Return what a PEM or DER certificate says; raise UsageError for what is none."""
+    """Return the contents of a PEM or DER certificate; raise UsageError if it is not one."""
     from cryptography import x509
 
     try:
         pem = data.lstrip().startswith(b"-----BEGIN")
         found = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
     except ValueError as error:
-        raise UsageError(f"{where} is no certificate") from error
+        raise UsageError(f"{where} is not a certificate") from error
     names: tuple[str, ...] = ()
     with contextlib.suppress(x509.ExtensionNotFound):
         general = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -205,7 +205,7 @@ def inspect(data: bytes, *, where: str = "certificate") -> CertificateInfo:
 
 
 def check_pair(certificate: bytes, key: bytes, authority: bytes, *, now: datetime.datetime | None = None) -> None:
-    """Raise UsageError where a broker could not serve these: key and certificate apart, foreign, or expired."""
+    """Raise UsageError if a broker cannot serve these: mismatched, expired, or signed by another authority."""
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -222,7 +222,7 @@ def check_pair(certificate: bytes, key: bytes, authority: bytes, *, now: datetim
         private = load_pem_private_key(key, password=None)
         leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
     except (ValueError, TypeError, InvalidSignature) as error:
-        raise UsageError("the server's certificate was not signed by this authority, or a file is broken") from error
+        raise UsageError("this authority did not sign the server's certificate, or a file is damaged") from error
     if private.public_key() != leaf.public_key():
         raise UsageError("the server's key does not belong to its certificate")
 

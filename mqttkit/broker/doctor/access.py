@@ -1,4 +1,4 @@
-"""Checks of who gets in, and where the broker listens: each one tries it."""
+"""Checks of who may connect, and of the addresses of the listeners. Each one tries it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mqttkit.errors import BrokerUnreachable
 
 
 def answers(examined: ExaminedBroker) -> Iterator[Result]:
-    """Log in as the operator on every listener; where the broker is down, say who holds its ports."""
+    """Log in as the operator on every listener; if the broker is down, name the processes that hold its ports."""
     if not examined.up:
-        yield failed("it does not run", f"mqttkit broker up{examined.spec_name}")
+        yield failed("it is not running", f"mqttkit broker up{examined.name_option}")
         for endpoint in examined.endpoints:
             if owner := port_owner(endpoint.port):
-                yield failed(f"its port {endpoint.port} is held by {owner}", f"stop {owner}, or up with another --port")
+                yield failed(f"its port {endpoint.port} is held by {owner}", f"stop {owner}, or choose another --port")
         return
     for endpoint in examined.endpoints:
         where = f"{endpoint.name} on port {endpoint.port}"
@@ -29,23 +29,23 @@ def answers(examined: ExaminedBroker) -> Iterator[Result]:
             yield failed(f"{where}: {error.cause}", examined.restart)
             continue
         if reason is None:
-            yield passed(f"{where} lets the operator in")
+            yield passed(f"{where} accepts the operator")
         elif endpoint.encrypted and examined.broker.spec.client_certificates:
-            yield not_checked(f"{where} wants a client certificate, which the operator has not")
+            yield not_checked(f"{where} requires a client certificate, and the operator has none")
         else:
             yield failed(f"{where} refuses the operator: {reason}", examined.restart)
 
 
 def anonymous(examined: ExaminedBroker) -> Iterator[Result]:
     """Connect without a user on every listener."""
-    fix = f"mqttkit broker restart --no-anonymous{examined.spec_name}"
+    fix = f"mqttkit broker restart --no-anonymous{examined.name_option}"
     yield from _refused(examined, None, None, "clients without a user", fix)
 
 
 def strangers(examined: ExaminedBroker) -> Iterator[Result]:
-    """Connect on every listener with credentials that were made up a moment ago."""
+    """Connect on every listener with random credentials."""
     made_up = (secrets.token_hex(8), secrets.token_hex(8))
-    yield from _refused(examined, *made_up, "made-up credentials", examined.restart)
+    yield from _refused(examined, *made_up, "random credentials", examined.restart)
 
 
 def _refused(
@@ -59,32 +59,32 @@ def _refused(
             yield not_checked(f"{where}: {error.cause}")
             continue
         if reason is None:
-            yield failed(f"{where} lets {who} in", fix)
+            yield failed(f"{where} accepts {who}", fix)
         else:
             yield passed(f"{where} refuses {who}: {reason}")
 
 
 def plain_text(examined: ExaminedBroker) -> Iterator[Result]:
-    """Look where the listeners without TLS are bound."""
+    """Look up the addresses of the listeners without TLS."""
     for endpoint in examined.endpoints:
         if endpoint.encrypted:
             continue
         where = f"{endpoint.name} on port {endpoint.port}"
         bound = bound_addresses(endpoint.port)
-        wide = sorted(address for address in bound if not is_loopback(address))
-        if wide:
+        exposed = sorted(address for address in bound if not is_loopback(address))
+        if exposed:
             yield failed(
-                f"{where} is plain-text and bound to {', '.join(wide)}",
-                f"mqttkit broker restart --listen 127.0.0.1{examined.spec_name}, or offer --tls-port only",
+                f"{where} has no TLS and is bound to {', '.join(exposed)}",
+                f"mqttkit broker restart --listen 127.0.0.1{examined.name_option}",
             )
         elif bound:
             yield passed(f"{where} is bound to loopback only")
         else:
-            yield not_checked(f"nothing is seen to listen on port {endpoint.port}")
+            yield not_checked(f"no listener is visible on port {endpoint.port}")
 
 
 def addresses(examined: ExaminedBroker) -> Iterator[Result]:
-    """Compare where each port is bound, and by whom, with what was asked for."""
+    """Compare address and process of each port with the settings."""
     wanted = examined.broker.spec.listen
     for endpoint in examined.endpoints:
         bound = bound_addresses(endpoint.port)
@@ -99,7 +99,8 @@ def addresses(examined: ExaminedBroker) -> Iterator[Result]:
         elif owner and not _is_ours(examined, owner):
             yield failed(f"port {endpoint.port} is held by {owner}, which is not the broker", f"stop {owner}")
         else:
-            yield passed(f"{endpoint.name} on port {endpoint.port}: {named}, held by {owner or 'a process not seen'}")
+            holder = owner or "a process that this user cannot see"
+            yield passed(f"{endpoint.name} on port {endpoint.port}: {named}, held by {holder}")
 
 
 def websocket(examined: ExaminedBroker) -> Iterator[Result]:
@@ -109,10 +110,10 @@ def websocket(examined: ExaminedBroker) -> Iterator[Result]:
         tls = unverified_tls() if examined.profile.websocket_tls else None
         line = websocket_answer(Login(host=examined.profile.host, port=port, tls=tls))
     except BrokerUnreachable as error:
-        yield failed(f"port {port} is published, and no WebSocket answers: {error.cause}", examined.restart)
+        yield failed(f"port {port} is published, but no WebSocket answers: {error.cause}", examined.restart)
         return
     if " 101 " in f"{line} ":
-        yield passed(f"port {port} takes MQTT over WebSockets")
+        yield passed(f"port {port} accepts MQTT over WebSockets")
     else:
         yield failed(f"port {port} declines MQTT over WebSockets: {line}", examined.restart)
 

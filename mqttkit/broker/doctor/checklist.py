@@ -1,4 +1,4 @@
-"""The production checklist of a broker that `up` started, as checks that probe it."""
+"""The production checklist of a broker that `up` started."""
 
 from __future__ import annotations
 
@@ -22,34 +22,39 @@ TLS = (lacks(Feature.TLS), without_tls, down)
 CHECKS: tuple[Check[ExaminedBroker], ...] = (
     Check("answers", "the broker answers its operator", access.answers),
     Check("anonymous", "clients without a user are refused on every listener", access.anonymous, (down,)),
-    Check("strangers", "made-up credentials are refused on every listener", access.strangers, (down,)),
-    Check("plain-text", "nothing plain-text listens beyond loopback", access.plain_text, (down,)),
-    Check("addresses", "listeners are bound where they should be, by the broker", access.addresses, (down,)),
+    Check("strangers", "random credentials are refused on every listener", access.strangers, (down,)),
+    Check("plain-text", "listeners without TLS are bound to loopback", access.plain_text, (down,)),
+    Check("addresses", "the broker holds its ports on the right addresses", access.addresses, (down,)),
     Check("websocket", "the WebSocket port speaks MQTT", access.websocket, (without_websocket, down)),
-    Check("forbidden-topic", "a forbidden topic is silent both ways", message_flow.forbidden_topic, ACL),
-    Check("wide-filters", "# and $SYS/# are closed to ordinary users", message_flow.wide_filters, ACL),
+    Check(
+        "forbidden-topic",
+        "the ACL denies forbidden publishes and subscriptions",
+        message_flow.forbidden_topic,
+        ACL,
+    ),
+    Check("wide-filters", "ordinary users cannot read # and $SYS/#", message_flow.wide_filters, ACL),
     Check("tls-versions", "TLS older than 1.2 is refused", tls.versions, TLS),
-    Check("tls-chain", "the certificate fits the address and its authority", tls.chain, TLS),
-    Check("tls-expiry", "the certificate lasts another 30 days", tls.expiry, TLS),
-    Check("tls-serial", "the certificate served is the one on disk", tls.serial, TLS),
-    Check("client-certificates", "a client certificate is demanded where that is set", tls.client_certificate, TLS),
-    Check("acl", "the ACL file says what it seems to say", files.acl, (lacks(Feature.ACL),)),
-    Check("passwords", "every password line works and is hashed well", files.passwords, FILES),
-    Check("files", "configuration is the broker's, and nobody else reads it", files.owners),
-    Check("settings", "mosquitto.conf is what mqttkit wrote", files.settings, (lacks(Feature.TUNING),)),
+    Check("tls-chain", "the certificate matches the address and its authority", tls.chain, TLS),
+    Check("tls-expiry", "the certificate is valid for another 30 days", tls.expiry, TLS),
+    Check("tls-serial", "the broker serves the certificate on disk", tls.serial, TLS),
+    Check("client-certificates", "a client certificate is required if that is set", tls.client_certificate, TLS),
+    Check("acl", "the ACL file is valid and means what it seems to mean", files.acl, (lacks(Feature.ACL),)),
+    Check("passwords", "every password line is valid and has a good hash", files.passwords, FILES),
+    Check("files", "only the broker can read its files", files.owners),
+    Check("settings", "mosquitto.conf is as mqttkit wrote it", files.settings, (lacks(Feature.TUNING),)),
     Check("log", "the log shows no errors", files.log_errors),
     Check("user", "the broker does not run as root", host.user, (down,)),
-    Check("descriptors", "file descriptors suffice for max_connections", host.descriptors, (down,)),
-    Check("memory", "memory suffices", host.memory, (down,)),
+    Check("descriptors", "there are enough file descriptors for max_connections", host.descriptors, (down,)),
+    Check("memory", "there is enough memory", host.memory, (down,)),
     Check("disk", "the data directory has space", host.disk),
-    Check("data", "data outlives a restart", host.data),
-    Check("last-save", "the database was saved lately", host.last_save, (lacks(Feature.PERSISTENCE), down)),
-    Check("restart-policy", "the broker comes back after a crash or reboot", host.restart_policy),
+    Check("data", "data survives a restart", host.data),
+    Check("last-save", "the database was saved recently", host.last_save, (lacks(Feature.PERSISTENCE), down)),
+    Check("restart-policy", "the broker restarts after a crash or reboot", host.restart_policy),
     Check("image", "the image is pinned", host.image),
 )
 """Every check, in the order of the report."""
 
 
 def examine(broker: Broker) -> Iterator[Finding]:
-    """Yield what each check finds on a broker that was set up."""
+    """Yield the findings of each check on a broker that `up` created."""
     yield from run_checks(CHECKS, ExaminedBroker.of(broker))

@@ -1,4 +1,4 @@
-"""What the checks of a broker look at: read once, and the logins that several of them try."""
+"""The broker that the checks examine, and the logins that several of them try."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, AccountFiles
+from mqttkit.broker.accounts.roles import AccountFiles
+from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.broker.profile import Profile, read_profile
 from mqttkit.broker.protocol import LACKS, Broker, Feature, Running
 from mqttkit.client import MqttClient
@@ -34,12 +35,12 @@ class Endpoint:
 
     @property
     def encrypted(self) -> bool:
-        """Tell whether it speaks TLS."""
+        """Whether it speaks TLS."""
         return self.settings.tls is not None
 
 
 class ExaminedBroker:
-    """A broker under examination."""
+    """A broker and what `up` stored about it."""
 
     def __init__(self, broker: Broker, profile: Profile, running: Running | None) -> None:
         self.broker = broker
@@ -57,18 +58,18 @@ class ExaminedBroker:
         return cls(broker, profile, broker.running())
 
     @property
-    def spec_name(self) -> str:
-        """` --name NAME` for commands, empty for the default broker."""
+    def name_option(self) -> str:
+        """` --name NAME` for commands; empty for the default broker."""
         name = self.broker.spec.name
         return "" if name == "default" else f" --name {name}"
 
     @property
     def restart(self) -> str:
-        """The command that starts the broker anew."""
-        return f"mqttkit broker restart{self.spec_name}"
+        """The command that restarts the broker."""
+        return f"mqttkit broker restart{self.name_option}"
 
     def endpoint(self, name: str) -> Endpoint:
-        """Return the listener of this name; raise `LifecycleError` where there is none."""
+        """Return the listener of this name; raise `LifecycleError` if there is none."""
         for endpoint in self.endpoints:
             if endpoint.name == name:
                 return endpoint
@@ -76,21 +77,21 @@ class ExaminedBroker:
 
     @property
     def up(self) -> bool:
-        """Tell whether it runs."""
+        """Whether it is running."""
         return self._running is not None
 
     @property
     def running(self) -> Running:
-        """The running broker; raises `LifecycleError` where it is down."""
+        """The running broker; raises `LifecycleError` if it is down."""
         if self._running is None:
-            raise LifecycleError("the broker does not run")
+            raise LifecycleError("the broker is not running")
         return self._running
 
     @functools.cached_property
     def accounts(self) -> AccountFiles:
-        """Users and ACL; raises `UsageError` where the files are broken."""
+        """Users and ACL; raises `UsageError` if the files are invalid."""
         read = self.broker.read_file
-        return AccountFiles.parse(read(PASSWORDS_NAME), read(ACL_NAME))
+        return AccountFiles.parse(read(PASSWORD_FILE), read(ACL_FILE))
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -117,12 +118,12 @@ class ExaminedBroker:
 
 
 def down(examined: ExaminedBroker) -> str:
-    """Return why nothing can be tried on the broker, or an empty string."""
-    return "" if examined.up else "the broker does not run"
+    """Return that the broker is down, or an empty string."""
+    return "" if examined.up else "the broker is not running"
 
 
 def lacks(*features: Feature) -> Callable[[ExaminedBroker], str]:
-    """Return an obstacle: what the backend lacks."""
+    """Return an obstacle: the features that the backend lacks."""
 
     def obstacle(examined: ExaminedBroker) -> str:
         found = [LACKS[examined.broker.backend][one] for one in features if one in LACKS[examined.broker.backend]]
@@ -132,20 +133,20 @@ def lacks(*features: Feature) -> Callable[[ExaminedBroker], str]:
 
 
 def without_tls(examined: ExaminedBroker) -> str:
-    """Return an obstacle: there is no TLS listener."""
-    return "" if examined.profile.tls_port else "there is no TLS listener"
+    """Return that the broker has no TLS listener, or an empty string."""
+    return "" if examined.profile.tls_port else "the broker has no TLS listener"
 
 
 def without_websocket(examined: ExaminedBroker) -> str:
-    """Return an obstacle: there is no WebSocket listener."""
-    return "" if examined.profile.websocket_port else "there is no WebSocket listener"
+    """Return that the broker has no WebSocket listener, or an empty string."""
+    return "" if examined.profile.websocket_port else "the broker has no WebSocket listener"
 
 
 def refusal(endpoint: Endpoint, username: str | None, password: str | None) -> str | None:
-    """Return how the listener refuses these credentials, or None where it lets them in.
+    """Return how the listener refuses these credentials, or None if it accepts them.
 
-    A broker that closes the connection instead of answering refuses too. Raises `BrokerUnreachable` where the
-    connection did not come that far.
+    A broker that closes the connection instead of answering refuses too. Raises `BrokerUnreachable` if the
+    connection fails before the login.
     """
     broker = replace(endpoint.settings, username=username, password=password)
     settings = MqttSettings(broker=broker, client=ClientSettings(version=endpoint.version))

@@ -1,4 +1,4 @@
-"""Checks of the broker's files: what they say, whose they are, what the log tells of them."""
+"""Checks of the broker's files: their contents and owners, and errors in the log."""
 
 from __future__ import annotations
 
@@ -7,66 +7,65 @@ from collections.abc import Iterator
 
 from mqttkit.broker.accounts.acl_simulator import lint
 from mqttkit.broker.accounts.passwords import PasswordFile
-from mqttkit.broker.accounts.roles import PASSWORDS_NAME
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
+from mqttkit.broker.file_names import CONFIGURATION_FILE, PASSWORD_FILE
 from mqttkit.broker.mosquitto.configuration import CANARY
 from mqttkit.errors import UsageError
 
 LEAST_ITERATIONS = 1_000
 MOST_ITERATIONS = 20_000
-"""About 10 ms a login, in which the broker's one thread does nothing else."""
+"""About 10 ms for each login, during which the broker's only thread does nothing else."""
 LOG_LINES = 2_000
-CONF_NAME = "config/mosquitto.conf"
 ZERO_QUEUE_FIXED = (2, 0, 22)
 """First version in which `max_queued_messages 0` does not drop every message."""
 
 
 def acl(examined: ExaminedBroker) -> Iterator[Result]:
-    """Read the ACL file as mosquitto does, and name what is hardly meant."""
+    """Read the ACL file as mosquitto does, and name rules that are probably not intended."""
     try:
         accounts = examined.accounts
     except UsageError as error:
-        yield failed(error.message, error.hint or f"mqttkit broker acl list{examined.spec_name}")
+        yield failed(error.message, error.hint or f"mqttkit broker acl list{examined.name_option}")
         return
     findings = lint(accounts.acl, users=[user for user in accounts.passwords.hashes if user != CANARY])
     open_to_all = examined.broker.spec.anonymous
     for finding in findings:
         if finding.message.startswith("user 'mqttkit'"):
-            continue  # the operator may do everything: that is what it is for
+            continue  # the operator is meant to have every right
         serious = finding.serious and not (open_to_all and "without a user name" in finding.message)
         say = failed if serious else warned
-        yield say(finding.message, f"mqttkit broker acl lint{examined.spec_name}")
+        yield say(finding.message, f"mqttkit broker acl lint{examined.name_option}")
     yield passed(f"{len(accounts.acl.users)} users have rules, all of them valid")
 
 
 def passwords(examined: ExaminedBroker) -> Iterator[Result]:
-    """Read the password file strictly: mosquitto drops a malformed line without a word."""
-    content = examined.broker.read_file(PASSWORDS_NAME)
+    """Read the password file strictly: mosquitto drops an invalid line silently."""
+    content = examined.broker.read_file(PASSWORD_FILE)
     if content is None:
-        yield failed(f"{PASSWORDS_NAME} is missing", examined.restart)
+        yield failed(f"{PASSWORD_FILE} is missing", examined.restart)
         return
     try:
-        users = PasswordFile.parse(content.decode(), where=PASSWORDS_NAME)
+        users = PasswordFile.parse(content.decode(), where=PASSWORD_FILE)
     except UsageError as error:
         yield failed(error.message, error.hint)
         return
     for name, hashed in users.hashes.items():
-        fix = f"mqttkit broker user passwd {name}{examined.spec_name}"
+        fix = f"mqttkit broker user passwd {name}{examined.name_option}"
         if hashed.scheme != 7:
-            yield warned(f"user {name!r} has a hash of one round only ($6$)", fix)
+            yield warned(f"user {name!r} has a hash with only one round ($6$)", fix)
         elif hashed.iterations < LEAST_ITERATIONS:
             yield warned(f"user {name!r} has {hashed.iterations} iterations, fewer than {LEAST_ITERATIONS:,}", fix)
         elif hashed.iterations > MOST_ITERATIONS:
-            yield warned(f"user {name!r}: {hashed.iterations:,} iterations stop the broker at each login", fix)
-    yield passed(f"{len(users.hashes)} users, each with a valid hash, none twice")
+            yield warned(f"user {name!r}: {hashed.iterations:,} iterations block the broker at each login", fix)
+    yield passed(f"{len(users.hashes)} users, each with one valid hash")
 
 
 def owners(examined: ExaminedBroker) -> Iterator[Result]:
-    """Look at owner, mode and kind of each file that the broker reads."""
+    """Check owner, mode and kind of each file that the broker reads."""
     facts = list(examined.broker.file_facts())
     if not facts:
-        yield not_checked("no files are seen")
+        yield not_checked("this user cannot see the files")
     wrong = 0
     for fact in facts:
         fix = f"chown and chmod {'700' if fact.directory else '600'} {fact.place}"
@@ -74,38 +73,38 @@ def owners(examined: ExaminedBroker) -> Iterator[Result]:
             wrong += 1
             yield failed(f"{fact.name} {trouble}", f"remove {fact.place}" if fact.link else fix)
     if facts and not wrong:
-        yield passed(f"{len(facts)} files and directories belong to uid {facts[0].wanted}, closed to all others")
+        yield passed(f"{len(facts)} files and directories belong to uid {facts[0].wanted}; no other user can open them")
 
 
 def settings(examined: ExaminedBroker) -> Iterator[Result]:
-    """Read mosquitto.conf: changes by hand are lost at the next start, and some values bite."""
-    content = examined.broker.read_file(CONF_NAME)
+    """Read mosquitto.conf: manual changes are lost at the next start, and some values are dangerous."""
+    content = examined.broker.read_file(CONFIGURATION_FILE)
     if content is None:
-        yield failed(f"{CONF_NAME} is missing: a reload would fail", examined.restart)
+        yield failed(f"{CONFIGURATION_FILE} is missing: a reload would fail", examined.restart)
         return
     text = content.decode(errors="replace")
-    bites = 0
+    dangers = 0
     if re.search(r"^max_queued_messages 0$", text, re.M) and examined.broker.version() < ZERO_QUEUE_FIXED:
-        bites += 1
+        dangers += 1
         yield failed("max_queued_messages 0 drops every message for a client that is away", examined.restart)
     if re.search(r"^allow_anonymous true$", text, re.M) and not examined.broker.spec.anonymous:
-        bites += 1
-        yield failed("allow_anonymous was switched on by hand", examined.restart)
+        dangers += 1
+        yield failed("allow_anonymous was switched on manually", examined.restart)
     for name in ("password_file", "acl_file"):
         if not re.search(rf"^{name} \S", text, re.M):
-            bites += 1
-            yield failed(f"there is no {name}", examined.restart)
+            dangers += 1
+            yield failed(f"{name} is missing", examined.restart)
     if not text.startswith("# Written by `mqttkit broker up`"):
         yield warned("it was not written by mqttkit: the next start replaces it", examined.restart)
-    elif not bites:
-        yield passed("anonymous, users, ACL and queues are set as mqttkit sets them")
+    elif not dangers:
+        yield passed("anonymous access, users, ACL and queues are as mqttkit set them")
 
 
 def log_errors(examined: ExaminedBroker) -> Iterator[Result]:
-    """Search the log's last lines for errors; those after the last reload count as the reload's."""
+    """Search the last lines of the log for errors; the reload caused those after the last reload."""
     lines = list(examined.broker.log_lines(tail=LOG_LINES))
     if not lines:
-        yield not_checked("there is no log yet")
+        yield not_checked("the broker has no log yet")
         return
     start = max(
         (index for index, line in enumerate(lines) if re.search(r"mosquitto version .* starting", line)), default=0
@@ -113,7 +112,7 @@ def log_errors(examined: ExaminedBroker) -> Iterator[Result]:
     lines = lines[start:]
     reload = max((index for index, line in enumerate(lines) if "Reloading config" in line), default=None)
     errors = [(index, line) for index, line in enumerate(lines) if re.search(r"\bError\b", line)]
-    fix = f"mqttkit broker logs{examined.spec_name}"
+    fix = f"mqttkit broker logs{examined.name_option}"
     after = [line for index, line in errors if reload is not None and index > reload]
     if after:
         yield failed(f"after the last reload: {after[-1]}", fix)
@@ -121,8 +120,3 @@ def log_errors(examined: ExaminedBroker) -> Iterator[Result]:
         yield warned(f"{len(errors)} errors since the start, the last: {errors[-1][1]}", fix)
     else:
         yield passed(f"no error in the last {len(lines)} lines")
-
-
-def _last(lines: list[str], pattern: str) -> int | None:
-    """Return the index of the last line that holds the pattern, or None."""
-    return max((index for index, line in enumerate(lines) if re.search(pattern, line)), default=None)

@@ -13,7 +13,7 @@ Subject = TypeVar("Subject")
 
 
 class Verdict(enum.Enum):
-    """What a check came to."""
+    """The verdict of a check."""
 
     PASSED = "pass"
     WARNED = "warn"
@@ -23,29 +23,29 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Result:
-    """One thing that a check found."""
+    """One result of a check."""
 
     verdict: Verdict
     detail: str
-    """What was seen, in a sentence."""
+    """What the check saw, in a sentence."""
     fix: str = ""
-    """Command or step that mends it."""
+    """Command or step that fixes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One result, and the check it is of."""
+    """One result with the name of its check."""
 
     check: str
     """Name of the check, for scripts."""
     title: str
-    """What the check holds, in words."""
+    """What the check confirms, in words."""
     verdict: Verdict
-    """What it came to."""
+    """The verdict."""
     detail: str
-    """What was seen."""
+    """What the check saw."""
     fix: str = ""
-    """Command or step that mends it."""
+    """Command or step that fixes it."""
 
     def as_dict(self) -> dict[str, str]:
         """Return it for JSON."""
@@ -60,40 +60,40 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check(Generic[Subject]):
-    """A question with a name, and the function that finds out."""
+    """A check with its name and its function."""
 
     name: str
     """For scripts."""
     title: str
-    """What it holds, in words."""
+    """What it confirms, in words."""
     examine: Callable[[Subject], Iterable[Result]]
-    """Finds out, with any number of outcomes."""
+    """Makes the check and returns any number of results."""
     obstacles: tuple[Callable[[Subject], str], ...] = ()
     """Each returns why the check cannot be made, or an empty string."""
 
 
 def passed(detail: str) -> Result:
-    """It is as it should be, and that was seen."""
+    """Return a result: the check saw that all is well."""
     return Result(Verdict.PASSED, detail)
 
 
 def warned(detail: str, fix: str = "") -> Result:
-    """It works, and is not what a production broker should be."""
+    """Return a result: it works, but a production broker should not be like this."""
     return Result(Verdict.WARNED, detail, fix)
 
 
 def failed(detail: str, fix: str = "") -> Result:
-    """It is broken or open."""
+    """Return a result: it is broken or insecure."""
     return Result(Verdict.FAILED, detail, fix)
 
 
 def not_checked(why: str) -> Result:
-    """It could not be found out, or there is nothing to find out."""
+    """Return a result: the check was not possible, or does not apply."""
     return Result(Verdict.NOT_CHECKED, why)
 
 
 def run_checks(checks: Iterable[Check[Subject]], subject: Subject) -> Iterator[Finding]:
-    """Run each check and yield what it found; a check that breaks, or finds nothing, was not checked."""
+    """Run each check and yield its findings; a check that raises, or returns nothing, counts as not checked."""
     for check in checks:
         for result in _results(check, subject):
             yield Finding(
@@ -113,5 +113,5 @@ def _results(check: Check[Subject], subject: Subject) -> list[Result]:
     try:
         found.extend(check.examine(subject))
     except (MqttkitError, OSError, ValueError) as error:
-        found.append(not_checked(f"could not be found out: {error}"))
-    return found or [not_checked("nothing was found out")]
+        found.append(not_checked(f"the check failed: {error}"))
+    return found or [not_checked("the check returned no result")]

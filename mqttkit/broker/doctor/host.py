@@ -1,4 +1,4 @@
-"""Checks of the machine under the broker: rights, limits, memory, disk, what brings it back."""
+"""Checks of the machine: the broker's user, limits, memory, disk, and what restarts it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.protocol import LACKS, Feature
 
 CONNECTION_BYTES = 8 * 1024
-"""What one idle connection takes, roughly: measured 3 to 6 KiB with mosquitto 2.0."""
+"""Memory of one idle connection, rounded up: 3 to 6 KiB were measured with mosquitto 2.0."""
 MIB = 1024 * 1024
 LEAST_FREE = 100 * MIB
-LITTLE_FREE = 0.1
+LOW_FREE = 0.1
 LATE = 2
-"""Autosave intervals after which a save is late."""
+"""A save is late after this many autosave intervals."""
 SLACK_SECONDS = 60
 MEMORY_SYSTEMS = ("tmpfs", "ramfs")
 
@@ -40,7 +40,7 @@ def descriptors(examined: ExaminedBroker) -> Iterator[Result]:
     limits = Path(f"/proc/{examined.running.pid}/limits").read_text()
     found = _field(limits, r"^Max open files\s+(\S+)")
     if found == "unlimited":
-        yield warned("the limit is infinite, with which WebSockets do not work", examined.restart)
+        yield warned("the limit is infinite, and WebSockets do not work with that", examined.restart)
         return
     wanted = _tuning(examined).max_connections + SPARE_DESCRIPTORS
     if LACKS[examined.broker.backend].get(Feature.TUNING):
@@ -48,24 +48,24 @@ def descriptors(examined: ExaminedBroker) -> Iterator[Result]:
     if int(found) < wanted:
         smaller = max(1, int(found) - SPARE_DESCRIPTORS)
         yield failed(
-            f"it may open {found} files, and max_connections wants {wanted}",
-            f"mqttkit broker restart --max-connections {smaller}{examined.spec_name}, or raise `ulimit -Hn`",
+            f"it may open {found} files, but max_connections needs {wanted}",
+            f"mqttkit broker restart --max-connections {smaller}{examined.name_option}, or raise `ulimit -Hn`",
         )
     else:
-        yield passed(f"it may open {found} files, {wanted} are wanted")
+        yield passed(f"it may open {found} files and needs {wanted}")
 
 
 def memory(examined: ExaminedBroker) -> Iterator[Result]:
-    """Compare what it uses, and what full connections would use, with its limit or the machine."""
+    """Compare its memory, now and with max_connections clients, with its limit or the machine's memory."""
     used = examined.broker.resources()
     if used is None:
-        yield not_checked("its memory is not seen")
+        yield not_checked("this user cannot see its memory")
         return
     free = _available_memory()
     limit = min(used.limit_bytes or free + used.memory_bytes, free + used.memory_bytes)
     full = used.memory_bytes + _tuning(examined).max_connections * CONNECTION_BYTES
     numbers = f"uses {used.memory_bytes // MIB} MiB of {limit // MIB} MiB"
-    fix = f"mqttkit broker restart --profile small{examined.spec_name}"
+    fix = f"mqttkit broker restart --profile small{examined.name_option}"
     if used.memory_bytes > 0.95 * limit:
         yield failed(numbers, fix)
     elif full > limit:
@@ -75,38 +75,38 @@ def memory(examined: ExaminedBroker) -> Iterator[Result]:
 
 
 def disk(examined: ExaminedBroker) -> Iterator[Result]:
-    """Ask the file system of the data directory."""
+    """Read the free space of the data directory."""
     place = examined.broker.data_directory()
     if place is None or not place.is_dir():
-        yield not_checked("the data directory is not seen from here")
+        yield not_checked("this user cannot see the data directory")
         return
     found = os.statvfs(place)
     free, share = found.f_bavail * found.f_frsize, found.f_bavail / max(1, found.f_blocks)
-    said = f"{free // MIB:,} MiB free, {share:.0%}"
+    detail = f"{free // MIB:,} MiB free, {share:.0%}"
     fix = f"free some space below {place}"
     if free < LEAST_FREE:
-        yield failed(said, fix)
-    elif share < LITTLE_FREE:
-        yield warned(said, fix)
+        yield failed(detail, fix)
+    elif share < LOW_FREE:
+        yield warned(detail, fix)
     else:
-        yield passed(said)
+        yield passed(detail)
 
 
 def data(examined: ExaminedBroker) -> Iterator[Result]:
-    """See that persistence is on, and that its directory outlives the broker and the machine."""
+    """Check that persistence is on, and that its directory survives a restart of broker and machine."""
     if lack := LACKS[examined.broker.backend].get(Feature.PERSISTENCE):
         yield warned(lack, "mqttkit broker up --backend process --name NAME")
         return
     if not _tuning(examined).persistence:
-        yield warned("persistence is off", f"mqttkit broker restart --persistence{examined.spec_name}")
+        yield warned("persistence is off", f"mqttkit broker restart --persistence{examined.name_option}")
         return
     place = examined.broker.data_directory()
     if place is None:
-        yield failed("data is not on a volume: it ends with the container", examined.restart)
+        yield failed("data is not on a volume: it is lost with the container", examined.restart)
     elif (kind := _file_system(place)) in MEMORY_SYSTEMS:
-        yield warned(f"{place} is on {kind}, which a reboot empties", "set XDG_STATE_HOME to a disk")
+        yield warned(f"{place} is on {kind}, and a reboot deletes it", "set XDG_STATE_HOME to a disk")
     else:
-        yield passed(f"{place} is on a disk ({kind or 'file system not seen'})")
+        yield passed(f"{place} is on a disk ({kind or 'file system unknown'})")
 
 
 def last_save(examined: ExaminedBroker) -> Iterator[Result]:
@@ -119,21 +119,21 @@ def last_save(examined: ExaminedBroker) -> Iterator[Result]:
     up_for = time.time() - examined.running.started
     allowed = LATE * settings.autosave_interval + SLACK_SECONDS
     if saved is None:
-        yield failed("it was never saved", f"mqttkit broker logs{examined.spec_name}")
+        yield failed("the database was never saved", f"mqttkit broker logs{examined.name_option}")
         return
     age = time.time() - saved
     if age > allowed and up_for > allowed:
-        yield failed(f"the last save is {age:.0f} s old", f"mqttkit broker logs{examined.spec_name}")
+        yield failed(f"the last save is {age:.0f} s old", f"mqttkit broker logs{examined.name_option}")
     else:
         yield passed(f"saved {age:.0f} s ago; every {settings.autosave_interval} s")
 
 
 def restart_policy(examined: ExaminedBroker) -> Iterator[Result]:
-    """See what starts the broker again."""
+    """Check what restarts the broker."""
     policy = examined.broker.restart_policy()
     if policy is None:
         yield warned(
-            "nothing starts it after a crash or a reboot",
+            "nothing restarts it after a crash or a reboot",
             "mqttkit broker up --backend docker --name NAME, or a systemd unit that runs `mqttkit broker up`",
         )
     elif policy in ("always", "unless-stopped"):
@@ -143,17 +143,17 @@ def restart_policy(examined: ExaminedBroker) -> Iterator[Result]:
 
 
 def image(examined: ExaminedBroker) -> Iterator[Result]:
-    """See that the image is one certain version: the digest of today does not hold a tag that moves."""
+    """Check that the image names one version: a tag that moves may be another version tomorrow."""
     used = examined.profile.image
     if used is None:
-        yield not_checked(f"the {examined.broker.backend} backend uses no image")
+        yield not_checked(f"the {examined.broker.backend} backend has no image")
         return
     asked = examined.broker.spec.image or used.partition("@")[0]
     if "@sha256:" in asked or re.search(r":\d+\.\d+\.\d+", asked):
         yield passed(used)
     else:
-        fix = f"mqttkit broker restart --image {asked.partition(':')[0]}:X.Y.Z{examined.spec_name}"
-        yield warned(f"the tag of {asked} moves", fix)
+        fix = f"mqttkit broker restart --image {asked.partition(':')[0]}:X.Y.Z{examined.name_option}"
+        yield warned(f"the tag of {asked} may move", fix)
 
 
 def _tuning(examined: ExaminedBroker) -> configuration.Tuning:
@@ -165,7 +165,7 @@ def _available_memory() -> int:
 
 
 def _file_system(place: Path) -> str:
-    """Return the type of the file system that holds a directory; empty where it is not seen."""
+    """Return the type of the file system that holds a directory; empty if it is unknown."""
     best, kind = "", ""
     for line in Path("/proc/mounts").read_text().splitlines():
         _, point, found = line.split()[:3]
@@ -177,5 +177,5 @@ def _file_system(place: Path) -> str:
 def _field(text: str, pattern: str) -> str:
     found = re.search(pattern, text, re.M)
     if found is None:
-        raise ValueError(f"nothing like {pattern!r} is there")
+        raise ValueError(f"{pattern!r} matches nothing")
     return found[1]

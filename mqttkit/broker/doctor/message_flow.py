@@ -1,4 +1,4 @@
-"""Checks of what reaches whom: a user with hardly any right publishes and listens where it must not."""
+"""Checks of the ACL: a user with few rights publishes and subscribes to topics that it must not use."""
 
 from __future__ import annotations
 
@@ -18,71 +18,73 @@ from mqttkit.messages import Message, Outcome, Subscription
 SECONDS = 10.0
 OWN = "mqttkit/probe/"
 SENTINEL = f"{OWN}doctor"
-"""The probe may read and write it: what was to arrived before it has arrived when it comes."""
+"""The probe may read and write this topic. When a message arrives on it, every earlier message has arrived."""
 
 
 class Deliveries:
-    """What the operator and the probe delivered while each published to one topic."""
+    """What the broker delivered to the operator and to the probe while each published to one topic."""
 
     def __init__(self) -> None:
         self.to_operator: set[tuple[str, bytes]] = set()
         self.to_probe: set[tuple[str, bytes]] = set()
         self.denied = False
-        """The broker told the probe that it may not publish there."""
+        """Whether the broker told the probe that it may not publish there."""
 
 
 def forbidden_topic(examined: ExaminedBroker) -> Iterator[Result]:
-    """Publish to a forbidden topic as the probe, and listen to it as the probe: nothing may pass."""
+    """Publish to a forbidden topic as the probe, and subscribe to it as the probe: the broker must deliver nothing."""
     topic = f"mqttkit/forbidden/{secrets.token_hex(8)}"
     delivered = exchange(examined, topic, listen=(topic,))
-    fix = f"mqttkit broker acl lint{examined.spec_name}, then: mqttkit broker reload{examined.spec_name}"
+    fix = f"mqttkit broker acl lint{examined.name_option}, then: mqttkit broker reload{examined.name_option}"
     if (topic, b"probe") in delivered.to_operator:
-        yield failed("what a user without rights publishes is delivered", fix)
+        yield failed("the broker delivers what a user without rights publishes", fix)
     elif delivered.denied:
-        yield passed("a publish by a user without rights is denied, and not delivered")
+        yield passed("the broker denies a publish by a user without rights, and does not deliver it")
     else:
-        yield warned("a publish by a user without rights is not delivered, and the user is not told", fix)
+        yield warned("the broker drops a publish by a user without rights, but does not tell the user", fix)
     if (topic, b"operator") in delivered.to_probe:
-        yield failed("a user without rights is delivered a topic that it subscribes to", fix)
+        yield failed("the broker delivers a forbidden topic to a user without rights", fix)
     else:
-        yield passed("a subscription by a user without rights delivers nothing")
+        yield passed("the broker delivers nothing to a subscription by a user without rights")
 
 
 def wide_filters(examined: ExaminedBroker) -> Iterator[Result]:
-    """Subscribe to # and $SYS/# as the probe; and name the users whose rules open them."""
+    """Subscribe to # and $SYS/# as the probe, and name the users whose rules allow that."""
     topic = f"mqttkit/forbidden/{secrets.token_hex(8)}"
     delivered = exchange(examined, topic, listen=("#", "$SYS/#"))
     tops = sorted({name.split("/", 1)[0] for name, _ in delivered.to_probe if not name.startswith(OWN)})
     if tops:
         named = ", ".join(f"{top}/…" for top in tops)
-        yield failed(f"a user without rights is delivered {named}", f"mqttkit broker acl lint{examined.spec_name}")
+        yield failed(
+            f"the broker delivers {named} to a user without rights", f"mqttkit broker acl lint{examined.name_option}"
+        )
     else:
-        yield passed("a user without rights hears nothing on # and $SYS/#")
+        yield passed("the broker delivers nothing on # and $SYS/# to a user without rights")
     for name in sorted(set(examined.accounts.passwords.hashes) - {OPERATOR, PROBE}):
         decisions = {one: check_subscription(examined.accounts.acl, one, user=name) for one in ("#", "$SYS/#")}
-        if wide := [one for one, decision in decisions.items() if decision.allowed and decision.complete]:
-            fix = f"mqttkit broker acl revoke {name} read '{wide[0]}'{examined.spec_name}"
-            yield warned(f"user {name!r} may read all of {' and '.join(wide)}", fix)
+        if allowed := [one for one, decision in decisions.items() if decision.allowed and decision.complete]:
+            fix = f"mqttkit broker acl revoke {name} read '{allowed[0]}'{examined.name_option}"
+            yield warned(f"user {name!r} may read all of {' and '.join(allowed)}", fix)
 
 
 def exchange(examined: ExaminedBroker, topic: str, *, listen: tuple[str, ...]) -> Deliveries:
-    """Let operator and probe publish to `topic` while both listen, and wait until both delivered a sentinel.
+    """Let operator and probe publish to `topic` while both subscribe, and wait until both received a sentinel.
 
-    The operator listens to `topic`, the probe to the filters `listen`. Raises `LifecycleError` where the sentinel,
-    which both may read, does not arrived.
+    The operator subscribes to `topic`, the probe to the filters `listen`. Raises `LifecycleError` if the sentinel,
+    which both may read, does not arrive.
     """
     profile, delivered = examined.profile, Deliveries()
     arrived = {"operator": threading.Event(), "probe": threading.Event()}
     with contextlib.ExitStack() as stack:
 
-        def client(who: str, into: set[tuple[str, bytes]], username: str | None, password: str | None) -> MqttClient:
+        def connected(who: str, into: set[tuple[str, bytes]], username: str | None, password: str | None) -> MqttClient:
             handler = _collect(into, topic.encode(), arrived[who])
             made = stack.enter_context(examined.client(username, password, on_message=handler))
             made.connect(timeout=SECONDS)
             return made
 
-        operator = client("operator", delivered.to_operator, profile.username, profile.password)
-        probe = client("probe", delivered.to_probe, profile.probe_username, profile.probe_password)
+        operator = connected("operator", delivered.to_operator, profile.username, profile.password)
+        probe = connected("probe", delivered.to_probe, profile.probe_username, profile.probe_password)
         operator.subscribe(Subscription(topic, 1), Subscription(SENTINEL, 1))
         for one in (*listen, SENTINEL):
             with contextlib.suppress(SubscriptionDenied):
@@ -92,7 +94,7 @@ def exchange(examined: ExaminedBroker, topic: str, *, listen: tuple[str, ...]) -
         operator.publish(SENTINEL, topic.encode(), qos=1).wait(SECONDS)
         for who, event in arrived.items():
             if not event.wait(SECONDS):
-                raise LifecycleError(f"the {who} was not delivered {SENTINEL!r}, which it may read")
+                raise LifecycleError(f"the {who} did not receive {SENTINEL!r}, which it may read")
     return delivered
 
 

@@ -1,4 +1,4 @@
-"""Checks of the TLS listener: each one shakes hands with it."""
+"""Checks of the TLS listener, each by a handshake."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker, refusal
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
+from mqttkit.broker.file_names import CERTIFICATE_FILE
+from mqttkit.broker.probe import unverified_tls
 from mqttkit.errors import BrokerUnreachable
 
 if TYPE_CHECKING:
@@ -19,14 +21,13 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 WARN_DAYS = 30
-SERVER_CERTIFICATE = "config/certs/server.crt"
 OLD = {"TLS 1.0": ssl.TLSVersion.TLSv1, "TLS 1.1": ssl.TLSVersion.TLSv1_1}
 CANNOT = ("NO_PROTOCOLS_AVAILABLE", "UNSUPPORTED_PROTOCOL_VERSION")
-"""Reasons with which our own OpenSSL declines to speak an old version."""
+"""Reasons that our own OpenSSL gives when it does not speak an old version."""
 
 
 def versions(examined: ExaminedBroker) -> Iterator[Result]:
-    """Offer only TLS 1.0, then only TLS 1.1: the broker must decline."""
+    """Offer only TLS 1.0, then only TLS 1.1: the broker must refuse."""
     for name, version in OLD.items():
         try:
             _shake_hands(examined, _old_context(version)).close()
@@ -34,18 +35,18 @@ def versions(examined: ExaminedBroker) -> Iterator[Result]:
             if error.reason in CANNOT:
                 yield not_checked(f"this machine's OpenSSL does not speak {name}")
             else:
-                yield passed(f"{name} is declined: {_reason(error)}")
+                yield passed(f"{name} is refused: {_reason(error)}")
         except ConnectionError as error:
-            yield passed(f"{name} is declined: {error.strerror}")
+            yield passed(f"{name} is refused: {error.strerror}")
         else:
-            yield failed(f"{name} is spoken", examined.restart)
+            yield failed(f"the broker speaks {name}", examined.restart)
 
 
 def chain(examined: ExaminedBroker) -> Iterator[Result]:
-    """Verify the certificate as a client does: chain, dates, and the name or address it is for."""
+    """Verify the certificate as a client does: chain, dates, and the name or address."""
     profile = examined.profile
     if profile.ca_file is None or not Path(profile.ca_file).is_file():
-        yield not_checked(f"there is no authority's certificate at {profile.ca_file}")
+        yield not_checked(f"the authority's certificate is missing: {profile.ca_file}")
         return
     context = ssl.create_default_context(cafile=profile.ca_file)
     try:
@@ -57,49 +58,49 @@ def chain(examined: ExaminedBroker) -> Iterator[Result]:
 
 
 def expiry(examined: ExaminedBroker) -> Iterator[Result]:
-    """Read the dates of the certificate served, and of the authority's."""
-    yield _lasting("the certificate served", _served(examined), _renew(examined))
+    """Read the dates of the served certificate and of the authority's certificate."""
+    yield _lasting("the served certificate", _served(examined), _renew(examined))
     ca_file = examined.profile.ca_file
     if ca_file is not None and Path(ca_file).is_file():
         from cryptography import x509
 
         authority = x509.load_pem_x509_certificate(Path(ca_file).read_bytes())
-        yield _lasting("the authority's certificate", authority, f"mqttkit broker cert init{examined.spec_name}")
+        yield _lasting("the authority's certificate", authority, f"mqttkit broker cert init{examined.name_option}")
 
 
 def serial(examined: ExaminedBroker) -> Iterator[Result]:
-    """Compare the served certificate's serial number with the file's: a renewed one takes a reload."""
+    """Compare the serial numbers of the served certificate and the file: a renewed one needs a reload."""
     from cryptography import x509
 
-    content = examined.broker.read_file(SERVER_CERTIFICATE)
+    content = examined.broker.read_file(CERTIFICATE_FILE)
     if content is None:
-        yield failed(f"{SERVER_CERTIFICATE} is missing", f"mqttkit broker cert server{examined.spec_name}")
+        yield failed(f"{CERTIFICATE_FILE} is missing", f"mqttkit broker cert server{examined.name_option}")
         return
     stored = x509.load_pem_x509_certificate(content)
     served = _served(examined)
     if stored.serial_number == served.serial_number:
-        yield passed(f"serial {served.serial_number:x} is served and on disk")
+        yield passed(f"the broker serves serial {served.serial_number:x}, as on disk")
     else:
         yield failed(
-            f"serial {served.serial_number:x} is served, {stored.serial_number:x} is on disk",
-            f"mqttkit broker reload{examined.spec_name}",
+            f"the broker serves serial {served.serial_number:x}, but {stored.serial_number:x} is on disk",
+            f"mqttkit broker reload{examined.name_option}",
         )
 
 
 def client_certificate(examined: ExaminedBroker) -> Iterator[Result]:
-    """Log in as the operator without a certificate: it must not do where one is demanded."""
+    """Log in as the operator without a certificate: the broker must refuse that if it requires one."""
     if not examined.broker.spec.client_certificates:
-        yield not_checked("client certificates are not demanded here (--client-certificates)")
+        yield not_checked("the broker does not require client certificates (--client-certificates)")
         return
     try:
         reason = refusal(examined.endpoint("TLS"), examined.profile.username, examined.profile.password)
     except BrokerUnreachable as error:
-        yield passed(f"without a certificate there is no connection: {error.cause}")
+        yield passed(f"the broker refuses a client without a certificate: {error.cause}")
         return
     if reason is None:
-        yield failed("the right password alone opens the TLS listener", examined.restart)
+        yield failed("the TLS listener accepts the right password without a certificate", examined.restart)
     else:
-        yield passed(f"without a certificate there is no connection: {reason}")
+        yield passed(f"the broker refuses a client without a certificate: {reason}")
 
 
 def _lasting(what: str, certificate: Certificate, fix: str) -> Result:
@@ -109,21 +110,18 @@ def _lasting(what: str, certificate: Certificate, fix: str) -> Result:
         return failed(f"{what} expired on {until}", fix)
     if left < timedelta(days=WARN_DAYS):
         return warned(f"{what} expires on {until}, in {left.days} days", fix)
-    return passed(f"{what} lasts until {until}")
+    return passed(f"{what} is valid until {until}")
 
 
 def _served(examined: ExaminedBroker) -> Certificate:
-    """Return the certificate that the broker serves, whatever is wrong with it."""
+    """Return the certificate that the broker serves, even an invalid one."""
     from cryptography import x509
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with _shake_hands(examined, context) as connection:
+    with _shake_hands(examined, unverified_tls()) as connection:
         der = connection.getpeercert(binary_form=True)
     if der is None:
         raise BrokerUnreachable(
-            f"{examined.profile.host}:{examined.profile.tls_port}", "tls", "no certificate is served"
+            f"{examined.profile.host}:{examined.profile.tls_port}", "tls", "the broker serves no certificate"
         )
     return x509.load_der_x509_certificate(der)
 
@@ -140,11 +138,9 @@ def _shake_hands(examined: ExaminedBroker, context: ssl.SSLContext) -> ssl.SSLSo
 
 def _old_context(version: ssl.TLSVersion) -> ssl.SSLContext:
     """Return a context that speaks one old version only."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context = unverified_tls()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # asking for them is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # the check needs them
         context.minimum_version = version
         context.maximum_version = version
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -152,7 +148,7 @@ def _old_context(version: ssl.TLSVersion) -> ssl.SSLContext:
 
 
 def _renew(examined: ExaminedBroker) -> str:
-    return f"mqttkit broker cert renew{examined.spec_name}"
+    return f"mqttkit broker cert renew{examined.name_option}"
 
 
 def _reason(error: ssl.SSLError) -> str:

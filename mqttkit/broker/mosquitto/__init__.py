@@ -1,1 +1,1 @@
-"""Mosquitto's files: configuration, database, and how it reloads them."""
+"""Mosquitto's files: its configuration and its database."""

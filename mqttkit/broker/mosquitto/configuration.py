@@ -1,4 +1,4 @@
-"""Settings to mosquitto.conf and the first ACL file. Pure."""
+"""Write settings as mosquitto.conf, and the first ACL file. Pure."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mqttkit.broker.profile import BrokerSpec
 from mqttkit.errors import UsageError
 
 OPERATOR = "mqttkit"
-"""User that `up` makes for the operator: every topic."""
+"""User that `up` creates for the operator; it may use every topic."""
 PROBE = "mqttkit-probe"
-"""User of health checks and canaries: `mqttkit/probe/#` only."""
+"""User of health checks and canaries; it may use only `mqttkit/probe/#`."""
 CANARY = "mqttkit-canary"
-"""User without any right that a reload adds for a moment, to see the broker take the files and deny it."""
+"""User without rights that a reload adds for a moment, to see that the broker read the files and denies it."""
 PROBE_FILTER = "mqttkit/probe/#"
-HEAD = "# Written by `mqttkit broker up`; what you change here is lost at the next start.\n"
+HEAD = "# Written by `mqttkit broker up`; your changes here are lost at the next start.\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How much a broker takes on."""
+    """The limits of a broker."""
 
     max_connections: int = 10_000
-    """Clients at a time on each listener; each needs a file descriptor."""
+    """Concurrent clients on each listener; each needs a file descriptor."""
     max_queued_messages: int = 100_000
-    """QoS 1 and 2 messages kept for a client that is away or slow; at least 1."""
+    """QoS 1 and 2 messages queued for a client that is away or slow; at least 1."""
     max_queued_bytes: int = 64 * 1024 * 1024
-    """Bytes of those messages, whichever limit comes first."""
+    """Bytes of those messages; the lower limit applies."""
     max_inflight_messages: int = 100
-    """QoS 1 and 2 messages under way to a client at a time, 1 to 65535."""
+    """QoS 1 and 2 messages in flight to a client, 1 to 65535."""
     max_packet_size: int = 10 * 1024 * 1024
-    """Bytes of the largest packet taken or sent, 20 to 268435455."""
+    """Bytes of the largest packet received or sent, 20 to 268435455."""
     autosave_interval: int = 300
     """Seconds between saves of the database."""
     persistence: bool = True
-    """Retained messages and sessions outlive a restart."""
+    """Whether retained messages and sessions survive a restart."""
 
 
 TUNINGS: dict[str, Tuning] = {
@@ -64,7 +65,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "max_packet_size": (20, 268_435_455),
     "autosave_interval": (1, 86_400),
 }
-"""Least and greatest value. 0 means `no limit` to some versions and `drop all` to others: it is not taken."""
+"""Least and greatest value. 0 is excluded: it means `no limit` to some versions and `drop all` to others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +75,26 @@ class Listener:
     port: int
     """TCP port."""
     bind: str
-    """Address that the broker binds, in numbers: mosquitto leaves out a WebSocket listener on a name."""
+    """Numeric address that the broker binds; mosquitto ignores a WebSocket listener on a host name."""
     websockets: bool = False
-    """It speaks WebSockets."""
+    """Whether it speaks WebSockets."""
     tls: bool = False
-    """It speaks TLS with config/certs/server.crt."""
+    """Whether it speaks TLS, with config/certs/server.crt."""
     client_certificates: bool = False
-    """It demands a client certificate signed by config/certs/ca.crt."""
+    """Whether it requires a client certificate signed by config/certs/ca.crt."""
 
 
 def tuning(profile: str, overrides: Mapping[str, int | bool]) -> Tuning:
-    """Return the settings of a tuning profile with single settings replaced; raise `UsageError`."""
+    """Return the settings of a tuning profile with `overrides` applied; raise `UsageError`."""
     if profile not in TUNINGS:
         raise UsageError(f"unknown tuning profile {profile!r}", hint=f"Choose one of: {', '.join(TUNINGS)}")
     for name, value in overrides.items():
         if name == "persistence":
             continue
         if name not in LIMITS:
-            raise UsageError(f"unknown tuning setting {name!r}", hint=f"Known are: persistence, {', '.join(LIMITS)}")
+            raise UsageError(
+                f"unknown tuning setting {name!r}", hint=f"Choose one of: persistence, {', '.join(LIMITS)}"
+            )
         least, greatest = LIMITS[name]
         if not least <= value <= greatest:
             raise UsageError(f"{name} must be {least} to {greatest}, got {value}")
@@ -108,7 +111,7 @@ def mosquitto_conf(
 ) -> str:
     """Return mosquitto.conf for the broker's version.
 
-    `root` is put before each path: empty where the broker works in its own root, `/mosquitto/` in the image.
+    `root` is the prefix of each path: empty if the broker's working directory is its root, `/mosquitto/` in the image.
     """
     lines = [
         *_security(anonymous, root),
@@ -128,10 +131,30 @@ def mosquitto_conf(
     return HEAD + "\n".join(lines) + "\n"
 
 
-def first_acl(*, anonymous: bool) -> str:
-    """Return the ACL file of a new broker: the operator everything, the probe its own topics.
+def build_listeners(
+    spec: BrokerSpec, *, bind: str, port: int, websocket_port: int | None, tls_port: int | None
+) -> list[Listener]:
+    """Return the listeners that the spec asks for, on these ports; None or 0 omits a listener."""
+    listeners = [Listener(port=port, bind=bind)]
+    if websocket_port:
+        listeners.append(
+            Listener(
+                port=websocket_port,
+                bind=bind,
+                websockets=True,
+                tls=spec.websocket_tls,
+                client_certificates=spec.websocket_tls and spec.client_certificates,
+            )
+        )
+    if tls_port:
+        listeners.append(Listener(port=tls_port, bind=bind, tls=True, client_certificates=spec.client_certificates))
+    return listeners
 
-    Lines before the first `user` count for clients without a user name only.
+
+def first_acl(*, anonymous: bool) -> str:
+    """Return the ACL file of a new broker: the operator may use every topic, the probe its own topics.
+
+    Lines before the first `user` line apply only to clients without a user name.
     """
     return (
         "# Change it with: mqttkit broker acl grant | revoke\n"

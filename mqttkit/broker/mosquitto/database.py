@@ -1,8 +1,8 @@
-"""mosquitto's database file, walked chunk by chunk (formats 5 and 6, of mosquitto 1.6 to 2.0). Pure.
+"""Read mosquitto's database file chunk by chunk (formats 5 and 6, of mosquitto 1.6 to 2.0). Pure.
 
-15 bytes of magic, a CRC that is always 0, a big-endian version; then chunks of type, length and body. Nothing in
-the file protects it: mosquitto loads flipped bytes and files cut between two chunks without a word. So every
-length and every reference is checked here, and `Summary` is what a backup is compared by.
+The file has 15 bytes of magic, a CRC that is always 0, a big-endian version, and then chunks of type, length and
+body. It has no checksum: mosquitto loads flipped bytes and files that end between two chunks without an error. So
+every length and every reference is checked here, and backups are compared by their `Summary`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIGURATION, MESSAGE, CLIENT_MESSAGE, RETAINED, SUBSCRIPTION, CLIENT = range(1
 VERSIONS = (5, 6)
 NEVER = 0xFFFF_FFFF
 """Session expiry interval of a session that never ends (MQTT 5, 3.1.2.11.2)."""
-# Fixed parts. Numbers of one or more bytes are big-endian, but identifiers and times as the machine has them.
+# Fixed parts. Numbers are big-endian, except identifiers and times, which have the machine's byte order.
 _IDENTIFIER = struct.Struct("=Q")
 _CONFIGURATION = struct.Struct("=QBB6x")
 _MESSAGE = struct.Struct(">IHHHHHBB")
@@ -52,17 +52,17 @@ class Session:
     client_id: str
     """Client identifier."""
     expires: bool
-    """It ends some time after the client has gone."""
+    """Whether it ends some time after the client disconnects."""
 
 
 @dataclass
 class Database:
-    """All that a database file holds."""
+    """The contents of a database file."""
 
     version: int
     """Format."""
     shutdown: bool = False
-    """It was written when the broker stopped."""
+    """Whether the broker wrote it when it stopped."""
     messages: dict[int, StoredMessage] = field(default_factory=dict)
     """Each message by its identifier."""
     retained: set[int] = field(default_factory=set)
@@ -72,12 +72,12 @@ class Database:
     subscriptions: list[tuple[str, str, int]] = field(default_factory=list)
     """Client identifier, topic filter and QoS."""
     queued: list[tuple[str, int]] = field(default_factory=list)
-    """Client identifier and message identifier of what waits for a client."""
+    """Client identifier and message identifier of each message queued for a client."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What two databases are compared by; what may expire by itself is left out of the digests."""
+    """The comparable part of a database; the digests omit messages and sessions that may expire."""
 
     retained: int
     """Number of retained messages that never expire."""
@@ -88,18 +88,18 @@ class Summary:
     sessions_digest: str
     """SHA-256 over their client identifiers, subscriptions, and topics and payloads of queued messages."""
     expiring: int
-    """Retained messages and sessions that may expire by themselves."""
+    """Number of retained messages and sessions that may expire."""
 
 
 def read_database(data: bytes) -> Database:
-    """Walk the whole file; raise UsageError with the offset where something does not fit."""
+    """Read the complete file; raise UsageError with the offset of the first error."""
     if len(data) < HEADER.size:
-        raise UsageError(f"the database is cut: {len(data)} bytes are no header")
+        raise UsageError(f"the database is truncated: {len(data)} bytes are less than a header")
     magic, _, version = HEADER.unpack_from(data)
     if magic != MAGIC:
-        raise UsageError("the database does not begin as mosquitto's do")
+        raise UsageError("this is not a mosquitto database: it begins differently")
     if version not in VERSIONS:
-        raise UsageError(f"the database has format {version}; known are {VERSIONS[0]} and {VERSIONS[1]}")
+        raise UsageError(f"the database has format {version}; mqttkit reads {VERSIONS[0]} and {VERSIONS[1]}")
     database = Database(version)
     offset, first = HEADER.size, True
     while offset < len(data):
@@ -108,15 +108,15 @@ def read_database(data: bytes) -> Database:
             _check_order(first=first, kind=kind)
             _READERS[kind](database, body)
         except (ValueError, KeyError, struct.error) as error:
-            raise UsageError(f"the database is broken at byte {offset}: {error}") from error
+            raise UsageError(f"the database is damaged at byte {offset}: {error}") from error
         offset, first = after, False
     if first:
-        raise UsageError("the database is cut: it has no chunk")
+        raise UsageError("the database is truncated: it has no chunk")
     return database
 
 
 def summarise(database: Database) -> Summary:
-    """Return what the database is compared by."""
+    """Return counts and digests for a comparison."""
     lasting = [database.messages[number] for number in database.retained if not database.messages[number].expiry]
     sessions = [session for session in database.sessions.values() if not session.expires]
     kept = {session.client_id for session in sessions}
@@ -137,25 +137,25 @@ def summarise(database: Database) -> Summary:
 
 def _check_order(*, first: bool, kind: int) -> None:
     if first is not (kind == CONFIGURATION):
-        raise ValueError("the configuration chunk must come first, and once")
+        raise ValueError("the configuration chunk must come first, and only once")
 
 
 def _chunk(data: bytes, offset: int) -> tuple[int, memoryview, int]:
     begin = offset + CHUNK.size
     if begin > len(data):
-        raise UsageError(f"the database is cut: it ends within the chunk at byte {offset}")
+        raise UsageError(f"the database is truncated: it ends within the chunk at byte {offset}")
     kind, length = CHUNK.unpack_from(data, offset)
     if kind not in _READERS:
-        raise UsageError(f"the database is broken at byte {offset}: no chunk has type {kind}")
+        raise UsageError(f"the database is damaged at byte {offset}: no chunk has type {kind}")
     if begin + length > len(data):
-        raise UsageError(f"the database is cut: the chunk at byte {offset} needs {length} bytes")
+        raise UsageError(f"the database is truncated: the chunk at byte {offset} needs {length} bytes")
     return kind, memoryview(data)[begin : begin + length], begin + length
 
 
 def _read_configuration(database: Database, body: memoryview) -> None:
     _, shutdown, size = _CONFIGURATION.unpack(body)
     if size != _IDENTIFIER.size or shutdown > 1:
-        raise ValueError("the configuration chunk makes no sense")
+        raise ValueError("the configuration chunk is invalid")
     database.shutdown = bool(shutdown)
 
 
@@ -164,10 +164,10 @@ def _read_message(database: Database, body: memoryview) -> None:
     length, _, source, user, topic, _, qos, retain = _MESSAGE.unpack_from(body, _MESSAGE_HEAD.size)
     rest = body[_MESSAGE_HEAD.size + _MESSAGE.size + source + user :]
     if len(rest) < topic + length or qos > 2 or retain > 1 or number in database.messages or expiry < 0:
-        raise ValueError("the message chunk makes no sense")
+        raise ValueError("the message chunk is invalid")
     name = _text(rest[:topic], "topic name")
     if not name or "+" in name or "#" in name:
-        raise ValueError("a message's topic name is none")
+        raise ValueError("a message has an invalid topic name")
     payload = bytes(rest[topic : topic + length])
     _check_properties(rest[topic + length :])
     database.messages[number] = StoredMessage(name, payload, qos, expiry)
@@ -179,9 +179,9 @@ def _read_client_message(database: Database, body: memoryview) -> None:
     rest = body[_IDENTIFIER.size + _CLIENT_MESSAGE.size :]
     client = _text(rest[:length], "client identifier")
     if len(rest) < length or qos > 2 or direction > 1 or state > 20 or retain & 0x0F > 1:
-        raise ValueError("the client message chunk makes no sense")
+        raise ValueError("the client message chunk is invalid")
     if number not in database.messages:
-        raise ValueError(f"a message that waits for {client!r} is not there")
+        raise ValueError(f"a message that is queued for {client!r} is missing")
     _check_properties(rest[length:])
     database.queued.append((client, number))
 
@@ -189,7 +189,7 @@ def _read_client_message(database: Database, body: memoryview) -> None:
 def _read_retained(database: Database, body: memoryview) -> None:
     (number,) = _IDENTIFIER.unpack(body)
     if number not in database.messages or number in database.retained:
-        raise ValueError("a retained message is not there, or is there twice")
+        raise ValueError("a retained message is missing or a duplicate")
     database.retained.add(number)
 
 
@@ -197,7 +197,7 @@ def _read_subscription(database: Database, body: memoryview) -> None:
     _, client_length, topic_length, qos, options = _SUBSCRIPTION.unpack_from(body)
     rest = body[_SUBSCRIPTION.size :]
     if len(rest) != client_length + topic_length or qos > 2 or options & 0xC3:
-        raise ValueError("the subscription chunk makes no sense")
+        raise ValueError("the subscription chunk is invalid")
     client, wanted = _text(rest[:client_length], "client identifier"), _text(rest[client_length:], "topic filter")
     if client not in database.sessions or not wanted:
         raise ValueError(f"a subscription of {client!r}, which has no session")
@@ -209,10 +209,10 @@ def _read_client(database: Database, body: memoryview) -> None:
     interval, _, length, *more = fixed.unpack_from(body, _IDENTIFIER.size)
     rest = body[_IDENTIFIER.size + fixed.size :]
     if len(rest) != length + (more[1] if more else 0):
-        raise ValueError("the client chunk makes no sense")
+        raise ValueError("the client chunk is invalid")
     client = _text(rest[:length], "client identifier")
     if not client or client in database.sessions:
-        raise ValueError("a session without a name, or twice")
+        raise ValueError("a session without a client identifier, or a duplicate")
     _text(rest[length:], "user name")
     database.sessions[client] = Session(client, interval != NEVER)
 
@@ -247,7 +247,7 @@ def _text(data: memoryview, what: str) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"a {what} is not UTF-8") from error
     if "\0" in text:
-        raise ValueError(f"a {what} holds NUL")
+        raise ValueError(f"a {what} contains NUL")
     return text
 
 

@@ -19,14 +19,14 @@ password_file_option = click.option(
 
 def read_accounts(name: str) -> Any:
     """Return the users and rules of the broker of that name."""
-    from mqttkit.broker.accounts.live_changes import read_accounts as read
+    from mqttkit.broker.live.accounts import read_accounts as read
 
     return read(named_broker(name))
 
 
 def change_accounts(name: str, edit: Any) -> bool:
     """Apply `edit` to the users and rules of a broker; return True if the broker runs and has applied it."""
-    from mqttkit.broker.accounts.live_changes import change_accounts as change
+    from mqttkit.broker.live.accounts import change_accounts as change
 
     return change(named_broker(name), edit)
 

@@ -122,7 +122,7 @@ def acl_check(
 
     mosquitto grants every subscription: `subscribe` checks whether it would deliver any message.
     """
-    from mqttkit.broker.accounts.live_changes import decide, prove_live
+    from mqttkit.broker.live.accounts import decide, prove_live
 
     files = read_accounts(name)
     files.known(user)

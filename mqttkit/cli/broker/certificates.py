@@ -52,7 +52,7 @@ def cert_init(days: int, name: str) -> None:
 @name_option
 def cert_server(names: tuple[str, ...], days: int, name: str) -> None:
     """Sign the broker's certificate for loopback and each --san. A running TLS listener serves it immediately."""
-    from mqttkit.broker.certificates.live_changes import install_server
+    from mqttkit.broker.live.certificates import install_server
 
     info = install_server(named_broker(name), names, days=days)
     click.echo(f"server certificate {info.serial} for {', '.join(info.names)}, until {info.not_after:%Y-%m-%d}")
@@ -68,7 +68,7 @@ def cert_server(names: tuple[str, ...], days: int, name: str) -> None:
 @name_option
 def cert_client(client: str, out: Path | None, days: int, name: str) -> None:
     """Sign a client's certificate and print the names of its files."""
-    from mqttkit.broker.certificates.live_changes import clients_directory, export_client
+    from mqttkit.broker.live.certificates import clients_directory, export_client
     from mqttkit.broker.profile import BrokerPaths
 
     paths = BrokerPaths.of(name)
@@ -86,7 +86,7 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
     Ends with 1 if one has expired, or if the listener serves another certificate than the file.
     """
     from mqttkit.broker.certificates.authority import inspect
-    from mqttkit.broker.certificates.live_changes import ListedCertificate, list_certificates
+    from mqttkit.broker.live.certificates import ListedCertificate, list_certificates
     from mqttkit.files import read_bytes
 
     if path is not None:
@@ -113,22 +113,22 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
 @name_option
 def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None, name: str) -> None:
     """Renew the server's certificate, a client's, or with --ca the authority's. The broker serves it immediately."""
-    from mqttkit.broker.certificates import live_changes
+    from mqttkit.broker.live import certificates
 
     if ca and client is not None:
         raise UsageError("use either --ca or a client's name")
     broker = named_broker(name)
     if client is not None:
-        directory = out or live_changes.clients_directory(broker.paths)
+        directory = out or certificates.clients_directory(broker.paths)
         if not (directory / f"{client}.crt").exists():
             raise UsageError(f"no certificate of {client!r} in {directory}")
-        for path in live_changes.export_client(broker.paths, client, directory, days=days or 365, replace=True):
+        for path in certificates.export_client(broker.paths, client, directory, days=days or 365, replace=True):
             click.echo(path)
         return
     info = (
-        live_changes.renew_authority(broker, days=days or 3_650)
+        certificates.renew_authority(broker, days=days or 3_650)
         if ca
-        else live_changes.renew_server(broker, days=days or 365)
+        else certificates.renew_server(broker, days=days or 365)
     )
     click.echo(f"{info.subject}: certificate {info.serial}, until {info.not_after:%Y-%m-%d}")
 

@@ -93,7 +93,7 @@ def reload_(name: str) -> None:
     if one of them is not, the broker is stopped.
     """
     from mqttkit.broker import existing_broker
-    from mqttkit.broker.mosquitto.reload import apply_changes
+    from mqttkit.broker.live.reload import apply_changes
     from mqttkit.broker.profile import locked
 
     broker = existing_broker(name)

@@ -11,6 +11,7 @@ import click
 
 from mqttkit.addresses import BrokerUrl
 from mqttkit.cli.options.setting_option import given_settings
+from mqttkit.directories import state_directory
 from mqttkit.errors import UsageError
 from mqttkit.settings import Settings
 
@@ -68,6 +69,4 @@ def default_profile() -> Path:
 
     Importing the broker package would take a tenth of a short command's time.
     """
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "mqttkit" / "brokers" / "default" / "profile.json"
+    return state_directory() / "brokers" / "default" / "profile.json"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.errors import UsageError
+from mqttkit.files import make_private_directory, read_bytes, write_secret
 
 if TYPE_CHECKING:
     from joserfc.jwk import OctKey, OKPKey
@@ -262,24 +263,14 @@ def key_to_json(key: Key) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file atomically, mode 0600."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    """Replace a file of mode 0600, and create its directory if it is missing."""
+    make_private_directory(path.parent)
+    write_secret(path, text)
 
 
 def _read(path: Path) -> KeyRing:
     try:
-        entries = json.loads(path.read_text())["keys"]
+        entries = json.loads(read_bytes(path))["keys"]
         return KeyRing({key.kid: key for key in map(_from_json, entries)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} does not contain a key ring: {error}") from error

@@ -171,12 +171,12 @@ def test_users_are_listed_without_their_hashes(broker: Broker) -> None:
         (("user", "add", "lamp", "--password-file", "-"), "\n", "stdin is empty"),
         (("user", "add", "mqttkit", "--generate"), None, "belongs to mqttkit"),
         (("user", "add", "lamp", "--role", "king", "--generate"), None, "king"),
-        (("user", "passwd", "nobody", "--generate"), None, "no user 'nobody'"),
-        (("user", "remove", "nobody"), None, "no user 'nobody'"),
+        (("user", "passwd", "absent", "--generate"), None, "user 'absent' does not exist"),
+        (("user", "remove", "absent"), None, "user 'absent' does not exist"),
         (("user", "remove", "mqttkit-probe"), None, "belongs to mqttkit"),
-        (("acl", "grant", "nobody", "read", "a"), None, "no user 'nobody'"),
+        (("acl", "grant", "absent", "read", "a"), None, "user 'absent' does not exist"),
         (("acl", "grant", "mqttkit", "read", "a"), None, "belongs to mqttkit"),
-        (("acl", "check", "nobody", "read", "a"), None, "no user 'nobody'"),
+        (("acl", "check", "absent", "read", "a"), None, "user 'absent' does not exist"),
         (("acl", "check", "mqttkit", "read", "a/#"), None, "wildcard"),
         (("acl", "revoke", "mqttkit", "reed", "a"), None, "revoke wants"),
     ],
@@ -198,7 +198,7 @@ def test_a_weak_password_is_taken_where_it_is_insisted_on(broker: Broker) -> Non
 
 
 def test_a_broken_file_stops_every_change(broker: Broker) -> None:
-    """A broken ACL, a missing password file or a link is named; mqttkit neither mends nor follows it."""
+    """A broken ACL, a missing password file or a link is named; mqttkit neither repairs nor follows it."""
     acl = broker.read_file("config/acl") or b""
     broker.write_file("config/acl", b"topic reed a\n")
     assert "config/acl:1: access 'reed'" in run("user", "add", "lamp", "--generate", code=2).stderr
@@ -248,7 +248,7 @@ def test_without_a_broker_it_says_how_to_start_one() -> None:
 def test_a_file_that_the_broker_could_not_read_gets_its_owner_back(
     broker: Broker, file: str, words: tuple[str, ...]
 ) -> None:
-    """Root's hand-made copy would take every right check away at the reload: it is written anew before."""
+    """Root's hand-made copy would take every right check away at the reload: mqttkit writes it again first."""
     run("user", "add", "svc", "--password-file", "-", text=PASSWORD)
     owner = (broker.paths.root / "config").stat().st_uid
     os.chown(broker.paths.root / file, 0, 0)

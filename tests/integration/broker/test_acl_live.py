@@ -160,7 +160,7 @@ def test_the_parser_refuses_exactly_what_mosquitto_refuses(line: str, tmp_path: 
 
 
 def starts(place: Path, *lines: str) -> bool:
-    """Tell whether mosquitto starts with these lines rather than ends with an error."""
+    """Return whether mosquitto starts with these lines rather than ends with an error."""
     conf = place / "mosquitto.conf"
     conf.write_text("\n".join(("listener 0 " + str(place / "socket"), "allow_anonymous true", *lines)) + "\n")
     user = ["user root"]

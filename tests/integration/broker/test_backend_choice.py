@@ -1,4 +1,4 @@
-"""Which backend `auto` takes, and what is said where there is none."""
+"""Which backend `auto` chooses, and the error if there is none."""
 
 from __future__ import annotations
 

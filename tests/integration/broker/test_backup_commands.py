@@ -1,4 +1,4 @@
-"""`broker backup` with a real mosquitto: made, proven, restored; and every way in which an archive is not whole."""
+"""`broker backup` with a real mosquitto: made, proven, restored; and every way in which an archive is damaged."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def up(broker: Broker) -> None:
 
 
 def test_a_running_broker_is_backed_up_lost_and_restored(broker: Broker, tmp_path: Path) -> None:
-    """Retained messages, the session with what waits, users and ACL come back; the old files are kept."""
+    """Retained messages, the session with its queued messages, users and ACL come back; the old files are kept."""
     archive = tmp_path / "broker.tar.gz"
     manifest = json.loads(run("backup", "create", str(archive), "--json").stdout)
     assert manifest["summary"]["retained"] == RETAINED
@@ -169,7 +169,7 @@ def test_rotation_keeps_so_many(broker: Broker, tmp_path: Path) -> None:
 
 
 def repacked(archive: Path, edit: Callable[[dict[str, bytes]], None]) -> Path:
-    """Write the archive anew with changed members."""
+    """Write the archive again with changed members."""
     with tarfile.open(archive) as old:
         files = {entry.name: old.extractfile(entry).read() for entry in old}  # type: ignore[union-attr]
     edit(files)
@@ -218,9 +218,9 @@ def newer(files: dict[str, bytes]) -> None:
     [
         (flip, "SHA-256 differs"),
         (cut, "SHA-256 differs"),
-        (drop_acl, "not those of its manifest"),
-        (add_stranger, "has no place in a backup"),
-        (break_manifest, "manifest is broken"),
+        (drop_acl, "differ from its manifest"),
+        (add_stranger, "does not belong in a backup"),
+        (break_manifest, "manifest is invalid"),
         (newer, "newer mqttkit"),
         (lambda files: files.pop("manifest.json"), "no manifest"),
     ],
@@ -260,7 +260,7 @@ def test_a_database_that_was_broken_before_the_sums_is_seen_by_its_summary(
     """Sums that fit do not help: what is retained and kept must be what the manifest says."""
     run("backup", "create", str(tmp_path / "one"))
     changed = repacked(tmp_path / "one", with_true_sums(edit, summary=False))
-    assert "does not hold what the manifest says" in run("backup", "verify", str(changed), code=2).stderr
+    assert "differs from the manifest" in run("backup", "verify", str(changed), code=2).stderr
 
 
 def test_what_a_broker_would_not_keep_is_seen_by_the_throwaway_broker(broker: Broker, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_what_a_broker_would_not_keep_is_seen_by_the_throwaway_broker(broker: Br
         files["data/mosquitto.db"] = files["data/mosquitto.db"].replace(b"kept/7", b"kept/8")
 
     changed = repacked(tmp_path / "one", with_true_sums(one_topic_twice, summary=True))
-    with pytest.raises(LifecycleError, match="a broker that loaded the backup keeps"):
+    with pytest.raises(LifecycleError, match="a broker that loaded the backup has"):
         backup.verify_backup(changed)
 
 
@@ -326,5 +326,5 @@ def test_a_broken_live_database_is_not_backed_up(broker: Broker, tmp_path: Path)
     """The old archive stays, exit 1."""
     down(broker)
     broker.write_file("data/mosquitto.db", b"nonsense")
-    assert "not whole" in run("backup", "create", str(tmp_path / "one"), code=1).stderr
+    assert "damaged" in run("backup", "create", str(tmp_path / "one"), code=1).stderr
     assert not (tmp_path / "one").exists()

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from mqttkit.broker import Broker, BrokerSpec, existing_broker, start_broker
 from mqttkit.broker.certificates.authority import Authority
-from mqttkit.broker.certificates.live_changes import served_certificate
+from mqttkit.broker.live.certificates import served_certificate
 from mqttkit.broker.probe import Login, websocket_answer
 from mqttkit.broker.profile import Profile, locked, read_profile
 from mqttkit.cli import cli
@@ -110,7 +110,7 @@ def test_show_tells_all_and_what_is_served(tls: Broker, tmp_path: Path) -> None:
 
 
 def test_an_expired_certificate_is_named_refused_and_renewed(tls: Broker) -> None:
-    """Clients refuse it, `show` ends with 1 and says what to do, `renew` mends it while the broker runs."""
+    """Clients refuse it, `show` ends with 1 and says what to do, `renew` fixes that while the broker runs."""
     profile = profile_of(tls)
     long_ago = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=30)
     issued = Authority.load(tls.paths.authority).renewed(now=long_ago).sign_server(days=10, now=long_ago)
@@ -181,9 +181,9 @@ def test_client_certificates_are_demanded_and_open_the_door(tls: Broker, tmp_pat
         (("renew", "--ca"), "cert init"),
         (("renew", "lamp"), "no certificate of 'lamp'"),
         (("renew", "lamp", "--ca"), "use either --ca or"),
-        (("client", "../x"), "cannot be for"),
+        (("client", "../x"), "cannot have the name"),
         (("show", "/no/such/file"), "does not exist"),
-        (("show", "/etc/passwd"), "no certificate"),
+        (("show", "/etc/passwd"), "is not a certificate"),
     ],
 )
 def test_bad_requests_end_with_2(broker: Broker, words: tuple[str, ...], reason: str) -> None:

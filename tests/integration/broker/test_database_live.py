@@ -73,7 +73,7 @@ def borders(data: bytes) -> list[int]:
 
 
 def what(data: bytes) -> object:
-    """Return the summary of a database, or None where the walk refuses it."""
+    """Return the summary of a database, or None if it is invalid."""
     try:
         return summarise(read_database(data))
     except UsageError:
@@ -120,8 +120,8 @@ def test_flipped_topics_and_payloads_are_seen(written: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "cut"),
-        (b"x" * 23, "does not begin"),
+        (b"", "truncated"),
+        (b"x" * 23, "not a mosquitto database"),
         (HEADER.pack(b"\x00\xb5\x00mosquitto db", 0, 4), "format 4"),
         (HEADER.pack(b"\x00\xb5\x00mosquitto db", 0, 6), "no chunk"),
         (HEADER.pack(b"\x00\xb5\x00mosquitto db", 0, 6) + struct.pack(">II", 9, 0), "no chunk has type 9"),

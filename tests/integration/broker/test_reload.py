@@ -12,9 +12,9 @@ from mqttkit.broker import Broker, BrokerSpec, Profile, start_broker
 from mqttkit.broker.accounts.acl import Access
 from mqttkit.broker.accounts.passwords import password_line
 from mqttkit.broker.accounts.roles import AccountFiles
-from mqttkit.broker.mosquitto import reload
+from mqttkit.broker.live import reload
+from mqttkit.broker.live.reload import BrokerOpened, apply_changes
 from mqttkit.broker.mosquitto.configuration import CANARY
-from mqttkit.broker.mosquitto.reload import BrokerOpened, apply_changes
 from mqttkit.broker.probe import Login, ask, publish
 from mqttkit.broker.profile import locked, read_profile
 from mqttkit.errors import LifecycleError, UsageError
@@ -140,7 +140,7 @@ def test_a_password_file_that_an_anonymous_broker_may_not_read_stops_it(as_root:
 
     broker.write_file = wrong_owner  # type: ignore[method-assign]
     try:
-        with pytest.raises(BrokerOpened, match="let a stranger in"):
+        with pytest.raises(BrokerOpened, match="accepted a stranger"):
             apply_changes(broker)
         assert broker.running() is None
     finally:
@@ -155,7 +155,7 @@ def test_what_the_broker_does_not_take_is_put_back(running: Broker, monkeypatch:
     real = running.signal
     monkeypatch.setattr(running, "signal", lambda name: lost.pop() if lost else real(name))
     extra = (before or b"") + f"{password_line('late', PASSWORD)}\n".encode()
-    with pytest.raises(LifecycleError, match="did not take its files"):
+    with pytest.raises(LifecycleError, match="did not read its files"):
         apply_changes(running, {"config/passwd": extra})
     assert running.read_file("config/passwd") == before
     assert ask(login(running)).accepted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -17,8 +18,10 @@ from typing import Any
 import pytest
 
 from mqttkit.broker import BrokerPaths, BrokerSpec
+from mqttkit.broker.backends import port_choice
+from mqttkit.broker.backends.docker import engine
 from mqttkit.broker.backends.docker.backend import DockerBroker
-from mqttkit.broker.backends.docker.container_plan import HEALTH_COMMAND
+from mqttkit.broker.backends.docker.container_plan import HEALTH_COMMAND, ContainerPlan
 from mqttkit.broker.backends.docker.engine import connect_engine, execute, run_in
 from mqttkit.broker.probe import Login, ask
 from mqttkit.broker.profile import load_spec, locked, read_profile
@@ -35,7 +38,7 @@ Make = Callable[..., DockerBroker]
 
 @pytest.fixture
 def make(client: Any, tmp_path: Path) -> Iterator[Make]:
-    """A function that makes a broker of a name of its own; all of them are removed at the end."""
+    """A function that creates a broker with a unique name; all of them are removed at the end."""
     made: list[DockerBroker] = []
 
     def new(**given: Any) -> DockerBroker:
@@ -215,7 +218,14 @@ def test_a_port_taken_at_the_last_moment_leaves_no_container(
 ) -> None:
     """The engine's own refusal is understood, and the container it leaves behind removed."""
     before = leftovers(client)
-    monkeypatch.setattr("mqttkit.broker.backends.docker.backend.with_ports", lambda spec: spec)
+    choose = port_choice.choose_ports
+    chosen: list[BrokerSpec] = []
+
+    def choose_unchecked_once(spec: BrokerSpec, **avoided: Any) -> BrokerSpec:
+        chosen.append(spec)
+        return spec if len(chosen) == 1 else choose(spec, **avoided)
+
+    monkeypatch.setattr(port_choice, "choose_ports", choose_unchecked_once)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -223,6 +233,30 @@ def test_a_port_taken_at_the_last_moment_leaves_no_container(
         with pytest.raises(PortTaken):
             up(broker)
     assert leftovers(client) == before
+    assert len(chosen) == 2
+
+
+def test_an_automatic_port_taken_before_the_container_starts_is_chosen_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program takes MQTT and WebSocket port once: `up` tries others instead of reporting the engine's error."""
+    create, taken = engine.create, contextlib.ExitStack()
+
+    def create_late(client: Any, plan: ContainerPlan) -> Any:
+        if not taken_ports:
+            for port in plan.ports.values():
+                taken_ports.append(port)
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+        return create(client, plan)
+
+    taken_ports: list[int] = []
+    monkeypatch.setattr(engine, "create", create_late)
+    with taken:
+        broker = make(port=0, websocket_port=None)
+        profile = up(broker)
+        assert len(taken_ports) == 2
+        assert not {profile.port, profile.websocket_port} & set(taken_ports)
+        assert login(profile.port, profile.username, profile.password) == 0
 
 
 def test_a_foreign_container_of_that_name_is_never_touched(make: Make, client: Any, tmp_path: Path) -> None:
@@ -255,7 +289,7 @@ def test_a_missing_image_is_named_and_nothing_is_made(make: Make, client: Any) -
 
 
 def test_without_an_engine_it_is_a_missing_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No engine: exit code 7 at once, and `unusable` says so."""
+    """No engine: exit code 7 immediately, and `unusable` returns the reason."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     assert "no Docker engine" in DockerBroker.unusable()
     broker = DockerBroker(BrokerSpec(backend="docker"), BrokerPaths(tmp_path / "b"))
@@ -271,7 +305,7 @@ def test_tls_without_a_certificate_makes_one(make: Make) -> None:
     assert ask(Login(host=profile.host, port=profile.tls_port, tls=context, **user)).accepted
 
 
-def test_a_killed_up_is_mended_by_the_next(make: Make, client: Any) -> None:
+def test_the_next_up_cleans_up_after_a_killed_one(make: Make, client: Any) -> None:
     """SIGKILL between creating and starting leaves a container; the next `up` takes its place."""
     broker = make()
     script = (

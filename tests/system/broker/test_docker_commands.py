@@ -16,7 +16,7 @@ import yaml
 
 from mqttkit.broker import Broker, existing_broker
 from mqttkit.broker.backends.docker.engine import connect_engine, run_in
-from mqttkit.broker.mosquitto.reload import BrokerOpened, apply_changes
+from mqttkit.broker.live.reload import BrokerOpened, apply_changes
 from mqttkit.broker.profile import Profile, load_profile, locked
 from tests.support.brokers import free_port
 from tests.support.docker import IMAGE
@@ -51,7 +51,7 @@ def profile_of(name: str) -> Profile:
 
 
 def test_users_and_rights_act_live_in_the_container(name: str) -> None:
-    """A device logs in as soon as it is added, is thrown out when it is removed; grants act at once."""
+    """A device logs in as soon as it is added and is disconnected when it is removed; grants apply immediately."""
     password = run("user", "add", "lamp", "--role", "device", "--generate", name=name).stdout.strip()
     with Probe(profile_of(name).port, "lamp", password) as lamp:
         assert lamp.publish("sensors/lamp/t") != DENIED

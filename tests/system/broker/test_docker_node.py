@@ -14,7 +14,7 @@ import pytest
 
 from mqttkit.broker.backends.docker.engine import connect_engine
 from mqttkit.errors import LifecycleError, MissingPart
-from mqttkit.nodes.container import LABEL, DockerNode, NodeSpec, build_image, docker_network, sweep
+from mqttkit.nodes.container import LABEL, DockerNode, NodeSpec, build_image, docker_network, remove_orphans
 from tests.support.docker import IMAGE
 from tests.support.probe import Probe
 
@@ -76,7 +76,7 @@ def test_a_node_that_ends_says_its_last_words(client: Any) -> None:
 
 
 def test_whatever_fails_leaves_nothing(client: Any, tmp_path: Path) -> None:
-    """A missing image, a taken name, a directory that is not there, no Dockerfile, one that cannot be built."""
+    """A missing image, a taken name, a directory that is not there, no Dockerfile, one that cannot build."""
     with pytest.raises(MissingPart, match="no-such-image"):
         DockerNode(NodeSpec(image="mqttkit/no-such-image:1")).start()
     with pytest.raises(LifecycleError):
@@ -84,19 +84,19 @@ def test_whatever_fails_leaves_nothing(client: Any, tmp_path: Path) -> None:
     with DockerNode(NodeSpec(image=IMAGE, name="taken-by-the-test", command=("sleep", "60"))) as first:
         with pytest.raises(LifecycleError, match="taken-by-the-test"):
             DockerNode(NodeSpec(image=IMAGE, name="taken-by-the-test")).start()
-        with pytest.raises(LifecycleError, match="runs already"):
+        with pytest.raises(LifecycleError, match="already running"):
             first.start()
     first.stop()
-    with pytest.raises(LifecycleError, match="does not run"):
+    with pytest.raises(LifecycleError, match="is not running"):
         first.logs()
     with pytest.raises(LifecycleError, match="no Dockerfile"):
         build_image(tmp_path, "mqttkit/none:1")
     (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN no-such-command\n")
-    with pytest.raises(LifecycleError, match="cannot be built"):
+    with pytest.raises(LifecycleError, match="cannot build"):
         build_image(tmp_path, "mqttkit/none:1")
 
 
-def test_what_a_killed_simulation_left_is_swept_away(client: Any) -> None:
+def test_the_next_node_removes_what_a_killed_simulation_left(client: Any) -> None:
     """SIGKILL leaves the container; the next node removes it, and leaves those of living makers."""
     script = (
         "import os, signal, sys\n"
@@ -108,14 +108,14 @@ def test_what_a_killed_simulation_left_is_swept_away(client: Any) -> None:
     assert done.returncode == -9
     assert client.containers.get("orphan-of-the-test").labels[LABEL]
     with ThreadPoolExecutor(4) as pool:  # as simulations that start at the same time
-        list(pool.map(lambda _: _sweep(), range(4)))
-    with DockerNode(NodeSpec(image=IMAGE, command=("sleep", "60"))) as node, connect_engine() as sweeper:
-        assert sweep(sweeper) == 0
+        list(pool.map(lambda _: _removed(), range(4)))
+    with DockerNode(NodeSpec(image=IMAGE, command=("sleep", "60"))) as node, connect_engine() as client_of_engine:
+        assert remove_orphans(client_of_engine) == 0
         names = {container.name for container in client.containers.list(all=True)}
         assert node.name in names
         assert "orphan-of-the-test" not in names
 
 
-def _sweep() -> int:
-    with connect_engine() as sweeper:
-        return sweep(sweeper)
+def _removed() -> int:
+    with connect_engine() as client_of_engine:
+        return remove_orphans(client_of_engine)

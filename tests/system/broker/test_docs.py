@@ -1,4 +1,4 @@
-"""docs/broker.md and docs/doctor.md: what stands there runs, and is whole."""
+"""docs/broker.md and docs/doctor.md: their commands run, and their tables are complete."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def verdicts(broker: Broker, name: str) -> set[Verdict]:
 
 
 def said(broker: Broker, name: str, verdict: Verdict = Verdict.FAILED) -> str:
-    """Return what a check says with this verdict; each comes with what mends it."""
+    """Return what a check says with this verdict; each includes the command that fixes it."""
     found = [one for one in findings(broker, name) if one.verdict is verdict]
     assert found, findings(broker, name)
     assert all(one.fix for one in found)
@@ -111,8 +111,8 @@ def test_a_lost_password_file_that_opens_the_broker_is_found(make: Make):
     broker.write_file("config/mosquitto.conf", text)
     broker.signal("HUP")
     wait_until(lambda: Verdict.FAILED in verdicts(broker, "strangers"))
-    assert "lets made-up credentials in" in said(broker, "strangers")
-    assert "no password_file" in said(broker, "settings")
+    assert "accepts random credentials" in said(broker, "strangers")
+    assert "password_file is missing" in said(broker, "settings")
 
 
 def test_a_broker_without_an_acl_after_a_broken_reload_is_found(make: Make):
@@ -120,7 +120,7 @@ def test_a_broker_without_an_acl_after_a_broken_reload_is_found(make: Make):
     broker.write_file("config/acl", b"topic raed x\n")
     broker.signal("HUP")
     wait_until(lambda: may_publish_anywhere(broker))
-    assert "is delivered" in said(broker, "forbidden-topic")
+    assert "the broker delivers" in said(broker, "forbidden-topic")
     assert "$SYS/" in said(broker, "wide-filters")
     assert "config/acl:1" in said(broker, "acl")
     assert "after the last reload" in said(broker, "log")
@@ -151,10 +151,10 @@ def line(user: str, *, iterations: int = 1_000) -> bytes:
     [
         (b"eve:secret\n", Verdict.FAILED, "config/passwd:3"),
         (b"eve:$7$1000$AAAA$BBBB\n", Verdict.FAILED, "config/passwd:3"),
-        (line("eve") * 2, Verdict.FAILED, "there twice"),
+        (line("eve") * 2, Verdict.FAILED, "has two lines"),
         (line("eve", iterations=101), Verdict.WARNED, "101 iterations"),
-        (line("eve", iterations=50_000), Verdict.WARNED, "stop the broker at each login"),
-        (b"eve:$6$" + b"A" * 16 + b"$" + b"A" * 86 + b"==\n", Verdict.WARNED, "one round only"),
+        (line("eve", iterations=50_000), Verdict.WARNED, "block the broker at each login"),
+        (b"eve:$6$" + b"A" * 16 + b"$" + b"A" * 86 + b"==\n", Verdict.WARNED, "only one round"),
     ],
 )
 def test_password_lines_that_do_not_work_or_are_weak_are_found(make: Make, extra: bytes, verdict: Verdict, words: str):
@@ -189,8 +189,8 @@ def test_a_file_of_another_owner_is_found(make: Make):
     ("old", "new", "words"),
     [
         (b"max_queued_messages 100000", b"max_queued_messages 0", "drops every message"),
-        (b"allow_anonymous false", b"allow_anonymous true", "by hand"),
-        (b"acl_file config/acl", b"", "no acl_file"),
+        (b"allow_anonymous false", b"allow_anonymous true", "manually"),
+        (b"acl_file config/acl", b"", "acl_file is missing"),
     ],
 )
 def test_settings_that_bite_are_found(make: Make, old: bytes, new: bytes, words: str):
@@ -204,7 +204,7 @@ def test_settings_that_bite_are_found(make: Make, old: bytes, new: bytes, words:
 def test_too_few_file_descriptors_are_found(make: Make):
     command = " ".join([*MQTTKIT, "up", "--backend", "process", "--port", str(free_port())])
     done = subprocess.run(["bash", "-c", f"ulimit -n 512 && {command}"], timeout=60, capture_output=True, text=True)
-    assert "wants 10064 file descriptors and may have 512" in done.stderr
+    assert "needs 10064 file descriptors and may have 512" in done.stderr
     broker = existing_broker()
     try:
         assert "it may open 512 files" in said(broker, "descriptors")
@@ -246,13 +246,13 @@ def test_data_in_memory_is_found():
             BrokerSpec(backend="process", port=0, temporary=True), BrokerPaths(Path(directory) / "broker")
         )
         try:
-            assert "which a reboot empties" in said(broker, "data", Verdict.WARNED)
+            assert "a reboot deletes it" in said(broker, "data", Verdict.WARNED)
         finally:
             broker.down(volumes=True)
 
 
 def test_a_plain_listener_beyond_loopback_is_found(tmp_path: Path):
-    """In a network namespace of its own: nothing of this machine is opened."""
+    """In a separate network namespace: nothing on this machine is exposed."""
     need("mosquitto")
     if os.geteuid() != 0:
         pytest.skip("needs root for a network namespace")
@@ -327,11 +327,11 @@ def test_a_client_certificate_is_demanded(with_tls: Callable[..., Broker]):
 def test_a_client_certificate_that_is_not_demanded_is_found(with_tls: Callable[..., Broker]):
     broker = with_tls()
     broker.spec = dataclasses.replace(broker.spec, client_certificates=True)
-    assert "password alone" in said(broker, "client-certificates")
+    assert "without a certificate" in said(broker, "client-certificates")
 
 
 def test_old_tls_is_found(with_tls: Callable[..., Broker], tmp_path: Path):
-    """A server that speaks TLS 1.1 stands in: mosquitto speaks none older than 1.2 here."""
+    """A server that speaks TLS 1.1 replaces mosquitto, which speaks nothing older than 1.2 here."""
     openssl = need("openssl")
     broker = with_tls()
     profile = read_profile(broker.paths)
@@ -344,7 +344,7 @@ def test_old_tls_is_found(with_tls: Callable[..., Broker], tmp_path: Path):
         try:
             wait_until(lambda: connects(port))
             save_profile(broker.paths, dataclasses.replace(profile, tls_port=port))
-            assert "TLS 1.1 is spoken" in said(broker, "tls-versions")
+            assert "the broker speaks TLS 1.1" in said(broker, "tls-versions")
         finally:
             server.kill()
 
@@ -364,7 +364,7 @@ def test_a_container_is_checked_as_a_process_is(docker_host: str):
         assert not [one for one in found if one.verdict is Verdict.FAILED]
         passed = {one.check for one in found if one.verdict is Verdict.PASSED}
         assert passed >= {"restart-policy", "data", "files", "last-save", "user", "descriptors", "websocket", "memory"}
-        assert "moves" in said(broker, "image", Verdict.WARNED)
+        assert "may move" in said(broker, "image", Verdict.WARNED)
     finally:
         broker.down(volumes=True)
 
@@ -397,7 +397,7 @@ def test_a_port_that_another_process_holds_is_found(make: Make):
 
 
 def test_a_broker_that_runs_as_root_is_found(make: Make):
-    """This test's own process stands in, where root runs it."""
+    """The process of this test, run by root, plays the broker."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     broker = make()
@@ -428,7 +428,7 @@ def test_memory_near_its_limit_is_found(
 def test_a_full_disk_is_found(make: Make, monkeypatch: pytest.MonkeyPatch):
     broker = make()
     assert verdicts(broker, "disk") <= {Verdict.PASSED, Verdict.WARNED}
-    monkeypatch.setattr(host, "LITTLE_FREE", 1.1)
+    monkeypatch.setattr(host, "LOW_FREE", 1.1)
     assert "free" in said(broker, "disk", Verdict.WARNED)
     monkeypatch.setattr(host, "LEAST_FREE", 1 << 60)
     assert "free" in said(broker, "disk")

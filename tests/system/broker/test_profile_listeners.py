@@ -103,7 +103,7 @@ def test_another_authority_than_the_profile_s_still_counts(broker: str, topic: s
 
 @pytest.mark.parametrize("broker", ["process"], indirect=True)
 def test_websockets_under_tls_are_reached_as_well(broker: str, topic: str) -> None:
-    """wss, on the listener's port or by what it speaks; --ws alone finds it where there is no other."""
+    """wss, chosen by port or by protocol; --ws alone finds the only WebSocket listener."""
     done("broker", "restart", "--websocket-tls")
     try:
         for way in (["--ws", "--tls"], ["--ws"], ["-L", f"wss://localhost:{profile().websocket_port}/"]):

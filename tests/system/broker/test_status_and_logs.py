@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from mqttkit.broker import BrokerPaths, BrokerSpec, existing_broker
-from mqttkit.broker.backends.local_process import operator_login
 from mqttkit.broker.ports import bound_addresses
-from mqttkit.broker.probe import Login, ask
+from mqttkit.broker.probe import Login, ask, operator_login
 from mqttkit.broker.profile import load_profile, locked
 from tests.support.brokers import free_port, need
 from tests.system.broker.test_lifecycle import MQTTKIT, publish, retained, run, up
@@ -97,11 +96,11 @@ def test_a_symbolic_link_in_place_of_the_users_is_refused(process: None, command
     passwd.rename(tmp_path / "elsewhere")
     content = (tmp_path / "elsewhere").read_bytes()
     passwd.symlink_to(tmp_path / "elsewhere")
-    assert "is a symbolic link: refused" in run(command, code=2).stderr
+    assert "symbolic link" in run(command, code=2).stderr
     assert broker.running() == before
     assert (tmp_path / "elsewhere").read_bytes() == content
     run("down")
-    assert "is a symbolic link: refused" in run("up", code=2).stderr
+    assert "symbolic link" in run("up", code=2).stderr
     assert broker.running() is None
 
 
@@ -228,8 +227,8 @@ def test_logs_end_or_follow(process: None):
 
 @pytest.mark.parametrize("command", [["down"], ["restart"], ["reload"], ["stats"], ["logs"]])
 def test_a_broker_that_was_never_set_up_is_named(command: list[str]):
-    error = run(*command, "--name", "nobody", code=2).stderr
-    assert "there is no broker named 'nobody'" in error
+    error = run(*command, "--name", "absent", code=2).stderr
+    assert "broker 'absent' does not exist" in error
     assert error.count("\n") == 1
 
 

@@ -56,14 +56,14 @@ def test_any_text_parses_to_what_renders_the_same_or_is_a_usage_error(text: str)
 
 
 def test_nul_is_no_character_of_a_file() -> None:
-    """mosquitto would read only what stands before it."""
+    """mosquitto would read only the text before it."""
     with pytest.raises(UsageError, match="NUL"):
         AclFile.parse("user a\ntopic read b\0c\n")
 
 
 def test_a_broken_line_is_named() -> None:
     """File, line and reason."""
-    with pytest.raises(UsageError, match="config/acl:2: access 'reed' is none of"):
+    with pytest.raises(UsageError, match="config/acl:2: access 'reed' is not"):
         AclFile.parse("user a\ntopic reed b\n", where="config/acl")
 
 
@@ -72,11 +72,11 @@ def test_a_broken_line_is_named() -> None:
     [
         ("user ", "'user' without a name"),
         ("topic", "without a topic filter"),
-        ("topic read a/#/b", "a wildcard where none can stand"),
-        ("topic read a+", "a wildcard where none can stand"),
+        ("topic read a/#/b", "a misplaced wildcard"),
+        ("topic read a+", "a misplaced wildcard"),
         ("topic read " + "é" * 32_768, "longer than 65,535 bytes"),
         ("topic read " + "/" * 201, "more than 200 levels"),
-        ("tropic read a", "'tropic' is none of"),
+        ("tropic read a", "'tropic' is not"),
     ],
 )
 def test_a_line_that_mosquitto_refuses_is_refused(line: str, reason: str) -> None:

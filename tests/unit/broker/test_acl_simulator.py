@@ -77,7 +77,7 @@ def test_a_name_that_patterns_bar_may_do_nothing_but_by_its_own_rules() -> None:
     """mosquitto denies a user with + or # as soon as it comes to the patterns."""
     acl = AclFile.parse("user a+\ntopic read own\npattern readwrite all/#\n")
     assert check_access(acl, Access.READ, "own", user="a+").allowed
-    assert "bar user and client names" in check_access(acl, Access.READ, "all/b", user="a+").reason
+    assert "the file has patterns" in check_access(acl, Access.READ, "all/b", user="a+").reason
     assert not check_subscription(acl, "all/#", user="a+").allowed
     assert "$share" in check_access(acl, Access.READ, "$share/g/a", user="b").reason
 
@@ -100,7 +100,7 @@ def test_a_name_that_patterns_bar_may_do_nothing_but_by_its_own_rules() -> None:
 def test_patterns_hold_for_the_names_they_are_filled_with(
     topic: str, user: str | None, client: str | None, allowed: bool
 ) -> None:
-    """%u and %c in one pass: a user named %c is no client identifier; without a name the pattern is left out."""
+    """%u and %c in one pass: a user named %c is not a client identifier; without a name the pattern does not apply."""
     acl = AclFile.parse(
         "pattern read homes/%u/#\npattern read clients/%c\npattern read both/%u/%c\npattern read 100%/x\n"
         "pattern read open/#\n"
@@ -124,7 +124,7 @@ def test_rules_that_are_known_to_be_meant_are_not_linted() -> None:
 
 
 def test_what_is_no_topic_is_refused() -> None:
-    """A wildcard is no topic name, a stray # no filter."""
+    """A wildcard is not a topic name, and a misplaced # is not a filter."""
     with pytest.raises(TopicError):
         check_access(AclFile(), Access.READ, "a/#", user="anna")
     with pytest.raises(TopicError):
@@ -134,15 +134,15 @@ def test_what_is_no_topic_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "serious"),
     [
-        ("topic read a", "without a user name only", True),
+        ("topic read a", "clients without a user name", True),
         ("pattern read a", "neither %u nor %c", True),
         ("pattern write homes/%c", "any client identifier", True),
-        ("user a\ntopic read homes/%u", "stay as they are", False),
+        ("user a\ntopic read homes/%u", "fills in %u and %c only", False),
         ("user a\ntopic read $share/g/a", "never matches", False),
         ("user a\ntopic read", "is the filter missing", False),
         ("user a\ntopic write #", "may write every topic", False),
         ("user a\ntopic write $SYS/a", "no client write $SYS", False),
-        ("user a\ntopic read b\ntopic read b", "there twice", False),
+        ("user a\ntopic read b\ntopic read b", "is a duplicate", False),
         ("user a\ntopic read b/c\ntopic deny b/#", "has no effect", False),
         ("user a+\npattern read %u", "may do nothing", True),
         ("user zoe\ntopic read b", "no password", False),
@@ -157,6 +157,6 @@ def test_the_lint_finds(text: str, message: str, serious: bool) -> None:
 
 
 def test_the_lint_is_silent_on_a_sound_file() -> None:
-    """No finding where nothing is wrong."""
+    """A correct file has no findings."""
     text = "user a\ntopic read commands/a/#\ntopic write sensors/a/#\npattern write status/%u\n"
     assert lint(AclFile.parse(text), users=["a"]) == []

@@ -61,7 +61,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     Authority.create("other", now=NOW).save(tmp_path / "other")
     key = tmp_path / "ca.key"
     key.write_bytes((tmp_path / "other" / "ca.key").read_bytes())
-    with pytest.raises(UsageError, match="do not belong together"):
+    with pytest.raises(UsageError, match="do not match"):
         Authority.load(tmp_path)
     key.write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="cannot be read"):
@@ -75,16 +75,16 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_broker_could_not_serve_is_refused() -> None:
-    """Expired, signed by another, with another's key, or no certificate at all."""
+    """Expired, signed by another, with another's key, or is not a certificate at all."""
     one, two = AUTHORITY.sign_server(now=NOW), AUTHORITY.sign_server(now=NOW)
     check_pair(one.certificate, one.key, AUTHORITY.pem, now=NOW)
     with pytest.raises(UsageError, match="expired"):
         check_pair(one.certificate, one.key, AUTHORITY.pem, now=NOW + 400 * DAY)
     with pytest.raises(UsageError, match="does not belong"):
         check_pair(one.certificate, two.key, AUTHORITY.pem, now=NOW)
-    with pytest.raises(UsageError, match="not signed by"):
+    with pytest.raises(UsageError, match="did not sign"):
         check_pair(one.certificate, one.key, Authority.create("other", now=NOW).pem, now=NOW)
-    with pytest.raises(UsageError, match="no certificate"):
+    with pytest.raises(UsageError, match="is not a certificate"):
         check_pair(b"nonsense", one.key, AUTHORITY.pem, now=NOW)
 
 

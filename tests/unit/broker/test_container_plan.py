@@ -73,7 +73,7 @@ def test_what_the_engine_says_becomes_ours(text: str, status: int, kind: type[Ex
 
 
 def test_an_image_is_pinned_by_digest_or_id() -> None:
-    """The registry's digest where it has one; a local image's id otherwise."""
+    """The registry's digest if there is one; otherwise the image's id."""
     pulled = SimpleNamespace(attrs={"RepoDigests": ["eclipse-mosquitto@sha256:abc"]}, id="sha256:id")
     built = SimpleNamespace(attrs={"RepoDigests": []}, id="sha256:id")
     assert pinned(pulled, "eclipse-mosquitto:2.0.22") == "eclipse-mosquitto:2.0.22@sha256:abc"  # type: ignore[arg-type]

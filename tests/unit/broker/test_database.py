@@ -91,27 +91,27 @@ def test_format_5_has_shorter_client_chunks() -> None:
     [
         ([message()], "must come first"),
         ([configuration(), configuration()], "must come first"),
-        ([configuration(size=4)], "configuration chunk makes no sense"),
-        ([configuration(shutdown=2)], "configuration chunk makes no sense"),
+        ([configuration(size=4)], "configuration chunk is invalid"),
+        ([configuration(shutdown=2)], "configuration chunk is invalid"),
         ([chunk(1, b"short")], "byte 23"),
-        ([configuration(), message(qos=3)], "message chunk makes no sense"),
-        ([configuration(), message(1), message(1)], "message chunk makes no sense"),
-        ([configuration(), message(topic=b"a/+")], "topic name is none"),
-        ([configuration(), message(topic=b"")], "topic name is none"),
+        ([configuration(), message(qos=3)], "message chunk is invalid"),
+        ([configuration(), message(1), message(1)], "message chunk is invalid"),
+        ([configuration(), message(topic=b"a/+")], "invalid topic name"),
+        ([configuration(), message(topic=b"")], "invalid topic name"),
         ([configuration(), message(topic=b"\xff")], "not UTF-8"),
-        ([configuration(), message(topic=b"a\0b")], "holds NUL"),
+        ([configuration(), message(topic=b"a\0b")], "contains NUL"),
         ([configuration(), message(properties=b"\x05\x01")], "properties do not fill"),
         ([configuration(), message(properties=b"\xff\xff\xff\xff\xff")], "properties do not fill"),
-        ([configuration(), client_message()], "is not there"),
-        ([configuration(), message(), client_message(qos=3)], "client message chunk makes no sense"),
-        ([configuration(), retained()], "retained message is not there"),
-        ([configuration(), message(), retained(), retained()], "is there twice"),
+        ([configuration(), client_message()], "is missing"),
+        ([configuration(), message(), client_message(qos=3)], "client message chunk is invalid"),
+        ([configuration(), retained()], "retained message is missing"),
+        ([configuration(), message(), retained(), retained()], "a duplicate"),
         ([configuration(), subscription()], "no session"),
         ([configuration(), client(), subscription(topic=b"")], "no session"),
-        ([configuration(), client(), subscription(qos=3)], "subscription chunk makes no sense"),
-        ([configuration(), client(), client()], "twice"),
-        ([configuration(), client(b"")], "without a name"),
-        ([configuration(), chunk(6, client()[8:] + b"more")], "client chunk makes no sense"),
+        ([configuration(), client(), subscription(qos=3)], "subscription chunk is invalid"),
+        ([configuration(), client(), client()], "duplicate"),
+        ([configuration(), client(b"")], "without a client identifier"),
+        ([configuration(), chunk(6, client()[8:] + b"more")], "client chunk is invalid"),
     ],
 )
 def test_a_chunk_that_makes_no_sense_is_refused(chunks: list[bytes], reason: str) -> None:
@@ -126,10 +126,10 @@ SOUND = configuration() + message() + retained()
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "0 bytes are no header"),
-        (HEADER.pack(MAGIC, 0, 6)[:-1], "bytes are no header"),
-        (HEADER.pack(b"x" * len(MAGIC), 0, 6), "does not begin as mosquitto's do"),
-        (HEADER.pack(MAGIC, 0, 4), "format 4; known are"),
+        (b"", "0 bytes are less than a header"),
+        (HEADER.pack(MAGIC, 0, 6)[:-1], "bytes are less than a header"),
+        (HEADER.pack(b"x" * len(MAGIC), 0, 6), "not a mosquitto database"),
+        (HEADER.pack(MAGIC, 0, 4), "format 4; mqttkit reads"),
         (HEADER.pack(MAGIC, 0, 6), "it has no chunk"),
         (database(SOUND)[:-1], "needs 8 bytes"),
         (database(SOUND) + b"\0" * 7, "ends within the chunk at byte"),
@@ -143,7 +143,7 @@ def test_a_file_that_is_no_whole_database_is_refused(data: bytes, reason: str) -
 
 
 def test_what_waits_for_a_session_that_may_expire_is_not_compared() -> None:
-    """Nor is a message that may: either may be gone by itself when the backup is proven."""
+    """Nor is a message that may expire: both may be gone when the backup is verified."""
     lasting = [configuration(), message(), client(), subscription(), client_message()]
     passing = [message(2, expiry=99), client_message(2), client(b"d", interval=60), client_message(1, b"d")]
     without = summarise(read_database(database(*lasting)))

@@ -93,8 +93,8 @@ def fact(**given: object) -> FileFact:
     [
         ({"link": True}, "symbolic link"),
         ({"uid": 0}, "belongs to uid 0"),
-        ({"mode": 0o640}, "others than the broker"),
-        ({"mode": 0o604}, "others than the broker"),
+        ({"mode": 0o640}, "other users"),
+        ({"mode": 0o604}, "other users"),
         ({"mode": 0o200}, "cannot read"),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_line_that_mosquitto_would_drop_is_an_error_with_its_number(line: str,
 
 def test_a_duplicate_user_is_an_error() -> None:
     """mosquitto 2.0 lets one of the two win and 2.1 refuses to start."""
-    with pytest.raises(UsageError, match="passwords:2: user 'anna' is there twice"):
+    with pytest.raises(UsageError, match="passwords:2: user 'anna' has two lines"):
         PasswordFile.parse(f"anna:{GOOD}\nanna :{GOOD}\n", where="passwords")
 
 
@@ -119,7 +119,7 @@ def test_a_password_that_cannot_be_sent_is_refused(password: str) -> None:
 
 
 def test_iterations_have_bounds() -> None:
-    """None are no hash, and too many block the broker for seconds."""
+    """0 is not a hash, and too many block the broker for seconds."""
     for iterations in (0, -1, 1_000_001):
         with pytest.raises(UsageError, match="iterations"):
             password_line("anna", "secret", iterations=iterations)
@@ -143,7 +143,7 @@ def test_users_are_added_changed_and_removed_in_order() -> None:
     assert first.verify("anna", "one")
     assert changed.verify("anna", "three")
     assert list(changed.without_user("anna").hashes) == ["bert"]
-    with pytest.raises(UsageError, match="no user 'cara'"):
+    with pytest.raises(UsageError, match="user 'cara' does not exist"):
         changed.without_user("cara")
 
 

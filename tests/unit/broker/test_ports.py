@@ -104,5 +104,5 @@ def test_a_zombie_is_not_alive(sleeper):
     sleeper.kill()
     assert process_table.wait_gone(process, 10)
     assert start_ticks(sleeper.pid) is None
-    with pytest.raises(LifecycleError, match="ended at once"):
+    with pytest.raises(LifecycleError, match="ended immediately"):
         identify(sleeper.pid)

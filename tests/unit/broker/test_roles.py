@@ -6,7 +6,8 @@ import pytest
 
 from mqttkit.broker.accounts.acl import Access
 from mqttkit.broker.accounts.acl_simulator import check_access, check_subscription
-from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, ROLES, AccountFiles
+from mqttkit.broker.accounts.roles import ROLES, AccountFiles
+from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.errors import UsageError
 
 START = AccountFiles.parse(b"", b"user mqttkit\ntopic readwrite #\n").add("anna", "password", iterations=1)
@@ -48,8 +49,8 @@ def test_no_role_writes_beyond_its_topics(role: str) -> None:
 
 def test_only_changed_files_are_written() -> None:
     """A new password leaves the ACL file alone, a grant the password file."""
-    assert list(START.set_password("anna", "another", iterations=1).changed_from(START)) == [PASSWORDS_NAME]
-    assert list(START.grant("anna", Access.READ, "a").changed_from(START)) == [ACL_NAME]
+    assert list(START.set_password("anna", "another", iterations=1).changed_from(START)) == [PASSWORD_FILE]
+    assert list(START.grant("anna", Access.READ, "a").changed_from(START)) == [ACL_FILE]
     assert START.changed_from(START) == {}
     gone = START.grant("anna", Access.READ, "a").remove("anna")
     assert "anna" not in gone.acl.render() + gone.passwords.render()
@@ -63,9 +64,9 @@ def test_a_name_used_again_inherits_no_rules() -> None:
 
 def test_bad_requests_are_refused() -> None:
     """Taken names, unknown users, unknown roles, and the users that mqttkit itself logs in as."""
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         START.add("anna", "password")
-    with pytest.raises(UsageError, match="no role"):
+    with pytest.raises(UsageError, match="unknown role"):
         START.add("bert", "password", role="king")
     for change in (
         lambda: START.set_password("bert", "password"),
@@ -73,7 +74,7 @@ def test_bad_requests_are_refused() -> None:
         lambda: START.grant("bert", Access.READ, "a"),
         lambda: START.revoke("bert", "a"),
     ):
-        with pytest.raises(UsageError, match="no user 'bert'"):
+        with pytest.raises(UsageError, match="user 'bert' does not exist"):
             change()
     with pytest.raises(UsageError, match="belongs to mqttkit"):
         START.remove("mqttkit")

@@ -49,7 +49,7 @@ def load(
         Path("mqttkit.yaml").chmod(0o600)
     return load_settings(
         None,
-        environ={"XDG_CONFIG_HOME": "nowhere", **(environ or {})},
+        environ={"XDG_CONFIG_HOME": "/nowhere", **(environ or {})},
         flags=flags or {},
         profile=profile or {},
     )
@@ -482,7 +482,7 @@ def test_arbitrary_values_raise_nothing_but_config_error(values: dict[str, objec
     """This holds for values of any type."""
     values.pop("mqtt.broker.password_file", None)
     try:
-        load_settings(None, environ={"XDG_CONFIG_HOME": "nowhere"}, flags=values, profile={})
+        load_settings(None, environ={"XDG_CONFIG_HOME": "/nowhere"}, flags=values, profile={})
     except ConfigError as error:
         assert str(error).startswith("flag: ")
 
@@ -603,7 +603,7 @@ PLAIN = {**PROFILE, "mqtt.client.version": "311"}
 def test_the_profile_serves_each_of_its_listeners(flags: dict[str, object], port: int) -> None:
     """The loader picks the listener by port, or by transport, TLS and version."""
     mqtt = load_settings(
-        None, environ={"XDG_CONFIG_HOME": "nowhere"}, flags=flags, profile=PLAIN, listeners=LISTENERS
+        None, environ={"XDG_CONFIG_HOME": "/nowhere"}, flags=flags, profile=PLAIN, listeners=LISTENERS
     ).settings.mqtt
     assert (mqtt.broker.port, mqtt.broker.password) == (port, "generated")
     assert (mqtt.broker.transport == "websockets") == (port == 49001)
@@ -618,7 +618,7 @@ def test_the_profile_serves_each_of_its_listeners(flags: dict[str, object], port
 def test_the_profile_password_goes_to_no_listener_that_is_not_its_own(flags: dict[str, object]) -> None:
     """This holds for another port, another host, or a transport that none of its listeners has."""
     broker = load_settings(
-        None, environ={"XDG_CONFIG_HOME": "nowhere"}, flags=flags, profile=PLAIN, listeners=LISTENERS
+        None, environ={"XDG_CONFIG_HOME": "/nowhere"}, flags=flags, profile=PLAIN, listeners=LISTENERS
     ).settings.mqtt.broker
     assert (broker.password, broker.username) == (None, None)
 

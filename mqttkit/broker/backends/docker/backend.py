@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.broker.accounts.initial_acl import acl_for_start
-from mqttkit.broker.accounts.passwords import PasswordFile
+from mqttkit.broker.accounts.initial_files import acl_for_start, passwords_for_start
+from mqttkit.broker.accounts.operator_profile import mosquitto_profile
 from mqttkit.broker.backends.directory_snapshot import DirectorySnapshot, empty
 from mqttkit.broker.backends.docker import engine, inspection
 from mqttkit.broker.backends.docker.container_plan import (
@@ -26,16 +27,18 @@ from mqttkit.broker.backends.docker.container_plan import (
     ContainerPlan,
 )
 from mqttkit.broker.backends.docker.engine import connect_engine
-from mqttkit.broker.backends.local_process import READY_SECONDS, STOP_SECONDS, operator_login, with_ports
+from mqttkit.broker.backends.local_process import READY_SECONDS, STOP_SECONDS
+from mqttkit.broker.backends.port_choice import start_on_free_ports
 from mqttkit.broker.certificates.initial_certificate import first_certificate
 from mqttkit.broker.file_facts import FileFact
+from mqttkit.broker.file_names import ACL_FILE, CERTIFICATE_FILE, CONFIGURATION_FILE, DATABASE_FILE, PASSWORD_FILE
+from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto import configuration
-from mqttkit.broker.mosquitto.operator_profile import mosquitto_profile
-from mqttkit.broker.ports import free_port, require_free
+from mqttkit.broker.probe import operator_login
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
 from mqttkit.broker.protocol import Resources, Running, UpResult
 from mqttkit.broker.readiness import wait_ready
-from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PortTaken
+from mqttkit.errors import LifecycleError, MissingPart, MqttkitError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -43,11 +46,10 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
 USABLE_SECONDS = 3.0
-DATABASE = "data/mosquitto.db"
 
 
 class DockerBroker:
-    """A container with two named volumes: `…-config` with conf, users, ACL and certificates, and `…-data`."""
+    """A container with two named volumes: `…-config` for configuration, users, ACL and certificates, and `…-data`."""
 
     backend = "docker"
 
@@ -57,23 +59,23 @@ class DockerBroker:
 
     @classmethod
     def unusable(cls, image: str = DEFAULT_IMAGE) -> str:
-        """Return why Docker cannot be used here, or an empty string: an engine, and the image to be had."""
+        """Return why Docker cannot run the image on this machine, or an empty string."""
         try:
             with connect_engine(seconds=USABLE_SECONDS) as client:
                 if engine.can_have(client, image):
                     return ""
-                return f"the image {image} is not here and no registry answers"
+                return f"the image {image} is not on this machine and no registry answers"
         except MqttkitError as error:
             return error.message
 
     @property
     def plan(self) -> ContainerPlan:
-        """What the container is to be."""
+        """Everything that describes the container."""
         image = self.spec.image or DEFAULT_IMAGE
         return ContainerPlan(spec=self.spec, image=image, directory=str(self.paths.directory))
 
     def up(self) -> UpResult:
-        """Start the container and return when the broker answered; whatever fails undoes a partial start."""
+        """Start the container and return when the broker has answered; undo a start that fails."""
         self.spec.check()
         profile = read_profile(self.paths)
         with connect_engine() as client:
@@ -82,17 +84,12 @@ class DockerBroker:
                 wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
                 return UpResult(profile=profile, already=True, seconds=0.0)
             image = engine.ensure_image(client, self.plan.image)
-            files = DirectorySnapshot.of(self.paths)
-            before = self._volumes(client)
-            try:
-                return self._start(client, image, profile)
-            except BaseException:
-                self._undo(client, keep=before)
-                files.restore(self.paths.directory)
-                raise
+            self._remove_container(client)
+            start = functools.partial(self._start_or_undo, client, image, profile)
+            return start_on_free_ports(_with_websockets(self.spec), start)
 
     def down(self, *, volumes: bool = False) -> bool:
-        """Stop and remove the container; with `volumes` its volumes and our files too."""
+        """Stop and remove the container; with `volumes` remove its volumes and our files too."""
         with connect_engine() as client:
             container = self._container(client)
             ran = container is not None and container.status == "running"
@@ -103,7 +100,7 @@ class DockerBroker:
         return ran
 
     def running(self) -> Running | None:
-        """Return the container that runs, or None."""
+        """Return the running container, or None."""
         with connect_engine() as client:
             container = self._container(client)
             state = engine.state_of(container) if container is not None else {}
@@ -129,12 +126,12 @@ class DockerBroker:
             self._require_running(client).kill(signal=f"SIG{name}")
 
     def read_file(self, name: str) -> bytes | None:
-        """Return a file's content, or None; works while the broker is down too."""
+        """Return a file's content, or None; works also while the broker is down."""
         with connect_engine() as client, self._holder(client) as container:
             return None if container is None else engine.read_path(container, f"{HOME}/{name}")
 
     def write_file(self, name: str, content: bytes) -> None:
-        """Replace a file: put beside it, then renamed; owned by the image's broker user, mode 0600."""
+        """Replace a file: write it beside the old one, rename it; the image's broker user owns it, mode 0600."""
         with connect_engine() as client, self._holder(client, make=True) as container:
             assert container is not None
             self._write(container, name, content)
@@ -156,7 +153,7 @@ class DockerBroker:
         return text if code == 0 else None
 
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
-        """Yield the log's last `tail` lines; with `follow`, go on as lines come."""
+        """Yield the last `tail` lines of the log; with `follow`, continue with each new line."""
         with connect_engine() as client:
             container = self._container(client)
             if container is None:
@@ -171,7 +168,7 @@ class DockerBroker:
                 yield rest.decode(errors="replace")
 
     def resources(self) -> Resources | None:
-        """Return what the container uses, or None where none runs."""
+        """Return what the container uses, or None if it does not run."""
         with connect_engine() as client:
             container = self._container(client)
             if container is None or container.status != "running":
@@ -186,9 +183,9 @@ class DockerBroker:
             )
 
     def last_save(self) -> float | None:
-        """Return when the database was written, seconds since the epoch, or None."""
+        """Return when the database was saved, seconds since the epoch, or None."""
         with connect_engine() as client:
-            return inspection.last_save(self._require_running(client), f"{HOME}/{DATABASE}")
+            return inspection.last_save(self._require_running(client), f"{HOME}/{DATABASE_FILE}")
 
     def file_facts(self) -> list[FileFact]:
         """Return owner, mode and kind of each file of the running broker."""
@@ -197,18 +194,29 @@ class DockerBroker:
             return list(inspection.file_facts(container, _broker_user(container)[0]))
 
     def data_directory(self) -> Path | None:
-        """Return where the volume of its data lies on this machine; None where it is on no volume."""
+        """Return the directory of its data volume on this machine; None if its data is not on a volume."""
         with connect_engine() as client:
             return inspection.data_directory(client, self._require_running(client))
 
     def restart_policy(self) -> str | None:
-        """Return the engine's word for what it does after a crash."""
+        """Return the engine's restart policy, or None."""
         with connect_engine() as client:
             return inspection.restart_policy(self._require_running(client))
 
+    def _start_or_undo(self, client: DockerClient, image: Image, profile: Profile | None, spec: BrokerSpec) -> UpResult:
+        """Start the container with these ports; a start that fails leaves no container, no new volume or file."""
+        asked, files, volumes = self.spec, DirectorySnapshot.of(self.paths), self._volumes(client)
+        self.spec = spec
+        try:
+            with engine.translated_errors():
+                return self._start(client, image, profile)
+        except BaseException:
+            self._undo(client, keep=volumes)
+            files.restore(self.paths.directory)
+            self.spec = asked
+            raise
+
     def _start(self, client: DockerClient, image: Image, profile: Profile | None) -> UpResult:
-        self._remove_container(client)
-        self.spec = with_ports(_with_websockets(self.spec))
         save_spec(self.paths, self.spec)
         reference = engine.pinned(image, self.plan.image)
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend, image=reference)
@@ -217,33 +225,25 @@ class DockerBroker:
         save_profile(self.paths, profile)
         container.start()
         seconds = wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
-        self._prove_save(container)
+        if configuration.tuning(self.spec.tuning, self.spec.overrides).persistence:
+            save_database(self, seconds=READY_SECONDS)
         return UpResult(profile=profile, already=False, seconds=seconds)
 
     def _prepare(self, container: Container, profile: Profile, version: tuple[int, ...]) -> None:
-        """Write what the broker reads; users and ACL stay where they are there already."""
-        if self.spec.tls and engine.read_path(container, f"{HOME}/config/certs/server.crt") is None:
+        """Write the files that the broker reads; existing users and rules stay."""
+        if self.spec.tls and engine.read_path(container, f"{HOME}/{CERTIFICATE_FILE}") is None:
             for name, content in first_certificate(self.spec, self.paths.authority).items():
                 self._write(container, name, content)
         settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
         listeners, anonymous = self.plan.listeners(), self.spec.anonymous
         text = configuration.mosquitto_conf(listeners, settings, version=version, anonymous=anonymous, root=f"{HOME}/")
-        self._write(container, "config/mosquitto.conf", text.encode())
-        self._write(container, "config/passwd", self._passwords(container, profile).encode())
-        rules = acl_for_start(engine.read_path(container, f"{HOME}/config/acl"), anonymous=anonymous)
-        self._write(container, "config/acl", rules)
+        self._write(container, CONFIGURATION_FILE, text.encode())
+        passwords = engine.read_path(container, f"{HOME}/{PASSWORD_FILE}")
+        self._write(container, PASSWORD_FILE, passwords_for_start(passwords, profile))
+        rules = engine.read_path(container, f"{HOME}/{ACL_FILE}")
+        self._write(container, ACL_FILE, acl_for_start(rules, anonymous=anonymous))
         login = f"-u {profile.probe_username}\n-P {profile.probe_password}\n"
         self._write(container, f"{PROBE_HOME}/mosquitto_rr", login.encode())
-
-    def _passwords(self, container: Container, profile: Profile) -> str:
-        """Return the password file with the profile's own users, whatever was there before."""
-        content = engine.read_path(container, f"{HOME}/config/passwd")
-        users = PasswordFile.parse((content or b"").decode(), where="config/passwd")
-        own = ((profile.username, profile.password), (profile.probe_username, profile.probe_password))
-        for user, password in own:
-            if user and password and not users.verify(user, password):
-                users = users.with_user(user, password)
-        return users.render()
 
     def _write(self, container: Container, name: str, content: bytes) -> None:
         top, _, below = name.partition("/")
@@ -258,20 +258,8 @@ class DockerBroker:
             container, "sh", "-c", f"fsync {HOME}/{top}/{beside}; mv -f {HOME}/{top}/{beside} {HOME}/{top}/{below}"
         )
 
-    def _prove_save(self, container: Container) -> None:
-        """Demand a save: a data directory that cannot be written shows only at the first one."""
-        if not configuration.tuning(self.spec.tuning, self.spec.overrides).persistence:
-            return
-        before = self.file_stamp(DATABASE)
-        container.kill(signal="SIGUSR1")
-        deadline = time.monotonic() + READY_SECONDS
-        while self.file_stamp(DATABASE) in (before, None):
-            if time.monotonic() > deadline:
-                raise LifecycleError(f"the broker cannot save {HOME}/{DATABASE}: {engine.last_words(container)}")
-            time.sleep(0.05)
-
     def _container(self, client: DockerClient) -> Container | None:
-        """Return our container, or None; raise LifecycleError for one of that name that is not ours."""
+        """Return our container, or None; raise LifecycleError if another program's container has its name."""
         from docker.errors import NotFound
 
         try:
@@ -282,7 +270,7 @@ class DockerBroker:
         if container.labels.get(LABEL) != self.spec.name or owner != str(self.paths.directory):
             whose = f"belongs to the broker in {owner}" if owner else "was not made by mqttkit"
             raise LifecycleError(
-                f"a container named {self.plan.name} is there already and {whose}: it is left alone",
+                f"a container named {self.plan.name} already exists and {whose}; mqttkit does not touch it",
                 hint="Choose another name with: mqttkit broker up --name NAME",
             )
         return container
@@ -290,14 +278,14 @@ class DockerBroker:
     def _require_running(self, client: DockerClient) -> Container:
         container = self._container(client)
         if container is None or container.status != "running":
-            raise LifecycleError(f"broker {self.spec.name!r} does not run", hint="Start it with: mqttkit broker up")
+            raise LifecycleError(f"broker {self.spec.name!r} is not running", hint="Start it with: mqttkit broker up")
         return container
 
     @contextlib.contextmanager
     def _holder(self, client: DockerClient, *, make: bool = False) -> Iterator[Container | None]:
-        """Yield our container, or one made for the moment that only holds the volumes.
+        """Yield our container, or a short-lived one that mounts the volumes.
 
-        None where there are no volumes, unless `make`.
+        Yields None if the volumes are missing, unless `make` creates them.
         """
         container = self._container(client)
         if container is not None:
@@ -318,7 +306,7 @@ class DockerBroker:
         return {volume: {"bind": place, "mode": "rw"} for volume, place in self.plan.volumes.items()}
 
     def _volumes(self, client: DockerClient) -> set[str]:
-        """Return which of our volumes are there."""
+        """Return which of our volumes exist."""
         labelled = client.volumes.list(filters={"label": f"{LABEL}={self.spec.name}"})
         return {str(volume.name) for volume in labelled} & set(self.plan.volumes)
 
@@ -330,22 +318,18 @@ class DockerBroker:
         container.remove(force=True, v=True)
 
     def _undo(self, client: DockerClient, *, keep: set[str]) -> None:
-        """Remove the container, and the volumes that were not there before."""
+        """Remove the container, and our volumes except those to keep."""
         self._remove_container(client)
         for volume in self._volumes(client) - keep:
             client.volumes.get(volume).remove()
 
 
 def _with_websockets(spec: BrokerSpec) -> BrokerSpec:
-    """Choose the WebSocket port where none was asked for: 9001, or a free one where that is taken."""
+    """Return the spec with a WebSocket listener: on 9001 or another free port if the user named none."""
     if spec.websocket_port is not None:
         return spec
-    port = INNER_WEBSOCKET_PORT if spec.port else 0
-    with contextlib.suppress(PortTaken):
-        if port:
-            require_free(spec.listen, port)
-            return dataclasses.replace(spec, websocket_port=port)
-    return dataclasses.replace(spec, websocket_port=free_port(spec.listen))
+    wanted = INNER_WEBSOCKET_PORT if spec.port else None
+    return dataclasses.replace(spec, websocket_port=wanted, automatic_ports=(*spec.automatic_ports, "websocket_port"))
 
 
 def _broker_user(container: Container) -> tuple[int, int]:
@@ -354,23 +338,25 @@ def _broker_user(container: Container) -> tuple[int, int]:
         fields = line.split(":")
         if fields[0] == "mosquitto" and len(fields) > 3:
             return int(fields[2]), int(fields[3])
-    raise MissingPart("the image has no user 'mosquitto'", hint="Give one of eclipse-mosquitto's contract with --image")
+    raise MissingPart(
+        "the image has no user 'mosquitto'", hint="Choose an image that is laid out as eclipse-mosquitto with --image"
+    )
 
 
 def _version(client: DockerClient, image: Image) -> tuple[int, ...]:
-    """Return the version that the image's environment tells, or its mosquitto itself."""
+    """Return the version in the image's environment, or ask its mosquitto."""
     text = engine.environment(image).get("VERSION", "")
     if not re.fullmatch(r"\d+\.\d+\.\d+", text):
         output = engine.one_shot(client, str(image.id), "mosquitto", "-h")
         found = re.search(r"mosquitto version (\d+\.\d+\.\d+)", output)
         if found is None:
-            raise LifecycleError(f"the image {image.id} tells no version of mosquitto")
+            raise LifecycleError(f"the image {image.id} does not name its version of mosquitto")
         text = found[1]
     return tuple(int(part) for part in text.split("."))
 
 
 def _cause(container: Container) -> str:
-    """Return why the container is gone or starts over and over, or an empty string while it runs."""
+    """Return why the container is gone or restarts in a loop, or an empty string while it runs."""
     state = engine.state_of(container)
     if state.get("Running") and not state.get("Restarting"):
         return ""

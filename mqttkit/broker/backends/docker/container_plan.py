@@ -1,4 +1,4 @@
-"""What the broker's container is to be, for the Docker SDK and as a compose file. Pure."""
+"""The description of the broker's container, for the Docker SDK and as a compose file. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mqttkit.broker.mosquitto.configuration import Listener
 from mqttkit.broker.profile import BrokerSpec
 
 DEFAULT_IMAGE = "eclipse-mosquitto:2.0.22"
-"""Pinned: a floating tag may change the broker under its users."""
+"""Pinned, because a tag that moves may replace the broker without notice."""
 LABEL = "org.mqttkit.broker"
-"""Label with the broker's name, on whatever we make."""
+"""Label with the broker's name, on every container and volume that we create."""
 DIRECTORY_LABEL = "org.mqttkit.directory"
 """Label with the state directory that the broker belongs to."""
 HOME = "/mosquitto"
 INNER_PORT, INNER_WEBSOCKET_PORT, INNER_TLS_PORT = 1883, 9001, 8883
-ANY = "0.0.0.0"  # noqa: S104 - inside the container: what the host publishes decides who reaches it
+ANY = "0.0.0.0"  # noqa: S104 - inside the container; the published ports decide who reaches it
 SPARE_DESCRIPTORS = 64
 MEMORY = {"small": 128 << 20, "default": 512 << 20, "high-traffic": 4 << 30}
 """Bytes that the container may use, by tuning profile."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
-"""What the image needs to hand its files to the broker's user and to become that user."""
+"""What the image needs to give its files to the broker's user and to become that user."""
 PROBE_HOME = "config/probe"
 HEALTH_TOPIC = "mqttkit/probe/health"
 HEALTH_COMMAND = (
@@ -30,7 +30,7 @@ HEALTH_COMMAND = (
     f'[ "$(XDG_CONFIG_HOME={HOME}/{PROBE_HOME} mosquitto_rr -h 127.0.0.1 -p {INNER_PORT} '
     f'-t {HEALTH_TOPIC} -e {HEALTH_TOPIC} -m "$p" -W 4)" = "$p" ]'
 )
-"""Log in as the probe and send ourselves a payload of our own; the password is in a file only."""
+"""Log in as the probe and send a unique payload to ourselves; the password is only in a file."""
 SECOND = 1_000_000_000
 """Nanoseconds, the engine's unit."""
 HEALTH_INTERVAL, HEALTH_TIMEOUT, HEALTH_START, HEALTH_RETRIES = 30, 6, 5, 3
@@ -39,10 +39,10 @@ HEALTH_INTERVAL, HEALTH_TIMEOUT, HEALTH_START, HEALTH_RETRIES = 30, 6, 5, 3
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerPlan:
-    """Everything that makes the container."""
+    """Everything that describes the container."""
 
     spec: BrokerSpec
-    """What was asked for; its ports are chosen."""
+    """The broker's settings, with its ports chosen."""
     image: str
     """Image reference."""
     directory: str
@@ -55,7 +55,7 @@ class ContainerPlan:
 
     @property
     def volumes(self) -> dict[str, str]:
-        """Volume name to the directory where it is mounted."""
+        """Mount point of each volume by its name."""
         return {f"{self.name}-config": f"{HOME}/config", f"{self.name}-data": f"{HOME}/data"}
 
     @property
@@ -76,36 +76,28 @@ class ContainerPlan:
 
     @property
     def descriptors(self) -> int:
-        """File descriptors that the broker may have: without a limit libwebsockets would allocate for all."""
+        """File descriptors that the broker may have; without a limit libwebsockets allocates memory for every one."""
         return max(
             1_024, configuration.tuning(self.spec.tuning, self.spec.overrides).max_connections + SPARE_DESCRIPTORS
         )
 
     def listeners(self) -> list[Listener]:
         """Return the listeners inside the container."""
-        found, demanded = [Listener(port=INNER_PORT, bind=ANY)], self.spec.client_certificates
-        if self.spec.websocket_port:
-            secured = self.spec.websocket_tls
-            found.append(
-                Listener(
-                    port=INNER_WEBSOCKET_PORT,
-                    bind=ANY,
-                    websockets=True,
-                    tls=secured,
-                    client_certificates=secured and demanded,
-                )
-            )
-        if self.spec.tls_port:
-            found.append(Listener(port=INNER_TLS_PORT, bind=ANY, tls=True, client_certificates=demanded))
-        return found
+        return configuration.build_listeners(
+            self.spec,
+            bind=ANY,
+            port=INNER_PORT,
+            websocket_port=INNER_WEBSOCKET_PORT if self.spec.websocket_port else None,
+            tls_port=INNER_TLS_PORT if self.spec.tls_port else None,
+        )
 
     def compose(self) -> str:
-        """Return a compose file of the same set-up; it uses the volumes that `up` fills."""
+        """Return a compose file of the same set-up, for the volumes that `up` fills."""
         published = [f"{self._host()}:{outer}:{inner}" for inner, outer in self.ports.items()]
         command = HEALTH_COMMAND.replace("$", "$$")
         lines = [
             "# Written by `mqttkit broker compose`. The volumes hold configuration, users and messages;",
-            "# `mqttkit broker up --backend docker` makes and fills them.",
+            "# `mqttkit broker up --backend docker` creates and fills them.",
             "services:",
             f"  {self.name}:",
             f"    image: {json.dumps(self.image)}",

@@ -1,6 +1,6 @@
-"""The Docker engine: connecting, images, files in containers. The broker's only importer of the Docker SDK.
+"""The Docker engine: connections, images, files in containers. Only this package imports the Docker SDK.
 
-Its errors are translated here: what the engine says becomes an `MqttkitError` with a next step.
+The engine's errors are translated here into an `MqttkitError` that says what to do next.
 """
 
 from __future__ import annotations
@@ -35,30 +35,38 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
 ENGINE_SECONDS = 60.0
-"""A call that takes longer is given up."""
+"""Time limit of each call."""
 PORT_WORDS = ("port is already allocated", "address already in use", "failed to bind")
 
 
 @contextlib.contextmanager
 def connect_engine(*, seconds: float = ENGINE_SECONDS) -> Iterator[DockerClient]:
-    """Connect to the engine that the environment names; every error inside is translated.
+    """Connect to the engine that the environment names, and translate every error inside.
 
-    Raises MissingPart where none answers.
+    Raises MissingPart if no engine answers.
     """
-    from docker.errors import DockerException
-    from requests import RequestException
-
     client = _connected(int(seconds))
     try:
-        yield client
-    except (DockerException, RequestException) as error:
-        raise translated(error) from error
+        with translated_errors():
+            yield client
     finally:
         client.close()
 
 
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise our error for each error of the SDK."""
+    from docker.errors import DockerException
+    from requests import RequestException
+
+    try:
+        yield
+    except (DockerException, RequestException) as error:
+        raise translated(error) from error
+
+
 def translated(error: Exception) -> MqttkitError:
-    """Return our error for one of the SDK's."""
+    """Return our error for an error of the SDK."""
     text = str(getattr(error, "explanation", "") or error)
     if any(word in text for word in PORT_WORDS):
         return PortTaken(f"a port is taken: {text}", hint="Choose another with --port, --websocket-port or --tls-port")
@@ -68,9 +76,9 @@ def translated(error: Exception) -> MqttkitError:
 
 
 def ensure_image(client: DockerClient, reference: str) -> Image:
-    """Return the image, pulled where it is not there; raise MissingPart where it cannot be had.
+    """Return the image, and pull it if it is missing; raise MissingPart if that fails.
 
-    The engine is asked first: to run a missing image fails with another error on each engine.
+    Ask for the image first: the error for running a missing image differs between engines.
     """
     from docker.errors import APIError, ImageNotFound
 
@@ -80,13 +88,13 @@ def ensure_image(client: DockerClient, reference: str) -> Image:
         return client.images.pull(*_split(reference))
     except APIError as error:
         raise MissingPart(
-            f"the image {reference} is not here and cannot be pulled: {error.explanation or error}",
+            f"the image {reference} is not on this machine and cannot be pulled: {error.explanation or error}",
             hint="Without a registry: build one with containers/offline/build, then give --image",
         ) from error
 
 
 def can_have(client: DockerClient, reference: str) -> bool:
-    """Tell whether the image is here, or a registry has it."""
+    """Return whether the image is on this machine or in a registry."""
     from docker.errors import APIError, ImageNotFound
     from requests import RequestException
 
@@ -99,7 +107,7 @@ def can_have(client: DockerClient, reference: str) -> bool:
 
 
 def pinned(image: Image, reference: str) -> str:
-    """Return the reference with the image's digest; its id where it came from no registry."""
+    """Return the reference with the image's digest, or with its id if it was built locally."""
     digests = image.attrs.get("RepoDigests") or []
     digest = digests[0].partition("@")[2] if digests else str(image.id)
     return f"{reference.partition('@')[0]}@{digest}"
@@ -112,13 +120,13 @@ def environment(image: Image) -> dict[str, str]:
 
 
 def create_volumes(client: DockerClient, plan: ContainerPlan) -> None:
-    """Make the broker's volumes, labelled as ours; those that are there stay as they are."""
+    """Create the broker's volumes with our labels; existing ones stay as they are."""
     for volume in plan.volumes:
         client.volumes.create(volume, labels=plan.labels)
 
 
 def create(client: DockerClient, plan: ContainerPlan) -> Container:
-    """Make the broker's volumes and its container, not started."""
+    """Create the broker's volumes and its container; do not start it."""
     from docker.types import Healthcheck, LogConfig, Ulimit
 
     create_volumes(client, plan)
@@ -150,7 +158,7 @@ def create(client: DockerClient, plan: ContainerPlan) -> Container:
 
 
 def read_path(container: Container, path: str) -> bytes | None:
-    """Return a file's content, or None where there is none; raise UsageError for a symbolic link."""
+    """Return a file's content, or None if there is no such file; raise UsageError for a symbolic link."""
     from docker.errors import NotFound
 
     try:
@@ -161,7 +169,7 @@ def read_path(container: Container, path: str) -> bytes | None:
         member = archive.next()
         file = archive.extractfile(member) if member is not None and member.isreg() else None
         if file is None:
-            raise UsageError(f"{path} in container {container.name} is not a regular file: refused")
+            raise UsageError(f"{path} in container {container.name} is not a regular file")
         return file.read()
 
 
@@ -180,7 +188,7 @@ def put_file(container: Container, directory: str, name: str, content: bytes, ow
 
 
 def run_in(container: Container, *command: str) -> str:
-    """Run a command in the running container and return its output; raise LifecycleError where it fails."""
+    """Run a command in the running container and return its output; raise LifecycleError if it fails."""
     text, code = execute(container, *command)
     if code != 0:
         raise LifecycleError(f"{command[0]} in container {container.name} failed: {text}")
@@ -190,7 +198,7 @@ def run_in(container: Container, *command: str) -> str:
 def execute(container: Container, *command: str) -> tuple[str, int]:
     """Run a command in the running container and return output and exit code.
 
-    Read as a stream, for only a stream can be closed: the SDK's `exec_run` leaves its socket open.
+    The output is read as a stream, because the SDK's `exec_run` never closes its socket.
     """
     api: Any = container.client and container.client.api
     identity = api.exec_create(container.id, list(command))["Id"]
@@ -200,9 +208,9 @@ def execute(container: Container, *command: str) -> tuple[str, int]:
 
 
 def one_shot(client: DockerClient, image: str, *command: str, volumes: Any = None) -> str:
-    """Run one command in a container of its own, without a network, and return its output.
+    """Run one command in a separate container without a network, and return its output.
 
-    The SDK's `run` would leave the volumes that the image declares.
+    The SDK's `run` would leave behind the volumes that the image declares.
     """
     container = client.containers.create(
         image, list(command[1:]), entrypoint=[command[0]], volumes=volumes, network_mode="none"
@@ -217,7 +225,7 @@ def one_shot(client: DockerClient, image: str, *command: str, volumes: Any = Non
 
 @contextlib.contextmanager
 def reading(stream: Any) -> Iterator[Iterator[bytes]]:
-    """Close a stream of the SDK, and the response beneath it, which the SDK's own `close` leaves open."""
+    """Close a stream of the SDK and its HTTP response, which the SDK's own `close` leaves open."""
     try:
         yield stream
     finally:
@@ -226,7 +234,7 @@ def reading(stream: Any) -> Iterator[Iterator[bytes]]:
 
 
 def last_words(container: Container, lines: int = 3) -> str:
-    """Return the container's state and the last of its errors."""
+    """Return the container's state and its last errors."""
     container.reload()
     state = container.attrs.get("State") or {}
     log = container.logs(tail=50).decode(errors="replace").splitlines()
@@ -237,15 +245,15 @@ def last_words(container: Container, lines: int = 3) -> str:
 def _connected(seconds: int) -> DockerClient:
     """Return a client that speaks the engine's version.
 
-    The SDK leaves sockets open where no engine answers: the local socket is tried before it, and the version
-    is asked for by hand.
+    The SDK leaves sockets open if no engine answers, so we first try the local socket and ask for the version
+    ourselves.
     """
     import docker
     from docker.constants import DEFAULT_DOCKER_API_VERSION
     from docker.errors import DockerException
     from requests import RequestException
 
-    _knock()
+    _try_socket()
     with contextlib.closing(docker.from_env(version=DEFAULT_DOCKER_API_VERSION, timeout=seconds)) as asking:
         try:
             version = asking.api.version(api_version=False)["ApiVersion"]
@@ -254,14 +262,14 @@ def _connected(seconds: int) -> DockerClient:
     return docker.from_env(version=str(version), timeout=seconds)
 
 
-def _knock() -> None:
+def _try_socket() -> None:
     """Connect to the engine's local socket once; raise MissingPart or PermissionMissing."""
     address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if not address.startswith("unix://"):
         return
-    with socket.socket(socket.AF_UNIX) as knocking:
+    with socket.socket(socket.AF_UNIX) as trial:
         try:
-            knocking.connect(address.removeprefix("unix://"))
+            trial.connect(address.removeprefix("unix://"))
         except OSError as error:
             raise _no_engine(error) from error
 
@@ -270,7 +278,7 @@ def _no_engine(error: Exception) -> MqttkitError:
     text = str(error)
     if "Permission denied" in text or "PermissionError" in text:
         return PermissionMissing(
-            "no right to use the Docker engine", hint="Join its group: sudo usermod --append --groups docker $USER"
+            "no permission to use the Docker engine", hint="Join its group: sudo usermod --append --groups docker $USER"
         )
     return MissingPart(
         "no Docker engine answers", hint="Start it with: sudo systemctl start docker, or use --backend process"
@@ -294,6 +302,6 @@ def _member(name: str, owner: tuple[int, int], *, mode: int, kind: bytes = tarfi
 
 
 def state_of(container: Container) -> dict[str, Any]:
-    """Return the container's state as the engine tells it now."""
+    """Return the container's current state."""
     container.reload()
     return dict(container.attrs["State"])

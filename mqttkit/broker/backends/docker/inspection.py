@@ -1,4 +1,4 @@
-"""What a container and its volumes look like from outside, for status and doctor."""
+"""Facts about a container and its volumes, for status and doctor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def file_facts(container: Container, wanted: int) -> Iterator[FileFact]:
-    """Yield owner, mode and kind of each file of the running broker, links not followed."""
+    """Yield owner, mode and kind of each file of the running broker, without following symbolic links."""
     places = " ".join(f"{HOME}/{below}/*" for below in ("config", "config/certs", "data"))
     script = f'for f in {places}; do if [ -e "$f" ] || [ -L "$f" ]; then stat -c "%a|%u|%F|%n" "$f"; fi; done'
     text = run_in(container, "sh", "-c", script)
@@ -34,13 +34,13 @@ def file_facts(container: Container, wanted: int) -> Iterator[FileFact]:
 
 
 def last_save(container: Container, place: str) -> float | None:
-    """Return when the database was written, seconds since the epoch, or None."""
+    """Return when the database was saved, seconds since the epoch, or None."""
     text = run_in(container, "sh", "-c", f"if [ -e {place} ]; then stat -c %Y {place}; fi")
     return float(text) if text else None
 
 
 def data_directory(client: DockerClient, container: Container) -> Path | None:
-    """Return where the volume of the container's data lies on this machine; None where it is on no volume."""
+    """Return the directory of the container's data volume on this machine; None if its data is not on a volume."""
     for mount in container.attrs.get("Mounts") or []:
         if mount.get("Destination") == f"{HOME}/data" and mount.get("Type") in ("volume", "bind"):
             if mount["Type"] == "bind":
@@ -50,7 +50,7 @@ def data_directory(client: DockerClient, container: Container) -> Path | None:
 
 
 def restart_policy(container: Container) -> str | None:
-    """Return the engine's word for what it does after a crash; None where that is nothing."""
+    """Return the engine's restart policy; None if it does not restart the container."""
     policy = (container.attrs.get("HostConfig") or {}).get("RestartPolicy") or {}
     name = str(policy.get("Name") or "no")
     return None if name == "no" else name

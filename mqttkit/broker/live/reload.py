@@ -1,8 +1,8 @@
-"""Give a running broker new users, ACL or certificates by SIGHUP, and prove that it is still closed.
+"""Give a running broker new users, ACL or certificates by SIGHUP, and prove that it still denies strangers.
 
-A broken or missing ACL file at a reload takes away every ACL check, and a missing password file lets any
-credentials in where anonymous is on. So: validate first, replace whole files, reload, then send canaries: a
-stranger and a user without rights must be denied. If they are not, the broker is stopped.
+If the ACL file is broken or missing at a reload, mosquitto drops every ACL check. If the password file is missing,
+an anonymous broker accepts any credentials. So we validate first, replace complete files, reload, and then send
+canaries: the broker must refuse a stranger and deny a user without rights. If it does not, we stop it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from mqttkit.broker.accounts.acl import Access
 from mqttkit.broker.accounts.acl_simulator import check_access
 from mqttkit.broker.accounts.passwords import generate_password, password_line
-from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, AccountFiles
+from mqttkit.broker.accounts.roles import AccountFiles
+from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, PASSWORD_FILE
 from mqttkit.broker.mosquitto.configuration import CANARY
-from mqttkit.broker.probe import Login, ask, publish
+from mqttkit.broker.probe import Login, ask, operator_login, publish
 from mqttkit.broker.profile import Profile, read_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
@@ -24,20 +25,19 @@ from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
 RELOAD_SECONDS = 30.0
 """A reload verifies the password of each connected client again, about 0.5 ms each."""
 POLL_SECONDS = 0.02
-CONF_NAME = "config/mosquitto.conf"
 
 
 class BrokerOpened(LifecycleError):
-    """After a reload the broker let in what it must deny: it was stopped."""
+    """After a reload the broker allowed what it must deny, and was stopped."""
 
 
 def apply_changes(broker: Broker, changes: Mapping[str, bytes] | None = None) -> bool:
-    """Replace files of the broker and let it take them; return False where it does not run.
+    """Replace files of the broker and make it read them; return False if it is not running.
 
-    `changes` maps names such as config/passwd to their whole content; without any, the files are taken as they
-    are. The caller holds the broker's lock. Raises `UsageError` for content that mosquitto would not take (and
-    changes nothing), `LifecycleError` where the broker does not take it (the old files are put back), and
-    `BrokerOpened` where it had to be stopped.
+    `changes` maps names such as config/passwd to their complete content; without any, the broker reads its files
+    as they are. The caller holds the broker's lock. Raises `UsageError` for content that mosquitto would reject (and
+    changes nothing), `LifecycleError` if the broker does not accept it (and restores the old files), and
+    `BrokerOpened` if the broker had to be stopped.
     """
     require(broker, Feature.RELOAD, "a reload")
     changes = dict(changes or {})
@@ -45,7 +45,7 @@ def apply_changes(broker: Broker, changes: Mapping[str, bytes] | None = None) ->
     if broker.running() is None:
         _write(broker, changes)
         return False
-    before = {name: broker.read_file(name) for name in (*changes, PASSWORDS_NAME)}
+    before = {name: broker.read_file(name) for name in (*changes, PASSWORD_FILE)}
     try:
         _reload(broker, changes, accounts)
     except BrokerOpened:
@@ -60,62 +60,63 @@ def apply_changes(broker: Broker, changes: Mapping[str, bytes] | None = None) ->
 
 
 def _validated(broker: Broker, changes: Mapping[str, bytes]) -> AccountFiles:
-    """Return the accounts as they will be; raise `UsageError` where mosquitto would not take them."""
-    if broker.read_file(CONF_NAME) is None:
-        raise UsageError(f"the broker's {CONF_NAME} is missing", hint="Write it anew with: mqttkit broker restart")
-    names = (PASSWORDS_NAME, ACL_NAME)
+    """Return the accounts after the change; raise `UsageError` if mosquitto would reject them."""
+    if broker.read_file(CONFIGURATION_FILE) is None:
+        raise UsageError(
+            f"the broker's {CONFIGURATION_FILE} is missing", hint="Write it again with: mqttkit broker restart"
+        )
+    names = (PASSWORD_FILE, ACL_FILE)
     return AccountFiles.parse(*(changes.get(name, broker.read_file(name)) for name in names))
 
 
 def _reload(broker: Broker, changes: Mapping[str, bytes], accounts: AccountFiles) -> None:
-    """Write the files with a canary among the users, reload, prove, and take the canary out again."""
+    """Write the files with a canary user, reload, send canaries, and remove the canary user again."""
     profile = read_profile(broker.paths)
     if profile is None:
         raise LifecycleError(f"broker {broker.spec.name!r} has no profile", hint="Write it with: mqttkit broker up")
     password = generate_password()
-    users = changes.get(PASSWORDS_NAME) or broker.read_file(PASSWORDS_NAME) or b""
+    users = changes.get(PASSWORD_FILE) or broker.read_file(PASSWORD_FILE) or b""
     with_canary = users.rstrip(b"\n") + f"\n{password_line(CANARY, password)}\n".encode()
-    _write(broker, {**changes, PASSWORDS_NAME: with_canary})
+    _write(broker, {**changes, PASSWORD_FILE: with_canary})
     broker.signal("HUP")
     canary = Login(host=profile.host, port=profile.port, username=CANARY, password=password)
-    _wait_taken(broker, canary)
+    _wait_until_read(broker, canary)
     _prove_closed(canary, accounts)
     _prove_open_for_operator(profile, accounts)
-    broker.write_file(PASSWORDS_NAME, users)
+    broker.write_file(PASSWORD_FILE, users)
 
 
-def _wait_taken(broker: Broker, canary: Login) -> None:
-    """Wait until the broker knows the canary, whose password is in the new file only."""
+def _wait_until_read(broker: Broker, canary: Login) -> None:
+    """Wait until the broker accepts the canary user, whose password is only in the new file."""
     deadline = time.monotonic() + RELOAD_SECONDS
     while not _accepted(canary):
         if broker.running() is None:
             raise LifecycleError("the broker ended at the reload", hint="See: mqttkit broker logs")
         if time.monotonic() > deadline:
             raise LifecycleError(
-                f"the broker did not take its files in {RELOAD_SECONDS:g} s; the old ones are back",
+                f"the broker did not read its files in {RELOAD_SECONDS:g} s; the old files are back",
                 hint="See: mqttkit broker logs",
             )
         time.sleep(POLL_SECONDS)
 
 
 def _prove_closed(canary: Login, accounts: AccountFiles) -> None:
-    """Raise `BrokerOpened` where a stranger gets in, or a user without rights may publish."""
+    """Raise `BrokerOpened` if the broker accepts a stranger, or lets a user without rights publish."""
     stranger = Login(host=canary.host, port=canary.port, username=generate_password(), password=generate_password())
     if _accepted(stranger):
-        raise BrokerOpened("after the reload the broker let a stranger in: it was stopped", hint=_FIX)
+        raise BrokerOpened("after the reload the broker accepted a stranger, so mqttkit stopped it", hint=_FIX)
     topic = f"mqttkit/canary/{secrets.token_hex(8)}"
     if check_access(accounts.acl, Access.WRITE, topic, user=CANARY).allowed:
-        return  # a pattern for everybody allows it: nothing to be seen here
+        return  # a pattern allows it to every user, so this canary would prove nothing
     if publish(canary, topic) < 0x80:
-        raise BrokerOpened("after the reload the broker checked no ACL: it was stopped", hint=_FIX)
+        raise BrokerOpened("after the reload the broker checked no ACL, so mqttkit stopped it", hint=_FIX)
 
 
 def _prove_open_for_operator(profile: Profile, accounts: AccountFiles) -> None:
-    """Raise `LifecycleError` where the operator, who is among the users, is not let in."""
+    """Raise `LifecycleError` if the broker refuses the operator, provided that it is among the users."""
     if profile.username not in accounts.passwords.hashes:
         return
-    login = Login(host=profile.host, port=profile.port, username=profile.username, password=profile.password)
-    if not _accepted(login):
+    if not _accepted(operator_login(profile)):
         raise LifecycleError("after the reload the broker refused its operator; the old files are back")
 
 
@@ -127,7 +128,7 @@ def _accepted(login: Login) -> bool:
 
 
 def _reload_or_stop(broker: Broker) -> None:
-    """Let the broker take the old files again; stop it where even that cannot be proven."""
+    """Make the broker read the old files again; stop it if even that cannot be proven."""
     if broker.running() is None:
         return
     try:

@@ -1,17 +1,17 @@
-"""Who logs in to a mosquitto that `up` starts, and where: its profile."""
+"""The profile of a mosquitto that `up` starts: its users and its ports."""
 
 from __future__ import annotations
 
 from mqttkit.broker.accounts.passwords import generate_password
-from mqttkit.broker.backends.local_process import reachable_host
 from mqttkit.broker.mosquitto import configuration
+from mqttkit.broker.ports import reachable_host
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile
 
 
 def mosquitto_profile(
     spec: BrokerSpec, paths: BrokerPaths, old: Profile | None, *, backend: str, image: str | None = None
 ) -> Profile:
-    """Return the profile of operator and probe; passwords that `old` has are kept over a restart."""
+    """Return the profile of operator and probe; they keep the passwords of `old`."""
     return Profile(
         name=spec.name,
         backend=backend,

@@ -1,4 +1,4 @@
-"""Accounts of a broker that may run: changed by a safe reload, and proven against it."""
+"""Change the accounts of a broker by a safe reload, and prove its rules with canaries."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from mqttkit.broker.accounts.acl import Access, AclFile
 from mqttkit.broker.accounts.acl_simulator import Decision, check_access, check_subscription, intersection
-from mqttkit.broker.accounts.roles import ACL_NAME, PASSWORDS_NAME, AccountFiles
-from mqttkit.broker.mosquitto.reload import apply_changes
+from mqttkit.broker.accounts.roles import AccountFiles
+from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
+from mqttkit.broker.live.reload import apply_changes
 from mqttkit.broker.profile import Profile, locked, read_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.client import MqttClient
@@ -24,15 +25,15 @@ SUBSCRIBE = "subscribe"
 
 
 def read_accounts(broker: Broker) -> AccountFiles:
-    """Return the broker's users and ACL; raise UsageError where its backend has none, or a file is broken."""
+    """Return the broker's users and ACL; raise UsageError if its backend has none, or a file is invalid."""
     require(broker, Feature.USERS, "accounts")
-    return AccountFiles.parse(broker.read_file(PASSWORDS_NAME), broker.read_file(ACL_NAME))
+    return AccountFiles.parse(broker.read_file(PASSWORD_FILE), broker.read_file(ACL_FILE))
 
 
 def change_accounts(broker: Broker, edit: Callable[[AccountFiles], AccountFiles]) -> bool:
-    """Change users and ACL, live where the broker runs; return whether it does.
+    """Change users and ACL, also of a running broker; return whether it is running.
 
-    Raises what `edit` raises, and what `apply_changes` does.
+    Raises the errors of `edit` and of `apply_changes`.
     """
     require(broker, Feature.USERS, "accounts")
     with locked(broker.paths):
@@ -40,28 +41,28 @@ def change_accounts(broker: Broker, edit: Callable[[AccountFiles], AccountFiles]
         changes = edit(before).changed_from(before)
         if not changes:
             return broker.running() is not None
-        for name in (PASSWORDS_NAME, ACL_NAME):
-            # Written again unchanged, a file gets back the owner and mode that the broker needs to read it.
+        for name in (PASSWORD_FILE, ACL_FILE):
+            # Writing an unchanged file again gives it the owner and mode that the broker needs to read it.
             changes.setdefault(name, broker.read_file(name) or b"")
         return apply_changes(broker, changes)
 
 
 def decide(acl: AclFile, action: str, topic: str, *, user: str, client_id: str | None = None) -> Decision:
-    """Return what the rules say to `read`, `write` or `subscribe`."""
+    """Return what the rules decide on `read`, `write` or `subscribe`."""
     if action == SUBSCRIBE:
         return check_subscription(acl, topic, user=user, client_id=client_id)
     return check_access(acl, Access(action), topic, user=user, client_id=client_id)
 
 
 def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: str, decision: Decision) -> bool:
-    """Do it against the running broker as that user, with a canary message, and return whether it happened.
+    """Try the action on the running broker as that user, with a canary message, and return whether it worked.
 
-    Readers of the topic see the canary. Raises LifecycleError where the broker does otherwise than its ACL file
-    says, ConnectionRefused where the user's password is wrong.
+    Readers of the topic receive the canary. Raises LifecycleError if the broker does not follow its ACL file,
+    ConnectionRefused if the user's password is wrong.
     """
     profile = read_profile(broker.paths)
     if profile is None or broker.running() is None:
-        raise LifecycleError(f"broker {broker.spec.name!r} does not run", hint="Start it with: mqttkit broker up")
+        raise LifecycleError(f"broker {broker.spec.name!r} is not running", hint="Start it with: mqttkit broker up")
     login = replace(profile.to_broker_settings(), username=user, password=password)
     if action == Access.WRITE.value:
         happened = _written(login, topic)
@@ -70,13 +71,13 @@ def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: 
     if happened is not decision.allowed:
         raise LifecycleError(
             f"the broker {'allows' if happened else 'denies'} what its ACL file {'denies' if happened else 'allows'}",
-            hint="It may run with an older file: mqttkit broker reload",
+            hint="It may use an older file. Reload it with: mqttkit broker reload",
         )
     return happened
 
 
 def example_topic(topic_filter: str, decision: Decision) -> str:
-    """Return a topic name that the filter matches, one that the deciding rule allows where it names one."""
+    """Return a topic name that matches the filter and the deciding rule, if there is one."""
     wanted = split_share(topic_filter)[1]
     shared = intersection(decision.rule.topic, wanted) if decision.rule else None
     levels = (shared or wanted).split("/")
@@ -97,9 +98,9 @@ def _written(login: BrokerSettings, topic: str) -> bool:
 
 
 def _delivered(login: BrokerSettings, profile: Profile, wanted: str, topic: str) -> bool:
-    """Subscribe as the user, publish as the operator, and tell whether the message came.
+    """Subscribe as the user, publish as the operator, and return whether the message arrived.
 
-    It cannot be late: the user's second SUBACK comes after whatever was sent to it before.
+    It cannot be late: the broker sends the SUBACK of the second subscription after every earlier message.
     """
     payload, seen = _canary(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Certificates of a broker that may run: installed by a safe reload, and compared with what it serves."""
+"""Install certificates by a safe reload, and compare them with the one that the broker serves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from mqttkit.broker.certificates.authority import (
     check_pair,
     inspect,
 )
-from mqttkit.broker.mosquitto.reload import apply_changes
+from mqttkit.broker.certificates.initial_certificate import WILDCARDS
+from mqttkit.broker.file_names import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+from mqttkit.broker.live.reload import apply_changes
 from mqttkit.broker.probe import Login, open_socket, unverified_tls
 from mqttkit.broker.profile import BrokerPaths, locked, read_profile
 from mqttkit.broker.protocol import Broker, Feature, require
@@ -27,63 +29,59 @@ from mqttkit.files import make_private_directory, read_bytes, write_secret
 
 log = logging.getLogger(__name__)
 
-AUTHORITY_FILE = "config/certs/ca.crt"
-SERVER_FILE = "config/certs/server.crt"
-KEY_FILE = "config/certs/server.key"
 SERVED_SECONDS = 10.0
-ANY = ("0.0.0.0", "::", "*")  # noqa: S104 - names them
 
 
 @dataclass(frozen=True)
 class ListedCertificate:
-    """A certificate and where it lies."""
+    """A certificate and its location."""
 
     role: str
     """`ca`, `server`, `served` or `client`."""
     place: str
-    """File, or address that serves it."""
+    """Its file, or the address that serves it."""
     info: CertificateInfo
-    """What it says."""
+    """Its contents."""
 
 
 def install_server(broker: Broker, names: Sequence[str] = (), *, days: int = LEAF_DAYS) -> CertificateInfo:
-    """Sign a new server certificate and give it to the broker, live where it runs with TLS.
+    """Sign a new server certificate and give it to the broker, which may be running.
 
-    Raises LifecycleError where the running broker does not serve it after the reload.
+    Raises LifecycleError if the running broker does not serve it after the reload.
     """
     require(broker, Feature.TLS, "a server certificate")
     listen = broker.spec.listen
-    own = () if listen in ANY or is_loopback(listen) else (listen,)
-    issued = Authority.load(broker.paths.authority).sign_server((*names, *own), days=days)
+    listen_names = () if listen in WILDCARDS or is_loopback(listen) else (listen,)
+    issued = Authority.load(broker.paths.authority).sign_server((*names, *listen_names), days=days)
     return _install(broker, issued)
 
 
 def renew_server(broker: Broker, *, days: int = LEAF_DAYS) -> CertificateInfo:
     """Sign a new certificate, with a new key, for the names of the old one."""
-    content = broker.read_file(SERVER_FILE)
+    content = broker.read_file(CERTIFICATE_FILE)
     if content is None:
-        raise UsageError("there is no server certificate yet", hint="Make one with: mqttkit broker cert server")
-    return install_server(broker, inspect(content, where=SERVER_FILE).names, days=days)
+        raise UsageError("the broker has no server certificate yet", hint="Create one with: mqttkit broker cert server")
+    return install_server(broker, inspect(content, where=CERTIFICATE_FILE).names, days=days)
 
 
 def renew_authority(broker: Broker, *, days: int) -> CertificateInfo:
-    """Give the authority a new validity, with its key; what it signed stays valid."""
+    """Give the authority a new validity and keep its key; the certificates it signed stay valid."""
     authority = Authority.load(broker.paths.authority).renewed(days=days)
     authority.save(broker.paths.authority)
-    if broker.read_file(AUTHORITY_FILE) is not None:
+    if broker.read_file(CA_FILE) is not None:
         with locked(broker.paths):
-            apply_changes(broker, {AUTHORITY_FILE: authority.pem})
+            apply_changes(broker, {CA_FILE: authority.pem})
     return inspect(authority.pem)
 
 
 def export_client(paths: BrokerPaths, name: str, directory: Path, *, days: int, replace: bool = False) -> list[Path]:
     """Sign a client certificate and write NAME.crt, NAME.key and ca.crt; return the files."""
     if not name or "/" in name or name.startswith("."):
-        raise UsageError(f"a client certificate cannot be for {name!r}: its files bear the name")
+        raise UsageError(f"a client certificate cannot have the name {name!r}: its files have that name too")
     authority = Authority.load(paths.authority)
     certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
     if not replace and (certificate.exists() or key.exists()):
-        raise UsageError(f"{certificate} is there already", hint=f"Renew it with: mqttkit broker cert renew {name}")
+        raise UsageError(f"{certificate} already exists", hint=f"Renew it with: mqttkit broker cert renew {name}")
     issued = authority.sign_client(name, days=days)
     make_private_directory(directory)
     write_secret(key, issued.key)
@@ -93,19 +91,19 @@ def export_client(paths: BrokerPaths, name: str, directory: Path, *, days: int, 
 
 
 def clients_directory(paths: BrokerPaths) -> Path:
-    """Return where client certificates are written unless another place is named."""
+    """Return the default directory of client certificates."""
     return paths.directory / "clients"
 
 
 def list_certificates(broker: Broker, *, now_served: bool = True) -> list[ListedCertificate]:
-    """Return every certificate of the broker: authority, server, what it serves, and clients."""
+    """Return every certificate of the broker: authority, server, the served one, and clients."""
     paths = broker.paths
     found = []
     if (paths.authority / "ca.crt").exists():
         found.append(_listed("ca", paths.authority / "ca.crt"))
-    content = broker.read_file(SERVER_FILE)
+    content = broker.read_file(CERTIFICATE_FILE)
     if content is not None:
-        found.append(ListedCertificate("server", SERVER_FILE, inspect(content, where=SERVER_FILE)))
+        found.append(ListedCertificate("server", CERTIFICATE_FILE, inspect(content, where=CERTIFICATE_FILE)))
     profile = read_profile(paths)
     if now_served and profile is not None and profile.tls_port and broker.running() is not None:
         served = served_certificate(profile.host, profile.tls_port)
@@ -116,16 +114,16 @@ def list_certificates(broker: Broker, *, now_served: bool = True) -> list[Listed
 
 
 def served_certificate(host: str, port: int) -> CertificateInfo:
-    """Return the certificate that a TLS listener serves now; it is read, not trusted."""
+    """Return the certificate that a TLS listener serves now, without trusting it."""
     with open_socket(Login(host=host, port=port, tls=unverified_tls())) as sock:
         assert isinstance(sock, ssl.SSLSocket)
-        return inspect(sock.getpeercert(binary_form=True) or b"", where=f"what {host}:{port} serves")
+        return inspect(sock.getpeercert(binary_form=True) or b"", where=f"the certificate of {host}:{port}")
 
 
 def _install(broker: Broker, issued: Issued) -> CertificateInfo:
     authority = Authority.load(broker.paths.authority).pem
     check_pair(issued.certificate, issued.key, authority)
-    changes = {AUTHORITY_FILE: authority, SERVER_FILE: issued.certificate, KEY_FILE: issued.key}
+    changes = {CA_FILE: authority, CERTIFICATE_FILE: issued.certificate, KEY_FILE: issued.key}
     with locked(broker.paths):
         live = apply_changes(broker, changes)
         if live:
@@ -136,7 +134,7 @@ def _install(broker: Broker, issued: Issued) -> CertificateInfo:
 
 
 def _require_served(broker: Broker, serial: str) -> None:
-    """Wait until new connections get the certificate of this serial number; raise LifecycleError."""
+    """Wait until new connections get the certificate with this serial number; raise LifecycleError."""
     profile = read_profile(broker.paths)
     if profile is None or not profile.tls_port:
         return
@@ -157,7 +155,7 @@ def _require_served(broker: Broker, serial: str) -> None:
 
 
 def _warn_of_websockets(broker: Broker, serial: str) -> None:
-    """Say that the WebSocket listener serves the old certificate: mosquitto reads that one at its start only."""
+    """Warn if the WebSocket listener serves the old certificate: mosquitto reads it only at its start."""
     profile = read_profile(broker.paths)
     if profile is None or not profile.websocket_tls or not profile.websocket_port:
         return

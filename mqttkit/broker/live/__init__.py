@@ -1,0 +1,1 @@
+"""Changes to a broker that may be running: reload its files safely, save its database, prove its rules."""
