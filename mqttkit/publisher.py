@@ -55,7 +55,7 @@ class Publisher:
         """Publish each message.
 
         Raises PublishDenied once the broker has denied one, TopicError if a topic name is malformed, and the client's
-        own error if the client has given up the connection.
+        own error if the client no longer tries to connect.
         """
         if self.failed and not self._warned_of_loss:
             self._warned_of_loss = True

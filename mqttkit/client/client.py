@@ -37,13 +37,13 @@ log = logging.getLogger(__name__)
 
 
 class MqttClient:
-    """A client of one broker, or of one of several.
+    """A client of one broker, or of several hosts that it tries in turn.
 
-    Every public method may be called from any thread but the network thread, in which the handlers run; `publish`
-    and `ack` may be called from there too.
+    Any thread may call the public methods, except the network thread, in which the handlers run. Handlers may only
+    call `publish` and `ack`.
 
-    `on_message` or `on_messages` gets what is received, one message or a list at a time; `on_state` gets each change
-    of state and its reason. Handlers must not block. What a handler raises is logged and counted.
+    `on_message` gets received messages one at a time, `on_messages` in lists; `on_state` gets each change of state and
+    its reason. Handlers must not block. If a handler raises, the client logs and counts the exception.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MqttClient:
         self.denied: dict[str, str] = {}
         """Topic filters that the broker denied after a reconnect, and why."""
         self.on_denied: Callable[[SubscriptionDenied], None] | None = None
-        """Gets each of those denials, in the network thread, in place of the log. To be set before connecting."""
+        """Gets each of those denials, in the network thread, instead of the log. Set it before connecting."""
         self._on_message = on_message
         self._on_messages = on_messages
         self._on_state = on_state
@@ -111,7 +111,7 @@ class MqttClient:
     # --- connecting ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to connect, and return at once; the network thread connects again whenever it must."""
+        """Begin to connect and return immediately; the network thread reconnects whenever the connection ends."""
         if self.state is not ConnectionState.IDLE:
             return
         self.state = ConnectionState.CONNECTING
@@ -143,17 +143,17 @@ class MqttClient:
 
     @property
     def failure(self) -> MqttkitError | None:
-        """Why the client is not connected, where that is known."""
+        """Why the client is not connected; None if it is, or if the cause is unknown."""
         return self._policy.failure
 
     @property
     def given_up(self) -> bool:
-        """True where the client has stopped trying: `failure` says why."""
+        """True if the client no longer tries to connect: `failure` says why."""
         return self._policy.given_up
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of the broker connected to, or tried last."""
+        """Host and port of the current or the latest connection attempt."""
         return self._policy.address
 
     @property
@@ -169,7 +169,7 @@ class MqttClient:
 
     @property
     def unresolved(self) -> int:
-        """Publishes whose outcome is not known yet."""
+        """Number of publishes whose outcome is not known yet."""
         return self._outbox.unresolved
 
     # --- publishing ---------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class MqttClient:
         """Publish a message and return its receipt. Text is sent as UTF-8. Any thread may call it.
 
         Never blocks if `wait` is 0: without a connection, or if the queue is full, the message is dropped and the
-        receipt says so. Otherwise waits up to `wait` seconds for a connection and for room in the queue.
+        receipt reports it. Otherwise waits up to `wait` seconds for a connection and for room in the queue.
         Raises TopicError if the topic name is malformed and TypeError if the payload is not bytes or text.
         """
         data = payload if type(payload) is bytes else encode_payload(payload)
@@ -251,7 +251,7 @@ class MqttClient:
         self._subscribed.unsubscribe(topic_filters, self._number, time.monotonic() + timeout)
 
     def ack(self, message: Message) -> bool:
-        """Acknowledge a message received with `manual_ack`; False where its connection is gone.
+        """Acknowledge a message received with `manual_ack`; return False if its connection has ended.
 
         A packet identifier means nothing on another connection, and an acknowledgement must not overtake CONNECT.
         """
@@ -261,16 +261,16 @@ class MqttClient:
             return self._connection.ack(message.mid, message.qos) == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def pause_reading(self, paused: bool) -> None:
-        """Stop reading from the broker, or go on: TCP then holds the broker back, and the keep alive goes on.
+        """Stop or resume reading. While reading is paused, TCP holds the broker back and the keep alive continues.
 
-        For a receiver that is slower than the broker. What was read already is still delivered. Any thread.
+        For a receiver that is slower than the broker. Messages already read are still delivered. Any thread.
         """
         self._connection.pause_reading(paused)
 
     # --- closing ------------------------------------------------------------------------------------------
 
     def close(self, *, flush: float = 5.0) -> None:
-        """Wait up to `flush` seconds for publishes under way, send DISCONNECT, end the network thread. Idempotent."""
+        """Wait up to `flush` seconds for unresolved publishes, send DISCONNECT, end the network thread. Idempotent."""
         if self._closed:
             return
         self._closed = True

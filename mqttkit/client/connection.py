@@ -188,7 +188,7 @@ class Connection(paho.Client):
     # Reading.
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # paho's signature
-        """Read what is there, deliver the messages, hand paho the other packets."""
+        """Read from the socket, deliver the messages, hand paho the other packets."""
         if self._sock is None:
             return NO_CONNECTION
         code = self._drain(self._sock, self._fill())

@@ -37,8 +37,9 @@ def drop_connection(client: MqttClient) -> None:
 def round_trip(client: MqttClient, timeout: float) -> None:
     """Return once the broker has answered everything sent before; wait up to `timeout` seconds.
 
-    It sends SUBSCRIBE for a topic filter of our own and waits for the SUBACK: a broker answers in order (MQTT 5, 4.6),
-    and a denial is an answer too. UNSUBSCRIBE alone would need no rights, but rumqttd does not answer it.
+    It sends SUBSCRIBE for a topic filter that only this client uses and waits for the SUBACK: a broker answers in
+    order (MQTT 5, 4.6), and a denial is an answer too. UNSUBSCRIBE alone would need no rights, but rumqttd does not
+    answer it.
     Raises BrokerUnreachable if no answer arrives. Any thread but the network thread.
     """
     deadline = time.monotonic() + timeout

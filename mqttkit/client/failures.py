@@ -109,7 +109,7 @@ def _no_upgrade(where: str, error: BaseException) -> BrokerUnreachable:
         cause = "the port speaks HTTP, but did not agree to WebSockets"
         return BrokerUnreachable(where, "websocket", cause, hint="Check the port, -p, and mqtt.broker.websocket_path")
     closed = "it closed the connection" if text == "WebSocket handshake error" else text
-    hint = "If it is a port for plain MQTT, leave out --ws, or write mqtt:// for ws://; else name the right one: -p"
+    hint = "For a port of plain MQTT, drop --ws or write mqtt:// instead of ws://; otherwise check the port: -p"
     return BrokerUnreachable(where, "websocket", f"the port does not speak WebSockets ({closed})", hint=hint)
 
 

@@ -149,7 +149,7 @@ class NetworkThread:
         self._hooks.state(ConnectionState.CONNECTING, show_address(*address))
         try:
             self._connection.open(address, v5=decision.version == MQTT_5, settings=self._settings)
-        except Exception as error:  # noqa: BLE001  # whatever resolver, OpenSSL and paho raise
+        except Exception as error:  # noqa: BLE001  # the resolver, OpenSSL and paho raise many kinds
             failure = failures.unreachable(address, self._connection.opener.step, error)
             log.debug("%s", failure)
             self._connection.abort()

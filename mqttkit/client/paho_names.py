@@ -21,7 +21,7 @@ CLIENT_NAMES: Mapping[str, str] = {
     "_packet_queue": "paho's packets wait for the network thread",
     "_out_packet": "paho's packets that wait",
     "_registered_write": "whether paho waits for room in the socket",
-    "_call_socket_register_write": "says so",
+    "_call_socket_register_write": "reports that the socket is full",
     "_handle_connack": "session present, Receive Maximum, Maximum Packet Size; never MQTT 3.1",
     "_handle_pubrec": "a QoS 2 publish that is denied ends",
     "_handle_on_message": "what paho decoded joins the batches",
@@ -59,7 +59,7 @@ CLIENT_NAMES: Mapping[str, str] = {
 """Of `paho.mqtt.client.Client`."""
 OTHER_NAMES: Mapping[str, str] = {
     "_WebsocketWrapper": "the handshake; its `_socket` carries our frames",
-    "_socket": "the socket beneath `_WebsocketWrapper`",
+    "_socket": "the socket inside `_WebsocketWrapper`",
     "_topic": "of MQTTMessage: a topic name that is not UTF-8",
     "_packet": "the module that decodes CONNACK and PUBACK, and its DECODE_ERRORS",
     "_ConnectionState": "the values of `_state`",

@@ -211,7 +211,7 @@ class ReconnectPolicy:
         return self._settings.client.version == "auto" and self._attempt.version == MQTT_5
 
     def _fall_back(self) -> Connect:
-        """Try MQTT 3.1.1 at the same address at once."""
+        """Try MQTT 3.1.1 at the same address, without a wait."""
         self._attempt = replace(self._attempt, version=MQTT_311, delay=0.0, probe=False)
         return self._attempt
 

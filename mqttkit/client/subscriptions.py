@@ -107,8 +107,8 @@ class Subscriptions:
     def answered(self, mid: int, codes: list[int]) -> list[tuple[str, int]]:
         """Handle a SUBACK or UNSUBACK; return topic filter and code of each repeated subscription in it.
 
-        Raise ValueError, which ends the connection, if a SUBACK has not one code for each filter. Answers that nobody
-        waits for are ignored.
+        Raise ValueError, which ends the connection, unless a SUBACK has one code for each filter. Ignore answers
+        that no caller waits for.
         """
         again = self._again.pop(mid, None)
         with self._condition:

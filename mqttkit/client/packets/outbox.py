@@ -1,7 +1,7 @@
-"""What is to be published: a bounded queue, the send window, and who waits for what. Pure.
+"""Publishes that wait or are in flight: a bounded queue and the send window. Pure.
 
-Any thread puts; the network thread takes batches, and tells what was sent and acknowledged. A publish counts
-against the bounds from `put` until its outcome is known.
+Any thread puts publishes in; the network thread takes batches out and reports what was sent and acknowledged. A publish
+counts against the bounds from `put` until its outcome is known.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PacketBatch:
         self.data = b""
 
     def join(self) -> PacketBatch:
-        """Join the parts, copying nothing where there is one."""
+        """Join the parts, without a copy if there is only one."""
         self.data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
         return self
 
@@ -68,7 +68,7 @@ class Outbox:
         self.unresolved = 0
         """Publishes without an outcome."""
         self.window = limits.max_inflight
-        """QoS 1 and 2 publishes that may be under way at a time."""
+        """QoS 1 and 2 publishes that may be in flight at a time."""
         self.exact_window = limits.max_inflight
         """Of those, QoS 2."""
         self.max_packet = 0
@@ -76,7 +76,7 @@ class Outbox:
         self.acknowledgements: collections.deque[bytes] = collections.deque()
         """PUBACK packets to send."""
         self.flights: dict[int, Receipt] = {}
-        """QoS 1 and 2 publishes under way, by packet identifier."""
+        """QoS 1 and 2 publishes in flight, by packet identifier."""
         self.publish_qos2: Callable[[Receipt], int] = _no_qos2
         """Hands a QoS 2 publish to paho; returns its packet identifier."""
         self.on_resolved: Callable[[], None] | None = None
@@ -116,7 +116,7 @@ class Outbox:
         return receipt
 
     def refuse(self, cause: str, topic: bytes = b"") -> Receipt:
-        """Return the receipt of a publish that is dropped at once."""
+        """Return the receipt of a publish that is dropped immediately."""
         receipt = Receipt(self.condition, topic=topic)
         with self._lock:
             self._drop(receipt, cause)
@@ -136,7 +136,7 @@ class Outbox:
         return "queue full" if full and self.unresolved else ""
 
     def _wait_for_room(self, size: int, wait: float) -> None:
-        """Wait until a full queue is half empty, so that who waits then runs for a while."""
+        """Wait until a full queue is half empty, so that the caller then runs for a while."""
         limits = self.limits
         if wait <= 0 or not self.unresolved or not self._accepting:
             return
@@ -159,7 +159,7 @@ class Outbox:
     # Only the network thread calls what follows.
 
     def ready(self) -> bool:
-        """Tell whether `take` may find something."""
+        """Return whether `take` may find something."""
         if self._queue or self.acknowledgements:
             return True
         if self._resend:
@@ -217,7 +217,7 @@ class Outbox:
         return size
 
     def _append(self, batch: PacketBatch, item: Receipt, mid: int, *, v5: bool, dup: bool = False) -> int:
-        """Encode a publish into the batch (MQTT 5, 3.3); return its size, 0 where the broker takes none so large."""
+        """Encode a publish into the batch (MQTT 5, 3.3); return its size, or 0 if it is too large for the broker."""
         first = 0x30 | dup << 3 | item.qos << 1 | item.retain
         middle = (item.properties or b"\0") if v5 else b""
         if mid:
@@ -250,7 +250,7 @@ class Outbox:
         return self.window - len(self.flights) + len(self._resend)
 
     def _must_wait(self, item: Receipt, left: int) -> bool:
-        """Tell whether a QoS 1 or 2 publish would exceed its window."""
+        """Return whether a QoS 1 or 2 publish would exceed its window."""
         if left <= 0 or item.qos == 1:
             return left <= 0
         return sum(other.qos == 2 for other in self.flights.values()) >= self.exact_window
@@ -302,7 +302,7 @@ class Outbox:
             self._accepting = True
 
     def suspend(self) -> None:
-        """The connection is gone: take no new publishes, and let nobody wait for room."""
+        """The connection is gone: take no new publishes, and release everyone who waits for room."""
         with self._lock:
             self._accepting = False
             self._room.notify_all()
@@ -322,7 +322,7 @@ class Outbox:
         self._resolve(lost, Outcome.LOST, reason)
 
     def _resolve(self, items: Collection[Receipt], outcome: Outcome, reason: str = "") -> None:
-        """Set the outcome, give the room back, wake who waits."""
+        """Set the outcome, free the room, wake the waiting threads."""
         if not items:
             return
         freed = 0

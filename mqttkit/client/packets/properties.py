@@ -37,7 +37,7 @@ def to_paho(properties: Properties) -> PahoProperties:
 
 
 def from_paho(properties: Any) -> Properties | None:
-    """Return what paho decoded, None where there are none."""
+    """Return the properties that paho decoded; None if there are none."""
     if properties is None or properties.isEmpty():
         return None
     found = {ours: getattr(properties, theirs) for theirs, ours in _NAMES.items() if hasattr(properties, theirs)}
@@ -64,7 +64,7 @@ def encode(properties: Properties) -> bytes:
 
 
 def unpack(section: bytes) -> PahoProperties | None:
-    """Return paho's form of a property section; None where it is empty or paho finds it malformed."""
+    """Return paho's form of a property section; None if it is empty or malformed."""
     result = PahoProperties(PacketTypes.PUBLISH)
     try:
         result.unpack(section)
@@ -74,7 +74,7 @@ def unpack(section: bytes) -> PahoProperties | None:
 
 
 def decode(section: bytes) -> Properties | None:
-    """Return mqttkit's form of a property section; None where it is empty or paho finds it malformed."""
+    """Return mqttkit's form of a property section; None if it is empty or malformed."""
     return from_paho(unpack(section))
 
 

@@ -39,7 +39,7 @@ class Splitter:
         self._properties: dict[bytes, Properties] = {}
 
     def split(self, data: bytes, position: int, *, v5: bool, epoch: int) -> tuple[int, int]:
-        """Parse from `position` to the first packet that is not ours; return where it begins and ends.
+        """Parse from `position` to the first packet that is left to paho; return where it begins and ends.
 
         An end beyond `data` means that this many bytes are needed at least; (len, len) that all was parsed.
         """
@@ -93,7 +93,7 @@ class Splitter:
         return topic
 
     def _find_properties(self, data: bytes, start: int, stop: int) -> tuple[int, Properties | None]:
-        """Return where the payload begins and the properties; None where paho must judge them."""
+        """Return where the payload begins and the properties; None if paho must judge them."""
         body, length = remaining_length(data, start - 1)
         after = body + length
         raw = data[start:after]
@@ -111,9 +111,9 @@ class Splitter:
 
 
 def remaining_length(data: bytes, position: int) -> tuple[int, int]:
-    """Decode the variable byte integer behind data[position]; return where it ends and its value (1.5.5).
+    """Decode the variable byte integer behind data[position]; return its end and its value (1.5.5).
 
-    Where bytes are missing, end + value lies beyond `data`. A fifth byte is malformed: once it is there the six
+    If bytes are missing, end + value is beyond `data`. A fifth byte is malformed: once it is there the six
     bytes up to it are returned as if they were a packet, for paho to refuse.
     """
     value = 0
@@ -128,7 +128,7 @@ def remaining_length(data: bytes, position: int) -> tuple[int, int]:
 
 
 def packet_end(data: bytes, position: int) -> int:
-    """Return where the packet at `position` ends; beyond `data` where bytes are missing."""
+    """Return where the packet at `position` ends; beyond `data` if bytes are missing."""
     if position + 1 >= len(data):
         return len(data) + 1 if position < len(data) else position
     start, length = remaining_length(data, position)

@@ -78,7 +78,7 @@ class TlsFiles:
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings, cert_file: str) -> None:
     import ssl
 
-    # Without a password OpenSSL would ask for one on the terminal, from whatever thread this is.
+    # Without a password OpenSSL would ask for one on the terminal, in any thread.
     password = settings.key_password or ""
     try:
         context.load_cert_chain(cert_file, settings.key_file, lambda: password)

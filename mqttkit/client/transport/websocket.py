@@ -46,9 +46,9 @@ class BatchedWebSocket(_WebsocketWrapper):
         return payload
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
-        """Send the beginning of `data` as one frame and return its length; BlockingIOError where none is taken.
+        """Send the beginning of `data` as one frame and return its length; raise BlockingIOError if none is taken.
 
-        What the operating system does not take of the frame at once is `unsent`, and goes before the next.
+        The rest of a frame that the operating system takes only in part is `unsent`, and is sent before the next frame.
         """
         if not self.flush():
             raise BlockingIOError
@@ -57,7 +57,7 @@ class BatchedWebSocket(_WebsocketWrapper):
         return len(piece)
 
     def flush(self) -> bool:
-        """Send what is left of a frame; False where the operating system does not take all of it."""
+        """Send the rest of a frame; return False if the operating system does not take all of it."""
         while self._unsent:
             sent = self._try_send(self._unsent)
             if not sent:
@@ -74,7 +74,7 @@ class BatchedWebSocket(_WebsocketWrapper):
         self.flush()
 
     def _try_send(self, data: memoryview | bytes) -> int:
-        """Return how much was taken, 0 where the socket is full."""
+        """Return how many bytes were taken; 0 if the socket is full."""
         try:
             return self._socket.send(data)
         except OSError as error:

@@ -403,7 +403,7 @@ def test_a_port_that_speaks_no_websockets_is_named_as_such(
     result = mqttkit("pub", topic, "-m", "x", "--ws", port=shared_broker.port)
     assert result.returncode == 3
     assert b"the port does not speak WebSockets" in result.stderr
-    assert b"leave out --ws" in result.stderr
+    assert b"drop --ws" in result.stderr
     port = free_port()
     with mosquitto(tmp_path / "ws", f"listener {port} 127.0.0.1", "protocol websockets"):
         result = mqttkit("pub", topic, "-m", "x", port=port)
