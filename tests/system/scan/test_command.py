@@ -121,7 +121,7 @@ def test_what_is_filtered_is_counted_on_stderr() -> None:
         (["--source", "replay:none.jsonl"], "cannot read recording none.jsonl: No such file or directory"),
         (["--source", "radio"], "scanner.source: must be auto, bleak, bluepy, simulated or replay:FILE"),
         (["--source", "simulated", "--speed", "fast"], "scanner.speed: must be"),
-        (["--source", "simulated", "--company", "apple"], "scanner.company: must be pairs of hex bytes"),
+        (["--source", "simulated", "--company", "apple"], "scanner.company: must be two hex bytes"),
     ],
 )
 def test_wrong_usage_ends_it_with_2(arguments: list[str], message: str) -> None:
