@@ -333,3 +333,13 @@ def test_a_large_payload_is_verified() -> None:
     """Larger than the default of the JOSE library."""
     data = b"x" * 500_000
     assert verify(sign(data, TOPIC, KEYS["HS256"]), TOPIC, RING, max_bytes=10**6).data == data
+
+
+def test_an_error_of_the_jose_library_is_a_bad_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never counts as a valid signature."""
+
+    def fail(*_arguments: object, **_options: object) -> bool:
+        raise ValueError("no")
+
+    monkeypatch.setattr("mqttkit.controller.security.signing.jws.validate_compact", fail)
+    assert reason(SIGNED["HS256"]) is RefusalReason.BAD_SIGNATURE
