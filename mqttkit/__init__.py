@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mqttkit import aio
     from mqttkit.broker import temporary_broker
     from mqttkit.client import ClientStats, ConnectionState, Receipt
-    from mqttkit.connecting import Client, connect
+    from mqttkit.client.connecting import Client, connect
     from mqttkit.errors import (
         BrokerUnreachable,
         ConfigError,
@@ -42,7 +42,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "broker": ("temporary_broker",),
     "client": ("ClientStats", "ConnectionState", "Receipt"),
-    "connecting": ("Client", "connect"),
+    "client.connecting": ("Client", "connect"),
     "errors": (
         "BrokerUnreachable",
         "ConfigError",

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mqttkit.client import ClientStats, ConnectionState, MqttClient, Receipt
+from mqttkit.client.connecting import ConnectOptions, split_options
 from mqttkit.client.control import on_resolved
 from mqttkit.client.message_queue import MessageQueue
-from mqttkit.connecting import ConnectOptions, split_options
 from mqttkit.messages import Message, Outcome, Properties, Subscription
 from mqttkit.settings import MqttSettings, Settings
 

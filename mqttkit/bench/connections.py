@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from mqttkit.bench.feeder import numbered
 from mqttkit.bench.plan import Plan
-from mqttkit.bench.result import Result
+from mqttkit.bench.report.result import Result
 from mqttkit.bench.usage import peak_memory, private_memory, threads
 from mqttkit.client import MqttClient
 from mqttkit.errors import Interrupted, MqttkitError, UsageError

@@ -13,7 +13,7 @@ from mqttkit.bench.histogram import Histogram
 from mqttkit.bench.plan import Plan, Sent
 from mqttkit.bench.publishing import publish_all
 from mqttkit.bench.receiving import Receiver, wait_for_all
-from mqttkit.bench.result import Result
+from mqttkit.bench.report.result import Result
 from mqttkit.bench.usage import cpu_seconds, peak_memory
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable, Interrupted, MqttkitError

@@ -17,9 +17,9 @@ from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.errors import BenchmarkFailed
 
 if TYPE_CHECKING:
-    from mqttkit.bench.conditions import Baseline, Condition
     from mqttkit.bench.plan import Plan
-    from mqttkit.bench.result import Result
+    from mqttkit.bench.report.conditions import Baseline, Condition
+    from mqttkit.bench.report.result import Result
     from mqttkit.settings import BrokerSettings
     from mqttkit.stop import Stop
 
@@ -128,8 +128,8 @@ for _name, _text in SCENARIOS.items():
 
 def _checks(given: dict[str, Any]) -> Checks:
     """Read --fail-if, --baseline and --plot; raise UsageError before the run starts."""
-    from mqttkit.bench.conditions import parse_condition, read_baseline
-    from mqttkit.bench.plot import check_plot
+    from mqttkit.bench.report.conditions import parse_condition, read_baseline
+    from mqttkit.bench.report.plot import check_plot
 
     conditions = tuple(parse_condition(text) for text in given["fail_if"])
     baseline = read_baseline(given["baseline"], given["tolerance"]) if given["baseline"] else None
@@ -164,8 +164,8 @@ def _plan(scenario: str, connection: Connection, given: dict[str, Any]) -> Plan:
 
 def _show(result: Result, checks: Checks) -> None:
     """Print and draw the result; raise BenchmarkFailed if a condition fails."""
-    from mqttkit.bench.plot import write_plot
-    from mqttkit.bench.result import as_text
+    from mqttkit.bench.report.plot import write_plot
+    from mqttkit.bench.report.result import as_text
 
     click.echo(json.dumps(result.as_json()) if checks.as_json else "\n".join(as_text(result)))
     if checks.plot:

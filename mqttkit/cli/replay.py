@@ -15,7 +15,7 @@ from mqttkit.errors import Interrupted, PublishFailed, UsageError
 from mqttkit.topics import check_topic_filter
 
 if TYPE_CHECKING:
-    from mqttkit.recorder.player import Report
+    from mqttkit.recorder.player import PlayerOptions, Report
     from mqttkit.recorder.verification import Differences
     from mqttkit.stop import Stop
 
@@ -53,26 +53,13 @@ def replay(connection: Connection, files: tuple[Path, ...], **given: Any) -> Non
     --verify found a difference.
     """
     from mqttkit.client import MqttClient
-    from mqttkit.recorder.player import Player, PlayerOptions, TopicMap
-    from mqttkit.recorder.recording import Recording, parse_offset
+    from mqttkit.recorder.player import Player
     from mqttkit.recorder.verification import Verification
     from mqttkit.stop import Stop
 
     if connection.url_topic is not None:
         raise UsageError("-L names the broker only", hint="The topics are those of the recording; --map renames them")
-    with Recording(files[0]) as recording:
-        header = recording.header
-    options = PlayerOptions(
-        speed=given["speed"],
-        start_seconds=0.0 if given["start"] is None else parse_offset(given["start"], header),
-        end_seconds=None if given["end"] is None else parse_offset(given["end"], header),
-        loops=given["loops"],
-        include=tuple(check_topic_filter(each) for each in given["include"]),
-        exclude=tuple(check_topic_filter(each) for each in given["exclude"]),
-        maps=tuple(TopicMap.parse(each) for each in given["maps"]),
-        restore_retained=not given["no_retained"],
-        qos=connection.qos,
-    )
+    options = _options(files[0], connection, given)
     stop = Stop()
     with (
         on_interrupt(stop.set),
@@ -94,6 +81,26 @@ def replay(connection: Connection, files: tuple[Path, ...], **given: Any) -> Non
         raise Interrupted(f"interrupted after {report.sent} messages")
     if differences:
         raise PublishFailed(f"what arrived differs from the recording: {differences.text()}")
+
+
+def _options(first: Path, connection: Connection, given: dict[str, Any]) -> PlayerOptions:
+    """Return what to play; raise UsageError or RecordingError."""
+    from mqttkit.recorder.player import PlayerOptions, TopicMap
+    from mqttkit.recorder.recording import Recording, parse_offset
+
+    with Recording(first) as recording:
+        header = recording.header
+    return PlayerOptions(
+        speed=given["speed"],
+        start_seconds=0.0 if given["start"] is None else parse_offset(given["start"], header),
+        end_seconds=None if given["end"] is None else parse_offset(given["end"], header),
+        loops=given["loops"],
+        include=tuple(check_topic_filter(each) for each in given["include"]),
+        exclude=tuple(check_topic_filter(each) for each in given["exclude"]),
+        maps=tuple(TopicMap.parse(each) for each in given["maps"]),
+        restore_retained=not given["no_retained"],
+        qos=connection.qos,
+    )
 
 
 def _wait_until(text: str, stop: Stop) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mqttkit.bench.result import show
+from mqttkit.bench.report.result import show
 from mqttkit.errors import UsageError
 
 

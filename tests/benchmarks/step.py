@@ -17,7 +17,7 @@ from typing import Any
 from mqttkit.bench.feeder import stop_at_end
 from mqttkit.bench.own_broker import own_broker
 from mqttkit.bench.plan import Plan
-from mqttkit.bench.result import Result
+from mqttkit.bench.report.result import Result
 from mqttkit.bench.run import run
 from mqttkit.errors import MqttkitError
 from mqttkit.settings import LimitSettings, MqttSettings

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
-from mqttkit.bench.conditions import parse_condition
 from mqttkit.bench.connections import allow_files
 from mqttkit.bench.plan import Plan
-from mqttkit.bench.result import as_text
+from mqttkit.bench.report.conditions import parse_condition
+from mqttkit.bench.report.result import as_text
 from mqttkit.stop import Stop
 from tests.benchmarks.figures import Figure, say, say_progress
 from tests.benchmarks.footprint import measure_footprint

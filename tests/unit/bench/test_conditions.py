@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.bench.conditions import parse_condition, read_baseline
 from mqttkit.bench.plan import Plan
-from mqttkit.bench.plot import check_plot, write_plot
-from mqttkit.bench.result import Result, as_text
+from mqttkit.bench.report.conditions import parse_condition, read_baseline
+from mqttkit.bench.report.plot import check_plot, write_plot
+from mqttkit.bench.report.result import Result, as_text
 from mqttkit.errors import MissingPart, UsageError
 
 PLAN = Plan(scenario="sub", topic="t", rate=1000)

@@ -10,7 +10,7 @@ import pytest
 
 import mqttkit
 from mqttkit.client import MqttClient
-from mqttkit.connecting import Client, ConnectOptions, SettingOptions, connect, split_options
+from mqttkit.client.connecting import Client, ConnectOptions, SettingOptions, connect, split_options
 from mqttkit.errors import ConfigError, TopicError, UsageError
 from mqttkit.messages import Will
 from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, Settings, TlsSettings

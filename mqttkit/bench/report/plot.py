@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from mqttkit.bench.result import Result, show
+from mqttkit.bench.report.result import Result, show
 from mqttkit.errors import MissingPart, UsageError
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BETWEEN = 860, 190, 80, 20, 44, 40

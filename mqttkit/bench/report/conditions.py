@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mqttkit.bench.result import FORMAT, METRICS, show
+from mqttkit.bench.report.result import FORMAT, METRICS, show
 from mqttkit.errors import UsageError
 
 ALIASES = {"p99.9": "p999", "cpu": "cpu_receive"}
