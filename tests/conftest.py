@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.brokers import Mosquitto, mosquitto
-from tests.support.docker import docker_engine
+from tests.support.docker import Engine, docker_engine
 
 HERE = Path(__file__).parent
 ORDER = ["system", "integration", "unit", "benchmarks", "support"]
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the slowest tests; keep the tests of one Docker engine on one worker, since they look at all of it."""
     items.sort(key=lambda item: ORDER.index(item.path.relative_to(HERE).parts[0]))
     for item in items:
-        if "docker_address" in getattr(item, "fixturenames", ()):
+        if "session_engine" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("docker"))
 
 
@@ -62,17 +62,17 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture(scope="session")
-def docker_address() -> Iterator[str]:
-    """Address of a Docker engine that has the offline image: the machine's, or one of the session's own."""
-    with docker_engine() as address:
-        yield address
+def session_engine() -> Iterator[Engine]:
+    """A Docker engine that has the offline image: the machine's, or one of the session's own."""
+    with docker_engine() as engine:
+        yield engine
 
 
 @pytest.fixture
-def docker_host(docker_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def docker_host(session_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let the test and its subprocesses find the engine."""
-    monkeypatch.setenv("DOCKER_HOST", docker_address)
-    return docker_address
+    monkeypatch.setenv("DOCKER_HOST", session_engine.address)
+    return session_engine.address
 
 
 @pytest.fixture

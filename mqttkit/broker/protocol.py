@@ -169,6 +169,10 @@ class Broker(Protocol):
         """Return the engine's restart policy; None if nothing restarts the broker after a crash."""
         ...
 
+    def stopped_by_hand(self) -> bool | None:
+        """Return whether the engine ignores that policy because the broker was stopped by hand; None if unknown."""
+        ...
+
 
 def require(broker: Broker, feature: Feature, what: str) -> None:
     """Raise `UsageError` that names `what` if the broker's backend lacks the feature."""

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,60 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mqtt
 START_SECONDS = 30.0
 
 
+@dataclass
+class Engine:
+    """A Docker engine that has the offline image."""
+
+    address: str
+    """DOCKER_HOST."""
+    place: Path | None = None
+    """Directory of an engine that we started; None for the machine's own."""
+    bridge: str = ""
+    """Its network bridge."""
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        assert self.place is not None
+        with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        command = [*with_us, need("dockerd"), "--host", self.address, "--bridge", self.bridge]
+        for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "docker.pid")):
+            command += [option, str(self.place / name)]
+        for attempts_left in (1, 0):  # on a busy machine its containerd sometimes starts too late for dockerd
+            with (self.place / "log").open("wb") as log:
+                self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            trouble = _wait_for(self.address, self.process, self.place / "log")
+            if not trouble:
+                return
+            self.stop()
+            if not attempts_left:
+                missing(f"dockerd did not start: {trouble}")
+
+    def stop(self) -> None:
+        """Stop the daemon and wait until it is gone."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(30)
+
+    def restart(self) -> None:
+        """Restart the engine, as a reboot does; skip the test if it is the machine's own."""
+        if self.place is None:
+            missing("this machine's own Docker engine is not ours to restart")
+        self.stop()
+        self.start()
+
+
 @contextlib.contextmanager
-def docker_engine() -> Iterator[str]:
-    """Yield the address (DOCKER_HOST) of an engine that has the offline image."""
+def docker_engine() -> Iterator[Engine]:
+    """Yield an engine that has the offline image."""
     address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if answers(address):
         ensure_image(address)
-        yield address
+        yield Engine(address)
         return
-    with _private_engine() as address:
-        ensure_image(address)
-        yield address
+    with _private_engine() as engine:
+        ensure_image(engine.address)
+        yield engine
 
 
 def answers(address: str) -> bool:
@@ -94,7 +138,7 @@ def leftovers(client: Any) -> dict[str, set[str]]:
 
 
 @contextlib.contextmanager
-def _private_engine() -> Iterator[str]:
+def _private_engine() -> Iterator[Engine]:
     if os.geteuid() != 0:
         missing("no Docker engine answers, and only root can start one")
     for program in ("dockerd", "docker", "ip", "iptables"):
@@ -102,9 +146,9 @@ def _private_engine() -> Iterator[str]:
     place = Path(tempfile.mkdtemp(prefix="mqttkit-docker-", dir="/tmp"))
     bridge = f"mk{os.getpid() % 10_000_000}"
     try:
-        with _bridge(bridge), _daemon(place, bridge) as address:
-            yield address
-            left = _ours(address)
+        with _bridge(bridge), _daemon(place, bridge) as engine:
+            yield engine
+            left = _ours(engine.address)
         assert not left, f"the tests left {left} behind"
         running = _processes_of(place)
         assert not running, f"the engine left {running} behind"
@@ -144,29 +188,23 @@ def _bridge(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _daemon(place: Path, bridge: str) -> Iterator[str]:
-    address = f"unix://{place}/docker.sock"
-    with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
-    command = [*with_us, need("dockerd"), "--host", address, "--bridge", bridge]
-    for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "docker.pid")):
-        command += [option, str(place / name)]
-    with (place / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+def _daemon(place: Path, bridge: str) -> Iterator[Engine]:
+    engine = Engine(f"unix://{place}/docker.sock", place, bridge)
     try:
-        _wait_for(address, process, place / "log")
-        yield address
+        engine.start()
+        yield engine
     finally:
-        process.terminate()
-        process.wait(30)
+        engine.stop()
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    """Wait until the engine answers; return its last words if it does not."""
     deadline = time.monotonic() + START_SECONDS
     while not answers(address):
         if process.poll() is not None or time.monotonic() > deadline:
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            missing(f"dockerd did not start: {last}")
+            return "\n".join(log.read_text(errors="replace").splitlines()[-5:])
         time.sleep(0.1)
+    return ""
 
 
 def _fingerprint() -> str:

@@ -172,6 +172,10 @@ class LocalBroker(abc.ABC):
         """Return None: nothing restarts a plain process."""
         return None
 
+    def stopped_by_hand(self) -> bool | None:
+        """Return False: that is a mark of a container engine."""
+        return False
+
     def _process(self) -> ProcessId | None:
         """Return the broker's process: by pid file, or by working directory if a killed `up` left no pid file."""
         process = process_table.read_pid(self.paths.pid)

@@ -129,17 +129,24 @@ def last_save(examined: ExaminedBroker) -> Iterator[Result]:
 
 
 def restart_policy(examined: ExaminedBroker) -> Iterator[Result]:
-    """Check what restarts the broker."""
+    """Check what restarts the broker: the engine's policy, and whether the engine will follow it."""
     policy = examined.broker.restart_policy()
     if policy is None:
         yield warned(
             "nothing restarts it after a crash or a reboot",
             "mqttkit broker up --backend docker --name NAME, or a systemd unit that runs `mqttkit broker up`",
         )
-    elif policy in ("always", "unless-stopped"):
-        yield passed(f"the engine restarts it: {policy}")
-    else:
+    elif policy not in ("always", "unless-stopped"):
         yield warned(f"the engine's restart policy is {policy!r}", examined.restart)
+    elif examined.broker.stopped_by_hand():
+        yield failed(
+            f"the engine marked the container as stopped by hand, perhaps by `docker kill`: {policy} has no effect",
+            examined.restart,
+        )
+    elif examined.broker.stopped_by_hand() is None:
+        yield passed(f"the engine's restart policy is {policy}; only root can see whether the engine will follow it")
+    else:
+        yield passed(f"the engine restarts it: {policy}")
 
 
 def image(examined: ExaminedBroker) -> Iterator[Result]:

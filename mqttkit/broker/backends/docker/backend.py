@@ -123,7 +123,7 @@ class DockerBroker:
     def signal(self, name: str) -> None:
         """Send HUP or USR1 to the running broker."""
         with connect_engine() as client:
-            self._require_running(client).kill(signal=f"SIG{name}")
+            engine.signal_broker(self._require_running(client), name)
 
     def read_file(self, name: str) -> bytes | None:
         """Return a file's content, or None; works also while the broker is down."""
@@ -202,6 +202,11 @@ class DockerBroker:
         """Return the engine's restart policy, or None."""
         with connect_engine() as client:
             return inspection.restart_policy(self._require_running(client))
+
+    def stopped_by_hand(self) -> bool | None:
+        """Return whether the engine has marked the container as stopped by hand; None if this user cannot see that."""
+        with connect_engine() as client:
+            return inspection.stopped_by_hand(client, self._require_running(client))
 
     def _start_or_undo(self, client: DockerClient, image: Image, profile: Profile | None, spec: BrokerSpec) -> UpResult:
         """Start the container with these ports; a start that fails leaves no container, no new volume or file."""
@@ -336,7 +341,7 @@ def _broker_user(container: Container) -> tuple[int, int]:
     """Return (uid, gid) of the image's user `mosquitto`."""
     for line in (engine.read_path(container, "/etc/passwd") or b"").decode(errors="replace").splitlines():
         fields = line.split(":")
-        if fields[0] == "mosquitto" and len(fields) > 3:
+        if fields[0] == engine.BROKER_USER and len(fields) > 3:
             return int(fields[2]), int(fields[3])
     raise MissingPart(
         "the image has no user 'mosquitto'", hint="Choose an image that is laid out as eclipse-mosquitto with --image"

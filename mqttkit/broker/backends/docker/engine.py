@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 ENGINE_SECONDS = 60.0
 """Time limit of each call."""
+BROKER_USER = "mosquitto"
+"""User of the broker in the image."""
 PORT_WORDS = ("port is already allocated", "address already in use", "failed to bind")
 
 
@@ -195,16 +197,27 @@ def run_in(container: Container, *command: str) -> str:
     return text
 
 
-def execute(container: Container, *command: str) -> tuple[str, int]:
-    """Run a command in the running container and return output and exit code.
+def execute(container: Container, *command: str, user: str = "") -> tuple[str, int]:
+    """Run a command in the running container and return output and exit code; without `user`, the image's user.
 
     The output is read as a stream, because the SDK's `exec_run` never closes its socket.
     """
     api: Any = container.client and container.client.api
-    identity = api.exec_create(container.id, list(command))["Id"]
+    identity = api.exec_create(container.id, list(command), user=user)["Id"]
     with reading(api.exec_start(identity, stream=True)) as chunks:
         text = b"".join(chunks).decode(errors="replace").strip()
     return text, int(api.exec_inspect(identity)["ExitCode"])
+
+
+def signal_broker(container: Container, name: str) -> None:
+    """Send a signal to the container's main process from inside, as the broker's user; raise LifecycleError.
+
+    The engine's own `kill` marks the container as stopped by hand, whatever the signal, and then neither a crash nor
+    a restart of the engine starts it again. The image's root has no CAP_KILL.
+    """
+    text, code = execute(container, "sh", "-c", f"kill -{name} 1", user=BROKER_USER)
+    if code != 0:
+        raise LifecycleError(f"cannot send SIG{name} to the broker in container {container.name}: {text}")
 
 
 def one_shot(client: DockerClient, image: str, *command: str, volumes: Any = None) -> str:

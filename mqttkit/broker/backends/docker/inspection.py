@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,3 +55,16 @@ def restart_policy(container: Container) -> str | None:
     policy = (container.attrs.get("HostConfig") or {}).get("RestartPolicy") or {}
     name = str(policy.get("Name") or "no")
     return None if name == "no" else name
+
+
+def stopped_by_hand(client: DockerClient, container: Container) -> bool | None:
+    """Return whether the engine treats the container as stopped by hand, so that it does not start it again.
+
+    The engine's API does not tell; its own file does, which only root can read. None if we cannot read it.
+    """
+    root = str(client.info().get("DockerRootDir") or "")
+    try:
+        state = json.loads(Path(root, "containers", str(container.id), "config.v2.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return bool(state.get("HasBeenManuallyStopped"))
