@@ -100,20 +100,21 @@ def _require_valid_files(broker: Broker) -> None:
 @contextlib.contextmanager
 def temporary_broker(backend: str = "auto", *, anonymous: bool = False) -> Iterator[Profile]:
     """Run a broker on a free loopback port until the block ends, and leave nothing behind."""
+    with run_temporary(backend=backend, anonymous=anonymous) as (_, profile):
+        yield profile
+
+
+@contextlib.contextmanager
+def run_temporary(**spec: Any) -> Iterator[tuple[Broker, Profile]]:
+    """Run a broker with these fields of `BrokerSpec` on a free loopback port until the block ends."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="mqttkit-broker-") as directory:
         paths = BrokerPaths(Path(directory) / "broker")
-        spec = BrokerSpec(
-            name=f"temporary-{os.urandom(4).hex()}",
-            backend=backend,
-            port=0,
-            anonymous=anonymous,
-            temporary=True,
-        )
-        broker, result = start_broker(spec, paths)
+        name = f"temporary-{os.urandom(4).hex()}"
+        broker, result = start_broker(BrokerSpec(name=name, port=0, temporary=True, **spec), paths)
         try:
-            yield result.profile
+            yield broker, result.profile
         finally:
             with locked(paths):
                 broker.down(volumes=True)

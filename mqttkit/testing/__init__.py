@@ -1,0 +1,1 @@
+"""Test code that uses MQTT: brokers, clients and a recorder as pytest fixtures."""
