@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "respond": Entry("mqttkit.cli.request", "respond", "Answer requests with the output of a command."),
     "expect": Entry("mqttkit.cli.expect", "expect", "Wait for messages and check them: assertions for CI."),
     "wait-for-broker": Entry("mqttkit.cli.expect", "wait_for_broker", "Wait until a broker answers."),
+    "proxy": Entry("mqttkit.cli.proxy", "proxy", "Forward connections to a broker, with faults on purpose."),
     "record": Entry("mqttkit.cli.record", "record", "Record messages with their times of reception."),
     "replay": Entry("mqttkit.cli.replay", "replay", "Play a recording back as it was."),
     "retained": Entry("mqttkit.cli.retained", "retained", "List, save, remove and restore retained messages."),
