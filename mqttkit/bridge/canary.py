@@ -74,7 +74,7 @@ class Canary:
                 "cannot publish to %s: shared subscriptions are not checked; allow this topic for the bridge's user",
                 self._topic,
             )
-        if result is CanaryResult.MISSING:
+        if result is CanaryResult.MISSING and client.connected:
             raise SubscriptionDenied(
                 shared,
                 "the broker granted it but delivered nothing: it does not support shared subscriptions",

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from mqttkit import directories
 from mqttkit.errors import BridgeError
+from mqttkit.files import write_secret
 
 SLOTS = 256
 """Most bridges for one purpose on one machine."""
+PURPOSE = "purpose.json"
+"""File beside the identifiers that says what they are for."""
 HAD_SESSION = "connected"
 """Second line of the file once the broker has accepted the identifier."""
 
@@ -38,6 +43,7 @@ class Identity:
     def __init__(self, *purpose: str, earlier: tuple[str, ...] = (), directory: Path | None = None) -> None:
         base = directory or state_directory()
         self._base = base / _digest(purpose)
+        self._purpose = purpose
         self._earlier = base / _digest(earlier) if earlier else None
         self._file = -1
         self.client_id = ""
@@ -50,6 +56,7 @@ class Identity:
             if self._earlier is not None and self._earlier.is_dir() and not self._base.exists():
                 self._earlier.rename(self._base)
             self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._describe()
             for slot in range(SLOTS):
                 if self._take(self._base / f"client-id-{slot}"):
                     return self
@@ -86,6 +93,12 @@ class Identity:
         self.had_session = state.strip() == HAD_SESSION
         return True
 
+    def _describe(self) -> None:
+        """Write what the identifiers are for, so that `stored_identities` can tell."""
+        path = self._base / PURPOSE
+        if not path.exists():
+            write_secret(path, json.dumps(self._purpose))
+
     def remember_session(self) -> None:
         """Record that the broker has accepted this identifier."""
         self._write(f"{self.client_id}\n{HAD_SESSION}\n")
@@ -99,6 +112,67 @@ class Identity:
             os.pwrite(self._file, text.encode(), 0)
             os.ftruncate(self._file, len(text))
             os.fsync(self._file)
+
+
+@dataclass(frozen=True)
+class StoredIdentity:
+    """A client identifier on this machine."""
+
+    client_id: str
+    purpose: tuple[str, ...]
+    """Broker's addresses, topic filter, sink, and the stream, list or table in it; empty if it is not known."""
+    in_use: bool
+    """True while a bridge runs with it."""
+    had_session: bool
+    """True if the broker has accepted it and the bridge has not left."""
+    path: Path
+
+    @property
+    def topic_filter(self) -> str:
+        """The filter that it has subscribed to; empty if it is not known."""
+        return self.purpose[1] if len(self.purpose) > 1 else ""
+
+    def forget_session(self) -> None:
+        """Record that the broker has no session under this identifier; raise BridgeError if a bridge uses it."""
+        file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if _is_locked(file):
+                raise BridgeError(f"a bridge runs with the session {self.client_id}", hint="Stop it first")
+            text = f"{self.client_id}\n"
+            os.pwrite(file, text.encode(), 0)
+            os.ftruncate(file, len(text))
+        finally:
+            os.close(file)
+
+
+def stored_identities(directory: Path | None = None) -> list[StoredIdentity]:
+    """Return every client identifier that bridges of this machine have used."""
+    paths = sorted((directory or state_directory()).glob("*/client-id-*"))
+    return [found for path in paths if (found := _read(path)) is not None]
+
+
+def _read(path: Path) -> StoredIdentity | None:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BridgeError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        client_id, _, state = os.pread(file, 200, 0).decode("ascii", "replace").strip().partition("\n")
+        in_use = _is_locked(file)
+    finally:
+        os.close(file)
+    purpose = path.with_name(PURPOSE)
+    about = tuple(map(str, json.loads(purpose.read_text("utf-8")))) if purpose.exists() else ()
+    return StoredIdentity(client_id, about, in_use, state == HAD_SESSION, path) if client_id else None
+
+
+def _is_locked(file: int) -> bool:
+    """Return whether a process holds the lock; otherwise hold it until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _digest(purpose: tuple[str, ...]) -> str:

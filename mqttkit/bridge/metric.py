@@ -162,6 +162,8 @@ class MetricParser:
         self._order = tuple([n for n in levels if n].index(name) for name in PLACEHOLDERS)
         self._names: dict[str, tuple[str, str, str]] = {}
         self._payload_limit = payload_limit
+        self.reserved = reserved_prefix(template)
+        """Prefix of mqttkit's own topics, whose messages are not to be parsed."""
         self._template = template
 
     def parse(self, topic: str, payload: bytes, received_ms: int, *, retained: str | None = None) -> Metric:

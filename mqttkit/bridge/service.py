@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.flow.intake import PipelineLimits
 from mqttkit.bridge.flow.pipeline import Pipeline
-from mqttkit.bridge.identity import Identity
+from mqttkit.bridge.group import GroupWatch
 from mqttkit.bridge.metric import MetricParser, check_metric_template, reserved_prefix, template_filter
 from mqttkit.bridge.observe.health import Health, HealthServer, Sample
 from mqttkit.bridge.observe.prometheus import samples_of
 from mqttkit.bridge.observe.resource_watch import ClockWatch, MemoryWatch, check_certificates, resident_bytes
 from mqttkit.bridge.observe.service_manager import Notifier
-from mqttkit.bridge.session import SessionWatch, end_session, session_purpose
+from mqttkit.bridge.session import BridgeSession
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.types import Sink
+from mqttkit.bridge.stopping import Shutdown
 from mqttkit.bridge.subscription import SubscriptionKeeper
 from mqttkit.bridge.tenants import open_registry
 from mqttkit.bridge.tenants.types import TenantRegistry
@@ -36,23 +36,14 @@ logger = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
 """Exit code that asks for a restart (sysexits.h)."""
-SESSION_SECONDS = 7 * 86_400
-"""How long the broker keeps the session, by default."""
 TICK = 0.25
 """Seconds between checks of health and connection."""
 SLOW_TICK = 5.0
 """Seconds between checks of memory and clocks."""
 LIVE_SECONDS = 30.0
 """A loop that has not run for so long is stuck."""
-RECONNECT_SECONDS = 2.0
-"""Longest wait between attempts to connect: devices reconnect soon, and their messages need the bridge."""
-ANSWER_SECONDS = 3.0
-"""How long to wait for an UNSUBACK."""
-LEAVE_QUIET_SECONDS = 1.0
-"""A bridge that leaves waits until the broker has sent nothing for so long."""
-QUIESCE_SECONDS = 1.5
-QUIET_SECONDS = 0.1
-"""Before it disconnects, the bridge waits until no message has arrived for 0.1 s, at most 1.5 s."""
+JOIN_SECONDS = 10.0
+"""How long to wait for an answer that the subscription's thread still expects when the bridge stops."""
 FULL = 0.9
 """If the queue is filled to this share, the bridge is not ready."""
 
@@ -97,7 +88,6 @@ class Bridge:
         self._books = books
         self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
         self._stop = Stop()
-        self._never = threading.Event()
         self._failure: BaseException | None = None
         self._memory = MemoryWatch(bridge.memory)
         self._clock = ClockWatch(bridge.skew_limit)
@@ -106,10 +96,8 @@ class Bridge:
         self._worker_progress = -1
         self._leave_now = leave
         self._leaving = leave or bridge.leave_on_stop
-        self._left = False
-        self._client_id = ""
-        self._identity: Identity | None = None
-        self.session: SessionWatch
+        self.session: BridgeSession
+        self.group: GroupWatch | None = None
         self.pipeline: Pipeline
         self.client: MqttClient
 
@@ -129,26 +117,25 @@ class Bridge:
             registry = open_registry(self.settings.tenants or "")
             stack.callback(registry.close)
             self._open_sink()
-            session = stack.enter_context(self._session())
-            self._build(session, registry)
+            self.session = stack.enter_context(self._open_session())
+            self._build(registry, stack)
             self._serve_health(stack)
             worker = self._spawn(self.pipeline.run, "bridge-worker")
+            drained = False
             try:
                 self._connect()
-                self._spawn(self._keep_subscribed, "bridge-subscription")
+                keeper = self._spawn(self._keep_subscribed, "bridge-subscription")
                 self._supervise()
+                self._stop.set()
+                keeper.join(JOIN_SECONDS)
             finally:
-                drained = self._drain(worker)
-                self.client.close(flush=0.0)
-                if not worker.is_alive():
-                    self._sink.close()
-                if self._left and drained:
-                    self._end_session(session)
+                drained = self._finish(worker)
         if self._failure is not None:
             raise self._failure
         return EX_TEMPFAIL if self._restart else 0 if drained else 1
 
-    def _build(self, settings: MqttSettings, registry: TenantRegistry) -> None:
+    def _build(self, registry: TenantRegistry, stack: contextlib.ExitStack) -> None:
+        settings = self.session.settings
         self.client = MqttClient(
             settings,
             will=self._will,
@@ -157,14 +144,26 @@ class Bridge:
             manual_ack=True,
             retry=self._retry,
         )
+        if self.settings.group is not None:
+            self.group = stack.enter_context(self._watch_group(settings, self.settings.group))
         self._keeper = SubscriptionKeeper(
             self.client,
             self.filter,
             canary=self.canary,
             check_interval=self.settings.check_interval,
             retry=self._retry,
+            prove_sharing=self.group.prove_sharing if self.group is not None else None,
         )
         self.pipeline = self._make_pipeline(registry, settings.client.receive_maximum)
+
+    def _watch_group(self, settings: MqttSettings, group: str) -> GroupWatch:
+        return GroupWatch(
+            settings,
+            group=group,
+            prefix=self._reserved,
+            client_id=self.session.client_id,
+            runs=lambda: self.client.connected and self._keeper.subscribed,
+        )
 
     def _serve_health(self, stack: contextlib.ExitStack) -> None:
         host, port = self.settings.health_host, self.settings.health_port
@@ -193,35 +192,10 @@ class Bridge:
         except SinkUnavailable as error:
             logger.error("%s; trying again", error)  # noqa: TRY400 - expected, a traceback adds nothing
 
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[MqttSettings]:
-        """Yield settings with a persistent session and a stable client identifier."""
-        mqtt, bridge = self._mqtt, self.settings
-        with contextlib.ExitStack() as stack:
-            client_id = mqtt.client.client_id
-            if client_id is None:
-                target = (bridge.list or bridge.stream) if "redis" in self._sink.name else ""
-                purpose = session_purpose(mqtt.broker, self.filter, self._sink.name, target)
-                earlier = (repr(mqtt.broker.addresses()), self.filter, self._sink.name)
-                self._identity = stack.enter_context(Identity(*purpose, earlier=earlier))
-                client_id = self._identity.client_id
-            self._client_id = client_id
-            self.session = self._watch_session(client_id)
-            client = dataclasses.replace(
-                mqtt.client,
-                client_id=client_id,
-                clean_session=False,
-                session_expiry=mqtt.client.session_expiry or SESSION_SECONDS,
-            )
-            delay = min(mqtt.reconnect.max_delay, RECONNECT_SECONDS)
-            reconnect = dataclasses.replace(mqtt.reconnect, max_delay=delay)
-            yield dataclasses.replace(mqtt, client=client, reconnect=reconnect)
-
-    def _watch_session(self, client_id: str) -> SessionWatch:
-        identity = self._identity
-        if identity is None:
-            return SessionWatch(client_id, expected=False, remember=lambda: None)
-        return SessionWatch(client_id, expected=identity.had_session, remember=identity.remember_session)
+    def _open_session(self) -> BridgeSession:
+        bridge = self.settings
+        target = (bridge.list or bridge.stream) if "redis" in self._sink.name else ""
+        return BridgeSession(self._mqtt, topic_filter=self.filter, sink=self._sink.name, target=target)
 
     def _make_pipeline(self, registry: TenantRegistry, receive_maximum: int) -> Pipeline:
         bridge = self.settings
@@ -254,6 +228,8 @@ class Bridge:
             return
         while not self._stop.wait(TICK):
             self._keeper.tick(idle=not self.pipeline.blocked and not self.pipeline.books.balance().in_flight)
+            if self.group is not None:
+                self.group.tick()
 
     def _wait_connected(self) -> None:
         while not self._stop.wait(TICK):
@@ -301,99 +277,46 @@ class Bridge:
         )
         self._notifier.status(str(books.balance()))
 
-    def _leave(self) -> None:
-        """Unsubscribe, and commit the messages that the broker has queued for this bridge.
-
-        Without the subscription the broker deals no more messages of a group to this bridge.
-        """
-        try:
-            self.client.unsubscribe(self.filter, timeout=ANSWER_SECONDS)
-        except MqttkitError as error:
-            logger.warning("cannot leave: %s; the session %s stays", error, self._client_id)
-            return
-        self._left = True
-        quiet_since, received = time.monotonic(), -1
-        while time.monotonic() - quiet_since < LEAVE_QUIET_SECONDS and self.client.connected:
-            balance = self.pipeline.books.balance()
-            if balance.in_flight or balance.received != received:
-                quiet_since, received = time.monotonic(), balance.received
-            if self._failure is not None or self._never.wait(QUIET_SECONDS):
-                return
-
-    def _end_session(self, settings: MqttSettings) -> None:
-        """Remove the session from the broker, which has no more messages in it."""
-        try:
-            end_session(settings)
-        except MqttkitError as error:
-            logger.warning("cannot remove the session %s from the broker: %s", self._client_id, error)
-            return
-        if self._identity is not None:
-            self._identity.forget_session()
-        logger.info("left: the broker has no session %s any more", self._client_id)
-
-    def _drain(self, worker: threading.Thread) -> bool:
-        """Commit and acknowledge all queued messages; return False if some are left."""
+    def _finish(self, worker: threading.Thread) -> bool:
+        """Drain, leave if requested, and close; return False if messages are left."""
         self._notifier.stopping()
+        stopping = Shutdown(self.client, self.pipeline, self.settings, has_failed=lambda: self._failure is not None)
+        left = False
         if self._leaving and self.client.connected and not self.pipeline.blocked:
-            self._leave()
-        self.pipeline.intake.drain()
-        worker.join(self.settings.drain_timeout)
-        if worker.is_alive():
-            self.pipeline.intake.stop()
-            worker.join(self.settings.sink_timeout / 2)
-        self._quiesce()
+            left = stopping.unsubscribe_and_empty(self.filter)
+        drained = stopping.drain(worker)
         self._log_books()
-        left = self.pipeline.books.balance().in_flight
-        if left:
-            logger.error("%d messages were not committed; the broker keeps them for the next run", left)
-        return not left
-
-    def _quiesce(self) -> None:
-        """Read until the broker sends no more messages.
-
-        If a socket is closed with unread bytes, the kernel resets it, and acknowledgements in transit are lost.
-        """
-        deadline = time.monotonic() + QUIESCE_SECONDS
-        before = -1
-        while self.client.connected and time.monotonic() < deadline:
-            if self.pipeline.books.turned_away == before:
-                return
-            before = self.pipeline.books.turned_away
-            self._never.wait(QUIET_SECONDS)
+        self.client.close(flush=0.0)
+        if not worker.is_alive():
+            self._sink.close()
+        if left and drained:
+            self.session.end()
+            if self.group is not None:
+                self.group.leave()
+        return drained
 
     # -- the connection ----------------------------------------------------------------------------
 
     def _receive(self, messages: list[Message]) -> None:
         """Queue messages; called in the network thread."""
-        if any(message.topic.startswith(self._reserved) for message in messages):
-            messages = self._take_reserved(messages)
+        for message in messages:
+            if message.topic.startswith(self._reserved):
+                self.canary.receive(message)
         if not self.pipeline.intake.offer(messages):
             reliable = sum(message.qos > 0 for message in messages)
             if reliable:
                 logger.error("the broker sent more messages than Receive Maximum allows: ending the connection")
                 drop_connection(self.client)
 
-    def _take_reserved(self, messages: list[Message]) -> list[Message]:
-        """Acknowledge mqttkit's own messages and return the others."""
-        rest = []
-        for message in messages:
-            if message.topic.startswith(self._reserved):
-                self.canary.receive(message)
-                if message.qos:
-                    self.client.ack(message)
-            else:
-                rest.append(message)
-        return rest
-
     def _note_state(self, state: ConnectionState, _reason: str) -> None:
         """Handle a change of the connection; called in the network thread, before any message of a new connection."""
         if state is ConnectionState.CONNECTED:
             client = self.client
             self.pipeline.intake.reconnected(connection_number(client), session_present=client.session_present)
-            self.session.connected(present=client.session_present)
+            self.session.watch.connected(present=client.session_present)
         else:
             self.pipeline.intake.disconnected()
-            self.session.disconnected()
+            self.session.watch.disconnected()
 
     def _acknowledge(self, messages: Sequence[Message]) -> int:
         ack = self.client.ack
@@ -403,12 +326,16 @@ class Bridge:
 
     def health(self) -> Health:
         """Return what is wrong. Call it from any thread."""
-        return Health(self._not_live(), self._not_ready())
+        return Health(self._not_live(), self._not_ready(), self.group.warnings() if self.group is not None else [])
 
     def samples(self) -> list[Sample]:
         """Return the samples for Prometheus. Call it from any thread."""
         ready = not self._not_ready()
-        return samples_of(self.pipeline, self.client, self.session, ready=ready, resident=resident_bytes())
+        samples = samples_of(self.pipeline, self.client, self.session.watch, ready=ready, resident=resident_bytes())
+        if self.group is not None:
+            missing = len(self.group.missing())
+            samples.append(Sample("missing_members", "Members of the group that are missing", "gauge", missing))
+        return samples
 
     def _not_live(self) -> list[str]:
         now = time.monotonic()

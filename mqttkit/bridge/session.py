@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -9,10 +10,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from mqttkit.bridge.identity import Identity, stored_identities
 from mqttkit.client import MqttClient
+from mqttkit.errors import MqttkitError
 from mqttkit.settings import BrokerSettings, MqttSettings
 
 logger = logging.getLogger(__name__)
+
+SESSION_SECONDS = 7 * 86_400
+"""How long the broker keeps the session, by default."""
+RECONNECT_SECONDS = 2.0
+"""Longest wait between attempts to connect: devices reconnect soon, and their messages need the bridge."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -82,8 +90,74 @@ class SessionWatch:
         self._connected = False
 
 
+class BridgeSession:
+    """The session of one bridge: its client identifier, locked while the bridge runs, and its settings."""
+
+    def __init__(self, mqtt: MqttSettings, *, topic_filter: str, sink: str, target: str) -> None:
+        """`sink` is the sink's name, `target` the stream, list or table in it. Raise BridgeError."""
+        self._stack = contextlib.ExitStack()
+        self._identity: Identity | None = None
+        client_id, expected, remember = mqtt.client.client_id, False, _remember_nothing
+        if client_id is None:
+            purpose = session_purpose(mqtt.broker, topic_filter, sink, target)
+            earlier = (repr(mqtt.broker.addresses()), topic_filter, sink)
+            identity = self._identity = self._stack.enter_context(Identity(*purpose, earlier=earlier))
+            client_id, expected, remember = identity.client_id, identity.had_session, identity.remember_session
+        self.client_id = client_id
+        self.watch = SessionWatch(client_id, expected=expected, remember=remember)
+        self.settings = _with_session(mqtt, client_id)
+
+    def __enter__(self) -> BridgeSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def end(self) -> None:
+        """Remove the session from the broker, which has no more messages in it."""
+        try:
+            end_session(self.settings)
+        except MqttkitError as error:
+            logger.warning("cannot remove the session %s from the broker: %s", self.client_id, error)
+            return
+        if self._identity is not None:
+            self._identity.forget_session()
+        else:
+            forget_stored(self.client_id)
+        logger.info("left: the broker has no session %s any more", self.client_id)
+
+
+def _with_session(mqtt: MqttSettings, client_id: str) -> MqttSettings:
+    """Return settings with a persistent session and a short wait before the bridge connects again."""
+    client = dataclasses.replace(
+        mqtt.client,
+        client_id=client_id,
+        clean_session=False,
+        session_expiry=mqtt.client.session_expiry or SESSION_SECONDS,
+    )
+    delay = min(mqtt.reconnect.max_delay, RECONNECT_SECONDS)
+    return dataclasses.replace(mqtt, client=client, reconnect=dataclasses.replace(mqtt.reconnect, max_delay=delay))
+
+
+def _remember_nothing() -> None:
+    """Do nothing: the user chose the client identifier, so no file is kept."""
+
+
 def end_session(mqtt: MqttSettings, *, timeout: float = 5.0) -> None:
     """Remove the client's session and its queued messages from the broker; raise MqttkitError."""
     client = dataclasses.replace(mqtt.client, clean_session=True, session_expiry=0)
     with MqttClient(dataclasses.replace(mqtt, client=client), retry=False) as last:
         last.connect(timeout=timeout)
+
+
+def remove_session(mqtt: MqttSettings, client_id: str) -> None:
+    """Remove a session that no bridge uses, with its queued messages; raise MqttkitError."""
+    end_session(dataclasses.replace(mqtt, client=dataclasses.replace(mqtt.client, client_id=client_id)))
+    forget_stored(client_id)
+
+
+def forget_stored(client_id: str) -> None:
+    """Record that the broker has no session under an identifier of this machine, if it is one."""
+    for stored in stored_identities():
+        if stored.client_id == client_id:
+            stored.forget_session()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from mqttkit.bridge.canary import Canary, CanaryResult
 from mqttkit.client import MqttClient
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 3.0
 """How long to wait for a SUBACK or a canary."""
+FIRST_WAIT = 1.0
+"""Seconds after a denial before the first new attempt; the wait doubles up to the check interval."""
 NO_PERMISSION, NO_SHARING = 0x87, 0x9E
 MQTT_5 = 5
 ONLY_NEW, NEVER = 1, 2
@@ -29,18 +32,36 @@ class SubscriptionKeeper:
     """
 
     def __init__(
-        self, client: MqttClient, topic_filter: str, *, canary: Canary, check_interval: float, retry: bool
+        self,
+        client: MqttClient,
+        topic_filter: str,
+        *,
+        canary: Canary,
+        check_interval: float,
+        retry: bool,
+        prove_sharing: Callable[[], None] | None = None,
     ) -> None:
-        """If `retry` is False, a denied subscription raises SubscriptionDenied; otherwise it is tried again."""
+        """If `retry` is False, a denial of the first subscription raises SubscriptionDenied; others are tried again.
+
+        `prove_sharing` checks on another connection that shared subscriptions deliver: here a canary would wait
+        behind all queued messages. It raises SubscriptionDenied.
+        """
         self._client = client
         self._filter = topic_filter
         self._canary = canary
         self._interval = check_interval
         self._retry = retry
-        self._shared = topic_filter.startswith("$share/")
+        self._prove_sharing = prove_sharing
         self._epoch = 0
+        self._delivered = False
         self._denied = ""
-        self._checked_at = 0.0
+        self._denied_wait = 0.0
+        self._check_at = 0.0
+
+    @property
+    def subscribed(self) -> bool:
+        """True if the broker has granted the subscription."""
+        return self._epoch > 0 and not self._denied
 
     def wrong(self) -> list[str]:
         """Return why the subscription cannot deliver messages; empty if it can."""
@@ -51,15 +72,17 @@ class SubscriptionKeeper:
     def tick(self, *, idle: bool) -> None:
         """Subscribe or check if it is time. `idle` is True if no message would delay a canary.
 
-        Raise SubscriptionDenied if the broker does not support shared subscriptions, or if `retry` is off.
+        Raise SubscriptionDenied for the first subscription, if the broker does not support shared subscriptions or if
+        `retry` is off.
         """
         client = self._client
         new = self._epoch != connection_number(client)
-        if not client.connected or not (new or time.monotonic() - self._checked_at >= self._interval):
+        if not client.connected or not (new or time.monotonic() >= self._check_at):
             return
         try:
             self._subscribe(new)
             self._test(idle)
+            self._delivered, self._denied_wait = True, 0.0
         except SubscriptionDenied as error:
             self._note_denied(error)
         except BrokerUnreachable as error:
@@ -68,19 +91,19 @@ class SubscriptionKeeper:
     def _subscribe(self, new: bool) -> None:
         client = self._client
         epoch, first = connection_number(client), self._epoch == 0
-        if self._shared and new:
-            self._canary.check_shared(client, timeout=ANSWER_SECONDS)
+        if self._prove_sharing is not None and (new or self._denied):
+            self._prove_sharing()
         if new or client.protocol_version >= MQTT_5:  # MQTT 3.1.1 would send every retained message again
             handling = ONLY_NEW if new else NEVER
             client.subscribe(Subscription(self._filter, qos=1, retain_handling=handling), timeout=ANSWER_SECONDS)
         if first:
             logger.info("subscribed to %s", self._filter)
-        self._epoch, self._checked_at = epoch, time.monotonic()
+        self._epoch, self._check_at = epoch, time.monotonic() + self._interval
 
     def _test(self, idle: bool) -> None:
         """Send a canary through the subscription if no other message would delay it."""
-        if self._shared or not idle:
-            self._denied = ""
+        if self._prove_sharing is not None or not idle:
+            self._note_delivers()
             return
         before = self._client.stats.received
         result = self._canary.send(self._client, timeout=ANSWER_SECONDS)
@@ -88,14 +111,18 @@ class SubscriptionKeeper:
         if missing and self._client.connected and self._client.stats.received == before:
             reason = "the broker granted it but delivers nothing: its access list forbids reading"
             raise SubscriptionDenied(self._filter, reason, code=NO_PERMISSION)
+        self._note_delivers()
+
+    def _note_delivers(self) -> None:
         if self._denied:
             logger.warning("the subscription to %s delivers again", self._filter)
         self._denied = ""
 
     def _note_denied(self, error: SubscriptionDenied) -> None:
-        if not self._retry or error.code == NO_SHARING:
+        if not self._delivered and (not self._retry or error.code == NO_SHARING):
             raise error
         if not self._denied:
-            logger.error("%s; trying again every %.0f s", error, self._interval)
+            logger.error("%s; trying again", error)
         self._denied = str(error)
-        self._epoch, self._checked_at = connection_number(self._client), time.monotonic()
+        self._denied_wait = min(self._interval, max(FIRST_WAIT, 2 * self._denied_wait))
+        self._epoch, self._check_at = connection_number(self._client), time.monotonic() + self._denied_wait

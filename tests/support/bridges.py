@@ -183,6 +183,11 @@ class BridgeProcess:
         return 0.0
 
     @property
+    def acknowledged(self) -> float:
+        """Acknowledged metrics: without the bridge's own canaries."""
+        return self.number("acknowledged_messages_total") - self.number("put_aside_messages_total")
+
+    @property
     def log(self) -> str:
         """What it wrote so far, all its runs together."""
         return (self.directory / "bridge.log").read_text(errors="replace")

@@ -12,7 +12,7 @@ class Balance:
     """All counters of the books at one moment."""
 
     received: int
-    """Messages received since the start, without those that were given back."""
+    """Messages received since the start, without those that were given back or put aside."""
     stored: int
     duplicate: int
     """Metrics that were stored before under the same dedupe_id."""
@@ -43,6 +43,8 @@ class Books:
     in_flight: int = 0
     returned: int = 0
     """Messages dropped from the queue when their connection ended: the broker sends them again."""
+    put_aside: int = 0
+    """Messages that are not metrics and not wrong: mqttkit's own, and empty ones, which clear a retained message."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Dead letters by reason."""
     acknowledged: int = 0
@@ -74,6 +76,13 @@ class Books:
             self.received -= number
             self.in_flight -= number
             self.returned += number
+
+    def put_away(self, number: int) -> None:
+        """Count messages that need no commit."""
+        with self._lock:
+            self.received -= number
+            self.in_flight -= number
+            self.put_aside += number
 
     def settle(self, *, stored: int, duplicate: int, reasons: Counter[str]) -> None:
         """Count a committed batch."""

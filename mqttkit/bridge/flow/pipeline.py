@@ -42,6 +42,8 @@ class _Prepared:
     metrics: list[Metric] = field(default_factory=list)
     sources: list[Message] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
+    put_aside: int = 0
+    """Messages that need no commit, only an acknowledgement in its turn."""
 
     def refuse(self, message: Message, reason: RefusalReason, detail: str, now_ms: int) -> None:
         self.letters.append(dead_letter(message, reason, detail, now_ms))
@@ -94,6 +96,7 @@ class Pipeline:
         self._acknowledge = acknowledge
         self._limits = limits
         self._now_ms = now_ms
+        self._reserved = parser.reserved
         self.books = books or Books()
         self.intake = Intake(limits, self.books, pause)
         self.read_ahead = ReadAhead(self.intake, self._prepare)
@@ -120,8 +123,9 @@ class Pipeline:
             self.read_ahead.while_committing() if len(messages) >= self._limits.batch_size else contextlib.nullcontext()
         )
         with meanwhile:
-            if not self._commit_all(prepared):
+            if (prepared.metrics or prepared.letters) and not self._commit_all(prepared):
                 return False
+            self.books.put_away(prepared.put_aside)
             sent = self._acknowledge(messages)
         self.books.acknowledged += sent
         self.books.stale += sum(message.qos > 0 for message in messages) - sent
@@ -148,6 +152,9 @@ class Pipeline:
         now_ms = self._now_ms()
         prepared = _Prepared()
         for message in messages:
+            if not message.payload or message.topic.startswith(self._reserved):
+                prepared.put_aside += 1
+                continue
             try:
                 metric = self._parser.parse(message.topic, message.payload, now_ms, retained=_retained_id(message))
             except Refusal as refusal:

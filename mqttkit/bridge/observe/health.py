@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,8 @@ class Health:
     """Reasons to restart the process."""
     not_ready: list[str]
     """Reasons why metrics do not flow."""
+    warnings: list[str] = field(default_factory=list)
+    """What an operator should do although metrics flow."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer."""
         path = self.path.split("?", 1)[0]
         if path == "/livez":
-            self._say(self.health().not_live)
+            self._say(self.health().not_live, [])
         elif path == "/readyz":
-            self._say(self.health().not_ready)
+            health = self.health()
+            self._say(health.not_ready, health.warnings)
         elif path == "/metrics":
             self._metrics()
         else:
             self._send(404, "text/plain", b"not found; try /livez, /readyz or /metrics\n")
 
-    def _say(self, reasons: list[str]) -> None:
-        body = json.dumps({"ok": not reasons, "reasons": reasons}).encode() + b"\n"
+    def _say(self, reasons: list[str], warnings: list[str]) -> None:
+        body = json.dumps({"ok": not reasons, "reasons": reasons, "warnings": warnings}).encode() + b"\n"
         self._send(503 if reasons else 200, "application/json", body)
 
     def _metrics(self) -> None:

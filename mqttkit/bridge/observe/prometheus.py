@@ -24,8 +24,9 @@ def _books(pipeline: Pipeline) -> list[Sample]:
     books = pipeline.books
     balance = books.balance()
     counters = [
-        ("received_messages", "Messages received from the broker", balance.received + books.returned),
+        ("received_messages", "Messages received from the broker", balance.received + books.returned + books.put_aside),
         ("returned_messages", "Queued messages dropped at a reconnect; the broker sends them again", books.returned),
+        ("put_aside_messages", "Messages of mqttkit itself, and empty ones", books.put_aside),
         ("stored_metrics", "Metrics committed", balance.stored),
         ("duplicate_metrics", "Metrics whose dedupe_id was stored before", balance.duplicate),
         ("acknowledged_messages", "Messages acknowledged to the broker", books.acknowledged),

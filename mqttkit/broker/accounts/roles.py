@@ -47,6 +47,7 @@ ROLES: dict[str, tuple[tuple[Access, str], ...]] = {
     "bridge": (
         (Access.READ, "metrics/#"),
         (Access.WRITE, "metrics/_mqttkit/canary/#"),
+        (Access.WRITE, "metrics/_mqttkit/group/#"),
         (Access.WRITE, "status/{user}/#"),
         (Access.WRITE, "events/{user}/#"),
     ),

@@ -9,6 +9,7 @@ from mqttkit.cli.lazy import Entry, LazyGroup
 COMMANDS = {
     "run": Entry("mqttkit.cli.bridge.run", "run", "Run the bridge until it is stopped."),
     "leave": Entry("mqttkit.cli.bridge.leave", "leave", "End the session of a bridge that is stopped."),
+    "sessions": Entry("mqttkit.cli.bridge.sessions", "sessions", "List and remove the bridges' sessions."),
     "worker": Entry("mqttkit.cli.bridge.worker", "worker", "Move metrics from a Redis stream into a database."),
     "verify": Entry("mqttkit.cli.bridge.verify", "verify", "Prove on this set-up that no metric is lost."),
     "tenant": Entry("mqttkit.cli.bridge.tenants", "tenant", "Add, remove and list the tenants that may store metrics."),

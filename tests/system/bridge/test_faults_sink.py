@@ -51,7 +51,7 @@ def test_fault_7_sink_down(tmp_path: Path) -> None:
         bridged(tmp_path, sink=redis.url, environment=QUICK) as (_, process, client),
     ):
         publish_numbers(client, range(2_000))
-        wait_until(lambda: process.number("acknowledged_messages_total") >= 2_000)
+        wait_until(lambda: process.acknowledged >= 2_000)
         before = resident(process)
         redis.stop()
         publish_numbers(client, range(2_000, total))
@@ -127,7 +127,7 @@ def test_fault_9_disk_full(tmp_path: Path) -> None:
         publish_numbers(client, range(total))
         wait_until(lambda: process.not_ready_because("full"))
         stored = rows(disk / "metrics.db")[0][0]
-        assert process.number("acknowledged_messages_total") == stored < total
+        assert process.acknowledged == stored < total
         filler.unlink()
         wait_until(process.is_ready)
         wait_until(lambda: rows(disk / "metrics.db") == [(total,)])
@@ -144,7 +144,7 @@ def test_fault_10_sqlite_locked(tmp_path: Path) -> None:
         other.execute("BEGIN EXCLUSIVE")
         publish_numbers(client, range(300))
         wait_until(lambda: process.not_ready_because("locked"))
-        assert process.number("acknowledged_messages_total") == 0
+        assert process.acknowledged == 0
         other.execute("ROLLBACK")
         wait_until(lambda: rows(process.database) == [(300,)])
         wait_until(process.is_ready)
@@ -185,7 +185,7 @@ def test_fault_22_dead_letter_store_full(tmp_path: Path) -> None:
         publish_numbers(client, range(10))
         wait_until(lambda: process.not_ready_because("dead letters"))
         assert "dead-letters purge" in process.log
-        assert process.number("acknowledged_messages_total") == 50
+        assert process.acknowledged == 50
         words = ["bridge", "dead-letters", "purge", "--all", "--sink", f"sqlite:{process.database}"]
         assert CliRunner().invoke(cli, words).exit_code == 0
         wait_until(process.is_ready)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.bridge.identity import Identity
+from mqttkit.bridge.identity import Identity, stored_identities
 from mqttkit.errors import BridgeError
 
 
@@ -22,7 +22,7 @@ def test_identity_is_stable_private_and_exclusive(tmp_path: Path) -> None:
     with Identity("broker", "filter", directory=tmp_path) as again:
         assert again.client_id == remembered
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert len(files) == 3
+    assert sorted(file.name for file in files) == ["client-id-0"] * 2 + ["client-id-1"] + ["purpose.json"] * 2
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -53,3 +53,19 @@ def test_identity_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
         assert new.client_id == old.client_id
     with Identity("localhost", earlier=("127.0.0.1",), directory=tmp_path) as again:
         assert again.client_id == old.client_id
+
+
+def test_stored_identities_say_what_they_are_for(tmp_path: Path) -> None:
+    """`bridge sessions list` shows them: whether a bridge runs with it, and whether the broker has a session."""
+    with Identity("broker", "metrics/#", "sqlite:x", directory=tmp_path) as running:
+        running.remember_session()
+        with Identity("broker", "$share/g/metrics/#", "sqlite:y", directory=tmp_path):
+            pass
+        found = {stored.topic_filter: stored for stored in stored_identities(tmp_path)}
+        one, other = found["metrics/#"], found["$share/g/metrics/#"]
+        assert (one.client_id, one.in_use, one.had_session) == (running.client_id, True, True)
+        assert (other.purpose[2], other.in_use, other.had_session) == ("sqlite:y", False, False)
+        with pytest.raises(BridgeError, match="a bridge runs with"):
+            one.forget_session()
+    one.forget_session()
+    assert not any(stored.had_session or stored.in_use for stored in stored_identities(tmp_path))

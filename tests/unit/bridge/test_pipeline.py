@@ -195,6 +195,20 @@ def test_lone_message_does_not_wait_for_company(tmp_path: Path) -> None:
     bench.sink.close()
 
 
+def test_own_and_empty_messages_are_acknowledged_in_their_turn(bench: Bench) -> None:
+    """A canary and a message that clears a retained one need no commit, are no dead letters, and keep their place."""
+    own = message(2)._replace(topic="metrics/_mqttkit/canary/x")
+    bench.offer(message(1), own, message(3, b""), message(4)._replace(topic="metrics//x", payload=b""), message(5))
+    assert bench.pipeline.step(0)
+    assert bench.acknowledged == [1, 2, 3, 4, 5]
+    bench.check(stored=2)
+    assert bench.pipeline.books.put_aside == 3
+    bench.offer(own)
+    assert bench.pipeline.step(0)
+    assert len(bench.sink.batches) == 1
+    bench.check(stored=2)
+
+
 def _always_down(batch: MetricBatch) -> Committed:
     raise SinkUnavailable("down")
 

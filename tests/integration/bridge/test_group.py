@@ -1,0 +1,112 @@
+"""Bridges that share a subscription: the proof that sharing works, and members that notice a missing one."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mqttkit.bridge import group as group_module
+from mqttkit.bridge.identity import stored_identities
+from mqttkit.bridge.session import end_session
+from mqttkit.cli import cli
+from tests.support.bridge_threads import bridge_settings, running_bridge
+from tests.support.bridges import (
+    QUEUE_WITHOUT_LIMIT,
+    mqtt_settings,
+    publish_numbers,
+    publisher,
+    stored_numbers,
+    wait_until,
+)
+from tests.support.brokers import Mosquitto, mosquitto
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_module, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(group_module, "MISSING_SECONDS", 1.0)
+
+
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with mosquitto(tmp_path_factory.mktemp("mosquitto"), QUEUE_WITHOUT_LIMIT) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the writer's lock of a SQLite file."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("ROLLBACK")
+
+
+def test_backlog_does_not_pass_for_a_broker_without_sharing(queue: Mosquitto, tmp_path: Path) -> None:
+    """The proof of shared subscriptions does not wait behind queued messages, so the bridge does not end with 5."""
+    settings = bridge_settings(tmp_path, queue.port, group="backlog", drain_timeout=0.2, sink_timeout=0.2)
+    path = tmp_path / "metrics.db"
+    with running_bridge(settings):
+        pass
+    with publisher(queue.port) as client:
+        publish_numbers(client, range(5_000))
+    with locked(path), running_bridge(settings, ready=False) as thread:
+        wait_until(lambda: not thread.is_alive() or thread.is_subscribed)
+        assert thread.error is None
+        wait_until(lambda: thread.bridge.pipeline.blocked)
+    with running_bridge(settings):
+        wait_until(lambda: stored_numbers(path) == list(range(5_000)))
+
+
+@pytest.mark.usefixtures("_quick")
+def test_missing_member_is_reported_until_it_leaves(
+    queue: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log and /readyz name the member and the command to run; after that command the warning ends."""
+    stays, goes = (bridge_settings(tmp_path / name, queue.port, group="presence") for name in ("stays", "goes"))
+    with running_bridge(stays) as one:
+        with running_bridge(goes) as other:
+            name = other.bridge.session.client_id
+            assert other.bridge.group is not None
+            wait_until(lambda: other.bridge.group._members._members and one.bridge.group._members._members)  # type: ignore[union-attr]
+            assert one.bridge.health().warnings == []
+        wait_until(lambda: one.bridge.health().warnings)
+        (warning,) = one.bridge.health().warnings
+        assert f"mqttkit bridge leave --group presence -i {name}" in warning
+        assert one.bridge.health().not_ready == []
+        wait_until(lambda: warning in caplog.text)
+        assert {sample.name: sample.value for sample in one.bridge.samples()}["missing_members"] == 1
+        with running_bridge(goes, ready=False, leave=True) as leaving:
+            leaving.join(20)
+            assert leaving.code == 0
+        wait_until(lambda: not one.bridge.health().warnings)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_sessions_are_listed_and_removed(queue: Mosquitto, tmp_path: Path) -> None:
+    """`sessions list` shows the state; `sessions remove` ends the session and tells the group. A running one stays."""
+    stays, goes = (bridge_settings(tmp_path / name, queue.port, group="sessions") for name in ("stays", "goes"))
+    run = CliRunner().invoke
+    with running_bridge(stays) as one:
+        with running_bridge(goes) as other:
+            name = other.bridge.session.client_id
+        wait_until(lambda: one.bridge.health().warnings)
+        states = dict(line.split("\t")[:2] for line in run(cli, ["bridge", "sessions", "list"]).output.splitlines())
+        assert states == {one.bridge.session.client_id: "running", name: "stopped"}
+        command = ["bridge", "sessions", "remove", "-h", "127.0.0.1", "-p", str(queue.port)]
+        refused = run(cli, [*command, one.bridge.session.client_id])
+        assert refused.exit_code != 0
+        assert run(cli, [*command, name]).output == f"removed {name}\n"
+        wait_until(lambda: not one.bridge.health().warnings)
+    assert {stored.had_session for stored in stored_identities() if stored.client_id == name} == {False}
+    end_session(mqtt_settings(queue.port, client_id=one.bridge.session.client_id))
