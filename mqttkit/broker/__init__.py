@@ -6,6 +6,7 @@ from mqttkit.broker.lifecycle import (
     open_broker,
     restart_broker,
     start_broker,
+    stop_broker,
     temporary_broker,
     usable_backends,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "require",
     "restart_broker",
     "start_broker",
+    "stop_broker",
     "temporary_broker",
     "usable_backends",
 ]

@@ -1,4 +1,4 @@
-"""Archives of a broker: database, configuration, users, ACL and certificates, with the proof that they are complete.
+"""Archives of a broker: database, settings, users, ACL and certificates, with the proof that they are complete.
 
 mosquitto's database has no checksum. So an archive contains SHA-256 sums and a summary of retained messages and
 sessions, and it is valid only if a throwaway broker on loopback loads the database and saves the same again.
@@ -38,18 +38,37 @@ from mqttkit.broker.file_names import (
 from mqttkit.broker.lifecycle import open_broker, usable_backends
 from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto.database import Summary, read_database, summarise
-from mqttkit.broker.profile import BrokerPaths, BrokerSpec, locked, read_profile
+from mqttkit.broker.operator_files import (
+    AUTHORITY,
+    AUTHORITY_KEY,
+    SETTINGS,
+    archived_authority,
+    archived_settings,
+    authority_files,
+    operator_files,
+    restore_operator_files,
+)
+from mqttkit.broker.profile import (
+    BrokerPaths,
+    BrokerSpec,
+    load_spec,
+    locked,
+    read_profile,
+    spec_json,
+)
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.errors import LifecycleError, MissingPart, UsageError
 from mqttkit.files import make_private_directory, read_bytes, write_secret
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, 2)
+"""Format 1 has no settings and no authority."""
 MANIFEST = "manifest.json"
 RESTORED = (DATABASE_FILE, PASSWORD_FILE, ACL_FILE, CA_FILE, CERTIFICATE_FILE, KEY_FILE)
 """Files that a restore replaces; `up` writes mosquitto.conf from the broker's settings."""
-MEMBERS = (*RESTORED, CONFIGURATION_FILE)
+MEMBERS = (*RESTORED, CONFIGURATION_FILE, SETTINGS, AUTHORITY, AUTHORITY_KEY)
 MAX_BYTES = 4 << 30
 
 
@@ -83,11 +102,12 @@ class Archive:
     """Name and content."""
 
 
-def create_backup(broker: Broker, path: Path, *, keep: int = 0) -> Manifest:
+def create_backup(broker: Broker, path: Path, *, keep: int = 0, passphrase: str | None = None) -> Manifest:
     """Write an archive and return its manifest; a running broker first saves its database.
 
-    With `keep`, an existing archive moves to PATH.1 and so on, and `keep` archives remain. Raises UsageError if the
-    file exists and `keep` is 0, LifecycleError if the broker cannot save.
+    With `keep`, an existing archive moves to PATH.1 and so on, and `keep` archives remain. With `passphrase`, the
+    archive contains the authority's key, encrypted. Raises UsageError if the file exists and `keep` is 0,
+    LifecycleError if the broker cannot save.
     """
     require(broker, Feature.PERSISTENCE, "a backup")
     if path.exists() and not keep:
@@ -95,7 +115,7 @@ def create_backup(broker: Broker, path: Path, *, keep: int = 0) -> Manifest:
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a directory")
     with locked(broker.paths):
-        files = _collect(broker)
+        files = {**_collect(broker), **authority_files(broker.paths, passphrase)}
         manifest = _manifest(broker, files)
     content = _packed(manifest, files)
     if keep:
@@ -114,19 +134,32 @@ def verify_backup(path: Path) -> Archive:
     return archive
 
 
-def restore_backup(broker: Broker, path: Path) -> tuple[Archive, Path]:
+def broker_for_restore(name: str, path: Path) -> Broker:
+    """Return the broker that an archive is restored to; if none has the name, one with the archive's settings."""
+    paths = BrokerPaths.of(name)
+    if (spec := load_spec(paths)) is not None:
+        return open_broker(spec, paths)
+    archive = read_archive(path)
+    spec = archived_settings(archive.files) or BrokerSpec(backend=archive.manifest.backend)
+    backend = spec.backend if spec.backend in usable_backends() else _proving_backend(archive.manifest, spec.image)
+    return open_broker(dataclasses.replace(spec, name=name, backend=backend), paths)
+
+
+def restore_backup(broker: Broker, path: Path, *, passphrase: str | None = None) -> tuple[Archive, Path]:
     """Replace the broker's files by those of an archive; return the archive and the directory of the old files.
 
-    The archive is verified first, and the files are read back afterwards; a failure restores the old files. Raises
-    LifecycleError while the broker runs.
+    The broker gets the archive's settings, and with `passphrase` the authority's key. The archive is verified first,
+    and the files are read back afterwards; a failure restores the old files. Raises LifecycleError while the broker
+    runs.
     """
     require(broker, Feature.PERSISTENCE, "a restore")
     with locked(broker.paths):
         _require_down(broker)
         archive = verify_backup(path)
+        authority = archived_authority(archive.files, passphrase)
         new: dict[str, bytes | None] = {name: archive.files[name] for name in RESTORED if name in archive.files}
         old = {name: broker.read_file(name) for name in new}
-        kept = _keep_old(broker, old)
+        kept = _keep_old(broker, {**old, **operator_files(broker.paths)})
         if profile := read_profile(broker.paths):
             new[PASSWORD_FILE] = passwords_for_start(archive.files[PASSWORD_FILE], profile)
         try:
@@ -135,6 +168,7 @@ def restore_backup(broker: Broker, path: Path) -> tuple[Archive, Path]:
         except BaseException:
             _replace(broker, old)
             raise
+        restore_operator_files(broker, archive.files, authority)
     return archive, kept
 
 
@@ -182,10 +216,11 @@ def prove(archive: Archive) -> None:
 def _collect(broker: Broker) -> dict[str, bytes]:
     if broker.running() is not None:
         save_database(broker)
-    found = {name: broker.read_file(name) for name in MEMBERS}
+    found = {name: broker.read_file(name) for name in (*RESTORED, CONFIGURATION_FILE)}
     if found[DATABASE_FILE] is None:
         raise LifecycleError("the broker has no database to back up", hint="Start it once: mqttkit broker up")
     AccountFiles.parse(found[PASSWORD_FILE], found[ACL_FILE])
+    found[SETTINGS] = spec_json(broker.spec)
     return {name: content for name, content in found.items() if content is not None}
 
 
@@ -244,7 +279,7 @@ def _inflated(content: bytes, path: Path) -> bytes:
 def _parse_manifest(content: bytes, path: Path) -> Manifest:
     try:
         values: dict[str, Any] = json.loads(content)
-        if values.pop("format") != FORMAT:
+        if values.pop("format") not in FORMATS:
             raise UsageError(f"{path} was created by a newer mqttkit", hint="Update mqttkit")
         manifest = Manifest(**{**values, "summary": Summary(**values["summary"])})
     except (ValueError, TypeError, KeyError) as error:

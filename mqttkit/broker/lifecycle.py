@@ -17,6 +17,7 @@ from mqttkit.broker.ports import require_free
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec, locked
 from mqttkit.broker.protocol import LACKS, Broker, Feature, UpResult
 from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PermissionMissing, UsageError
+from mqttkit.files import write_secret
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ BACKENDS = {
     "embedded": ("mqttkit.broker.backends.embedded", "EmbeddedBroker"),
 }
 """Module and class of each backend, in the order in which `auto` tries them."""
+SPACE_FILE = "space-check"
+START_BYTES = 128 * 1024
+"""More than the configuration, the accounts and the certificates of most brokers."""
 
 
 def open_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> Broker:
@@ -55,11 +59,31 @@ def start_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> tuple[Br
     raise LifecycleError("no backend was tried")
 
 
-def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
+def stop_broker(broker: Broker, *, volumes: bool = False, discard_unsaved: bool = False) -> bool:
+    """Stop a broker whose data is safe on disk; with `volumes` remove its data, users and profile too.
+
+    First the broker saves its database, and we read the file. If that fails, the broker keeps running, and
+    LifecycleError says why; `discard_unsaved` stops it nevertheless. Returns False if it did not run.
+    """
+    from mqttkit.broker.live.save import save_everything
+
+    with locked(broker.paths):
+        if broker.running() is not None and not (volumes or discard_unsaved):
+            try:
+                save_everything(broker)
+            except LifecycleError as error:
+                raise LifecycleError(
+                    f"broker {broker.spec.name!r} still runs: its messages are not safe on disk, {error.message}",
+                    hint="Free some space or repair its directory. To lose what is not saved: --discard-unsaved",
+                ) from error
+        return broker.down(volumes=volumes)
+
+
+def restart_broker(spec: BrokerSpec, *, discard_unsaved: bool = False) -> tuple[Broker, UpResult]:
     """Stop the broker that has the spec's name and start it with the settings of the spec.
 
-    Settings and files are checked before the broker is stopped. If the start fails nevertheless, the broker starts
-    again with its old settings. Raises `UsageError`, `PortTaken`, `LifecycleError`.
+    Settings, files and free space are checked before the broker is stopped as `stop_broker` does. If the start fails
+    nevertheless, the broker starts again with its old settings. Raises `UsageError`, `PortTaken`, `LifecycleError`.
     """
     broker = existing_broker(spec.name)
     spec.check()
@@ -71,7 +95,8 @@ def restart_broker(spec: BrokerSpec) -> tuple[Broker, UpResult]:
         require_free(spec.listen, int(port or 0))
     _require_valid_files(broker)
     with locked(broker.paths):
-        broker.down()
+        _require_space(broker)
+    stop_broker(broker, discard_unsaved=discard_unsaved)
     try:
         return start_broker(spec)
     except MqttkitError:
@@ -95,6 +120,24 @@ def _require_valid_files(broker: Broker) -> None:
         content = broker.read_file(name)
         if content is not None:
             kind.parse(content.decode(errors="replace"), where=name)
+
+
+def _require_space(broker: Broker) -> None:
+    """Raise `MqttkitError` if the files that a start writes do not fit on the disk."""
+    if broker.running() is None:
+        return
+    trial = broker.paths.directory / SPACE_FILE
+    try:
+        write_secret(trial, bytes(START_BYTES))
+        broker.write_file(f"config/{SPACE_FILE}", bytes(START_BYTES))
+    except MqttkitError as error:
+        raise LifecycleError(
+            f"broker {broker.spec.name!r} was not stopped, because it could not start again: {error.message}",
+            hint="Free some space",
+        ) from error
+    finally:
+        trial.unlink(missing_ok=True)
+        broker.remove_file(f"config/{SPACE_FILE}")
 
 
 @contextlib.contextmanager

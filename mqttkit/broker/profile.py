@@ -256,6 +256,17 @@ def save_spec(paths: BrokerPaths, spec: BrokerSpec) -> None:
     write_secret(paths.spec, _to_json(spec))
 
 
+def spec_json(spec: BrokerSpec) -> bytes:
+    """Return the settings as JSON, as `save_spec` stores them."""
+    return _to_json(spec)
+
+
+def parse_spec(content: bytes, *, where: str) -> BrokerSpec:
+    """Return the settings in the JSON of `spec_json`; raise LifecycleError."""
+    spec: BrokerSpec = _build(BrokerSpec, _parse_json(content, where), where)
+    return spec
+
+
 @contextlib.contextmanager
 def locked(paths: BrokerPaths) -> Iterator[None]:
     """Lock the broker's directory against other mqttkit commands; create it if it is missing."""
@@ -297,17 +308,25 @@ def _to_json(value: Profile | BrokerSpec) -> bytes:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise LifecycleError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise LifecycleError(f"cannot read {path}: {error.strerror}") from error
+    return _parse_json(content, path)
+
+
+def _parse_json(content: bytes, path: Path | str) -> dict[str, Any]:
+    try:
+        values = json.loads(content)
+    except ValueError as error:
+        raise LifecycleError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, dict):
         raise LifecycleError(f"{path} does not contain a JSON object")
     return values
 
 
-def _build(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
+def _build(kind: type[Any], values: dict[str, Any], path: Path | str) -> Any:
     """Build a dataclass from JSON; ignore keys of a newer version."""
     known = {entry.name for entry in dataclasses.fields(kind)}
     try:

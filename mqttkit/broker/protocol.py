@@ -129,6 +129,10 @@ class Broker(Protocol):
         """Send HUP (reload) or USR1 (save) to the running broker."""
         ...
 
+    def resume(self) -> None:
+        """Let a paused broker continue; do nothing if it is not paused."""
+        ...
+
     def read_file(self, name: str) -> bytes | None:
         """Return a file's content, or None if there is no such file."""
         ...

@@ -128,6 +128,11 @@ class Watcher:
             values = dict(self._values)
         return parse(values) if "uptime" in values else None
 
+    def retained(self) -> int:
+        """Return the number of retained messages, those of `$SYS` excluded; 0 before the first statistics."""
+        with self._condition:
+            return max(0, int(_number(self._values.get(TOPICS["retained"], ""))) - len(self._values))
+
     def updates(self) -> Iterator[Statistics]:
         """Yield the statistics now and after each update, indefinitely.
 

@@ -111,6 +111,10 @@ class LocalBroker(abc.ABC):
         """Send HUP or USR1 to the running broker."""
         os.kill(self._require_running().pid, signal.Signals[f"SIG{name}"])
 
+    def resume(self) -> None:
+        """Let a paused broker (SIGSTOP) continue."""
+        os.kill(self._require_running().pid, signal.SIGCONT)
+
     def read_file(self, name: str) -> bytes | None:
         """Return a file's content, or None if there is no such file; a symbolic link is an error."""
         return self.files.read(name)

@@ -14,6 +14,7 @@ from mqttkit.broker.accounts.operator_profile import mosquitto_profile
 from mqttkit.broker.backends.local_process import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker
 from mqttkit.broker.certificates.initial_certificate import first_certificate
 from mqttkit.broker.file_names import ACL_FILE, CERTIFICATE_FILE, CONFIGURATION_FILE, PASSWORD_FILE
+from mqttkit.broker.live.losses import report_losses
 from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.mosquitto.configuration import Listener
@@ -92,6 +93,8 @@ class ProcessBroker(LocalBroker):
 
     def _prepare(self, profile: Profile | None) -> Profile:
         settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
+        if profile is not None:
+            report_losses(self.read_file, self.write_file, persistence=settings.persistence)
         text = configuration.mosquitto_conf(
             self.listeners(), settings, version=self.version(), anonymous=self.spec.anonymous
         )

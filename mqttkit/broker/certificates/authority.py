@@ -112,6 +112,29 @@ class Authority:
         write_secret(directory / KEY_NAME, _key_pem(self.key))
         write_secret(directory / CERTIFICATE_NAME, self.pem, mode=0o644)
 
+    def encrypted_key(self, passphrase: str) -> bytes:
+        """Return the key as PEM, encrypted with a passphrase."""
+        from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+
+        encryption = BestAvailableEncryption(passphrase.encode())
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+    @classmethod
+    def decrypted(cls, certificate: bytes, key: bytes, passphrase: str) -> Authority:
+        """Return the authority of `encrypted_key`; raise UsageError if the passphrase is wrong."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        try:
+            found = load_pem_private_key(key, password=passphrase.encode())
+            authority = x509.load_pem_x509_certificate(certificate)
+        except (ValueError, TypeError) as error:
+            raise UsageError("the authority's key cannot be decrypted: the passphrase is wrong") from error
+        if not isinstance(found, EllipticCurvePrivateKey) or found.public_key() != authority.public_key():
+            raise UsageError("key and certificate of the authority do not match")
+        return cls(authority, found)
+
     @property
     def pem(self) -> bytes:
         """The certificate, PEM."""

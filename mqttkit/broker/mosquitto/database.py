@@ -93,14 +93,7 @@ class Summary:
 
 def read_database(data: bytes) -> Database:
     """Read the complete file; raise UsageError with the offset of the first error."""
-    if len(data) < HEADER.size:
-        raise UsageError(f"the database is truncated: {len(data)} bytes are less than a header")
-    magic, _, version = HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise UsageError("this is not a mosquitto database: it begins differently")
-    if version not in VERSIONS:
-        raise UsageError(f"the database has format {version}; mqttkit reads {VERSIONS[0]} and {VERSIONS[1]}")
-    database = Database(version)
+    database = Database(_check_header(data))
     offset, first = HEADER.size, True
     while offset < len(data):
         kind, body, after = _chunk(data, offset)
@@ -113,6 +106,23 @@ def read_database(data: bytes) -> Database:
     if first:
         raise UsageError("the database is truncated: it has no chunk")
     return database
+
+
+def count_retained(data: bytes) -> int:
+    """Return the number of retained messages; raise UsageError if the file is empty, truncated or not a database.
+
+    This reads only the heads of the chunks, so that it is quick for a large database too.
+    """
+    if not data:
+        raise UsageError("the database is empty")
+    _check_header(data)
+    offset, retained = HEADER.size, 0
+    while offset < len(data):
+        kind, _, offset = _chunk(data, offset)
+        retained += kind == RETAINED
+    if offset == HEADER.size:
+        raise UsageError("the database is truncated: it has no chunk")
+    return retained
 
 
 def summarise(database: Database) -> Summary:
@@ -133,6 +143,18 @@ def summarise(database: Database) -> Summary:
         sessions_digest=_digest(lines),
         expiring=len(database.retained) - len(lasting) + len(database.sessions) - len(sessions),
     )
+
+
+def _check_header(data: bytes) -> int:
+    """Return the version of the format; raise UsageError."""
+    if len(data) < HEADER.size:
+        raise UsageError(f"the database is truncated: {len(data)} bytes are less than a header")
+    magic, _, version = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise UsageError("this is not a mosquitto database: it begins differently")
+    if version not in VERSIONS:
+        raise UsageError(f"the database has format {version}; mqttkit reads {VERSIONS[0]} and {VERSIONS[1]}")
+    return int(version)
 
 
 def _check_order(*, first: bool, kind: int) -> None:

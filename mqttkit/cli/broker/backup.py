@@ -9,11 +9,30 @@ from typing import Any
 
 import click
 
+from mqttkit.cli.broker.accounts import passphrase
 from mqttkit.cli.broker.options import json_option, name_option, named_broker
 from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.options.numbers import Number
+from mqttkit.errors import UsageError
 
+passphrase_option = click.option(
+    "--passphrase-file",
+    metavar="FILE",
+    help="Read the passphrase of the authority's key from the first line of FILE; - is stdin.",
+)
 file_argument = click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+
+
+CONTENTS = {
+    "data/mosquitto.db": "messages and sessions",
+    "config/passwd": "users",
+    "config/acl": "ACL",
+    "config/mosquitto.conf": "mosquitto.conf",
+    "broker.json": "settings (listeners, ports, limits)",
+    "config/certs/server.crt": "the server's certificate and key",
+    "ca/ca.key": "the authority's key, encrypted",
+}
+WITHOUT = {"broker.json": "settings: it was created by an older mqttkit", "ca/ca.key": "the authority's key"}
 
 
 @click.group("backup")
@@ -24,13 +43,20 @@ def backup_group() -> None:
 @backup_group.command("create")
 @file_argument
 @click.option("--keep", type=Number("N", low=1, high=1_000, whole=True), help="Keep N archives: FILE, FILE.1, FILE.2 …")
+@click.option("--with-authority-key", is_flag=True, help="Include the authority's key, encrypted with a passphrase.")
+@passphrase_option
 @name_option
 @json_option
-def backup_create(path: Path, keep: int | None, name: str, as_json: bool) -> None:
+def backup_create(
+    path: Path, keep: int | None, with_authority_key: bool, passphrase_file: str | None, name: str, as_json: bool
+) -> None:
     """Write an archive; the broker may run. It contains password hashes and keys: its mode is 0600."""
     from mqttkit.broker.backup import create_backup
 
-    manifest = create_backup(named_broker(name), path, keep=keep or 0)
+    if passphrase_file is not None and not with_authority_key:
+        raise UsageError("--passphrase-file needs --with-authority-key")
+    secret = passphrase(passphrase_file, new=True) if with_authority_key else None
+    manifest = create_backup(named_broker(name), path, keep=keep or 0, passphrase=secret)
     _show(path, manifest, as_json=as_json)
 
 
@@ -48,13 +74,19 @@ def backup_verify(path: Path, name: str, as_json: bool) -> None:  # noqa: ARG001
 
 @backup_group.command("restore", short_help="Verify an archive and restore it.")
 @file_argument
+@passphrase_option
 @name_option
 @json_option
-def backup_restore(path: Path, name: str, as_json: bool) -> None:
-    """Verify an archive and replace the stopped broker's files with it. The old files are kept."""
-    from mqttkit.broker.backup import restore_backup
+def backup_restore(path: Path, passphrase_file: str | None, name: str, as_json: bool) -> None:
+    """Verify an archive and replace the stopped broker's files and settings with it. The old files are kept.
 
-    archive, kept = restore_backup(named_broker(name), path)
+    If there is no broker of that name, it is created. --passphrase-file restores the authority's key.
+    """
+    from mqttkit.broker.backup import broker_for_restore, restore_backup
+
+    set_up_logging()
+    secret = None if passphrase_file is None else passphrase(passphrase_file, new=False)
+    archive, kept = restore_backup(broker_for_restore(name, path), path, passphrase=secret)
     click.echo(f"the old files are in {kept}", err=True)
     _show(path, archive.manifest, as_json=as_json)
 
@@ -68,4 +100,8 @@ def _show(path: Path, manifest: Any, *, as_json: bool) -> None:
     click.echo(
         f"  {summary.retained} retained messages, {summary.sessions} sessions, {summary.expiring} that may expire"
     )
-    click.echo(f"  {len(manifest.files)} files: {', '.join(manifest.files)}")
+    known = [words for member, words in CONTENTS.items() if member in manifest.files]
+    click.echo(f"  contains {', '.join(known)}")
+    for member, words in WITHOUT.items():
+        if member not in manifest.files:
+            click.echo(f"  does not contain {words}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mqttkit.cli.broker.options import TUNING, json_option, name_option, spec_options
+from mqttkit.cli.broker.options import TUNING, discard_option, json_option, name_option, spec_options
 from mqttkit.cli.broker.rows import listener_rows, show_rows
 from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.signals import interrupts_raise
@@ -41,16 +41,18 @@ def up(name: str, as_json: bool, **given: Any) -> None:
 @name_option
 @click.option("--volumes", is_flag=True, help="Also delete its data, users and profile.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def down(name: str, volumes: bool, yes: bool) -> None:
-    """Stop the broker; its data, users and profile stay for the next `up`."""
-    from mqttkit.broker import existing_broker
-    from mqttkit.broker.profile import locked
+@discard_option
+def down(name: str, volumes: bool, yes: bool, discard_unsaved: bool) -> None:
+    """Stop the broker; its data, users and profile stay for the next `up`.
+
+    The broker first saves its messages. If that fails, it keeps running.
+    """
+    from mqttkit.broker import existing_broker, stop_broker
 
     broker = existing_broker(name)
     if volumes and not yes and not confirmed(f"Remove all messages, users and certificates of broker {name!r}?"):
         raise UsageError("nothing was removed", hint="Without a terminal, confirm with --yes")
-    with locked(broker.paths):
-        ran = broker.down(volumes=volumes)
+    ran = stop_broker(broker, volumes=volumes, discard_unsaved=discard_unsaved)
     click.echo(f"broker {name} {'stopped' if ran else 'was not running'}{'; its data is deleted' if volumes else ''}")
 
 
@@ -72,15 +74,19 @@ def status(name: str, as_json: bool) -> int:
 @click.command()
 @name_option
 @spec_options
+@discard_option
 @json_option
-def restart(name: str, as_json: bool, **given: Any) -> None:
-    """Stop the broker and start it again; options not given keep their value."""
+def restart(name: str, as_json: bool, discard_unsaved: bool, **given: Any) -> None:
+    """Stop the broker and start it again; options not given keep their value.
+
+    The broker first saves its messages. If that fails, or if it could not start again, it keeps running.
+    """
     from mqttkit.broker import existing_broker, restart_broker
 
     set_up_logging()
     existing_broker(name)
     with interrupts_raise():
-        broker, result = restart_broker(requested_spec(name, given))
+        broker, result = restart_broker(requested_spec(name, given), discard_unsaved=discard_unsaved)
     show_up(result, ".".join(map(str, broker.version())), as_json=as_json)
 
 

@@ -22,6 +22,9 @@ TUNING = (
 )
 
 name_option = click.option("--name", default="default", show_default=True, metavar="NAME", help="Name of the broker.")
+discard_option = click.option(
+    "--discard-unsaved", is_flag=True, help="Stop it even if it cannot save; messages that are not on disk are lost."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 

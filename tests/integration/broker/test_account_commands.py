@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,10 +79,29 @@ def test_a_new_password_throws_out_the_old(broker: Broker) -> None:
     assert login(port_of(broker), "lamp", PASSWORD + "2") == 0
 
 
-def test_the_prompt_asks_twice_and_echoes_nothing(broker: Broker) -> None:
+def test_the_prompt_asks_twice_and_echoes_nothing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistyped confirmation is asked again; the password is printed nowhere."""
+    monkeypatch.setattr("mqttkit.cli.broker.accounts.has_terminal", lambda: True)
     result = run("user", "add", "lamp", text=f"{PASSWORD}\nother\n{PASSWORD}\n{PASSWORD}\n")
     assert PASSWORD not in result.output
+    assert login(port_of(broker), "lamp", PASSWORD) == 0
+
+
+def test_without_a_terminal_a_password_comes_from_a_file_or_a_process_substitution(broker: Broker) -> None:
+    """The error is one line that names --password-file; the pipe of `<(…)` works."""
+    words = "-m mqttkit broker user add lamp"
+    alone = subprocess.run(
+        [sys.executable, *words.split()],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert alone.returncode == 2
+    assert alone.stderr.count("\n") == 1
+    assert "--password-file" in alone.stderr
+    script = f"{sys.executable} {words} --password-file <(printf '%s\\n' '{PASSWORD}')"
+    subprocess.run(["bash", "-c", script], check=True, capture_output=True)
     assert login(port_of(broker), "lamp", PASSWORD) == 0
 
 

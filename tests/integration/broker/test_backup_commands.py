@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,12 +17,12 @@ from click.testing import CliRunner, Result
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from mqttkit.broker import Broker, BrokerSpec, backup, start_broker
+from mqttkit.broker import Broker, BrokerSpec, backup, existing_broker, start_broker
 from mqttkit.broker.mosquitto.database import CHUNK, HEADER, read_database, summarise
 from mqttkit.broker.profile import Profile, locked, read_profile
 from mqttkit.cli import cli
 from mqttkit.errors import LifecycleError
-from tests.support.brokers import need
+from tests.support.brokers import free_port, need
 from tests.support.probe import Probe, login
 
 RETAINED = 20
@@ -328,3 +329,63 @@ def test_a_broken_live_database_is_not_backed_up(broker: Broker, tmp_path: Path)
     broker.write_file("data/mosquitto.db", b"nonsense")
     assert "damaged" in run("backup", "create", str(tmp_path / "one"), code=1).stderr
     assert not (tmp_path / "one").exists()
+
+
+def test_a_restore_on_a_new_machine_brings_back_listeners_limits_and_the_authority(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`up` after it needs no option: the ports, the limits and the authority are those of the archive."""
+    port, tls_port = str(free_port()), str(free_port())
+    run("restart", "--port", port, "--tls-port", tls_port, "--max-connections", "77")
+    authority = (broker.paths.authority / "ca.crt").read_bytes()
+    secret = tmp_path / "passphrase"
+    secret.write_text(PASSWORD)
+    archive = tmp_path / "broker.tar.gz"
+    words = ("--with-authority-key", "--passphrase-file", str(secret))
+    shown = run("backup", "create", str(archive), *words).stdout
+    assert "settings (listeners, ports, limits)" in shown
+    assert "the authority's key, encrypted" in shown
+    with tarfile.open(archive) as members:
+        file = members.extractfile("ca/ca.key")
+        assert file is not None
+        assert b"ENCRYPTED PRIVATE KEY" in file.read()
+    run("down")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "new"))
+    secret.write_text("another passphrase")
+    assert "passphrase is wrong" in run("backup", "restore", str(archive), *words[1:], code=2).stderr
+    secret.write_text(PASSWORD)
+    run("backup", "restore", str(archive), *words[1:])
+    run("up")
+    new = existing_broker()
+    assert (new.spec.port, new.spec.tls_port, new.spec.overrides) == (int(port), int(tls_port), {"max_connections": 77})
+    assert "max_connections 77" in str(new.read_file("config/mosquitto.conf"))
+    assert (new.paths.authority / "ca.crt").read_bytes() == authority
+    assert "until" in run("cert", "server", "--san", "broker.example").stdout
+    assert retained(new) == {f"kept/{number}": b"payload %d" % number for number in range(RETAINED)}
+    run("down", "--volumes", "--yes")
+
+
+def test_without_the_passphrase_everything_but_the_authority_s_key_is_restored(broker: Broker, tmp_path: Path) -> None:
+    run("cert", "init")
+    secret = tmp_path / "passphrase"
+    secret.write_text(PASSWORD)
+    archive = tmp_path / "broker.tar.gz"
+    run("backup", "create", str(archive), "--with-authority-key", "--passphrase-file", str(secret))
+    key = broker.paths.authority / "ca.key"
+    key.unlink()
+    run("down")
+    assert "the authority's key was not restored" in run("backup", "restore", str(archive)).stderr
+    assert not key.exists()
+    assert "--with-authority-key" in run("backup", "create", "x", "--passphrase-file", str(secret), code=2).stderr
+
+
+@pytest.mark.parametrize("example", ["mqttkit-broker-backup.service", "mqttkit-broker-backup.cron"])
+def test_the_scheduled_backups_of_the_examples_run(broker: Broker, tmp_path: Path, example: str) -> None:
+    """The commands of the systemd service and of the cron line make a verified archive and rotate it."""
+    text = (Path(__file__).parents[3] / "examples/broker" / example).read_text()
+    lines = re.findall(r"mqttkit broker (backup .*?)(?: >/dev/null)?$", text, re.M)
+    assert lines
+    for _ in range(2):
+        for line in lines:
+            run(*line.replace("/var/lib/mqttkit-backup", str(tmp_path)).split())
+    assert sorted(path.name for path in tmp_path.glob("*.backup*")) == ["default.backup", "default.backup.1"]

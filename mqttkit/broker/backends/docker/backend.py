@@ -32,6 +32,7 @@ from mqttkit.broker.backends.port_choice import start_on_free_ports
 from mqttkit.broker.certificates.initial_certificate import first_certificate
 from mqttkit.broker.file_facts import FileFact
 from mqttkit.broker.file_names import ACL_FILE, CERTIFICATE_FILE, CONFIGURATION_FILE, DATABASE_FILE, PASSWORD_FILE
+from mqttkit.broker.live.losses import report_losses
 from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.probe import operator_login
@@ -78,6 +79,7 @@ class DockerBroker:
         """Start the container and return when the broker has answered; undo a start that fails."""
         self.spec.check()
         profile = read_profile(self.paths)
+        self.resume()
         with connect_engine() as client:
             container = self._container(client)
             if container is not None and container.status == "running" and profile is not None:
@@ -124,6 +126,13 @@ class DockerBroker:
         """Send HUP or USR1 to the running broker."""
         with connect_engine() as client:
             engine.signal_broker(self._require_running(client), name)
+
+    def resume(self) -> None:
+        """Unpause the container."""
+        with connect_engine() as client:
+            container = self._container(client)
+            if container is not None and container.status == "paused":
+                container.unpause()
 
     def read_file(self, name: str) -> bytes | None:
         """Return a file's content, or None; works also while the broker is down."""
@@ -223,9 +232,12 @@ class DockerBroker:
 
     def _start(self, client: DockerClient, image: Image, profile: Profile | None) -> UpResult:
         save_spec(self.paths, self.spec)
+        existed = profile is not None
         reference = engine.pinned(image, self.plan.image)
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend, image=reference)
         container = engine.create(client, self.plan)
+        if existed:
+            self._report_losses(container)
         self._prepare(container, profile, _version(client, image))
         save_profile(self.paths, profile)
         container.start()
@@ -233,6 +245,13 @@ class DockerBroker:
         if configuration.tuning(self.spec.tuning, self.spec.overrides).persistence:
             save_database(self, seconds=READY_SECONDS)
         return UpResult(profile=profile, already=False, seconds=seconds)
+
+    def _report_losses(self, container: Container) -> None:
+        report_losses(
+            lambda name: engine.read_path(container, f"{HOME}/{name}"),
+            lambda name, content: self._write(container, name, content),
+            persistence=configuration.tuning(self.spec.tuning, self.spec.overrides).persistence,
+        )
 
     def _prepare(self, container: Container, profile: Profile, version: tuple[int, ...]) -> None:
         """Write the files that the broker reads; existing users and rules stay."""
@@ -257,11 +276,13 @@ class DockerBroker:
         if container.status != "running":
             engine.put_file(container, f"{HOME}/{top}", below, content, owner)
             return
-        beside = f"{below}.{time.monotonic_ns():x}"
-        engine.put_file(container, f"{HOME}/{top}", beside, content, owner)
-        engine.run_in(
-            container, "sh", "-c", f"fsync {HOME}/{top}/{beside}; mv -f {HOME}/{top}/{beside} {HOME}/{top}/{below}"
-        )
+        beside, place = f"{below}.{time.monotonic_ns():x}", f"{HOME}/{top}"
+        try:
+            engine.put_file(container, place, beside, content, owner)
+            engine.run_in(container, "sh", "-c", f"fsync {place}/{beside}; mv -f {place}/{beside} {place}/{below}")
+        except BaseException:
+            engine.execute(container, "rm", "-f", f"{place}/{beside}")
+            raise
 
     def _container(self, client: DockerClient) -> Container | None:
         """Return our container, or None; raise LifecycleError if another program's container has its name."""
