@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from paho.mqtt.client import ConnectFlags
 from paho.mqtt.properties import Properties as PahoProperties
@@ -33,8 +33,7 @@ LOOP_SECONDS = 1.0
 """The longest wait of one turn of the loop: the keep alive is checked that often."""
 
 
-@dataclass(frozen=True)
-class Hooks:
+class Hooks(NamedTuple):
     """Who gets the news. Called in the network thread; a hook must not raise."""
 
     state: Callable[[ConnectionState, str], None]

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from mqttkit.client import MqttClient, Receipt
 from mqttkit.messages import Outcome
@@ -24,12 +23,8 @@ _TRANSIENT = ("not connected", "queue full")
 """Reasons of the client for which a message is published again."""
 
 
-class Outgoing(NamedTuple):
-    """One message, and when its advertisement arrived on the monotonic clock."""
-
-    arrived: float
-    topic: str
-    payload: bytes
+Outgoing = tuple[float, str, bytes]
+"""When an advertisement arrived on the monotonic clock, its topic and its payload."""
 
 
 class Delivery:
@@ -57,8 +52,10 @@ class Delivery:
         self._pending: deque[tuple[Receipt, Outgoing]] = deque()
         self._again: deque[Outgoing] = deque()
         self._limit = min(UNRESOLVED, max(1, client.settings.limits.max_queued_messages // 2))
-        self._next_probe = 0.0
+        self._next_probe = clock() + PROBE_SECONDS
+        self._probe_due = not qos
         self._probe: Receipt | None = None
+        self._debug = log.isEnabledFor(logging.DEBUG)
         self._denied = False
 
     def __len__(self) -> int:
@@ -71,10 +68,12 @@ class Delivery:
 
     def send(self, message: Outgoing) -> None:
         """Publish a message. Call it only if there is room."""
-        qos = self._qos or int(self._is_probe_due())
-        receipt = self._client.publish(message.topic, message.payload, qos=qos)
-        if qos and not self._qos:
-            self._probe = receipt
+        _, topic, payload = message
+        if self._probe_due:
+            receipt = self._probe = self._client.publish(topic, payload, qos=1)
+            self._probe_due = False
+        else:
+            receipt = self._client.publish(topic, payload, qos=self._qos)
         self._pending.append((receipt, message))
 
     def send_again(self) -> bool:
@@ -97,8 +96,12 @@ class Delivery:
         pending = self._pending
         while pending and pending[0][0].outcome is not None:
             self._count(*pending.popleft())
-        oldest = self._clock() - self._max_age
-        while self._again and self._again[0].arrived < oldest:
+        now = self._clock()
+        if not self._qos and self._probe is None and not self._probe_due and now >= self._next_probe:
+            self._probe_due = True
+            self._next_probe = now + PROBE_SECONDS
+        oldest = now - self._max_age
+        while self._again and self._again[0][0] < oldest:
             self._again.popleft()
             self.dropped[TOO_OLD] += 1
 
@@ -112,30 +115,22 @@ class Delivery:
     def _count(self, receipt: Receipt, message: Outgoing) -> None:
         outcome = receipt.outcome
         if receipt is self._probe:
-            self._note_probe(receipt, message)
-        if outcome is Outcome.LOST or (outcome is Outcome.DROPPED and receipt.reason in _TRANSIENT):
-            self._again.append(message)
-        elif outcome is Outcome.DROPPED:
-            self.dropped[receipt.reason] += 1
-        elif outcome is Outcome.DENIED or (outcome is Outcome.SENT and self._denied):
-            self.dropped[DENIED] += 1
-        else:
+            self._note_probe(receipt, message[1])
+        if outcome is Outcome.ACKNOWLEDGED or (outcome is Outcome.SENT and not self._denied):
             self.published += 1
-            log.debug("published %s", message.topic)
+            if self._debug:
+                log.debug("published %s", message[1])
+        elif outcome is Outcome.LOST or (outcome is Outcome.DROPPED and receipt.reason in _TRANSIENT):
+            self._again.append(message)
+        else:
+            self.dropped[receipt.reason if outcome is Outcome.DROPPED else DENIED] += 1
 
-    def _is_probe_due(self) -> bool:
-        now = self._clock()
-        if self._probe is not None or now < self._next_probe:
-            return False
-        self._next_probe = now + PROBE_SECONDS
-        return True
-
-    def _note_probe(self, receipt: Receipt, message: Outgoing) -> None:
+    def _note_probe(self, receipt: Receipt, topic: str) -> None:
         self._probe = None
         if receipt.outcome is Outcome.DENIED and not self._denied:
             log.warning(
                 "the broker denies publishing to %s: %s. At QoS 0 it discards such messages without an error",
-                message.topic,
+                topic,
                 receipt.reason or f"reason code 0x{receipt.code:02x}",
             )
         if receipt.outcome in (Outcome.DENIED, Outcome.ACKNOWLEDGED):

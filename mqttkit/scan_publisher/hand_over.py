@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from mqttkit.scanner.advertisement import Advertisement
 
@@ -14,14 +14,8 @@ QUEUE_FULL, TOO_OLD = "scan queue full", "too old"
 """Causes of a drop."""
 
 
-class Arrival(NamedTuple):
-    """One advertisement in the queue."""
-
-    time: float
-    """Monotonic clock."""
-    number: int
-    """Counted from 1."""
-    advertisement: Advertisement
+Arrival = tuple[float, int, Advertisement]
+"""When an advertisement arrived on the monotonic clock, its number counted from 1, and the advertisement."""
 
 
 class HandOverQueue:
@@ -58,8 +52,9 @@ class HandOverQueue:
             if self._lossless:
                 self._condition.wait_for(lambda: not self._items or self.ended)
             now = self._clock()
-            self._items.extend([Arrival(now, number, item) for number, item in enumerate(items, self._arrived + 1)])
+            first = self._arrived + 1
             self._arrived += len(items)
+            self._items.extend(zip(itertools.repeat(now), range(first, self._arrived + 1), items))
             if not self._lossless:
                 self._drop_oldest(now)
             if self._idle:
@@ -94,7 +89,7 @@ class HandOverQueue:
     def _drop_oldest(self, now: float) -> None:
         items = self._items
         oldest = now - self._max_age
-        while items and items[0].time < oldest:
+        while items and items[0][0] < oldest:
             items.popleft()
             self.dropped[TOO_OLD] += 1
         while len(items) > self._size:

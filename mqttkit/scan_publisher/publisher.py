@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from mqttkit.client import MqttClient
 from mqttkit.errors import MqttkitError
-from mqttkit.scan_publisher.delivery import Delivery, Outgoing
+from mqttkit.scan_publisher.delivery import Delivery
 from mqttkit.scan_publisher.hand_over import Arrival, HandOverQueue
 from mqttkit.scan_publisher.payload import format_advertisement
 from mqttkit.scan_publisher.status import StatusTopic
@@ -168,17 +168,17 @@ class ScanPublisher:
             self._publish(arrival)
 
     def _publish(self, arrival: Arrival) -> None:
-        advertisement = arrival.advertisement
+        arrived, number, advertisement = arrival
         try:
             topic = self._topic(advertisement.mac_address)
-            payload = format_advertisement(advertisement, self._scanner_id, arrival.number, raw=self._settings.raw)
+            payload = format_advertisement(advertisement, self._scanner_id, number, raw=self._settings.raw)
         except (MqttkitError, ValueError) as error:
             self._dropped["invalid"] += 1
             log.debug("invalid advertisement of %r: %s", advertisement.mac_address, error)
             return
         if self._on_publish is not None:
             self._on_publish(advertisement, payload)
-        self._delivery.send(Outgoing(arrival.time, topic, payload))
+        self._delivery.send((arrived, topic, payload))
 
     def _fill_topic(self, mac_address: str) -> str:
         return fill_template(self._template, {"scanner_id": self._scanner_id, "mac_address": mac_address})

@@ -15,7 +15,7 @@ from mqttkit.client import MqttClient, Receipt
 from mqttkit.errors import TopicError
 from mqttkit.messages import Outcome
 from mqttkit.scan_publisher import SHUTDOWN, ScanPublisher, ScanTotals, format_advertisement
-from mqttkit.scan_publisher.delivery import DENIED, PROBE_SECONDS, Delivery, Outgoing
+from mqttkit.scan_publisher.delivery import DENIED, PROBE_SECONDS, Delivery
 from mqttkit.scan_publisher.hand_over import QUEUE_FULL, TOO_OLD, HandOverQueue
 from mqttkit.scan_publisher.totals import REPEAT_SECONDS, LossLog
 from mqttkit.scanner import open_source
@@ -127,7 +127,7 @@ class Clock:
 
 def rssis(queue: HandOverQueue, count: int = 100) -> list[int | None]:
     """Take advertisements; return their RSSI."""
-    return [arrival.advertisement.rssi for arrival in queue.take(count, 0)]
+    return [advertisement.rssi for _, _, advertisement in queue.take(count, 0)]
 
 
 def test_full_queue_drops_the_oldest_advertisement_and_counts_it() -> None:
@@ -135,7 +135,7 @@ def test_full_queue_drops_the_oldest_advertisement_and_counts_it() -> None:
     queue = HandOverQueue(3)
     for number in range(5):
         queue.put([heard(rssi=number)])
-    assert [(arrival.number, arrival.advertisement.rssi) for arrival in queue.take(2, 0)] == [(3, 2), (4, 3)]
+    assert [(number, advertisement.rssi) for _, number, advertisement in queue.take(2, 0)] == [(3, 2), (4, 3)]
     assert rssis(queue) == [4]
     assert queue.dropped == {QUEUE_FULL: 2}
 
@@ -166,7 +166,7 @@ def test_lossless_queue_waits_for_its_reader() -> None:
     batches = [[heard(rssi=10 * number), heard(rssi=10 * number + 1)] for number in range(3)]
     writer = threading.Thread(target=lambda: [queue.put(batch) for batch in batches])
     writer.start()
-    taken = [arrival.advertisement.rssi for count in (1, 1, 2) for arrival in queue.take(count, 5)]
+    taken = [advertisement.rssi for count in (1, 1, 2) for _, _, advertisement in queue.take(count, 5)]
     assert taken == [0, 1, 10, 11]
     queue.end()
     writer.join(5)
@@ -200,7 +200,7 @@ def deliver(broker: Broker, qos: int, clock: Clock, *topics: str, max_age: float
     """Send a message to each topic."""
     delivery = Delivery(broker, qos=qos, max_age=max_age, clock=clock)  # type: ignore[arg-type]
     for topic in topics:
-        delivery.send(Outgoing(clock.now, topic, b""))
+        delivery.send((clock.now, topic, b""))
     return delivery
 
 
@@ -261,13 +261,14 @@ def test_probe_at_qos_1_shows_a_denial_at_qos_0(caplog: pytest.LogCaptureFixture
     assert (delivery.published, delivery.dropped) == (0, {DENIED: 2})
     assert "the broker denies publishing to a: Not authorized" in caplog.text
     clock.now = PROBE_SECONDS - 0.1
-    delivery.send(Outgoing(clock.now, "c", b""))
+    delivery.send((clock.now, "c", b""))
     clock.now = PROBE_SECONDS
-    delivery.send(Outgoing(clock.now, "d", b""))
+    delivery.settle()
+    delivery.send((clock.now, "d", b""))
     assert [receipt.qos for receipt in broker.receipts[2:]] == [0, 1]
     broker.decide(Outcome.SENT, Outcome.ACKNOWLEDGED)
     delivery.settle()
-    delivery.send(Outgoing(clock.now, "e", b""))
+    delivery.send((clock.now, "e", b""))
     broker.decide(Outcome.SENT)
     delivery.settle()
     assert (delivery.published, delivery.dropped) == (2, {DENIED: 3})
