@@ -27,6 +27,7 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("mqttkit.cli.broker", "broker", "Start, watch and stop an MQTT broker on this machine."),
     "pub": Entry("mqttkit.cli.pub", "pub", "Publish messages: an argument, a file, lines, JSON lines."),
     "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe and print messages."),
+    "top": Entry("mqttkit.cli.top.command", "top", "Show topics, rates and values live."),
     "request": Entry("mqttkit.cli.request", "request", "Publish a request and print the answers."),
     "respond": Entry("mqttkit.cli.request", "respond", "Answer requests with the output of a command."),
     "expect": Entry("mqttkit.cli.expect", "expect", "Wait for messages and check them: assertions for CI."),

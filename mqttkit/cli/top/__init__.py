@@ -1,0 +1,1 @@
+"""`mqttkit top`: the topics of a broker, live."""

@@ -1,0 +1,31 @@
+"""Figures in few characters: ages, rates, sizes. Pure."""
+
+from __future__ import annotations
+
+
+def age(seconds: float) -> str:
+    """Return an age in at most four characters, such as `12s`, `3m`, `5h`, `2d`."""
+    for limit, unit, name in ((100, 1, "s"), (6000, 60, "m"), (360_000, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0.0, seconds) / unit:.0f}{name}"
+    return f"{seconds / 86_400:.0f}d"
+
+
+def rate(per_second: float) -> str:
+    """Return a rate in at most five characters or so: more digits for small numbers."""
+    if per_second == 0:
+        return "0"
+    if per_second < 0.095:
+        return f"{per_second:.2f}"
+    return f"{per_second:.1f}" if per_second < 99.95 else f"{per_second:,.0f}"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in at most five characters or so, such as `512`, `1.5K`, `20M`."""
+    if count < 1000:
+        return f"{count:.0f}"
+    for unit in "KMGT":
+        count /= 1024
+        if count < 1000 or unit == "T":
+            return f"{count:.1f}{unit}" if count < 9.95 else f"{count:.0f}{unit}"
+    raise AssertionError

@@ -1,0 +1,93 @@
+"""From a broker into a tree: the client, its subscriptions, and the broker's own statistics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from mqttkit.addresses import show_address
+from mqttkit.broker.statistics import SYS, TOPICS, Statistics, parse
+from mqttkit.client import ConnectionState, MqttClient
+from mqttkit.errors import SubscriptionDenied
+from mqttkit.messages import Message, Subscription
+from mqttkit.settings import MqttSettings
+from mqttkit.top.tree import TopicTree
+from mqttkit.topics import matches
+
+SYS_FILTER = "$SYS/#"
+_SYS_NAMES = frozenset(TOPICS.values())
+
+
+class Feed:
+    """A client that puts what it receives into a tree. Entering its context connects and subscribes.
+
+    Entering raises BrokerUnreachable, ConnectionRefused or SubscriptionDenied. Any thread may call the methods.
+    """
+
+    def __init__(self, settings: MqttSettings, topic_filters: Sequence[str], tree: TopicTree, *, qos: int = 0) -> None:
+        """Raise TopicError if a filter is malformed."""
+        self.settings = settings
+        self.topic_filters = tuple(topic_filters)
+        self.tree = tree
+        self.changed = threading.Event()
+        """Set by each batch and each change of the connection; the view clears it."""
+        self.state, self.reason = ConnectionState.IDLE, ""
+        self.since = 0.0
+        """When the state last changed, on the monotonic clock."""
+        self._subscriptions = [Subscription(each, qos, retain_as_published=True) for each in topic_filters]
+        self._sys_in_tree = any(matches(each, SYS + "version") for each in topic_filters)
+        self._sys: dict[str, str] = {}
+        self.client = MqttClient(settings, on_messages=self._take, on_state=self._follow_state)
+
+    def __enter__(self) -> Feed:
+        try:
+            self.client.connect()
+            self.client.subscribe(*self._subscriptions)
+            if not self._sys_in_tree:
+                self._subscribe_sys()
+        except BaseException:
+            self.client.close(flush=0)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close(flush=1.0 if kind is None else 0.0)
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """The broker's own statistics; None if it has not sent any to this user."""
+        return parse(dict(self._sys)) if "version" in self._sys or "uptime" in self._sys else None
+
+    @property
+    def address(self) -> str:
+        """Host and port of the broker."""
+        return show_address(*self.client.address)
+
+    def _subscribe_sys(self) -> None:
+        try:
+            self.client.subscribe(Subscription(SYS_FILTER))
+        except SubscriptionDenied:  # the header then shows no figures of the broker
+            self.client.denied.pop(SYS_FILTER, None)
+
+    def _take(self, messages: list[Message]) -> None:
+        """Put a batch into the tree; runs in the network thread."""
+        if any(message[0].startswith("$SYS/") for message in messages):
+            for message in messages:
+                self._remember_sys(message)
+            if not self._sys_in_tree:
+                messages = [message for message in messages if not message.topic.startswith("$SYS/")]
+        self.tree.add(messages, time.monotonic())
+        self.changed.set()
+
+    def _remember_sys(self, message: Message) -> None:
+        name = message.topic.removeprefix(SYS)
+        if name in _SYS_NAMES:
+            self._sys[name] = message.payload[:100].decode(errors="replace")
+
+    def _follow_state(self, state: ConnectionState, reason: str) -> None:
+        self.state, self.reason, self.since = state, reason, time.monotonic()
+        self.changed.set()
