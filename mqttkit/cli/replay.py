@@ -42,6 +42,7 @@ def _speed(_context: click.Context, _parameter: click.Parameter, text: str) -> f
 @click.option("--filter-out", "exclude", multiple=True, help="Do not play topics that match this topic filter.")
 @click.option("--map", "maps", multiple=True, help="Rename topics: 'site/(.*)=test/$1'.")
 @click.option("--no-retained", is_flag=True, help="Do not restore the retained state first.")
+@click.option("--pause-on-disconnect", is_flag=True, help="Stop the clock while there is no connection.")
 @click.option("--at", metavar="TIME", help="Wait until this time of day: 2026-01-11T10:30:00Z.")
 @click.option("--verify", is_flag=True, help="Subscribe, and prove that what arrives equals the recording.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -100,6 +101,7 @@ def _options(first: Path, connection: Connection, given: dict[str, Any]) -> Play
         maps=tuple(TopicMap.parse(each) for each in given["maps"]),
         restore_retained=not given["no_retained"],
         qos=connection.qos,
+        pause_on_disconnect=given["pause_on_disconnect"],
     )
 
 

@@ -1,23 +1,17 @@
-"""Cut, merge and export recordings."""
+"""Cut, merge and write recordings."""
 
 from __future__ import annotations
 
-import csv
 import heapq
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from mqttkit.errors import RecordingError
-from mqttkit.formats.clock import utc
-from mqttkit.formats.jsonlines import json_formatter
 from mqttkit.recorder.lines import Gap, Header, Recorded, gap_line, header_line, line_formatter
 from mqttkit.recorder.recording import Recording
 from mqttkit.recorder.seekable import SeekableWriter
-
-CSV_COLUMNS = ("received", "received_ns", "topic", "qos", "retain", "payload")
 
 
 def retained_state(recording: Recording, until_ns: int) -> dict[str, Recorded]:
@@ -70,27 +64,6 @@ def merge_recordings(sources: Sequence[Path], target: Path) -> int:
         state = {each.message.topic: each for recording in reversed(recordings) for each in recording.retained()}
         merged = heapq.merge(*(recording.entries() for recording in recordings), key=_time)
         return write_recording(target, replace(first, subscriptions=filters, part=1), state.values(), merged)
-
-
-def exported_lines(recording: Recording, kind: str) -> Iterator[bytes]:
-    """Yield the messages as `sub --json` prints them (`ndjson`), or as CSV with a header line."""
-    if kind == "ndjson":
-        write = json_formatter()
-        for recorded in recording.messages():
-            yield write([recorded.message], recorded.received_ns)
-        return
-    yield _csv_line(CSV_COLUMNS)
-    for recorded in recording.messages():
-        message = recorded.message
-        payload = message.payload.decode("utf-8", "backslashreplace")
-        times = (utc(recorded.received_ns), recorded.received_ns)
-        yield _csv_line((*times, message.topic, message.qos, int(message.retain), payload))
-
-
-def _csv_line(values: Iterable[object]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerow(values)
-    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _time(entry: Recorded | Gap) -> int:

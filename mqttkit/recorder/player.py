@@ -31,6 +31,7 @@ SHORTEST = 1e-6
 """Seconds below which lateness is not told apart."""
 BUCKET = 0.02
 """Width of a bucket: natural logarithm of seconds."""
+RECHECK_SECONDS = 0.5
 FINISH_SECONDS = 30.0
 """How long the last acknowledgements may take."""
 
@@ -86,6 +87,8 @@ class PlayerOptions:
     """Publish the retained state of the starting point first."""
     qos: int | None = None
     """QoS for every message, instead of the recorded one."""
+    pause_on_disconnect: bool = False
+    """While there is no connection the schedule stands still; otherwise late messages follow in a burst."""
 
 
 class Lateness:
@@ -169,8 +172,17 @@ class Player:
         for path in paths:
             with Recording(path) as recording:
                 for block in schedule.blocks(self._played(recording, origin, end)):
+                    if options.pause_on_disconnect and not self._client.connected:
+                        schedule.shift(self._wait_for_connection(stop))
                     self._send([recorded.message for recorded in block])
                     self.report.sent += len(block)
+
+    def _wait_for_connection(self, stop: Stop) -> float:
+        """Wait until the client is connected or has given up, and return the seconds that it took."""
+        begin = time.monotonic()
+        while not (stop.is_set or self._client.given_up or self._client.wait_connected(RECHECK_SECONDS)):
+            continue
+        return time.monotonic() - begin
 
     def topics(self, paths: Sequence[Path]) -> list[str]:
         """Return the names of all topics that would be played, renamed."""
@@ -254,6 +266,10 @@ class _Schedule:
             block.append(recorded)
         if block and self._wait(first, len(block)):
             yield block
+
+    def shift(self, seconds: float) -> None:
+        """Move everything that is still to come to a later time."""
+        self._start += seconds
 
     def _due(self, recorded: Recorded) -> float:
         if self._speed is None:

@@ -11,7 +11,8 @@ COMMANDS: dict[str, Entry] = {
     "info": Entry("mqttkit.cli.record.files", "info", "Show what a recording contains."),
     "cut": Entry("mqttkit.cli.record.files", "cut", "Copy a part of a recording into a new file."),
     "merge": Entry("mqttkit.cli.record.files", "merge", "Join recordings in the order of time."),
-    "export": Entry("mqttkit.cli.record.files", "export", "Write a recording as JSON lines or CSV."),
+    "export": Entry("mqttkit.cli.record.files", "export", "Write a recording as JSON lines, CSV or MCAP."),
+    "import": Entry("mqttkit.cli.record.files", "import_file", "Make a recording from such a file."),
 }
 
 

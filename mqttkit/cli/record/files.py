@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.output.render import Output, print_json, print_table
+from mqttkit.errors import UsageError
 
 if TYPE_CHECKING:
     from mqttkit.recorder.recording import Summary
@@ -104,14 +105,33 @@ def merge(sources: tuple[Path, ...], output: Path) -> None:
 
 @click.command()
 @click.argument("source", metavar="FILE", type=FILE)
-@click.option("--format", "kind", type=click.Choice(("ndjson", "csv")), default="ndjson", help="Format.  [ndjson]")
-def export(source: Path, kind: str) -> None:
-    """Write the messages to stdout, as `sub --json` prints them or as CSV with a header."""
-    from mqttkit.recorder.editing import exported_lines
+@click.option("--format", "kind", type=click.Choice(("ndjson", "csv", "mcap")), default="ndjson", help="[ndjson]")
+@click.option("-o", "--output", type=FILE, help="File to create.  [stdout]")
+def export(source: Path, kind: str, output: Path | None) -> None:
+    """Write the messages as `sub --json` prints them, as CSV with a header, or as MCAP."""
+    from mqttkit.recorder.exchange import export_recording
     from mqttkit.recorder.recording import Recording
 
-    output = Output()
     with Recording(source) as recording:
-        for lines in exported_lines(recording, kind):
-            output.write(lines)
-    output.flush()
+        if output is None:
+            stream = Output()
+            export_recording(recording, kind, stream)  # type: ignore[arg-type]  # it only writes
+            stream.flush()
+            return
+        try:
+            with output.open("xb") as file:
+                export_recording(recording, kind, file)
+        except FileExistsError:
+            raise UsageError(f"{output} exists already", hint="Choose another name, or remove it") from None
+
+
+@click.command("import")
+@click.argument("source", metavar="FILE", type=FILE)
+@click.option("--format", "kind", type=click.Choice(("ndjson", "csv", "mcap")), required=True, help="Format of FILE.")
+@click.option("-o", "--output", required=True, type=FILE, help="File to create: NAME.jsonl.zst.")
+def import_file(source: Path, kind: str, output: Path) -> None:
+    """Make a recording from lines of `sub --json`, from exported CSV, or from MCAP."""
+    from mqttkit.recorder.exchange import import_recording
+
+    written = import_recording(source, kind, output)
+    click.echo(f"{written:,} messages in {output}", file=sys.stderr)

@@ -15,6 +15,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from mqttkit.proxy.server import Proxy
 from tests.support.bridges import (
     QUEUE_WITHOUT_LIMIT,
     body,
@@ -27,7 +28,6 @@ from tests.support.bridges import (
     wait_until,
 )
 from tests.support.brokers import mosquitto
-from tests.support.fault_proxy import fault_proxy
 from tests.support.tls import Authority
 
 pytestmark = pytest.mark.system
@@ -121,7 +121,7 @@ def test_fault_6_half_open_connection(tmp_path: Path) -> None:
     keep_alive = 4
     with (
         mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
-        fault_proxy(broker.port) as proxy,
+        Proxy(("127.0.0.1", broker.port)) as proxy,
         bridge(tmp_path / "bridge", proxy.port, "-k", str(keep_alive)) as process,
     ):
         with publisher(broker.port) as client:
@@ -130,7 +130,7 @@ def test_fault_6_half_open_connection(tmp_path: Path) -> None:
             proxy.silence()
             began = time.monotonic()
             publish_numbers(client, range(100, 200))
-            wait_until(lambda: proxy.accepted == 2, 1.5 * keep_alive + 5, "a new connection")
+            wait_until(lambda: proxy.totals.connections == 2, 1.5 * keep_alive + 5, "a new connection")
             assert time.monotonic() - began < 1.5 * keep_alive + 5
             wait_until(lambda: rows(process.database) == [(200,)])
         process.finish()

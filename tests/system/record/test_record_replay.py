@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,12 @@ import pytest
 from mqttkit.client import MqttClient
 from mqttkit.messages import Message, Properties
 from mqttkit.publisher import Publisher
-from mqttkit.recorder.lines import Gap, Recorded
+from mqttkit.recorder.editing import write_recording
+from mqttkit.recorder.lines import Gap, Header, Recorded
+from mqttkit.recorder.player import Player, PlayerOptions
 from mqttkit.recorder.recording import Recording
-from mqttkit.settings import BrokerSettings, MqttSettings
+from mqttkit.settings import BrokerSettings, MqttSettings, ReconnectSettings
+from mqttkit.stop import Stop
 from tests.support.brokers import Mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, running
@@ -269,6 +274,76 @@ def test_export_prints_what_sub_prints(broker: Mosquitto, tmp_path: Path, topic:
     table = mqttkit("record", "export", "--format", "csv", str(path)).stdout.decode().splitlines()
     assert table[0] == "received,received_ns,topic,qos,retain,payload"
     assert table[1].endswith(f'{topic}/a,1,0,"say ""hi"", twice"')
+
+
+def sample(path: Path) -> list[Message]:
+    """Write a recording of three messages, and return them."""
+    messages = [Message("a/b", b"1", 1), Message("c", 'ü, "x"\n'.encode(), 0), Message("a/b", b"2", 1, True)]
+    header = Header(1_700_000_000_000_000_000, 5_000_000_000, "localhost:1883", 5, ("#",), 2)
+    entries = [
+        Recorded(message, header.started_ns + number * 1_000_000, header.monotonic_ns + number * 1_000_000)
+        for number, message in enumerate(messages, 1)
+    ]
+    write_recording(path, header, (), iter(entries))
+    return messages
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "csv", "mcap"])
+def test_export_and_import_keep_messages_and_times(tmp_path: Path, kind: str) -> None:
+    """Topic, payload, QoS, retain flag; times to the microsecond. MCAP keeps the flags of a topic's first message."""
+    path, other, back = tmp_path / "a.jsonl.zst", tmp_path / f"a.{kind}", tmp_path / "b.jsonl.zst"
+    messages = sample(path)
+    exported = mqttkit("record", "export", str(path), "--format", kind, "-o", str(other))
+    assert exported.returncode == 0, exported.stderr
+    imported = mqttkit("record", "import", str(other), "--format", kind, "-o", str(back))
+    assert imported.returncode == 0, imported.stderr
+    with Recording(back) as source:
+        found = list(source.messages())
+    expected = messages if kind != "mcap" else [*messages[:2], messages[2]._replace(retain=False)]
+    assert [each.message for each in found] == expected
+    assert [each.monotonic_ns - found[0].monotonic_ns for each in found] == [0, 1_000_000, 2_000_000]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "complaint"),
+    [
+        ("ndjson", b'{"topic":"a","payload":"x","timestamp":"2026-01-11T10:30:45.1Z"}\n{"topic":1}\n', ":2:"),
+        ("ndjson", b'{"topic":"a","payload":"x"}\n', "not a time"),
+        ("csv", b"received,topic\nx,y\n", ":2:"),
+        ("csv", b"\xff\xfe", "not CSV"),
+        ("mcap", b"hello", "not an MCAP file"),
+    ],
+)
+def test_a_damaged_import_names_the_place(tmp_path: Path, kind: str, content: bytes, complaint: str) -> None:
+    """And makes no traceback."""
+    (tmp_path / "in").write_bytes(content)
+    done = mqttkit("record", "import", str(tmp_path / "in"), "--format", kind, "-o", str(tmp_path / "b.jsonl.zst"))
+    text = done.stderr.decode()
+    assert (done.returncode, complaint in text, "Traceback" in text) == (2, True, False), text
+
+
+def test_pause_on_disconnect_stops_the_clock(broker: Mosquitto, tmp_path: Path) -> None:
+    """A message that is due during an outage leaves as late after it as it was due before."""
+    path = tmp_path / "a.jsonl.zst"
+    header = Header(1_700_000_000_000_000_000, 0, "localhost:1883", 5, ("#",), 2)
+    entries = [Recorded(Message("t", b"x", 1), 1, number * 400_000_000) for number in range(1, 6)]
+    write_recording(path, header, (), iter(entries))
+    stop = Stop()
+    with MqttClient(
+        replace(settings(broker), reconnect=ReconnectSettings(initial_delay=0.05, max_delay=0.1))
+    ) as client:
+        client.connect()
+        player = Player(client, PlayerOptions(pause_on_disconnect=True))
+        played = threading.Thread(target=player.play, args=([path], stop))
+        played.start()
+        wait_until(lambda: player.report.sent >= 1)
+        broker.stop()
+        time.sleep(1.5)  # the length of the outage
+        broker.start()
+        played.join(30)
+    assert player.report.sent == 5
+    assert player.report.seconds > 3.0
+    assert player.report.lateness.quantile(0.75) < 1.0
 
 
 @pytest.mark.parametrize(
