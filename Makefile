@@ -8,7 +8,7 @@ WORKERS ?= 4
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation check format bench bench-peers bench-aio bench-bridge bench-controllers wheel clean
+.PHONY: help demo test run-tests test-fast mutation check format bench bench-peers bench-aio bench-record bench-bridge bench-controllers wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -68,6 +68,10 @@ bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/perf
 bench-aio: $(VENV)/.peers ## Compare the asyncio client with aiomqtt (about a minute)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
 	$(BIN)/python -m tests.benchmarks.peers.asyncio_clients --python $(VENV)/peers/bin/python
+
+bench-record: $(VENV)/.dev ## Measure recordings, retained messages and the proxy (about three minutes)
+	@$(SYSTEM_PACKAGES) mosquitto
+	$(BIN)/python -m tests.benchmarks.recordings
 
 $(VENV)/.peers: $(VENV)/.demo
 	$(PYTHON) -m venv $(VENV)/peers
