@@ -155,8 +155,10 @@ class ScannerSettings(Checked):
     """Scanner identifier: one topic level, at most 64 characters."""
     source: Annotated[str, SOURCE] = "auto"
     """`auto`, `bleak`, `bluepy`, `simulated` or `replay:FILE`."""
-    adapter: str | None = None
-    """Bluetooth adapter such as hci0; the first one if it is not set."""
+    adapter: tuple[str, ...] = ()
+    """Bluetooth adapters such as hci0, all used at the same time; the first one if it is not set."""
+    wait_for_radio: bool = False
+    """Wait for the radio at the start, instead of failing."""
     active: bool = False
     """Ask devices for their scan response (Bluetooth Core 5.4, Vol 6, Part B, 4.4.3)."""
     speed: Annotated[float | None, above(0, null_word="max")] = 1.0

@@ -10,7 +10,13 @@ _OPTIONS = (
         "--source", path="scanner.source", metavar="SOURCE",
         help="auto, bleak, bluepy, simulated, or replay:FILE (.jsonl or .btsnoop).  [auto]",
     ),
-    setting_option("--adapter", path="scanner.adapter", metavar="hci0", help="Bluetooth adapter.  [the first one]"),
+    setting_option(
+        "--adapter", path="scanner.adapter", multiple=True, metavar="hci0",
+        help="Bluetooth adapter; can be repeated.  [the first one]",
+    ),
+    setting_option(
+        "--wait-for-radio", path="scanner.wait_for_radio", is_flag=True, help="Wait for the radio at the start."
+    ),
     setting_option("--active", path="scanner.active", is_flag=True, help="Ask devices for their scan response."),
     setting_option("--speed", path="scanner.speed", metavar="N|max", help="Replay: times the recorded pace.  [1]"),
     setting_option("--loop", path="scanner.loop", is_flag=True, help="Replay: start again at the end."),

@@ -37,28 +37,43 @@ def _open_unfiltered(settings: ScannerSettings) -> Source:
         from mqttkit.scanner.sources.simulated import SimulatedSource
 
         return SimulatedSource(devices=settings.devices, rate=settings.rate, seed=settings.seed)
-    if settings.source == "auto":
-        return _RADIOS[choose_radio(Machine(), settings.adapter)](settings)
-    if settings.source in _RADIOS:
-        return _RADIOS[settings.source](settings)
+    if settings.source in ("auto", *_RADIOS):
+        return _open_radios(settings)
     hint = "A recording is replay:FILE" if kind == "replay" else ""
     raise UsageError(f"unknown source {settings.source!r}: choose {SOURCES}", hint=hint)
 
 
-def _bleak(settings: ScannerSettings) -> Source:
+def _open_radios(settings: ScannerSettings) -> Source:
+    """Return a source for each adapter, joined if there are several."""
+    radios = [_open_radio(settings, adapter) for adapter in dict.fromkeys(settings.adapter) or (None,)]
+    if len(radios) == 1:
+        return radios[0]
+    from mqttkit.scanner.sources.joined import JoinedSource
+
+    return JoinedSource(radios)
+
+
+def _open_radio(settings: ScannerSettings, adapter: str | None) -> Source:
+    kind = settings.source
+    if kind == "auto":
+        kind = choose_radio(Machine(), adapter, wait=settings.wait_for_radio)
+    return _RADIOS[kind](settings, adapter)
+
+
+def _bleak(settings: ScannerSettings, adapter: str | None) -> Source:
     try:
         from mqttkit.scanner.sources.bleak import BleakSource
     except ImportError as error:
         raise MissingPart(f"bleak is not installed: {error}", hint=_INSTALL["bleak"]) from error
-    return BleakSource(adapter=settings.adapter)
+    return BleakSource(adapter=adapter, wait=settings.wait_for_radio)
 
 
-def _bluepy(settings: ScannerSettings) -> Source:
+def _bluepy(settings: ScannerSettings, adapter: str | None) -> Source:
     try:
         from mqttkit.scanner.sources.bluepy import BluepySource
     except ImportError as error:
         raise MissingPart(f"bluepy is not installed: {error}", hint=_INSTALL["bluepy"]) from error
-    return BluepySource(adapter=settings.adapter, active=settings.active)
+    return BluepySource(adapter=adapter, active=settings.active, wait=settings.wait_for_radio)
 
 
 _RADIOS = {"bleak": _bleak, "bluepy": _bluepy}
@@ -69,10 +84,14 @@ _INSTALL = {
 }
 
 
-def choose_radio(machine: Machine, adapter: str | None) -> str:
-    """Return `bleak`, or `bluepy` if bleak or the D-Bus that bleak needs is missing; raise MissingPart."""
-    machine.need_adapter(adapter)
-    if machine.has_dbus() and importlib.util.find_spec("bleak"):
+def choose_radio(machine: Machine, adapter: str | None, *, wait: bool = False) -> str:
+    """Return `bleak`, or `bluepy` if bleak or the D-Bus that bleak needs is missing; raise MissingPart.
+
+    With `wait` the adapter and D-Bus may still be missing.
+    """
+    if not wait:
+        machine.need_adapter(adapter)
+    if (wait or machine.has_dbus()) and importlib.util.find_spec("bleak"):
         return "bleak"
     if importlib.util.find_spec("bluepy"):
         return "bluepy"

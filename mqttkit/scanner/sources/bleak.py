@@ -41,8 +41,10 @@ class BleakSource(RadioSource):
     does not notice when BlueZ exits or the adapter is switched off, so the source watches both, and the silence.
     """
 
-    def __init__(self, *, adapter: str | None = None, silence: float = SILENCE, retry: float = RETRY) -> None:
-        super().__init__("bleak", silence=silence, retry=retry)
+    def __init__(
+        self, *, adapter: str | None = None, wait: bool = False, silence: float = SILENCE, retry: float = RETRY
+    ) -> None:
+        super().__init__("bleak" if adapter is None else f"bleak {adapter}", wait=wait, silence=silence, retry=retry)
         self._adapter = adapter
 
     def scan(self) -> None:

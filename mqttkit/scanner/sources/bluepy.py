@@ -44,12 +44,13 @@ class BluepySource(RadioSource):
         *,
         adapter: str | None = None,
         active: bool = False,
+        wait: bool = False,
         silence: float = SILENCE,
         retry: float = RETRY,
         answer: float = ANSWER,
         machine: Machine = _MACHINE,
     ) -> None:
-        super().__init__("bluepy", silence=silence, retry=retry)
+        super().__init__("bluepy" if adapter is None else f"bluepy {adapter}", wait=wait, silence=silence, retry=retry)
         self._number = adapter_number(adapter)
         self._adapter = f"hci{self._number}"
         self._active = active

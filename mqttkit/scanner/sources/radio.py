@@ -35,14 +35,15 @@ class Silence(AdapterStuck):
 class RadioSource(Source):
     """Scans in its own thread until it is closed.
 
-    `start` raises the error of the first attempt. A later error is logged once, and the thread tries again until the
-    radio is back. An empty room and a broken scan look the same, so the thread restarts the scan after `silence`
-    seconds without an advertisement.
+    `start` raises the error of the first attempt, unless the source waits for its radio. A later error is logged once,
+    and the thread tries again until the radio is back. An empty room and a broken scan look the same, so the thread
+    restarts the scan after `silence` seconds without an advertisement.
     """
 
-    def __init__(self, name: str, *, silence: float = SILENCE, retry: float = RETRY) -> None:
+    def __init__(self, name: str, *, wait: bool = False, silence: float = SILENCE, retry: float = RETRY) -> None:
         self.silence = silence
         self.retry = retry
+        self._wait = wait
         self._name = name
         self._stop = Stop()
         self._queue: queue.SimpleQueue[Advertisement | None] = queue.SimpleQueue()
@@ -154,11 +155,13 @@ class RadioSource(Source):
                 self._warn(f"{error}; restarting the scan every {self.silence:g} s")
             except MqttkitError as error:
                 self._scanning = False
-                if not self._settled.is_set():
+                if not self._settled.is_set() and not self._wait:
                     self._failure = error
                     break
                 self._quiet = False
-                self._warn(f"scan lost: {error}; trying again every {self.retry:g} s")
+                what = "scan lost" if self._last else "no scan yet"
+                self._warn(f"{what}: {error}; trying again every {self.retry:g} s")
+                self._settled.set()
                 self._stop.wait(self.retry)
             except Exception as error:  # noqa: BLE001 - a bug: the iterating thread reports it
                 self._failure = error

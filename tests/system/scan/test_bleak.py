@@ -57,7 +57,7 @@ def test_a_thousand_advertisements_a_second_come_through_whole(bus: str) -> None
 
 def test_every_field_of_bluez_is_taken_over(bus: str) -> None:
     """In our own spelling; the source named in the settings is this one."""
-    with bluez(bus, Radio(devices=2)), open_source(ScannerSettings(source="bleak", adapter="hci0")) as source:
+    with bluez(bus, Radio(devices=2)), open_source(ScannerSettings(source="bleak", adapter=("hci0",))) as source:
         first, second = itertools.islice(source, 2)
     assert (first.mac_address, second.mac_address) == (address(0), address(1))
     assert (first.address_type, second.address_type) == ("public", "random")
@@ -90,6 +90,18 @@ def test_a_service_that_is_killed_and_returns_is_scanned_again(bus: str, caplog:
     assert messages[0].startswith("bleak: scan lost: BlueZ, the Bluetooth service, ended")
     assert messages[-1] == "bleak: scanning again"
     assert len(messages) <= 3
+
+
+def test_waiting_for_the_radio_starts_without_bluez(bus: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning, then the scan; `start` does not raise."""
+    with BleakSource(wait=True, retry=0.1) as source:
+        assert not source.scanning
+        with bluez(bus, Radio()):
+            assert len(list(itertools.islice(source, 10))) == 10
+            assert source.scanning
+    warning, *_ = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("bleak: no scan yet: BlueZ, the Bluetooth service, is not running")
+    assert "scan lost: BlueZ, the Bluetooth service, is not running" not in caplog.text
 
 
 class BleakSourceOn:
