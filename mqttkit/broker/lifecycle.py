@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mqttkit.broker.backends.log_file import rotate_while_written
 from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.broker.ports import require_free
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, load_spec, locked
@@ -164,12 +165,16 @@ def run_temporary(**spec: Any) -> Iterator[tuple[Broker, Profile]]:
 
 
 def existing_broker(name: str = "default") -> Broker:
-    """Return the broker that `up` created under this name; raise `UsageError` if there is none."""
+    """Return the broker that `up` created under this name, and rotate its log if that is large.
+
+    Raises `UsageError` if there is none.
+    """
     paths = BrokerPaths.of(name)
     spec = load_spec(paths)
     if spec is None:
         option = "" if name == "default" else f" --name {name}"
         raise UsageError(f"broker {name!r} does not exist", hint=f"Start one with: mqttkit broker up{option}")
+    rotate_while_written(paths.log)
     return open_broker(spec, paths)
 
 

@@ -11,13 +11,13 @@ import resource
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mqttkit.broker.backends import process_table
 from mqttkit.broker.backends.directory_snapshot import DirectorySnapshot, empty
+from mqttkit.broker.backends.log_file import log_lines, rotate_while_written
 from mqttkit.broker.backends.port_choice import start_on_free_ports
 from mqttkit.broker.backends.process_table import ProcessId
 from mqttkit.broker.file_facts import FileFact, facts_below
@@ -34,9 +34,6 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 15.0
 STOP_SECONDS = 30.0
 """A broker saves its database when it stops."""
-LOG_LIMIT = 10 * 1024 * 1024
-"""`up` renames a log that is larger than this many bytes."""
-FOLLOW_SECONDS = 0.1
 SPARE_DESCRIPTORS = 64
 """File descriptors that a broker needs in addition to its connections."""
 
@@ -134,20 +131,7 @@ class LocalBroker(abc.ABC):
 
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
         """Yield the last `tail` lines of the log; with `follow`, continue with each new line."""
-        try:
-            file = self.paths.log.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            lines = file.read().decode(errors="replace").splitlines()
-            yield from lines if tail is None else lines[max(0, len(lines) - tail) :]
-            while follow:
-                line = file.readline()
-                if line.endswith(b"\n"):
-                    yield line[:-1].decode(errors="replace")
-                else:
-                    file.seek(-len(line), os.SEEK_CUR)
-                    time.sleep(FOLLOW_SECONDS)
+        yield from log_lines(self.paths.log, tail=tail, follow=follow)
 
     def resources(self) -> Resources | None:
         """Return what the running broker uses, or None if it does not run."""
@@ -214,7 +198,8 @@ class LocalBroker(abc.ABC):
         save_spec(self.paths, self.spec)
         profile = self._prepare(profile)
         save_profile(self.paths, profile)
-        offset = self._rotate_log()
+        rotate_while_written(self.paths.log)
+        offset = self.paths.log.stat().st_size if self.paths.log.exists() else 0
         process = self._launch()
         process_table.write_pid(self.paths.pid, process)
         seconds = wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: self._cause(process, offset))
@@ -259,15 +244,6 @@ class LocalBroker(abc.ABC):
             lines = file.read().decode(errors="replace").splitlines()
         errors = [line for line in lines if "rror" in line] or lines
         return "; ".join(errors[-3:]) or "its log is empty"
-
-    def _rotate_log(self) -> int:
-        """Rename a long log, and return the size of the one that the broker appends to."""
-        with contextlib.suppress(FileNotFoundError):
-            size = self.paths.log.stat().st_size
-            if size <= LOG_LIMIT:
-                return size
-            self.paths.log.replace(self.paths.log.with_suffix(".log.1"))
-        return 0
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mqttkit.broker import BrokerPaths, BrokerSpec
+from mqttkit.broker import BrokerPaths, BrokerSpec, stop_broker
 from mqttkit.broker.backends.docker.backend import DockerBroker
 from mqttkit.broker.backends.local_process import READY_SECONDS
 from mqttkit.broker.doctor import host
@@ -86,3 +87,34 @@ def test_doctor_sees_that_the_engine_will_not_restart_a_container_that_docker_ki
         pytest.skip("only root can see the engine's mark")
     client.containers.get(f"mqttkit-{broker.spec.name}").kill(signal="SIGHUP")
     assert policy(broker) is Verdict.FAILED
+
+
+def test_the_log_survives_down_and_up_and_a_follower_sees_both_containers(broker: DockerBroker):
+    starts = "mosquitto version"
+    found: list[str] = []
+    arrived = threading.Event()
+
+    def follow() -> None:
+        for line in broker.log_lines(tail=0, follow=True):
+            found.append(line)
+            if starts in line and "running" in line:
+                arrived.set()
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    before = list(broker.log_lines())
+    assert any(starts in line for line in before)
+    stop_broker(broker)
+    assert set(before) <= set(broker.log_lines())
+    with locked(broker.paths):
+        broker.up()
+    assert arrived.wait(READY_SECONDS), found
+    assert any("terminating" in line for line in found)
+    lines = list(broker.log_lines())
+    assert lines[: len(before)] == before
+    assert len([line for line in lines if starts in line and "running" in line]) == 2
+    assert list(broker.log_lines(tail=len(lines) - 1))[-3:] == list(broker.log_lines())[-3:]
+    with locked(broker.paths):
+        broker.down(volumes=True)
+    follower.join(READY_SECONDS)
+    assert not follower.is_alive()

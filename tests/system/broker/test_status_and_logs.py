@@ -222,6 +222,9 @@ def test_logs_end_or_follow(process: None):
         assert profile is not None
         publish(profile, "x", b"x")
         assert "New connection" in json.loads(child.stdout.readline())["message"]
+        run("restart")
+        assert any("terminating" in line for line in child.stdout)
+        assert any(re.search(r"mosquitto version .* running", line) for line in child.stdout)
         child.terminate()
 
 

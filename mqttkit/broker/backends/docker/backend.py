@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from mqttkit.broker.backends.docker.container_plan import (
 )
 from mqttkit.broker.backends.docker.engine import connect_engine
 from mqttkit.broker.backends.local_process import READY_SECONDS, STOP_SECONDS
+from mqttkit.broker.backends.log_file import append, log_lines
 from mqttkit.broker.backends.port_choice import start_on_free_ports
 from mqttkit.broker.certificates.initial_certificate import first_certificate
 from mqttkit.broker.file_facts import FileFact
@@ -46,7 +48,10 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from docker.models.images import Image
 
+log = logging.getLogger(__name__)
+
 USABLE_SECONDS = 3.0
+FOLLOW_SECONDS = 0.5
 
 
 class DockerBroker:
@@ -86,7 +91,7 @@ class DockerBroker:
                 wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
                 return UpResult(profile=profile, already=True, seconds=0.0)
             image = engine.ensure_image(client, self.plan.image)
-            self._remove_container(client)
+            self._remove_container(client, keep_log=True)
             start = functools.partial(self._start_or_undo, client, image, profile)
             return start_on_free_ports(_with_websockets(self.spec), start)
 
@@ -95,7 +100,7 @@ class DockerBroker:
         with connect_engine() as client:
             container = self._container(client)
             ran = container is not None and container.status == "running"
-            self._remove_container(client)
+            self._remove_container(client, keep_log=not volumes)
             if volumes:
                 self._undo(client, keep=set())
                 empty(self.paths.directory)
@@ -162,19 +167,24 @@ class DockerBroker:
         return text if code == 0 else None
 
     def log_lines(self, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
-        """Yield the last `tail` lines of the log; with `follow`, continue with each new line."""
+        """Yield the last `tail` lines of the log; with `follow`, each new line, also of the containers after this one.
+
+        `down` and `restart` remove the container; its lines are kept in `paths.log`.
+        """
         with connect_engine() as client:
             container = self._container(client)
-            if container is None:
-                return
-            last: Any = "all" if tail is None else tail
-            rest = b""
-            with engine.reading(container.logs(stream=True, follow=follow, tail=last)) as chunks:
-                for chunk in chunks:
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    yield from (line.decode(errors="replace") for line in lines)
-            if rest:
-                yield rest.decode(errors="replace")
+            current = [] if container is None else list(engine.log_entries(container, tail=tail))
+        lines = [*log_lines(self.paths.log, tail=tail), *(line for _, line in current)]
+        yield from lines if tail is None else lines[max(0, len(lines) - tail) :]
+        last = current[-1][0] if current else ""
+        while follow and self.paths.spec.exists():
+            with connect_engine() as client:
+                container = self._container(client)
+                entries = engine.log_entries(container, after=last, follow=True) if container else ()
+                for stamp, line in entries:
+                    yield line
+                    last = stamp
+            time.sleep(FOLLOW_SECONDS)
 
     def resources(self) -> Resources | None:
         """Return what the container uses, or None if it does not run."""
@@ -336,12 +346,22 @@ class DockerBroker:
         labelled = client.volumes.list(filters={"label": f"{LABEL}={self.spec.name}"})
         return {str(volume.name) for volume in labelled} & set(self.plan.volumes)
 
-    def _remove_container(self, client: DockerClient) -> None:
+    def _remove_container(self, client: DockerClient, *, keep_log: bool = False) -> None:
         container = self._container(client)
         if container is None:
             return
         container.stop(timeout=int(STOP_SECONDS))
+        if keep_log:
+            self._keep_log(container)
         container.remove(force=True, v=True)
+
+    def _keep_log(self, container: Container) -> None:
+        """Append the container's log to the broker's log on this machine."""
+        try:
+            with engine.reading(container.logs(stream=True)) as chunks:
+                append(self.paths.log, chunks)
+        except OSError as error:
+            log.warning("cannot keep the container's log in %s: %s", self.paths.log, error.strerror)
 
     def _undo(self, client: DockerClient, *, keep: set[str]) -> None:
         """Remove the container, and our volumes except those to keep."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import socket
 import tarfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mqttkit.broker.backends.docker.container_plan import (
@@ -244,6 +246,22 @@ def reading(stream: Any) -> Iterator[Iterator[bytes]]:
     finally:
         stream.close()
         stream._response.close()
+
+
+def log_entries(
+    container: Container, *, tail: int | None = None, after: str = "", follow: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Yield time stamp and text of the last `tail` lines (None: all) or of those after a stamp; `follow` waits."""
+    last: Any = "all" if tail is None else tail
+    since = datetime.fromisoformat(f"{after[:19]}+00:00").timestamp() if after else None
+    rest = b""
+    with reading(container.logs(stream=True, timestamps=True, tail=last, since=since, follow=follow)) as chunks:
+        for chunk in itertools.chain(chunks, [b"\n"]):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                stamp, _, text = line.decode(errors="replace").partition(" ")
+                if stamp > after:
+                    yield stamp, text
 
 
 def last_words(container: Container, lines: int = 3) -> str:
