@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import logging
+import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqttkit.bridge.tenants.types import check_tenant
 from mqttkit.errors import ConfigError, UsageError
@@ -14,6 +17,7 @@ from mqttkit.files import write_secret
 
 logger = logging.getLogger(__name__)
 
+_EMPTY = re.compile(r"^(\[\]|\{\})[ \t]*\n?", re.MULTILINE)
 CHECK_SECONDS = 1.0
 """Seconds between checks whether the file has changed."""
 
@@ -25,11 +29,15 @@ class YamlRegistry:
         self.path = path
         self._clock = clock
         self._stamp = _stamp(path)
-        self._tenants = read_yaml(path)
+        self._tenants = read_yaml(path).tenants
+        self._reader: threading.Thread | None = None
         self._checked = clock()
 
     def known(self, tenants: set[str]) -> set[str]:
-        """Return the tenants that are in the file. If the file cannot be read, the earlier tenants stay known."""
+        """Return the tenants that are in the file. A separate thread reads a changed file; the caller never waits.
+
+        If the file cannot be read, or is empty, the earlier tenants stay known.
+        """
         if self._clock() - self._checked >= CHECK_SECONDS:
             self._checked = self._clock()
             self._reload()
@@ -45,7 +53,9 @@ class YamlRegistry:
         if tenant in self._tenants:
             return False
         text = self.path.read_text("utf-8")
-        mapping = isinstance(_load(self.path), dict)
+        mapping = read_yaml(self.path).kind is TenantsKind.MAPPING
+        if not self._tenants:
+            text = _EMPTY.sub("", text)
         line = f"{_quoted(tenant)}: {_quoted(name)}\n" if mapping else f"- {_quoted(tenant)}\n"
         body = text if not text or text.endswith("\n") else text + "\n"
         self._rewrite(body + line, {**self._tenants, tenant: name if mapping else ""})
@@ -58,16 +68,21 @@ class YamlRegistry:
             return False
         lines = self.path.read_text("utf-8").splitlines(keepends=True)
         kept = [line for line in lines if tenant not in line.split("#")[0].lower()]
-        self._rewrite("".join(kept), {key: name for key, name in self._tenants.items() if key != tenant})
+        text = "".join(kept)
+        if len(self._tenants) == 1:  # a file without content would keep the tenant known to bridges that run
+            text += "[]\n"
+        self._rewrite(text, {key: name for key, name in self._tenants.items() if key != tenant})
         return True
 
     def close(self) -> None:
-        """Do nothing: no file stays open."""
+        """Wait until no thread reads the file."""
+        if self._reader is not None:
+            self._reader.join()
 
     def _rewrite(self, text: str, expected: dict[str, str]) -> None:
         """Replace the file atomically, if the new text has the expected tenants."""
         try:
-            as_expected = read_yaml(self.path, text.encode()) == expected
+            as_expected = read_yaml(self.path, text.encode()).tenants == expected
         except ConfigError:
             as_expected = False
         if not as_expected:
@@ -80,46 +95,111 @@ class YamlRegistry:
         self._tenants = expected
 
     def _reload(self) -> None:
+        """Begin to read the file if it has changed and nobody reads it already."""
+        if self._reader is not None and self._reader.is_alive():
+            return
         stamp = _stamp(self.path)
         if stamp == self._stamp:
             return
         self._stamp = stamp
+        self._reader = threading.Thread(target=self._read_again, name="tenants", daemon=True)
+        self._reader.start()
+
+    def _read_again(self) -> None:
         try:
-            self._tenants = read_yaml(self.path)
+            content = read_yaml(self.path)
         except ConfigError as error:
             logger.warning("the earlier tenants stay known: %s", error)
-        else:
-            logger.info("read %d tenants from %s", len(self._tenants), self.path)
+            return
+        if content.kind is TenantsKind.NOTHING and self._tenants:
+            logger.warning("the earlier tenants stay known: %s is empty. To remove every tenant, write []", self.path)
+            return
+        self._tenants = content.tenants
+        logger.info("read %d tenants from %s", len(content.tenants), self.path)
 
 
-def read_yaml(path: Path, text: bytes | None = None) -> dict[str, str]:
-    """Return identifier to name, from the text if it is given; raise ConfigError."""
-    content = _load(path, text)
-    if content is None:
-        return {}
-    if isinstance(content, list):
-        content = dict.fromkeys((str(entry) for entry in content), "")
-    if not isinstance(content, dict):
-        raise ConfigError("expected a list of tenant ids, or a mapping from id to name", where=str(path))
-    try:
-        return {check_tenant(str(key)): str(name or "") for key, name in content.items()}
-    except UsageError as error:
-        raise ConfigError(error.message, where=str(path), hint=error.hint) from error
+class TenantsKind(enum.Enum):
+    """The form of a file."""
+
+    NOTHING = "nothing"
+    """Empty, or comments only."""
+    LIST = "list"
+    MAPPING = "mapping"
 
 
-def _load(path: Path, text: bytes | None = None) -> Any:
+class TenantsFile(NamedTuple):
+    """The content of a file."""
+
+    tenants: dict[str, str]
+    """Identifier to name."""
+    kind: TenantsKind
+
+
+def read_yaml(path: Path, text: bytes | None = None) -> TenantsFile:
+    """Return the content of the file, or of the text if it is given; raise ConfigError.
+
+    It looks at one parser event at a time: neither nesting nor a value that looks like a date can end the caller.
+    """
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.safe_load(path.read_bytes() if text is None else text)
+        return _read_events(path, yaml.parse(_bytes(path) if text is None else text, Loader=loader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"is not YAML: {getattr(error, 'problem', error)}", where=where) from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="Create it with a list of tenant ids (UUIDs)") from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"is not YAML: {getattr(error, 'problem', error)}", where=where) from error
+
+
+def _read_events(path: Path, events: Iterator[Any]) -> TenantsFile:
+    """Accept one list of scalars, or one mapping of scalars to scalars."""
+    kind = TenantsKind.NOTHING
+    tenants: dict[str, str] = {}
+    key: str | None = None
+    for event in events:
+        name = type(event).__name__
+        if name in _FRAME_EVENTS:
+            continue
+        where = f"{path}:{event.start_mark.line + 1}"
+        if kind is TenantsKind.NOTHING and name in _COLLECTIONS:
+            kind = _COLLECTIONS[name]
+        elif kind is TenantsKind.NOTHING or name != "ScalarEvent":
+            raise ConfigError("expected a list of tenant ids, or a mapping from id to name", where=where)
+        elif kind is TenantsKind.LIST:
+            tenants[_tenant(event.value, where)] = ""
+        elif key is None:
+            key = _tenant(event.value, where)
+        else:
+            tenants[key] = "" if event.implicit[0] and event.value in ("", "~", "null") else event.value
+            key = None
+    return TenantsFile(tenants, kind)
+
+
+_FRAME_EVENTS = (
+    "StreamStartEvent",
+    "DocumentStartEvent",
+    "SequenceEndEvent",
+    "MappingEndEvent",
+    "DocumentEndEvent",
+    "StreamEndEvent",
+)
+_COLLECTIONS = {"SequenceStartEvent": TenantsKind.LIST, "MappingStartEvent": TenantsKind.MAPPING}
+
+
+def _tenant(text: str, where: str) -> str:
+    try:
+        return check_tenant(text)
+    except UsageError as error:
+        raise ConfigError(error.message, where=where, hint=error.hint) from error
 
 
 def _quoted(text: str) -> str:

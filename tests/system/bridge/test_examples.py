@@ -110,7 +110,7 @@ def test_compose_file_is_sound() -> None:
     assert {name: [Path(source).name for source in sources] for name, sources in volumes.items()} == {
         "broker": ["mosquitto.conf", "broker"],
         "redis": ["redis"],
-        "bridge": ["tenants.yaml", "bridge"],
+        "bridge": ["bridge", "bridge"],
         "worker": ["worker"],
     }
     needed = [source for sources in volumes.values() for source in sources if source.startswith("/")]

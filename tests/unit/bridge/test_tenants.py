@@ -15,31 +15,77 @@ from mqttkit.errors import ConfigError, UsageError
 A, B, C = (f"6f1d7c1e-0000-4000-8000-00000000000{n}" for n in "abc")
 
 
+class Watched:
+    """A registry of a file that the test changes, with a clock that the test moves."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        path.write_text(text)
+        self.now = 0.0
+        self.registry = YamlRegistry(path, clock=lambda: self.now)
+
+    def after(self, text: str | None) -> set[str]:
+        """Change the file, and return the tenants that are known once it was read again."""
+        self.path.unlink() if text is None else self.path.write_text(text)
+        self.now += 2
+        self.registry.known(set())
+        self.registry.close()
+        return self.registry.known({A, B, C})
+
+
 def test_yaml_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """A list or a mapping; a change counts within a second, a broken file leaves the old tenants in force."""
-    now = [0.0]
-    path = tmp_path / "tenants.yaml"
-    path.write_text(f"# ours\n- {A}\n- {B.upper()}\n")
-    registry = YamlRegistry(path, clock=lambda: now[0])
-    assert registry.known({A, B, C}) == {A, B}
-    path.write_text(f"{C}: Third\n")
-    assert registry.known({A, B, C}) == {A, B}
-    now[0] = 2
-    assert registry.known({A, B, C}) == {C}
-    path.write_text("not: [closed")
-    now[0] = 4
-    assert registry.known({A, B, C}) == {C}
-    path.unlink()
-    now[0] = 6
-    assert registry.known({A, B, C}) == {C}
-    path.write_text(f"- {A}\n")
-    now[0] = 8
-    assert registry.known({A, B, C}) == {A}
+    """A list or a mapping; a change counts within a second. A file that is missing leaves the old tenants in force."""
+    watched = Watched(tmp_path / "tenants.yaml", f"# ours\n- {A}\n- {B.upper()}\n")
+    assert watched.registry.known({A, B, C}) == {A, B}
+    watched.path.write_text(f"{C}: Third\n")
+    assert watched.registry.known({A, B, C}) == {A, B}
+    assert watched.after(f"{C}: Third\n") == {C}
+    assert watched.registry.all() == {C: "Third"}
+    assert watched.after(None) == {C}
+    assert watched.after(f"- {A}\n") == {A}
+    assert watched.after("[]\n") == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (f"- {A}\n- 2024-13-45\n", "tenants.yaml:2: tenant '2024-13-45' is not a UUID"),
+        (f"# many\n- {A}\n- {'[' * 3_000}\n", "tenants.yaml:3: expected a list"),
+        ("\n" + "[" * 3_000, "tenants.yaml:2: expected a list"),
+        (f"{A}: {{x: 1}}\n", "tenants.yaml:1: expected a list"),
+        (f"{A}: x\n{B}: [closed", "tenants.yaml:2: expected a list"),
+        (f"- {A}\n- *unknown\n", "tenants.yaml:2: expected a list"),
+        (f"- {A}\n---\n- {B}\n", "tenants.yaml:3: expected a list"),
+        (f"{A}: 'x\n", "tenants.yaml:2: is not YAML"),
+        ("", "tenants.yaml is empty"),
+        ("# only a comment\n", "tenants.yaml is empty"),
+    ],
+)
+def test_mistake_in_the_file_leaves_the_old_tenants_in_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, where: str
+) -> None:
+    """Row 29 of the fault table: a warning names the line, and nobody is locked out."""
+    watched = Watched(tmp_path / "tenants.yaml", f"- {B}\n")
+    assert watched.after(text) == {B}
+    assert where in caplog.text
+    assert "the earlier tenants stay known" in caplog.text
+
+
+def test_large_file_does_not_delay_the_bridge(tmp_path: Path) -> None:
+    """`known` answers with the old tenants while a changed file is read."""
+    watched = Watched(tmp_path / "tenants.yaml", f"- {A}\n")
+    lines = [f"- 6f1d7c1e-0000-4000-8000-{number:012d}\n" for number in range(20_000)]
+    watched.path.write_text("".join(lines))
+    watched.now += 2
+    assert watched.registry.known({A}) == {A}
+    watched.registry.close()
+    assert watched.registry.known({A}) == set()
+    assert len(watched.registry.all()) == 20_000
 
 
 @pytest.mark.parametrize("start", ["", f"- {B}  # two\n", f"# head\n{B}: Two\n"])
 def test_yaml_is_edited_line_by_line(tmp_path: Path, start: str) -> None:
-    """Adding and removing keeps comments and all other lines."""
+    """Adding and removing keeps comments and all other lines. Without a tenant the file says so: []."""
     path = tmp_path / "tenants.yaml"
     path.write_text(start)
     registry = open_registry(str(path))
@@ -48,7 +94,9 @@ def test_yaml_is_edited_line_by_line(tmp_path: Path, start: str) -> None:
     assert A in registry.all()
     assert registry.remove(A.upper())
     assert not registry.remove(A)
-    assert path.read_text() == start
+    assert path.read_text() == (start if registry.all() else start + "[]\n")
+    assert registry.add(C)
+    assert set(open_registry(str(path)).all()) == {*registry.all()}
 
 
 def test_yaml_too_free_to_edit_is_left_alone(tmp_path: Path) -> None:
@@ -62,7 +110,7 @@ def test_yaml_too_free_to_edit_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("text", "what"), [("x: [", "is not YAML"), ("5", "expected a list"), ("- x", "not a UUID")])
+@pytest.mark.parametrize(("text", "what"), [("'x", "is not YAML"), ("5", "expected a list"), ("- x", "not a UUID")])
 def test_yaml_that_is_no_registry_is_one_clear_error(tmp_path: Path, text: str, what: str) -> None:
     """At the start a file that cannot be used ends the command, naming file and cause."""
     path = tmp_path / "tenants.yaml"
