@@ -248,6 +248,10 @@ class BridgeSettings(Checked):
     """Redis: push jobs onto this list instead."""
     job: str = "StoreMetric"
     """Redis list: name of the job."""
+    job_format: str = "mqttkit"
+    """Redis list: form of the jobs: mqttkit, laravel, rq, celery, sidekiq, or file:PATH of a JSON template."""
+    redis_durability: Annotated[str, one_of("server", "replica", "fsync")] = "server"
+    """Redis: when a batch is stored: as appendfsync says, once a replica has it, or once it is on disk (Redis 7.2)."""
     live: bool = True
     """Redis: publish stored metrics on the channel metrics:{tenant_id}."""
     dedupe_window: Count = 86_400

@@ -34,6 +34,7 @@ _FILE_PREFIXES = {
     "bridge.sink": ("sqlite:", "jsonl:"),
     "bridge.tenants": ("sqlite:", ""),
     "bridge.dead_letters": ("",),
+    "bridge.job_format": ("file:",),
     "scanner.source": ("replay:",),
 }
 """By dotted path: what precedes a file name in settings that may also name something else."""

@@ -23,6 +23,8 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
         stream=settings.stream,
         list_name=settings.list,
         job=settings.job,
+        job_format=settings.job_format,
+        durability=settings.redis_durability,
         live=settings.live,
         dedupe_window=settings.dedupe_window,
         dead_letter_limit=settings.dead_letter_limit,

@@ -3,6 +3,7 @@
 Keys, all in one slot of a cluster. NAME is the stream or the list:
 
     NAME                   the entries, with one field per column; or the jobs
+    NAME:notify            Laravel: one entry per job, which wakes workers; RQ has a hash per job instead
     {NAME}:ids:PERIOD      set of the keys stored in one dedupe window; the script checks the last two windows
     {NAME}:seen:PERIOD     the same from an earlier version, whose keys have no metric name; it expires
     {NAME}:retained        the last retained message without dedupe_id of each metric; it does not expire
@@ -23,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mqttkit.bridge.json_record import encode_json, json_record
 from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.sinks.jobs import JobFormat, job_format
 from mqttkit.bridge.sinks.redis_connection import Caller, connect_redis, redacted, translated
 from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
-from mqttkit.errors import BridgeError, DeadLettersFull, SinkBroken
+from mqttkit.errors import BridgeError, DeadLettersFull, SinkBroken, SinkUnavailable, UsageError
 
 if TYPE_CHECKING:
     import redis
@@ -37,11 +38,15 @@ logger = logging.getLogger(__name__)
 COMMIT = """
 local call = redis.call
 local data, last, dead, seen, earlier, kept = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local notify = KEYS[7]
 local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 local batch, window, limit = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local width, list, live = tonumber(ARGV[6]), ARGV[7] == 'list', ARGV[8] == 'live'
+local width, push, live = tonumber(ARGV[6]), ARGV[7], ARGV[8] == 'live'
 local done = call('HMGET', last, 'batch', 'stored')
-if done[1] == batch then return tonumber(done[2]) end
+if done[1] == batch then
+  call('EXPIRE', last, window)
+  return tonumber(done[2])
+end
 if #letters > 0 and call('XLEN', dead) >= limit then return -1 end
 
 local period = math.floor(call('TIME')[1] / window)
@@ -107,8 +112,17 @@ for at = 1, #rows, width do
       fresh[#fresh + 1] = key
       if is_retained(dedupe) then call('HSET', kept, topic(at), dedupe) end
     end
-    if list then
-      call('RPUSH', data, rows[at + 8])
+    if push ~= '' then
+      if rows[at + 9] ~= '' then
+        local fields = {}
+        for field, text in pairs(cjson.decode(rows[at + 9])) do
+          fields[#fields + 1] = field
+          fields[#fields + 1] = text
+        end
+        call('HSET', ARGV[9] .. rows[at + 8], unpack(fields))
+      end
+      call(push, data, rows[at + 8])
+      if notify ~= data then call('RPUSH', notify, 1) end
     else
       call('XADD', data, '*', 'tenant_id', tenant, 'agent_id', agent, 'metric_name', name, 'value', value,
         'timestamp_ms', timestamp, 'dedupe_id', dedupe, 'tags', tags, 'received_ms', received)
@@ -131,7 +145,7 @@ for _, l in ipairs(letters) do
   call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
     'detail', l[6], 'received_ms', l[7])
 end
-for index = 9, #ARGV do call('XDEL', dead, ARGV[index]) end
+for index = 10, #ARGV do call('XDEL', dead, ARGV[index]) end
 call('HSET', last, 'batch', batch, 'stored', stored)
 call('EXPIRE', last, window)
 return stored
@@ -142,6 +156,7 @@ The rows are one flat list, which unpacks faster than one list per row. The scri
 skips them if this server has no subscriber and no replica or cluster node that would forward them.
 """
 
+WAITAOF_SINCE = (7, 2)
 ANNOUNCED_SECONDS = 3_600
 """How long workers assume that the bridge publishes live events."""
 
@@ -211,6 +226,11 @@ class RedisSink:
         self._options = options
         self._data = options.list_name or options.stream
         self._base = tagged(self._data)
+        self._jobs: JobFormat | None = None
+        if options.list_name is not None:
+            self._jobs = job_format(options.job_format, list_name=options.list_name, job=options.job)
+        if options.durability != "server" and address.startswith("redis+cluster"):
+            raise UsageError("--redis-durability does not work with a cluster", hint="Use one server or Sentinel")
         self._client: Any = connect_redis(address, timeout=options.timeout)
         self._caller = Caller(self._client)
         self._script = ""
@@ -229,6 +249,9 @@ class RedisSink:
                     raise SinkBroken(
                         f"{self.name}: key {key!r} is a {found}, not a {kind}", hint="Choose another: --stream"
                     )
+            self._check_durability()
+            if self._jobs is not None and self._jobs.registry is not None:
+                self._client.sadd(*self._jobs.registry)
             self._script = self._client.script_load(COMMIT)
             self._announce()
         self._warn()
@@ -252,17 +275,20 @@ class RedisSink:
             batch.id,
             self._options.dedupe_window,
             self._options.dead_letter_limit,
-            9 if self._options.list_name else 8,
-            "list" if self._options.list_name else "stream",
+            10 if self._jobs else 8,
+            ("LPUSH" if self._jobs.left else "RPUSH") if self._jobs else "",
             "live" if self._options.live else "",
+            self._jobs.hash_prefix if self._jobs else "",
             *batch.settles,
         ]
         keys = [self._data, f"{self._base}:last:{self._instance}", self._dead]
         keys += [f"{self._base}:ids:", f"{self._base}:seen:", f"{self._base}:retained"]
+        keys += [self._data + (self._jobs.notify if self._jobs else "")]
         with translated(self.name):
             if time.monotonic() - self._announced > ANNOUNCED_SECONDS / 4:
                 self._announce()
             stored = self._run(keys, arguments)
+            self._wait_until_durable()
         if stored < 0:
             raise DeadLettersFull(
                 f"{self.name}: the limit of {self._options.dead_letter_limit} dead letters is reached",
@@ -287,10 +313,33 @@ class RedisSink:
         """Return the script's arguments for a metric: its columns, and for a list the job."""
         tenant, agent, name, value, timestamp_ms, dedupe_id, tags, received_ms = metric
         columns = (tenant, agent, name, repr(value), str(timestamp_ms), dedupe_id or "", tags or "", str(received_ms))
-        if not self._options.list_name:
+        if self._jobs is None:
             return columns
-        job = {"job": self._options.job, "id": dedupe_id or uuid.uuid4().hex, "data": json_record(metric)}
-        return (*columns, encode_json(job).decode())
+        return (*columns, *self._jobs.make(metric, str(uuid.uuid4())))
+
+    def _wait_until_durable(self) -> None:
+        """Wait until a replica or the disk has the batch, as the settings ask; raise SinkUnavailable.
+
+        WAIT and WAITAOF count the writes of their own connection. The script writes at every attempt.
+        """
+        mode = self._options.durability
+        if mode == "server":
+            return
+        patience = max(1, round(self._options.timeout * 500))
+        if mode == "replica":
+            if int(self._caller.call("WAIT", 1, patience)) < 1:
+                raise SinkUnavailable(f"{self.name}: no replica had the batch after {patience} ms")
+            return
+        if int(self._caller.call("WAITAOF", 1, 0, patience)[0]) < 1:
+            raise SinkUnavailable(f"{self.name}: the batch was not on disk after {patience} ms")
+
+    def _check_durability(self) -> None:
+        """Raise SinkBroken if the server cannot do what `--redis-durability` asks."""
+        if self._options.durability == "fsync":
+            version = str(self._client.info("server")["redis_version"])
+            if tuple(int(part) for part in version.split(".")[:2]) < WAITAOF_SINCE:
+                hint = "Set `appendfsync always` in Redis instead"
+                raise SinkBroken(f"{self.name}: Redis {version} has no WAITAOF, which came with 7.2", hint=hint)
 
     def _announce(self) -> None:
         """Tell workers that the bridge publishes live events, so that they do not publish them again."""
@@ -301,12 +350,19 @@ class RedisSink:
     def _warn(self) -> None:
         try:
             with translated(self.name):
-                found = {**self._client.config_get("appendonly"), **self._client.config_get("maxmemory-policy")}
+                found = self._client.config_get("appendonly", "appendfsync", "maxmemory-policy")
         except BridgeError as error:  # a managed Redis may forbid CONFIG
             logger.debug("cannot read the settings of %s: %s", self.name, error)
             return
         if found.get("appendonly") == "no":
             logger.warning("%s has no append-only file: a crash of Redis loses acknowledged metrics", self.name)
+        elif found.get("appendfsync") != "always" and self._options.durability != "fsync":
+            logger.warning(
+                "%s acknowledges before it writes to disk (appendfsync %s): a power cut may lose acknowledged metrics. "
+                "Set appendfsync always, or --redis-durability fsync (Redis 7.2)",
+                self.name,
+                found.get("appendfsync"),
+            )
         policy = found.get("maxmemory-policy", "noeviction")
         if policy != "noeviction":  # the sets of dedupe_ids expire, so volatile-… evicts them first
             logger.warning("%s may evict stored metrics (maxmemory-policy %s): set it to noeviction", self.name, policy)

@@ -196,6 +196,10 @@ class SinkOptions:
     """Redis: push jobs onto this list instead of adding to the stream."""
     job: str = "StoreMetric"
     """Redis list: the job's name."""
+    job_format: str = "mqttkit"
+    """Redis list: form of the jobs, one of JOB_FORMATS, or file:PATH of a template."""
+    durability: str = "server"
+    """Redis: server (as appendfsync says), replica (WAIT) or fsync (WAITAOF)."""
     live: bool = True
     """Redis: publish each stored metric on metrics:{tenant_id}."""
     dedupe_window: int = 86_400

@@ -35,6 +35,14 @@ _SHARED = (
     ),
     setting_option("--job", path="bridge.job", metavar="NAME", help="Redis list: name of the job.  [StoreMetric]"),
     setting_option(
+        "--job-format", path="bridge.job_format", metavar="FORMAT",
+        help="Redis list: mqttkit, laravel, rq, celery, sidekiq, or file:PATH of a template.  [mqttkit]",
+    ),
+    setting_option(
+        "--redis-durability", path="bridge.redis_durability", type=click.Choice(["server", "replica", "fsync"]),
+        help="Redis: a batch is stored when the server, a replica, or the disk has it.  [server]",
+    ),
+    setting_option(
         "--token-file", path="bridge.token_file", metavar="FILE", type=click.Path(),
         help="HTTP: read the bearer token from the first line of FILE.",
     ),

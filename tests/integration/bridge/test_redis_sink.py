@@ -189,6 +189,7 @@ def test_redis_that_may_forget_is_warned_of(
             client.config_set("appendonly", appendonly)
             case.open().close()
             assert ("has no append-only file" in caplog.text) == (appendonly == "no")
+        assert caplog.text.count("appendfsync everysec") == 1
         assert (f"maxmemory-policy {policy}" in caplog.text) == (policy != "noeviction")
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("appendonly", "yes")
