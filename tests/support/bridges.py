@@ -28,7 +28,7 @@ QUEUE_WITHOUT_LIMIT = "max_queued_messages 0"
 BOOKS = re.compile(r"received=(\d+) = stored=(\d+) \+ duplicate=(\d+) \+ dead_lettered=(\d+) \+ in_flight=(\d+)")
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 40.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
     """Return the condition's first true value; fail when the time is up."""
     deadline = time.monotonic() + seconds
     while True:
@@ -149,7 +149,7 @@ class BridgeProcess:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, seconds: float = 15.0) -> int:
+    def stop(self, seconds: float = 60.0) -> int:
         """SIGTERM; return the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -228,7 +228,7 @@ def bridge(directory: Path, port: int, *options: str, ready: bool = True, **more
             process.process.send_signal(signal.SIGCONT)
             process.process.terminate()
             try:
-                process.process.wait(15)
+                process.process.wait(60)
             except subprocess.TimeoutExpired:
                 process.process.kill()
                 process.process.wait()

@@ -68,7 +68,7 @@ def _nobody_listens(port: int) -> bool:
     return False
 
 
-def wait_for_port(port: int, seconds: float = 30.0) -> None:
+def wait_for_port(port: int, seconds: float = 60.0) -> None:
     """Wait until something accepts on the port of the loopback address."""
     deadline = time.monotonic() + seconds
     while True:
@@ -119,7 +119,7 @@ class Mosquitto:
             self.process.send_signal(number)
             self.process.send_signal(SIGCONT)  # a paused one takes it then, and does nothing before
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -28,7 +28,7 @@ def settings_for(port: int, *, host: str = "127.0.0.1", **fields: Any) -> MqttSe
     )
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Return what `condition` returns once it is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):

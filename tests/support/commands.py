@@ -19,7 +19,7 @@ MQTTKIT = (sys.executable, "-m", "mqttkit")
 
 
 def mqttkit(
-    *arguments: str, port: int | None = None, stdin: bytes = b"", seconds: float = 40.0, **options: Any
+    *arguments: str, port: int | None = None, stdin: bytes = b"", seconds: float = 60.0, **options: Any
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `mqttkit` to its end; `port` adds the address of a loopback broker."""
     place = () if port is None else ("-h", "127.0.0.1", "-p", str(port))
@@ -49,7 +49,7 @@ def subscribed(broker: Mosquitto, *arguments: str, **options: Any) -> Iterator[s
         yield process
 
 
-def read_lines(stream: IO[bytes] | None, count: int, seconds: float = 20.0) -> list[bytes]:
+def read_lines(stream: IO[bytes] | None, count: int, seconds: float = 60.0) -> list[bytes]:
     """Return the next `count` lines of an unbuffered pipe, without line feeds; fail where they do not come."""
     assert stream is not None
     deadline = time.monotonic() + seconds

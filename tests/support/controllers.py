@@ -11,7 +11,7 @@ from mqttkit.controller.security.keys import KeyFile, KeyRing, generate
 from mqttkit.settings import BrokerSettings, ControllerSettings, MqttSettings, ReconnectSettings
 
 
-def eventually(holds: Callable[[], object], seconds: float = 40.0) -> None:
+def eventually(holds: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until `holds()` is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -59,7 +59,7 @@ class Engine:
         """Stop the daemon and wait until it is gone."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(60)
 
     def restart(self) -> None:
         """Restart the engine, as a reboot does; skip the test if it is the machine's own."""

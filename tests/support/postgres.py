@@ -93,7 +93,7 @@ class Postgres:
         self.send(signal.SIGCONT)
         self.process.send_signal(number)
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -62,7 +62,7 @@ class RedisServer:
         self.process.send_signal(signal.SIGCONT)
         self.process.send_signal(number)
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

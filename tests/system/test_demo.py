@@ -93,7 +93,7 @@ def test_interrupt_ends_it_cleanly_broker_included(own_tmp: Path) -> None:
     assert "devices" in lines[1]
     assert left_behind(own_tmp)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     figures = numbers(output)
     assert figures["published"] == figures["received"] > 0

@@ -232,8 +232,9 @@ class LocalBroker(abc.ABC):
                 group=owner[1] if owner else None,
                 extra_groups=[] if owner else None,
             )
+        process = process_table.identify(child.pid)  # before anyone waits for it: it may have ended already
         threading.Thread(target=child.wait, name="reap-broker", daemon=True).start()
-        return process_table.identify(child.pid)
+        return process
 
     def _cause(self, process: ProcessId, offset: int) -> str:
         """Return the last errors in the log since `offset` if the process is gone, else an empty string."""

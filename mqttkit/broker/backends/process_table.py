@@ -45,11 +45,14 @@ def start_ticks(pid: int) -> int | None:
 
 
 def identify(pid: int) -> ProcessId:
-    """Return a live process's identity; raise `LifecycleError` if it is gone."""
-    start = start_ticks(pid)
-    if start is None:
-        raise LifecycleError(f"process {pid} ended immediately")
-    return ProcessId(pid, start)
+    """Return the identity of a process, also of one that has ended but that its parent has not waited for yet.
+
+    Raise `LifecycleError` if it is gone.
+    """
+    fields = _stat(pid)
+    if fields is None:
+        raise LifecycleError(f"process {pid} is gone")
+    return ProcessId(pid, int(fields[19]))
 
 
 def write_pid(path: Path, process: ProcessId) -> None:

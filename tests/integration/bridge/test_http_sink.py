@@ -102,7 +102,7 @@ def test_http_server_that_closes_idle_connections(receiver: Receiver, tmp_path: 
         for number in range(5):
             receiver.hung_up.clear()
             assert sink.commit(MetricBatch([metric(number)])) == Committed(1, 0)
-            assert receiver.hung_up.wait(10)
+            assert receiver.hung_up.wait(60)
     assert values(receiver) == [0, 1, 2, 3, 4]
 
 

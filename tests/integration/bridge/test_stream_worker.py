@@ -130,7 +130,7 @@ def test_killed_worker_comes_back_and_dead_worker_is_inherited(redis: RedisServe
     with redis.client() as client:
         wait_until(lambda: client.xpending(STREAM, "mqttkit")["pending"] == 0)
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     with contextlib.closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT count(DISTINCT value) FROM metrics").fetchone() == (2_000,)
 

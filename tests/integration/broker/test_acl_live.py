@@ -171,7 +171,7 @@ def starts(place: Path, *lines: str) -> bool:
         for entry in process.stderr:
             if b" running" in entry:
                 process.kill()  # a SIGTERM this early is lost
-                process.wait(10)
+                process.wait(60)
                 return True
-    assert process.wait(10) != 0
+    assert process.wait(60) != 0
     return False

@@ -176,12 +176,12 @@ def test_a_slow_handler_stops_the_reading() -> None:
     release, count = threading.Event(), [0]
 
     def handler(messages: list[Message]) -> None:
-        release.wait(30)
+        release.wait(60)
         count[0] += len(messages)
 
     with scripted_broker(answer) as server, MqttClient(settings_for(server.port), on_messages=handler) as client:
         client.connect(timeout=10)
-        assert stalled.wait(20)
+        assert stalled.wait(60)
         assert sent[0] < len(message) * total // 2
         release.set()
         wait_until(lambda: count[0] == total, 30)
@@ -214,7 +214,7 @@ def test_a_slow_reader_gets_every_byte_in_order() -> None:
     def answer(connection: socket.socket, _connect: bytes) -> bool:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         connection.sendall(CONNACK)
-        go.wait(30)
+        go.wait(60)
         while b"the end" not in received[-30:]:
             received.extend(connection.recv(100_000))
         finished.set()
@@ -235,7 +235,7 @@ def test_a_slow_reader_gets_every_byte_in_order() -> None:
         for thread in threads:
             thread.join(30)
         client.publish("t", b"the end")
-        assert finished.wait(30)
+        assert finished.wait(60)
     bodies = [packet[packet.index(b"\x00\x01t\x00") + 4 :] for packet in packets(bytes(received))][:expected]
     for name in (b"a", b"b"):
         mine = [body for body in bodies if body[:1] == name]

@@ -203,10 +203,10 @@ def test_a_denied_report_settles_and_becomes_a_dead_letter(tmp_path: Path) -> No
         stack.callback(local.disconnect_mqtt, flush=0)
         assert local.connect_mqtt(10)
         denied = local.publish_discovery_report({"devices": []})
-        assert denied.wait(20)
+        assert denied.wait(60)
         assert not denied.ok
         event = local.publish_event("hello")
-        assert event.wait(20)
+        assert event.wait(60)
         assert event.ok
         assert (local.status()["denied"], local.unsent) == (1, 0)
         ((topic, _, reason),) = local._store.dead_letters()
@@ -222,5 +222,5 @@ def test_a_report_that_receivers_would_refuse_fails_at_the_sender(tmp_path: Path
     with LocalController(settings, broker_at(1), bus=MemoryBus()) as local:
         for devices in (["x" * 2_000], deep, [2**64]):
             promise = local.publish_discovery_report({"devices": devices})
-            assert promise.wait(20)
+            assert promise.wait(60)
             assert not promise.ok

@@ -169,7 +169,7 @@ def test_reports_wait_while_no_way_works_and_leave_when_one_does(
     assert (local.status()["dropped"], local.status()["unsent"]) == (10, 50)
     broker.start()
     eventually(lambda: regional.report_count == 50, 40)
-    assert all(promise.wait(10) and promise.ok for promise in promises[:50])
+    assert all(promise.wait(60) and promise.ok for promise in promises[:50])
 
 
 # --- the transports by themselves ---------------------------------------------------------------------------
@@ -293,14 +293,14 @@ def test_the_http_client_notices_a_hub_that_comes_and_goes(stack: ExitStack) -> 
     client.start(lambda found: received.extend(found) or ([one.ack() for one in found] and None), lambda: None)
     stack.callback(client.close)
     ticket = client.send("a/b", b"x", qos=1, retain=False)
-    ticket.wait(10)
+    ticket.wait(60)
     assert (ticket.done, ticket.ok, client.available) == (True, False, False)
     served = HttpHub(port=port)
     served.start(lambda _: None, lambda: None)
     stack.callback(served.close)
     eventually(lambda: client.available)
     ticket = client.send("a/b", b"x", qos=1, retain=False)
-    ticket.wait(10)
+    ticket.wait(60)
     assert ticket.ok
     eventually(lambda: [(one.topic, one.data) for one in received] == [("a/b", b"x")])
     served.close()

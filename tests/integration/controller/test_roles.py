@@ -100,7 +100,7 @@ def test_a_newcomer_gets_the_latest_policies(fleet: Fleet) -> None:
     regional = fleet.start(RegionalController, "rc-1")
     for level in (1, 2, 3):
         _, promise = high.publish_policy_update({"level": level})
-        promise.wait(10)
+        promise.wait(60)
     regional.publish_policy_update({"scan_seconds": 30})[1].wait(10)
     seen: list[Policy] = []
     local = fleet.start(LocalController, "lc-1")
@@ -121,7 +121,7 @@ def test_policy_versions_go_on_after_a_restart(fleet: Fleet) -> None:
     for life in range(2):
         high = fleet.start(GlobalController, "gc-1")
         policy, promise = high.publish_policy_update({"life": life})
-        promise.wait(10)
+        promise.wait(60)
         versions.append(policy.version)
         high.disconnect_mqtt()
     eventually(lambda: (found := local.policy()) is not None and found.rules == {"life": 1})
@@ -202,7 +202,7 @@ def test_a_new_client_id_misses_no_report(fleet: Fleet) -> None:
     regional.update_mqtt_client_id("regional-zone-A-1")
     promises += [local.publish_discovery_report({"devices": [], "number": number}) for number in range(100, 200)]
     for promise in promises:
-        promise.wait(10)
+        promise.wait(60)
     eventually(lambda: len(seen) >= 200)
     assert sorted(seen) == list(range(200))
     assert "refused" not in regional.status()["counters"]
@@ -385,7 +385,7 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
     eventually(lambda: first.report_count == 1)
     first.disconnect_mqtt()
     kept = local.publish_discovery_report({"devices": [], "number": 1})
-    assert kept.wait(10) and kept.ok
+    assert kept.wait(60) and kept.ok
     away = time.monotonic()
     eventually(lambda: time.monotonic() - away > 2.5)
     second = own.start(RegionalController, "rc-1", clock_skew=2.0)
@@ -397,7 +397,7 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
     away = time.monotonic()
     eventually(lambda: time.monotonic() - away > 2.5)
     broker.start()
-    assert waiting.wait(30) and waiting.ok
+    assert waiting.wait(60) and waiting.ok
     eventually(lambda: second.report_count == 2)
     assert "refused" not in second.status()["counters"]
 

@@ -75,7 +75,7 @@ def test_a_broker_in_order_fails_no_step(guarded: Mosquitto):
 def test_nothing_of_the_visit_stays_on_the_broker(guarded: Mosquitto):
     list(examine(settings_for(guarded.port, **USER), topic="own/doctor"))
     command = ["mosquitto_sub", "-p", str(guarded.port), "-u", "u", "-P", PASSWORD, "-t", "own/#", "-W", "1"]
-    done = subprocess.run([*command, "--retained-only"], capture_output=True, timeout=20)
+    done = subprocess.run([*command, "--retained-only"], capture_output=True, timeout=60)
     assert done.stdout == b""
 
 

@@ -56,7 +56,7 @@ def both(
                 properties: Any = full() if (number + qos) % 2 else None
                 probe.client.publish(f"{topic}/é/{number}", payload, qos, properties=properties)
         probe.pump(lambda: process.poll() is not None)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=60)
         batches = subscriber.batches(ReadOptions(count=count, seconds=20))
         messages = [message for batch in batches for message in batch.messages]
     return output, errors, messages

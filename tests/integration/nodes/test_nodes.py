@@ -78,7 +78,7 @@ def test_a_sensor_that_loses_its_broker_goes_on(broker: Mosquitto) -> None:
         assert gateway.client.wait_connected(20)
         eventually(lambda: gateway.client._subscribed.settled)
         again = sensor.publish_reading("sensor/1", {"sensor_id": "1", "sequence": 3, "value": 3}, wait=20)
-        assert again.wait(10) is Outcome.ACKNOWLEDGED
+        assert again.wait(60) is Outcome.ACKNOWLEDGED
         assert gateway.wait_for(2, 20)
         assert gateway.rows()[0]["missing"] == 1
 
@@ -149,7 +149,7 @@ def test_a_signal_ends_a_scenario_with_its_totals(shared_broker: Mosquitto, here
     ):
         assert gateway.wait_for(50, 30)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     totals = json.loads(output)
     assert (process.returncode, totals["outcomes"]) == (0, {"acknowledged": totals["sent"]})
 

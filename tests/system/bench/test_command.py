@@ -176,7 +176,7 @@ def test_broker_that_goes_away_leaves_a_partial_result(broker: Mosquitto, scenar
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         wait_for_messages(broker)
         broker.stop(signal.SIGKILL)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=60)
     assert running.returncode == 3, err
     found = json.loads(out)
     assert found["partial"]
@@ -189,7 +189,7 @@ def test_interrupted_run_shows_what_it_has(broker: Mosquitto) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         wait_for_messages(broker)
         os.kill(running.pid, signal.SIGINT)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
     found = json.loads(out)
     assert found["partial"] == "interrupted"

@@ -75,7 +75,7 @@ def test_supervisor_program_is_kept_alive(tmp_path: Path) -> None:
             _try_supervised(tmp_path, server, broker.port, redis.client())
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(60)
         assert server.returncode == 0
         assert "in_flight=0" in Path(f"{log}-0").read_text().splitlines()[-1]
 
@@ -181,7 +181,7 @@ def test_pages_first_metric_arrives(tmp_path: Path) -> None:
             wait_until(lambda: rows(tmp_path / "metrics.db", query) == expected)
         finally:
             process.terminate()
-            assert process.wait(15) == 0
+            assert process.wait(60) == 0
 
 
 def test_page_names_every_reason() -> None:

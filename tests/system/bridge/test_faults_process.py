@@ -72,7 +72,7 @@ def test_fault_2_second_signal_ends_at_once(tmp_path: Path) -> None:
             process.process.send_signal(signal.SIGTERM)
             wait_until(lambda: process.not_ready_because("stopping"))
             process.process.send_signal(signal.SIGTERM)
-            assert process.process.wait(20) == 130  # one that drains to the end of its time ends with 1
+            assert process.process.wait(60) == 130  # one that drains to the end of its time ends with 1
             lock.execute("ROLLBACK")
         process.start()
         wait_until(lambda: rows(process.database) == [(100,)])

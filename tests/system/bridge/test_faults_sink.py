@@ -163,7 +163,7 @@ def test_fault_10_sqlite_corrupt(tmp_path: Path) -> None:
         publish_numbers(client, range(2_000, 2_500))
         process.start(ready=False)
         assert process.process is not None
-        assert process.process.wait(20) == 1
+        assert process.process.wait(60) == 1
         assert "malformed" in process.log
         assert ".recover" in process.log
         process.database.rename(tmp_path / "damaged.db")

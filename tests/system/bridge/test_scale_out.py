@@ -135,7 +135,7 @@ def _end(one: BridgeProcess) -> None:
     if not one.died():
         assert one.process is not None
         one.process.send_signal(signal.SIGTERM)
-        one.process.wait(15)
+        one.process.wait(60)
 
 
 def test_aedes_cluster_with_one_node_killed_under_load(tmp_path: Path) -> None:
@@ -168,6 +168,6 @@ def test_group_is_refused_where_shared_subscriptions_deliver_nothing(tmp_path: P
         bridge(tmp_path / "bridge", port, "--group", "ingest", ready=False) as process,
     ):
         assert process.process is not None
-        assert process.process.wait(30) == 5
+        assert process.process.wait(60) == 5
         assert "does not support shared subscriptions" in process.log
         assert "Run one bridge without --group" in process.log

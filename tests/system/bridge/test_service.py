@@ -57,7 +57,7 @@ def test_broker_that_sends_more_than_it_may_is_cut_off(tmp_path: Path) -> None:
         scripted_broker(answer) as broker,
         bridge(tmp_path / "bridge", broker.port, ready=False, environment=environment) as process,
     ):
-        assert second.wait(20)
+        assert second.wait(60)
         assert process.number("overflows_total") >= 1
         assert "more messages than Receive Maximum allows" in process.log
         assert process.number("in_flight_messages") <= 50
@@ -97,7 +97,7 @@ def test_memory_at_its_limit_ends_in_an_orderly_restart(tmp_path: Path) -> None:
     with bridged(tmp_path, environment=environment) as (_, process, client):
         publish_numbers(client, range(50))
         assert process.process is not None
-        assert process.process.wait(20) == 75
+        assert process.process.wait(60) == 75
         assert "memory.warn" in process.log
         assert "memory.max" in process.log
         assert process.check_books()[1] == 50

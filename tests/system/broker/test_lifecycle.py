@@ -387,7 +387,7 @@ def test_a_signal_undoes_an_up_under_way(number: int, mute_mosquitto: Path, tmp_
             assert time.monotonic() < deadline
             time.sleep(0.02)
         child.send_signal(number)
-        assert child.wait(30) == 130
+        assert child.wait(60) == 130
     assert not works_in(tmp_path / "state")
     assert not paths.directory.exists()
 
@@ -430,13 +430,13 @@ def test_a_temporary_broker_ends_with_a_program_that_is_killed(backend: str, tmp
 def publish(profile: Profile, topic: str, payload: bytes) -> None:
     command = [need("mosquitto_pub"), "-p", str(profile.port), "-t", topic, "-r", "-q", "1", "-s"]
     login = ["-u", str(profile.username), "-P", str(profile.password)]
-    subprocess.run([*command, *login], input=payload, check=True, timeout=20)
+    subprocess.run([*command, *login], input=payload, check=True, timeout=60)
 
 
 def retained(profile: Profile, topic: str) -> str:
     command = [need("mosquitto_sub"), "-p", str(profile.port), "-t", topic, "-C", "1", "-W", "5"]
     login = ["-u", str(profile.username), "-P", str(profile.password)]
-    done = subprocess.run([*command, *login], capture_output=True, text=True, check=True, timeout=20)
+    done = subprocess.run([*command, *login], capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.strip()
 
 

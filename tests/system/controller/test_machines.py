@@ -43,7 +43,7 @@ class Lines:
     def stop(self) -> int:
         """End it with SIGTERM and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(40)
+        code = self.process.wait(60)
         self._thread.join(10)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -174,7 +174,7 @@ def test_a_cut_cable_is_a_cut_cable(plant: Callable[..., Plant]) -> None:
 
     def passes() -> bool:
         process = here.net.run("one", ["timeout", "2", *probe], stderr=subprocess.DEVNULL)
-        return process.wait(10) == 0
+        return process.wait(60) == 0
 
     eventually(passes)
     here.net.cut("two")

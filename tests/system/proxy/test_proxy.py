@@ -128,7 +128,7 @@ def test_the_command_prints_packets_and_totals(shared_broker: Mosquitto, topic: 
         assert b"forwarding 127.0.0.1:" in started
         assert mqttkit("pub", f"{topic}/a", "-m", "hello", "-q", "1", port=port).returncode == 0
         process.send_signal(signal.SIGINT)
-        output, diagnostics = process.communicate(timeout=20)
+        output, diagnostics = process.communicate(timeout=60)
     assert process.returncode == 0
     text = output.decode()
     assert f"client -> broker PUBLISH '{topic}/a' qos 1 id 1, 5 bytes 'hello'  [duplicate]" in text

@@ -67,7 +67,7 @@ def test_a_random_sample_is_printed(shared_broker: Mosquitto, topic: str) -> Non
     with subscribed(shared_broker, "--random-filter", "10", "-C", "5000", topic) as subscriber:
         lines = b"".join(b"%d\n" % number for number in range(5_000))
         assert mqttkit("pub", "-l", "-q", "1", topic, port=shared_broker.port, stdin=lines).returncode == 0
-        printed, _ = subscriber.communicate(timeout=30)
+        printed, _ = subscriber.communicate(timeout=60)
     assert 300 <= printed.count(b"\n") <= 700
     assert subscriber.returncode == 0
 

@@ -103,7 +103,7 @@ def test_a_recording_keeps_every_message_as_it_was(broker: Mosquitto, tmp_path: 
         publish(broker, sent)
         wait_for_messages(path, len(sent))
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert sorted(received(path), key=topic_of) == sorted(
         sent, key=topic_of
     )  # MQTT orders messages of one topic and one QoS only
@@ -119,7 +119,7 @@ def test_a_killed_recorder_loses_at_most_a_second(broker: Mosquitto, tmp_path: P
         publish(broker, [Message(f"{topic}/n", str(number).encode(), 1) for number in range(5_000)])
         time.sleep(1.0)  # the promise is about time: what is older than a second
         process.kill()
-        process.wait(10)
+        process.wait(60)
     assert [message.payload for message in received(path)] == [str(number).encode() for number in range(5_000)]
     with Recording(path) as source:
         assert not source.finished
@@ -131,7 +131,7 @@ def test_replay_verifies_that_what_arrives_equals_the_recording(broker: Mosquitt
     sent = [Message(f"{topic}/{number % 7}", str(number).encode(), number % 3) for number in range(3_000)]
     with recording(broker, path, f"{topic}/#", "-C", "3000") as process:
         publish(broker, sent)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     result = mqttkit(
         *("replay", str(path), "--speed", "max", "--verify", "--json", "--map", f"{topic}/(.*)={topic}/copy/$1"),
         port=broker.port,
@@ -148,13 +148,13 @@ def test_verification_notices_what_somebody_else_publishes(broker: Mosquitto, tm
         publish(broker, [Message(f"{topic}/a", b"1", 1)])
         time.sleep(2.0)  # the recording's own pace: room for the foreign message between the two
         publish(broker, [Message(f"{topic}/a", b"2", 1)])
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     command = (*MQTTKIT, "replay", str(path), "--verify", "-h", "127.0.0.1", "-p", str(broker.port))
     before = broker.log.count(f"{topic}/a")
     with running(command) as process:
         wait_until(lambda: broker.log.count(f"{topic}/a") >= before + 3)  # SUBSCRIBE, PUBLISH in, PUBLISH out
         publish(broker, [Message(f"{topic}/a", b"foreign", 1)])
-        _, diagnostics = process.communicate(timeout=20)
+        _, diagnostics = process.communicate(timeout=60)
     assert process.returncode == 6, diagnostics
     assert b"differs from the recording" in diagnostics
 
@@ -167,7 +167,7 @@ def test_replay_keeps_the_pace_times_the_speed(broker: Mosquitto, tmp_path: Path
         for number in range(5):
             client.publish(f"{topic}/a", str(number).encode(), qos=1).wait(5)
             time.sleep(0.25)  # the pace that is recorded
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     with Recording(path) as source:
         times = [each.monotonic_ns for each in source.messages()]
     result = mqttkit("replay", str(path), "--speed", "2", "--json", port=broker.port)
@@ -187,7 +187,7 @@ def test_from_restores_the_retained_state_of_that_moment(broker: Mosquitto, tmp_
         wait_for_messages(path, 2)
         time.sleep(0.3)  # the recording's own time goes on
         publish(broker, [Message(f"{topic}/x", b"x2", 1, True)])
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     with Recording(path) as source:
         last = [each.monotonic_ns for each in source.messages()][-1]
         start = (last - source.header.monotonic_ns) / 1e9 - 0.1
@@ -227,7 +227,7 @@ def test_rotation_starts_new_files_and_keeps_the_newest(broker: Mosquitto, tmp_p
     arguments = ("-C", "300", "--max-size", "256k", "--keep", "2")
     with recording(broker, path, f"{topic}/#", *arguments) as process:
         publish(broker, [Message(f"{topic}/a", os.urandom(5_000) + str(number).encode(), 1) for number in range(300)])
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     parts = {part_of(each): received(each) for each in tmp_path.glob("a*.jsonl.zst")}
     assert len(parts) == 2
     newest = max(parts)
@@ -243,7 +243,7 @@ def test_cut_and_merge_put_a_recording_together_again(broker: Mosquitto, tmp_pat
         publish(broker, [Message(f"{topic}/a", str(number).encode(), 1) for number in range(50)])
         time.sleep(0.3)  # a place to cut
         publish(broker, [Message(f"{topic}/a", str(number).encode(), 1) for number in range(50, 100)])
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     with Recording(path) as source:
         moments = [each.monotonic_ns - source.header.monotonic_ns for each in source.messages()]
     place = f"{(moments[49] + moments[50]) / 2e9:.6f}"
@@ -264,7 +264,7 @@ def test_export_prints_what_sub_prints(broker: Mosquitto, tmp_path: Path, topic:
     path = tmp_path / "a.jsonl.zst"
     with recording(broker, path, f"{topic}/#", "-C", "2") as process:
         publish(broker, [Message(f"{topic}/a", b'say "hi", twice', 1), Message(f"{topic}/b", b"\xff", 1)])
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     lines = mqttkit("record", "export", str(path))
     assert [set(json.loads(line)) for line in lines.stdout.splitlines()] == [
         {"timestamp", "topic", "qos", "retain", "payload"},

@@ -252,7 +252,7 @@ def test_the_command_shows_what_bluez_hears_and_ends_with_0(bus: str) -> None:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["local_name"] == "Device 0"
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, "")
 
 
@@ -288,5 +288,5 @@ def test_the_status_topic_follows_the_radio(tmp_path: Path, shared_broker: Mosqu
         with dbus_daemon(tmp_path) as bus_address, bluez(bus_address, Radio()):
             wait_until(lambda: said == [b"online", b"offline", b"online"], 20)
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         wait_until(lambda: said[3:] == [b"offline"], 20)

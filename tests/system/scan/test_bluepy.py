@@ -291,7 +291,7 @@ def test_the_command_ends_with_0_at_ctrl_c_and_leaves_no_helper(install: Install
         assert process.stdout is not None and process.stderr is not None
         assert "'AB'" in process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""
     assert helper.running == []
     assert helper.log[0][2:] == ["le on", "pasv", "pasvend", "quit"]

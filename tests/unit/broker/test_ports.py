@@ -99,10 +99,13 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path):
         assert child.returncode == -9
 
 
-def test_a_zombie_is_not_alive(sleeper):
+def test_a_zombie_is_not_alive_and_has_its_identity_until_it_is_reaped(sleeper):
+    """A broker that ends at its start is still identified, so that its log tells the cause."""
     process = identify(sleeper.pid)
     sleeper.kill()
     assert process_table.wait_gone(process, 10)
     assert start_ticks(sleeper.pid) is None
-    with pytest.raises(LifecycleError, match="ended immediately"):
+    assert identify(sleeper.pid) == process
+    sleeper.wait()
+    with pytest.raises(LifecycleError, match="is gone"):
         identify(sleeper.pid)
