@@ -54,6 +54,14 @@ def bridge_filter(settings: BridgeSettings) -> str:
     return f"$share/{settings.group}/{inner}" if settings.group else inner
 
 
+def check_complete(settings: BridgeSettings) -> None:
+    """Raise `UsageError` unless a sink and tenants are given."""
+    if not settings.sink:
+        raise UsageError("no sink given", hint="Example: --sink sqlite:metrics.db")
+    if not settings.tenants:
+        raise UsageError("no tenants given", hint="Example: --tenants tenants.yaml")
+
+
 class Bridge:
     """Run until stopped. Call `run` in the main thread; call `stop` anywhere, also in a signal handler."""
 
@@ -72,10 +80,7 @@ class Bridge:
         If `leave` is True, commit what the broker has queued for this bridge, end the session, and stop.
         """
         bridge = settings.bridge
-        if not bridge.sink:
-            raise UsageError("no sink given", hint="Example: --sink sqlite:metrics.db")
-        if not bridge.tenants:
-            raise UsageError("no tenants given", hint="Example: --tenants tenants.yaml")
+        check_complete(bridge)
         self.settings = bridge
         self.filter = bridge_filter(bridge)
         self._reserved = reserved_prefix(bridge.topic)
