@@ -54,12 +54,13 @@ def bridge_filter(settings: BridgeSettings) -> str:
     return f"$share/{settings.group}/{inner}" if settings.group else inner
 
 
-def check_complete(settings: BridgeSettings) -> None:
-    """Raise `UsageError` unless a sink and tenants are given."""
+def required_sink(settings: BridgeSettings) -> str:
+    """Return the sink's address; raise `UsageError` unless a sink and tenants are given."""
     if not settings.sink:
         raise UsageError("no sink given", hint="Example: --sink sqlite:metrics.db")
     if not settings.tenants:
         raise UsageError("no tenants given", hint="Example: --tenants tenants.yaml")
+    return settings.sink
 
 
 class Bridge:
@@ -80,7 +81,7 @@ class Bridge:
         If `leave` is True, commit what the broker has queued for this bridge, end the session, and stop.
         """
         bridge = settings.bridge
-        check_complete(bridge)
+        sink = required_sink(bridge)
         self.settings = bridge
         self.filter = bridge_filter(bridge)
         self._reserved = reserved_prefix(bridge.topic)
@@ -91,7 +92,7 @@ class Bridge:
         self._will = will
         self._notifier = notifier or Notifier()
         self._books = books
-        self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
+        self._sink: Sink = open_sink(sink, sink_options(bridge))
         self._stop = Stop()
         self._failure: BaseException | None = None
         self._memory = MemoryWatch(bridge.memory)
