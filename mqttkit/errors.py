@@ -27,6 +27,9 @@
     │   ├── SinkBroken              1   the sink is damaged and needs repair by hand
     │   └── RegistryUnavailable     1   the registry of tenants does not answer now
     ├── StoreFailed                 1   a controller's state file cannot be read or written
+    ├── CommandFailed               1   a command that mqttkit started failed
+    ├── RequestFailed               1   a responder answered a request with an error
+    ├── NotMqtt                     1   a stream holds no MQTT packets
     ├── BenchmarkFailed             1   a bench missed its --fail-if or its baseline
     ├── TimedOut                   27   -W expired before -C messages arrived
     └── Interrupted               130   interrupted by a signal
@@ -212,6 +215,18 @@ class RegistryUnavailable(BridgeError):
 
 class StoreFailed(MqttkitError):
     """A controller's state file cannot be read or written."""
+
+
+class CommandFailed(MqttkitError):
+    """A command that mqttkit started ended with an exit code other than 0, or took too long."""
+
+
+class RequestFailed(MqttkitError):
+    """A responder answered a request with an error."""
+
+
+class NotMqtt(MqttkitError):
+    """A stream of bytes holds no MQTT packets."""
 
 
 class BenchmarkFailed(MqttkitError):

@@ -84,7 +84,7 @@ def expect(connection: Connection, *, as_json: bool, junit: Path | None, **given
     not the expected ones. Exit code 27: no message arrived.
     """
     from mqttkit.expectations import junit as xml
-    from mqttkit.expectations.expectation import Verdict
+    from mqttkit.expectations.expectation import Ending
     from mqttkit.expectations.runner import run
 
     command, further = given.pop("command"), given.pop("further")
@@ -96,12 +96,12 @@ def expect(connection: Connection, *, as_json: bool, junit: Path | None, **given
     if as_json:
         print_json([_as_object(result) for result in results])
     for result, text in zip(results, texts, strict=True):
-        if result.verdict is not Verdict.MATCHED:
+        if result.ending is not Ending.MATCHED:
             click.echo(text, err=True)
     if junit is not None:
         junit.write_text(xml.junit_xml(results, texts), "utf-8")
-    codes = {Verdict.MATCHED: 0, Verdict.WRONG: WRONG, Verdict.ABSENT: ABSENT}
-    return codes[results[-1].verdict]
+    codes = {Ending.MATCHED: 0, Ending.WRONG: WRONG, Ending.ABSENT: ABSENT}
+    return codes[results[-1].ending]
 
 
 def _expectation(given: dict[str, Any]) -> Expectation:
@@ -166,7 +166,7 @@ def _as_object(result: StepResult) -> dict[str, Any]:
     progress = result.progress
     return {
         "expected": progress.expectation.text(),
-        "verdict": result.verdict.value,
+        "ending": result.ending.value,
         "seconds": round(result.seconds, 3),
         "matched": [{"topic": each.topic, "payload": _shown(each.payload)} for each in progress.matched],
         "others": progress.others,

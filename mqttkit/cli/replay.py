@@ -15,7 +15,7 @@ from mqttkit.errors import Interrupted, PublishFailed, UsageError
 from mqttkit.topics import check_topic_filter
 
 if TYPE_CHECKING:
-    from mqttkit.recorder.player import PlayerOptions, Report
+    from mqttkit.recorder.player import PlayerOptions, PlayReport
     from mqttkit.recorder.verification import Differences
     from mqttkit.stop import Stop
 
@@ -119,7 +119,7 @@ def _wait_until(text: str, stop: Stop) -> None:
     stop.wait(left)
 
 
-def _show(report: Report, differences: Differences | None, *, as_json: bool) -> None:
+def _show(report: PlayReport, differences: Differences | None, *, as_json: bool) -> None:
     late = {
         name: round(seconds, 6)
         for name, seconds in (

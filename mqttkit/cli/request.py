@@ -11,16 +11,12 @@ import click
 from mqttkit.cli.options.connection import Connection, terse_connection_options
 from mqttkit.cli.output.render import Output
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
-from mqttkit.errors import MqttkitError, PublishFailed, UsageError
+from mqttkit.errors import PublishFailed, RequestFailed, UsageError
 from mqttkit.formats import payload_formatter, verbose_formatter
 from mqttkit.topics import check_topic_filter, check_topic_name
 
 if TYPE_CHECKING:
     from mqttkit.messages import Message
-
-
-class RequestFailed(MqttkitError):
-    """The responder answered with an error."""
 
 
 @click.command()

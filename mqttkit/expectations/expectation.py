@@ -14,7 +14,7 @@ KEPT = 5
 """Messages that did not match and are kept for the report."""
 
 
-class Verdict(enum.Enum):
+class Ending(enum.Enum):
     """How an expectation ended."""
 
     MATCHED = "matched"
@@ -69,7 +69,7 @@ class Progress:
     """The last of them, and why they did not match."""
 
     def look_at(self, message: Message) -> bool:
-        """Take a message into account; return True once the verdict is known before the time limit."""
+        """Take a message into account; return True once the ending is known before the time limit."""
         expectation = self.expectation
         if not matches(expectation.topic_filter, message.topic) or (expectation.skip_retained and message.retain):
             return False
@@ -84,10 +84,10 @@ class Progress:
         self.matched.append(message)
         return expectation.none or len(self.matched) >= expectation.needed
 
-    def verdict(self) -> Verdict:
+    def ending(self) -> Ending:
         """Return how it ended: when `look_at` returned True, or at the time limit."""
         if self.expectation.none:
-            return Verdict.WRONG if self.matched else Verdict.MATCHED
+            return Ending.WRONG if self.matched else Ending.MATCHED
         if len(self.matched) >= self.expectation.needed:
-            return Verdict.MATCHED
-        return Verdict.WRONG if self.others or self.matched else Verdict.ABSENT
+            return Ending.MATCHED
+        return Ending.WRONG if self.others or self.matched else Ending.ABSENT

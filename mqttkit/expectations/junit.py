@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from mqttkit.expectations.expectation import Verdict
+from mqttkit.expectations.expectation import Ending
 from mqttkit.expectations.runner import StepResult
 
 _ALLOWED = str.maketrans({code: "\ufffd" for code in range(32) if code not in (9, 10, 13)})
@@ -14,7 +14,7 @@ _ALLOWED = str.maketrans({code: "\ufffd" for code in range(32) if code not in (9
 
 def junit_xml(results: Sequence[StepResult], explain: Sequence[str]) -> str:
     """Return one test case for each expectation; `explain` has the report of each."""
-    failures = sum(each.verdict is not Verdict.MATCHED for each in results)
+    failures = sum(each.ending is not Ending.MATCHED for each in results)
     seconds = sum(each.seconds for each in results)
     cases = [_case(result, text) for result, text in zip(results, explain, strict=True)]
     head = f'<testsuite name="mqttkit expect" tests="{len(results)}" failures="{failures}" time="{seconds:.3f}">'
@@ -24,7 +24,7 @@ def junit_xml(results: Sequence[StepResult], explain: Sequence[str]) -> str:
 def _case(result: StepResult, text: str) -> str:
     name = quoteattr(result.progress.expectation.text().translate(_ALLOWED))
     head = f'  <testcase classname="mqttkit.expect" name={name} time="{result.seconds:.3f}"'
-    if result.verdict is Verdict.MATCHED:
+    if result.ending is Ending.MATCHED:
         return head + "/>"
     body = escape(text.encode("utf-8", "replace").decode().translate(_ALLOWED))
-    return f'{head}>\n    <failure message="{result.verdict.value}">{body}</failure>\n  </testcase>'
+    return f'{head}>\n    <failure message="{result.ending.value}">{body}</failure>\n  </testcase>'

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mqttkit.client import MqttClient
-from mqttkit.errors import MqttkitError, UsageError
-from mqttkit.expectations.expectation import Expectation, Progress, Verdict
+from mqttkit.errors import CommandFailed, UsageError
+from mqttkit.expectations.expectation import Ending, Expectation, Progress
 from mqttkit.messages import Message
 from mqttkit.settings import MqttSettings
 
@@ -18,10 +18,6 @@ POLL_SECONDS = 0.1
 """How often the command under test is looked at while no message arrives."""
 END_SECONDS = 5.0
 """Time for the command to end after SIGTERM."""
-
-
-class CommandFailed(MqttkitError):
-    """The command under test ended with an exit code other than 0 before the expectations were met."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +28,9 @@ class StepResult:
     seconds: float
 
     @property
-    def verdict(self) -> Verdict:
+    def ending(self) -> Ending:
         """How it ended."""
-        return self.progress.verdict()
+        return self.progress.ending()
 
 
 def run(
@@ -64,7 +60,7 @@ def run(
                 results.append(StepResult(progress, time.monotonic() - begin))
                 if report is not None:
                     report(results[-1])
-                if results[-1].verdict is not Verdict.MATCHED:
+                if results[-1].ending is not Ending.MATCHED:
                     break
     return results
 
@@ -86,7 +82,7 @@ class _Arrivals:
 
 
 def _wait(arrivals: _Arrivals, progress: Progress, deadline: float, process: subprocess.Popen[bytes] | None) -> None:
-    """Look at messages until the verdict is known or the time is over."""
+    """Look at messages until the ending is known or the time is over."""
     while time.monotonic() < deadline:
         message = arrivals.next()
         if message is not None:

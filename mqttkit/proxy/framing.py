@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mqttkit.errors import MqttkitError
+from mqttkit.errors import NotMqtt
 
 NAMES = {
     1: "CONNECT",
@@ -30,10 +30,6 @@ MAX_HELD = 268_435_460
 """Bytes of the largest packet."""
 SHOWN = 60
 """Bytes of a payload that a description shows."""
-
-
-class NotMqtt(MqttkitError):
-    """The stream does not hold MQTT packets."""
 
 
 class Packet(NamedTuple):

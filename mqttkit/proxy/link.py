@@ -9,8 +9,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mqttkit.proxy.framing import MAX_HELD, TYPES, NotMqtt, Packet, connect_version, describe, packets
-from mqttkit.proxy.rules import Rule
+from mqttkit.errors import NotMqtt
+from mqttkit.proxy.framing import MAX_HELD, TYPES, Packet, connect_version, describe, packets
+from mqttkit.proxy.rules import FaultRule
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ Log = Callable[[bool, str, str], None]
 class Link:
     """The state of one connection. One thread."""
 
-    def __init__(self, rules: Sequence[Rule], chance: random.Random, log: Log | None = None) -> None:
+    def __init__(self, rules: Sequence[FaultRule], chance: random.Random, log: Log | None = None) -> None:
         self._rules = rules
         self._chance = chance
         self._log = log

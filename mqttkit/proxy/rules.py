@@ -18,7 +18,7 @@ FROM = {"client": True, "broker": False}
 
 
 @dataclass
-class Rule:
+class FaultRule:
     """What happens to some of the packets of one type."""
 
     action: str
@@ -62,7 +62,7 @@ class Rule:
         return max(self.seconds + chance.uniform(-self.spread, self.spread), 0.0)
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str) -> FaultRule:
     """Return the rule of ACTION PACKET [WHICH] [VALUE] [from client|broker]; raise UsageError."""
     words = text.split()
     try:
@@ -71,11 +71,11 @@ def parse_rule(text: str) -> Rule:
         raise UsageError(f"{text!r} is not a rule", hint=f"Examples: {EXAMPLES}") from None
 
 
-def _parse(words: list[str]) -> Rule:
+def _parse(words: list[str]) -> FaultRule:
     action, kind = words[0].lower(), TYPES.get(words[1].upper(), 0)
     if action not in ACTIONS or not kind:
         raise ValueError
-    rule = Rule(action, kind)
+    rule = FaultRule(action, kind)
     rest = words[2:]
     while rest:
         word = rest.pop(0).lower()
@@ -99,14 +99,14 @@ def _parse(words: list[str]) -> Rule:
     return rule
 
 
-def _check(rule: Rule) -> None:
+def _check(rule: FaultRule) -> None:
     if rule.action == "answer" and (rule.kind != TYPES["CONNECT"] or not 0 < rule.code < 256):
         raise ValueError
     if rule.action == "delay" and not rule.seconds:
         raise ValueError
 
 
-def _parse_delay(rule: Rule, word: str) -> None:
+def _parse_delay(rule: FaultRule, word: str) -> None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)(?:±(\d+(?:\.\d+)?))?", word)
     if found is None:
         raise ValueError

@@ -20,7 +20,7 @@ from types import TracebackType
 
 from mqttkit.errors import LifecycleError
 from mqttkit.proxy.link import Cut, Link, Reply, Send
-from mqttkit.proxy.rules import Rule
+from mqttkit.proxy.rules import FaultRule
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Proxy:
         self,
         target: tuple[str, int],
         *,
-        rules: Sequence[Rule] = (),
+        rules: Sequence[FaultRule] = (),
         seed: int = 0,
         rate: float | None = None,
         listen: tuple[str, int] = ("127.0.0.1", 0),

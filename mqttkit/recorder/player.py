@@ -115,7 +115,7 @@ class Lateness:
 
 
 @dataclass
-class Report:
+class PlayReport:
     """What was played."""
 
     sent: int = 0
@@ -139,11 +139,11 @@ class Player:
         self._options = options
         self._names: dict[str, str | None] = {}
         self._publisher = Publisher(client)
-        self.report = Report()
+        self.report = PlayReport()
         self.on_sent: Callable[[Sequence[Message]], None] | None = None
         """Gets each block of messages before it is published."""
 
-    def play(self, paths: Sequence[Path], stop: Stop) -> Report:
+    def play(self, paths: Sequence[Path], stop: Stop) -> PlayReport:
         """Play the files one after the other, as often as the options say.
 
         Raises PublishFailed if the broker denies a message, RecordingError for a damaged file, and the client's error

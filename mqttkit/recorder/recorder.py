@@ -61,7 +61,7 @@ class RecorderOptions:
 
 
 @dataclass
-class Totals:
+class RecorderTotals:
     """What a recorder has done so far."""
 
     messages: int = 0
@@ -165,7 +165,7 @@ class Recorder:
         self._writer: SeekableWriter | None = None
         self._files: list[Path] = []
         self._started = 0.0
-        self.totals = Totals()
+        self.totals = RecorderTotals()
         self._client = MqttClient(settings, on_messages=self._receive, on_state=self._note_state, retry=retry)
 
     def __enter__(self) -> Recorder:
@@ -185,7 +185,7 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def run(self, stop: Stop, report: Callable[[Totals], None] | None = None) -> Totals:
+    def run(self, stop: Stop, report: Callable[[RecorderTotals], None] | None = None) -> RecorderTotals:
         """Write messages until `stop` is set, or until the count or the time of the options is reached.
 
         `report` is called about once a second. Raises BrokerUnreachable or another error of the client if the

@@ -17,7 +17,7 @@ SUFFIX = ".jsonl.zst"
 
 
 @dataclass(frozen=True)
-class Summary:
+class RecordingSummary:
     """What a recording contains."""
 
     header: Header
@@ -92,7 +92,7 @@ class Recording:
         """Yield the messages of `entries`."""
         return (entry for entry in self.entries(start_ns) if isinstance(entry, Recorded))
 
-    def summary(self) -> Summary:
+    def summary(self) -> RecordingSummary:
         """Read the whole file once and return what it contains."""
         retained = messages = size = line_bytes = 0
         first = last = self.header.monotonic_ns
@@ -111,7 +111,7 @@ class Recording:
             topics.add(entry.message.topic)
         for index in range(len(self._file.frames)):
             line_bytes += sum(len(chunk) for chunk in self._file.chunks(index))
-        return Summary(
+        return RecordingSummary(
             header=self.header,
             finished=self.finished,
             retained=retained,

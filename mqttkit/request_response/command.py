@@ -6,15 +6,11 @@ import os
 import subprocess
 from collections.abc import Callable
 
-from mqttkit.errors import MqttkitError
+from mqttkit.errors import CommandFailed
 from mqttkit.messages import Message
 
 MAX_OUTPUT = 16 * 1024 * 1024
 """Bytes of output that an answer may have."""
-
-
-class CommandFailed(MqttkitError):
-    """The command ended with an exit code other than 0, or took too long."""
 
 
 def command_answer(command: str, seconds: float) -> Callable[[Message], bytes]:

@@ -12,7 +12,7 @@ from mqttkit.cli.output.render import Output, print_json, print_table
 from mqttkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from mqttkit.recorder.recording import Summary
+    from mqttkit.recorder.recording import RecordingSummary
 
 FILE = click.Path(path_type=Path)
 
@@ -33,7 +33,7 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
             print_table(("field", "value"), [(name, value) for name, value in _rows(path, summary)])
 
 
-def _as_object(summary: Summary) -> dict[str, Any]:
+def _as_object(summary: RecordingSummary) -> dict[str, Any]:
     from dataclasses import asdict
 
     found = asdict(summary)
@@ -41,7 +41,7 @@ def _as_object(summary: Summary) -> dict[str, Any]:
     return found
 
 
-def _rows(path: Path, summary: Summary) -> list[tuple[str, str]]:
+def _rows(path: Path, summary: RecordingSummary) -> list[tuple[str, str]]:
     from mqttkit.formats.clock import utc
 
     header = summary.header

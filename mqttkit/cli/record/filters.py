@@ -56,7 +56,7 @@ def record_filters(connection: Connection, filters: tuple[str, ...], *, as_json:
 
     Exit code 6: the recorder dropped messages, or was without a connection; the file has a gap for each.
     """
-    from mqttkit.recorder.recorder import Recorder, RecorderOptions, Totals
+    from mqttkit.recorder.recorder import Recorder, RecorderOptions, RecorderTotals
     from mqttkit.stop import Stop
 
     chosen = [check_topic_filter(each) for each in (*filters, *filter(None, [connection.url_topic]))]
@@ -76,7 +76,7 @@ def record_filters(connection: Connection, filters: tuple[str, ...], *, as_json:
         on_interrupt(stop.set),
         Recorder(connection.settings.mqtt, chosen, options, retry=connection.retry) as recorder,
     ):
-        totals: Totals = recorder.run(stop)
+        totals: RecorderTotals = recorder.run(stop)
     if as_json:
         print_json(asdict(totals))
     else:

@@ -49,7 +49,7 @@ def test_wrong_messages_are_8_and_are_shown(shared_broker: Mosquitto, topic: str
     assert f'\'{topic}/a\' {{"state":"off"}}: .state == "ready" is false' in text
     assert "\x1b" not in text
     (found,) = json.loads(done.stdout)
-    assert (found["verdict"], found["others"]) == ("wrong", 2)
+    assert (found["ending"], found["others"]) == ("wrong", 2)
     assert ElementTree.parse(report).getroot().get("failures") == "1"
 
 

@@ -9,56 +9,56 @@ from pathlib import Path
 import pytest
 
 from mqttkit.errors import UsageError
-from mqttkit.expectations.expectation import Expectation, Progress, Verdict
+from mqttkit.expectations.expectation import Ending, Expectation, Progress
 from mqttkit.expectations.junit import junit_xml
 from mqttkit.expectations.matching import jq_check, schema_check, text_check
 from mqttkit.expectations.runner import StepResult
 from mqttkit.messages import Message
 
 
-def after(expectation: Expectation, *payloads: bytes) -> tuple[Verdict, bool]:
-    """Return the verdict after these messages on a/b, and whether it was known before the time limit."""
+def after(expectation: Expectation, *payloads: bytes) -> tuple[Ending, bool]:
+    """Return the ending after these messages on a/b, and whether it was known before the time limit."""
     progress = Progress(expectation)
     known = [progress.look_at(Message("a/b", payload)) for payload in payloads]
-    return progress.verdict(), any(known)
+    return progress.ending(), any(known)
 
 
 READY = (text_check(b"ready"),)
 
 
 @pytest.mark.parametrize(
-    ("expectation", "payloads", "verdict", "early"),
+    ("expectation", "payloads", "ending", "early"),
     [
-        (Expectation(topic_filter="a/#"), [b"x"], Verdict.MATCHED, True),
-        (Expectation(topic_filter="a/#"), [], Verdict.ABSENT, False),
-        (Expectation(topic_filter="other"), [b"x"], Verdict.ABSENT, False),
-        (Expectation(topic_filter="a/#", checks=READY), [b"x", b"ready"], Verdict.MATCHED, True),
-        (Expectation(topic_filter="a/#", checks=READY), [b"x", b"y"], Verdict.WRONG, False),
-        (Expectation(topic_filter="a/#", count=2), [b"x"], Verdict.WRONG, False),
-        (Expectation(topic_filter="a/#", count=2), [b"x", b"y"], Verdict.MATCHED, True),
-        (Expectation(topic_filter="a/#", none=True), [], Verdict.MATCHED, False),
-        (Expectation(topic_filter="a/#", none=True), [b"x"], Verdict.WRONG, True),
-        (Expectation(topic_filter="a/#", none=True, checks=READY), [b"x"], Verdict.MATCHED, False),
+        (Expectation(topic_filter="a/#"), [b"x"], Ending.MATCHED, True),
+        (Expectation(topic_filter="a/#"), [], Ending.ABSENT, False),
+        (Expectation(topic_filter="other"), [b"x"], Ending.ABSENT, False),
+        (Expectation(topic_filter="a/#", checks=READY), [b"x", b"ready"], Ending.MATCHED, True),
+        (Expectation(topic_filter="a/#", checks=READY), [b"x", b"y"], Ending.WRONG, False),
+        (Expectation(topic_filter="a/#", count=2), [b"x"], Ending.WRONG, False),
+        (Expectation(topic_filter="a/#", count=2), [b"x", b"y"], Ending.MATCHED, True),
+        (Expectation(topic_filter="a/#", none=True), [], Ending.MATCHED, False),
+        (Expectation(topic_filter="a/#", none=True), [b"x"], Ending.WRONG, True),
+        (Expectation(topic_filter="a/#", none=True, checks=READY), [b"x"], Ending.MATCHED, False),
     ],
 )
-def test_verdicts(expectation: Expectation, payloads: list[bytes], verdict: Verdict, early: bool) -> None:
-    """Matched, wrong and absent are told apart; a verdict that cannot change any more is known early."""
-    assert after(expectation, *payloads) == (verdict, early)
+def test_endings(expectation: Expectation, payloads: list[bytes], ending: Ending, early: bool) -> None:
+    """Matched, wrong and absent are told apart; a ending that cannot change any more is known early."""
+    assert after(expectation, *payloads) == (ending, early)
 
 
 def test_order_needs_the_checks_one_after_the_other() -> None:
     """Other messages may come between; the right ones in the wrong order are not enough."""
     expectation = Expectation(topic_filter="#", checks=(text_check(b"1"), text_check(b"2")), in_order=True)
-    assert after(expectation, b"1", b"x", b"2") == (Verdict.MATCHED, True)
-    assert after(expectation, b"2", b"1") == (Verdict.WRONG, False)
+    assert after(expectation, b"1", b"x", b"2") == (Ending.MATCHED, True)
+    assert after(expectation, b"2", b"1") == (Ending.WRONG, False)
 
 
 def test_retained_messages_count_unless_they_are_skipped() -> None:
     """A retained status is a status."""
-    for skip, verdict in ((False, Verdict.MATCHED), (True, Verdict.ABSENT)):
+    for skip, ending in ((False, Ending.MATCHED), (True, Ending.ABSENT)):
         progress = Progress(Expectation(topic_filter="#", skip_retained=skip))
         progress.look_at(Message("a", b"", retain=True))
-        assert progress.verdict() is verdict
+        assert progress.ending() is ending
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.errors import UsageError
-from mqttkit.proxy.framing import TYPES, NotMqtt, describe, packets
+from mqttkit.errors import NotMqtt, UsageError
+from mqttkit.proxy.framing import TYPES, describe, packets
 from mqttkit.proxy.link import Cut, Effect, Link, Reply, Send
-from mqttkit.proxy.rules import Rule, parse_rule
+from mqttkit.proxy.rules import FaultRule, parse_rule
 
 CONNECT_5 = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00"
 CONNECT_311 = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
@@ -157,15 +157,15 @@ def test_packets_as_text(data: bytes, version: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("drop PUBACK 3", Rule("drop", TYPES["PUBACK"], nth=3)),
-        ("duplicate publish every 10", Rule("duplicate", TYPES["PUBLISH"], every=10)),
-        ("delay PUBLISH 1.5s", Rule("delay", TYPES["PUBLISH"], seconds=1.5)),
-        ("delay PUBLISH 200ms±50 from client", Rule("delay", 3, from_client=True, seconds=0.2, spread=0.05)),
-        ("drop PINGRESP 10%", Rule("drop", TYPES["PINGRESP"], share=0.1)),
-        ("answer CONNECT 0x97 2", Rule("answer", TYPES["CONNECT"], code=0x97, nth=2)),
+        ("drop PUBACK 3", FaultRule("drop", TYPES["PUBACK"], nth=3)),
+        ("duplicate publish every 10", FaultRule("duplicate", TYPES["PUBLISH"], every=10)),
+        ("delay PUBLISH 1.5s", FaultRule("delay", TYPES["PUBLISH"], seconds=1.5)),
+        ("delay PUBLISH 200ms±50 from client", FaultRule("delay", 3, from_client=True, seconds=0.2, spread=0.05)),
+        ("drop PINGRESP 10%", FaultRule("drop", TYPES["PINGRESP"], share=0.1)),
+        ("answer CONNECT 0x97 2", FaultRule("answer", TYPES["CONNECT"], code=0x97, nth=2)),
     ],
 )
-def test_rules_are_read(text: str, rule: Rule) -> None:
+def test_rules_are_read(text: str, rule: FaultRule) -> None:
     """ACTION PACKET, then what limits it."""
     assert parse_rule(text) == rule
 
