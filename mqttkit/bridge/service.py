@@ -14,7 +14,7 @@ from mqttkit.bridge.flow.intake import PipelineLimits
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.group import GroupWatch
 from mqttkit.bridge.metric import MetricParser, check_metric_template, reserved_prefix, template_filter
-from mqttkit.bridge.observe.health import Health, HealthServer, Sample
+from mqttkit.bridge.observe.health import Health, Sample, serve_health
 from mqttkit.bridge.observe.prometheus import samples_of
 from mqttkit.bridge.observe.resource_watch import ClockWatch, MemoryWatch, check_certificates, resident_bytes
 from mqttkit.bridge.observe.service_manager import Notifier
@@ -125,7 +125,7 @@ class Bridge:
             self._open_sink()
             self.session = stack.enter_context(self._open_session())
             self._build(registry, stack)
-            self._serve_health(stack)
+            serve_health(stack, self.settings, health=self.health, samples=self.samples)
             worker = self._spawn(self.pipeline.run, "bridge-worker")
             drained = False
             try:
@@ -170,13 +170,6 @@ class Bridge:
             client_id=self.session.client_id,
             runs=lambda: self.client.connected and self._keeper.subscribed,
         )
-
-    def _serve_health(self, stack: contextlib.ExitStack) -> None:
-        host, port = self.settings.health_host, self.settings.health_port
-        if port is not None:
-            server = HealthServer(host, port, health=self.health, samples=self.samples)
-            stack.enter_context(server)
-            logger.info("health on http://%s:%d", host, server.port)
 
     def _spawn(self, work: Callable[[], None], name: str) -> threading.Thread:
         """Run `work` in a thread. An exception in it stops the bridge, and `run` raises it."""

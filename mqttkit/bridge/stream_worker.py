@@ -13,14 +13,17 @@ from typing import Any
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.identity import Identity
 from mqttkit.bridge.json_record import encode_json, json_record
-from mqttkit.bridge.metric import Metric, RefusalReason
+from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.observe.health import Health, Sample, serve_health
+from mqttkit.bridge.observe.prometheus import book_samples
+from mqttkit.bridge.observe.resource_watch import resident_bytes
 from mqttkit.bridge.observe.service_manager import Notifier
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.redis import tagged
 from mqttkit.bridge.sinks.redis_connection import connect_redis, redacted, translated
-from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink, dead_letter
-from mqttkit.errors import SinkBroken, SinkRefused, SinkUnavailable, UsageError
-from mqttkit.messages import Message
+from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink
+from mqttkit.bridge.stream_entries import StreamEntry, entries_of, following, letter_of, metric_of, order, split
+from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
 from mqttkit.settings import BridgeSettings
 from mqttkit.stop import Stop
 
@@ -29,11 +32,10 @@ logger = logging.getLogger(__name__)
 BLOCK_MS = 500
 """Milliseconds that one read waits for entries."""
 TRIM_SECONDS = 5.0
+LIVE_SECONDS = 30.0
+"""A worker whose loop has not run for so long is stuck."""
 RETRY_FIRST, RETRY_LONGEST = 0.1, 5.0
 """Seconds between attempts."""
-
-StreamEntry = tuple[str, dict[str, str]]
-"""Identifier and fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,9 @@ class StreamWorker:
         self._stop = Stop()
         self._claimed_at = self._trimmed_at = self._logged_at = time.monotonic()
         self._notifier = Notifier()
+        self._progress_at = time.monotonic()
+        self._blocked = "not started"
+        self._lag: dict[str, float] = {}
 
     def stop(self) -> None:
         """Stop after the current batch. Only sets a flag."""
@@ -82,6 +87,7 @@ class StreamWorker:
             self._consumer = stack.enter_context(identity).client_id
             stack.callback(self._client.close)
             stack.callback(self._sink.close)
+            serve_health(stack, self._bridge, health=self.health, samples=self.samples)
             self._until_possible(self._prepare)
             self._notifier.ready(self._name)
             self._own_pending()
@@ -137,7 +143,7 @@ class StreamWorker:
                 count=self._bridge.batch_size,
                 block=BLOCK_MS if after == ">" else None,
             )
-        return list(_entries(found))
+        return list(entries_of(found))
 
     def _claim(self) -> list[StreamEntry]:
         with self._redis() as client:
@@ -171,9 +177,9 @@ class StreamWorker:
         letters: list[DeadLetter] = []
         for name, fields in entries:
             try:
-                metrics.append(_metric(name, fields))
+                metrics.append(metric_of(name, fields))
             except (KeyError, ValueError) as error:
-                letters.append(_letter(fields, error))
+                letters.append(letter_of(fields, error, self._bridge.topic))
         if not self._commit(MetricBatch(metrics, letters)):
             return
         with self._redis() as client:
@@ -186,7 +192,7 @@ class StreamWorker:
         try:
             committed: Committed | None = self._until_possible(lambda: self._sink.commit(batch))
         except SinkRefused as error:
-            return all(self._commit(part) for part in _split(batch, error))
+            return all(self._commit(part) for part in split(batch, error, self._bridge.topic))
         if committed is None:
             return False
         reasons = Counter(letter.reason for letter in batch.letters)
@@ -207,10 +213,37 @@ class StreamWorker:
         with self._redis() as client:
             oldest = []
             for group in client.xinfo_groups(stream) if client.exists(stream) else ():
+                if group["name"] == self._settings.group:
+                    self._lag = {"pending": float(group["pending"]), "lag": float(group.get("lag") or 0)}
                 pending = client.xpending(stream, group["name"])
-                oldest.append(pending["min"] if pending["pending"] else _next(group["last-delivered-id"]))
+                oldest.append(pending["min"] if pending["pending"] else following(group["last-delivered-id"]))
             if oldest:  # LIMIT 0: without it Redis removes at most 10,000 entries per call
-                client.xtrim(stream, minid=min(oldest, key=_order), approximate=True, limit=0)
+                client.xtrim(stream, minid=min(oldest, key=order), approximate=True, limit=0)
+
+    # -- health ------------------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Return what is wrong. Call it from any thread."""
+        silent = time.monotonic() - self._progress_at
+        not_live = [f"the worker made no progress for {silent:.0f} s"] if silent > LIVE_SECONDS else []
+        not_ready = [*not_live, self._blocked] if self._blocked else list(not_live)
+        return Health(not_live, [*not_ready, "stopping"] if self._stop.is_set else not_ready)
+
+    def samples(self) -> list[Sample]:
+        """Return the samples for Prometheus. Call it from any thread."""
+        ready = not self.health().not_ready
+        found = [
+            *book_samples(self.books),
+            Sample("ready", "1 while metrics can flow", "gauge", float(ready)),
+            Sample("resident_memory_bytes", "Resident memory", "gauge", resident_bytes()),
+        ]
+        if self._lag:
+            pending = "Entries that workers of the group have read and not stored"
+            found.append(Sample("pending_entries", pending, "gauge", self._lag["pending"]))
+            found.append(
+                Sample("lag_entries", "Entries that no worker of the group has read", "gauge", self._lag["lag"])
+            )
+        return found
 
     # -- failures ----------------------------------------------------------------------------------
 
@@ -218,11 +251,16 @@ class StreamWorker:
         """Repeat `action` until it succeeds. Return None if stopped first."""
         wait = RETRY_FIRST
         while True:
+            self._progress_at = time.monotonic()
             try:
-                return action()
+                result = action()
             except SinkUnavailable as error:
                 self.books.retries += 1
+                self._blocked = str(error)
                 logger.warning("trying again in %.1f s: %s", wait, error)
+            else:
+                self._blocked = ""
+                return result
             if self._stop.wait(wait):
                 return None
             wait = min(RETRY_LONGEST, wait * 2)
@@ -238,58 +276,3 @@ class StreamWorker:
                 logger.warning("%s or its group %s was removed: creating it again", self._name, self._settings.group)
                 self._make_group(self._client)
                 raise
-
-
-def _entries(found: Any) -> Iterator[StreamEntry]:
-    """Yield the entries of an XREADGROUP answer, in any version of the protocol."""
-    streams = found.values() if isinstance(found, dict) else (entries for _, entries in found or ())
-    for entries in streams:
-        for part in entries:
-            yield from part if isinstance(part, list) else (part,)
-
-
-def _metric(name: str, fields: dict[str, str]) -> Metric:
-    return Metric(
-        fields["tenant_id"],
-        fields["agent_id"],
-        fields["metric_name"],
-        float(fields["value"]),
-        int(fields["timestamp_ms"]),
-        fields.get("dedupe_id") or f"entry:{name}",
-        fields.get("tags") or None,
-        int(fields["received_ms"]),
-    )
-
-
-def _letter(fields: dict[str, str], error: Exception) -> DeadLetter:
-    message = Message("", encode_json(fields))
-    return dead_letter(
-        message, RefusalReason.HANDLER_ERROR, f"the stream's entry is not a metric: {error!r}", _now_ms()
-    )
-
-
-def _split(batch: MetricBatch, error: SinkRefused) -> list[MetricBatch]:
-    """Return the parts to commit instead of a batch that the sink refused."""
-    if len(batch.metrics) + len(batch.letters) > 1:
-        return [
-            *(MetricBatch([metric]) for metric in batch.metrics),
-            *(MetricBatch([], [letter]) for letter in batch.letters),
-        ]
-    if not batch.metrics:
-        raise SinkBroken(f"the sink refused a dead letter: {error.message}") from error
-    message = Message("", encode_json(json_record(batch.metrics[0])))
-    return [MetricBatch([], [dead_letter(message, RefusalReason.SINK_REFUSED, error.message, _now_ms())])]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _order(name: str) -> tuple[int, int]:
-    milliseconds, _, sequence = name.partition("-")
-    return int(milliseconds), int(sequence or 0)
-
-
-def _next(name: str) -> str:
-    milliseconds, sequence = _order(name)
-    return f"{milliseconds}-{sequence + 1}"

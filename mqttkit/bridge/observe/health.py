@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from mqttkit.errors import BridgeError
+from mqttkit.settings import BridgeSettings
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "mqttkit_bridge_"
 REQUEST_SECONDS = 5.0
@@ -77,6 +82,22 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def serve_health(
+    stack: contextlib.ExitStack,
+    settings: BridgeSettings,
+    *,
+    health: Callable[[], Health],
+    samples: Callable[[], list[Sample]],
+) -> None:
+    """Serve until the stack is closed, if the settings give a port; raise BridgeError."""
+    if settings.health_port is None:
+        return
+    server = stack.enter_context(
+        HealthServer(settings.health_host, settings.health_port, health=health, samples=samples)
+    )
+    logger.info("health on http://%s:%d", settings.health_host, server.port)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.observe.health import Sample
 from mqttkit.bridge.session import SessionWatch
@@ -13,15 +14,15 @@ def samples_of(
 ) -> list[Sample]:
     """Return every sample; `resident` in bytes."""
     return [
-        *_books(pipeline),
+        *book_samples(pipeline.books),
         Sample("lost_sessions", "Connections whose session the broker had lost", "counter", session.lost),
         Sample("interruptions", "Connections that ended while the bridge ran", "counter", session.interruptions),
         *_state(pipeline, client, ready=ready, resident=resident),
     ]
 
 
-def _books(pipeline: Pipeline) -> list[Sample]:
-    books = pipeline.books
+def book_samples(books: Books) -> list[Sample]:
+    """Return the counters of the books."""
     balance = books.balance()
     counters = [
         ("received_messages", "Messages received from the broker", balance.received + books.returned + books.put_aside),

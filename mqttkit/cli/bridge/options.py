@@ -73,6 +73,15 @@ _SHARED = (
         "--http-gzip/--no-http-gzip", path="bridge.http_gzip", default=None, help="HTTP: compress the body.  [no]"
     ),
 )  # fmt: skip
+_HEALTH = (
+    setting_option(
+        "--health-port", path="bridge.health_port", type=Number("PORT", low=0, high=65_535, whole=True),
+        help="Serve /livez, /readyz and /metrics on this port; 0 picks a free one.",
+    ),
+    setting_option(
+        "--health-host", path="bridge.health_host", metavar="ADDRESS", help="Address to serve them on.  [127.0.0.1]"
+    ),
+)  # fmt: skip
 _RUNNING = (
     setting_option("--group", path="bridge.group", metavar="NAME", help="Share the load with bridges of this name."),
     setting_option(
@@ -82,19 +91,18 @@ _RUNNING = (
     setting_option(
         "--live/--no-live", path="bridge.live", default=None, help="Redis: publish on metrics:{tenant_id}.  [live]"
     ),
-    setting_option(
-        "--health-port", path="bridge.health_port", type=Number("PORT", low=0, high=65_535, whole=True),
-        help="Serve /livez, /readyz and /metrics on this port; 0 picks a free one.",
-    ),
-    setting_option(
-        "--health-host", path="bridge.health_host", metavar="ADDRESS", help="Address to serve them on.  [127.0.0.1]"
-    ),
+    *_HEALTH,
 )  # fmt: skip
 
 
 def bridge_options(command: Command) -> Command:
     """Add the options of a bridge that runs."""
     return add_options(command, (*_SHARED, *_RUNNING))
+
+
+def health_options(command: Command) -> Command:
+    """Add the options of the health endpoints."""
+    return add_options(command, _HEALTH)
 
 
 def store_options(command: Command) -> Command:

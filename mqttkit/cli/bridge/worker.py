@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mqttkit.cli.bridge.options import sink_option, stream_option
+from mqttkit.cli.bridge.options import health_options, sink_option, stream_option
 from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.numbers import SECONDS
@@ -29,6 +29,7 @@ from mqttkit.cli.signals import drain_on_signal
     default=None,
     help="Publish on metrics:{tenant_id} if no bridge does.  [live]",
 )
+@health_options
 @config_option
 @click.option("--quiet", is_flag=True, help="Print nothing on stderr except a final error.")
 def worker(source: str, group: str, claim_after: float, config: str | None, quiet: bool) -> int:

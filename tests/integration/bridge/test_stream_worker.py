@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.bridge.identity import Identity
-from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.metric import Metric, MetricParser
 from mqttkit.bridge.sinks.redis import RedisSink
 from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
 from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
@@ -45,7 +46,12 @@ def fill(redis: RedisServer, numbers: range, *, live: bool = False) -> None:
 @contextlib.contextmanager
 def worker(redis: RedisServer, sink: str, **more: float) -> Iterator[StreamWorker]:
     settings = BridgeSettings(sink=sink, batch_size=50)
-    made = StreamWorker(WorkerSettings(source=redis.url, bridge=settings, **more))  # type: ignore[arg-type]
+    with running(StreamWorker(WorkerSettings(source=redis.url, bridge=settings, **more))) as made:  # type: ignore[arg-type]
+        yield made
+
+
+@contextlib.contextmanager
+def running(made: StreamWorker) -> Iterator[StreamWorker]:
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(made.run()))
     thread.start()
@@ -179,3 +185,44 @@ def test_worker_trims_everything_that_was_read(redis: RedisServer, tmp_path: Pat
         with worker(redis, f"sqlite:{tmp_path / 'm.db'}") as made:
             made._trim()
             assert client.xlen(STREAM) <= 100
+
+
+def test_worker_reports_health_and_lag(redis: RedisServer, tmp_path: Path) -> None:
+    """/readyz says why metrics do not flow; /metrics has the counters, and what is waiting in the stream."""
+    fill(redis, range(20))
+    path = tmp_path / "metrics.db"
+    settings = BridgeSettings(sink=f"sqlite:{path}", health_port=0)
+    with running(StreamWorker(WorkerSettings(source=redis.url, bridge=settings))) as made:
+        wait_until(lambda: made.books.acknowledged == 20)
+        wait_until(lambda: not made.health().not_ready)
+        fill(redis, range(20, 30))
+        wait_until(lambda: made.books.acknowledged == 30)
+        made._trim()
+        samples = {sample.name: sample.value for sample in made.samples()}
+        assert (samples["stored_metrics"], samples["lag_entries"], samples["pending_entries"]) == (30, 0, 0)
+        assert samples["ready"] == 1
+        redis.stop(signal.SIGKILL)
+        wait_until(lambda: "Connection" in str(made.health().not_ready))
+        assert made.health().not_live == []
+        redis.start()
+        wait_until(lambda: not made.health().not_ready)
+    assert made.health().not_ready == ["stopping"]
+
+
+def test_refused_entry_keeps_its_topic_and_can_be_retried(redis: RedisServer, tmp_path: Path) -> None:
+    """A metric that the database refuses becomes a letter that parses again; a foreign entry keeps what it has."""
+    with redis.client() as client:
+        fields = {"tenant_id": TENANT, "agent_id": "a", "metric_name": "t", "value": "1.5", "timestamp_ms": "7000"}
+        client.xadd(STREAM, {**fields, "dedupe_id": "x", "tags": '{"u":"C"}', "received_ms": str(2**70)})
+        client.xadd(STREAM, {**fields, "value": "warm", "received_ms": "1"})
+    path = tmp_path / "metrics.db"
+    with worker(redis, f"sqlite:{path}") as made:
+        wait_until(lambda: made.books.acknowledged == 2)
+    found = rows(path, "SELECT topic, payload, reason FROM dead_letters ORDER BY reason DESC")
+    assert [(topic, reason) for topic, _, reason in found] == [
+        (f"metrics/{TENANT}/a/t", "sink_refused"),
+        (f"metrics/{TENANT}/a/t", "handler_error"),
+    ]
+    parser = MetricParser(BridgeSettings.topic, payload_limit=1_000)
+    again = parser.parse(found[0][0], base64.b64decode(found[0][1]), 5)
+    assert (again.value, again.timestamp_ms, again.dedupe_id, again.tags) == (1.5, 7000, "x", '{"u":"C"}')
