@@ -10,13 +10,15 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 from mqttkit.controller.configuration import listen_address, open_codec, state_file
+from mqttkit.controller.handover.outbox import Outbox
+from mqttkit.controller.handover.receipts import Receipt, ReceiptBook, ReturnAddress
+from mqttkit.controller.handover.sender import Sender
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.messages.topics import GLOBAL, SYSTEM, Kind, Place, Topics
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.policy_issuer import PolicyIssuer
 from mqttkit.controller.receiver import Receiver
 from mqttkit.controller.security.gate import Codec, Gate
-from mqttkit.controller.sender import Sender
 from mqttkit.controller.store import Store
 from mqttkit.controller.transports.in_process import MemoryBus, MemoryTransport
 from mqttkit.controller.transports.mqtt import MqttTransport
@@ -82,7 +84,9 @@ class Controller:
         self._issuer = None if scope is None else PolicyIssuer(scope, self._store, self._send_policy, wake)
         self.mqtt: MqttTransport | None = None
         self.transports = self._open_transports(mqtt, bus or _bus)
-        self._sender = Sender(self.transports, self._codec.wrap, on_denied=self._store.save_dead_letter)
+        self._sender = Sender(
+            self.transports, self._codec, outbox=self._open_outbox(), on_denied=self._store.save_dead_letter
+        )
         self._heartbeat_thread = threading.Thread(target=self._run_heartbeats, name="heartbeat", daemon=True)
 
     # --- start and end ---------------------------------------------------------------------------------------------
@@ -101,7 +105,10 @@ class Controller:
                 self.disconnect_mqtt(flush=0)
                 raise
             self._started = True
-            self._watch_own_policy()
+            self._subscribe_own()
+            restored = self._sender.restore()
+            if restored:
+                log.info("%d reports of the last run have no receipt yet; sending them again", restored)
             self._sender.start()
             self._heartbeat_thread.start()
         return self.mqtt is not None and self.mqtt.client.wait_connected(timeout)
@@ -157,13 +164,21 @@ class Controller:
         return self._receiver.policies.current(scope)
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until a transport has accepted every message; return whether it did."""
+        """Wait up to `timeout` seconds until every message is settled; return whether it is.
+
+        Reports are settled by the regional controller's receipt, other messages by a transport that accepts them.
+        """
         return self._sender.flush(timeout)
 
     @property
     def unsent(self) -> int:
-        """Number of messages that no transport has accepted yet."""
+        """Number of messages that no transport has accepted, or whose receipt is missing."""
         return self._sender.waiting
+
+    @property
+    def taken(self) -> int:
+        """Number of reports that a transport has taken, but that have no receipt yet."""
+        return self._sender.taken
 
     def status(self) -> dict[str, Any]:
         """Return the content of the heartbeat: transport in use, hops, counters, policies."""
@@ -177,6 +192,8 @@ class Controller:
             "hops": self._sender.hops,
             "sent": dict(self._sender.sent),
             "unsent": self._sender.waiting,
+            "without_receipt": self._sender.taken,
+            "unanswered": self._sender.unanswered,
             "dropped": self._sender.dropped,
             "denied": self._sender.denied,
             "counters": dict(self._receiver.counters),
@@ -193,10 +210,10 @@ class Controller:
         *,
         region: str = "",
         retain: bool = False,
-        needs_subscriber: bool = False,
+        needs_receipt: bool = False,
     ) -> Promise:
         envelope = self._envelope(message_type, payload, region=region)
-        return self._sender.put(envelope, topic, retain=retain, needs_subscriber=needs_subscriber)
+        return self._sender.put(envelope, topic, retain=retain, needs_receipt=needs_receipt)
 
     def _envelope(self, message_type: str, payload: Mapping[str, Any], *, region: str = "") -> Envelope:
         return Envelope(
@@ -218,7 +235,11 @@ class Controller:
         """The scope whose policy this controller publishes: `global`, its region, or None."""
         return None
 
-    def _watch_own_policy(self) -> None:
+    def _open_outbox(self) -> Outbox | None:
+        """Return the outbox in which unsent messages survive a restart; local controllers have one."""
+        return None
+
+    def _subscribe_own(self) -> None:
         """Subscribe to the policy that this controller publishes, to see what others make of it."""
         if self.issues is None:
             return
@@ -255,6 +276,19 @@ class Controller:
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
         """Handle a discovery report; regional controllers override this."""
 
+    def _handle_receipt(self, place: Place, envelope: Envelope) -> None:
+        """Handle a receipt for reports; local controllers override this."""
+
+    def _send_receipt(self, address: ReturnAddress, receipt: Receipt) -> None:
+        """Send a receipt the way that the reports came. A lost one is not repeated: the sender repeats the report."""
+        topic = self.topics.receipts(address.region, address.controller_id)
+        try:
+            envelope = self._envelope("receipt", receipt.to_payload(), region=address.region)
+            transport = next(one for one in self.transports if one.name == address.transport)
+            transport.send(topic, self._codec.wrap(envelope, topic), qos=1, retain=False)
+        except MqttkitError as error:
+            log.warning("cannot send a receipt to %s: %s", address.controller_id, error)
+
     def _handle_status(self, place: Place, envelope: Envelope) -> None:
         """Handle a heartbeat; a watcher overrides this."""
 
@@ -273,6 +307,7 @@ class Controller:
             Kind.DISCOVERY: self._handle_report,
             Kind.EVENT: self._handle_event,
             Kind.STATUS: self._handle_status,
+            Kind.RECEIPT: self._handle_receipt,
         }
         return Receiver(
             self.topics,
@@ -281,6 +316,7 @@ class Controller:
             handlers=handlers,
             on_policy=self._handle_policy,
             on_policy_replaced=self._policy_replaced,
+            receipts=ReceiptBook(self._send_receipt),
             retries=self.settings.handler_retries,
         )
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mqttkit.controller.handover.receipts import FINAL_REASONS, ReceiptBook, ReturnAddress
 from mqttkit.controller.messages.envelope import Envelope
 from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.controller.messages.topics import Kind, Place, Topics
 from mqttkit.controller.policies import Policy, PolicyBook
-from mqttkit.controller.security.gate import Gate, OpenedMessage
+from mqttkit.controller.security.gate import Gate, OpenedMessage, open_message
 from mqttkit.controller.store import Novelty, Store
 from mqttkit.controller.transports.types import Delivery
 from mqttkit.errors import StoreFailed
@@ -72,6 +73,7 @@ class Receiver:
         handlers: Mapping[Kind, Handler],
         on_policy: PolicyHandler,
         on_policy_replaced: PolicyWatcher = _ignore_policy,
+        receipts: ReceiptBook | None = None,
         retries: int = 2,
     ) -> None:
         self.counters: Counter[str] = Counter()
@@ -80,6 +82,11 @@ class Receiver:
         self._handlers = handlers
         self._on_policy = on_policy
         self._on_policy_replaced = on_policy_replaced
+        self._receipts = receipts or ReceiptBook(lambda _address, _receipt: None)
+        self.before_commit: Callable[[], bool] = lambda: True
+        """Called in the worker after each batch; False leaves the batch unacknowledged."""
+        self.redelivered = False
+        """True while a handler gets a message that may have been delivered before."""
         self._retries = retries
         self._inbox: queue.Queue[Delivery | None] = queue.Queue(INBOX)
         self._refusal_logs: dict[RefusalReason, _RefusalLog] = {}
@@ -145,20 +152,31 @@ class Receiver:
             try:
                 for delivery in batch:
                     self._process(delivery)
+                if not self.before_commit():
+                    self._undo(counters)
+                    return
                 self._store.commit()
                 break
             except StoreFailed as error:
                 self._restore_counters(counters)
                 log.error("%s; %d messages are waiting", error, len(batch))  # noqa: TRY400  logged each second
                 self._store.roll_back()
+                self._receipts.clear()
                 batch = [replace(delivery, dup=True) for delivery in batch]
             if self._stop.wait(STORE_SECONDS):
                 return
+        self._receipts.send()
         for delivery in batch:
             try:
                 delivery.ack()
             except Exception:
                 log.exception("cannot acknowledge a message on %.200r", delivery.topic)
+
+    def _undo(self, counters: Counter[str]) -> None:
+        """Undo a batch whose output could not be written; its messages will be delivered again."""
+        self.counters = counters
+        self._store.roll_back()
+        self._receipts.clear()
 
     def _restore_counters(self, counters: Counter[str]) -> None:
         """Restore the counters from before a batch, except those that other threads have changed since."""
@@ -186,7 +204,22 @@ class Receiver:
     def _judge(self, delivery: Delivery) -> None:
         """Handle a message if it is new; raise MessageRefused."""
         place = self._topics.place(delivery.topic)
-        opened, seen = self._gate.open(place, delivery.data, dup=delivery.dup)
+        opened = open_message(self._gate.codec, place, delivery.data)
+        if place.kind is not Kind.DISCOVERY:
+            self._judge_opened(place, opened, delivery)
+            return
+        address = ReturnAddress(delivery.transport, place.region, place.controller_id)
+        try:
+            self._judge_opened(place, opened, delivery)
+        except MessageRefused as error:
+            self._receipts.refused(address, opened.envelope.message_id, error.reason)
+            if error.reason.value in FINAL_REASONS:
+                self._store.add_dead_letter(delivery.topic, delivery.data, f"refused, {error.reason.value}: {error}")
+            raise
+        self._receipts.handled(address, opened.envelope.message_id)
+
+    def _judge_opened(self, place: Place, opened: OpenedMessage, delivery: Delivery) -> None:
+        seen = self._gate.judge(place, opened, dup=delivery.dup)
         policy = None
         if place.kind is Kind.POLICY:
             policy, seen = self._judge_policy(place, opened)
@@ -220,12 +253,13 @@ class Receiver:
         if policy is not None:
             if seen is Novelty.NEW:
                 self.policies.put(policy)
-        elif place.kind is not Kind.STATUS:
+        elif place.kind not in (Kind.STATUS, Kind.RECEIPT):
             self._gate.admit(opened, seen)
 
     def _handle(self, place: Place, opened: OpenedMessage, policy: Policy | None, delivery: Delivery) -> bool:
         """Call the handler, with retries; return False if the message became a dead letter."""
         attempt = 0
+        self.redelivered = delivery.dup
         while True:
             try:
                 self._call(place, opened.envelope, policy)

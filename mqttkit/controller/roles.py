@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,13 +10,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mqttkit.controller.controller import Controller
+from mqttkit.controller.handover.outbox import Outbox
+from mqttkit.controller.handover.receipts import parse_receipt
 from mqttkit.controller.messages.envelope import Envelope
 from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 from mqttkit.controller.messages.topics import GLOBAL, Place
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.simulation.subnet_scan import discover
 from mqttkit.controller.transports.types import Promise
-from mqttkit.errors import PublishFailed
+from mqttkit.errors import PublishFailed, SubscriptionDenied
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Report:
     message_id: str
     payload: Mapping[str, Any]
     """`subnet`, `scans` and `devices`: a list of objects."""
+    redelivered: bool = False
+    """The transport delivered it again: it may have been handled just before a crash."""
 
 
 def check_report(payload: Mapping[str, Any]) -> None:
@@ -45,25 +52,47 @@ class LocalController(Controller):
     role: ClassVar[str] = "local"
 
     def publish_discovery_report(self, report: Mapping[str, Any]) -> Promise:
-        """Publish a report at QoS 1; the promise settles when a transport has accepted it.
+        """Publish a report at QoS 1; its promise is `ok` when the regional controller's receipt has arrived.
 
-        Raises MessageRefused if receivers would refuse it. If no client subscribes to the report, it waits; only MQTT 5
-        brokers report that.
+        Until then the report is sent again, and the outbox keeps it over a restart. `taken_by` of the promise names
+        the transport that has taken it meanwhile. Raises MessageRefused if receivers would refuse it, and StoreFailed.
         """
         check_report(report)
         topic = self.topics.discovery(self.settings.region, self.controller_id)
-        return self._publish("discovery.report", topic, report, needs_subscriber=True)
+        return self._publish("discovery.report", topic, report, needs_receipt=True)
 
     def run_discovery_cycle(
         self, *, subnet: str = "192.168.1.0/24", seed: int = 0, timeout: float = 10.0
     ) -> dict[str, Any]:
-        """Scan (simulated: ARP, ICMP, SNMP), publish the report, wait until it is accepted; raise PublishFailed."""
+        """Scan (simulated: ARP, ICMP, SNMP), publish the report, wait for its receipt; raise PublishFailed."""
         report = discover(subnet, seed=seed)
         promise = self.publish_discovery_report(report)
         promise.wait(timeout)
         if not promise.ok:
-            raise PublishFailed(f"no transport accepted the report of {self.controller_id} within {timeout:.0f} s")
+            raise PublishFailed(self._why_not(promise, timeout))
         return report
+
+    def _why_not(self, promise: Promise, timeout: float) -> str:
+        if promise.reason:
+            return f"the report of {self.controller_id} was not delivered: {promise.reason}"
+        if promise.taken_by:
+            return f"{promise.taken_by} took the report of {self.controller_id}, but no receipt came in {timeout:.0f} s"
+        return f"no transport accepted the report of {self.controller_id} within {timeout:.0f} s"
+
+    def _open_outbox(self) -> Outbox | None:
+        path = self._store.path
+        return Outbox(path.with_name(f"{path.name}.outbox")) if path is not None else None
+
+    def _subscribe_own(self) -> None:
+        super()._subscribe_own()
+        try:
+            self._subscribe(self.topics.receipts(self.settings.region, self.controller_id))
+        except SubscriptionDenied as error:
+            log.error("%s; without receipts, reports are sent again and again", error)  # noqa: TRY400
+
+    def _handle_receipt(self, place: Place, envelope: Envelope) -> None:
+        if place.controller_id == self.controller_id:
+            self._sender.receive(envelope.sender_id, parse_receipt(envelope.payload))
 
 
 class RegionalController(Controller):
@@ -79,9 +108,15 @@ class RegionalController(Controller):
         self._report_handler: ReportHandler | None = None
         super().__init__(*arguments, **options)
 
-    def subscribe_to_discovery_reports(self, handler: ReportHandler | None = None) -> None:
-        """Receive every report of the region once; raise SubscriptionDenied."""
+    def subscribe_to_discovery_reports(
+        self, handler: ReportHandler | None = None, *, flush: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Receive every report of the region once; raise SubscriptionDenied.
+
+        The controller calls `flush` after each batch of reports and acknowledges the batch when `flush` returns True.
+        """
         self._report_handler = handler
+        self._receiver.before_commit = flush
         self._subscribe(self.topics.discovery_filter(self.settings.region))
 
     def publish_policy_update(self, rules: Mapping[str, Any], *, expires: int | None = None) -> tuple[Policy, Promise]:
@@ -128,7 +163,8 @@ class RegionalController(Controller):
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
         if place.region != self.settings.region:  # a restored session may have subscriptions to another region
             raise MessageRefused(RefusalReason.WRONG_REGION, f"a report of region {place.region!r}")
-        report = Report(envelope.sender_id, envelope.sequence, envelope.message_id, envelope.payload)
+        redelivered = self._receiver.redelivered
+        report = Report(envelope.sender_id, envelope.sequence, envelope.message_id, envelope.payload, redelivered)
         check_report(envelope.payload)
         if self._report_handler is not None:
             self._report_handler(report)

@@ -74,6 +74,7 @@ class Store:
         nonce_seconds: float = 660.0,
         max_dead: int = 10_000,
     ) -> None:
+        self.path = path
         self.max_ids = max_ids
         """Message identifiers to remember; the oldest are deleted first."""
         self.nonce_seconds = nonce_seconds

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mqttkit.controller.event_lines import Event
 
 FLUSH_SECONDS = 10.0
-"""How long a local controller waits at the end until its reports are taken over."""
+"""How long a local controller waits at the end for the receipts of its reports."""
 policy_option = click.option(
     "--policy", "policy_file", metavar="FILE", type=click.Path(), help="JSON file of rules to publish as a policy."
 )
@@ -43,7 +43,7 @@ def local(
 ) -> int:
     """Scan a subnet (simulated) again and again, report its devices, and follow policies.
 
-    Prints each report and each policy as a JSON line. Exit code 6: no regional controller took over some reports.
+    Prints each report and each policy as a JSON line. Exit code 6: no receipt came for some reports.
     """
     from mqttkit.controller import LocalController
     from mqttkit.controller.event_lines import EventLines, report_subnet
@@ -57,10 +57,11 @@ def local(
         _print(report_subnet(running, lines, subnet=subnet, interval=interval, cycles=cycles, seed=seed))
         if running.flush(FLUSH_SECONDS):
             return 0
-        left = running.unsent
+        left, taken = running.unsent, running.taken
         running.disconnect_mqtt(flush=0)
     raise PublishFailed(
-        f"{left} reports were not taken over within {FLUSH_SECONDS:g} s",
+        f"no receipt for {left} reports within {FLUSH_SECONDS:g} s; a transport had taken {taken} of them. "
+        "They are sent again at the next start",
         hint="Is a regional controller of the same region running? See: mqttkit controller watch",
     )
 

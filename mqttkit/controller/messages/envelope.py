@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
+import msgspec
+
 from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
 
 SCHEMA_VERSION = 1
@@ -62,7 +64,7 @@ class Envelope:
         fields = {name: getattr(self, name) for name in _FIELDS}
         fields["timestamp"] = format_timestamp(self.timestamp)
         document = {**fields, **self.extra}
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        return msgspec.json.encode(document)
 
 
 def parse(data: bytes) -> Envelope:
@@ -72,7 +74,6 @@ def parse(data: bytes) -> Envelope:
             data.decode(),
             object_pairs_hook=_reject_duplicate_keys,
             parse_constant=_reject_constant,
-            parse_float=_parse_float,
         )
     except (ValueError, RecursionError) as error:
         raise _malformed(f"not JSON: {error}") from error
@@ -152,22 +153,24 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parse_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:20]} is too large")
-    return number
-
-
 def _check_values(container: dict[str, Any] | list[Any], levels: int) -> None:
-    """Raise MessageRefused for more than `levels` levels of nesting, and for whole numbers beyond 64 bits."""
+    """Raise MessageRefused for more than `levels` levels of nesting, and for numbers beyond 64 bits."""
     if levels == 0:
         raise _malformed(f"more than {MAX_DEPTH} levels of nesting")
     for value in container.values() if isinstance(container, dict) else container:
-        if isinstance(value, dict | list):
+        kind = type(value)
+        if kind is str:  # most values are text
+            continue
+        if kind is int:
+            if not _MIN_INTEGER <= value <= _MAX_INTEGER:
+                raise _malformed("a whole number needs more than 64 bits")
+        elif kind is float:
+            if not math.isfinite(value):
+                raise _malformed("a number is not finite")
+        elif kind is dict or kind is list or kind is tuple:
             _check_values(value, levels - 1)
-        elif type(value) is int and not _MIN_INTEGER <= value <= _MAX_INTEGER:
-            raise _malformed("a whole number needs more than 64 bits")
+        elif value is not None and not isinstance(value, bool | int | float | str):
+            raise TypeError(f"{kind.__name__} has no JSON form")
 
 
 def _reject_constant(name: str) -> NoReturn:

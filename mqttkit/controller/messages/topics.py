@@ -25,6 +25,8 @@ class Kind(enum.Enum):
     """Events from any controller; QoS 1."""
     STATUS = "status"
     """Heartbeats at QoS 0, retained; the will reports offline."""
+    RECEIPT = "receipt"
+    """Receipts of regional controllers for reports; QoS 1."""
 
 
 TYPES = {
@@ -32,6 +34,7 @@ TYPES = {
     "policy.update": Kind.POLICY,
     "event": Kind.EVENT,
     "status": Kind.STATUS,
+    "receipt": Kind.RECEIPT,
 }
 """The kind of topic on which each message_type belongs."""
 
@@ -45,7 +48,7 @@ class Place:
     region: str
     """Region, `global` or `system`; empty for a status topic."""
     controller_id: str = ""
-    """The controller that the topic belongs to; discovery and status only."""
+    """The controller that the topic belongs to: the sender of a report or heartbeat, the addressee of a receipt."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class Topics:
         """Return the topic of a controller's heartbeats."""
         return self._join("status", check_level(controller_id, "controller id"))
 
+    def receipts(self, region: str, controller_id: str) -> str:
+        """Return the topic of the receipts for one local controller."""
+        return self._join("receipts", check_level(region, "region"), check_level(controller_id, "controller id"))
+
     def status_filter(self) -> str:
         """Return the filter for all heartbeats."""
         return f"{self.base}/status/+"
@@ -88,6 +95,8 @@ class Topics:
         match levels:
             case ["discovery", region, controller_id]:
                 return Place(topic, Kind.DISCOVERY, region, controller_id)
+            case ["receipts", region, controller_id]:
+                return Place(topic, Kind.RECEIPT, region, controller_id)
             case ["policy", scope]:
                 return Place(topic, Kind.POLICY, scope)
             case ["events", scope]:
@@ -111,6 +120,6 @@ def check_place(place: Place, envelope: Envelope) -> None:
     if place.region not in ("", SYSTEM, envelope.region):
         text = f"region {envelope.region!r} on the topic of {place.region!r}"
         raise MessageRefused(RefusalReason.WRONG_REGION, text)
-    if place.controller_id and place.controller_id != envelope.sender_id:
+    if place.kind in (Kind.DISCOVERY, Kind.STATUS) and place.controller_id != envelope.sender_id:
         text = f"sender {envelope.sender_id!r} on the topic of {place.controller_id!r}"
         raise MessageRefused(RefusalReason.WRONG_SENDER, text)

@@ -3,6 +3,7 @@
 | topic | key that may sign |
 | --- | --- |
 | discovery/{region}/{id} | local, of the region |
+| receipts/{region}/{id} | regional, of the region |
 | policy/global | global |
 | policy/{region} | regional, of the region |
 | events/system | any |
@@ -34,6 +35,8 @@ def check_authority(key: Key, place: Place, envelope: Envelope) -> None:
 def _is_allowed(key: Key, place: Place, envelope: Envelope) -> bool:
     if place.kind is Kind.DISCOVERY:
         return key.role == "local" and key.region == place.region
+    if place.kind is Kind.RECEIPT:
+        return key.role == "regional" and key.region == place.region
     if place.kind is Kind.POLICY:
         if place.region == GLOBAL:
             return key.role == "global"

@@ -44,6 +44,10 @@ class Codec(Protocol):
         """Return the bytes to publish on `topic`; sign again for each try."""
         ...
 
+    def wrap_bytes(self, envelope: bytes, topic: str, sender_id: str) -> bytes:
+        """Do the same with an envelope that is JSON already."""
+        ...
+
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
         """Return the envelope in bytes received on `topic`; raise MessageRefused."""
         ...
@@ -73,7 +77,11 @@ class SignedCodec:
 
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Sign with the active key; raise UsageError without one, MessageRefused if the message is too large."""
-        signed = sign(envelope.to_bytes(), topic, self._signer(envelope.sender_id), now=self._now())
+        return self.wrap_bytes(envelope.to_bytes(), topic, envelope.sender_id)
+
+    def wrap_bytes(self, envelope: bytes, topic: str, sender_id: str) -> bytes:
+        """Sign the JSON of an envelope."""
+        signed = sign(envelope, topic, self._signer(sender_id), now=self._now())
         _check_size(signed, self.max_bytes)
         return signed
 
@@ -113,9 +121,12 @@ class PlainCodec:
 
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Return the envelope's JSON; raise MessageRefused if it is too large."""
-        data = envelope.to_bytes()
-        _check_size(data, self.max_bytes)
-        return data
+        return self.wrap_bytes(envelope.to_bytes(), topic, envelope.sender_id)
+
+    def wrap_bytes(self, envelope: bytes, topic: str, sender_id: str) -> bytes:
+        """Return the envelope if it is not too large."""
+        _check_size(envelope, self.max_bytes)
+        return envelope
 
     def signer_id(self, sender_id: str) -> str:
         """Return the same text each time: nothing is signed."""
@@ -176,13 +187,22 @@ class Gate:
         self._delayed_window = (since - self.skew, self._monotonic() + seconds)
 
     def open(self, place: Place, data: bytes, *, dup: bool) -> tuple[OpenedMessage, Novelty]:
-        """Return the message and whether it is new; raise MessageRefused.
+        """Return the message and whether it is new; raise MessageRefused."""
+        opened = open_message(self.codec, place, data)
+        return opened, self.judge(place, opened, dup=dup)
+
+    def judge(self, place: Place, opened: OpenedMessage, *, dup: bool) -> Novelty:
+        """Return whether an opened message is new; raise MessageRefused.
 
         `dup` is the DUP flag: the same bytes are a redelivery with it (MQTT 5, 3.3.1.1) and a replay without it.
+        Policies have versions, heartbeats sequences, and a receipt names the messages that wait for it; so all are new.
         """
-        opened = open_message(self.codec, place, data)
-        if place.kind in (Kind.POLICY, Kind.STATUS):
-            return opened, Novelty.NEW
+        if place.kind in (Kind.POLICY, Kind.STATUS, Kind.RECEIPT):
+            return Novelty.NEW
+        return self.judge_once(opened, dup=dup)
+
+    def judge_once(self, opened: OpenedMessage, *, dup: bool) -> Novelty:
+        """Return whether a message was seen before; raise MessageRefused if it is not fresh, or a replay."""
         self._check_fresh(opened)
         seen = self.store.look_up(opened.envelope.message_id, opened.digest)
         if seen is Novelty.OTHER:
@@ -190,7 +210,7 @@ class Gate:
                 RefusalReason.CONFLICT, f"message {opened.envelope.message_id} was seen before with different content"
             )
         self._check_nonce(opened, dup=dup)
-        return opened, seen
+        return seen
 
     def admit(self, opened: OpenedMessage, seen: Novelty) -> None:
         """Remember an accepted and handled message, and the nonce of this copy."""

@@ -41,5 +41,7 @@ class HubGate:
                 if novelty is Novelty.NEW:
                     self._policies.put(policy)
             else:
+                if place.kind is Kind.RECEIPT:
+                    novelty = self._gate.judge_once(opened, dup=False)
                 self._gate.admit(opened, novelty)
             self._store.commit()

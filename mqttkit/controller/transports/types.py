@@ -82,17 +82,21 @@ class Promise:
         self._event = threading.Event()
         self._lock = threading.Lock()
         self.ok = False
+        self.reason = ""
+        """Why it failed, if that is known."""
+        self.taken_by = ""
+        """The transport that has taken the message; that is not the addressee's receipt yet."""
 
     @property
     def done(self) -> bool:
         """True once it is settled."""
         return self._event.is_set()
 
-    def settle(self, ok: bool) -> None:
+    def settle(self, ok: bool, reason: str = "") -> None:
         """Set the outcome; only the first call counts."""
         with self._lock:
             if not self._event.is_set():
-                self.ok = ok
+                self.ok, self.reason = ok, reason
                 self._event.set()
 
     def wait(self, timeout: float | None = None) -> bool:

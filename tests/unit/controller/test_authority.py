@@ -20,6 +20,7 @@ GLOBAL = generate("g", "HS256", owner="gc-1", role="global")
 OWNED = generate("o", "HS256", owner="lc-1")
 SHARED = generate("s", "HS256")
 TYPES = {"discovery": "discovery.report", "policy": "policy.update", "events": "event", "status": "status"}
+TYPES["receipts"] = "receipt"
 
 
 def envelope(topic: str, sender: str, about: str, **payload: object) -> Envelope:
@@ -47,6 +48,10 @@ def refusal(key: Key, topic: str, region: str, payload: dict[str, object] | None
     (REGIONAL, "pdsno/discovery/zone-A/rc-1", "zone-A", False),
     (GLOBAL, "pdsno/discovery/zone-A/gc-1", "zone-A", False),
     (OWNED, "pdsno/discovery/zone-A/lc-1", "zone-A", False),
+    (REGIONAL, "pdsno/receipts/zone-A/lc-1", "zone-A", True),
+    (REGIONAL, "pdsno/receipts/zone-B/lc-1", "zone-B", False),
+    (LOCAL, "pdsno/receipts/zone-A/lc-1", "zone-A", False),
+    (GLOBAL, "pdsno/receipts/zone-A/lc-1", "zone-A", False),
     (LOCAL, "pdsno/policy/global", "global", False),
     (REGIONAL, "pdsno/policy/global", "global", False),
     (GLOBAL, "pdsno/policy/global", "global", True),

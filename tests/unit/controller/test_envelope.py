@@ -141,7 +141,7 @@ def test_a_payload_without_a_json_form_is_an_error_of_the_sender() -> None:
         message_id=new_message_id(), message_type="event", sender_id="a", region="r", timestamp=0, sequence=0,
         payload={"x": float("nan")},
     )  # fmt: skip
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(MessageRefused, match="not finite"):
         sent.to_bytes()
 
 

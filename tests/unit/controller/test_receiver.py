@@ -120,7 +120,7 @@ def test_what_nobody_foresaw_is_a_dead_letter_and_the_thread_lives(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mistake in judging one message does not stop the next."""
-    monkeypatch.setattr(bench.receiver._gate, "open", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(bench.receiver._gate, "judge", lambda *_, **__: 1 / 0)
     lost = bench.deliver()
     eventually(lambda: bench.acknowledged == [lost])
     monkeypatch.undo()

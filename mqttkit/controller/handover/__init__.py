@@ -1,0 +1,1 @@
+"""Handing reports over: the sender, its outbox, and the receipts of the addressee."""

@@ -1,0 +1,168 @@
+"""A report is delivered when its addressee says so; until then its sender keeps it, over a restart too."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqttkit.client import MqttClient
+from mqttkit.controller import LocalController, MemoryBus, RegionalController
+from mqttkit.controller.messages.envelope import Envelope, new_message_id
+from mqttkit.controller.security.gate import SignedCodec
+from mqttkit.controller.security.keys import KeyFile
+from mqttkit.errors import PublishFailed
+from mqttkit.messages import Subscription
+from tests.support.brokers import Mosquitto
+from tests.support.controllers import broker_at, eventually, make_keys, settings_of
+
+PENDING = "mqttkit.controller.handover.pending.RECEIPT_SECONDS"
+
+
+class Bus:
+    """Controllers on one in-process bus."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self.directory, self.stack, self.bus = directory, stack, MemoryBus()
+
+    def local(self, **options: Any) -> LocalController:
+        """Start a local controller."""
+        local = LocalController(self._settings("lc-1"), broker_at(1), bus=self.bus, **options)
+        self.stack.callback(local.disconnect_mqtt, flush=0)
+        local.connect_mqtt(0)
+        return local
+
+    def regional(self) -> RegionalController:
+        """Start a regional controller that does not subscribe to reports yet."""
+        regional = RegionalController(self._settings("rc-1"), broker_at(1), bus=self.bus)
+        self.stack.callback(regional.disconnect_mqtt, flush=0)
+        regional.connect_mqtt(0)
+        return regional
+
+    def _settings(self, name: str) -> Any:
+        return settings_of(self.directory, name, transports=("memory",), heartbeat_interval=30.0)
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[Bus]:
+    """An empty bus."""
+    with ExitStack() as stack:
+        yield Bus(tmp_path, stack)
+
+
+def test_a_monitor_that_subscribes_to_everything_is_not_the_addressee(
+    tmp_path: Path, shared_broker: Mosquitto, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken by the broker is not delivered; the promise is good once the regional controller has the report."""
+    monkeypatch.setattr(PENDING, 0.5)
+    mqtt = broker_at(shared_broker.port)
+    with ExitStack() as stack:
+        monitor = stack.enter_context(MqttClient(mqtt))
+        monitor.connect(timeout=10)
+        monitor.subscribe(Subscription(f"{topic}/#"))
+        local = LocalController(settings_of(tmp_path, "lc-1", base=topic, keep_session=False), mqtt)
+        stack.callback(local.disconnect_mqtt, flush=0)
+        assert local.connect_mqtt(10)
+        promise = local.publish_discovery_report({"devices": []})
+        eventually(lambda: promise.taken_by == "mqtt")
+        eventually(lambda: local.status()["unanswered"] >= 1)
+        assert (promise.done, local.unsent) == (False, 1)
+        with pytest.raises(PublishFailed, match="mqtt took the report of lc-1, but no receipt came"):
+            local.run_discovery_cycle(timeout=0.3)
+        regional = RegionalController(settings_of(tmp_path, "rc-1", base=topic, keep_session=False), mqtt)
+        stack.callback(regional.disconnect_mqtt, flush=0)
+        assert regional.connect_mqtt(10)
+        regional.subscribe_to_discovery_reports()
+        assert promise.wait(60) and promise.ok
+        assert local.flush(60)
+        assert regional.report_count == 2
+
+
+def test_a_report_that_was_handled_before_gets_a_receipt_again(bus: Bus) -> None:
+    """The first receipt may be lost; the report is handled once."""
+    regional = bus.regional()
+    regional.subscribe_to_discovery_reports()
+    lost: list[Any] = []
+    regional._receiver._receipts._send = lambda address, receipt: lost.append((address, receipt))
+    local = bus.local()
+    local._sender.close(flush=0)
+    first = Envelope(
+        message_id=new_message_id(), message_type="discovery.report", sender_id="lc-1", region="zone-A",
+        timestamp=int(time.time() * 1000), sequence=1, payload={"devices": []},
+    )  # fmt: skip
+    topic = local.topics.discovery("zone-A", "lc-1")
+    for count in (1, 2):
+        local.transports[0].send(topic, local._codec.wrap(first, topic), qos=1, retain=False)
+        eventually(lambda count=count: len(lost) == count)
+    assert [receipt.handled for _, receipt in lost] == [[first.message_id]] * 2
+    assert regional.status()["counters"]["duplicate"] == 1
+
+
+def test_reports_survive_a_killed_sender(bus: Bus) -> None:
+    """SIGKILL with 47 unsent reports; after a restart all of them arrive, once."""
+    make_keys(bus.directory)
+    code = f"""
+import os, signal
+from pathlib import Path
+from mqttkit.controller import LocalController, MemoryBus
+from tests.support.controllers import broker_at, settings_of
+settings = settings_of(Path({str(bus.directory)!r}), "lc-1", transports=("memory",))
+local = LocalController(settings, broker_at(1), bus=MemoryBus())
+local.connect_mqtt(0)
+for number in range(47):
+    local.publish_discovery_report({{"devices": [], "number": number}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    seen: list[int] = []
+    bus.regional().subscribe_to_discovery_reports(lambda report: seen.append(report.payload["number"]))
+    local = bus.local()
+    assert local.flush(60)
+    assert seen == list(range(47))
+    local.disconnect_mqtt()
+    assert bus.local().unsent == 0
+
+
+def test_a_wrong_clock_keeps_the_report_and_is_named(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+    """The regional controller refuses the report; it is not lost, and not a dead letter."""
+    bus.regional().subscribe_to_discovery_reports()
+    slow = SignedCodec(KeyFile(make_keys(bus.directory)), now=lambda: time.time() - 1_000)
+    local = bus.local(codec=slow)
+    promise = local.publish_discovery_report({"devices": []})
+    eventually(lambda: "rc-1 refuses the reports of this controller (expired); correct the clock" in caplog.text)
+    assert (promise.done, local.unsent, local._store.dead_letters()) == (False, 1, [])
+
+
+def test_a_refusal_for_good_settles_the_report_and_keeps_it_at_both_ends(bus: Bus) -> None:
+    """The reason is in the promise; both stores have a dead letter."""
+    regional = bus.regional()
+    regional.subscribe_to_discovery_reports()
+    local = bus.local()
+    refused = local._publish(
+        "discovery.report", local.topics.discovery("zone-A", "lc-1"), {"no": 1}, needs_receipt=True
+    )
+    assert refused.wait(60) and not refused.ok
+    assert refused.reason == "refused by rc-1: malformed"
+    assert [reason for _, _, reason in local._store.dead_letters()] == ["refused by rc-1: malformed"]
+    ((_, _, reason),) = regional._store.dead_letters()
+    assert reason.startswith("refused, malformed")
+
+
+def test_a_batch_whose_output_is_not_written_is_not_acknowledged(bus: Bus) -> None:
+    """No receipt, nothing remembered: the report comes again."""
+    regional = bus.regional()
+    handled: list[Any] = []
+    regional.subscribe_to_discovery_reports(handled.append, flush=lambda: len(handled) == 2)
+    local = bus.local()
+    promise = local.publish_discovery_report({"devices": []})
+    assert promise.wait(60) and promise.ok
+    assert len(handled) == 2
+    assert regional.status()["counters"]["handled"] == 1
