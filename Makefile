@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 WORKERS ?= 4
+# Without bytecode files each of the several hundred commands that the tests run would compile mqttkit again.
+unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
@@ -34,7 +36,7 @@ test: ## Run every check and every test, in parallel; about five minutes on two 
 	@$(MAKE) --no-print-directory --jobs=2 check run-tests
 
 run-tests: $(VENV)/.dev ## Run every test, without the checks
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --durations 10 $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.dev ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
