@@ -34,6 +34,7 @@ from mqttkit.broker.file_names import (
     DATABASE_FILE,
     KEY_FILE,
     PASSWORD_FILE,
+    REVOCATION_FILE,
 )
 from mqttkit.broker.lifecycle import open_broker, usable_backends
 from mqttkit.broker.live.save import save_database
@@ -66,7 +67,7 @@ FORMAT = 2
 FORMATS = (1, 2)
 """Format 1 has no settings and no authority."""
 MANIFEST = "manifest.json"
-RESTORED = (DATABASE_FILE, PASSWORD_FILE, ACL_FILE, CA_FILE, CERTIFICATE_FILE, KEY_FILE)
+RESTORED = (DATABASE_FILE, PASSWORD_FILE, ACL_FILE, CA_FILE, CERTIFICATE_FILE, KEY_FILE, REVOCATION_FILE)
 """Files that a restore replaces; `up` writes mosquitto.conf from the broker's settings."""
 MEMBERS = (*RESTORED, CONFIGURATION_FILE, SETTINGS, AUTHORITY, AUTHORITY_KEY)
 MAX_BYTES = 4 << 30

@@ -92,8 +92,10 @@ def restart_broker(spec: BrokerSpec, *, discard_unsaved: bool = False) -> tuple[
     if spec.backend not in ("auto", old.backend):
         raise UsageError(f"broker {spec.name!r} is set up with the {old.backend} backend, not {spec.backend}")
     current = {old.port, old.websocket_port, old.tls_port}
-    for port in {spec.port, spec.websocket_port, spec.tls_port} - current - {None, 0}:
-        require_free(spec.listen, int(port or 0))
+    for name in ("port", "websocket_port", "tls_port"):
+        port = getattr(spec, name)
+        if port and port not in current:
+            require_free(spec.address_of(name), port)
     _require_valid_files(broker)
     with locked(broker.paths):
         _require_space(broker)

@@ -21,6 +21,7 @@ from mqttkit.files import write_secret
 from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, TlsSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
+LOOPBACK = "127.0.0.1"
 LOCK_SECONDS = 60.0
 TUNING_PROFILES = ("small", "default", "high-traffic")
 
@@ -34,7 +35,7 @@ class BrokerSpec:
     backend: str = "auto"
     """`auto`, `docker`, `process` or `embedded`."""
     listen: str = "127.0.0.1"
-    """Address of the listeners."""
+    """Address of the listeners; if one of them speaks TLS, MQTT without TLS stays on loopback."""
     port: int = 1883
     """TCP port of the MQTT listener; 0 picks a free port."""
     websocket_port: int | None = None
@@ -45,6 +46,8 @@ class BrokerSpec:
     """The WebSocket listener speaks TLS (wss), with the same certificate."""
     client_certificates: bool = False
     """Listeners with TLS require a client certificate."""
+    certificate_users: bool = False
+    """The common name of a client certificate is the user: no password is needed."""
     image: str | None = None
     """Docker image; None is the pinned one."""
     anonymous: bool = False
@@ -68,6 +71,15 @@ class BrokerSpec:
         """Whether any listener speaks TLS."""
         return bool(self.tls_port or self.websocket_tls)
 
+    @property
+    def plain_listen(self) -> str:
+        """Address of the MQTT listener without TLS: loopback if another listener speaks TLS."""
+        return LOOPBACK if self.tls and not is_loopback(self.listen) else self.listen
+
+    def address_of(self, port_name: str) -> str:
+        """Return the address of a listener by the name of its port, such as `tls_port`."""
+        return self.plain_listen if port_name == "port" else self.listen
+
     def with_backend(self, backend: str) -> BrokerSpec:
         """Return a copy with this backend."""
         return dataclasses.replace(self, backend=backend)
@@ -83,6 +95,10 @@ class BrokerSpec:
             raise UsageError(f"two listeners cannot share a port: {', '.join(map(str, sorted(ports)))}")
         if self.websocket_tls and not self.websocket_port:
             raise UsageError("--websocket-tls needs --websocket-port")
+        if self.client_certificates and not self.tls:
+            raise UsageError("--client-certificates needs a listener with TLS", hint="Add --tls-port 8883")
+        if self.certificate_users and not self.client_certificates:
+            raise UsageError("--certificate-users needs --client-certificates")
         if self.anonymous and not self.allow_remote_anonymous and not is_loopback(self.listen):
             raise UsageError(
                 f"--anonymous on {self.listen} would open the broker to the network",
@@ -120,6 +136,8 @@ class Profile:
     """Port of the TLS listener."""
     websocket_tls: bool = False
     """Whether the WebSocket listener speaks TLS."""
+    other_host: str | None = None
+    """Address of the WebSocket and TLS listeners if it is not `host`."""
     ca_file: str | None = None
     """PEM file of the authority that signed the TLS listener's certificate."""
     image: str | None = None
@@ -139,19 +157,21 @@ class Profile:
         if self.tls_port is None:
             raise LifecycleError(f"broker {self.name!r} has no TLS listener")
         plain = self.to_broker_settings()
-        return dataclasses.replace(plain, port=self.tls_port, tls=TlsSettings(ca_file=self.ca_file))
+        host = self.other_host or self.host
+        return dataclasses.replace(plain, host=host, port=self.tls_port, tls=TlsSettings(ca_file=self.ca_file))
 
     def further_listeners(self) -> list[dict[str, object]]:
         """Return how each other listener differs from `to_broker_settings`, by dotted path of the settings."""
         tls = {"mqtt.broker.tls": TlsSettings(ca_file=self.ca_file)}
+        host = {"mqtt.broker.host": self.other_host} if self.other_host else {}
         found: list[dict[str, object]] = []
         if self.v5_port:
             found.append({"mqtt.broker.port": self.v5_port, "mqtt.client.version": "5"})
         if self.tls_port:
-            found.append({"mqtt.broker.port": self.tls_port, **tls})
+            found.append({"mqtt.broker.port": self.tls_port, **tls, **host})
         if self.websocket_port:
             web = {"mqtt.broker.port": self.websocket_port, "mqtt.broker.transport": "websockets"}
-            found.append({**web, **(tls if self.websocket_tls else {})})
+            found.append({**web, **(tls if self.websocket_tls else {}), **host})
         return found
 
 
@@ -280,17 +300,17 @@ def locked(paths: BrokerPaths) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(descriptor)
         with contextlib.suppress(OSError):
-            paths.directory.rmdir()
+            paths.directory.rmdir()  # before the release: nobody else may hold the lock of a removed directory
+        os.close(descriptor)
 
 
 def _lock_directory(directory: Path) -> int | None:
     """Return the descriptor of the locked directory, or None if another command holds it or just removed it."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError):  # mkdir raises the latter if the directory disappears meanwhile
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -38,6 +38,8 @@ class BrokerStatus:
     """TCP port of MQTT 5 if that has a separate port."""
     websocket_port: int | None = None
     """TCP port of WebSockets."""
+    other_host: str | None = None
+    """Address of the WebSocket and TLS listeners if it is not `host`."""
     websocket_tls: bool = False
     """Whether WebSockets use TLS."""
     tls_port: int | None = None
@@ -99,6 +101,7 @@ def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
         port=profile.port,
         v5_port=profile.v5_port,
         websocket_port=profile.websocket_port,
+        other_host=profile.other_host,
         websocket_tls=profile.websocket_tls,
         tls_port=profile.tls_port,
         username=profile.username,

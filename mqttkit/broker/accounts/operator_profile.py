@@ -12,10 +12,11 @@ def mosquitto_profile(
     spec: BrokerSpec, paths: BrokerPaths, old: Profile | None, *, backend: str, image: str | None = None
 ) -> Profile:
     """Return the profile of operator and probe; they keep the passwords of `old`."""
+    host, other_host = reachable_host(spec.plain_listen), reachable_host(spec.listen)
     return Profile(
         name=spec.name,
         backend=backend,
-        host=reachable_host(spec.listen),
+        host=host,
         port=spec.port,
         username=configuration.OPERATOR,
         password=(old and old.password) or generate_password(),
@@ -24,6 +25,7 @@ def mosquitto_profile(
         websocket_port=spec.websocket_port or None,
         tls_port=spec.tls_port or None,
         websocket_tls=spec.websocket_tls,
+        other_host=other_host if other_host != host else None,
         ca_file=str(paths.authority / "ca.crt") if spec.tls else None,
         image=image,
     )

@@ -12,8 +12,8 @@ import subprocess
 from mqttkit.broker.accounts.initial_files import acl_for_start, passwords_for_start
 from mqttkit.broker.accounts.operator_profile import mosquitto_profile
 from mqttkit.broker.backends.local_process import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker
-from mqttkit.broker.certificates.initial_certificate import first_certificate
-from mqttkit.broker.file_names import ACL_FILE, CERTIFICATE_FILE, CONFIGURATION_FILE, PASSWORD_FILE
+from mqttkit.broker.certificates.initial_certificate import missing_certificates
+from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, PASSWORD_FILE
 from mqttkit.broker.live.losses import report_losses
 from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto import configuration
@@ -101,9 +101,8 @@ class ProcessBroker(LocalBroker):
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend)
         self.files.make("data")
         self.write_file(CONFIGURATION_FILE, text.encode())
-        if self.spec.tls and self.read_file(CERTIFICATE_FILE) is None:
-            for name, content in first_certificate(self.spec, self.paths.authority).items():
-                self.write_file(name, content)
+        for name, content in missing_certificates(self.spec, self.paths.authority, self.read_file).items():
+            self.write_file(name, content)
         passwords, acl = self.read_file(PASSWORD_FILE), self.read_file(ACL_FILE)
         for name, before, after in (
             (PASSWORD_FILE, passwords, passwords_for_start(passwords, profile)),
@@ -118,6 +117,7 @@ class ProcessBroker(LocalBroker):
         spec = self.spec
         return configuration.build_listeners(
             spec,
+            plain=numeric(spec.plain_listen),
             bind=numeric(spec.listen),
             port=spec.port,
             websocket_port=spec.websocket_port,

@@ -31,7 +31,9 @@ def start_on_free_ports(spec: BrokerSpec, start: Callable[[BrokerSpec], Started]
             return start(chosen)
         except MqttkitError as error:
             automatic = {int(getattr(chosen, name)) for name in chosen.automatic_ports}
-            taken = isinstance(error, PortTaken) or not all(is_free(chosen.listen, port) for port in automatic)
+            taken = isinstance(error, PortTaken) or not all(
+                is_free(chosen.address_of(name), int(getattr(chosen, name))) for name in chosen.automatic_ports
+            )
             if not taken or not attempts_left:
                 raise
             avoid |= automatic
@@ -48,11 +50,11 @@ def choose_ports(spec: BrokerSpec, *, avoid: Collection[int] = ()) -> BrokerSpec
     automatic = dict.fromkeys(spec.automatic_ports if spec.port else ("port", *spec.automatic_ports))
     ports = {name: getattr(spec, name) for name in OPTIONS}
     for name, option in OPTIONS.items():
-        port = ports[name]
+        port, address = ports[name], spec.address_of(name)
         if name in automatic:
             others = {*avoid, *(other for key, other in ports.items() if key != name)}
-            usable = port and port not in others and is_free(spec.listen, port)
-            ports[name] = port if usable else free_port(spec.listen, avoid=others)
+            usable = port and port not in others and is_free(address, port)
+            ports[name] = port if usable else free_port(address, avoid=others)
         elif port:
-            require_free(spec.listen, port, option=option)
+            require_free(address, port, option=option)
     return dataclasses.replace(spec, **ports, automatic_ports=tuple(automatic))

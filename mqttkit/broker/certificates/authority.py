@@ -112,6 +112,35 @@ class Authority:
         write_secret(directory / KEY_NAME, _key_pem(self.key))
         write_secret(directory / CERTIFICATE_NAME, self.pem, mode=0o644)
 
+    def revocation_list(self, before: bytes | None = None, serials: Sequence[str] = ()) -> bytes:
+        """Return a signed list of revoked certificates, PEM: those of the list `before`, and these serial numbers.
+
+        It is valid as long as the authority, because brokers refuse every client once their list has expired.
+        """
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        revoked = {int(serial, 16) for serial in serials}
+        if before:
+            revoked |= {entry.serial_number for entry in x509.load_pem_x509_crl(before)}
+        now = _now()
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.certificate.subject)
+        builder = builder.last_update(now - SKEW).next_update(self.certificate.not_valid_after_utc)
+        for serial in sorted(revoked):
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def has_key_of(self, certificate: bytes) -> bool:
+        """Return whether a PEM certificate is one of this authority, perhaps an older one."""
+        from cryptography import x509
+
+        try:
+            return x509.load_pem_x509_certificate(certificate).public_key() == self.key.public_key()
+        except ValueError:
+            return False
+
     def encrypted_key(self, passphrase: str) -> bytes:
         """Return the key as PEM, encrypted with a passphrase."""
         from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat

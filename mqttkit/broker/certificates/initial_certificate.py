@@ -1,20 +1,32 @@
-"""The certificate that `up --tls-port` creates if there is none yet."""
+"""The certificates that `up --tls-port` creates if there are none yet."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from mqttkit.addresses import is_loopback
-from mqttkit.broker.file_names import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+from mqttkit.broker.file_names import CA_FILE, CERTIFICATE_FILE, KEY_FILE, REVOCATION_FILE
 from mqttkit.broker.profile import BrokerSpec
 from mqttkit.errors import UsageError
 
 WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - names them
 
 
-def first_certificate(spec: BrokerSpec, authority: Path) -> dict[str, bytes]:
-    """Return name and content of the files of a server certificate, signed by the broker's own authority.
+def missing_certificates(spec: BrokerSpec, authority: Path, read: Callable[[str], bytes | None]) -> dict[str, bytes]:
+    """Return name and content of the certificate files that a start needs and the broker lacks."""
+    from mqttkit.broker.certificates.authority import Authority
+
+    if spec.tls and read(CERTIFICATE_FILE) is None:
+        return _first_certificate(spec, authority)
+    if spec.client_certificates and read(REVOCATION_FILE) is None:
+        return {REVOCATION_FILE: Authority.load(authority).revocation_list()}
+    return {}
+
+
+def _first_certificate(spec: BrokerSpec, authority: Path) -> dict[str, bytes]:
+    """Return the files of a server certificate, signed by the broker's own authority.
 
     The authority is created if there is none. The certificate is valid for loopback and the listen address, or for
     the machine's name if the broker listens on every address.
@@ -32,6 +44,7 @@ def first_certificate(spec: BrokerSpec, authority: Path) -> dict[str, bytes]:
         CA_FILE: signer.pem,
         CERTIFICATE_FILE: issued.certificate,
         KEY_FILE: issued.key,
+        REVOCATION_FILE: signer.revocation_list(),
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections.abc import Iterator
 
 from mqttkit.addresses import is_loopback
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker, refusal
-from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed
+from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
 from mqttkit.broker.ports import bound_addresses, port_owner
 from mqttkit.broker.probe import Login, unverified_tls, websocket_answer
 from mqttkit.errors import BrokerUnreachable
@@ -73,9 +74,11 @@ def plain_text(examined: ExaminedBroker) -> Iterator[Result]:
         bound = bound_addresses(endpoint.port)
         exposed = sorted(address for address in bound if not is_loopback(address))
         if exposed:
-            yield failed(
-                f"{where} has no TLS and is bound to {', '.join(exposed)}",
-                f"mqttkit broker restart --listen 127.0.0.1{examined.name_option}",
+            option = "--websocket-tls" if endpoint.name == "WebSocket" else "--tls-port 8883"
+            say = warned if all(_is_local(address) for address in exposed) else failed
+            yield say(
+                f"{where} has no TLS and is bound to {', '.join(exposed)}: passwords travel in clear text",
+                f"mqttkit broker restart {option}{examined.name_option}",
             )
         elif bound:
             yield passed(f"{where} is bound to loopback only")
@@ -83,10 +86,17 @@ def plain_text(examined: ExaminedBroker) -> Iterator[Result]:
             yield not_checked(f"no listener is visible on port {endpoint.port}")
 
 
+def _is_local(address: str) -> bool:
+    """Return whether this is one address of a private network."""
+    found = ipaddress.ip_address(address)
+    return found.is_private and not found.is_unspecified
+
+
 def addresses(examined: ExaminedBroker) -> Iterator[Result]:
     """Compare address and process of each port with the settings."""
-    wanted = examined.broker.spec.listen
+    spec = examined.broker.spec
     for endpoint in examined.endpoints:
+        wanted = spec.plain_listen if endpoint.name.startswith("MQTT") else spec.listen
         bound = bound_addresses(endpoint.port)
         named = ", ".join(sorted(bound))
         owner = port_owner(endpoint.port)
@@ -108,7 +118,7 @@ def websocket(examined: ExaminedBroker) -> Iterator[Result]:
     port = examined.endpoint("WebSocket").port
     try:
         tls = unverified_tls() if examined.profile.websocket_tls else None
-        line = websocket_answer(Login(host=examined.profile.host, port=port, tls=tls))
+        line = websocket_answer(Login(host=examined.endpoint("WebSocket").settings.host, port=port, tls=tls))
     except BrokerUnreachable as error:
         yield failed(f"port {port} is published, but no WebSocket answers: {error.cause}", examined.restart)
         return

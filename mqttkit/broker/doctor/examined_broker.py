@@ -101,13 +101,14 @@ class ExaminedBroker:
         found = [Endpoint("MQTT", plain, profile.version)]
         if profile.v5_port:
             found.append(Endpoint("MQTT 5", replace(plain, port=profile.v5_port), "5"))
+        others = replace(plain, host=profile.other_host or profile.host)
         if profile.websocket_port:
             secured = TlsSettings(ca_file=profile.ca_file, insecure=True) if profile.websocket_tls else None
-            settings = replace(plain, port=profile.websocket_port, transport="websockets", tls=secured)
+            settings = replace(others, port=profile.websocket_port, transport="websockets", tls=secured)
             found.append(Endpoint("WebSocket", settings))
         if profile.tls_port:
             tls = TlsSettings(ca_file=profile.ca_file, insecure=True)
-            found.append(Endpoint("TLS", replace(plain, port=profile.tls_port, tls=tls)))
+            found.append(Endpoint("TLS", replace(others, port=profile.tls_port, tls=tls)))
         return found
 
     def client(self, username: str | None, password: str | None, **handlers: object) -> MqttClient:

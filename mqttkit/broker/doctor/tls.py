@@ -128,9 +128,10 @@ def _served(examined: ExaminedBroker) -> Certificate:
 
 def _shake_hands(examined: ExaminedBroker, context: ssl.SSLContext) -> ssl.SSLSocket:
     profile = examined.profile
-    connection = socket.create_connection((profile.host, int(profile.tls_port or 0)), timeout=SECONDS)
+    host = profile.other_host or profile.host
+    connection = socket.create_connection((host, int(profile.tls_port or 0)), timeout=SECONDS)
     try:
-        return context.wrap_socket(connection, server_hostname=profile.host)
+        return context.wrap_socket(connection, server_hostname=host)
     except BaseException:
         connection.close()
         raise

@@ -19,7 +19,8 @@ from mqttkit.broker.certificates.authority import (
     inspect,
 )
 from mqttkit.broker.certificates.initial_certificate import WILDCARDS
-from mqttkit.broker.file_names import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+from mqttkit.broker.certificates.issued import issued_serials, record_issued
+from mqttkit.broker.file_names import CA_FILE, CERTIFICATE_FILE, KEY_FILE, REVOCATION_FILE
 from mqttkit.broker.live.reload import apply_changes
 from mqttkit.broker.probe import Login, open_socket, unverified_tls
 from mqttkit.broker.profile import BrokerPaths, locked, read_profile
@@ -75,19 +76,61 @@ def renew_authority(broker: Broker, *, days: int) -> CertificateInfo:
 
 
 def export_client(paths: BrokerPaths, name: str, directory: Path, *, days: int, replace: bool = False) -> list[Path]:
-    """Sign a client certificate and write NAME.crt, NAME.key and ca.crt; return the files."""
+    """Sign a client certificate and write NAME.crt, NAME.key and ca.crt; return the files.
+
+    Raises UsageError if the directory has another authority's ca.crt, or a certificate of that name without `replace`.
+    """
     if not name or "/" in name or name.startswith("."):
         raise UsageError(f"a client certificate cannot have the name {name!r}: its files have that name too")
     authority = Authority.load(paths.authority)
-    certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+    certificate = client_certificate_file(directory, name)
+    key = certificate.with_suffix(".key")
+    _require_own_authority(directory / "ca.crt", authority)
     if not replace and (certificate.exists() or key.exists()):
         raise UsageError(f"{certificate} already exists", hint=f"Renew it with: mqttkit broker cert renew {name}")
     issued = authority.sign_client(name, days=days)
+    record_issued(paths.authority, name, inspect(issued.certificate).serial)
     make_private_directory(directory)
     write_secret(key, issued.key)
     write_secret(certificate, issued.certificate, mode=0o644)
     write_secret(directory / "ca.crt", authority.pem, mode=0o644)
     return [certificate, key, directory / "ca.crt"]
+
+
+def revoke_client(broker: Broker, name: str, certificate: Path | None = None) -> list[str]:
+    """Revoke every certificate that was issued to a client, or the one in a file; return their serial numbers.
+
+    A running broker with TLS refuses them from then on, also on the connections that it ends at the reload.
+    """
+    authority = Authority.load(broker.paths.authority)
+    if certificate is not None:
+        serials = [inspect(read_bytes(certificate), where=str(certificate)).serial]
+    else:
+        serials = issued_serials(broker.paths.authority, name)
+        own = client_certificate_file(clients_directory(broker.paths), name)
+        if own.exists():
+            serials = sorted({*serials, inspect(read_bytes(own), where=str(own)).serial})
+    if not serials:
+        raise UsageError(
+            f"no certificate was issued to {name!r} by this mqttkit", hint="Name the file: --certificate FILE"
+        )
+    with locked(broker.paths):
+        before = broker.read_file(REVOCATION_FILE)
+        apply_changes(broker, {REVOCATION_FILE: authority.revocation_list(before, serials)})
+    return serials
+
+
+def client_certificate_file(directory: Path, name: str) -> Path:
+    """Return the file of a client's certificate; ca.crt is the authority's."""
+    return directory / ("client-ca.crt" if name == "ca" else f"{name}.crt")
+
+
+def _require_own_authority(path: Path, authority: Authority) -> None:
+    """Raise UsageError if the file is the certificate of another authority; an older one of this authority is fine."""
+    if not path.exists():
+        return
+    if not authority.has_key_of(read_bytes(path)):
+        raise UsageError(f"{path} is another authority's certificate", hint="Choose another directory with --out")
 
 
 def clients_directory(paths: BrokerPaths) -> Path:
@@ -106,8 +149,9 @@ def list_certificates(broker: Broker, *, now_served: bool = True) -> list[Listed
         found.append(ListedCertificate("server", CERTIFICATE_FILE, inspect(content, where=CERTIFICATE_FILE)))
     profile = read_profile(paths)
     if now_served and profile is not None and profile.tls_port and broker.running() is not None:
-        served = served_certificate(profile.host, profile.tls_port)
-        found.append(ListedCertificate("served", f"{profile.host}:{profile.tls_port}", served))
+        host = profile.other_host or profile.host
+        served = served_certificate(host, profile.tls_port)
+        found.append(ListedCertificate("served", f"{host}:{profile.tls_port}", served))
     clients = clients_directory(paths)
     files = sorted(clients.glob("*.crt")) if clients.is_dir() else []
     return found + [_listed("client", path) for path in files if path.name != "ca.crt"]
@@ -141,7 +185,7 @@ def _require_served(broker: Broker, serial: str) -> None:
     deadline = time.monotonic() + SERVED_SECONDS
     while True:
         try:
-            served = served_certificate(profile.host, profile.tls_port).serial
+            served = served_certificate(profile.other_host or profile.host, profile.tls_port).serial
         except BrokerUnreachable as error:
             served = error.cause
         if served == serial:
@@ -159,7 +203,7 @@ def _warn_of_websockets(broker: Broker, serial: str) -> None:
     profile = read_profile(broker.paths)
     if profile is None or not profile.websocket_tls or not profile.websocket_port:
         return
-    if served_certificate(profile.host, profile.websocket_port).serial != serial:
+    if served_certificate(profile.other_host or profile.host, profile.websocket_port).serial != serial:
         log.warning("WebSockets serve the old certificate until the next: mqttkit broker restart")
 
 

@@ -82,6 +82,8 @@ class Listener:
     """Whether it speaks TLS, with config/certs/server.crt."""
     client_certificates: bool = False
     """Whether it requires a client certificate signed by config/certs/ca.crt."""
+    certificate_users: bool = False
+    """Whether the common name of that certificate is the user, without a password."""
 
 
 def tuning(profile: str, overrides: Mapping[str, int | bool]) -> Tuning:
@@ -132,10 +134,13 @@ def mosquitto_conf(
 
 
 def build_listeners(
-    spec: BrokerSpec, *, bind: str, port: int, websocket_port: int | None, tls_port: int | None
+    spec: BrokerSpec, *, plain: str, bind: str, port: int, websocket_port: int | None, tls_port: int | None
 ) -> list[Listener]:
-    """Return the listeners that the spec asks for, on these ports; None or 0 omits a listener."""
-    listeners = [Listener(port=port, bind=bind)]
+    """Return the listeners that the spec asks for, on these ports; None or 0 omits a listener.
+
+    `plain` is the address of MQTT without TLS, `bind` that of the others.
+    """
+    listeners = [Listener(port=port, bind=plain)]
     if websocket_port:
         listeners.append(
             Listener(
@@ -144,10 +149,19 @@ def build_listeners(
                 websockets=True,
                 tls=spec.websocket_tls,
                 client_certificates=spec.websocket_tls and spec.client_certificates,
+                certificate_users=spec.websocket_tls and spec.certificate_users,
             )
         )
     if tls_port:
-        listeners.append(Listener(port=tls_port, bind=bind, tls=True, client_certificates=spec.client_certificates))
+        listeners.append(
+            Listener(
+                port=tls_port,
+                bind=bind,
+                tls=True,
+                client_certificates=spec.client_certificates,
+                certificate_users=spec.certificate_users,
+            )
+        )
     return listeners
 
 
@@ -210,6 +224,10 @@ def _listener(listener: Listener, settings: Tuning, root: str) -> list[str]:
             "tls_version tlsv1.2",
             f"require_certificate {_boolean(listener.client_certificates)}",
         ]
+        if listener.client_certificates:
+            lines.append(f"crlfile {certificates}/revoked.crl")
+        if listener.certificate_users:
+            lines.append("use_identity_as_username true")
     return lines
 
 

@@ -120,7 +120,7 @@ def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None,
     broker = named_broker(name)
     if client is not None:
         directory = out or certificates.clients_directory(broker.paths)
-        if not (directory / f"{client}.crt").exists():
+        if not certificates.client_certificate_file(directory, client).exists():
             raise UsageError(f"no certificate of {client!r} in {directory}")
         for path in certificates.export_client(broker.paths, client, directory, days=days or 365, replace=True):
             click.echo(path)
@@ -131,6 +131,23 @@ def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None,
         else certificates.renew_server(broker, days=days or 365)
     )
     click.echo(f"{info.subject}: certificate {info.serial}, until {info.not_after:%Y-%m-%d}")
+
+
+@cert_group.command("revoke", short_help="Revoke a client's certificates.")
+@click.argument("client", metavar="NAME")
+@click.option(
+    "--certificate", type=click.Path(path_type=Path), metavar="FILE", help="Revoke only the certificate in FILE."
+)
+@name_option
+def cert_revoke(client: str, certificate: Path | None, name: str) -> None:
+    """Revoke every certificate that was issued to a client. A running broker refuses it from then on."""
+    from mqttkit.broker.live.certificates import revoke_client
+
+    broker = named_broker(name)
+    for serial in revoke_client(broker, client, certificate):
+        click.echo(f"revoked {client}: certificate {serial}")
+    if not broker.spec.client_certificates:
+        click.echo("the broker does not require client certificates: a password still suffices", err=True)
 
 
 def _hint_port(name: str) -> None:

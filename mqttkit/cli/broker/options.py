@@ -40,6 +40,11 @@ _SPEC_OPTIONS = (
     click.option(
         "--client-certificates/--no-client-certificates", default=None, help="Require a client certificate for TLS."
     ),
+    click.option(
+        "--certificate-users/--no-certificate-users",
+        default=None,
+        help="Take the user from the client certificate's common name, without a password.",
+    ),
     click.option("--listen", metavar="ADDRESS", help="Address to listen on.  [127.0.0.1]"),
     click.option("--image", metavar="IMAGE", help="Docker image."),
     click.option("--anonymous/--no-anonymous", default=None, help="Let clients connect without a user."),

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from mqttkit.broker import Broker, BrokerSpec, existing_broker, start_broker
 from mqttkit.broker.certificates.authority import Authority
 from mqttkit.broker.live.certificates import served_certificate
+from mqttkit.broker.ports import bound_addresses
 from mqttkit.broker.probe import Login, websocket_answer
 from mqttkit.broker.profile import Profile, locked, read_profile
 from mqttkit.cli import cli
@@ -24,7 +25,9 @@ from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable
 from mqttkit.settings import MqttSettings, TlsSettings
 from tests.support.brokers import free_port, need
-from tests.support.probe import login
+from tests.support.probe import Probe, login
+
+NOT_AUTHORISED = 135
 
 
 def run(*words: str, code: int = 0) -> Result:
@@ -235,3 +238,65 @@ def test_a_broker_without_certificates_says_how_to_make_some(broker: Broker) -> 
     shown = run("cert", "show")
     assert shown.stdout == ""
     assert "Make some: mqttkit broker cert init" in shown.stderr
+
+
+def test_a_broker_with_tls_listens_without_it_on_loopback_only(tls: Broker) -> None:
+    """--listen is the address of TLS; MQTT without TLS stays where only this machine reaches it."""
+    run("restart", "--listen", "0.0.0.0")
+    profile = profile_of(tls)
+    assert profile.tls_port
+    assert bound_addresses(profile.port) == {"127.0.0.1"}
+    assert bound_addresses(profile.tls_port) == {"0.0.0.0"}
+    assert login(profile.port, profile.username, profile.password) == 0
+
+
+def test_tls_on_another_address_than_plain_mqtt_is_reached_through_the_profile(tls: Broker) -> None:
+    """doctor, `cert show` and clients connect to the address of each listener."""
+    run("restart", "--listen", "127.0.0.2")
+    profile = profile_of(tls)
+    assert (profile.host, profile.to_tls_settings().host) == ("127.0.0.2", "127.0.0.2")
+    run("cert", "show")
+
+
+def test_client_certificates_without_tls_are_refused(broker: Broker) -> None:
+    assert "needs a listener with TLS" in run("restart", "--client-certificates", code=2).stderr
+
+
+def test_a_client_certificate_is_the_identity_until_it_is_revoked(tls: Broker, tmp_path: Path) -> None:
+    """The common name is the user, whose ACL applies; after the revocation the listener refuses it, others stay."""
+    run("restart", "--client-certificates", "--certificate-users")
+    profile = profile_of(tls)
+    for name in ("lamp", "other"):
+        run("user", "add", name, "--role", "device", "--generate")
+        run("cert", "client", name, "--out", str(tmp_path))
+
+    def code(name: str) -> int | None:
+        files = {"certfile": str(tmp_path / f"{name}.crt"), "keyfile": str(tmp_path / f"{name}.key")}
+        return login(profile.tls_port or 0, None, None, tls={"ca_certs": profile.ca_file, **files})
+
+    assert code("lamp") == 0
+    files = {"certfile": str(tmp_path / "lamp.crt"), "keyfile": str(tmp_path / "lamp.key")}
+    with Probe(profile.tls_port or 0, None, None, tls={"ca_certs": profile.ca_file, **files}) as lamp:
+        assert lamp.publish("sensors/lamp/t") != NOT_AUTHORISED
+        assert lamp.publish("sensors/other/t") == NOT_AUTHORISED
+    assert "revoked lamp" in run("cert", "revoke", "lamp").stdout
+    assert code("lamp") != 0
+    assert code("other") == 0
+    run("restart")
+    assert code("lamp") != 0
+    assert "no certificate was issued" in run("cert", "revoke", "nobody", code=2).stderr
+
+
+def test_an_export_never_replaces_another_authority_s_ca_crt_and_a_client_may_be_named_ca(
+    tls: Broker, tmp_path: Path
+) -> None:
+    run("cert", "client", "ca", "--out", str(tmp_path))
+    assert (tmp_path / "client-ca.crt").read_bytes() != (tmp_path / "ca.crt").read_bytes()
+    run("cert", "renew", "--ca")
+    run("cert", "client", "lamp", "--out", str(tmp_path))
+    assert (tmp_path / "ca.crt").read_bytes() == (tls.paths.authority / "ca.crt").read_bytes()
+    foreign = Authority.create("other").pem
+    (tmp_path / "ca.crt").write_bytes(foreign)
+    assert "another authority" in run("cert", "client", "door", "--out", str(tmp_path), code=2).stderr
+    assert (tmp_path / "ca.crt").read_bytes() == foreign
+    assert not (tmp_path / "door.key").exists()

@@ -31,9 +31,9 @@ from mqttkit.broker.backends.docker.engine import connect_engine
 from mqttkit.broker.backends.local_process import READY_SECONDS, STOP_SECONDS
 from mqttkit.broker.backends.log_file import append, log_lines
 from mqttkit.broker.backends.port_choice import start_on_free_ports
-from mqttkit.broker.certificates.initial_certificate import first_certificate
+from mqttkit.broker.certificates.initial_certificate import missing_certificates
 from mqttkit.broker.file_facts import FileFact
-from mqttkit.broker.file_names import ACL_FILE, CERTIFICATE_FILE, CONFIGURATION_FILE, DATABASE_FILE, PASSWORD_FILE
+from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, DATABASE_FILE, PASSWORD_FILE
 from mqttkit.broker.live.losses import report_losses
 from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto import configuration
@@ -265,16 +265,19 @@ class DockerBroker:
 
     def _prepare(self, container: Container, profile: Profile, version: tuple[int, ...]) -> None:
         """Write the files that the broker reads; existing users and rules stay."""
-        if self.spec.tls and engine.read_path(container, f"{HOME}/{CERTIFICATE_FILE}") is None:
-            for name, content in first_certificate(self.spec, self.paths.authority).items():
-                self._write(container, name, content)
+
+        def read(name: str) -> bytes | None:
+            return engine.read_path(container, f"{HOME}/{name}")
+
+        for name, content in missing_certificates(self.spec, self.paths.authority, read).items():
+            self._write(container, name, content)
         settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
         listeners, anonymous = self.plan.listeners(), self.spec.anonymous
         text = configuration.mosquitto_conf(listeners, settings, version=version, anonymous=anonymous, root=f"{HOME}/")
         self._write(container, CONFIGURATION_FILE, text.encode())
-        passwords = engine.read_path(container, f"{HOME}/{PASSWORD_FILE}")
+        passwords = read(PASSWORD_FILE)
         self._write(container, PASSWORD_FILE, passwords_for_start(passwords, profile))
-        rules = engine.read_path(container, f"{HOME}/{ACL_FILE}")
+        rules = read(ACL_FILE)
         self._write(container, ACL_FILE, acl_for_start(rules, anonymous=anonymous))
         login = f"-u {profile.probe_username}\n-P {profile.probe_password}\n"
         self._write(container, f"{PROBE_HOME}/mosquitto_rr", login.encode())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.mosquitto.configuration import Listener
+from mqttkit.broker.ports import numeric
 from mqttkit.broker.profile import BrokerSpec
 
 DEFAULT_IMAGE = "eclipse-mosquitto:2.0.22"
@@ -85,6 +86,7 @@ class ContainerPlan:
         """Return the listeners inside the container."""
         return configuration.build_listeners(
             self.spec,
+            plain=ANY,
             bind=ANY,
             port=INNER_PORT,
             websocket_port=INNER_WEBSOCKET_PORT if self.spec.websocket_port else None,
@@ -93,7 +95,7 @@ class ContainerPlan:
 
     def compose(self) -> str:
         """Return a compose file of the same set-up, for the volumes that `up` fills."""
-        published = [f"{self._host()}:{outer}:{inner}" for inner, outer in self.ports.items()]
+        published = [f"{_bracketed(self.address(inner))}:{outer}:{inner}" for inner, outer in self.ports.items()]
         command = HEALTH_COMMAND.replace("$", "$$")
         lines = [
             "# Written by `mqttkit broker compose`. The volumes hold configuration, users and messages;",
@@ -125,5 +127,10 @@ class ContainerPlan:
         """Restart policy."""
         return "no" if self.spec.temporary else "unless-stopped"
 
-    def _host(self) -> str:
-        return f"[{self.spec.listen}]" if ":" in self.spec.listen else self.spec.listen
+    def address(self, inner: int) -> str:
+        """Return the numeric address of this machine on which a port of the container is published."""
+        return numeric(self.spec.plain_listen if inner == INNER_PORT else self.spec.listen)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -28,7 +28,6 @@ from mqttkit.broker.backends.docker.container_plan import (
     SECOND,
     ContainerPlan,
 )
-from mqttkit.broker.ports import numeric
 from mqttkit.errors import LifecycleError, MissingPart, MqttkitError, PermissionMissing, PortTaken, UsageError
 
 if TYPE_CHECKING:
@@ -141,13 +140,12 @@ def create(client: DockerClient, plan: ContainerPlan) -> Container:
         start_period=HEALTH_START * SECOND,
         retries=HEALTH_RETRIES,
     )
-    address = numeric(plan.spec.listen)
     restart: Any = {"Name": plan.restart}
     return client.containers.create(
         plan.image,
         name=plan.name,
         labels=plan.labels,
-        ports={f"{inner}/tcp": (address, outer) for inner, outer in plan.ports.items()},
+        ports={f"{inner}/tcp": (plan.address(inner), outer) for inner, outer in plan.ports.items()},
         volumes={volume: {"bind": place, "mode": "rw"} for volume, place in plan.volumes.items()},
         tmpfs={f"{HOME}/log": ""},
         healthcheck=health,
