@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation check format bench bench-peers bench-aio bench-record bench-bridge bench-controllers wheel clean
+.PHONY: help demo test run-tests test-fast mutation check format bench bench-peers bench-aio bench-record bench-bridge bench-controllers bench-top pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -85,6 +85,12 @@ bench-controllers: $(VENV)/.demo ## Measure the controllers: signing, duplicates
 
 bench-bridge: $(VENV)/.dev ## Measure the bridge: throughput, latency, memory, catch-up (about 20 minutes)
 	$(BIN)/python -m tests.benchmarks.bridge --write docs/performance.md $(BENCH_ARGS)
+
+bench-top: $(VENV)/.dev ## Measure CPU and memory of `mqttkit top` with 10,000 busy topics (under a minute)
+	$(BIN)/python -m tests.benchmarks.live_view
+
+pictures: $(VENV)/.dev ## Make the pictures of the documentation from the real commands
+	$(BIN)/python -m tests.support.pictures
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist

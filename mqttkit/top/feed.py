@@ -60,7 +60,14 @@ class Feed:
     @property
     def statistics(self) -> Statistics | None:
         """The broker's own statistics; None if it has not sent any to this user."""
-        return parse(dict(self._sys)) if "version" in self._sys or "uptime" in self._sys else None
+        return parse(dict(self._sys)) if self._sys else None
+
+    def knows(self, name: str) -> bool:
+        """Return whether the broker has sent this figure of `Statistics`, by its name in `TOPICS`.
+
+        mosquitto sends a figure when it changes, and keeps it for a minute.
+        """
+        return TOPICS[name] in self._sys
 
     @property
     def address(self) -> str:

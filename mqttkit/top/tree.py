@@ -185,7 +185,7 @@ class Dropped:
 class TopicTree:
     """Topics by level. `add`, `tick`, `watch`, `clear` and `copy` may run in different threads."""
 
-    def __init__(self, *, max_bytes: int = 64 * 1024 * 1024, values: int = 20) -> None:
+    def __init__(self, *, max_bytes: int = 64 * 1024 * 1024, values: int = 10) -> None:
         """Keep `values` payloads of each topic while all of it fits into `max_bytes`."""
         self.max_bytes = max_bytes
         self.values = values

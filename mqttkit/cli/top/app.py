@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS = 0.1
 TICK_SECONDS = 1.0
+DETAIL_FRAMES = 3
+"""The pane is drawn every third frame: decoding, differences and sparklines cost more than a row."""
 KEYS = "? help  1-4 sort  / search  f filter  space freeze  x form  p publish  d delete retained  u undo  q quit"
 SHORT_KEYS = "? help  1-4 sort  / search  f filter  space freeze  p publish  d delete  q quit"
 
@@ -89,6 +91,7 @@ class TopApp(App[None]):
         self._asking = ""
         self._frozen_at: float | None = None
         self._frozen_received = 0
+        self._frames = 0
         self._known = 0
         """Topics in the tree when the rows were chosen."""
 
@@ -135,7 +138,9 @@ class TopApp(App[None]):
                 self._known = len(self.feed.tree)
                 self._view.rebuild()
             self._view.refresh()
-            self._show_detail()
+            self._frames += 1
+            if self._frames % DETAIL_FRAMES == 0:
+                self._show_detail()
 
     def _show_texts(self) -> None:
         frozen = None if self._frozen_at is None else self.feed.tree.received - self._frozen_received

@@ -69,12 +69,16 @@ def detail_lines(node: Node, now: float, *, shape: Shape, command: str) -> list[
     message = node.message
     if message is not None:
         mark = ", the broker retains it" if node.retained else ""
+        qos, *properties = property_lines(message)
         figures = f"{node.count:,} messages, {rate(node.rate)}/s, {size(len(message.payload))} bytes"
-        lines.append((f"{figures}, {age(now - node.when)} ago{mark}", DIM))
-        lines += [(line, DIM) for line in property_lines(message)]
-        lines += _sparklines(node)
-        lines.append((f"── payload ({shape.value}) ──", DIM))
+        lines.append((f"{figures}, {age(now - node.when)} ago, {qos}{mark}", DIM))
+        lines += [(line, DIM) for line in properties]
+        first, *others = [*_sparklines(node), None]
+        lines += [first] if first else []
+        if shape is not Shape.AUTO:
+            lines.append((f"── as {shape.value} ──", DIM))
         lines += [(line, PLAIN) for line in payload_lines(message.payload, shape)]
+        lines += filter(None, others)
         lines += _changes(node)
         lines += _values(node, now)
     return [*lines, ("── the same as a command ──", DIM), (visible(command), PLAIN)]

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Checkbox, Input, Label, Select, Static
+from textual.widgets import Button, Input, Label, Select, Static
 
 from mqttkit.errors import TopicError
 from mqttkit.formats.visible import visible
@@ -22,6 +22,7 @@ SHOWN = 100
 """Topics that the preview names."""
 
 QOS = [("QoS 0", 0), ("QoS 1", 1), ("QoS 2", 2)]
+RETAIN = [("not retained", False), ("retained", True)]
 
 HELP = """\
 Move        arrows or h j k l, page up/down, home, end
@@ -79,7 +80,7 @@ class PublishDialog(ModalScreen["Message | None"]):
                 yield Select(
                     [("QoS 0", 0), ("QoS 1", 1), ("QoS 2", 2)], value=1, allow_blank=False, id="qos", compact=True
                 )
-                yield Checkbox("retain", id="retain", compact=True)
+                yield Select(RETAIN, value=False, allow_blank=False, id="retain", compact=True)
             yield Static(id="command", classes="command")
             with Horizontal(classes="row"):
                 yield Button("Publish", id="send", variant="primary", compact=True)
@@ -91,10 +92,6 @@ class PublishDialog(ModalScreen["Message | None"]):
         self._show_command()
 
     def on_input_changed(self) -> None:
-        """Show the command that does the same."""
-        self._show_command()
-
-    def on_checkbox_changed(self) -> None:
         """Show the command that does the same."""
         self._show_command()
 
@@ -125,7 +122,7 @@ class PublishDialog(ModalScreen["Message | None"]):
     def _message(self) -> Message:
         payload = self.query_one("#payload", Input).value.encode("utf-8", "surrogateescape")
         qos = self.query_one("#qos", Select).value
-        retain = self.query_one("#retain", Checkbox).value
+        retain = self.query_one("#retain", Select).value is True
         return Message(self.query_one("#topic", Input).value, payload, int(str(qos)), retain)
 
     def _show_command(self) -> None:

@@ -42,12 +42,16 @@ def _broker(feed: Feed) -> Text:
     if found is None:
         line.append("no $SYS figures: this broker sends none, or not to this user", "dim")
         return line
-    heap = f"  memory {size(found.heap_bytes)}" if found.heap_bytes else ""
-    line.append(
-        f"{found.clients_connected:,} clients  in {rate(found.received_per_second)}/s  "
-        f"out {rate(found.sent_per_second)}/s  dropped {found.publish_dropped:,}  "
-        f"retained {found.retained:,}{heap}  {visible(found.version)}"
-    )
+    figures = {
+        "clients_connected": f"{found.clients_connected:,} clients",
+        "received_per_minute": f"in {rate(found.received_per_second)}/s",
+        "sent_per_minute": f"out {rate(found.sent_per_second)}/s",
+        "heap_bytes": f"memory {size(found.heap_bytes)}",
+        "retained": f"retained {found.retained:,}",
+        "publish_dropped": f"dropped {found.publish_dropped:,}",
+        "version": visible(found.version),
+    }
+    line.append("  ".join(text for name, text in figures.items() if feed.knows(name)))
     return line
 
 

@@ -19,7 +19,7 @@ Dialog, PublishDialog, RemoveDialog { align: center middle; }
     padding: 0 1; background: $surface; }
 .heading { text-style: bold; }
 .row { height: 1; margin-top: 1; }
-.row Select { width: 16; }
+.row Select { width: 18; margin-right: 2; }
 .row Button { margin-right: 2; }
 .command { color: $text-muted; margin-top: 1; }
 .note { margin-top: 1; }

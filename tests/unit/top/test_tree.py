@@ -73,7 +73,7 @@ def test_the_estimate_is_what_the_memory_costs() -> None:
     """For 5,000 topics with 20 values each, the estimate is within 30 % of what Python allocates."""
     tracemalloc.start()
     try:
-        tree = TopicTree(max_bytes=1 << 30)
+        tree = TopicTree(max_bytes=1 << 30, values=20)
         for number in range(20):
             tree.add([Message(f"site/room-{one}/value", b"%32d" % number) for one in range(5_000)], float(number))
         allocated = tracemalloc.get_traced_memory()[0]
