@@ -19,6 +19,8 @@ from mqttkit.messages import Message
 MAX_BYTES = 64 * 1024
 """Larger payloads are shown up to here."""
 MAX_LINES = 400
+COUNTERS = frozenset({"timestamp", "time", "ts", "sequence", "seq", "id"})
+"""Members of a JSON object that only grow: their sparkline says nothing."""
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -59,7 +61,7 @@ def numbers(payload: bytes, limit: int = 3) -> dict[str, float]:
         return {}
     value = _json(payload)
     fields = value.items() if isinstance(value, dict) else [("", value)]
-    found = {str(name): float(one) for name, one in fields if _is_number(one)}
+    found = {str(name): float(one) for name, one in fields if name not in COUNTERS and _is_number(one)}
     return dict(list(found.items())[:limit])
 
 

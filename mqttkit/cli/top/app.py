@@ -160,7 +160,9 @@ class TopApp(App[None]):
             self._detail.show([])
             return
         command = subscribe_command(branch_filter(node), self._connection)
-        self._detail.show(detail_lines(node, self._now(), shape=self._shape, command=command))
+        self._detail.show(
+            detail_lines(node, self._now(), shape=self._shape, command=command, width=self._detail.content_width)
+        )
 
     def on_resize(self) -> None:
         """Draw the texts for the new width."""

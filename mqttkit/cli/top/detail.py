@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rich.cells import chop_cells
 from rich.segment import Segment
@@ -11,8 +12,9 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from mqttkit.cli.top.figures import age, rate, size
+from mqttkit.cli.top.figures import age, rate, shorten, size
 from mqttkit.formats.visible import visible
+from mqttkit.messages import Message
 from mqttkit.top.payloads import Shape, difference, numbers, one_line, payload_lines, property_lines, sparkline
 from mqttkit.top.tree import Node
 
@@ -21,11 +23,18 @@ BOLD = Style(bold=True)
 DIM = Style(dim=True)
 ADDED = Style(color="green")
 REMOVED = Style(color="red")
-LINE = Style(color="cyan")
+NUMBER = Style(color="cyan")
 SHOWN_VALUES = 20
 SPARKLINE_WIDTH = 60
 
-Line = tuple[str, Style]
+
+class Line(NamedTuple):
+    """A line of the pane."""
+
+    text: str
+    style: Style = PLAIN
+    wraps: bool = True
+    """False: what does not fit is left out."""
 
 
 class DetailView(ScrollView, can_focus=True):
@@ -35,6 +44,11 @@ class DetailView(ScrollView, can_focus=True):
         super().__init__()
         self._lines: Sequence[Line] = ()
         self._shown: list[Strip] = []
+
+    @property
+    def content_width(self) -> int:
+        """Cells of a line."""
+        return max(1, self.scrollable_content_region.width)
 
     def show(self, lines: Sequence[Line]) -> None:
         """Show other lines; the scroll position stays."""
@@ -47,9 +61,11 @@ class DetailView(ScrollView, can_focus=True):
         self._wrap()
 
     def _wrap(self) -> None:
-        width = max(1, self.scrollable_content_region.width)
+        width = self.content_width
         self._shown = [
-            Strip([Segment(part, style)]) for text, style in self._lines for part in chop_cells(text, width) or [""]
+            Strip([Segment(part, line.style)])
+            for line in self._lines
+            for part in (chop_cells(line.text, width) if line.wraps else [shorten(line.text, width)]) or [""]
         ]
         self.virtual_size = Size(width, len(self._shown))
         self.refresh()
@@ -61,27 +77,32 @@ class DetailView(ScrollView, can_focus=True):
         return self._shown[row].adjust_cell_length(width) if row < len(self._shown) else Strip.blank(width)
 
 
-def detail_lines(node: Node, now: float, *, shape: Shape, command: str) -> list[Line]:
-    """Return the lines about a node."""
-    lines: list[Line] = [(visible(node.path) or "(empty name)", BOLD)]
+def detail_lines(node: Node, now: float, *, shape: Shape, command: str, width: int) -> list[Line]:
+    """Return the lines about a node, for a pane of this width."""
+    lines = [Line(visible(node.path) or "(empty name)", BOLD)]
     if node.children:
-        lines.append((_summary(node, now), DIM))
-    message = node.message
-    if message is not None:
-        mark = ", the broker retains it" if node.retained else ""
-        qos, *properties = property_lines(message)
-        figures = f"{node.count:,} messages, {rate(node.rate)}/s, {size(len(message.payload))} bytes"
-        lines.append((f"{figures}, {age(now - node.when)} ago, {qos}{mark}", DIM))
-        lines += [(line, DIM) for line in properties]
-        first, *others = [*_sparklines(node), None]
-        lines += [first] if first else []
-        if shape is not Shape.AUTO:
-            lines.append((f"── as {shape.value} ──", DIM))
-        lines += [(line, PLAIN) for line in payload_lines(message.payload, shape)]
-        lines += filter(None, others)
-        lines += _changes(node)
-        lines += _values(node, now)
-    return [*lines, ("── the same as a command ──", DIM), (visible(command), PLAIN)]
+        lines.append(Line(_summary(node, now), DIM))
+    if node.message is not None:
+        lines += _message_lines(node, node.message, now, shape=shape, width=width)
+    return [*lines, Line("── the same as a command ──", DIM), Line(visible(command))]
+
+
+def _message_lines(node: Node, message: Message, now: float, *, shape: Shape, width: int) -> Iterator[Line]:
+    qos, *properties = property_lines(message)
+    mark = ", the broker retains it" if node.retained else ""
+    figures = f"{node.count:,} messages, {rate(node.rate)}/s, {size(len(message.payload))} bytes"
+    yield Line(f"{figures}, {age(now - node.when)} ago, {qos}{mark}", DIM)
+    for line in properties:
+        yield Line(line, DIM)
+    sparklines = _sparklines(node, width)
+    yield from sparklines[:1]
+    if shape is not Shape.AUTO:
+        yield Line(f"── as {shape.value} ──", DIM)
+    for line in payload_lines(message.payload, shape):
+        yield Line(line)
+    yield from sparklines[1:]
+    yield from _changes(node)
+    yield from _values(node, now)
 
 
 def _summary(node: Node, now: float) -> str:
@@ -92,16 +113,18 @@ def _summary(node: Node, now: float) -> str:
     )
 
 
-def _sparklines(node: Node) -> Iterator[Line]:
+def _sparklines(node: Node, width: int) -> list[Line]:
     history = node.history[-SPARKLINE_WIDTH:]
-    if len(history) < 2:
-        return
     found = [numbers(payload) for _, payload in history]
-    for name in found[-1]:
+    lines = []
+    for name in found[-1] if len(found) > 1 else ():
         values = [each[name] for each in found if name in each]
         if len(values) > 1:
-            text = f"{sparkline(values, SPARKLINE_WIDTH)} {values[-1]:g}  ({min(values):g} to {max(values):g})"
-            yield visible(f"{name} {text}" if name else text), LINE
+            label = visible(f"{name} " if name else "")[:20]
+            figures = f" {values[-1]:g} ({min(values):g} to {max(values):g})"
+            bars = sparkline(values, max(8, min(SPARKLINE_WIDTH, width - len(label) - len(figures))))
+            lines.append(Line(f"{label}{bars}{figures}", NUMBER, wraps=False))
+    return lines
 
 
 def _changes(node: Node) -> Iterator[Line]:
@@ -109,15 +132,15 @@ def _changes(node: Node) -> Iterator[Line]:
     if len(history) < 2:
         return
     changes = difference(history[-2][1], history[-1][1])
-    yield ("── changed since the message before ──" if changes else "── same as the message before ──"), DIM
+    yield Line("── changed since the message before ──" if changes else "── same as the message before ──", DIM)
     for line in changes:
-        yield line, ADDED if line.startswith("+") else REMOVED
+        yield Line(line, ADDED if line.startswith("+") else REMOVED)
 
 
 def _values(node: Node, now: float) -> Iterator[Line]:
     history = node.history[-SHOWN_VALUES:]
     if len(history) < 2:
         return
-    yield f"── last {len(history)} values ──", DIM
+    yield Line(f"── last {len(history)} values ──", DIM)
     for when, payload in reversed(history):
-        yield f"{age(now - when):>4} ago  {one_line(payload)}", PLAIN
+        yield Line(f"{age(now - when):>4} ago  {one_line(payload)}", wraps=False)

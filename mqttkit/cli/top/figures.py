@@ -1,4 +1,4 @@
-"""Figures in few characters: ages, rates, sizes. Pure."""
+"""Figures in few characters: ages, rates, sizes; and texts that fit a width. Pure."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def size(count: float) -> str:
         if count < 1000 or unit == "T":
             return f"{count:.1f}{unit}" if count < 9.95 else f"{count:.0f}{unit}"
     raise AssertionError
+
+
+def shorten(text: str, width: int) -> str:
+    """Return the part of a text that fits into `width` cells of a terminal; `…` marks what is left out."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
@@ -15,7 +15,7 @@ from textual.message import Message as Event
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from mqttkit.cli.top.figures import age, rate, size
+from mqttkit.cli.top.figures import age, rate, shorten, size
 from mqttkit.formats.visible import visible
 from mqttkit.top.payloads import one_line
 from mqttkit.top.rows import Order, View, is_open, opens_all, rows
@@ -218,7 +218,7 @@ class TreeView(ScrollView, can_focus=True):
         name_width, value_width = self._widths()
         arrow = ("▾ " if is_open(node, all_open=self._all_open) else "▸ ") if node.children else "  "
         indent = " " * min(MAX_INDENT, 2 * (node.depth - 1))
-        name = set_cell_size(_shorten(indent + arrow + (visible(node.name) or "(empty)"), name_width), name_width)
+        name = set_cell_size(shorten(indent + arrow + (visible(node.name) or "(empty)"), name_width), name_width)
         silent = self.now() - node.newest
         segments = [
             Segment(name, BRANCH if node.children else PLAIN),
@@ -229,12 +229,8 @@ class TreeView(ScrollView, can_focus=True):
         ]
         if node.message is not None:
             text = one_line(node.message.payload) or "(empty)"
-            segments.append(Segment(_shorten(text, value_width - 1), FRESH if silent < FRESH_SECONDS else PLAIN))
+            segments.append(Segment(shorten(text, value_width - 1), FRESH if silent < FRESH_SECONDS else PLAIN))
         else:
             topics = f"{node.topics:,} topic" + ("s" if node.topics != 1 else "")
-            segments.append(Segment(_shorten(topics, value_width - 1), DIM))
+            segments.append(Segment(shorten(topics, value_width - 1), DIM))
         return Strip(segments)
-
-
-def _shorten(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"
