@@ -23,14 +23,14 @@ from tests.support.commands import MQTTKIT, mqttkit
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 SIZE = (132, 34)
 FLEETS = (
-    ("house", "temperature", 3, 2),
-    ("house", "humidity", 3, 1),
-    ("plant", "vibration", 3, 5),
-    ("plant", "power", 2, 2),
+    ("house", "temperature", "room", 3, 2),
+    ("house", "humidity", "cellar", 2, 1),
+    ("plant", "vibration", "pump", 3, 5),
+    ("plant", "power", "line", 2, 2),
 )
-"""Place, model, number of sensors, readings per second."""
+"""Place, model, name, number of sensors, readings per second."""
 RUNNING_SECONDS = 20.0
-SHOWN = "plant/vibration/plant-002"
+SHOWN = "plant/vibration/pump-002"
 
 
 def main() -> None:
@@ -48,9 +48,9 @@ def main() -> None:
 @contextlib.contextmanager
 def _fleets(port: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        for place, model, count, rate in FLEETS:
+        for place, model, name, count, rate in FLEETS:
             topic = f"{place}/{{model}}/{{sensor_id}}"
-            words = ["--model", model, "--count", str(count), "--rate", str(rate), "--name", place, "--topic", topic]
+            words = ["--model", model, "--count", str(count), "--rate", str(rate), "--name", name, "--topic", topic]
             command = [*MQTTKIT, "node", "sensor", *words, "-h", "127.0.0.1", "-p", str(port), "-q", "0"]
             process = stack.enter_context(
                 subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
