@@ -16,13 +16,15 @@ from collections.abc import Iterable
 from mqttkit.client import MqttClient, Receipt
 from mqttkit.client.control import round_trip
 from mqttkit.client.failures import discouraged_hint
-from mqttkit.errors import MqttkitError, PublishDenied, PublishFailed
+from mqttkit.client.packets import send_limits
+from mqttkit.errors import ConnectionRefused, MqttkitError, PublishDenied, PublishFailed, PublishLost
 from mqttkit.messages import Message, Outcome
 
 log = logging.getLogger(__name__)
 
 SETTLE_EVERY = 1000
 """Check outcomes after this many messages of a block."""
+LOWERED = "with a lower QoS or without the retain flag, because the broker takes no more"
 PATIENCE = 1e7
 """Seconds that a message waits for room and for a connection: the producer waits, and nothing is dropped."""
 
@@ -34,13 +36,16 @@ class Publisher:
     connected, so that memory stays flat and the producer slows down.
     """
 
-    def __init__(self, client: MqttClient, *, patience: float = PATIENCE) -> None:
+    def __init__(self, client: MqttClient, *, patience: float = PATIENCE, lower: bool = False) -> None:
+        """If `lower` is True, messages go with the QoS and without the retain flag that the broker does not take."""
         self.delivered = 0
         """Messages acknowledged, or sent at QoS 0."""
         self.failed = 0
         """Messages denied, dropped or lost."""
         self._client = client
         self._patience = patience
+        self._lower = lower
+        self._lowered = 0
         self._open: deque[tuple[str, Receipt]] = deque()
         self._unconfirmed = False
         self._first_loss = self._loss_hint = ""
@@ -61,6 +66,8 @@ class Publisher:
             self._warned_of_loss = True
             log.warning("a message was not delivered, %s", self._first_loss)
         publish, opened, patience = self._client.publish, self._open, self._patience
+        if self._lower and self._client.broker_limits.restricted:
+            messages = map(self._as_taken, messages)
         for count, (topic, payload, qos, retain, _dup, _mid, properties, _epoch) in enumerate(messages, 1):
             if not qos:
                 self._unconfirmed = True
@@ -75,6 +82,8 @@ class Publisher:
     def finish(self, timeout: float) -> None:
         """Wait up to `timeout` seconds until the broker has every message; raise PublishFailed if it has not."""
         self._client.flush(timeout)
+        if self._lowered:
+            log.warning("%d of %d messages published %s", self._lowered, self._total(), LOWERED)
         self.settle()
         if self._open:
             topic = self._open[0][0]
@@ -111,11 +120,14 @@ class Publisher:
             reason = receipt.reason or f"reason code 0x{receipt.code:02x}"
             hint = f"{self.delivered} earlier messages were delivered" if self.delivered else ""
             raise PublishDenied(topic, reason.lower(), code=receipt.code, hint=hint)
-        if self._client.given_up and self._client.failure is not None:
-            raise self._client.failure
+        failure = self._client.failure
+        if self._client.given_up and failure is not None:
+            if receipt.outcome is Outcome.LOST and receipt.qos and not isinstance(failure, ConnectionRefused):
+                raise PublishLost(topic, f"not acknowledged: {failure}", hint=failure.hint)
+            raise failure
         if not self._first_loss:
             self._first_loss = f"the first on topic {topic!r}: {receipt.reason}"
-            self._loss_hint = discouraged_hint(topic)
+            self._loss_hint = send_limits.hint(receipt.reason) or discouraged_hint(topic)
 
     def _confirm(self, timeout: float) -> None:
         """Confirm with a round trip that the broker has read the messages of QoS 0.
@@ -127,6 +139,16 @@ class Publisher:
             round_trip(self._client, timeout)
         except MqttkitError as error:
             raise PublishFailed(f"delivery not confirmed: {error}", hint="Use -q 1 to learn why") from error
+
+    def _as_taken(self, message: Message) -> Message:
+        """Return the message with the QoS and the retain flag that the broker takes; warn once, and count."""
+        limits = self._client.broker_limits
+        taken = message._replace(qos=min(message.qos, limits.max_qos), retain=message.retain and limits.retain)
+        if taken != message:
+            if not self._lowered:
+                log.warning("messages are published %s", LOWERED)
+            self._lowered += 1
+        return taken
 
     def _warn_of_properties(self) -> None:
         if not self._warned_of_properties:

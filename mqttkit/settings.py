@@ -135,6 +135,8 @@ class LimitSettings(Checked):
     """Publishes without an outcome yet; above this the client drops new ones, or the caller waits."""
     max_queued_bytes: Count = 64 * 1024 * 1024
     """Total size of those publishes, bytes."""
+    max_packet_size: Annotated[int, between(1_024, 268_435_455)] = 64 * 1024 * 1024
+    """Largest packet that the client accepts from the broker, bytes; a larger one ends the connection."""
 
 
 @dataclass(frozen=True, kw_only=True)

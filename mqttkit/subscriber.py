@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from mqttkit.client import ConnectionState, MqttClient
@@ -25,7 +25,11 @@ from mqttkit.settings import MqttSettings
 from mqttkit.topics import check_topic_filter, matches
 
 MAX_CACHED_TOPICS = 4096
-"""Topic names for which the result of the exclusions is remembered."""
+"""Topic names for which the result of the exclusions is remembered, each of at most MAX_CACHED_LENGTH characters."""
+MAX_CACHED_LENGTH = 512
+MAX_QOS = 2
+SUBACK_SECONDS = 10.0
+"""How long to wait for the SUBACK without a time limit."""
 QUIET_ROUNDS = 2
 """Round trips in a row without a retained message that end `retained_only`: see `Subscriber._await_retained`."""
 ROUND_TRIP_SECONDS = 3600.0
@@ -67,10 +71,13 @@ class Subscriber:
         retry: bool = True,
         manual_ack: bool = False,
         bounded: bool = True,
+        lower_qos: bool = False,
+        seconds: float | None = None,
     ) -> None:
         """Raise TopicError if a filter is malformed.
 
-        `bounded` False lets any number of messages wait for the reader.
+        `bounded` False lets any number of messages wait for the reader. `lower_qos` requests at most the QoS that the
+        broker has. After `seconds` from entering, connecting, subscribing and reading raise TimedOut.
         """
         for subscription in subscriptions:
             check_topic_filter(subscription.topic_filter)
@@ -82,6 +89,9 @@ class Subscriber:
         """The reason passed to `stop`; None until it is called."""
         self._subscriptions = subscriptions
         self._manual_ack = manual_ack
+        self._lower_qos = lower_qos
+        self._seconds = seconds
+        self._deadline: float | None = None
         self.client = MqttClient(
             settings,
             will=will,
@@ -93,13 +103,27 @@ class Subscriber:
         self.client.on_denied = self.queue.end
 
     def __enter__(self) -> Subscriber:
+        if self._seconds is not None:
+            self._deadline = time.monotonic() + self._seconds
         try:
-            self.client.connect()
-            self.granted = self.client.subscribe(*self._subscriptions)
-        except BaseException:
+            self._connect_and_subscribe()
+        except BaseException as error:
             self.close()
+            if isinstance(error, BrokerUnreachable) and self._left() == 0:
+                raise TimedOut(f"timed out after {self._seconds:g} s: {error}") from error
             raise
         return self
+
+    def _connect_and_subscribe(self) -> None:
+        self.client.connect(timeout=self._left())
+        highest = self.client.broker_limits.max_qos if self._lower_qos else MAX_QOS
+        wanted = [replace(each, qos=min(each.qos, highest)) for each in self._subscriptions]
+        left = self._left()
+        self.granted = self.client.subscribe(*wanted, timeout=SUBACK_SECONDS if left is None else left)
+
+    def _left(self) -> float | None:
+        """Return the seconds left; None without a time limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -119,7 +143,7 @@ class Subscriber:
         """
         chosen = message_filter(options)
         left = options.count
-        deadline = None if options.seconds is None else time.monotonic() + options.seconds
+        deadline = self._deadline if options.seconds is None else time.monotonic() + options.seconds
         if options.retained_only:
             threading.Thread(target=self._await_retained, name="mqttkit-retained", daemon=True).start()
         while (left is None or left > 0) and (batch := self._next(deadline)):
@@ -216,10 +240,11 @@ def _not_matching(topic_filters: tuple[str, ...]) -> Callable[[Message], bool]:
     def test(message: Message) -> bool:
         passes = known.get(message.topic)
         if passes is None:
-            if len(known) >= MAX_CACHED_TOPICS:
-                known.clear()
             passes = not any(matches(topic_filter, message.topic) for topic_filter in topic_filters)
-            known[message.topic] = passes
+            if len(message.topic) <= MAX_CACHED_LENGTH:
+                if len(known) >= MAX_CACHED_TOPICS:
+                    known.clear()
+                known[message.topic] = passes
         return passes
 
     return test

@@ -175,7 +175,7 @@ def pub(connection: Connection, **given: Any) -> None:
 
 def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], options: PublishOptions) -> None:
     """Publish every message; raise PublishFailed if one was not delivered."""
-    publisher, patience = Publisher(client), options.patience
+    publisher, patience = Publisher(client, lower=options.as_json), options.patience
     try:
         for block in blocks:
             publisher.send(block)
@@ -249,16 +249,22 @@ def _json_messages(message: Message, topic: str | None) -> Iterator[Iterable[Mes
 
 
 def _lines() -> Iterator[list[bytes]]:
-    """Yield the lines of stdin as they come, without line feeds; the last one may have none."""
-    stream, parts = cast("io.BufferedReader", sys.stdin.buffer), []
+    """Yield the lines of stdin as they come, without line feeds; the last one may have none.
+
+    Raise UsageError for a line longer than MQTT allows, before memory fills.
+    """
+    stream, parts, size = cast("io.BufferedReader", sys.stdin.buffer), [], 0
     while chunk := stream.read1(READ_BYTES):
         head, feed, tail = chunk.rpartition(b"\n")
         if feed:
             parts.append(head)
             yield b"".join(parts).split(b"\n")
-            parts = []
+            parts, size = [], 0
         if tail:
             parts.append(tail)
+            size += len(tail)
+            if size > MAX_PAYLOAD:
+                raise UsageError(f"a line of stdin has more than {MAX_PAYLOAD} bytes, the most that MQTT allows")
     if parts:
         yield [b"".join(parts)]
 

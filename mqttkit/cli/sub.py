@@ -81,7 +81,6 @@ class SubscribeOptions:
         """Return the choice of messages to print."""
         return ReadOptions(
             count=self.count,
-            seconds=self.seconds,
             retained_only=self.retained_only,
             skip_retained=self.skip_retained,
             exclude=tuple(check_topic_filter(topic_filter) for topic_filter in self.filter_out),
@@ -185,6 +184,8 @@ def sub(connection: Connection, **given: Any) -> None:
             will=connection.will,
             retry=connection.retry and not options.retained_only,
             manual_ack=not client.clean_session and max(each.qos for each in subscriptions) == 1,
+            lower_qos=options.as_json and connection.qos is None,
+            seconds=options.seconds,
             bounded=not options.remove_retained,  # the network thread must read on to get the acknowledgements
         ) as subscriber,
     ):

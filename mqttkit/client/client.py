@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
 
 from paho.mqtt.enums import MQTTErrorCode
 
@@ -24,8 +23,9 @@ from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.properties import encode as encode_properties
 from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.packets.send_limits import BrokerLimits
 from mqttkit.client.reconnect import ReconnectPolicy
-from mqttkit.client.state import ConnectionState
+from mqttkit.client.state import ConnectionState, StateLog
 from mqttkit.client.stats import ClientStats
 from mqttkit.client.subscriptions import Subscriptions, denial
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
@@ -76,7 +76,7 @@ class MqttClient:
         self._queue = MessageQueue(self.pause_reading) if on_message is None and on_messages is None else None
         self._outbox = Outbox(settings.limits)
         self._condition = threading.Condition()
-        self._last_logged: tuple[str, str] = ("", "")
+        self._state_log = StateLog(self.client_id)
         self._closed = False
         self._failure_is_raised = False
         will_topic = will.topic if will is not None else ""
@@ -87,12 +87,14 @@ class MqttClient:
 
     def _make_connection(self, will: Will | None, *, manual_ack: bool) -> Connection:
         connection = make_connection(self.settings, self.client_id, will=will, manual_ack=manual_ack)
-        connection.on_subscribe = connection.on_unsubscribe = self._handle_suback
+        connection.on_answer = self._handle_suback
         connection.attach(self._outbox, self._handle_messages)
         return connection
 
     def _make_thread(self) -> NetworkThread:
-        hooks = Hooks(self._set_state, self._handle_accepted, self._handle_refused, self._handle_ended)
+        hooks = Hooks(
+            self._set_state, self._handle_accepted, self._handle_refused, self._handle_ended, self._handle_due
+        )
         return NetworkThread(self._connection, self._policy, settings=self.settings.client, hooks=hooks)
 
     def _make_subscriptions(self) -> Subscriptions:
@@ -162,6 +164,11 @@ class MqttClient:
         return self._policy.version
 
     @property
+    def broker_limits(self) -> BrokerLimits:
+        """What the broker takes, as its latest CONNACK says."""
+        return self._outbox.broker
+
+    @property
     def stats(self) -> ClientStats:
         """A snapshot of the counters."""
         published, dropped = Counter(self._outbox.counts), Counter(self._outbox.dropped)
@@ -223,6 +230,9 @@ class MqttClient:
         deadline = time.monotonic() + timeout
         if not self.wait_connected(timeout):
             raise self._subscribed.no_answer("no connection to subscribe on")
+        for subscription in subscriptions:
+            if code := self.broker_limits.denial(subscription.topic_filter):
+                raise denial(subscription.topic_filter, code)
         codes = self._subscribed.subscribe(subscriptions, self._number, deadline)
         for subscription, code in zip(subscriptions, codes, strict=True):
             if code >= DENIED:
@@ -306,27 +316,10 @@ class MqttClient:
             if self._queue is not None:
                 self._queue.end(self.failure if self.given_up else None)
         if changed:
-            self._log_state(state, reason)
+            if self.connected or not self._failure_is_raised:
+                self._state_log.record(state, reason, cause=str(self._policy.failure or reason))
             if self._on_state is not None:
                 self._guard(self._on_state, state, reason)
-
-    def _log_state(self, state: ConnectionState, reason: str) -> None:
-        """Log each change once, not once a try: the same trouble with the same cause is one change."""
-        if state in (ConnectionState.CONNECTING, ConnectionState.IDLE):
-            return
-        if self._failure_is_raised and not self.connected:
-            log.debug("%s", reason)
-            return
-        key = (state.value, str(self._policy.failure or reason))
-        if key == self._last_logged:
-            return
-        self._last_logged = key
-        if state in (ConnectionState.WAITING, ConnectionState.REFUSED):
-            log.warning("%s", reason)
-        elif reason and state is ConnectionState.CLOSED:
-            log.info("giving up: %s", reason)
-        elif state is ConnectionState.CONNECTED:
-            log.info("connected to %s as %s", reason, self.client_id)
 
     def _guard(self, handler: Callable[..., None], *arguments: object) -> None:
         """Call a handler; what it raises must not reach paho, whose thread would die of it."""
@@ -369,8 +362,13 @@ class MqttClient:
             self._connection.drop_out_messages()
         self._outbox.lose("the connection ended", keep_acknowledged=not self.settings.client.clean_session)
 
-    def _handle_suback(self, _client: Any, _data: Any, mid: int, codes: Any, _properties: Any) -> None:
-        for topic_filter, code in self._subscribed.answered(mid, [code.value for code in codes]):
+    def _handle_due(self, now: float) -> None:
+        """Repeat subscriptions whose time has come."""
+        if now >= self._subscribed.retry_at:
+            self._subscribed.retry()
+
+    def _handle_suback(self, mid: int, codes: list[int]) -> None:
+        for topic_filter, code in self._subscribed.answered(mid, codes):
             self.denied.pop(topic_filter, None)
             if code >= DENIED:
                 self._note_denied(denial(topic_filter, code))

@@ -13,30 +13,26 @@ import select
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt import _packet
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.enums import _ConnectionState as State
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties as PahoProperties
 
+from mqttkit.client.incoming import SUCCESS, IncomingPackets
 from mqttkit.client.packets import properties as convert
 from mqttkit.client.packets.batch_reader import BatchReader
-from mqttkit.client.packets.outbox import MAX_FAST_MID, Outbox
+from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.partial_send import PartialSend
 from mqttkit.client.packets.read_pacing import GATHER, MANY_IN_FLIGHT
-from mqttkit.client.packets.reason_codes import DENIED, MAX_CONNACK_311, is_known, known_failure
 from mqttkit.client.packets.receipt import Receipt
-from mqttkit.client.packets.send_limits import apply_limits
 from mqttkit.client.transport import sockets
 from mqttkit.client.transport.opener import Opener
 from mqttkit.client.transport.websocket import BatchedWebSocket
 from mqttkit.messages import Message
-from mqttkit.settings import ClientSettings, LimitSettings
+from mqttkit.settings import ClientSettings
 
-SUCCESS, AGAIN = MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN
+AGAIN = MQTTErrorCode.MQTT_ERR_AGAIN
 LOST, NO_CONNECTION = MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN
 SENDS_A_TURN = 8
 """Batches sent before the network thread looks at what it received."""
@@ -44,28 +40,19 @@ VIEW_BYTES = 64 * 1024
 """A packet of paho's above this is sent from a view: paho copies what is left of it at every partial send."""
 
 
-class Connection(paho.Client):
+class Connection(IncomingPackets):
     """One connection at a time: the socket and the packets on it. The rest is paho's interface."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.outbox = Outbox(LimitSettings())
-        """Publishes that wait; `attach` sets another one."""
-        self.on_batch: Callable[[list[Message]], None] | None = None
-        """Gets the messages of each read, in the network thread; if it is None, paho's `on_message` does."""
         self.run: Callable[[], None] | None = None
         """The body of the network thread, in place of paho's loop."""
-        self.on_refused: Callable[[int], None] | None = None
-        """Gets the code of a refusal that paho cannot report."""
         self.opener = Opener()
-        self.epoch = 0
-        """Number of the connection, for `Message.epoch`."""
         self._handed: bytes | None = None
         self._sending = PartialSend()
         self._idle = self._paused = self._mute = False
         self._moved = 0.0
-        self._manual_ack = False
-        self.attach(self.outbox, None)
         super().__init__(*arguments, **options)
+        self.attach(self.outbox, None)
 
     def attach(self, outbox: Outbox, on_batch: Callable[[list[Message]], None] | None) -> None:
         """Take publishes from `outbox` and give messages to `on_batch`. Before connecting."""
@@ -74,16 +61,14 @@ class Connection(paho.Client):
         self._reader = BatchReader(outbox, deliver, manual_ack=self._manual_ack)
         outbox.publish_qos2 = self._publish_qos2
 
-    @property
-    def _v5(self) -> bool:
-        return self._protocol == MQTTProtocolVersion.MQTTv5
-
     def open(self, address: tuple[str, int], *, v5: bool, settings: ClientSettings) -> None:
         """Connect and queue CONNECT; raise what the failed step of the `opener` raises."""
         self._protocol = MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
+        self.receive_maximum = settings.receive_maximum if v5 else 65_535
         start: dict[str, Any] = {}
         if v5:
-            start = {"clean_start": settings.clean_session, "properties": convert.connect_properties(settings)}
+            properties = convert.connect_properties(settings, self.outbox.limits.max_packet_size)
+            start = {"clean_start": settings.clean_session, "properties": properties}
         else:
             self._clean_session = settings.clean_session
         self.opener.step = "tcp"
@@ -236,62 +221,6 @@ class Connection(paho.Client):
                 return code
         return filled if self._sock is sock else SUCCESS
 
-    def _call_on_batch(self, messages: list[Message]) -> None:
-        """Run the handler as paho runs its callbacks."""
-        assert self.on_batch is not None
-        with self._in_callback_mutex:
-            self.on_batch(messages)
-
-    def _handle_on_message(self, message: paho.MQTTMessage) -> None:
-        """Pass on a message that paho decoded."""
-        if self.on_batch is None:
-            super()._handle_on_message(message)
-        else:
-            self._call_on_batch([convert.message_from_paho(message, self.epoch)])
-
-    def _handle_connack(self) -> MQTTErrorCode:
-        """Let the outbox resume within the limits that the broker granted (MQTT 5, 3.2.2.3).
-
-        paho would answer a refusal of MQTT 3.1.1 with MQTT 3.1, and cannot decode codes that it does not know.
-        """
-        packet = self._in_packet["packet"]
-        code = packet[1] if len(packet) > 1 else 0
-        known = is_known(PacketTypes.CONNACK, code) if self._v5 else code != 1 and code <= MAX_CONNACK_311
-        if not known and self.on_refused is not None:
-            self.on_refused(code)
-            return MQTTErrorCode.MQTT_ERR_CONN_REFUSED
-        decoded = _packet.decode_connack(self._in_packet["command"], packet, self._protocol)
-        if decoded.rc == 0:
-            properties = vars(decoded.properties) if decoded.properties is not None else {}
-            apply_limits(self.outbox, properties, v5=self._v5)
-            self._max_inflight_messages = self.outbox.exact_window
-            self.outbox.resume()
-        return super()._handle_connack()
-
-    def _handle_pubrec(self) -> MQTTErrorCode:
-        """End a QoS 2 publish that the broker denies: paho goes on as if it were accepted (MQTT 5, 4.3.3)."""
-        packet = self._in_packet["packet"]
-        if not self._v5 or len(packet) < 3 or packet[2] < DENIED:
-            return super()._handle_pubrec()
-        mid = int.from_bytes(packet[:2], "big")
-        with self._out_message_mutex:
-            if mid not in self._out_messages:
-                return SUCCESS
-            self.outbox.acknowledge([(mid, packet[2])])
-            reason = known_failure(PacketTypes.PUBREC, packet[2])
-            return self._do_on_publish(mid, reason, PahoProperties(PacketTypes.PUBREC))
-
-    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        """Resolve a publish of the outbox whose PUBACK the splitter left to paho."""
-        packet, command = self._in_packet["packet"], self._in_packet["command"]
-        mid = int.from_bytes(packet[:2], "big")
-        if cmd == "PUBACK" and mid in self.outbox.flights and mid not in self._out_messages:
-            failed = self._v5 and len(packet) > 2 and packet[2] >= DENIED  # paho does not know every code
-            code = packet[2] if failed else _packet.decode_puback(command, packet, self._protocol).reason.value
-            self.outbox.acknowledge([(mid, code)])
-            return SUCCESS
-        return super()._handle_pubackcomp(cmd)
-
     # Writing.
 
     def want_write(self) -> bool:
@@ -329,22 +258,6 @@ class Connection(paho.Client):
         """Let paho publish with QoS 2; the outbox has checked the window."""
         topic, payload = item.topic[2:].decode(), item.payload
         return self.publish(topic, payload, 2, item.retain, convert.unpack(item.properties)).mid
-
-    def _do_on_publish(self, mid: int, reason_code: Any, properties: Any) -> MQTTErrorCode:
-        """Resolve the outbox's QoS 2 publish."""
-        code = super()._do_on_publish(mid, reason_code, properties)
-        self.outbox.acknowledge([(mid, reason_code.value)])
-        return code
-
-    def _mid_generate(self) -> int:
-        """Return a packet identifier above the outbox's, and not that of a QoS 2 publish in flight."""
-        with self._mid_generate_mutex:
-            while True:
-                self._last_mid = max(self._last_mid, MAX_FAST_MID) + 1
-                if self._last_mid > 65_535:
-                    self._last_mid = MAX_FAST_MID + 1
-                if self._last_mid not in self._out_messages:
-                    return self._last_mid
 
     def _packet_write(self) -> MQTTErrorCode:
         """Send the rest of the batch, then paho's packets, then more batches, as far as the socket takes them."""

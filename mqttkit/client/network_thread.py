@@ -19,6 +19,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from mqttkit.addresses import show_address
 from mqttkit.client import failures, reconnect
 from mqttkit.client.connection import Connection
+from mqttkit.client.packets.unexpected import UnexpectedPacket
 from mqttkit.client.reconnect import MQTT_5, PROBE_INTERVAL, SHORT_LIFE, Connect, Decision, Event, ReconnectPolicy
 from mqttkit.client.state import ConnectionState
 from mqttkit.client.transport import sockets
@@ -44,6 +45,8 @@ class Hooks(NamedTuple):
     """The broker refused the connection."""
     ended: Callable[[], None]
     """The connection ended, accepted or not."""
+    due: Callable[[float], None]
+    """Called after each turn of the loop of an accepted connection, with the monotonic time."""
 
 
 class NetworkThread:
@@ -161,14 +164,22 @@ class NetworkThread:
     def _run_connection(self) -> Event:
         """Run the loop until the connection ends; return how it ended."""
         deadline = time.monotonic() + self._settings.connect_timeout
-        silent, crash = False, ""
+        silent, crash, answered = False, "", ""
         try:
             while self._connection.turn(self._timeout(deadline)):
                 self.ran_at = time.monotonic()
-                if self._accepted_at is None and self.ran_at > deadline:
+                if self._accepted_at is not None:
+                    self._hooks.due(self.ran_at)
+                elif self.ran_at > deadline:
                     silent = True
                     self._connection.abort()
                     break
+        except UnexpectedPacket as error:
+            self._connection.abort()
+            if self._accepted_at is None:
+                answered = str(error)
+            else:
+                crash = self._end_crashed(error)
         except Exception as error:  # noqa: BLE001  # logged there
             crash = self._end_crashed(error)
         self._hooks.ended()
@@ -177,7 +188,7 @@ class NetworkThread:
         if self._refusal is not None:
             return self._refusal
         if self._accepted_at is None:
-            return self._failed_mqtt(crash) if crash else reconnect.NoConnack(silent=silent)
+            return self._failed_mqtt(crash) if crash else reconnect.NoConnack(silent, answered)
         return self._ended(time.monotonic() - self._accepted_at, crash)
 
     def _timeout(self, deadline: float) -> float:
@@ -186,10 +197,12 @@ class NetworkThread:
         return min(LOOP_SECONDS, max(0.0, deadline - time.monotonic()) + 0.001)
 
     def _end_crashed(self, error: Exception) -> str:
-        """End the connection over an unexpected exception; log it once, with its cause."""
-        crash = repr(error)
+        """End the connection over an unexpected packet; log it once, with the trace if we did not foresee it."""
+        foreseen = isinstance(error, UnexpectedPacket)
+        crash = str(error) if foreseen else repr(error)
         if crash != self._last_crash:
-            log.error("an unexpected packet ended the connection: %s", crash, exc_info=error)
+            trace = None if foreseen else error
+            log.error("an unexpected packet ended the connection: %s", crash, exc_info=trace)
         self._last_crash = crash
         self._connection.abort()
         return crash

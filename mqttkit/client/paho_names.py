@@ -1,7 +1,7 @@
 """Every private name of paho that mqttkit overrides, calls, reads or sets, and what for.
 
 A release of paho may move any of them. Tests compare this table with paho and with the code that uses the names:
-`connection.py`, `transport/websocket.py` and `packets/properties.py`.
+`connection.py`, `incoming.py`, `transport/websocket.py` and `packets/properties.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ CLIENT_NAMES: Mapping[str, str] = {
     "_call_socket_register_write": "reports that the socket is full",
     "_handle_connack": "session present, Receive Maximum, Maximum Packet Size; never MQTT 3.1",
     "_handle_pubrec": "a QoS 2 publish that is denied ends",
+    "_packet_handle": "checks a packet before paho decodes it",
+    "_handle_publish": "delivers QoS 2 at PUBLISH, and bounds what waits for PUBREL",
+    "_in_messages": "QoS 2 messages that wait for PUBREL",
+    "_handle_suback": "SUBACK with codes that paho does not know",
+    "_handle_unsuback": "UNSUBACK with codes that paho does not know",
     "_handle_on_message": "what paho decoded joins the batches",
     "_handle_pubackcomp": "resolves a PUBACK that the splitter left to paho",
     "_do_on_publish": "resolves a publish of QoS 2",

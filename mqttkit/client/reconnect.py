@@ -51,6 +51,8 @@ class NoConnack(NamedTuple):
 
     silent: bool = False
     """The broker did not answer in time; otherwise it closed the connection."""
+    answered: str = ""
+    """What it sent in place of a CONNACK."""
 
 
 class Refused(NamedTuple):
@@ -173,8 +175,8 @@ class ReconnectPolicy:
                 return self._address_failed(error, probe=error.step in ("dns", "tcp"))
             case Refused(code, reason):
                 return self._refused(code, reason)
-            case NoConnack(silent):
-                return self._no_connack(silent)
+            case NoConnack():
+                return self._no_connack(event)
             case Ended():
                 return self._ended(event)
             case ProbeAnswered(address):
@@ -223,14 +225,16 @@ class ReconnectPolicy:
             self._versions.pop(self.address, None)
         return self._address_failed(error)
 
-    def _no_connack(self, silent: bool) -> Decision:
+    def _no_connack(self, event: NoConnack) -> Decision:
         """Fall back if the address may not know MQTT 5; some brokers close the connection or never answer."""
         if self._can_fall_back() and self.address not in self._versions:
             return self._fall_back()
         if self._versions.get(self.address) == MQTT_5:
             del self._versions[self.address]  # another broker may have taken its place
         self._early_ends += 1
-        cause = "it did not answer CONNECT" if silent else "it closed the connection before the CONNACK"
+        cause = "it did not answer CONNECT" if event.silent else "it closed the connection before the CONNACK"
+        if event.answered:
+            cause = f"it answered CONNECT with {event.answered}"
         tls = self._settings.broker.tls is not None
         return self._address_failed(failures.closed_early(self.address, cause, tls=tls, texts=self._connect_texts))
 

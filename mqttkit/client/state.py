@@ -1,8 +1,11 @@
-"""The state of a client's connection."""
+"""The state of a client's connection, and its log."""
 
 from __future__ import annotations
 
 import enum
+import logging
+
+log = logging.getLogger(__name__)
 
 
 class ConnectionState(enum.Enum):
@@ -17,3 +20,23 @@ class ConnectionState(enum.Enum):
     REFUSED = "refused"
     """The broker refused the connection; the client tries again later unless retry is off."""
     CLOSED = "closed"
+
+
+class StateLog:
+    """Logs each change once, not once an attempt: the same state with the same cause is no change."""
+
+    def __init__(self, client_id: str) -> None:
+        self._client_id = client_id
+        self._last = ("", "")
+
+    def record(self, state: ConnectionState, reason: str, *, cause: str) -> None:
+        """Log a change of state unless it was the latest one logged; `cause` is `reason` without times."""
+        if state in (ConnectionState.CONNECTING, ConnectionState.IDLE) or (state.value, cause) == self._last:
+            return
+        self._last = (state.value, cause)
+        if state in (ConnectionState.WAITING, ConnectionState.REFUSED):
+            log.warning("%s", reason)
+        elif reason and state is ConnectionState.CLOSED:
+            log.info("giving up: %s", reason)
+        elif state is ConnectionState.CONNECTED:
+            log.info("connected to %s as %s", reason, self._client_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,11 @@ from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Subscription
 from mqttkit.topics import discouraged_character
 
+log = logging.getLogger(__name__)
+
+NEVER = float("inf")
+RETRIES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each new attempt to subscribe, if the broker denies without a reason what it granted before."""
 CAUSE_SECONDS = 1.0
 """How long a caller waits to learn why the connection ended."""
 _SUBACK_REASONS = {
@@ -31,6 +37,10 @@ _SUBACK_REASONS = {
     0x9E: "shared subscriptions are not supported",
     0xA1: "subscription identifiers are not supported",
     0xA2: "wildcard subscriptions are not supported",
+}
+_SUBACK_HINTS = {
+    0x9E: "Subscribe without $share/…, and give each client its own topics",
+    0xA2: "Subscribe to each topic by its name",
 }
 
 
@@ -60,6 +70,10 @@ class Subscriptions:
         """How many codes the answer to each packet identifier must have."""
         self._answers: dict[int, list[int]] = {}
         self._again: dict[int, list[str]] = {}
+        self._refused: dict[str, int] = {}
+        """How often the broker has denied, without a reason, what it had granted before."""
+        self.retry_at = NEVER
+        """When to ask for those again, on the monotonic clock."""
 
     @property
     def topic_filters(self) -> list[str]:
@@ -69,7 +83,7 @@ class Subscriptions:
     @property
     def settled(self) -> bool:
         """True unless a SUBACK for a repeated subscription is awaited."""
-        return not self._again
+        return not self._again and not self._refused
 
     def subscribe(self, subscriptions: Sequence[Subscription], number: int, deadline: float) -> list[int]:
         """Subscribe on connection `number`, remember what is granted, and return the codes of the SUBACK."""
@@ -83,7 +97,7 @@ class Subscriptions:
         """Subscribe and return the codes of the SUBACK; remember nothing."""
         with self._condition:
             mid = self._send(subscriptions, patience=CAUSE_SECONDS)
-            self._pending[mid] = len(subscriptions)
+            self._expect(mid, len(subscriptions))
         return self._wait(mid, number, deadline)
 
     def unsubscribe(self, topic_filters: Sequence[str], number: int, deadline: float) -> None:
@@ -94,15 +108,25 @@ class Subscriptions:
             result, mid = self._connection.unsubscribe(list(topic_filters))
             if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
                 raise self.no_answer("no connection to unsubscribe on", patience=CAUSE_SECONDS)
-            self._pending[mid] = 0
+            self._expect(mid, 0)
         self._wait(mid, number, deadline)
 
     def subscribe_again(self) -> None:
         """Repeat every subscription; only the network thread calls this, and `answered` gets the SUBACK."""
         self._again.clear()
-        if self._kept:
+        self._refused.clear()
+        self.retry_at = NEVER
+        self._repeat(list(self._kept))
+
+    def retry(self) -> None:
+        """Repeat the subscriptions that the broker denied without a reason; only the network thread calls this."""
+        self.retry_at = NEVER
+        self._repeat([each for each in self._refused if each in self._kept])
+
+    def _repeat(self, topic_filters: list[str]) -> None:
+        if topic_filters:
             with contextlib.suppress(MqttkitError):  # the connection ended already: the next one subscribes
-                self._again[self._send(tuple(self._kept.values()))] = list(self._kept)
+                self._again[self._send([self._kept[each] for each in topic_filters])] = topic_filters
 
     def answered(self, mid: int, codes: list[int]) -> list[tuple[str, int]]:
         """Handle a SUBACK or UNSUBACK; return topic filter and code of each repeated subscription in it.
@@ -116,11 +140,30 @@ class Subscriptions:
             if expected and expected != len(codes):
                 raise ValueError(f"SUBACK has {len(codes)} reason codes for {expected} topic filters")
             if again is not None:
-                return list(zip(again, codes, strict=True))
+                return self._final(dict(zip(again, codes, strict=True)))
             if expected is not None:
                 self._answers[mid] = codes
                 self._condition.notify_all()
         return []
+
+    def _final(self, codes: dict[str, int]) -> list[tuple[str, int]]:
+        """Return the codes that are final, and plan to repeat the other subscriptions.
+
+        A cluster that elects a leader denies with 0x80, and grants a second later.
+        """
+        again = [each for each, code in codes.items() if code == DENIED and self._refused.get(each, 0) < len(RETRIES)]
+        for each in codes:
+            if each in again:
+                self._refused[each] = self._refused.get(each, 0) + 1
+            else:
+                self._refused.pop(each, None)
+        if again:
+            delay = RETRIES[max(self._refused[each] for each in again) - 1]
+            log.warning(
+                "the broker denies %d subscriptions that it granted before; asking again in %g s", len(again), delay
+            )
+            self.retry_at = time.monotonic() + delay
+        return [(each, code) for each, code in codes.items() if each not in again]
 
     def forget_answers(self) -> None:
         """A new connection begins: earlier packet identifiers mean nothing any more."""
@@ -150,6 +193,11 @@ class Subscriptions:
             raise self.no_answer("no connection to subscribe on", patience=patience)
         return mid
 
+    def _expect(self, mid: int, codes: int) -> None:
+        """Register a caller that waits for an answer; its identifier is not used again before the answer comes."""
+        self._pending[mid] = codes
+        self._connection.unanswered[mid] = None
+
     def _wait(self, mid: int, number: int, deadline: float) -> list[int]:
         with self._condition:
             try:
@@ -165,7 +213,8 @@ class Subscriptions:
 
 def denial(topic_filter: str, code: int) -> SubscriptionDenied:
     """Return the error for a topic filter that the broker denied with `code` (MQTT 5, 3.9.3)."""
-    return SubscriptionDenied(topic_filter, _SUBACK_REASONS.get(code, f"reason code 0x{code:02x}"), code=code)
+    reason = _SUBACK_REASONS.get(code, f"reason code 0x{code:02x}")
+    return SubscriptionDenied(topic_filter, reason, code=code, hint=_SUBACK_HINTS.get(code, ""))
 
 
 def _options(subscription: Subscription) -> SubscribeOptions:

@@ -44,6 +44,7 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (LimitSettings, "max_inflight", [1, 65_535], [0, 65_536]),
     (LimitSettings, "max_queued_messages", [1], [0]),
     (LimitSettings, "max_queued_bytes", [1], [0]),
+    (LimitSettings, "max_packet_size", [1_024, 268_435_455], [1_023, 268_435_456]),
     (ScannerSettings, "id", ["a", "x" * 64], ["", "a/b", "x" * 65]),
     (ScannerSettings, "source", ["auto", "bleak", "bluepy", "simulated", "replay:f"],
      ["radio", "replay:", "auto:", "replay", ""]),

@@ -15,6 +15,7 @@ from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.read_buffer import ReadBuffer
 from mqttkit.client.packets.read_pacing import ReadPacing
 from mqttkit.client.packets.splitter import Splitter, packet_end
+from mqttkit.client.packets.unexpected import check_size
 from mqttkit.messages import Message
 
 READ_BYTES = 256 * 1024
@@ -37,6 +38,8 @@ class BatchReader:
         self._data = b""
         self._position = 0
         self._read_bytes = SMALL_READ_BYTES
+        self.accepted = False
+        """True after a CONNACK that accepts: before it, no message may come."""
         self.received_at = 0.0
         """When bytes last arrived, on the monotonic clock."""
 
@@ -70,11 +73,12 @@ class BatchReader:
         """Drop everything: the connection has ended."""
         self._buffer.clear()
         self._data = b""
+        self.accepted = False
 
     def next_packet(self, *, v5: bool, number: int) -> bytes | None:
         """Deliver messages and acknowledgements up to the next other packet; return that, or None for none.
 
-        `number` is that of the connection, for the messages.
+        `number` is that of the connection, for the messages. Raises UnexpectedPacket for a packet that is too large.
         """
         data = self._data
         if not data:
@@ -82,7 +86,7 @@ class BatchReader:
             if not data:
                 return None
             self._data = data
-        if self._deliver is None:
+        if self._deliver is None or not self.accepted:
             start, stop = self._position, packet_end(data, self._position)
         else:
             start, stop = self._splitter.split(data, self._position, v5=v5, epoch=number)
@@ -90,6 +94,8 @@ class BatchReader:
         if not self._data:  # a handler ended the connection
             return None
         if stop > len(data) or start == len(data):
+            if start < len(data):
+                check_size(data[start], stop - start, self._outbox.limits.max_packet_size)
             self._buffer.put_back(data[start:], stop - start)
             self._data = b""
             return None

@@ -13,18 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
 from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.packets.send_limits import BrokerLimits
+from mqttkit.client.packets.splitter import MAX_FAST_MID
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
 
 BATCH_BYTES = 256 * 1024
 """A batch ends before the packet that would make it larger than this."""
-MAX_FAST_MID = 49_151
-"""Packet identifiers 1 to this are the outbox's; those above are paho's own, for SUBSCRIBE and QoS 2."""
 MAX_CACHED_LENGTHS = 4_096
 MAX_PACKET = 268_435_455
 """Largest remaining length (MQTT 5, 1.5.5)."""
 FIXED_BYTES = 3
 """Packet identifier and an empty property section."""
+ANY_PUBLISH = BrokerLimits()
 REASONS = {
     0x10: "No matching subscribers",
     0x80: "Unspecified error",
@@ -71,8 +72,8 @@ class Outbox:
         """QoS 1 and 2 publishes that may be in flight at a time."""
         self.exact_window = limits.max_inflight
         """Of those, QoS 2."""
-        self.max_packet = 0
-        """Largest packet that the broker takes, bytes; 0 for any (MQTT 5, 3.2.2.3.6)."""
+        self.broker = BrokerLimits()
+        """What the broker takes; `resume` sets it."""
         self.acknowledgements: collections.deque[bytes] = collections.deque()
         """PUBACK packets to send."""
         self.flights: dict[int, Receipt] = {}
@@ -81,7 +82,7 @@ class Outbox:
         """Hands a QoS 2 publish to paho; returns its packet identifier."""
         self.on_resolved: Callable[[], None] | None = None
         """Called after each batch of publishes whose outcome became known, without a lock."""
-        self._accepting = False
+        self._accepting = self._restricted = False
         self._bytes = 0
         self._queue: collections.deque[Receipt] = collections.deque()
         self._held: collections.deque[Receipt] = collections.deque()
@@ -172,6 +173,9 @@ class Outbox:
         size = self._take_acknowledgements(batch)
         while self._resend and self._window_left() > 0 and size < BATCH_BYTES:
             mid, item = self._resend.popleft()
+            if self._restricted and self._refused(item, v5=v5):
+                self.flights.pop(mid, None)
+                continue
             size += self._append(batch, item, mid, v5=v5, dup=True)
         for queue in (self._held, self._queue):
             size = self._take_from(queue, batch, size, v5)
@@ -197,6 +201,9 @@ class Outbox:
         left, held = self._window_left(), self._held
         while queue and size < BATCH_BYTES:
             item = queue[0]
+            if self._restricted and self._refused(item, v5=v5):
+                queue.popleft()
+                continue
             if size and size + len(item.payload) > BATCH_BYTES:
                 return BATCH_BYTES
             if item.qos and ((held and queue is not held) or self._must_wait(item, left)):
@@ -216,8 +223,16 @@ class Outbox:
             size += self._append(batch, item, mid, v5=v5)
         return size
 
+    def _refused(self, item: Receipt, *, v5: bool) -> bool:
+        """Drop a publish that the broker does not take; return whether it was one."""
+        size = len(item.topic) + len(item.payload) + (2 if item.qos else 0) + (len(item.properties) or 1 if v5 else 0)
+        cause = self.broker.refusal(item.qos, item.retain, len(self._encode_length(0, size)) + size)
+        if cause:
+            self._resolve((item,), Outcome.DROPPED, cause)
+        return bool(cause)
+
     def _append(self, batch: PacketBatch, item: Receipt, mid: int, *, v5: bool, dup: bool = False) -> int:
-        """Encode a publish into the batch (MQTT 5, 3.3); return its size, or 0 if it is too large for the broker."""
+        """Encode a publish into the batch (MQTT 5, 3.3); return its size."""
         first = 0x30 | dup << 3 | item.qos << 1 | item.retain
         middle = (item.properties or b"\0") if v5 else b""
         if mid:
@@ -225,10 +240,6 @@ class Outbox:
         length = len(item.topic) + len(middle) + len(item.payload)
         head = self._lengths.get(first << 28 | length) or self._encode_length(first, length)
         packet = head + item.topic + middle + item.payload
-        if self.max_packet and len(packet) > self.max_packet:
-            self.flights.pop(mid, None)
-            self._resolve((item,), Outcome.DROPPED, f"larger than the broker's {self.max_packet} bytes")
-            return 0
         batch.parts.append(packet)
         batch.items.append(item)
         batch.zeros += not mid
@@ -293,8 +304,11 @@ class Outbox:
         self._resolve(good, Outcome.ACKNOWLEDGED)
         self._resolve(denied, Outcome.DENIED)
 
-    def resume(self) -> None:
+    def resume(self, broker: BrokerLimits = ANY_PUBLISH) -> None:
         """A connection was accepted: send again with DUP what is under way (4.4), and take new publishes."""
+        self.broker, self._restricted = broker, broker.restricted
+        self.window = min(self.limits.max_inflight, broker.window)
+        self.exact_window = min(self.window, broker.exact_window)
         self.acknowledgements.clear()
         self._resend.clear()
         self._resend.extend((mid, item) for mid, item in self.flights.items() if item.qos == 1)

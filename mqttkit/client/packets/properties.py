@@ -74,14 +74,16 @@ def unpack(section: bytes) -> PahoProperties | None:
 
 
 def decode(section: bytes) -> Properties | None:
-    """Return mqttkit's form of a property section; None if it is empty or malformed."""
-    return from_paho(unpack(section))
+    """Return mqttkit's form of a property section; None if it is empty, malformed, or has a topic alias."""
+    decoded = from_paho(unpack(section))
+    return None if decoded is None or decoded.topic_alias is not None else decoded
 
 
-def connect_properties(settings: ClientSettings) -> PahoProperties:
+def connect_properties(settings: ClientSettings, max_packet: int) -> PahoProperties:
     """Return the properties of our CONNECT (MQTT 5, 3.1.2.11)."""
     properties = PahoProperties(PacketTypes.CONNECT)
     properties.ReceiveMaximum = settings.receive_maximum
+    properties.MaximumPacketSize = max_packet
     expiry = settings.session_expiry or (0 if settings.clean_session else NEVER_EXPIRES)
     if expiry:
         properties.SessionExpiryInterval = expiry

@@ -6,6 +6,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 DENIED = 0x80
 """Reason codes from here on are failures."""
+MAX_QOS = 2
+"""The highest code of a SUBACK that is not a failure."""
 MAX_CONNACK_311 = 5
 """The last return code of MQTT 3.1.1's CONNACK (MQTT 3.1.1, 3.2.2.3)."""
 

@@ -12,11 +12,14 @@ from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.messages import Message, Properties
 
 MAX_CACHED_TOPICS = 4_096
-"""Topic names kept decoded; more at a time and the cache begins again."""
+"""Topic names kept decoded, each of at most MAX_CACHED_TOPIC_BYTES; more at a time and the cache begins again."""
+MAX_CACHED_TOPIC_BYTES = 512
 MAX_CACHED_PROPERTIES = 1_024
 """Property sections kept decoded, each of at most MAX_CACHED_PROPERTY_BYTES."""
 MAX_CACHED_PROPERTY_BYTES = 256
 
+MAX_FAST_MID = 49_151
+"""Packet identifiers 1 to this are the outbox's; those above are paho's own, for SUBSCRIBE and QoS 2."""
 PUBACK_CODES = frozenset({0x00, 0x10})
 """Reason codes of a PUBACK below DENIED (MQTT 5, 3.4.2.1)."""
 
@@ -80,16 +83,18 @@ class Splitter:
         if length != 2 and not (length == 3 and v5 and (data[start + 2] in PUBACK_CODES or data[start + 2] >= DENIED)):
             return False
         mid = data[start] << 8 | data[start + 1]
-        if mid not in self._awaited:
+        if mid > MAX_FAST_MID or mid not in self._awaited:  # paho's own publishes have QoS 2
             return False
         self.acknowledged.append((mid, data[start + 2] if length == 3 else 0))
         return True
 
     def _decode_topic(self, raw: bytes) -> str:
         """Decode a topic name; bytes that are not UTF-8 become lone surrogates (PEP 383)."""
-        if len(self._topics) >= MAX_CACHED_TOPICS:
-            self._topics.clear()
-        topic = self._topics[raw] = raw.decode("utf-8", "surrogateescape")
+        topic = raw.decode("utf-8", "surrogateescape")
+        if len(raw) <= MAX_CACHED_TOPIC_BYTES:
+            if len(self._topics) >= MAX_CACHED_TOPICS:
+                self._topics.clear()
+            self._topics[raw] = topic
         return topic
 
     def _find_properties(self, data: bytes, start: int, stop: int) -> tuple[int, Properties | None]:

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from mqttkit.client import MqttClient
-from mqttkit.errors import BrokerUnreachable, ConnectionRefused, PublishDenied
+from mqttkit.client.subscriptions import RETRIES
+from mqttkit.errors import (
+    BrokerUnreachable,
+    ConnectionRefused,
+    PublishDenied,
+    PublishFailed,
+    PublishLost,
+    SubscriptionDenied,
+    TimedOut,
+)
+from mqttkit.messages import Message, Subscription
+from mqttkit.publisher import Publisher
+from mqttkit.subscriber import Subscriber
 from tests.support.clients import settings_for
 from tests.support.scripted_broker import scripted_broker
 
@@ -66,3 +80,144 @@ def test_a_suback_with_the_wrong_number_of_codes_ends_the_connection(codes: byte
         with pytest.raises(BrokerUnreachable, match="unexpected packet"):
             client.subscribe("a", "b", timeout=5)
         assert not client.given_up
+
+
+def packets_of(connection: socket.socket) -> Iterator[bytes]:
+    """Yield each packet that the client sends, of less than 128 bytes, until it hangs up."""
+    data = b""
+    while True:
+        while len(data) >= 2 and len(data) >= 2 + data[1]:
+            yield data[: 2 + data[1]]
+            data = data[2 + data[1] :]
+        more = connection.recv(4096)
+        if not more:
+            return
+        data += more
+
+
+def test_a_lone_publish_answered_by_a_hang_up_is_not_acknowledged() -> None:
+    """Exit code 6, as documented: the broker was reached."""
+
+    def hang_up(connection: socket.socket, _connect: bytes) -> bool:
+        connection.sendall(CONNACK_5)
+        connection.recv(4096)
+        return False
+
+    with (
+        scripted_broker(hang_up) as server,
+        MqttClient(settings_for(server.port, version="5"), retry=False) as client,
+    ):
+        client.connect(timeout=10)
+        publisher = Publisher(client)
+        with pytest.raises(PublishLost, match="not acknowledged: lost the connection") as caught:
+            publisher.send([Message("t", b"x", 1)])
+            publisher.finish(10)
+    assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize("connack", [b"", CONNACK_5])
+def test_the_time_limit_of_a_subscriber_covers_connack_and_suback(connack: bytes) -> None:
+    """`sub -W` ends with 27 whatever the broker leaves unanswered; the message names it."""
+    with scripted_broker(lambda connection, _connect: connection.sendall(connack) is None) as server:
+        began = time.monotonic()
+        subscriber = Subscriber(settings_for(server.port, version="5"), [Subscription("t")], seconds=0.3)
+        with pytest.raises(TimedOut, match="SUBSCRIBE" if connack else "CONNACK"), subscriber:
+            pass
+    assert 0.3 <= time.monotonic() - began < 5
+
+
+CONNACK_LIMITED = b"\x20\x0b\x00\x00\x08\x24\x00\x25\x00\x28\x00\x2a\x00"
+"""Maximum QoS 0, and neither retained messages, wildcards nor shared subscriptions."""
+
+
+def limited(received: list[bytes]) -> Callable[[socket.socket, bytes], bool]:
+    """Return a script: accept with limits, and answer each SUBSCRIBE."""
+
+    def script(connection: socket.socket, _connect: bytes) -> bool:
+        connection.sendall(CONNACK_LIMITED)
+        for packet in packets_of(connection):
+            received.append(packet)
+            if packet[0] & 0xF0 == 0x80:
+                connection.sendall(b"\x90\x04" + packet[2:4] + b"\x00\x00")
+        return True
+
+    return script
+
+
+def test_what_the_broker_has_not_is_refused_with_a_hint() -> None:
+    """Nothing is sent, and the error says what to do."""
+    received: list[bytes] = []
+    with scripted_broker(limited(received)) as server, MqttClient(settings_for(server.port, version="5")) as client:
+        client.connect(timeout=10)
+        for topic_filter in ("a/#", "$share/g/a"):
+            with pytest.raises(SubscriptionDenied, match="not supported") as caught:
+                client.subscribe(topic_filter, timeout=10)
+            assert caught.value.hint
+        publisher = Publisher(client)
+        publisher.send([Message("t", b"x", 1)])
+        with pytest.raises(PublishFailed, match="the broker takes QoS 0 at most") as lost:
+            publisher.finish(10)
+        assert lost.value.hint == "Use -q 0"
+    assert [packet[0] & 0xF0 for packet in received] == [0xE0]
+
+
+def test_json_asks_for_what_the_broker_has_and_counts_what_it_lowers(caplog: pytest.LogCaptureFixture) -> None:
+    """SUBSCRIBE with QoS 0; messages go without QoS and retain flag, and a warning counts them."""
+    received: list[bytes] = []
+    with scripted_broker(limited(received)) as server:
+        settings = settings_for(server.port, version="5")
+        with Subscriber(settings, [Subscription("t", 2)], lower_qos=True) as subscriber:
+            publisher = Publisher(subscriber.client, lower=True)
+            publisher.send([Message("t", b"x", 2), Message("t", b"x", 0, True), Message("t", b"x")])
+            publisher.finish(10)
+    assert received[0][-1] & 3 == 0
+    assert [packet[0] for packet in received if packet[0] & 0xF0 == 0x30] == [0x30] * 3
+    assert "2 of 3 messages published with a lower QoS" in caplog.text
+
+
+@pytest.mark.parametrize("denials", [2, len(RETRIES) + 1])
+def test_a_subscription_granted_before_is_asked_for_again(denials: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster without a leader denies with 0x80: final only after several attempts; never at the first time."""
+    monkeypatch.setattr("mqttkit.client.subscriptions.RETRIES", (0.01,) * len(RETRIES))
+    monkeypatch.setattr("mqttkit.client.network_thread.LOOP_SECONDS", 0.02)
+    asked: list[bytes] = []
+    settled = threading.Event()
+
+    def script(connection: socket.socket, _connect: bytes) -> bool:
+        connection.sendall(CONNACK_311)
+        for packet in packets_of(connection):
+            if packet[0] & 0xF0 == 0x80:
+                asked.append(packet)
+                granted = len(asked) == 1 or len(asked) == denials + 2
+                connection.sendall(b"\x90\x03" + packet[2:4] + (b"\x00" if granted else b"\x80"))
+                if len(asked) == 1:
+                    return False
+                if granted:
+                    settled.set()
+        return True
+
+    with scripted_broker(script) as server, MqttClient(settings_for(server.port, version="311")) as client:
+        client.on_denied = lambda _error: settled.set()
+        client.connect(timeout=10)
+        client.subscribe("t", timeout=10)
+        assert settled.wait(20)
+    assert (bool(client.denied), len(asked)) == (denials > len(RETRIES), min(denials + 2, len(RETRIES) + 2))
+
+
+def test_a_first_denial_is_final() -> None:
+    """Nothing says that it will pass."""
+    script = answering(CONNACK_311, lambda mid: b"\x90\x03" + mid + b"\x80")
+    with scripted_broker(script) as server, MqttClient(settings_for(server.port, version="311")) as client:
+        client.connect(timeout=10)
+        with pytest.raises(SubscriptionDenied):
+            client.subscribe("t", timeout=10)
+
+
+def test_an_unknown_failure_in_suback_is_a_denial() -> None:
+    """Exit code 5, with the code."""
+    script = answering(CONNACK_5, lambda mid: b"\x90\x04" + mid + b"\x00\xc1")
+    with scripted_broker(script) as server, MqttClient(settings_for(server.port, version="5")) as client:
+        client.connect(timeout=10)
+        with pytest.raises(SubscriptionDenied, match="reason code 0xc1") as caught:
+            client.subscribe("t", timeout=10)
+    assert (caught.value.code, caught.value.exit_code) == (0xC1, 5)

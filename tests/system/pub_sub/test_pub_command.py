@@ -368,15 +368,13 @@ def test_without_a_terminal_there_is_nobody_to_ask_for_the_password(topic: str) 
 
 
 @pytest.mark.parametrize("version", ["5", "311"])
-@pytest.mark.parametrize(
-    ("arguments", "code"), [(("-q", "0"), 6), (("-q", "1"), 3), (("-q", "2"), 3), (("--repeat", "2", "--quiet"), 3)]
-)
+@pytest.mark.parametrize("arguments", [("-q", "0"), ("-q", "1"), ("-q", "2"), ("--repeat", "2", "--quiet")])
 def test_a_topic_on_which_the_broker_hangs_up_is_named(
-    shared_broker: Mosquitto, topic: str, version: str, arguments: tuple[str, ...], code: int
+    shared_broker: Mosquitto, topic: str, version: str, arguments: tuple[str, ...]
 ) -> None:
     """mosquitto closes the connection for a control character (MQTT 5, 1.5.4): the error names topic and character."""
     result = mqttkit("pub", f"{topic}/\x07", "-m", "x", "-V", version, *arguments, port=shared_broker.port)
-    assert result.returncode == code
+    assert result.returncode == 6
     assert f"'{topic}/\\x07' has U+0007, a control character".encode() in result.stderr, result.stderr
 
 

@@ -92,12 +92,28 @@ class PlainSide(Side):
     def __init__(self, make: Callable[..., Any] = paho.Client, *, v5: bool, manual_ack: bool = False) -> None:
         self.confused = False
         super().__init__(make, v5=v5, manual_ack=manual_ack)
+        self._manual_ack = manual_ack
+        self._handle_publish = self.client._handle_publish
+        self.client._handle_publish = self._record_qos2
         self.client._handle_pubrec = self._watch(self.client._handle_pubrec)
         self.client._handle_pubackcomp = self._watch(self.client._handle_pubackcomp)
         self.client.on_message = self._message
         self.client.on_publish = lambda _c, _d, mid, code, _p: self.answered.append(("pub", (mid, code.value)))
 
+    def _record_qos2(self) -> Any:
+        """Record a QoS 2 message at PUBLISH, where our client delivers it; paho delivers at PUBREL."""
+        before = set(self.client._in_messages)
+        code = self._handle_publish()
+        if not self._manual_ack:
+            for mid in self.client._in_messages.keys() - before:
+                self._record(self.client._in_messages[mid])
+        return code
+
     def _message(self, _client: object, _data: object, received: Any) -> None:
+        if received.qos < 2 or self._manual_ack:
+            self._record(received)
+
+    def _record(self, received: Any) -> None:
         properties = from_paho(received.properties)
         flags = (received.qos, bool(received.retain), bool(received.dup), received.mid)
         self.messages.append((received._topic, bytes(received.payload), *flags, properties))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mqttkit.client.packets.outbox import BATCH_BYTES, MAX_CACHED_LENGTHS, MAX_FAST_MID, MAX_PACKET, Outbox, PacketBatch
 from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.packets.send_limits import BrokerLimits
 from mqttkit.client.packets.splitter import remaining_length
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
@@ -109,8 +110,7 @@ def test_what_is_under_way_is_sent_again_with_dup_first_and_in_order() -> None:
     take(outbox)
     outbox.suspend()
     outbox.lose("gone", keep_acknowledged=True)
-    outbox.window = 2
-    outbox.resume()
+    outbox.resume(BrokerLimits(window=2))
     assert publishes(take(outbox).data) == [(0x3A, 1, b"0"), (0x3A, 2, b"1")]
     assert outbox.take(v5=False) is None
     assert not outbox.ready()
@@ -150,7 +150,7 @@ def test_bounds_drop_and_say_so() -> None:
     outbox.sent(take(outbox))
     assert [put(outbox).done for _ in range(3)] == [False, False, True]
     outbox.sent(take(outbox))
-    outbox.max_packet = 50
+    outbox.resume(BrokerLimits(max_packet=50))
     receipt = put(outbox, b"x" * 60, qos=1)
     assert outbox.take(v5=False) is None
     assert (receipt.outcome, receipt.reason) == (Outcome.DROPPED, "larger than the broker's 50 bytes")
@@ -340,7 +340,7 @@ def test_the_largest_packet_that_mqtt_allows() -> None:
 def test_the_largest_packet_that_the_broker_takes() -> None:
     """A packet of exactly that size is sent; a larger one is counted as dropped, and its room is given back."""
     outbox = make()
-    outbox.max_packet = 50
+    outbox.resume(BrokerLimits(max_packet=50))
     receipts = [put(outbox, bytes(size)) for size in (45, 46)]
     batch = take(outbox)
     assert len(batch.data) == 50

@@ -16,7 +16,7 @@ import mqttkit
 from mqttkit.client.paho_names import CLIENT_NAMES, OTHER_NAMES
 
 PACKAGE = Path(mqttkit.__file__).parent
-DERIVED_FROM = ("paho.Client", "Connection", "_WebsocketWrapper")
+DERIVED_FROM = ("paho.Client", "IncomingPackets", "Connection", "_WebsocketWrapper")
 
 KNOWN_LINES = ("2.2.",)
 """Release lines of paho that the seam was read against. For a new one: read what paho changed, then add it."""
@@ -35,6 +35,10 @@ CALLS = [
     ("_packet_handle", "_handle_connack"),
     ("_packet_handle", "_handle_pubackcomp"),
     ("_packet_handle", "_handle_pubrec"),
+    ("_packet_handle", "_handle_publish"),
+    ("_packet_handle", "_handle_suback"),
+    ("_packet_handle", "_handle_unsuback"),
+    ("_handle_publish", "_in_messages"),
     ("loop_start", "_thread_main"),
     ("_create_socket", "_create_socket_connection"),
     ("_create_socket", "_ssl_wrap_socket"),

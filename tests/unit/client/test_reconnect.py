@@ -152,6 +152,13 @@ def test_a_port_that_accepts_and_closes_does_not_cost_the_long_wait() -> None:
     assert delays == [PROBE_INTERVAL] * 3 + [60.0]
 
 
+def test_an_answer_that_is_not_connack_is_named() -> None:
+    """A port that speaks HTTP, or something else."""
+    under_test = policy(version="5")
+    under_test.decide(NoConnack(answered="PUBACK in place of CONNACK"))
+    assert "it answered CONNECT with PUBACK in place of CONNACK" in str(under_test.failure)
+
+
 def test_delays_pass_through_the_jitter() -> None:
     """The jitter is injected: it gets the full delay and returns the one to wait."""
     under_test = policy(jitter=lambda delay: delay / 4)
