@@ -209,11 +209,12 @@ class _Replacement(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Load one module from changed source, and every other module as usual."""
 
     def __init__(self, path: Path, source: str) -> None:
-        self._name = ".".join(path.with_suffix("").parts)
+        self.name = ".".join(path.with_suffix("").parts)
         self._path, self._source = path, source
+        self.loaded = False
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != self._name:
+        if fullname != self.name:
             return None
         return importlib.util.spec_from_loader(fullname, self, origin=str(self._path.resolve()))
 
@@ -221,6 +222,7 @@ class _Replacement(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return compile(self._source, str(self._path.resolve()), "exec")
 
     def exec_module(self, module: ModuleType) -> None:
+        self.loaded = True
         module.__file__ = str(self._path.resolve())
         exec(self.get_code(module.__name__), module.__dict__)
 
@@ -241,10 +243,14 @@ def _fork_tests(tests: tuple[str, ...], replacement: _Replacement | None, log: P
         import pytest
 
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--tb=line"]
+        options += ["--assert=plain"]  # rewriting would load mqttkit, which has a pytest plugin, from its files
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis has been imported for all of them
         status = int(pytest.main([*options, f"--basetemp={log.with_suffix('.tmp')}", *tests]))
+        if replacement and not replacement.loaded:
+            raise RuntimeError(f"{' '.join(tests)} did not load {replacement.name}")
         Path(f"{log}.modules").write_text("\n".join(sorted(sys.modules)))
     except BaseException:
+        status = 70
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -127,7 +127,7 @@ def test_the_exit_code_is_that_of_the_cause_whether_or_not_it_can_be_said(words:
 
 
 def test_every_command_of_the_built_wheel_has_help(tmp_path: Path) -> None:
-    """The wheel, in an environment with nothing but the dependencies it declares, has every command and its captures."""
+    """In an environment with nothing but the dependencies it declares, the wheel has every command and its captures."""
     wheel = build_wheel(tmp_path)
     files = wheel.namelist()
     assert not [name for name in files if name.startswith("tests") or "peer" in name]
@@ -161,9 +161,9 @@ def clean_environment(directory: Path, wheel: zipfile.ZipFile) -> str:
     venv.create(directory)
     (site,) = directory.glob("lib/python*/site-packages")
     wheel.extractall(site)
-    for distribution in dependencies("mqttkit", {}).values():
-        for name in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
-            (site / name).symlink_to(str(distribution.locate_file(name)))
+    for needed in dependencies("mqttkit", {}).values():
+        for name in {file.parts[0] for file in needed.files or ()} - {"..", "__pycache__"}:
+            (site / name).symlink_to(str(needed.locate_file(name)))
     return str(directory / "bin" / "python")
 
 

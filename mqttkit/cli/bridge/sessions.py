@@ -21,7 +21,9 @@ def sessions() -> None:
 
 @sessions.command("list")
 def list_sessions() -> None:
-    """List the sessions: client identifier, state, broker, topic filter, sink; separated by tabs.
+    """List the sessions, one on each line.
+
+    The columns are client identifier, state, broker, topic filter and sink, separated by tabs.
 
     The states are running, stopped (the broker queues messages for it until it expires) and none (no session).
     """
@@ -36,9 +38,10 @@ def list_sessions() -> None:
 @click.argument("client_ids", metavar="ID...", nargs=-1, required=True)
 @terse_connection_options
 def remove(connection: Connection, client_ids: tuple[str, ...]) -> None:
-    """Remove sessions from the broker, with the messages that it has queued for them.
+    """Remove sessions from the broker.
 
-    To store those messages first, run `mqttkit bridge leave` instead.
+    The broker deletes the messages that it has queued for them. To store those messages first, run
+    `mqttkit bridge leave` instead.
 
     \b
     mqttkit bridge sessions remove mqttkit-bridge-5a1f0c9d2e7b4c6a8f901234
