@@ -260,6 +260,8 @@ class BridgeSettings(Checked):
     """Seconds that redis, http and jsonl remember a dedupe_id."""
     dead_letter_limit: Annotated[int, at_least(0)] = 1_000_000
     """Dead letters above which the bridge acknowledges nothing; the last batch may exceed it."""
+    dead_letter_quota: Annotated[int, at_least(0)] = 100_000
+    """Dead letters that one tenant may add in a day; further ones are counted, not stored. 0 means no limit."""
     dead_letters: str | None = None
     """SQLite file with the dead letters of the http and jsonl sinks."""
     sink_timeout: Seconds = 5.0

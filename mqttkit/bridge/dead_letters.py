@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,6 +10,9 @@ from typing import NamedTuple
 from mqttkit.bridge.metric import Metric, MetricParser, Refusal
 from mqttkit.bridge.sinks.types import DeadLetterStore, MetricBatch, Sink, StoredLetter
 from mqttkit.bridge.tenants.types import TenantRegistry
+from mqttkit.errors import SinkRefused
+
+logger = logging.getLogger(__name__)
 
 PAGE = 500
 """Letters read, and retried in one batch, at a time."""
@@ -53,21 +57,36 @@ class Retried(NamedTuple):
     refused: int
     """These stay in the store."""
 
+    def plus(self, other: Retried) -> Retried:
+        """Return the sums."""
+        return Retried(*(one + another for one, another in zip(self, other, strict=True)))
+
 
 def retry(sink: Sink, parser: MetricParser, registry: TenantRegistry, selection: LetterSelection) -> Retried:
     """Parse the matching letters again; store those that are valid now and remove them in the same transaction."""
-    stored = duplicate = refused = 0
+    done = Retried(0, 0, 0)
     for page in _pages(select(sink.letters, selection)):
         parsed = [(letter.id, _parse(parser, letter)) for letter in page]
         tenants = {metric.tenant_id for _, metric in parsed if metric is not None}
         known = registry.known(tenants) if tenants else set()
         good = [(name, metric) for name, metric in parsed if metric is not None and metric.tenant_id in known]
-        refused += len(page) - len(good)
-        if good:
-            committed = sink.commit(MetricBatch([metric for _, metric in good], settles=[name for name, _ in good]))
-            stored += committed.stored
-            duplicate += committed.duplicate
-    return Retried(stored, duplicate, refused)
+        done = done.plus(_commit(sink, good)).plus(Retried(0, 0, len(page) - len(good)))
+    return done
+
+
+def _commit(sink: Sink, good: list[tuple[str, Metric]]) -> Retried:
+    """Store the metrics and remove their letters; if the sink refuses some, find those and leave their letters."""
+    if not good:
+        return Retried(0, 0, 0)
+    try:
+        committed = sink.commit(MetricBatch([metric for _, metric in good], settles=[name for name, _ in good]))
+    except SinkRefused as error:
+        if len(good) == 1:
+            logger.warning("the sink refuses letter %s: %s", good[0][0], error)
+            return Retried(0, 0, 1)
+        half = len(good) // 2
+        return _commit(sink, good[:half]).plus(_commit(sink, good[half:]))
+    return Retried(committed.stored, committed.duplicate, 0)
 
 
 def export(store: DeadLetterStore, selection: LetterSelection, write: Callable[[dict[str, object]], None]) -> int:
@@ -86,6 +105,9 @@ def _parse(parser: MetricParser, stored: StoredLetter) -> Metric | None:
     try:
         return parser.parse(letter.topic, letter.body, letter.received_ms)
     except Refusal:
+        return None
+    except Exception as error:  # noqa: BLE001 - one letter must not stop the others
+        logger.warning("letter %s cannot be parsed: %r", stored.id, error)
         return None
 
 

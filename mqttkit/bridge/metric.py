@@ -164,7 +164,7 @@ class MetricParser:
         self._payload_limit = payload_limit
         self.reserved = reserved_prefix(template)
         """Prefix of mqttkit's own topics, whose messages are not to be parsed."""
-        self._template = template
+        self.template = template
 
     def parse(self, topic: str, payload: bytes, received_ms: int, *, retained: str | None = None) -> Metric:
         """Return the metric; raise Refusal.
@@ -209,7 +209,7 @@ class MetricParser:
             raise Refusal(RefusalReason.TOPIC_ENCODING, "the topic is not UTF-8, or contains NUL")
         found = self._loose.fullmatch(topic)
         if found is None:
-            raise Refusal(RefusalReason.TOPIC_SHAPE, f"the topic does not match {self._template}")
+            raise Refusal(RefusalReason.TOPIC_SHAPE, f"the topic does not match {self.template}")
         tenant, agent, metric = (found.groups()[index] for index in self._order)
         if re.fullmatch(_PARTS["tenant_id"], tenant) is None:
             raise Refusal(RefusalReason.TENANT_FORMAT, f"{_short(tenant)} is not a UUID")

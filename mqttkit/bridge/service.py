@@ -202,6 +202,7 @@ class Bridge:
             batch_size=max(1, min(bridge.batch_size, receive_maximum // 2)),
             batch_window=bridge.batch_window,
             queue_messages=max(bridge.queue_size, 2 * receive_maximum),
+            letter_quota=bridge.dead_letter_quota,
         )
         parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
         return Pipeline(

@@ -70,6 +70,7 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (BridgeSettings, "payload_limit", [1], [0]),
     (BridgeSettings, "dedupe_window", [1], [0]),
     (BridgeSettings, "redis_durability", ["server", "replica", "fsync"], ["", "disk"]),
+    (BridgeSettings, "dead_letter_quota", [0], [-1]),
     (BridgeSettings, "dead_letter_limit", [0], [-1]),
     (BridgeSettings, "sink_timeout", [SMALL], [0.0]),
     (BridgeSettings, "health_port", [None, 0, 65_535], [-1, 65_536]),

@@ -35,6 +35,8 @@ class PipelineLimits:
     """Messages in the queue."""
     queue_bytes: int = 32 * 1024 * 1024
     """Bytes of their payloads. A single message may be larger."""
+    letter_quota: int = 0
+    """Dead letters that one tenant may add in a day; 0 means no limit."""
 
 
 class Intake:

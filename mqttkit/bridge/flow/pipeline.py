@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.flow.intake import Intake, PipelineLimits
+from mqttkit.bridge.flow.letter_limits import LetterLog, LetterQuota
 from mqttkit.bridge.flow.read_ahead import ReadAhead
 from mqttkit.bridge.metric import Metric, MetricParser, Refusal, RefusalReason
 from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink, dead_letter
@@ -42,6 +43,8 @@ class _Prepared:
     metrics: list[Metric] = field(default_factory=list)
     sources: list[Message] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
+    stored_letters: list[DeadLetter] | None = None
+    """The letters within their tenant's quota; None before it was asked."""
     put_aside: int = 0
     """Messages that need no commit, only an acknowledgement in its turn."""
 
@@ -57,13 +60,16 @@ class _Prepared:
         self.metrics = [metric for metric, _ in kept]
         self.sources = [message for _, message in kept]
 
+    def _admitted(self, letter: DeadLetter) -> list[DeadLetter]:
+        return [letter] if any(letter is one for one in self.stored_letters or ()) else []
+
     def split(self, reason: RefusalReason, detail: str, now_ms: int) -> list[_Prepared]:
         """Return the parts to commit instead of this batch, which the sink refused; the last part comes first."""
         if len(self.metrics) + len(self.letters) > 1:
             half = len(self.metrics) // 2
             first = _Prepared(self.metrics[:half], self.sources[:half])
             second = _Prepared(self.metrics[half:], self.sources[half:])
-            letters = [_Prepared(letters=[letter]) for letter in self.letters]
+            letters = [_Prepared(letters=[one], stored_letters=self._admitted(one)) for one in self.letters]
             return [*letters, *(part for part in (second, first) if part.metrics)]
         if not self.metrics:
             raise SinkBroken(f"the sink refused a dead letter: {detail}")
@@ -99,6 +105,8 @@ class Pipeline:
         self._reserved = parser.reserved
         self.books = books or Books()
         self.intake = Intake(limits, self.books, pause)
+        self.letter_quota = LetterQuota(limits.letter_quota, parser.template)
+        self._letter_log = LetterLog()
         self.read_ahead = ReadAhead(self.intake, self._prepare)
         self.blocked = ""
         """Why the sink cannot commit now; empty if it can."""
@@ -178,7 +186,9 @@ class Pipeline:
         parts = [prepared]
         while parts:
             part = parts.pop()
-            batch = MetricBatch(part.metrics, part.letters)
+            if part.stored_letters is None:
+                part.stored_letters = self.letter_quota.admit(part.letters)
+            batch = MetricBatch(part.metrics, part.stored_letters)
             try:
                 committed = self._persist(partial(self._commit, batch))
             except SinkRefused as error:
@@ -193,6 +203,7 @@ class Pipeline:
                     return False
                 reasons = Counter(letter.reason for letter in part.letters)
                 self.books.settle(stored=committed.stored, duplicate=committed.duplicate, reasons=reasons)
+                self._letter_log.add(part.letters)
         return True
 
     def _commit(self, batch: MetricBatch) -> Committed:

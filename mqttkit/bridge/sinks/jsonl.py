@@ -24,6 +24,8 @@ ROTATE_BYTES = 100_000_000
 """Length in bytes at which a file is renamed to PATH.YYYYmmddTHHMMSSZ-N. No file is ever deleted."""
 TAIL_BYTES = 64
 """Bytes at the end of the committed lines by which the sink recognises its own file after a restart."""
+LOCK_SECONDS, LOCK_WAIT = 2.0, 0.005
+"""How long to wait for another process that commits, and between attempts."""
 _POSITIVE = 2**63 - 1  # SQLite's integers are signed
 
 
@@ -50,9 +52,10 @@ class JsonlSink:
         ledger = self._ledger_file()
         with self._translated():
             self._open_file()
-            length = self._recover(ledger.values())
-            self._sync_directory()
-            ledger.commit((), (), (), **self._position(length))
+            with self._locked():
+                length = self._recover(ledger.values())
+                self._sync_directory()
+                ledger.commit((), (), (), **self._position(length))
 
     def open_letters(self) -> None:
         """Open the ledger."""
@@ -69,25 +72,24 @@ class JsonlSink:
 
         If a file was moved, removed or replaced, raise SinkUnavailable; the next attempt opens the path again.
         """
+        self._rotate_if_full()
         ledger = self._ready()
-        self._check_files(ledger)
-        if os.fstat(self._file).st_size >= self._rotate_bytes:
-            self._rotate()
-            ledger = self._ready()
-        fresh = ledger.new(batch.metrics)
-        data = b"".join(encode_json(json_record(metric)) + b"\n" for metric in fresh)
-        start, file = os.fstat(self._file).st_size, os.dup(self._file)
-        try:
-            with self._translated():
-                self._append(data)
-                self._check_files(ledger)
-                ledger.commit(fresh, batch.letters, batch.settles, **self._position(start + len(data)))
-        except BaseException:
-            with contextlib.suppress(OSError):  # otherwise `open` removes them
-                os.ftruncate(file, start)
-            raise
-        finally:
-            os.close(file)
+        with self._locked():
+            self._check_files(ledger)
+            fresh = ledger.new(batch.metrics)
+            data = b"".join(encode_json(json_record(metric)) + b"\n" for metric in fresh)
+            start, file = os.fstat(self._file).st_size, os.dup(self._file)
+            try:
+                with self._translated():
+                    self._append(data)
+                    self._check_files(ledger)
+                    ledger.commit(fresh, batch.letters, batch.settles, **self._position(start + len(data)))
+            except BaseException:
+                with contextlib.suppress(OSError):  # otherwise `open` removes them
+                    os.ftruncate(file, start)
+                raise
+            finally:
+                os.close(file)
         return Committed(len(fresh), len(batch.metrics) - len(fresh))
 
     def close(self) -> None:
@@ -113,10 +115,26 @@ class JsonlSink:
 
     def _open_file(self) -> None:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes out of the file during one commit: `dead-letters retry` may run beside the bridge."""
+        deadline, file = time.monotonic() + LOCK_SECONDS, os.dup(self._file)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SinkBroken(f"another process writes to {self.path}", hint="Choose another file") from error
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise SinkUnavailable(f"another process writes to {self.path}") from error
+                    time.sleep(LOCK_WAIT)
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
+        finally:
+            os.close(file)
 
     def _recover(self, known: dict[str, int]) -> int:
         """Truncate our file to its committed length; append to any other file after its last line."""
@@ -145,17 +163,21 @@ class JsonlSink:
             self.close()
             raise
 
-    def _rotate(self) -> None:
-        """Rename the file and open a new one."""
-        stem = f"{self.path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        number = 0
-        while (target := self.path.with_name(f"{stem}-{number}")).exists():
-            number += 1
-        with self._translated():
-            self.path.rename(target)
-            os.close(self._file)
+    def _rotate_if_full(self) -> None:
+        """Rename a file that is long enough; the next use opens a new one."""
+        ledger = self._ready()
+        with self._locked():
+            self._check_files(ledger)
+            if os.fstat(self._file).st_size < self._rotate_bytes:
+                return
+            stem = f"{self.path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+            number = 0
+            while (target := self.path.with_name(f"{stem}-{number}")).exists():
+                number += 1
+            with self._translated():
+                self.path.rename(target)
+        os.close(self._file)
         self._file = -1
-        self.open()
 
     def _sync_directory(self) -> None:
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)

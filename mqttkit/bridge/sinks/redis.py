@@ -20,6 +20,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -157,6 +158,8 @@ skips them if this server has no subscriber and no replica or cluster node that 
 """
 
 WAITAOF_SINCE = (7, 2)
+SCANNED, SHOWN_KEYS = 1_000, 5
+"""Keys that one SCAN looks at, and names of other stores that an error shows."""
 ANNOUNCED_SECONDS = 3_600
 """How long workers assume that the bridge publishes live events."""
 
@@ -257,7 +260,15 @@ class RedisSink:
         self._warn()
 
     def open_letters(self) -> None:
-        """Do nothing: the connection is made when it is used."""
+        """Raise UsageError if this server has dead letters, but none of this stream or list."""
+        with translated(self.name):
+            if self._client.exists(self._dead) or self._client.exists(self._data):
+                return
+            found = sorted(islice(self._client.scan_iter("*:dead", count=SCANNED, _type="stream"), SHOWN_KEYS))
+            names = [key.removesuffix(":dead").removeprefix("{").removesuffix("}") for key in found]
+            options = [f"--{'stream' if self._client.type(name) == 'stream' else 'list'} {name}" for name in names]
+        if options:
+            raise UsageError(f"{self.name} has no {self._data!r}", hint=f"It has dead letters of: {', '.join(options)}")
 
     def probe(self) -> None:
         """Write a key that expires soon."""

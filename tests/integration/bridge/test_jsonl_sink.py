@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import sqlite3
@@ -14,7 +15,7 @@ import pytest
 
 from mqttkit.bridge.sinks.jsonl import JsonlSink
 from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
-from mqttkit.errors import SinkBroken, SinkUnavailable
+from mqttkit.errors import SinkUnavailable
 from tests.support.bridges import TENANT
 from tests.support.sinks import LETTER, metric
 
@@ -37,16 +38,40 @@ def test_jsonl_cuts_off_what_was_not_committed(tmp_path: Path) -> None:
     assert sorted(json.loads(line)["value"] for line in lines) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_jsonl_file_belongs_to_one_bridge(tmp_path: Path) -> None:
-    """A second writer is refused; dead letters can be read beside the first."""
+def test_two_processes_write_one_jsonl_file(tmp_path: Path) -> None:
+    """`dead-letters retry` stores beside a running bridge: no torn line, no line twice, also over a rotation."""
     path = tmp_path / "m.jsonl"
-    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as first:
+    with (
+        contextlib.closing(JsonlSink(str(path), SinkOptions(), rotate_bytes=2_000)) as first,
+        contextlib.closing(JsonlSink(str(path), SinkOptions(), rotate_bytes=2_000)) as second,
+    ):
         first.open()
         first.commit(MetricBatch([], [LETTER]))
-        with contextlib.closing(JsonlSink(str(path), SinkOptions())) as second:
-            assert second.letters.count() == 1
-            with pytest.raises(SinkBroken, match="another process"):
-                second.open()
+        second.open()
+        assert second.letters.count() == 1
+        for number in range(0, 40, 2):
+            for sink, fresh in ((first, number), (second, number + 1)):
+                batch = MetricBatch([metric(fresh, f"d{fresh}"), metric(0, "d0")])
+                with contextlib.suppress(SinkUnavailable):  # the other one has renamed the file
+                    sink.commit(batch)
+                    continue
+                sink.commit(batch)
+    files = [file for file in tmp_path.glob("m.jsonl*") if "ledger" not in file.name]
+    assert len(files) > 1
+    assert sorted(values(*files)) == list(range(40))
+
+
+def test_jsonl_commit_waits_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the other process does not finish, the batch is tried again later."""
+    monkeypatch.setattr("mqttkit.bridge.sinks.jsonl.LOCK_SECONDS", 0.01)
+    path = tmp_path / "m.jsonl"
+    with contextlib.closing(JsonlSink(str(path), SinkOptions())) as sink:
+        sink.open()
+        with path.open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(SinkUnavailable, match="another process writes"):
+                sink.commit(MetricBatch([metric(1)]))
+        assert sink.commit(MetricBatch([metric(1)])).stored == 1
 
 
 def values(*files: Path) -> list[float]:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from mqttkit.bridge.metric import RefusalReason
+from mqttkit.bridge.dead_letters import LetterSelection, retry
+from mqttkit.bridge.metric import Metric, MetricParser, RefusalReason
 from mqttkit.bridge.sinks import open_sink
 from mqttkit.bridge.sinks.types import DeadLetter, MetricBatch, SinkOptions, dead_letter
 from mqttkit.cli import cli
 from mqttkit.messages import Message
+from mqttkit.settings import BridgeSettings
+from tests.support.pipelines import TENANT as PIPELINE_TENANT
+from tests.support.pipelines import Known, TroubledSink
 from tests.support.redis import redis_server
 
 A, B = (f"6f1d7c1e-0000-4000-8000-00000000000{n}" for n in "ab")
@@ -131,3 +137,40 @@ def test_dead_letters_of_no_sink_make_none(tmp_path: Path) -> None:
     """Looking into a file that is not there says so, and does not make it."""
     assert "no file" in run("dead-letters", "list", "--sink", f"sqlite:{tmp_path / 'x.db'}", code=1).output
     assert not (tmp_path / "x.db").exists()
+
+
+def test_poisoned_letter_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A letter that the sink refuses, and one that breaks the parser, stay; the others are stored."""
+    sink = TroubledSink(str(tmp_path / "metrics.db"))
+    with contextlib.closing(sink):
+        sink.open()
+        bodies = [b'{"value":%d,"dedupe_id":"x%d"}' % (number, number) for number in range(9)]
+        messages = [Message(f"metrics/{PIPELINE_TENANT}/a/t", body) for body in bodies]
+        sink.commit(MetricBatch([], [dead_letter(one, RefusalReason.TENANT_UNKNOWN, "", 1) for one in messages]))
+        sink.poison = 3.0
+        parser = MetricParser(BridgeSettings.topic, payload_limit=1_000)
+        parse = parser.parse
+
+        def break_at_five(topic: str, payload: bytes, received_ms: int) -> Metric:
+            if b"5" in payload:
+                raise RuntimeError("a bug")
+            return parse(topic, payload, received_ms)
+
+        monkeypatch.setattr(parser, "parse", break_at_five)
+        done = retry(sink, parser, Known(), LetterSelection())  # type: ignore[arg-type]
+        assert done == (7, 0, 2)
+        assert [json.loads(stored.letter.body)["value"] for stored in sink.letters.read()] == [3, 5]
+
+
+def test_list_names_the_option_that_is_missing(server: Callable[[str], Any]) -> None:
+    """Without --list the letters of a list would look like none."""
+    redis = server("redis")
+    with redis.client() as client:
+        client.flushall()
+    with contextlib.closing(open_sink(redis.url, SinkOptions(list_name="jobs"))) as sink:
+        sink.open()
+        sink.commit(MetricBatch([], [dead_letter(Message("metrics//x"), RefusalReason.TOPIC_SHAPE, "why", 1)]))
+    missing = run("dead-letters", "list", "--sink", redis.url, code=2).output
+    assert "has no 'mqttkit:metrics'" in missing
+    assert "--list jobs" in missing
+    assert "topic_shape" in run("dead-letters", "list", "--sink", redis.url, "--list", "jobs").output

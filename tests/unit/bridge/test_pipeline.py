@@ -209,6 +209,19 @@ def test_own_and_empty_messages_are_acknowledged_in_their_turn(bench: Bench) -> 
     bench.check(stored=2)
 
 
+def test_letters_above_the_quota_are_counted_and_not_stored(tmp_path: Path) -> None:
+    """The message is acknowledged and in the books; other tenants' letters are stored."""
+    bench = Bench(tmp_path, letter_quota=1)
+    bench.sink.poison = 4.0
+    bench.offer(message(1, b"{"), message(2, b"{"), message(3), message(4), message(5, b"{", tenant=OTHER))
+    assert bench.pipeline.step(0)
+    bench.check(stored=1, dead=4)
+    assert bench.sink.letters.count() == 2
+    assert bench.pipeline.letter_quota.dropped == 2
+    assert bench.acknowledged == [1, 2, 3, 4, 5]
+    bench.sink.close()
+
+
 def _always_down(batch: MetricBatch) -> Committed:
     raise SinkUnavailable("down")
 
