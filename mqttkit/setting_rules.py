@@ -7,6 +7,7 @@ of a settings class, so that a value is checked once, no matter if Python, a fil
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -54,6 +55,25 @@ def at_least(low: int) -> Rule:
 def above(low: int, *, null_word: str = "") -> Rule:
     """Ask for a number greater than low."""
     return Rule(f"more than {low}", lambda value: value > low, null_word)
+
+
+_PERIOD = re.compile(r"([0-9]+)([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def period_seconds(text: str) -> float:
+    """Return the seconds of a period such as 12h, 30d or 4w; raise ValueError."""
+    found = _PERIOD.fullmatch(text)
+    if found is None or int(found[1]) == 0:
+        raise ValueError(f"must be a period such as 12h, 30d or 4w, got {text!r}")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+PERIOD = Rule("a period such as 12h, 30d or 4w", lambda value: period_seconds(value) > 0)
+TABLE_NAME = Rule(
+    "a table's name, with its schema or without: letters, digits and _",
+    lambda value: re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,40}(\.[A-Za-z_][A-Za-z0-9_]{0,40})?", value) is not None,
+)
 
 
 def one_of(*choices: str) -> Rule:

@@ -11,8 +11,10 @@ from mqttkit.setting_rules import (
     HOST,
     HOSTS,
     LISTEN_ADDRESS,
+    PERIOD,
     SCANNER_ID,
     SOURCE,
+    TABLE_NAME,
     TOPIC_NAME,
     WITHOUT_NUL,
     above,
@@ -254,6 +256,10 @@ class BridgeSettings(Checked):
     """Redis list: form of the jobs: mqttkit, laravel, rq, celery, sidekiq, or file:PATH of a JSON template."""
     redis_durability: Annotated[str, one_of("server", "replica", "fsync")] = "server"
     """Redis: when a batch is stored: as appendfsync says, once a replica has it, or once it is on disk (Redis 7.2)."""
+    table: Annotated[str, TABLE_NAME] = "metrics"
+    """PostgreSQL: table of the metrics."""
+    keep: Annotated[str | None, PERIOD] = None
+    """PostgreSQL: remove metrics whose time stamp is older, such as 30d."""
     live: bool = True
     """Redis: publish stored metrics on the channel metrics:{tenant_id}."""
     dedupe_window: Count = 86_400

@@ -71,6 +71,8 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (BridgeSettings, "dedupe_window", [1], [0]),
     (BridgeSettings, "redis_durability", ["server", "replica", "fsync"], ["", "disk"]),
     (BridgeSettings, "dead_letter_quota", [0], [-1]),
+    (BridgeSettings, "table", ["metrics", "iot.Metrics_2"], ["", "a b", "a.b.c", 'x"', "1a"]),
+    (BridgeSettings, "keep", [None, "30d", "12h"], ["", "0d", "30", "d", "1.5h"]),
     (BridgeSettings, "dead_letter_limit", [0], [-1]),
     (BridgeSettings, "sink_timeout", [SMALL], [0.0]),
     (BridgeSettings, "health_port", [None, 0, 65_535], [-1, 65_536]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mqttkit.bridge.sinks.types import HttpOptions, Sink, SinkOptions
 from mqttkit.errors import UsageError
+from mqttkit.setting_rules import period_seconds
 from mqttkit.settings import BridgeSettings
 
 
@@ -26,6 +27,8 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
         job_format=settings.job_format,
         durability=settings.redis_durability,
         live=settings.live,
+        table=settings.table,
+        keep=period_seconds(settings.keep) if settings.keep is not None else None,
         dedupe_window=settings.dedupe_window,
         dead_letter_limit=settings.dead_letter_limit,
         dead_letters=settings.dead_letters,
@@ -37,6 +40,8 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
 def open_sink(address: str, options: SinkOptions) -> Sink:
     """Return the sink for an address such as sqlite:PATH, not opened yet; raise UsageError or MissingPart."""
     scheme, _, rest = address.partition(":")
+    if scheme not in _POSTGRESQL and (options.keep is not None or options.table != SinkOptions.table):
+        raise UsageError("--table and --keep are for PostgreSQL only")
     if not rest:
         raise UsageError(f"{address!r} is not a sink", hint=_KINDS)
     if scheme == "sqlite":
@@ -55,11 +60,12 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
         from mqttkit.bridge.sinks.jsonl import JsonlSink
 
         return JsonlSink(rest, options)
-    if scheme in ("postgresql", "postgres"):
+    if scheme in _POSTGRESQL:
         from mqttkit.bridge.sinks.postgresql import PostgresqlSink
 
         return PostgresqlSink(address, options)
     raise UsageError(f"unknown kind of sink {scheme!r}", hint=_KINDS)
 
 
+_POSTGRESQL = ("postgresql", "postgres")
 _KINDS = "Sinks: sqlite:PATH, redis://…, postgresql://…, http(s)://…, jsonl:PATH"

@@ -8,10 +8,12 @@ import os
 import re
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mqttkit.bridge.sinks.postgresql_schema import METRIC_COLUMNS, Tables, prepare_tables
 from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
 from mqttkit.errors import DeadLettersFull, MissingPart, SinkBroken, SinkRefused, SinkUnavailable
 
@@ -20,42 +22,37 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS metrics (
-    tenant_id uuid NOT NULL, agent_id text NOT NULL, metric_name text NOT NULL, value double precision NOT NULL,
-    timestamp_ms bigint NOT NULL, dedupe_id text, tags jsonb, received_ms bigint NOT NULL);
-
-CREATE TABLE IF NOT EXISTS dead_letters (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topic text NOT NULL, payload text NOT NULL,
-    size bigint NOT NULL, sha256 text NOT NULL, reason text NOT NULL, detail text NOT NULL,
-    received_ms bigint NOT NULL);
-CREATE TABLE IF NOT EXISTS mqttkit_sinks (sink uuid PRIMARY KEY, batch text NOT NULL, stored bigint NOT NULL,
-    at timestamptz NOT NULL DEFAULT now());
-DELETE FROM mqttkit_sinks WHERE at < now() - interval '7 days';
-"""
-_KEY = ["tenant_id", "agent_id", "metric_name", "dedupe_id"]
-_CREATE_KEY = f"CREATE UNIQUE INDEX metrics_key ON metrics ({', '.join(_KEY)}) WHERE dedupe_id IS NOT NULL"
-_KEY_COLUMNS = (
-    "SELECT attribute.attname FROM pg_attribute attribute"
-    " WHERE attribute.attrelid = to_regclass('metrics_key') ORDER BY attribute.attnum"
+_COLUMNS = ", ".join(METRIC_COLUMNS)
+_STAGING = (
+    "CREATE TEMPORARY TABLE staging ("
+    + ", ".join(f"{name} {kind}" for name, kind in METRIC_COLUMNS.items())
+    + ") ON COMMIT DELETE ROWS"
 )
-_STAGING = "CREATE TEMPORARY TABLE staging (LIKE metrics) ON COMMIT DELETE ROWS"
-_COPY = "COPY staging FROM STDIN"
-_INSERT = "INSERT INTO metrics SELECT * FROM staging ON CONFLICT DO NOTHING"
+_COPY = f"COPY staging ({_COLUMNS}) FROM STDIN"
+_INSERT = "INSERT INTO {metrics} ({columns}) SELECT {columns} FROM staging ON CONFLICT DO NOTHING"
+_COUNT = "SELECT count(*) FROM {letters}"
+_SETTLE = "DELETE FROM {letters} WHERE id = ANY(%s)"
 _LETTERS = (
-    "INSERT INTO dead_letters (topic, payload, size, sha256, reason, detail, received_ms)"
+    "INSERT INTO {letters} (topic, payload, size, sha256, reason, detail, received_ms)"
     " VALUES (%s, %s, %s, %s, %s, %s, %s)"
 )
 _READ = (
     "SELECT id, topic, payload, size, sha256, reason, detail, received_ms"
-    " FROM dead_letters WHERE id > %s ORDER BY id LIMIT %s"
+    " FROM {letters} WHERE id > %s ORDER BY id LIMIT %s"
 )
+_EXPIRE = (
+    "DELETE FROM {metrics} WHERE ctid IN (SELECT ctid FROM {metrics} WHERE timestamp_ms < %s"
+    " ORDER BY timestamp_ms LIMIT %s)"
+)
+_FORGET = "DELETE FROM mqttkit_sinks WHERE at < now() - interval '7 days'"
 _LAST = (
     "INSERT INTO mqttkit_sinks (sink, batch, stored) VALUES (%s, %s, %s)"
     " ON CONFLICT (sink) DO UPDATE SET batch = excluded.batch, stored = excluded.stored, at = now()"
 )
-_LOCK = 0x6D71_7474
-"""Advisory lock held while the tables are created, so that two bridges can start at the same time."""
+EXPIRE_SECONDS = 60.0
+"""Seconds between removals of metrics older than `keep`, when there is nothing more to remove."""
+EXPIRE_ROWS = 5_000
+"""Most rows that one commit removes."""
 
 
 def _library() -> Any:
@@ -71,11 +68,12 @@ def _library() -> Any:
 class Database:
     """A connection that reconnects after a failure, and that is cut if the server does not answer in time."""
 
-    def __init__(self, address: str, timeout: float) -> None:
-        """`timeout` in seconds bounds connecting and each block of `use`."""
+    def __init__(self, address: str, timeout: float, tables: Tables | None = None) -> None:
+        """`timeout` in seconds bounds connecting and each block of `use`. Without `tables` it prepares none."""
         self.name = re.sub(r"//.*@", "//", address.split("?", maxsplit=1)[0])
         self._address = address
         self._timeout = timeout
+        self._tables = tables
         self._connection: psycopg.Connection[Any] | None = None
 
     @contextlib.contextmanager
@@ -109,15 +107,18 @@ class Database:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None:
-            self._connection = _library().connect(
+            connection = self._connection = _library().connect(
                 self._address, autocommit=True, connect_timeout=max(2, round(self._timeout)), application_name="mqttkit"
             )
-            with self._deadline(self._connection), self._connection.transaction():
-                self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-                self._connection.execute("SET LOCAL client_min_messages = warning")
-                self._connection.execute(SCHEMA)
-                _make_key(self._connection)
-                self._connection.execute(_STAGING)
+            try:
+                with self._deadline(connection), connection.transaction():
+                    connection.execute("SET LOCAL client_min_messages = warning")
+                    if self._tables is not None:
+                        prepare_tables(connection, self._tables, self.name)
+                    connection.execute(_STAGING)
+            except BaseException:
+                self.close()
+                raise
         return self._connection
 
     @contextlib.contextmanager
@@ -135,16 +136,6 @@ class Database:
             twin.close()
 
 
-def _make_key(connection: psycopg.Connection[Any]) -> None:
-    """Create the unique key, or replace that of an earlier version, which had no metric name."""
-    columns = [name for (name,) in connection.execute(_KEY_COLUMNS).fetchall()]
-    if columns not in ([], _KEY):
-        logger.info("adding the metric's name to the unique key metrics_key")
-        connection.execute("DROP INDEX metrics_key")
-    if columns != _KEY:
-        connection.execute(_CREATE_KEY)
-
-
 def _cut(twin: socket.socket) -> None:
     with contextlib.suppress(OSError):  # it is closed already
         twin.shutdown(socket.SHUT_RDWR)
@@ -157,18 +148,19 @@ def _first_line(error: Exception) -> str:
 class PostgresqlLetters:
     """Dead letters in a table."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tables: Tables) -> None:
         self._database = database
+        self._table = tables.letters
 
     def count(self) -> int:
         """Return how many there are."""
         with self._database.use() as connection:
-            return _count(connection)
+            return _count(connection, self._table)
 
     def read(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
         """Return letters in the order they were received, starting after the letter `after`."""
         with self._database.use() as connection:
-            found = connection.execute(_READ, (int(after or 0), limit)).fetchall()
+            found = connection.execute(_READ.format(letters=self._table), (int(after or 0), limit)).fetchall()
         return [StoredLetter(str(row[0]), DeadLetter(*row[1:])) for row in found]
 
     def get(self, letter_id: str) -> StoredLetter | None:
@@ -181,32 +173,37 @@ class PostgresqlLetters:
     def remove(self, ids: Sequence[str]) -> int:
         """Remove letters; return how many were there."""
         with self._database.use() as connection:
-            return _settle(connection, ids)
+            return _settle(connection, self._table, ids)
 
 
-def _count(connection: psycopg.Connection[Any]) -> int:
-    found = connection.execute("SELECT count(*) FROM dead_letters").fetchone()
+def _count(connection: psycopg.Connection[Any], table: str) -> int:
+    found = connection.execute(_COUNT.format(letters=table)).fetchone()
     return int(found[0]) if found else 0
 
 
-def _settle(connection: psycopg.Connection[Any], ids: Sequence[str]) -> int:
-    query = "DELETE FROM dead_letters WHERE id = ANY(%s)"
+def _settle(connection: psycopg.Connection[Any], table: str, ids: Sequence[str]) -> int:
+    query = _SETTLE.format(letters=table)
     return connection.execute(query, ([int(one) for one in ids],)).rowcount if ids else 0
 
 
 class PostgresqlSink:
-    """Tables metrics and dead_letters in one database. `synchronous_commit` decides how durable a commit is."""
+    """A table of metrics and one of dead letters. `synchronous_commit` decides how durable a commit is."""
 
     def __init__(self, address: str, options: SinkOptions) -> None:
-        self._database = Database(address, options.timeout)
+        self._tables = Tables(options.table)
+        self._database = Database(address, options.timeout, self._tables)
         self.name = self._database.name
-        self.letters = PostgresqlLetters(self._database)
+        self.letters = PostgresqlLetters(self._database, self._tables)
         self._limit = options.dead_letter_limit
+        self._keep = options.keep
+        self._expire_at = time.monotonic()
         self._instance = uuid.uuid4()
 
     def open(self) -> None:
-        """Connect and create missing tables."""
+        """Connect, check the tables, and create those that are missing."""
         self.probe()
+        with self._database.use() as connection:
+            connection.execute(_FORGET)
 
     def open_letters(self) -> None:
         """Do nothing: the sink connects at its first query."""
@@ -225,6 +222,7 @@ class PostgresqlSink:
                 "SELECT stored FROM mqttkit_sinks WHERE sink = %s AND batch = %s", (self._instance, batch.id)
             ).fetchone()
             stored = int(done[0]) if done else self._store(connection, batch)
+            self._expire(connection)
         return Committed(stored, len(batch.metrics) - stored)
 
     def close(self) -> None:
@@ -238,16 +236,26 @@ class PostgresqlSink:
                 with cursor.copy(_COPY) as copy:
                     for metric in batch.metrics:
                         copy.write_row(metric)
-                stored = cursor.execute(_INSERT).rowcount
-            _settle(connection, batch.settles)
+                stored = cursor.execute(_INSERT.format(metrics=self._tables.metrics, columns=_COLUMNS)).rowcount
+            _settle(connection, self._tables.letters, batch.settles)
             if batch.letters:
                 self._check_room(connection)
-                cursor.executemany(_LETTERS, batch.letters)
+                cursor.executemany(_LETTERS.format(letters=self._tables.letters), batch.letters)
             cursor.execute(_LAST, (self._instance, batch.id, stored))
         return stored
 
+    def _expire(self, connection: psycopg.Connection[Any]) -> None:
+        """Remove metrics older than `keep`, a bounded number with each commit."""
+        if self._keep is None or time.monotonic() < self._expire_at:
+            return
+        oldest = round((time.time() - self._keep) * 1000)
+        query = _EXPIRE.format(metrics=self._tables.metrics)
+        removed = connection.execute(query, (oldest, EXPIRE_ROWS)).rowcount
+        if removed < EXPIRE_ROWS:
+            self._expire_at = time.monotonic() + EXPIRE_SECONDS
+
     def _check_room(self, connection: psycopg.Connection[Any]) -> None:
-        count = _count(connection)
+        count = _count(connection, self._tables.letters)
         if count >= self._limit:
             raise DeadLettersFull(
                 f"{self.name} has {count} dead letters, the limit is {self._limit}",

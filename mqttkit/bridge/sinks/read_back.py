@@ -27,7 +27,7 @@ def stored_ids(bridge: BridgeSettings, agent: str) -> list[str]:
     if scheme == "sqlite":
         return _from_sqlite(rest.removeprefix("//"), agent)
     if scheme in ("postgresql", "postgres"):
-        return _from_postgresql(address, bridge.sink_timeout, agent)
+        return _from_postgresql(bridge, agent)
     if scheme == "jsonl":
         return list(_from_jsonl(Path(rest.removeprefix("//")).expanduser(), agent))
     if scheme in SCHEMES:
@@ -44,12 +44,15 @@ def _from_sqlite(path: str, agent: str) -> list[str]:
         return [name for (name,) in found]
 
 
-def _from_postgresql(address: str, timeout: float, agent: str) -> list[str]:
+def _from_postgresql(bridge: BridgeSettings, agent: str) -> list[str]:
     from mqttkit.bridge.sinks.postgresql import Database
+    from mqttkit.bridge.sinks.postgresql_schema import Tables
 
-    database = Database(address, max(timeout, 60.0))
+    tables = Tables(bridge.table)
+    database = Database(bridge.sink or "", max(bridge.sink_timeout, 60.0), tables)
     with contextlib.closing(database), database.use() as connection:
-        found = connection.execute("SELECT dedupe_id FROM metrics WHERE agent_id = %s", (agent,))
+        query = f"SELECT dedupe_id FROM {tables.metrics} WHERE agent_id = %s"
+        found = connection.execute(query, (agent,))
         return [name for (name,) in found.fetchall()]
 
 

@@ -202,6 +202,10 @@ class SinkOptions:
     """Redis: server (as appendfsync says), replica (WAIT) or fsync (WAITAOF)."""
     live: bool = True
     """Redis: publish each stored metric on metrics:{tenant_id}."""
+    table: str = "metrics"
+    """PostgreSQL: table of the metrics, with its schema if it has one."""
+    keep: float | None = None
+    """PostgreSQL: seconds after which metrics are removed, by their time stamp."""
     dedupe_window: int = 86_400
     """Seconds for which redis, http and jsonl remember a dedupe_id. Databases find it in their rows."""
     dead_letter_limit: int = 1_000_000

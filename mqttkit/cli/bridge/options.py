@@ -30,6 +30,12 @@ _SHARED = (
     stream_option,
     setting_option("--list", path="bridge.list", metavar="NAME", help="Redis: push jobs onto this list instead."),
     setting_option(
+        "--table", path="bridge.table", metavar="NAME", help="PostgreSQL: table of the metrics.  [metrics]"
+    ),
+    setting_option(
+        "--keep", path="bridge.keep", metavar="PERIOD", help="PostgreSQL: remove metrics that are older, such as 30d."
+    ),
+    setting_option(
         "--dead-letters", path="bridge.dead_letters", metavar="FILE", type=click.Path(),
         help="HTTP and JSONL: SQLite file for the dead letters.",
     ),
