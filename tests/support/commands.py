@@ -10,8 +10,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any
 
+from click.testing import CliRunner
+
+from mqttkit.cli import cli
 from tests.support.brokers import Mosquitto
 from tests.support.clients import wait_until
 
@@ -26,6 +30,20 @@ def mqttkit(
     return subprocess.run(
         [*MQTTKIT, *arguments, *place], input=stdin, capture_output=True, check=False, timeout=seconds, **options
     )
+
+
+def invoke(*arguments: str, port: int | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run `mqttkit` to its end in this process, which is quicker: for tests of neither signals nor pipes."""
+    place = () if port is None else ("-h", "127.0.0.1", "-p", str(port))
+    before = Path.cwd()
+    os.chdir(cwd or before)
+    try:
+        done = CliRunner().invoke(cli, [*arguments, *place], prog_name="mqttkit")
+    finally:
+        os.chdir(before)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout_bytes, done.stderr_bytes)
 
 
 @contextlib.contextmanager

@@ -111,7 +111,7 @@ def test_worker_into_postgresql(redis: RedisServer, tmp_path: Path) -> None:
         fill(redis, range(100, 200))
         wait_until(lambda: made.books.retries > 0)
         server.start()
-        wait_until(lambda: made.books.acknowledged == 200, 30)
+        wait_until(lambda: made.books.acknowledged == 200)
         with psycopg.connect(server.url) as connection:
             assert connection.execute("SELECT count(*), count(DISTINCT value) FROM metrics").fetchone() == (200, 200)
 

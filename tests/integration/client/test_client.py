@@ -460,7 +460,7 @@ def test_two_clients_of_one_identifier_do_not_fight_for_ever(shared_broker: Mosq
     with MqttClient(settings) as one, MqttClient(settings) as two:
         one.start()
         two.start()
-        wait_until(lambda: one.given_up or two.given_up, 20)
+        wait_until(lambda: one.given_up or two.given_up)
         loser = one if one.given_up else two
         assert isinstance(loser.failure, ConnectionRefused)
         assert "another client with the client identifier 'twin'" in str(loser.failure)

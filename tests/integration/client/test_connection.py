@@ -84,7 +84,7 @@ def test_numbered_messages_of_several_threads_arrive_once_and_in_order(
         for worker in workers:
             worker.join(50)
         assert writer.flush(30)
-        wait_until(lambda: len(got.messages) >= count * threads, 30)
+        wait_until(lambda: len(got.messages) >= count * threads)
     for name in range(threads):
         mine = [int(m.payload) for m in got.messages if m.topic == f"{topic}/{name}"]
         assert mine == list(range(count))
@@ -123,7 +123,7 @@ def test_a_packet_that_takes_longer_than_the_keep_alive_is_a_sign_of_life() -> N
     got = Collector()
     with scripted_broker(answer) as server, MqttClient(settings_for(server.port, keep_alive=1), on_messages=got) as c:
         c.connect(timeout=10)
-        wait_until(lambda: got.messages or not c.connected, 20)
+        wait_until(lambda: got.messages or not c.connected)
         assert [message.payload for message in got.messages] == [payload]
         assert c.stats.disconnects == 0
 
@@ -184,7 +184,7 @@ def test_a_slow_handler_stops_the_reading() -> None:
         assert stalled.wait(60)
         assert sent[0] < len(message) * total // 2
         release.set()
-        wait_until(lambda: count[0] == total, 30)
+        wait_until(lambda: count[0] == total)
 
 
 def test_reading_can_be_paused_without_losing_the_connection(broker: Mosquitto, topic: str) -> None:
@@ -197,7 +197,7 @@ def test_reading_can_be_paused_without_losing_the_connection(broker: Mosquitto, 
         for number in range(50):
             client.publish(topic, b"%d" % number)
         ping = f"Received PINGREQ from {client.client_id}"
-        wait_until(lambda: broker.log.count(ping) >= 2, 30)
+        wait_until(lambda: broker.log.count(ping) >= 2)
         assert broker.log.count(f"Sending PUBLISH to {client.client_id}") == 50
         assert client.connected
         assert got.messages == []
@@ -253,7 +253,7 @@ def test_large_packets_both_ways(broker: Mosquitto, topic: str) -> None:
         client.subscribe(Subscription(topic, qos=2))
         for qos in (0, 2):
             assert client.publish(topic, payload, qos=qos).wait(30) in (Outcome.SENT, Outcome.ACKNOWLEDGED)
-            wait_until(lambda: got.messages, 30)
+            wait_until(lambda: got.messages)
             assert got.messages.pop().payload == payload
 
 
@@ -317,7 +317,7 @@ def test_tls_and_websockets_carry_batches_and_large_packets(wrapped: MqttSetting
         receipts.append(client.publish(f"{topic}/large", large, qos=1, wait=10))
         receipts += [client.publish(f"{topic}/n", b"%d" % number, qos=1, wait=10) for number in range(3_000, 3_500)]
         assert client.flush(40)
-        wait_until(lambda: len(got.messages) >= 3_501, 30)
+        wait_until(lambda: len(got.messages) >= 3_501)
     assert {receipt.outcome for receipt in receipts} == {Outcome.SENT, Outcome.ACKNOWLEDGED}
     numbers = [int(m.payload.rstrip(b"\0")) for m in got.messages if m.topic.endswith("/n") and m.qos == 0]
     assert numbers == list(range(3_000))

@@ -69,7 +69,7 @@ def test_reports_go_by_http_while_the_broker_is_down_and_by_mqtt_again_after(
     eventually(lambda: len(seen) == 100)
     broker.stop()
     send(local, range(100, 200))
-    eventually(lambda: len(seen) == 200, 40)
+    eventually(lambda: len(seen) == 200)
     assert local.status()["transport"] == "http"
     broker.start()
     numbers = iter(range(200, 10_000))
@@ -79,9 +79,9 @@ def test_reports_go_by_http_while_the_broker_is_down_and_by_mqtt_again_after(
         send(local, range(number, number + 1))
         return local.flush(10) and local.status()["transport"] == "mqtt"
 
-    eventually(back, 40)
+    eventually(back)
     total = next(numbers)
-    eventually(lambda: len(seen) == total, 40)
+    eventually(lambda: len(seen) == total)
     assert sorted(seen) == list(range(total))
     status = local.status()
     assert status["hops"] >= 2
@@ -159,7 +159,7 @@ def test_reports_wait_while_no_way_works_and_leave_when_one_does(
     assert [promise.done for promise in promises] == [True] * 10 + [False] * 50
     assert (local.status()["dropped"], local.status()["unsent"]) == (10, 50)
     broker.start()
-    eventually(lambda: regional.report_count == 50, 40)
+    eventually(lambda: regional.report_count == 50)
     assert all(promise.wait(60) and promise.ok for promise in promises[10:])
 
 

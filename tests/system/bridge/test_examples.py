@@ -89,13 +89,13 @@ def _try_supervised(tmp_path: Path, server: subprocess.Popen[bytes], port: int, 
         return sum(path.read_text().count("subscribed to $share/ingest") for path in tmp_path.glob("bridge.log-*"))
 
     with contextlib.closing(client) as redis:  # type: ignore[type-var]
-        wait_until(lambda: subscribed() == 2, 30)
+        wait_until(lambda: subscribed() == 2)
         with publisher(port) as devices:
             publish_numbers(devices, range(200))
             victim = min(children())
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda: victim not in children() and len(children()) == 2)
-            wait_until(lambda: subscribed() == 3, 30)
+            wait_until(lambda: subscribed() == 3)
             publish_numbers(devices, range(200, 400))
         wait_until(lambda: redis.xlen("mqttkit:metrics") == 400)  # type: ignore[attr-defined]
 

@@ -74,7 +74,7 @@ def test_fault_4_broker_killed(tmp_path: Path) -> None:
                 broker.stop(signal.SIGKILL)
                 acknowledged = sum(receipt.outcome is not None for receipt in receipts)
             broker.start()
-            wait_until(process.is_ready, 15)
+            wait_until(process.is_ready)
             with publisher(broker.port) as client:
                 publish_numbers(client, range(10_000, 11_000))
             wait_until(lambda: sum(n >= 10_000 for n in stored_numbers(process.database)) == 1_000)
@@ -200,7 +200,7 @@ def test_fault_19_certificates(tmp_path: Path) -> None:
         broker.start()
         wait_until(lambda: process.not_ready_because("not trusted"))
         began, before = time.monotonic(), broker.log.count("New connection")
-        wait_until(lambda: broker.log.count("New connection") >= before + 6, 30, "six more tries")
+        wait_until(lambda: broker.log.count("New connection") >= before + 6, what="six more tries")
         assert time.monotonic() - began > 0.25
         draft = tmp_path / "draft.pem"
         shutil.copy(new.file, draft)

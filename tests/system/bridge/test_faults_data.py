@@ -54,9 +54,9 @@ def test_fault_11_clock_an_hour_off(tmp_path: Path, hours: int) -> None:
         for number in range(10, 20):
             client.publish(metric_topic(), body(number, timestamp=time.time()), qos=1, wait=5)
         wait_until(lambda: rows(process.database) == [(20,)], 10)
-        wait_until(lambda: f"jumped by {hours * 3600:+d} s" in process.log, 15)
+        wait_until(lambda: f"jumped by {hours * 3600:+d} s" in process.log)
         way = "behind" if hours > 0 else "ahead of"
-        wait_until(lambda: f"3600 s {way} this machine's clock" in process.log, 15)
+        wait_until(lambda: f"3600 s {way} this machine's clock" in process.log)
         assert process.is_ready()
         stamps = rows(process.database, "SELECT max(timestamp_ms), min(timestamp_ms) FROM metrics WHERE value > 9")
         assert abs(stamps[0][0] / 1000 - time.time()) < 60
@@ -159,7 +159,7 @@ def test_fault_15_one_dedupe_id_a_hundred_thousand_times(tmp_path: Path) -> None
         for _ in range(total):
             client.publish(metric_topic(), b'{"value":1,"dedupe_id":"same"}', qos=1, wait=30)
         assert client.flush(50)
-        wait_until(lambda: process.number("duplicate_metrics_total") == total - 1, 40)
+        wait_until(lambda: process.number("duplicate_metrics_total") == total - 1)
         assert rows(process.database) == [(1,)]
         assert process.process is not None
         status = Path(f"/proc/{process.process.pid}/status").read_text()

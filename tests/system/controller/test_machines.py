@@ -105,21 +105,21 @@ def test_partition_and_healing_lose_nothing(plant: Callable[..., Plant]) -> None
     here.broker("broker")
     regional = here.controller("regional", "regional")
     local = here.controller("local", "local", "--interval", "0.1")
-    eventually(lambda: len(regional.having("cycle")) >= 5, 40)
+    eventually(lambda: len(regional.having("cycle")) >= 5)
 
     here.net.cut("local")
     before = len(local.having("report"))
     (here.directory / "rules.json").write_text('{"mode": "night"}')
     high = here.controller("global", "global", "--policy", str(here.directory / "rules.json"))
-    eventually(lambda: len(local.having("report")) > before + 30, 40)
+    eventually(lambda: len(local.having("report")) > before + 30)
     here.net.heal("local")
-    eventually(lambda: "global" in local.having("policy"), 40)
+    eventually(lambda: "global" in local.having("policy"))
     target = local.having("report")[-1]
     eventually(lambda: max(regional.having("cycle")) >= target and complete(regional), 60)
 
     here.net.cut("regional")
     before = len(local.having("report"))
-    eventually(lambda: len(local.having("report")) > before + 50, 40)
+    eventually(lambda: len(local.having("report")) > before + 50)
     here.net.heal("regional")
     target = local.having("report")[-1]
     eventually(lambda: max(regional.having("cycle")) >= target and complete(regional), 60)
@@ -138,7 +138,7 @@ def test_reports_go_on_by_the_other_broker_when_one_is_killed(plant: Callable[..
     both = ("broker", "spare")
     regional = here.controller("regional", "regional", brokers=both)
     local = here.controller("local", "local", "--interval", "0.2", brokers=both)
-    eventually(lambda: len(regional.having("cycle")) >= 5, 40)
+    eventually(lambda: len(regional.having("cycle")) >= 5)
     first.kill()
     target = local.having("report")[-1] + 20
     eventually(lambda: max(regional.having("cycle")) >= target and complete(regional), 80)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.brokers import Mosquitto, free_port, mosquitto
-from tests.support.commands import mqttkit
+from tests.support.commands import invoke
 
 pytestmark = pytest.mark.system
 
@@ -29,7 +29,7 @@ def test_a_command_is_started_after_the_subscription(shared_broker: Mosquitto, t
     """Its first message is not missed; everything else is ignored."""
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
     command = publisher(shared_broker, (f"{topic}/a", "{}"), (f"{topic}/a", '{"state":"ready"}'))
-    done = mqttkit("expect", f"{topic}/+", "--within", "20s", "--match", '.state == "ready"', *address, *command)
+    done = invoke("expect", f"{topic}/+", "--within", "20s", "--match", '.state == "ready"', *address, *command)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -38,7 +38,7 @@ def test_wrong_messages_are_8_and_are_shown(shared_broker: Mosquitto, topic: str
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
     command = publisher(shared_broker, (f"{topic}/a", '{"state":"off"}'), (f"{topic}/a", "\x1b[31m"))
     report = tmp_path / "report.xml"
-    done = mqttkit(
+    done = invoke(
         *("expect", f"{topic}/+", "--within", "5", "--match", '.state == "ready"', "--json", "--junit", str(report)),
         *address,
         *command,
@@ -55,7 +55,7 @@ def test_wrong_messages_are_8_and_are_shown(shared_broker: Mosquitto, topic: str
 
 def test_nothing_at_all_is_27(shared_broker: Mosquitto, topic: str) -> None:
     """After the time limit."""
-    done = mqttkit("expect", f"{topic}/a", "--within", "300ms", port=shared_broker.port)
+    done = invoke("expect", f"{topic}/a", "--within", "300ms", port=shared_broker.port)
     assert done.returncode == 27
     assert "0 matched, 0 did not" in done.stderr.decode()
 
@@ -66,8 +66,8 @@ def test_steps_follow_each_other(shared_broker: Mosquitto, topic: str) -> None:
     steps = (f"{topic}/a", "--payload", "one", "--within", "20", *address, "--then", f"{topic}/b", "--payload", "two")
     right = publisher(shared_broker, (f"{topic}/a", "one"), (f"{topic}/b", "two"))
     wrong = publisher(shared_broker, (f"{topic}/b", "two"), (f"{topic}/a", "one"))
-    assert mqttkit("expect", *steps, *right).returncode == 0
-    done = mqttkit("expect", *steps, "--within", "2", *wrong)
+    assert invoke("expect", *steps, *right).returncode == 0
+    done = invoke("expect", *steps, "--within", "2", *wrong)
     assert done.returncode == 27
     assert f"on '{topic}/b'" in done.stderr.decode()
 
@@ -75,8 +75,8 @@ def test_steps_follow_each_other(shared_broker: Mosquitto, topic: str) -> None:
 def test_none_passes_in_silence_and_fails_on_a_message(shared_broker: Mosquitto, topic: str) -> None:
     """And shows the message."""
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
-    assert mqttkit("expect", f"{topic}/a", "--none", "--within", "0.3", *address).returncode == 0
-    done = mqttkit(
+    assert invoke("expect", f"{topic}/a", "--none", "--within", "0.3", *address).returncode == 0
+    done = invoke(
         *("expect", f"{topic}/a", "--none", "--within", "20", *address), *publisher(shared_broker, (f"{topic}/a", "x"))
     )
     assert done.returncode == 8
@@ -86,7 +86,7 @@ def test_none_passes_in_silence_and_fails_on_a_message(shared_broker: Mosquitto,
 def test_a_failing_command_ends_it(shared_broker: Mosquitto, topic: str) -> None:
     """With 1, long before the time limit."""
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
-    done = mqttkit("expect", f"{topic}/a", "--within", "60", *address, *publisher(shared_broker, exit_code=3))
+    done = invoke("expect", f"{topic}/a", "--within", "60", *address, *publisher(shared_broker, exit_code=3))
     assert done.returncode == 1
     assert "the command ended with 3" in done.stderr.decode()
 
@@ -108,7 +108,7 @@ def test_mistakes_are_usage_errors(shared_broker: Mosquitto, arguments: tuple[st
     words = [arguments] if isinstance(arguments, str) else list(arguments)
     place = words.index("--") if "--" in words else words.index("--then") if "--then" in words else len(words)
     words[place:place] = ["-h", "127.0.0.1", "-p", str(shared_broker.port)]
-    done = mqttkit("expect", *words)
+    done = invoke("expect", *words)
     assert (done.returncode, complaint in done.stderr.decode()) == (2, True), done.stderr
 
 
@@ -118,14 +118,14 @@ def test_wait_for_broker_returns_when_it_answers(tmp_path: Path) -> None:
     timer = threading.Timer(1.0, broker.start)
     timer.start()
     try:
-        assert mqttkit("wait-for-broker", "-W", "30", port=broker.port).returncode == 0
+        assert invoke("wait-for-broker", "-W", "30", port=broker.port).returncode == 0
     finally:
         timer.join()
         broker.stop()
-    assert mqttkit("wait-for-broker", "-W", "0.5", port=free_port()).returncode == 3
+    assert invoke("wait-for-broker", "-W", "0.5", port=free_port()).returncode == 3
 
 
 def test_wait_for_broker_does_not_wait_for_a_refusal(tmp_path: Path) -> None:
     """A broker that refuses the login answers: 4."""
     with mosquitto(tmp_path / "closed", anonymous=False) as broker:
-        assert mqttkit("wait-for-broker", "-W", "30", port=broker.port).returncode == 4
+        assert invoke("wait-for-broker", "-W", "30", port=broker.port).returncode == 4

@@ -222,7 +222,7 @@ def test_a_stream_goes_on_after_the_broker_was_away(broker: Mosquitto, topic: st
         assert any(b"lost the connection" in line for line in process.stderr)  # what was under way then would be lost
         process.stdin.write(b"meanwhile\n")
         broker.start()
-        wait_until(lambda: "as mqttkit-" in broker.log.rpartition("terminating")[2], 30)
+        wait_until(lambda: "as mqttkit-" in broker.log.rpartition("terminating")[2])
         process.stdin.write(b"after\n")
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors

@@ -278,7 +278,7 @@ def test_it_goes_on_after_the_broker_was_away(broker: Mosquitto, topic: str) -> 
     with subscribed(broker, topic, "--quiet") as process:
         broker.stop()
         broker.start()
-        wait_until(lambda: broker.log.count("Sending SUBACK to sub-") == 2, 30)
+        wait_until(lambda: broker.log.count("Sending SUBACK to sub-") == 2)
         with Probe(broker.port) as probe:
             probe.publish(topic, b"back")
         assert read_lines(process.stdout, 1) == [b"back"]

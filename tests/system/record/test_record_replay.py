@@ -25,7 +25,7 @@ from mqttkit.settings import BrokerSettings, MqttSettings, ReconnectSettings
 from mqttkit.stop import Stop
 from tests.support.brokers import Mosquitto
 from tests.support.clients import wait_until
-from tests.support.commands import MQTTKIT, mqttkit, running
+from tests.support.commands import MQTTKIT, invoke, mqttkit, running
 
 pytestmark = pytest.mark.system
 
@@ -132,7 +132,7 @@ def test_replay_verifies_that_what_arrives_equals_the_recording(broker: Mosquitt
     with recording(broker, path, f"{topic}/#", "-C", "3000") as process:
         publish(broker, sent)
         assert process.wait(60) == 0
-    result = mqttkit(
+    result = invoke(
         *("replay", str(path), "--speed", "max", "--verify", "--json", "--map", f"{topic}/(.*)={topic}/copy/$1"),
         port=broker.port,
     )
@@ -170,7 +170,7 @@ def test_replay_keeps_the_pace_times_the_speed(broker: Mosquitto, tmp_path: Path
         assert process.wait(60) == 0
     with Recording(path) as source:
         times = [each.monotonic_ns for each in source.messages()]
-    result = mqttkit("replay", str(path), "--speed", "2", "--json", port=broker.port)
+    result = invoke("replay", str(path), "--speed", "2", "--json", port=broker.port)
     report = json.loads(result.stdout)
     with Recording(path) as source:
         offset = (times[-1] - source.header.monotonic_ns) / 1e9 / 2
@@ -191,14 +191,14 @@ def test_from_restores_the_retained_state_of_that_moment(broker: Mosquitto, tmp_
     with Recording(path) as source:
         last = [each.monotonic_ns for each in source.messages()][-1]
         start = (last - source.header.monotonic_ns) / 1e9 - 0.1
-    result = mqttkit(
+    result = invoke(
         *("replay", str(path), "--from", f"{start:.3f}", "--speed", "max", "--json"),
         *("--map", f"{topic}/(.*)={topic}/new/$1"),
         port=broker.port,
     )
     assert result.returncode == 0, result.stderr
     assert (json.loads(result.stdout)["restored"], json.loads(result.stdout)["sent"]) == (1, 1)
-    shown = mqttkit("sub", "--retained-only", "-v", f"{topic}/new/#", port=broker.port)
+    shown = invoke("sub", "--retained-only", "-v", f"{topic}/new/#", port=broker.port)
     assert shown.stdout.decode().splitlines() == [f"{topic}/new/x x2"]
 
 
@@ -252,10 +252,10 @@ def test_cut_and_merge_put_a_recording_together_again(broker: Mosquitto, tmp_pat
         ("cut", str(path), "-o", str(second), "--from", place),
         ("merge", str(second), str(first), "-o", str(whole)),
     ):
-        assert mqttkit("record", *arguments).returncode == 0
+        assert invoke("record", *arguments).returncode == 0
     assert [len(received(each)) for each in (first, second)] == [50, 50]
     assert received(whole) == received(path)
-    info = json.loads(mqttkit("record", "info", "--json", str(whole)).stdout)
+    info = json.loads(invoke("record", "info", "--json", str(whole)).stdout)
     assert (info["messages"], info["topics"], info["finished"]) == (100, 1, True)
 
 
@@ -265,13 +265,13 @@ def test_export_prints_what_sub_prints(broker: Mosquitto, tmp_path: Path, topic:
     with recording(broker, path, f"{topic}/#", "-C", "2") as process:
         publish(broker, [Message(f"{topic}/a", b'say "hi", twice', 1), Message(f"{topic}/b", b"\xff", 1)])
         assert process.wait(60) == 0
-    lines = mqttkit("record", "export", str(path))
+    lines = invoke("record", "export", str(path))
     assert [set(json.loads(line)) for line in lines.stdout.splitlines()] == [
         {"timestamp", "topic", "qos", "retain", "payload"},
         {"timestamp", "topic", "qos", "retain", "payload_base64"},
     ]
     assert mqttkit("pub", "--json", stdin=lines.stdout, port=broker.port).returncode == 0
-    table = mqttkit("record", "export", "--format", "csv", str(path)).stdout.decode().splitlines()
+    table = invoke("record", "export", "--format", "csv", str(path)).stdout.decode().splitlines()
     assert table[0] == "received,received_ns,topic,qos,retain,payload"
     assert table[1].endswith(f'{topic}/a,1,0,"say ""hi"", twice"')
 
@@ -293,9 +293,9 @@ def test_export_and_import_keep_messages_and_times(tmp_path: Path, kind: str) ->
     """Topic, payload, QoS, retain flag; times to the microsecond. MCAP keeps the flags of a topic's first message."""
     path, other, back = tmp_path / "a.jsonl.zst", tmp_path / f"a.{kind}", tmp_path / "b.jsonl.zst"
     messages = sample(path)
-    exported = mqttkit("record", "export", str(path), "--format", kind, "-o", str(other))
+    exported = invoke("record", "export", str(path), "--format", kind, "-o", str(other))
     assert exported.returncode == 0, exported.stderr
-    imported = mqttkit("record", "import", str(other), "--format", kind, "-o", str(back))
+    imported = invoke("record", "import", str(other), "--format", kind, "-o", str(back))
     assert imported.returncode == 0, imported.stderr
     with Recording(back) as source:
         found = list(source.messages())
@@ -317,7 +317,7 @@ def test_export_and_import_keep_messages_and_times(tmp_path: Path, kind: str) ->
 def test_a_damaged_import_names_the_place(tmp_path: Path, kind: str, content: bytes, complaint: str) -> None:
     """And makes no traceback."""
     (tmp_path / "in").write_bytes(content)
-    done = mqttkit("record", "import", str(tmp_path / "in"), "--format", kind, "-o", str(tmp_path / "b.jsonl.zst"))
+    done = invoke("record", "import", str(tmp_path / "in"), "--format", kind, "-o", str(tmp_path / "b.jsonl.zst"))
     text = done.stderr.decode()
     assert (done.returncode, complaint in text, "Traceback" in text) == (2, True, False), text
 
@@ -361,6 +361,6 @@ def test_pause_on_disconnect_stops_the_clock(broker: Mosquitto, tmp_path: Path) 
 def test_mistakes_are_named(tmp_path: Path, arguments: tuple[str, ...], code: int, complaint: str) -> None:
     """Without a traceback, and with the exit code for wrong usage."""
     (tmp_path / "text.txt").write_text("hello")
-    result = mqttkit(*arguments, port=None if arguments[1] == "info" else 1, cwd=tmp_path)
+    result = invoke(*arguments, port=None if arguments[1] == "info" else 1, cwd=tmp_path)
     text = result.stderr.decode()
     assert (result.returncode, complaint in text, "Traceback" in text) == (code, True, False), text

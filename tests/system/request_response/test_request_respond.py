@@ -15,7 +15,7 @@ from mqttkit.messages import Message, Properties
 from mqttkit.settings import BrokerSettings, MqttSettings
 from tests.support.brokers import Mosquitto
 from tests.support.clients import wait_until
-from tests.support.commands import MQTTKIT, mqttkit, running
+from tests.support.commands import MQTTKIT, invoke, running
 
 pytestmark = pytest.mark.system
 
@@ -33,7 +33,7 @@ def responding(broker: Mosquitto, topic: str, *arguments: str) -> Iterator[objec
 def test_a_command_answers_with_its_output(shared_broker: Mosquitto, topic: str) -> None:
     """The payload is its stdin, the topic is in its environment; a signal ends it with 0 and its totals."""
     with responding(shared_broker, topic, "--command", 'printf "%s " "$MQTT_TOPIC"; rev') as process:
-        done = mqttkit("request", f"{topic}/a", "-m", "hello", port=shared_broker.port)
+        done = invoke("request", f"{topic}/a", "-m", "hello", port=shared_broker.port)
         assert (done.returncode, done.stdout.decode()) == (0, f"{topic}/a olleh\n")
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
@@ -44,7 +44,7 @@ def test_a_request_cannot_reach_the_shell(shared_broker: Mosquitto, topic: str) 
     """Neither payload nor topic are part of the command line."""
     with responding(shared_broker, topic, "--command", "cat"):
         attack = "$(touch /tmp/x); `id`; '\""
-        done = mqttkit("request", f"{topic}/$(id)", "-m", attack, port=shared_broker.port)
+        done = invoke("request", f"{topic}/$(id)", "-m", attack, port=shared_broker.port)
         assert done.stdout.decode() == attack + "\n"
 
 
@@ -52,7 +52,7 @@ def test_a_failed_command_is_an_error_for_the_requester(shared_broker: Mosquitto
     """Exit code 1 and the last line of the command's stderr, at once and not after the time limit."""
     with responding(shared_broker, topic, "--command", "echo broken >&2; exit 3"):
         begin = time.monotonic()
-        done = mqttkit("request", f"{topic}/a", "-W", "30", port=shared_broker.port)
+        done = invoke("request", f"{topic}/a", "-W", "30", port=shared_broker.port)
         assert time.monotonic() - begin < 25
         assert done.returncode == 1
         assert "the command ended with 3: broken" in done.stderr.decode()
@@ -64,16 +64,16 @@ def test_several_responders_answer(shared_broker: Mosquitto, topic: str) -> None
         responding(shared_broker, topic, "--payload", "one"),
         responding(shared_broker, topic, "--payload", "two"),
     ):
-        done = mqttkit("request", f"{topic}/a", "-C", "2", port=shared_broker.port)
+        done = invoke("request", f"{topic}/a", "-C", "2", port=shared_broker.port)
         assert (done.returncode, sorted(done.stdout.split())) == (0, [b"one", b"two"])
-        short = mqttkit("request", f"{topic}/a", "-C", "3", "-W", "1.5", port=shared_broker.port)
+        short = invoke("request", f"{topic}/a", "-C", "3", "-W", "1.5", port=shared_broker.port)
         assert short.returncode == 27
         assert b"2 of 3 answers" in short.stderr
 
 
 def test_without_a_responder_the_time_limit_says_why(shared_broker: Mosquitto, topic: str) -> None:
     """Exit code 27. MQTT 5 brokers report that no one has subscribed."""
-    done = mqttkit("request", f"{topic}/nobody", "-W", "0.5", port=shared_broker.port)
+    done = invoke("request", f"{topic}/nobody", "-W", "0.5", port=shared_broker.port)
     assert done.returncode == 27
     assert b"0 of 1 answers" in done.stderr
     assert b"No client has subscribed to that topic" in done.stderr
@@ -94,18 +94,18 @@ def test_only_messages_with_the_correlation_data_are_answers(shared_broker: Mosq
     with MqttClient(settings, on_message=answer) as client:
         client.connect()
         client.subscribe(f"{topic}/a")
-        done = mqttkit("request", f"{topic}/a", "--json", port=shared_broker.port)
+        done = invoke("request", f"{topic}/a", "--json", port=shared_broker.port)
     assert json.loads(done.stdout)["payload"] == "right"
 
 
 def test_mqtt_311_needs_a_response_topic(shared_broker: Mosquitto, topic: str) -> None:
     """It has no properties: the caller and the responder name the topic."""
-    refused = mqttkit("request", f"{topic}/a", "-V", "311", port=shared_broker.port)
+    refused = invoke("request", f"{topic}/a", "-V", "311", port=shared_broker.port)
     assert refused.returncode == 2
     assert b"--response-topic" in refused.stderr
     answers = f"answers/{topic}"
     with responding(shared_broker, topic, "--payload", "pong", "-e", answers, "-V", "311"):
-        done = mqttkit("request", f"{topic}/a", "-V", "311", "-e", answers, port=shared_broker.port)
+        done = invoke("request", f"{topic}/a", "-V", "311", "-e", answers, port=shared_broker.port)
         assert (done.returncode, done.stdout) == (0, b"pong\n")
 
 
@@ -133,5 +133,5 @@ def test_slow_commands_are_bounded_in_number(shared_broker: Mosquitto, topic: st
 )
 def test_mistakes_are_usage_errors(arguments: tuple[str, ...], complaint: str) -> None:
     """Before any connection."""
-    done = mqttkit(*arguments, port=1)
+    done = invoke(*arguments, port=1)
     assert (done.returncode, complaint in done.stderr.decode()) == (2, True), done.stderr

@@ -12,7 +12,7 @@ from mqttkit.messages import Message, Properties
 from mqttkit.publisher import Publisher
 from mqttkit.settings import BrokerSettings, MqttSettings
 from tests.support.brokers import Mosquitto, mosquitto
-from tests.support.commands import mqttkit
+from tests.support.commands import invoke
 
 pytestmark = pytest.mark.system
 
@@ -30,7 +30,7 @@ def retain(broker: Mosquitto, *messages: Message) -> None:
 def shown(broker: Mosquitto, topic: str) -> list[str]:
     """Return the retained messages below a topic."""
     return (
-        mqttkit("sub", "--retained-only", "-v", f"{topic}/#", port=broker.port)
+        invoke("sub", "--retained-only", "-v", f"{topic}/#", port=broker.port)
         .stdout.decode(errors="replace")
         .splitlines()
     )
@@ -51,43 +51,43 @@ def three(shared_broker: Mosquitto, topic: str) -> Mosquitto:
 
 def test_list_shows_topic_qos_and_size(three: Mosquitto, topic: str) -> None:
     """As a table, and as JSON lines."""
-    table = mqttkit("retained", "list", f"{topic}/#", port=three.port).stdout.decode(errors="replace").splitlines()
+    table = invoke("retained", "list", f"{topic}/#", port=three.port).stdout.decode(errors="replace").splitlines()
     assert [line.split() for line in table] == [
         ["topic", "qos", "bytes"],
         [f"{topic}/a", "1", "1"],
         [f"{topic}/b", "2", "2"],
         [f"{topic}/c", "1", "1"],
     ]
-    lines = mqttkit("retained", "list", "--json", f"{topic}/b", port=three.port).stdout
+    lines = invoke("retained", "list", "--json", f"{topic}/b", port=three.port).stdout
     assert json.loads(lines) == {"topic": f"{topic}/b", "qos": 2, "bytes": 2}
 
 
 def test_prune_removes_and_restore_brings_everything_back(three: Mosquitto, topic: str, tmp_path: Path) -> None:
     """With payload bytes, QoS and properties; a comparison with a snapshot of before finds nothing."""
     before, saved = tmp_path / "before.jsonl.zst", tmp_path / "undo.jsonl.zst"
-    assert mqttkit("retained", "snapshot", f"{topic}/#", "-o", str(before), port=three.port).returncode == 0
-    pruned = mqttkit("retained", "prune", f"{topic}/#", "--yes", "--json", "-o", str(saved), port=three.port)
+    assert invoke("retained", "snapshot", f"{topic}/#", "-o", str(before), port=three.port).returncode == 0
+    pruned = invoke("retained", "prune", f"{topic}/#", "--yes", "--json", "-o", str(saved), port=three.port)
     assert (pruned.returncode, json.loads(pruned.stdout)["done"]) == (0, 3)
     assert shown(three, topic) == []
-    missing = mqttkit("retained", "diff", str(before), port=three.port)
+    missing = invoke("retained", "diff", str(before), port=three.port)
     assert (missing.returncode, len(missing.stdout.splitlines())) == (1, 3)
-    restored = mqttkit("retained", "restore", str(saved), "--json", port=three.port)
+    restored = invoke("retained", "restore", str(saved), "--json", port=three.port)
     assert json.loads(restored.stdout) == {"done": 3, "unchanged": 0, "refused": 0, "reasons": {}}
-    same = mqttkit("retained", "diff", str(before), port=three.port)
+    same = invoke("retained", "diff", str(before), port=three.port)
     assert (same.returncode, same.stdout) == (0, b"")
 
 
 def test_restore_publishes_only_what_differs(three: Mosquitto, topic: str, tmp_path: Path) -> None:
     """What is as it was stays untouched, and so does what is not in the snapshot."""
     saved = tmp_path / "a.jsonl.zst"
-    mqttkit("retained", "snapshot", f"{topic}/#", "-o", str(saved), port=three.port)
+    invoke("retained", "snapshot", f"{topic}/#", "-o", str(saved), port=three.port)
     retain(three, Message(f"{topic}/a", b"changed"), Message(f"{topic}/new", b"n"))
-    found = mqttkit("retained", "diff", str(saved), "--json", port=three.port).stdout.splitlines()
+    found = invoke("retained", "diff", str(saved), "--json", port=three.port).stdout.splitlines()
     assert sorted((each["topic"], each["difference"]) for each in map(json.loads, found)) == [
         (f"{topic}/a", "changed"),
         (f"{topic}/new", "added"),
     ]
-    restored = mqttkit("retained", "restore", str(saved), "--json", port=three.port)
+    restored = invoke("retained", "restore", str(saved), "--json", port=three.port)
     assert json.loads(restored.stdout) == {"done": 1, "unchanged": 2, "refused": 0, "reasons": {}}
     assert f"{topic}/a 1" in shown(three, topic)
     assert f"{topic}/new n" in shown(three, topic)
@@ -95,7 +95,7 @@ def test_restore_publishes_only_what_differs(three: Mosquitto, topic: str, tmp_p
 
 def test_prune_asks_first(three: Mosquitto, topic: str, tmp_path: Path) -> None:
     """Without a terminal it needs --yes, and removes nothing."""
-    done = mqttkit("retained", "prune", f"{topic}/#", port=three.port, cwd=tmp_path)
+    done = invoke("retained", "prune", f"{topic}/#", port=three.port, cwd=tmp_path)
     assert done.returncode == 2
     assert b"confirm with --yes" in done.stderr
     assert f"{topic}/a".encode() in done.stderr
@@ -105,7 +105,7 @@ def test_prune_asks_first(three: Mosquitto, topic: str, tmp_path: Path) -> None:
 
 def test_pruning_nothing_is_not_an_error(shared_broker: Mosquitto, topic: str, tmp_path: Path) -> None:
     """And leaves no file."""
-    done = mqttkit("retained", "prune", f"{topic}/#", "--yes", port=shared_broker.port, cwd=tmp_path)
+    done = invoke("retained", "prune", f"{topic}/#", "--yes", port=shared_broker.port, cwd=tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.glob("*.zst"))) == (0, b"", [])
     assert b"no retained messages match" in done.stderr
 
@@ -121,17 +121,17 @@ def test_a_denied_removal_is_named(tmp_path: Path, topic: str) -> None:
             client.connect()
             for name in ("a", "fixed"):
                 client.publish(f"{topic}/{name}", b"1", qos=1, retain=True).result(5)
-        done = mqttkit(
+        done = invoke(
             *("retained", "prune", f"{topic}/#", "--yes", "--json", "-u", "pruner"), port=broker.port, cwd=tmp_path
         )
         assert done.returncode == 6
         assert json.loads(done.stdout)["reasons"] == {f"{topic}/fixed": "not authorized"}
         assert f"1 retained messages not removed, the first on topic '{topic}/fixed'" in done.stderr.decode()
-        left = mqttkit("sub", "--retained-only", "-v", f"{topic}/#", "-u", "writer", port=broker.port)
+        left = invoke("sub", "--retained-only", "-v", f"{topic}/#", "-u", "writer", port=broker.port)
         assert left.stdout.decode().splitlines() == [f"{topic}/fixed 1"]
 
 
 def test_a_shared_subscription_has_no_retained_messages(shared_broker: Mosquitto) -> None:
     """A usage error, not an empty list."""
-    done = mqttkit("retained", "list", "$share/g/a", port=shared_broker.port)
+    done = invoke("retained", "list", "$share/g/a", port=shared_broker.port)
     assert (done.returncode, b"shared subscription" in done.stderr) == (2, True)

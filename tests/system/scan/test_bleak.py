@@ -283,10 +283,10 @@ def test_the_status_topic_follows_the_radio(tmp_path: Path, shared_broker: Mosqu
                 stderr=subprocess.DEVNULL,
                 env=environment,
             )
-            wait_until(lambda: said == [b"online"], 20)
-        wait_until(lambda: said == [b"online", b"offline"], 20)
+            wait_until(lambda: said == [b"online"])
+        wait_until(lambda: said == [b"online", b"offline"])
         with dbus_daemon(tmp_path) as bus_address, bluez(bus_address, Radio()):
-            wait_until(lambda: said == [b"online", b"offline", b"online"], 20)
+            wait_until(lambda: said == [b"online", b"offline", b"online"])
             process.terminate()
             assert process.wait(60) == 0
-        wait_until(lambda: said[3:] == [b"offline"], 20)
+        wait_until(lambda: said[3:] == [b"offline"])

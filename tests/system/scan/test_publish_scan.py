@@ -125,10 +125,10 @@ def test_during_an_outage_only_recent_advertisements_wait(
     wait_until(lambda: len(received) > 500)
     before = publisher.resident_bytes()
     broker.stop()
-    wait_until(lambda: re.search(r"[1-9]\d{3} too old", publisher.log), 40)
+    wait_until(lambda: re.search(r"[1-9]\d{3} too old", publisher.log))
     broker.start()
     returned, count = time.monotonic(), len(received)
-    wait_until(lambda: len(received) > count + 100, 15)
+    wait_until(lambda: len(received) > count + 100)
     assert time.monotonic() - returned < 10
     assert publisher.resident_bytes() - before < 6_000_000
     publisher.process.send_signal(signal.SIGTERM)
@@ -155,7 +155,7 @@ def test_messages_that_were_not_sent_survive_a_reconnect(
     time.sleep(1.0)  # the outage itself
     broker.start()
     count = len(received)
-    wait_until(lambda: len(received) > count + 500, 30)
+    wait_until(lambda: len(received) > count + 500)
     publisher.process.send_signal(signal.SIGTERM)
     assert publisher.finish() == 0
     scanned, published, lost = publisher.totals()
@@ -172,7 +172,7 @@ def test_an_unpaced_replay_waits_for_a_broker_that_restarts(
     time.sleep(1.0)  # the outage itself
     broker.start()
     count = len(received)
-    wait_until(lambda: len(received) > count + 2_000, 30)
+    wait_until(lambda: len(received) > count + 2_000)
     publisher.process.send_signal(signal.SIGTERM)
     code = publisher.finish()
     scanned, published, lost = publisher.totals()

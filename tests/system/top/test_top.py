@@ -68,7 +68,7 @@ def test_in_a_terminal_it_shows_the_tree(shared_broker: Mosquitto, topic: str, s
     def screen() -> str:
         return subprocess.run([*session, "capture-pane", "-p"], check=True, capture_output=True, text=True).stdout
 
-    wait_until(lambda: "temperature" in screen() and "? help" in screen(), 40)
+    wait_until(lambda: "temperature" in screen() and "? help" in screen())
     assert all(len(line) <= 80 for line in screen().splitlines())
     assert "21.5" in screen()
     subprocess.run([*session, "send-keys", "q"], check=True)
