@@ -87,6 +87,25 @@ class ManagedDirectory:
                         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                         yield str((Path(place) / name).relative_to(self.root)), status
 
+    def repair(self) -> list[str]:
+        """Give every file and directory below the root to the owner, with mode 0600 or 0700; return the changed names.
+
+        Anything else, such as a symbolic link, stays as it is.
+        """
+        repaired = []
+        for name, status in list(self.walk()):
+            mode = {stat.S_IFREG: SECRET_MODE, stat.S_IFDIR: SECRET_DIRECTORY_MODE}.get(stat.S_IFMT(status.st_mode))
+            wrong_owner = self.owner is not None and (status.st_uid, status.st_gid) != self.owner
+            if mode is None or (stat.S_IMODE(status.st_mode) == mode and not wrong_owner):
+                continue
+            try:
+                with self._parent(name) as (directory, last):
+                    _repair_at(directory, last, mode, self.owner)
+            except OSError as error:
+                raise _translated(self.root / name, error) from error
+            repaired.append(name)
+        return repaired
+
     @contextlib.contextmanager
     def _parent(self, name: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
         """Yield a descriptor of the directory that contains `name`, and the last component of `name`."""
@@ -209,6 +228,20 @@ def _write_at(directory: int, name: str, data: bytes, *, owner: tuple[int, int] 
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=directory)
         raise
+
+
+def _repair_at(directory: int, name: str, mode: int, owner: tuple[int, int] | None) -> None:
+    """Set owner and mode of a regular file or a directory; only root may open one of mode 0000."""
+    if os.geteuid() != 0:
+        os.chmod(name, mode, dir_fd=directory)
+        return
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _kept_owner(directory: int, name: str) -> tuple[int, int]:

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,8 +19,10 @@ from typing import Any
 from mqttkit.addresses import is_loopback
 from mqttkit.directories import state_directory
 from mqttkit.errors import LifecycleError, UsageError
-from mqttkit.files import write_secret
+from mqttkit.files import SECRET_MODE, write_secret
 from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, TlsSettings
+
+log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}")
 LOOPBACK = "127.0.0.1"
@@ -255,9 +259,24 @@ def load_profile(name: str = "default") -> Profile | None:
 
 
 def read_profile(paths: BrokerPaths) -> Profile | None:
-    """Return the profile in this directory, or None."""
+    """Return the profile in this directory, or None; repair a file that other users may read."""
+    _make_private(paths.profile)
     values = _read_json(paths.profile)
     return None if values is None else _build(Profile, values, paths.profile)
+
+
+def _make_private(path: Path) -> None:
+    """Take a secret file from other users, and warn; they may have read it."""
+    with contextlib.suppress(OSError):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) and mode & 0o077:
+            path.chmod(SECRET_MODE)
+            log.warning(
+                "%s had mode %04o, so that other users could read its passwords; it is private again. "
+                "Change them with: mqttkit broker user passwd mqttkit --generate",
+                path,
+                stat.S_IMODE(mode),
+            )
 
 
 def save_profile(paths: BrokerPaths, profile: Profile) -> None:

@@ -2,7 +2,8 @@
 
 A line is `user:$7$ITERATIONS$SALT$HASH`: PBKDF2-HMAC-SHA512 with a 64-byte key and a salt of exactly 12 bytes, both
 in base64. mosquitto 2.0 silently drops a user whose salt has another length. We read `$6$SALT$HASH`, one round of
-SHA-512 over password and salt, but never write it.
+SHA-512 over password and salt, and `$argon2id$…`, which mosquitto 2.1 writes and older versions drop, but never write
+them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,16 @@ DEFAULT_ITERATIONS = 1_000
 MAX_ITERATIONS = 1_000_000
 SALT_BYTES = 12
 HASH_BYTES = 64
+ARGON2ID = 2
+"""Scheme of Argon2id hashes (RFC 9106, 3.1)."""
+ARGON2ID_VERSION = (2, 1)
+"""First mosquitto that reads them."""
+MAX_ARGON2_KIB, MAX_ARGON2_PASSES = 1 << 20, 100
 MIN_PASSWORD = 16
+MIN_GUESSES = 12
+"""Power of ten of the guesses that an attacker needs; three common words reach 14, a sequence of digits 4."""
+MAX_ESTIMATED = 72
+"""Characters of a password that are estimated; longer ones take seconds."""
 GENERATED_PASSWORD = 24
 MAX_STRING = 65_535
 """Bytes of an MQTT string (MQTT 5, 1.5.4)."""
@@ -39,13 +49,15 @@ class PasswordHash:
     """The stored form of one password."""
 
     scheme: int
-    """7 for PBKDF2-HMAC-SHA512, 6 for one round of SHA-512."""
+    """7 for PBKDF2-HMAC-SHA512, 6 for one round of SHA-512, ARGON2ID."""
     iterations: int
-    """Rounds of PBKDF2; 1 for scheme 6."""
+    """Rounds of PBKDF2, passes of Argon2id; 1 for scheme 6."""
     salt: bytes = field(repr=False)
-    """12 bytes."""
+    """12 bytes; empty for ARGON2ID."""
     digest: bytes = field(repr=False)
-    """64 bytes."""
+    """64 bytes; empty for ARGON2ID."""
+    encoded: str = field(default="", repr=False)
+    """The complete text of an ARGON2ID hash."""
 
     @classmethod
     def of(cls, password: str, *, iterations: int = DEFAULT_ITERATIONS) -> PasswordHash:
@@ -57,10 +69,12 @@ class PasswordHash:
 
     @classmethod
     def parse(cls, text: str) -> PasswordHash:
-        """Read `$7$…` or `$6$…`; raise ValueError with a reason that does not contain the text."""
+        """Read `$7$…`, `$6$…` or `$argon2id$…`; raise ValueError with a reason that does not contain the text."""
+        if text.startswith("$argon2id$"):
+            return cls(ARGON2ID, _argon2_passes(text), b"", b"", text)
         parts = text.split("$")
         if parts[0] or len(parts) < 2 or parts[1] not in ("6", "7"):
-            raise ValueError("the hash does not begin with $7$ or $6$")
+            raise ValueError("the hash does not begin with $7$, $6$ or $argon2id$")
         if len(parts) != (5 if parts[1] == "7" else 4):
             raise ValueError(f"a ${parts[1]}$ hash has the wrong number of fields")
         rounds = parts[2] if parts[1] == "7" else "1"
@@ -71,13 +85,22 @@ class PasswordHash:
 
     def verify(self, password: str) -> bool:
         """Return in constant time whether this is the password."""
+        if self.scheme == ARGON2ID:
+            return _argon2_verify(self.encoded, password)
         if self.scheme == 7:
             candidate = _pbkdf2(password, self.salt, self.iterations)
         else:
             candidate = hashlib.sha512(password.encode() + self.salt).digest()
         return hmac.compare_digest(candidate, self.digest)
 
+    @property
+    def name(self) -> str:
+        """The first part of the text: `$7$`, `$6$` or `$argon2id$`."""
+        return "$argon2id$" if self.scheme == ARGON2ID else f"${self.scheme}$"
+
     def __str__(self) -> str:
+        if self.scheme == ARGON2ID:
+            return self.encoded
         rounds = f"{self.iterations}$" if self.scheme == 7 else ""
         salt, digest = (base64.b64encode(part).decode() for part in (self.salt, self.digest))
         return f"${self.scheme}${rounds}{salt}${digest}"
@@ -137,6 +160,7 @@ class PasswordFile:
         return hashed is not None and hashed.verify(password)
 
 
+_STRONG = "Generate one with --generate, or accept this one with --weak"
 _FIX = "Write lines with: mqttkit broker user add, or mosquitto_passwd"
 
 
@@ -177,12 +201,21 @@ def check_password(password: str) -> None:
 
 
 def check_strength(password: str) -> None:
-    """Raise UsageError for a password of fewer than 16 characters."""
+    """Raise UsageError for a password of fewer than 16 characters, or one that is easy to guess.
+
+    zxcvbn knows common passwords, words, repetitions, sequences and keyboard patterns.
+    """
+    from zxcvbn import zxcvbn
+
     if len(password) < MIN_PASSWORD:
         raise UsageError(
             f"the password has {len(password)} characters; it needs at least {MIN_PASSWORD}",
-            hint="Generate one with --generate, or accept this one with --weak",
+            hint=_STRONG,
         )
+    estimate = zxcvbn(password[:MAX_ESTIMATED])
+    if estimate["guesses_log10"] < MIN_GUESSES:
+        reason = estimate["feedback"]["warning"] or "it is a combination of common words"
+        raise UsageError(f"the password is easy to guess: {reason.rstrip('.')}", hint=_STRONG)
 
 
 def _check_string(text: str, what: str) -> None:
@@ -204,6 +237,30 @@ def _parse_line(line: str) -> tuple[str, PasswordHash]:
     if ":" in rest:
         raise ValueError("more than one ':'")
     return user, PasswordHash.parse(rest.strip(_BLANKS))
+
+
+def _argon2_passes(text: str) -> int:
+    """Return the passes of an Argon2id hash; raise ValueError if it is invalid, or takes too much memory or time."""
+    from argon2 import extract_parameters
+    from argon2.exceptions import InvalidHashError
+
+    try:
+        found = extract_parameters(text)
+    except (InvalidHashError, ValueError) as error:
+        raise ValueError("the $argon2id$ hash is invalid") from error
+    if found.memory_cost > MAX_ARGON2_KIB or not 1 <= found.time_cost <= MAX_ARGON2_PASSES:
+        raise ValueError(f"the $argon2id$ hash needs more than {MAX_ARGON2_KIB} KiB or {MAX_ARGON2_PASSES} passes")
+    return int(found.time_cost)
+
+
+def _argon2_verify(encoded: str, password: str) -> bool:
+    from argon2 import PasswordHasher
+    from argon2.exceptions import Argon2Error, InvalidHashError
+
+    try:
+        return PasswordHasher().verify(encoded, password)
+    except (Argon2Error, InvalidHashError):
+        return False
 
 
 def _pbkdf2(password: str, salt: bytes, iterations: int) -> bytes:

@@ -195,6 +195,8 @@ class LocalBroker(abc.ABC):
 
     def _start(self, profile: Profile | None) -> UpResult:
         self.files.make("config")
+        for name in self.files.repair():
+            log.info("owner and mode of %s repaired", name)
         save_spec(self.paths, self.spec)
         profile = self._prepare(profile)
         save_profile(self.paths, profile)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from mqttkit.broker.accounts.acl_simulator import lint
-from mqttkit.broker.accounts.passwords import PasswordFile
+from mqttkit.broker.accounts.passwords import ARGON2ID, ARGON2ID_VERSION, PasswordFile
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
 from mqttkit.broker.file_names import CONFIGURATION_FILE, PASSWORD_FILE
@@ -52,7 +52,10 @@ def passwords(examined: ExaminedBroker) -> Iterator[Result]:
         return
     for name, hashed in users.hashes.items():
         fix = f"mqttkit broker user passwd {name}{examined.name_option}"
-        if hashed.scheme != 7:
+        if hashed.scheme == ARGON2ID:
+            if examined.broker.version() < ARGON2ID_VERSION:
+                yield failed(f"user {name!r} has an Argon2id hash, which this mosquitto cannot read", fix)
+        elif hashed.scheme != 7:
             yield warned(f"user {name!r} has a hash with only one round ($6$)", fix)
         elif hashed.iterations < LEAST_ITERATIONS:
             yield warned(f"user {name!r} has {hashed.iterations} iterations, fewer than {LEAST_ITERATIONS:,}", fix)

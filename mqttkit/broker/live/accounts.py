@@ -12,7 +12,7 @@ from mqttkit.broker.accounts.acl_simulator import Decision, check_access, check_
 from mqttkit.broker.accounts.roles import AccountFiles
 from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.broker.live.reload import apply_changes
-from mqttkit.broker.profile import Profile, locked, read_profile
+from mqttkit.broker.profile import Profile, locked, read_profile, save_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.client import MqttClient
 from mqttkit.errors import LifecycleError
@@ -45,6 +45,20 @@ def change_accounts(broker: Broker, edit: Callable[[AccountFiles], AccountFiles]
             # Writing an unchanged file again gives it the owner and mode that the broker needs to read it.
             changes.setdefault(name, broker.read_file(name) or b"")
         return apply_changes(broker, changes)
+
+
+def set_operator_password(broker: Broker, password: str, *, iterations: int) -> None:
+    """Give the operator another password, in the broker and in the profile; its other clients must log in again."""
+    require(broker, Feature.USERS, "accounts")
+    with locked(broker.paths):
+        profile = read_profile(broker.paths)
+        if profile is None or profile.username is None:
+            raise LifecycleError(f"broker {broker.spec.name!r} has no profile", hint="Write it with: mqttkit broker up")
+        files = read_accounts(broker)
+        users = files.passwords.with_user(profile.username, password, iterations=iterations)
+        new = replace(profile, password=password)
+        apply_changes(broker, {PASSWORD_FILE: users.render().encode()}, operator=new)
+        save_profile(broker.paths, new)
 
 
 def decide(acl: AclFile, action: str, topic: str, *, user: str, client_id: str | None = None) -> Decision:

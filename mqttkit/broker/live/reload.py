@@ -7,13 +7,14 @@ canaries: the broker must refuse a stranger and deny a user without rights. If i
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Mapping
 
 from mqttkit.broker.accounts.acl import Access
 from mqttkit.broker.accounts.acl_simulator import check_access
-from mqttkit.broker.accounts.passwords import generate_password, password_line
+from mqttkit.broker.accounts.passwords import ARGON2ID, ARGON2ID_VERSION, generate_password, password_line
 from mqttkit.broker.accounts.roles import AccountFiles
 from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, PASSWORD_FILE
 from mqttkit.broker.mosquitto.configuration import CANARY
@@ -21,6 +22,8 @@ from mqttkit.broker.probe import Login, ask, operator_login, publish
 from mqttkit.broker.profile import Profile, read_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
+
+log = logging.getLogger(__name__)
 
 RELOAD_SECONDS = 30.0
 """A reload verifies the password of each connected client again, about 0.5 ms each."""
@@ -31,23 +34,26 @@ class BrokerOpened(LifecycleError):
     """After a reload the broker allowed what it must deny, and was stopped."""
 
 
-def apply_changes(broker: Broker, changes: Mapping[str, bytes] | None = None) -> bool:
+def apply_changes(
+    broker: Broker, changes: Mapping[str, bytes] | None = None, *, operator: Profile | None = None
+) -> bool:
     """Replace files of the broker and make it read them; return False if it is not running.
 
-    `changes` maps names such as config/passwd to their complete content; without any, the broker reads its files
-    as they are. The caller holds the broker's lock. Raises `UsageError` for content that mosquitto would reject (and
-    changes nothing), `LifecycleError` if the broker does not accept it (and restores the old files), and
-    `BrokerOpened` if the broker had to be stopped.
+    `changes` maps names such as config/passwd to their complete content; without any, the broker reads its files as
+    they are. `operator` is the profile that must log in afterwards, if it differs from the stored one. Files that the
+    broker's user could not read get the right owner and mode before the broker is told. The caller holds the broker's
+    lock. Raises `UsageError` for content that mosquitto would reject (and changes nothing), `LifecycleError` if the
+    broker does not accept it (and restores the old files), and `BrokerOpened` if the broker had to be stopped.
     """
     require(broker, Feature.RELOAD, "a reload")
-    changes = dict(changes or {})
+    changes = {**_unreadable(broker), **(changes or {})}
     accounts = _validated(broker, changes)
     if broker.running() is None:
         _write(broker, changes)
         return False
     before = {name: broker.read_file(name) for name in (*changes, PASSWORD_FILE)}
     try:
-        _reload(broker, changes, accounts)
+        _reload(broker, changes, accounts, operator)
     except BrokerOpened:
         _restore(broker, before)
         broker.down()
@@ -66,12 +72,45 @@ def _validated(broker: Broker, changes: Mapping[str, bytes]) -> AccountFiles:
             f"the broker's {CONFIGURATION_FILE} is missing", hint="Write it again with: mqttkit broker restart"
         )
     names = (PASSWORD_FILE, ACL_FILE)
-    return AccountFiles.parse(*(changes.get(name, broker.read_file(name)) for name in names))
+    accounts = AccountFiles.parse(*(changes.get(name, broker.read_file(name)) for name in names))
+    _require_readable_hashes(broker, accounts)
+    return accounts
 
 
-def _reload(broker: Broker, changes: Mapping[str, bytes], accounts: AccountFiles) -> None:
+def _require_readable_hashes(broker: Broker, accounts: AccountFiles) -> None:
+    """Raise UsageError for an Argon2id hash if this mosquitto is too old for it: it would drop the user."""
+    users = [user for user, hashed in accounts.passwords.hashes.items() if hashed.scheme == ARGON2ID]
+    if users and broker.version() < ARGON2ID_VERSION:
+        version = ".".join(map(str, broker.version()))
+        raise UsageError(
+            f"user {users[0]!r} has an Argon2id hash, which mosquitto {version} cannot read",
+            hint=f"Give it another password: mqttkit broker user passwd {users[0]}",
+        )
+
+
+def _unreadable(broker: Broker) -> dict[str, bytes]:
+    """Return name and content of each file with a wrong owner or mode, to be written again.
+
+    mosquitto 2.0 reports a file that it cannot read at a reload, and then works without it.
+    """
+    if broker.running() is None:
+        return {}
+    found = {}
+    for fact in broker.file_facts():
+        if fact.directory or fact.link or not fact.name.startswith("config/") or not any(fact.troubles()):
+            continue
+        content = broker.read_file(fact.name)
+        if content is not None:
+            log.warning("%s %s; mqttkit repairs that", fact.name, next(fact.troubles()))
+            found[fact.name] = content
+    return found
+
+
+def _reload(
+    broker: Broker, changes: Mapping[str, bytes], accounts: AccountFiles, operator: Profile | None = None
+) -> None:
     """Write the files with a canary user, reload, send canaries, and remove the canary user again."""
-    profile = read_profile(broker.paths)
+    profile = operator or read_profile(broker.paths)
     if profile is None:
         raise LifecycleError(f"broker {broker.spec.name!r} has no profile", hint="Write it with: mqttkit broker up")
     password = generate_password()

@@ -16,11 +16,11 @@ from mqttkit.cli.broker.accounts import (
     say,
     user_argument,
 )
-from mqttkit.cli.broker.options import json_option, name_option
+from mqttkit.cli.broker.options import json_option, name_option, named_broker
 from mqttkit.cli.options.numbers import Number
 
 ROLES = ("device", "service", "monitor", "bridge")
-weak_option = click.option("--weak", is_flag=True, help="Accept a password of fewer than 16 characters.")
+weak_option = click.option("--weak", is_flag=True, help="Accept a password that is short or easy to guess.")
 generate_option = click.option("--generate", is_flag=True, help="Generate a password and print it on stdout.")
 iterations_option = click.option(
     "--iterations",
@@ -63,8 +63,15 @@ def user_add(user: str, role: str | None, name: str, iterations: int, **given: A
 @iterations_option
 @name_option
 def user_passwd(user: str, name: str, iterations: int, **given: Any) -> None:
-    """Give a user another password; its clients are disconnected."""
+    """Give a user another password; its clients are disconnected. `mqttkit` is the operator."""
+    from mqttkit.broker.live.accounts import set_operator_password
+    from mqttkit.broker.mosquitto.configuration import OPERATOR
+
     password = new_password(**given)
+    if user == OPERATOR:
+        set_operator_password(named_broker(name), password, iterations=iterations)
+        say(f"the operator {user} has a new password; it is in the broker's profile")
+        return
     change_accounts(name, lambda files: files.set_password(user, password, iterations=iterations))
     say(f"user {user} has a new password")
     if given["generate"]:
@@ -91,7 +98,7 @@ def user_list(name: str, as_json: bool) -> None:
     rows = [
         {
             "user": user,
-            "scheme": f"${hashed.scheme}$",
+            "scheme": hashed.name,
             "iterations": hashed.iterations,
             "rules": len(files.acl.users.get(user, ())),
             "own": user in OWN_USERS,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from click.testing import CliRunner, Result
 
 from mqttkit.broker import Broker, BrokerSpec, start_broker
@@ -103,6 +104,20 @@ def test_without_a_terminal_a_password_comes_from_a_file_or_a_process_substituti
     script = f"{sys.executable} {words} --password-file <(printf '%s\\n' '{PASSWORD}')"
     subprocess.run(["bash", "-c", script], check=True, capture_output=True)
     assert login(port_of(broker), "lamp", PASSWORD) == 0
+
+
+def test_the_operator_gets_a_new_password_that_every_command_finds(broker: Broker) -> None:
+    """Broker and profile change together; the old password is refused."""
+    before = read_profile(broker.paths)
+    assert before is not None
+    assert run("user", "passwd", "mqttkit", "--generate").stdout == "", "it is in the profile only"
+    after = read_profile(broker.paths)
+    assert after is not None
+    assert after.password
+    assert after.password != before.password
+    assert login(after.port, "mqttkit", after.password) == 0
+    assert login(after.port, "mqttkit", before.password) == DENIED
+    run("user", "add", "lamp", "--generate")
 
 
 def test_grants_and_revocations_act_on_connected_clients(broker: Broker) -> None:
@@ -280,3 +295,15 @@ def test_a_file_that_the_broker_could_not_read_gets_its_owner_back(
     with Probe(port, "svc", PASSWORD) as service:
         assert service.code == 0
         assert service.publish("anything") == DENIED
+
+
+def test_an_argon2id_hash_is_rejected_before_a_reload_by_a_mosquitto_that_would_drop_the_user(broker: Broker) -> None:
+    """mosquitto 2.1 writes such lines; 2.0 ignores them silently."""
+    if broker.version() >= (2, 1):
+        pytest.skip("this mosquitto reads Argon2id")
+    text = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
+    content = broker.read_file("config/passwd") or b""
+    broker.write_file("config/passwd", content + f"anna:{text}\n".encode())
+    assert "'anna' has an Argon2id hash" in run("reload", code=2).stderr
+    run("user", "list")
+    broker.write_file("config/passwd", content)

@@ -120,9 +120,21 @@ def as_root() -> None:
         pytest.skip("needs root: its broker runs as another user")
 
 
-def test_an_acl_file_that_the_broker_may_not_read_stops_the_broker(as_root: None, running: Broker):
+def test_an_acl_file_that_the_broker_may_not_read_is_repaired_before_the_signal(as_root: None, running: Broker):
     """Wrong owner: we can read the file, the broker cannot, and would check no ACL any more."""
+    acl = running.paths.root / "config/acl"
+    wanted = acl.stat().st_uid
+    os.chown(acl, 0, 0)
+    assert apply_changes(running)
+    assert acl.stat().st_uid == wanted
+
+
+def test_an_acl_file_that_the_broker_never_may_read_stops_the_broker(
+    as_root: None, running: Broker, monkeypatch: pytest.MonkeyPatch
+):
+    """The repair did not help: the canary shows that the broker checks no ACL."""
     os.chown(running.paths.root / "config/acl", 0, 0)
+    monkeypatch.setattr(running, "file_facts", list)
     with pytest.raises(BrokerOpened, match="checked no ACL"):
         apply_changes(running)
     assert running.running() is None

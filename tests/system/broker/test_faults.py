@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mqttkit.broker import Broker, BrokerSpec, Profile, existing_broker, start_broker, stop_broker
+from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Profile, existing_broker, start_broker, stop_broker
 from mqttkit.broker.probe import ask, operator_login
-from mqttkit.broker.profile import read_profile
+from mqttkit.broker.profile import locked, read_profile
 from tests.support.brokers import missing, need
 from tests.support.probe import Probe
 
@@ -139,6 +140,68 @@ def test_a_truncated_database_is_kept_beside_the_new_one(broker: Broker):
     database.write_bytes(truncated)
     assert "truncated" in run("up", code=None).stderr
     assert [path.read_bytes() for path in database.parent.glob("mosquitto.db.damaged-*")] == [truncated]
+
+
+def test_a_hand_copied_file_that_the_broker_cannot_read_is_repaired_before_a_reload(broker: Broker):
+    """mosquitto would report it and drop every ACL check."""
+    acl = broker.paths.root / "config/acl"
+    content = acl.read_bytes()
+    acl.unlink()
+    acl.write_bytes(content)
+    acl.chmod(0o600)
+    assert acl.stat().st_uid == 0
+    assert "config/acl belongs to uid 0" in run("reload").stderr
+    assert acl.stat().st_uid != 0
+    assert answers(broker)
+
+
+def test_up_repairs_owner_and_mode_of_every_file(broker: Broker):
+    run("down")
+    wrong = [broker.paths.root / name for name in ("config", "config/passwd", "data", "data/mosquitto.db")]
+    for path in wrong:
+        os.chown(path, 0, 0)
+        path.chmod(0o755)
+    run("up")
+    owners = {path.stat().st_uid for path in wrong}
+    assert 0 not in owners
+    assert {path.stat().st_mode & 0o777 for path in wrong} == {0o600, 0o700}
+
+
+def test_a_profile_that_others_could_read_is_private_after_the_next_command(broker: Broker):
+    broker.paths.profile.chmod(0o644)
+    assert "could read its passwords" in run("status").stderr
+    assert broker.paths.profile.stat().st_mode & 0o777 == 0o600
+    assert "could read" not in run("status").stderr
+
+
+def test_a_fifo_in_place_of_a_file_is_an_error_and_hangs_nothing(broker: Broker):
+    run("down")
+    acl = broker.paths.root / "config/acl"
+    acl.unlink()
+    os.mkfifo(acl)
+    assert "not a regular file" in run("up", code=2).stderr
+    acl.unlink()
+    run("up")
+
+
+def test_two_commands_never_hold_the_lock_of_one_directory(tmp_path: Path):
+    """The directory is removed before the lock is released, so that the next holder locks another directory."""
+    paths = BrokerPaths(tmp_path / "broker")
+    inside, most = [0], [0]
+
+    def work() -> None:
+        for _ in range(40):
+            with locked(paths):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert most == [1]
 
 
 def test_lost_users_and_messages_are_reported_when_the_broker_starts(broker: Broker):

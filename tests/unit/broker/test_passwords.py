@@ -125,11 +125,19 @@ def test_iterations_have_bounds() -> None:
             password_line("anna", "secret", iterations=iterations)
 
 
+@pytest.mark.parametrize("password", ["a" * 16, "1234567890123456", "passwordpassword", "qwertyuiopasdfgh", "ab" * 50])
+def test_a_long_password_that_is_easy_to_guess_is_weak(password: str) -> None:
+    """Repetitions, sequences, common passwords and keyboard patterns are no better when they are long."""
+    with pytest.raises(UsageError, match="easy to guess"):
+        check_strength(password)
+
+
 def test_weak_passwords_are_named_by_length() -> None:
     """15 characters are too few, 16 are enough; generated ones always are."""
     with pytest.raises(UsageError, match="15 characters"):
-        check_strength("x" * 15)
-    check_strength("x" * 16)
+        check_strength("q8fKw29xLpZmT4v")
+    check_strength("q8fKw29xLpZmT4vB")
+    check_strength("correct horse battery" * 10)
     generated = {generate_password() for _ in range(50)}
     assert len(generated) == 50
     assert all(len(word) == 24 and word.isalnum() for word in generated)
@@ -181,3 +189,34 @@ def test_the_bounds_of_the_iterations_are_allowed(iterations: int) -> None:
 def test_a_hash_does_not_print_its_salt_and_digest() -> None:
     """A traceback or a log line with the object tells nothing."""
     assert repr(PasswordHash.parse(GOOD)) == "PasswordHash(scheme=7, iterations=101)"
+
+
+ARGON2ID = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$Y1J1Sm5TYk1uN2Vnb0dnUw"
+
+
+def test_an_argon2id_line_of_mosquitto_2_1_is_read_verified_and_kept() -> None:
+    """The text stays as it is; other users may be added beside it."""
+    from argon2 import PasswordHasher
+
+    text = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
+    users = PasswordFile.parse(f"anna:{text}\n")
+    assert users.verify("anna", "secret")
+    assert not users.verify("anna", "other")
+    assert users.hashes["anna"].name == "$argon2id$"
+    assert users.hashes["anna"].iterations == 1
+    assert users.with_user("bert", "two", iterations=1).render().startswith(f"anna:{text}\nbert:$7$")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (ARGON2ID.replace("m=8", "m=9999999"), "needs more than"),
+        (ARGON2ID.replace("t=1", "t=101"), "needs more than"),
+        (ARGON2ID.replace("t=1", "t=0"), "needs more than"),
+        ("$argon2id$v=19$m=8", "is invalid"),
+        (ARGON2ID.replace("m=8", "m=x"), "is invalid"),
+    ],
+)
+def test_an_invalid_or_expensive_argon2id_hash_is_an_error(text: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        PasswordFile.parse(f"anna:{text}\n")
