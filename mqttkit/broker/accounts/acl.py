@@ -188,9 +188,9 @@ class _Reader:
 def _parse_rule(rest: str, number: int) -> Rule:
     if not rest:
         raise ValueError("a line without a topic filter")
-    word, space, topic = rest.partition(" ")
+    word, _, topic = rest.partition(" ")
     topic = topic.strip(_BLANKS)
-    if not space or not topic:
+    if not topic:
         access, topic = Access.READWRITE, word
     elif word in {entry.value for entry in Access}:
         access = Access(word)

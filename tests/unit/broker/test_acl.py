@@ -155,6 +155,12 @@ def test_revoking_a_part_leaves_the_rest(revoked: Access | None, left: tuple[Rul
     assert acl.without_rule("anna", "a", revoked).users["anna"] == (*left, Rule(Access.READ, "b"))
 
 
+def test_revoking_a_permission_keeps_the_denial_of_the_same_filter() -> None:
+    """It does not become a permission."""
+    acl = AclFile().with_rules("anna", Rule(Access.READ, "a"), Rule(Access.DENY, "a"))
+    assert acl.without_rule("anna", "a", Access.READ).users["anna"] == (Rule(Access.DENY, "a"),)
+
+
 @pytest.mark.parametrize("granted", [Access.READ, Access.WRITE])
 def test_revoking_both_takes_the_one_there_is(granted: Access) -> None:
     """A denial on the same filter stays."""

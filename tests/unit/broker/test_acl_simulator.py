@@ -79,7 +79,8 @@ def test_a_name_that_patterns_bar_may_do_nothing_but_by_its_own_rules() -> None:
     assert check_access(acl, Access.READ, "own", user="a+").allowed
     assert "the file has patterns" in check_access(acl, Access.READ, "all/b", user="a+").reason
     assert not check_subscription(acl, "all/#", user="a+").allowed
-    assert "$share" in check_access(acl, Access.READ, "$share/g/a", user="b").reason
+    shared = check_access(acl, Access.READ, "$share/g/a", user="b")
+    assert (shared.allowed, "$share" in shared.reason) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,8 @@ def test_patterns_hold_for_the_names_they_are_filled_with(
 def test_sys_is_read_only_but_for_a_bridge_s_state() -> None:
     """Whatever the rules say."""
     acl = AclFile.parse("user anna\ntopic readwrite $SYS/#\n")
-    assert "no client write $SYS" in check_access(acl, Access.WRITE, "$SYS/a", user="anna").reason
+    denied = check_access(acl, Access.WRITE, "$SYS/a", user="anna")
+    assert (denied.allowed, "no client write $SYS" in denied.reason) == (False, True)
     assert check_access(acl, Access.READ, "$SYS/a", user="anna").allowed
     assert check_access(acl, Access.WRITE, "$SYS/broker/connection/b/state", user="anna").allowed
 
@@ -121,6 +123,20 @@ def test_rules_that_are_known_to_be_meant_are_not_linted() -> None:
     text = "user op\ntopic readwrite #\n"
     assert lint(AclFile.parse(text), own=["op"]) == []
     assert [finding.message for finding in lint(AclFile.parse(text))] != []
+
+
+def test_only_rules_after_a_denial_of_their_topics_have_no_effect() -> None:
+    """The denial itself, and what it does not cover, are not mentioned; the finding has the line of the rule."""
+    (found,) = lint(AclFile.parse("user a\ntopic deny b/#\ntopic read b/c\ntopic read d\n"), users=["a"])
+    assert (found.line, "'read b/c'" in found.message, "has no effect" in found.message) == (3, True, True)
+
+
+def test_a_user_without_rules_is_found_only_if_no_pattern_can_apply() -> None:
+    """Patterns hold for every user; a finding on a user has no line."""
+    assert lint(AclFile.parse("pattern read commands/%u\n"), users=["a"]) == []
+    assert lint(AclFile.parse("user a\ntopic read b\n"), users=["a"]) == []
+    (found,) = lint(AclFile.parse("user a\ntopic read b\n"), users=["a", "b"])
+    assert (found.line, "user 'b' has no rule" in found.message) == (0, True)
 
 
 def test_what_is_no_topic_is_refused() -> None:
