@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "replay": Entry("mqttkit.cli.replay", "replay", "Play a recording back as it was."),
     "retained": Entry("mqttkit.cli.retained", "retained", "List, save, remove and restore retained messages."),
     "publish-scan": Entry("mqttkit.cli.scan.publish_scan", "publish_scan", "Publish Bluetooth advertisements."),
+    "decode": Entry("mqttkit.cli.scan.decode", "decode", "Decode the values of Bluetooth sensors."),
     "doctor": Entry("mqttkit.cli.doctor", "doctor", "Examine any broker step by step."),
     "config": Entry("mqttkit.cli.config", "config", "Write, check and show the settings file."),
     "scan": Entry("mqttkit.cli.scan.scan", "scan", "Show the Bluetooth devices nearby; needs no broker."),

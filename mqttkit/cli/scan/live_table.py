@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from rich.console import Console, JustifyMethod
@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mqttkit.decode.reading import Reading
 from mqttkit.scanner import Advertisement
 from mqttkit.scanner.advertisement import manufacturer_fields, printable
 
@@ -25,7 +26,8 @@ class Device:
 
     name: str = ""
     about: str = ""
-    """Its companies and services, shortened."""
+    """Its values, or its companies and services, shortened."""
+    values: str = ""
     rssi: int | None = None
     heard: int = 0
     last: float = 0.0
@@ -44,8 +46,8 @@ class Devices:
         self.heard = 0
         self._devices: OrderedDict[str, Device] = OrderedDict()
 
-    def add(self, advertisement: Advertisement) -> None:
-        """Add one advertisement."""
+    def add(self, advertisement: Advertisement, reading: Reading | None = None) -> None:
+        """Add one advertisement, and its values if it has been decoded."""
         self.heard += 1
         device = self._devices.pop(advertisement.mac_address, None) or Device()
         self._devices[advertisement.mac_address] = device
@@ -53,7 +55,9 @@ class Devices:
         device.last = advertisement.timestamp
         device.rssi = advertisement.rssi if advertisement.rssi is not None else device.rssi
         device.name = printable(advertisement.local_name or "") or device.name
-        device.about = _about(advertisement) or device.about
+        if reading is not None and str(reading):
+            device.values = printable(str(reading))
+        device.about = device.values or _about(advertisement) or device.about
         if len(self._devices) > REMEMBERED:
             self._devices.popitem(last=False)
 
@@ -78,7 +82,7 @@ _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("RSSI dBm", "right"),
     ("heard", "right"),
     ("last", "right"),
-    ("companies and services", "left"),
+    ("companies, services or values", "left"),
 )
 
 
@@ -92,8 +96,12 @@ def _short(service: str) -> str:
     return service[4:8] if service.endswith("-0000-1000-8000-00805f9b34fb") else service[:8]
 
 
-def show_table(batches: Iterable[list[Advertisement]], console: Console | None = None) -> None:
-    """Keep a table of the devices on the terminal until the batches end."""
+def show_table(
+    batches: Iterable[list[Advertisement]],
+    read: Callable[[Advertisement], Reading | None] = lambda _: None,
+    console: Console | None = None,
+) -> None:
+    """Keep a table of the devices on the terminal until the batches end; `read` decodes their values."""
     console = console or Console()
     devices = Devices()
 
@@ -103,4 +111,4 @@ def show_table(batches: Iterable[list[Advertisement]], console: Console | None =
     with Live(get_renderable=render, console=console, refresh_per_second=4):
         for batch in batches:
             for advertisement in batch:
-                devices.add(advertisement)
+                devices.add(advertisement, read(advertisement))

@@ -58,5 +58,7 @@ def test_a_bounded_number_of_devices_is_remembered(monkeypatch: Any) -> None:
 def test_the_table_stands_at_the_end() -> None:
     """What was heard last is shown when the batches end."""
     screen = io.StringIO()
-    show_table([[heard(1, local_name="[bold]x")]], Console(file=screen, force_terminal=True, width=120, height=20))
+    show_table(
+        [[heard(1, local_name="[bold]x")]], console=Console(file=screen, force_terminal=True, width=120, height=20)
+    )
     assert "[bold]x" in screen.getvalue()

@@ -1,0 +1,141 @@
+"""`mqttkit decode`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.numbers import SOME_SECONDS, Number
+
+if TYPE_CHECKING:
+    from mqttkit.decode import Decoders, Reading
+    from mqttkit.decode.service import DecodeSettings
+    from mqttkit.scanner import Advertisement
+
+LISTED = 20
+"""Unknown devices that the summary lists."""
+DAY = 86_400
+
+
+@click.command()
+@click.option("--once", metavar="FILE", help="Decode a recording, print a line per reading, and end.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: print JSON lines.")
+@click.option("--keys", metavar="FILE", help="Bind keys: a MAC address and a key in hex on each line.")
+@click.option("--raw", metavar="FILTER", help="Topic filter of the advertisements.  [ble/raw/#]")
+@click.option("--state", metavar="TEMPLATE", help="Topic template of the states.  [ble/state/{mac_address}]")
+@click.option("--gateway-status", metavar="TEMPLATE", help="Status topics of the gateways, with {scanner_id}.")
+@click.option("--prefix", metavar="PREFIX", help="Discovery prefix of Home Assistant.  [homeassistant]")
+@click.option("--no-discovery", is_flag=True, help="Publish states only.")
+@click.option("--away-after", type=SOME_SECONDS, help="Silence after which a device is away.  [300]")
+@click.option("--remove-silent", type=Number("DAYS"), help="List devices that were silent for DAYS, and end.")
+@click.option("--yes", is_flag=True, help="With --remove-silent: remove these devices.")
+@connection_options
+def decode(
+    connection: Connection,
+    *,
+    once: str | None,
+    as_json: bool,
+    keys: str | None,
+    no_discovery: bool,
+    remove_silent: float | None,
+    yes: bool,
+    **given: str | float | None,
+) -> None:
+    """Decode Bluetooth thermometers and other sensors for Home Assistant.
+
+    Subscribes to the advertisements of all gateways and publishes one retained state per device. Without
+    `pip install 'mqttkit[decode]'` only iBeacon and Eddystone are decoded.
+
+    \b
+    mqttkit decode -h broker.example
+    mqttkit decode --once room.jsonl
+    mqttkit decode --remove-silent 30
+    """
+    from mqttkit.decode import Decoders, warn_if_incomplete
+    from mqttkit.decode.keys import read_keys
+    from mqttkit.decode.service import DecodeSettings
+
+    settings = DecodeSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    if no_discovery:
+        settings = replace(settings, prefix=None)
+    if remove_silent is not None:
+        _remove(connection, settings, remove_silent, yes=yes)
+        return
+    warn_if_incomplete()
+    decoders = Decoders(read_keys(keys) if keys else {})
+    if once is not None:
+        _decode_recording(decoders, once, as_json=as_json)
+    else:
+        _serve(connection, decoders, settings)
+
+
+def _serve(connection: Connection, decoders: Decoders, settings: DecodeSettings) -> None:
+    from mqttkit.cli.signals import on_interrupt
+    from mqttkit.client import MqttClient, checked_settings
+    from mqttkit.decode.service import DecodeService
+
+    client = MqttClient(checked_settings(connection.settings.mqtt), will=settings.will, retry=connection.retry)
+    service = DecodeService(client, decoders, settings)
+    with on_interrupt(service.stop), contextlib.closing(client):
+        if connection.retry:
+            client.start()
+        else:
+            client.connect()
+        service.run()
+    logging.getLogger(__name__).info("total: %s", service)
+
+
+def _remove(connection: Connection, settings: DecodeSettings, days: float, *, yes: bool) -> None:
+    from mqttkit.client import MqttClient, checked_settings
+    from mqttkit.decode.removal import find_published, remove
+    from mqttkit.errors import PublishFailed
+
+    with MqttClient(checked_settings(connection.settings.mqtt)) as client:
+        client.connect()
+        now = time.time()
+        silent = [device for device in find_published(client, settings) if now - device.last_seen >= days * DAY]
+        for device in silent:
+            click.echo(f"{device.mac_address}  silent for {(now - device.last_seen) / DAY:.1f} days  {device.name}")
+        if yes and (failed := remove(client, silent)):
+            raise PublishFailed(f"the broker did not acknowledge the removal of {failed} messages")
+    done = "removed" if yes else "to remove; add --yes to remove them"
+    click.echo(f"{len(silent)} devices {done}", err=True)
+
+
+def _decode_recording(decoders: Decoders, path: str, *, as_json: bool) -> None:
+    from mqttkit.cli.scan.readings import json_line, text_line
+    from mqttkit.scanner.recording import read_recording
+
+    line = json_line if as_json else text_line
+    silent: dict[str, tuple[Advertisement, Reading | None]] = {}
+    speaking = set()
+    for heard in read_recording(path):
+        reading = decoders.decode(heard)
+        if reading is not None and reading.values:
+            speaking.add(heard.mac_address)
+            click.echo(line(heard, reading))
+        else:
+            silent[heard.mac_address] = (heard, reading)
+    _summarise(decoders, [found for mac_address, found in silent.items() if mac_address not in speaking])
+
+
+def _summarise(decoders: Decoders, silent: list[tuple[Advertisement, Reading | None]]) -> None:
+    """Report on stderr how much was decoded, and each device without values with what it needs."""
+    from mqttkit.cli.scan.scan import describe
+
+    counts = decoders.counts
+    click.echo(f"{counts.decoded} of {counts.advertisements} advertisements have values", err=True)
+    for heard, reading in silent[:LISTED]:
+        why = "no decoder" if reading is None else f"{reading.decoder}: {str(reading) or 'no values'}"
+        click.echo(f"  {why}: {describe(heard)}", err=True)
+    if len(silent) > LISTED:
+        click.echo(f"  and {len(silent) - LISTED} more devices", err=True)
+    for decoder, count in Counter(counts.failed).items():
+        click.echo(f"  {decoder} failed {count} times", err=True)
