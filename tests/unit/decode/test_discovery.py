@@ -52,7 +52,7 @@ def test_a_device_announces_itself_and_every_value() -> None:
 
 
 def test_components_follow_the_rules_of_home_assistant() -> None:
-    """A total increases; a bool is a binary sensor; a class that Home Assistant lacks is left out."""
+    """A total increases; a bool is a binary sensor; a class that Home Assistant lacks is dropped."""
     components = cast(dict[str, dict[str, Any]], discovery(device(), "s", [], 300.0)["components"])
     by_name = {name.removeprefix("mqttkit_aabbccddeeff_"): fields for name, fields in components.items()}
     assert by_name["energy"]["state_class"] == "total_increasing"
