@@ -18,11 +18,13 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from mqttkit.bridge.flow.accounting import Books
+from mqttkit.bridge.group import forget_member
 from mqttkit.bridge.metric import check_metric_template, reserved_prefix
-from mqttkit.bridge.service import Bridge
+from mqttkit.bridge.service import Bridge, bridge_filter
 from mqttkit.bridge.session import end_session
 from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.tenants import open_registry
+from mqttkit.bridge.verify_place import own_place
 from mqttkit.client import MqttClient, Receipt
 from mqttkit.errors import BridgeError, MqttkitError, UsageError
 from mqttkit.messages import Outcome
@@ -31,7 +33,9 @@ from mqttkit.settings import Settings
 logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 15.0
-"""If nothing new arrives in the sink for so long, missing metrics count as lost."""
+"""How long the bridge may take to commit something after its start."""
+LOST_SECONDS = 45.0
+"""If nothing new arrives in the sink for so long, missing metrics count as lost. NATS sends again after 30 s."""
 CHUNK = 2_000
 """Metrics to publish before waiting for their acknowledgements."""
 
@@ -51,6 +55,8 @@ class ProofSettings:
     publisher_password_file: str | None = None
     time_limit: float = 600.0
     """Seconds."""
+    in_place: bool = False
+    """Store in the user's own sink, under the registry's first tenant, and leave the metrics there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,19 +126,20 @@ class Proof:
     """One proof, run once."""
 
     def __init__(self, proof: ProofSettings) -> None:
-        """Check the settings and choose the registry's first tenant; raise UsageError."""
+        """Check the settings; raise UsageError."""
         bridge = proof.settings.bridge
-        if not bridge.tenants:
-            raise UsageError("no tenants given", hint="Example: --tenants tenants.yaml")
-        with contextlib.closing(open_registry(bridge.tenants)) as registry:
-            tenants = registry.all()
-        if not tenants:
-            raise UsageError("the registry has no tenant", hint="Add one: mqttkit bridge tenant add UUID")
+        if not bridge.sink:
+            raise UsageError("no sink given", hint="Example: --sink sqlite:metrics.db")
         self._proof = proof
         self._name = f"verify-{secrets.token_hex(6)}"
-        self._tenant = next(iter(tenants))
+        self._tenant = _first_tenant(bridge.tenants) if proof.in_place else ""
         self._settings = _isolated(proof.settings, self._name)
-        stored_ids(self._settings.bridge, self._name)
+        if proof.in_place:
+            if bridge.list and bridge.job_format != "mqttkit":
+                raise UsageError(
+                    f"--in-place cannot read jobs of the format {bridge.job_format}", hint="Omit --in-place"
+                )
+            stored_ids(self._settings.bridge, self._name)
         self._tally = _context.Array("Q", 2, lock=False)
         self._ready = _context.Event()
         self._deadline = time.monotonic() + proof.time_limit
@@ -143,7 +150,15 @@ class Proof:
         self._stop = threading.Event()
 
     def run(self) -> ProofResult:
-        """Publish, kill the bridge, wait and count. At the end, remove the bridge's session from the broker."""
+        """Publish, kill the bridge, wait and count. At the end, remove the bridge's session and what it has stored."""
+        if self._proof.in_place:
+            return self._run()
+        with own_place(self._settings.bridge, self._name) as place:
+            self._settings = dataclasses.replace(self._settings, bridge=place)
+            self._tenant = _first_tenant(place.tenants)
+            return self._run()
+
+    def _run(self) -> ProofResult:
         began = time.monotonic()
         try:
             self._start()
@@ -232,7 +247,7 @@ class Proof:
         """Wait until all metrics are in the sink, or nothing new arrives; return the names in the sink."""
         names: list[str] = []
         changed = time.monotonic()
-        while time.monotonic() - changed < STALL_SECONDS:
+        while time.monotonic() - changed < LOST_SECONDS:
             before = len(names)
             names = stored_ids(self._settings.bridge, self._name)
             if published <= set(names):
@@ -253,10 +268,11 @@ class Proof:
             self._process.join()
 
     def _remove_session(self) -> None:
+        client_id = self._settings.mqtt.client.client_id or ""
         try:
             end_session(self._settings.mqtt)
+            forget_member(self._settings.mqtt, bridge_filter(self._settings.bridge), client_id)
         except MqttkitError as error:
-            client_id = self._settings.mqtt.client.client_id
             logger.warning("cannot remove the session %s from the broker: %s", client_id, error)
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
@@ -281,9 +297,20 @@ def _isolated(settings: Settings, name: str) -> Settings:
     client = dataclasses.replace(settings.mqtt.client, client_id=f"mqttkit-{name}", session_expiry=3_600)
     return dataclasses.replace(
         settings,
-        bridge=dataclasses.replace(bridge, topic=topic, health_port=None, group=None, live=False),
+        bridge=dataclasses.replace(bridge, topic=topic, health_port=None, leave_on_stop=False, live=False),
         mqtt=dataclasses.replace(settings.mqtt, client=client),
     )
+
+
+def _first_tenant(address: str | None) -> str:
+    """Return the first tenant of a registry; raise UsageError."""
+    if not address:
+        raise UsageError("no tenants given", hint="Example: --tenants tenants.yaml")
+    with contextlib.closing(open_registry(address)) as registry:
+        tenants = registry.all()
+    if not tenants:
+        raise UsageError("the registry has no tenant", hint="Add one: mqttkit bridge tenant add UUID")
+    return next(iter(tenants))
 
 
 def _publish_chunk(client: MqttClient, topic: str, names: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from mqttkit.bridge.sinks.redis_connection import SCHEMES, connect_redis, transl
 from mqttkit.errors import UsageError
 from mqttkit.settings import BridgeSettings
 
+_OF_AGENT = "SELECT dedupe_id FROM {table} WHERE agent_id = %s"
 READ_ENTRIES = 5_000
 """Entries of a stream read at a time."""
 
@@ -51,8 +52,7 @@ def _from_postgresql(bridge: BridgeSettings, agent: str) -> list[str]:
     tables = Tables(bridge.table)
     database = Database(bridge.sink or "", max(bridge.sink_timeout, 60.0), tables)
     with contextlib.closing(database), database.use() as connection:
-        query = f"SELECT dedupe_id FROM {tables.metrics} WHERE agent_id = %s"
-        found = connection.execute(query, (agent,))
+        found = connection.execute(_OF_AGENT.format(table=tables.metrics), (agent,))
         return [name for (name,) in found.fetchall()]
 
 

@@ -17,6 +17,7 @@ from mqttkit.cli.options.numbers import COUNT, SECONDS, Number
 @click.option("--publisher", metavar="NAME", help="User that may publish metrics, if the bridge's user may not.")
 @click.option("--publisher-password-file", metavar="FILE", type=click.Path(), help="File with that user's password.")
 @click.option("--time-limit", type=SECONDS, default=600.0, help="Time for the whole proof.  [600]")
+@click.option("--in-place", is_flag=True, help="Store in the sink itself, and leave the metrics there.")
 @bridge_options
 @connection_options
 def verify(
@@ -26,12 +27,14 @@ def verify(
     publisher: str | None,
     publisher_password_file: str | None,
     time_limit: float,
+    in_place: bool,
 ) -> int:
     """Prove on this set-up that no metric is lost: send numbered metrics through broker, bridge and sink.
 
-    The proof starts a separate bridge and kills it with SIGKILL again and again. The metrics belong to the
-    registry's first tenant and to an agent named verify-…; they stay in the sink. Exit code 1: metrics were
-    lost, or stored twice.
+    The proof starts a separate bridge and kills it with SIGKILL again and again. It stores its metrics under its
+    own tenant in its own file, table, stream or list beside yours, and removes it afterwards; consumers of yours
+    may run. With --in-place the metrics belong to the registry's first tenant and stay in the sink. Exit code 1:
+    metrics were lost, or stored twice.
     """
     from mqttkit.bridge.verify import Proof, ProofSettings
 
@@ -42,6 +45,7 @@ def verify(
         publisher=publisher,
         publisher_password_file=publisher_password_file,
         time_limit=time_limit,
+        in_place=in_place,
     )
     result = Proof(settings).run()
     click.echo(result.line())

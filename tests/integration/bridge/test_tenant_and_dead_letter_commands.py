@@ -119,7 +119,8 @@ def test_dead_letters_are_purged_as_chosen(tmp_path: Path) -> None:
         (("tenant", "list"), "no tenants given"),
         (("worker", "--source", "redis://h", "--sink", "jsonl:x"), "database"),
         (("worker", "--source", "http://h", "--sink", "sqlite:x.db"), "not a Redis address"),
-        (("verify", "--sink", "sqlite:x.db"), "no tenants given"),
+        (("verify", "--in-place", "--sink", "sqlite:x.db"), "no tenants given"),
+        (("verify",), "no sink"),
     ],
 )
 def test_wrong_usage_is_one_clear_error(

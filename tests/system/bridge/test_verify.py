@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
 from mqttkit.cli import cli
-from tests.support.bridges import QUEUE_WITHOUT_LIMIT, TENANT
+from mqttkit.client import MqttClient
+from mqttkit.settings import BridgeSettings
+from tests.support.bridges import QUEUE_WITHOUT_LIMIT, TENANT, mqtt_settings
 from tests.support.brokers import mosquitto
 from tests.support.redis import redis_server
 
@@ -25,22 +31,55 @@ def verify(port: int, sink: str, tmp_path: Path, *more: str) -> tuple[int, dict[
     return result.exit_code, found
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
-def test_proof_passes_where_nothing_is_lost(tmp_path: Path, kind: str) -> None:
-    """Killed three times, all metrics are there once; the proof's session does not stay with the broker."""
+def test_proof_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Killed three times, all metrics are there once. Neither file nor session nor member of the group stays."""
+    with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker:
+        options = ("--count", "6000", "--kill", "3", "--group", "ingest")
+        code, found = verify(broker.port, f"sqlite:{tmp_path / 'm.db'}", tmp_path, *options)
+        assert found["published"] == found["stored"] == 6_000
+        assert (found["lost"], found["twice"], found["kills"], code) == (0, 0, 3, 0)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["mosquitto", "tenants.yaml"]
+        assert "$share/ingest/metrics/_mqttkit/verify-" in broker.log
+        with MqttClient(mqtt_settings(broker.port)) as client:
+            client.connect(timeout=10)
+            client.subscribe("metrics/#")
+            assert list(client.messages(timeout=0.5)) == []
+
+
+@pytest.mark.parametrize("where", [(), ("--in-place",)])
+def test_proof_beside_a_consumer(tmp_path: Path, where: tuple[str, ...]) -> None:
+    """A worker that empties the stream does not disturb the proof; with --in-place the metrics stay there."""
     with (
         mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
         redis_server(tmp_path / "redis") as redis,
+        redis.client() as client,
+        consumer(redis.url, f"sqlite:{tmp_path / 'worker.db'}") as worker,
     ):
-        sink = redis.url if kind == "redis" else f"sqlite:{tmp_path / 'm.db'}"
-        code, found = verify(broker.port, sink, tmp_path, "--count", "6000", "--kill", "3")
-        assert found["published"] == found["stored"] == 6_000
-        assert (found["lost"], found["twice"], found["kills"], code) == (0, 0, 3, 0)
+        stream = ("--stream", "other") if where else ()
+        code, found = verify(broker.port, redis.url, tmp_path, "--count", "2000", "--kill", "1", *stream, *where)
+        assert (found["stored"], found["lost"], found["twice"], code) == (2_000, 0, 0, 0)
+        assert client.xlen("other") == (2_000 if where else 0)
+        assert worker.books.balance().received == 0
+        if not where:
+            assert list(client.scan_iter("*verify*")) == []
+
+
+@contextlib.contextmanager
+def consumer(source: str, sink: str) -> Iterator[StreamWorker]:
+    worker = StreamWorker(WorkerSettings(source=source, bridge=BridgeSettings(sink=sink)))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(20)
 
 
 def test_proof_fails_where_the_broker_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a short broker queue metrics are lost while the bridge is dead: counted, exit code 1."""
     monkeypatch.setattr("mqttkit.bridge.verify.STALL_SECONDS", 2.0)
+    monkeypatch.setattr("mqttkit.bridge.verify.LOST_SECONDS", 2.0)
     with mosquitto(tmp_path / "mosquitto", "max_queued_messages 50") as broker:
         code, found = verify(broker.port, f"sqlite:{tmp_path / 'm.db'}", tmp_path, "--count", "8000", "--kill", "2")
         assert found["lost"] == 8_000 - found["stored"] > 0

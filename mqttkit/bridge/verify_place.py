@@ -1,0 +1,81 @@
+"""Where a proof stores its metrics: its own tenant, and its own file, table, stream or list, removed afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mqttkit.bridge.sinks.redis import tagged
+from mqttkit.bridge.sinks.redis_connection import SCHEMES, connect_redis, translated
+from mqttkit.errors import BridgeError, UsageError
+from mqttkit.settings import BridgeSettings
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def own_place(bridge: BridgeSettings, name: str) -> Iterator[BridgeSettings]:
+    """Yield settings for a place beside the user's, on the same server or disk. `name` makes it unique.
+
+    Raise UsageError for a sink that cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="mqttkit-verify-") as directory:
+        tenants = Path(directory, "tenants.yaml")
+        tenants.write_text(f"- {uuid.uuid4()}\n", "utf-8")
+        place = dataclasses.replace(_beside(bridge, name), tenants=str(tenants))
+        try:
+            yield place
+        finally:
+            try:
+                _remove(place)
+            except BridgeError as error:
+                logger.warning("cannot remove what the proof has stored as %s: %s", name, error)
+
+
+def _beside(bridge: BridgeSettings, name: str) -> BridgeSettings:
+    sink = bridge.sink or ""
+    scheme = sink.split(":", 1)[0]
+    if scheme in ("sqlite", "jsonl"):
+        return dataclasses.replace(bridge, sink=f"{sink}.{name}", dead_letters=None)
+    if scheme in ("postgresql", "postgres"):
+        return dataclasses.replace(bridge, table=f"{bridge.table}_{name.replace('-', '_')}", keep=None)
+    if scheme in SCHEMES:
+        own_list = f"{bridge.list}:{name}" if bridge.list else None
+        return dataclasses.replace(bridge, stream=f"{bridge.stream}:{name}", list=own_list, job_format="mqttkit")
+    raise UsageError("an http sink cannot be read back", hint="Use another sink for the proof")
+
+
+def _remove(place: BridgeSettings) -> None:
+    sink = place.sink or ""
+    scheme, _, rest = sink.partition(":")
+    if scheme in ("sqlite", "jsonl"):
+        path = Path(rest.removeprefix("//")).expanduser()
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink(missing_ok=True)
+    elif scheme in SCHEMES:
+        _remove_keys(sink, place.list or place.stream)
+    else:
+        _remove_tables(place)
+
+
+def _remove_keys(address: str, data: str) -> None:
+    client: Any = connect_redis(address, timeout=60.0)
+    with contextlib.closing(client), translated("the sink"):
+        client.unlink(data)
+        for key in client.scan_iter(f"{tagged(data)}:*", count=1_000):
+            client.unlink(key)
+
+
+def _remove_tables(place: BridgeSettings) -> None:
+    from mqttkit.bridge.sinks.postgresql import Database
+    from mqttkit.bridge.sinks.postgresql_schema import Tables, drop_tables
+
+    database = Database(place.sink or "", 60.0)
+    with contextlib.closing(database), database.use() as connection:
+        drop_tables(connection, Tables(place.table))
