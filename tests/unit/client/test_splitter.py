@@ -143,7 +143,39 @@ def test_a_publish_without_a_whole_topic_is_left_to_paho(packet: bytes) -> None:
 def test_the_smallest_publish_is_parsed() -> None:
     """A topic of one character, no payload, at QoS 0 and at QoS 1 with packet identifier 1."""
     assert split(b"\x30\x03" + TOPIC) == [Message("t", b"", 0, False, False, 0, None, 7)]
+    assert split(b"\x31\x05" + TOPIC + b"ab") == [Message("t", b"ab", 0, True, False, 0, None, 7)]
     assert split(b"\x32\x05" + TOPIC + b"\x00\x01") == [Message("t", b"", 1, False, False, 1, None, 7)]
+
+
+@pytest.mark.parametrize("size", [127, 128, 129, 256, 16_383, 16_384])
+def test_a_publish_of_every_length_is_parsed(size: int) -> None:
+    """Also where the first byte of the remaining length is 0x80; a packet that follows is found."""
+    payload = b"x" * (size - len(TOPIC))
+    length = bytes((size,)) if size < 128 else bytes((size & 127 | 128, size >> 7 & 127 | (size >= 16_384) << 7))
+    packet = b"\x30" + length + (b"\x01" if size == 16_384 else b"") + TOPIC + payload
+    assert [message.payload for message in split(packet * 2)] == [payload] * 2
+
+
+@pytest.mark.parametrize("size", [255, 256, 511, 512, 513, 1_000])
+def test_topics_of_up_to_512_bytes_are_kept(size: int) -> None:
+    """A longer one is decoded each time."""
+    remaining = 2 + size
+    packet = b"\x30" + bytes((remaining & 127 | 128, remaining >> 7)) + size.to_bytes(2, "big") + b"t" * size
+    found = splitter()
+    found.split(packet, 0, v5=False, epoch=1)
+    assert [message.topic for message in found.messages] == ["t" * size]
+    assert list(found._topics) == ([b"t" * size] if size <= 512 else [])
+
+
+@pytest.mark.parametrize(("size", "kept"), [(256, 1), (257, 0)])
+def test_sections_of_up_to_256_bytes_of_properties_are_kept(size: int, kept: int) -> None:
+    """Two bytes of length, one that names the property, two of its length, and the property."""
+    section = encode(Properties(correlation_data=b"c" * (size - 5)))
+    remaining = len(TOPIC) + len(section)
+    found = splitter()
+    packet = b"\x30" + bytes((remaining & 127 | 128, remaining >> 7)) + TOPIC + section
+    assert found.split(packet, 0, v5=True, epoch=1) == (len(packet), len(packet))
+    assert [len(raw) for raw in found._properties] == [size] * kept
 
 
 def test_the_end_of_a_packet() -> None:
@@ -153,3 +185,4 @@ def test_the_end_of_a_packet() -> None:
     assert packet_end(data, 7) == 9
     assert packet_end(data, 9) == len(data) + 1
     assert packet_end(data, len(data)) == len(data)
+    assert packet_end(b"\xd0\x00", 0) == 2
