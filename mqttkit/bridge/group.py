@@ -6,7 +6,6 @@ member that stopped without leaving keeps a share of the messages from the other
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import socket
@@ -17,7 +16,8 @@ from urllib.parse import quote, unquote
 
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.metric import reserved_prefix
-from mqttkit.client import MqttClient
+from mqttkit.bridge.session import PasswordFile, for_another_client
+from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.client.control import connection_number
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Outcome, Properties
@@ -101,8 +101,9 @@ class GroupWatch:
         self._epoch = 0
         self._connected_at = self._beat_at = 0.0
         self._known_missing: set[str] = set()
-        client = dataclasses.replace(settings.client, client_id=None, clean_session=True, session_expiry=0)
-        self._client = MqttClient(dataclasses.replace(settings, client=client), on_message=self._receive)
+        self._password = PasswordFile(settings.broker)
+        own = for_another_client(settings, client_id=None, clean_session=True, session_expiry=0)
+        self._client = MqttClient(own, on_message=self._receive, on_state=self._note_state)
 
     def __enter__(self) -> GroupWatch:
         """Begin to connect."""
@@ -151,6 +152,10 @@ class GroupWatch:
             self._members.hear(name, message.payload, time.monotonic())
         else:
             self._canary.receive(message)
+
+    def _note_state(self, state: ConnectionState, _reason: str) -> None:
+        if state is not ConnectionState.CONNECTED:
+            self._password.refresh(self._client)
 
     def _subscribe(self) -> None:
         number = connection_number(self._client)
@@ -211,8 +216,8 @@ def forget_member(mqtt: MqttSettings, topic_filter: str, client_id: str) -> None
         return
     _, group, inner = topic_filter.split("/", 2)
     topic = member_topic(reserved_prefix(inner.removesuffix("#")), group, client_id)
-    client = dataclasses.replace(mqtt.client, client_id=None, clean_session=True, session_expiry=0)
-    with MqttClient(dataclasses.replace(mqtt, client=client), retry=False) as last:
+    own = for_another_client(mqtt, client_id=None, clean_session=True, session_expiry=0)
+    with MqttClient(own, retry=False) as last:
         last.connect(timeout=ANSWER_SECONDS)
         last.publish(topic, b"", qos=1, retain=True).result(ANSWER_SECONDS)
 

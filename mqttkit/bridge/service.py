@@ -16,7 +16,7 @@ from mqttkit.bridge.group import GroupWatch
 from mqttkit.bridge.metric import MetricParser, check_metric_template, reserved_prefix, template_filter
 from mqttkit.bridge.observe.health import Health, Sample, serve_health
 from mqttkit.bridge.observe.prometheus import samples_of
-from mqttkit.bridge.observe.resource_watch import ClockWatch, MemoryWatch, check_certificates, resident_bytes
+from mqttkit.bridge.observe.resource_watch import CertificateWatch, ClockWatch, MemoryWatch, resident_bytes
 from mqttkit.bridge.observe.service_manager import Notifier
 from mqttkit.bridge.session import BridgeSession
 from mqttkit.bridge.sinks import open_sink, sink_options
@@ -238,14 +238,15 @@ class Bridge:
 
     def _supervise(self) -> None:
         slow_at = stats_at = time.monotonic()
-        if self._mqtt.broker.tls is not None:
-            check_certificates(self._mqtt.broker.tls)
+        certificates = CertificateWatch(self._mqtt.broker.tls)
+        certificates.check()
         while not self._stop.wait(TICK):
             self._look()
             now = time.monotonic()
             if now - slow_at >= SLOW_TICK:
                 slow_at = now
                 self._clock.check(self.pipeline.skew_ms)
+                certificates.check()
                 if self._memory.too_much():
                     logger.error("resident memory reached memory.max: draining, then exiting with %d", EX_TEMPFAIL)
                     self._restart = True
@@ -317,6 +318,7 @@ class Bridge:
         else:
             self.pipeline.intake.disconnected()
             self.session.watch.disconnected()
+            self.session.password.refresh(self.client)
 
     def _acknowledge(self, messages: Sequence[Message]) -> int:
         ack = self.client.ack

@@ -9,9 +9,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mqttkit.bridge.identity import Identity, stored_identities
 from mqttkit.client import MqttClient
+from mqttkit.client.control import set_credentials
+from mqttkit.config import read_secret
 from mqttkit.errors import MqttkitError
 from mqttkit.settings import BrokerSettings, MqttSettings
 
@@ -106,6 +109,7 @@ class BridgeSession:
         self.client_id = client_id
         self.watch = SessionWatch(client_id, expected=expected, remember=remember)
         self.settings = _with_session(mqtt, client_id)
+        self.password = PasswordFile(mqtt.broker)
 
     def __enter__(self) -> BridgeSession:
         return self
@@ -143,10 +147,46 @@ def _remember_nothing() -> None:
     """Do nothing: the user chose the client identifier, so no file is kept."""
 
 
+class PasswordFile:
+    """The file with the broker's password: read again when it has changed."""
+
+    def __init__(self, broker: BrokerSettings) -> None:
+        self._broker = broker
+        self._stamp = self._modified()
+
+    def refresh(self, client: MqttClient) -> None:
+        """Give the client the new password. Called in the network thread before it connects."""
+        stamp = self._modified()
+        if self._broker.password_file is None or stamp == self._stamp:
+            return
+        try:
+            password = read_secret(self._broker.password_file, "", "password_file")
+        except MqttkitError as error:
+            logger.warning("the previous password stays in use: %s", error)
+            return
+        self._stamp = stamp
+        set_credentials(client, self._broker.username or "", password)
+        logger.info("read the changed password in %s", self._broker.password_file)
+
+    def _modified(self) -> tuple[int, int]:
+        try:
+            status = Path(self._broker.password_file or "").stat()
+        except OSError:
+            return (0, 0)
+        return (status.st_mtime_ns, status.st_ino)
+
+
+def for_another_client(mqtt: MqttSettings, **client: Any) -> MqttSettings:
+    """Return settings for another client of the bridge; it reads the password from its file again."""
+    broker = mqtt.broker
+    if broker.password_file is not None:
+        broker = dataclasses.replace(broker, password=None)
+    return dataclasses.replace(mqtt, broker=broker, client=dataclasses.replace(mqtt.client, **client))
+
+
 def end_session(mqtt: MqttSettings, *, timeout: float = 5.0) -> None:
     """Remove the client's session and its queued messages from the broker; raise MqttkitError."""
-    client = dataclasses.replace(mqtt.client, clean_session=True, session_expiry=0)
-    with MqttClient(dataclasses.replace(mqtt, client=client), retry=False) as last:
+    with MqttClient(for_another_client(mqtt, clean_session=True, session_expiry=0), retry=False) as last:
         last.connect(timeout=timeout)
 
 

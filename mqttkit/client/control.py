@@ -34,6 +34,11 @@ def drop_connection(client: MqttClient) -> None:
     client._connection.drop()
 
 
+def set_credentials(client: MqttClient, username: str, password: str) -> None:
+    """Use another user name and password from the next connection on. Only the network thread, before it connects."""
+    client._connection.username_pw_set(username, password)
+
+
 def round_trip(client: MqttClient, timeout: float) -> None:
     """Return once the broker has answered everything sent before; wait up to `timeout` seconds.
 

@@ -51,6 +51,9 @@ class Intake:
         self._condition = threading.Condition()
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
+        self._arrivals: deque[tuple[float, int]] = deque()
+        self.taken_arrivals: list[tuple[float, int]] = []
+        """When the messages of the last batch arrived (monotonic clock), and how many each time."""
         self._peeking = False
         self._rate = 0.0
         self._taken_at = time.monotonic()
@@ -78,6 +81,7 @@ class Intake:
                 return False
             self._books.take(len(messages))
             self._queue.extend(messages)
+            self._arrivals.append((time.monotonic(), len(messages)))
             self._queued_bytes += size
             self._set_paused(self.fill >= HIGH_WATER)
             if not waiting or waiting < self._limits.batch_size <= len(self._queue):
@@ -95,6 +99,7 @@ class Intake:
                 kept = deque(message for message in self._queue if message.epoch >= epoch or message.qos == 0)
                 self._books.give_back(len(self._queue) - len(kept))
                 self._queue = kept
+                self._arrivals = deque([(time.monotonic(), len(kept))])
                 self._queued_bytes = sum(len(message.payload) for message in kept)
             self._set_paused(self.fill >= HIGH_WATER)
 
@@ -145,6 +150,7 @@ class Intake:
             self._gather(limit)
             messages = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
             self._queued_bytes -= sum(len(message.payload) for message in messages)
+            self.taken_arrivals = self._take_arrivals(len(messages))
             if self.fill <= LOW_WATER:
                 self._set_paused(False)
         now = time.monotonic()
@@ -152,6 +158,16 @@ class Intake:
         self._rate += (len(messages) / elapsed - self._rate) * min(1.0, elapsed / 0.1)
         self._taken_at = now
         return messages
+
+    def _take_arrivals(self, number: int) -> list[tuple[float, int]]:
+        taken = []
+        while number and self._arrivals:
+            at, count = self._arrivals.popleft()
+            if count > number:
+                self._arrivals.appendleft((at, count - number))
+            taken.append((at, min(count, number)))
+            number -= min(count, number)
+        return taken
 
     def begin_peek(self) -> None:
         """Allow one `peek_full`, until `end_peek`."""

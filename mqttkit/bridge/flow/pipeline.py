@@ -17,6 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from mqttkit.bridge.flow.accounting import Books
+from mqttkit.bridge.flow.histogram import Histogram
 from mqttkit.bridge.flow.intake import Intake, PipelineLimits
 from mqttkit.bridge.flow.letter_limits import LetterLog, LetterQuota
 from mqttkit.bridge.flow.read_ahead import ReadAhead
@@ -110,6 +111,10 @@ class Pipeline:
         self.read_ahead = ReadAhead(self.intake, self._prepare)
         self.blocked = ""
         """Why the sink cannot commit now; empty if it can."""
+        self.delay = Histogram()
+        """Seconds from the reception of a message to its commit."""
+        self.commit_duration = Histogram()
+        """Seconds of each commit that succeeded."""
         self.progress = 0
         """Grows with each iteration of the worker's loop, including attempts of a failing commit."""
         self.skew_ms = 0
@@ -134,6 +139,7 @@ class Pipeline:
             if (prepared.metrics or prepared.letters) and not self._commit_all(prepared):
                 return False
             self.books.put_away(prepared.put_aside)
+            self._observe_delay()
             sent = self._acknowledge(messages)
         self.books.acknowledged += sent
         self.books.stale += sum(message.qos > 0 for message in messages) - sent
@@ -209,8 +215,15 @@ class Pipeline:
     def _commit(self, batch: MetricBatch) -> Committed:
         began = time.monotonic()
         committed = self._sink.commit(batch)
-        self.books.commit_seconds += time.monotonic() - began
+        elapsed = time.monotonic() - began
+        self.books.commit_seconds += elapsed
+        self.commit_duration.observe(elapsed)
         return committed
+
+    def _observe_delay(self) -> None:
+        now = time.monotonic()
+        for arrived_at, count in self.intake.taken_arrivals:
+            self.delay.observe(now - arrived_at, count)
 
     def _persist(self, action: Callable[[], T]) -> T | None:
         """Repeat `action` until it succeeds. Return None if the bridge is stopped first."""

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
+from mqttkit.bridge.flow.histogram import Histogram
 from mqttkit.errors import BridgeError
 from mqttkit.settings import BridgeSettings
 
@@ -36,13 +37,15 @@ class Health:
 
 @dataclass(frozen=True)
 class Sample:
-    """One Prometheus sample. `name` has no prefix; `kind` is counter or gauge."""
+    """One Prometheus sample. `name` has no prefix; `kind` is counter, gauge or histogram."""
 
     name: str
     help: str
     kind: str
     value: float
     label: tuple[str, str] | None = None
+    histogram: Histogram | None = None
+    """For the kind histogram, which has no value."""
 
 
 class HealthServer:
@@ -158,12 +161,16 @@ class _Collector:
         self._samples = samples
 
     def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         families: dict[str, Any] = {}
         for sample in self._samples:
             name = PREFIX + sample.name
             labels = [sample.label[0]] if sample.label else []
+            if sample.histogram is not None:
+                buckets, total = sample.histogram.buckets()
+                families[name] = HistogramMetricFamily(name, sample.help, buckets=buckets, sum_value=total)
+                continue
             if name not in families:
                 make = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
                 families[name] = make(name, sample.help, labels=labels)

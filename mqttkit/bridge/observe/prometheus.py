@@ -18,6 +18,8 @@ def samples_of(
         Sample("dropped_letters", "Dead letters above their tenant's quota", "counter", pipeline.letter_quota.dropped),
         Sample("lost_sessions", "Connections whose session the broker had lost", "counter", session.lost),
         Sample("interruptions", "Connections that ended while the bridge ran", "counter", session.interruptions),
+        Sample("delay_seconds", "Time from reception to commit", "histogram", 0.0, histogram=pipeline.delay),
+        Sample("commit_duration_seconds", "Duration of a commit", "histogram", 0.0, histogram=pipeline.commit_duration),
         *_state(pipeline, client, ready=ready, resident=resident),
     ]
 

@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 JUMP_SECONDS = 30.0
 """Log a line if the wall clock moves this far from the monotonic clock."""
+DAY_SECONDS = 86_400.0
 CERTIFICATE_DAYS = 21
 """Warn of a certificate that expires sooner."""
 
@@ -96,3 +97,30 @@ def check_certificates(tls: TlsSettings, now: Callable[[], float] = time.time) -
         elif left[file] < CERTIFICATE_DAYS:
             logger.warning("%s: the certificate expires in %.0f days", file, left[file])
     return left
+
+
+class CertificateWatch:
+    """Check certificate files once a day, and soon after one of them has changed."""
+
+    def __init__(self, tls: TlsSettings | None, steady: Callable[[], float] = time.monotonic) -> None:
+        self._tls = tls
+        self._steady = steady
+        self._stamps: list[int] | None = None
+        self._checked_at = 0.0
+
+    def check(self) -> None:
+        """Check if it is time; log warnings."""
+        if self._tls is None:
+            return
+        stamps = [_modified(file) for file in (self._tls.cert_file, self._tls.ca_file) if file is not None]
+        now = self._steady()
+        if stamps != self._stamps or now - self._checked_at >= DAY_SECONDS:
+            self._stamps, self._checked_at = stamps, now
+            check_certificates(self._tls)
+
+
+def _modified(file: str) -> int:
+    try:
+        return Path(file).stat().st_mtime_ns
+    except OSError:
+        return 0

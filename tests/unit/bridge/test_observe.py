@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mqttkit.bridge.flow.histogram import Histogram
 from mqttkit.bridge.observe.health import Sample, render_metrics
-from mqttkit.bridge.observe.resource_watch import ClockWatch, MemoryWatch
+from mqttkit.bridge.observe.resource_watch import CertificateWatch, ClockWatch, MemoryWatch
 from mqttkit.bridge.observe.service_manager import Notifier
-from mqttkit.settings import MemorySettings
+from mqttkit.settings import MemorySettings, TlsSettings
 
 
 def test_watchdog_is_fed_by_progress_only(tmp_path: Path) -> None:
@@ -76,3 +77,32 @@ def test_metrics_page_has_counters_gauges_and_labels() -> None:
     assert 'mqttkit_bridge_dead_letters_total{reason="b"} 2.0' in lines
     assert "mqttkit_bridge_ready 1.0" in lines
     assert kind.startswith("text/plain")
+
+
+def test_histogram_counts_values_up_to_each_bound() -> None:
+    """Cumulative, with the sum; a value at a bound belongs to it."""
+    histogram = Histogram((0.1, 1.0))
+    for value, count in ((0.1, 2), (0.5, 1), (7.0, 1)):
+        histogram.observe(value, count)
+    buckets, total = histogram.buckets()
+    assert buckets == [("0.1", 2), ("1.0", 3), ("+Inf", 4)]
+    assert total == pytest.approx(7.7)
+    page = render_metrics([Sample("delay_seconds", "Delay", "histogram", 0.0, histogram=histogram)])[0].decode()
+    assert 'mqttkit_bridge_delay_seconds_bucket{le="1.0"} 3.0' in page
+    assert "mqttkit_bridge_delay_seconds_count 4.0" in page
+
+
+def test_certificates_are_checked_daily_and_when_they_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One line for each check of a file that cannot be read; none in between."""
+    file = tmp_path / "ca.pem"
+    now = [0.0]
+    watch = CertificateWatch(TlsSettings(ca_file=str(file)), lambda: now[0])
+    seen = []
+    for change, step in ((None, 0), (None, 5), ("one", 5), (None, 5), (None, 86_400)):
+        now[0] += step
+        if change:
+            file.write_text(change)
+        watch.check()
+        seen.append(caplog.text.count("cannot read the certificates"))
+    assert seen == [1, 1, 2, 2, 3]
+    CertificateWatch(None).check()

@@ -222,6 +222,19 @@ def test_letters_above_the_quota_are_counted_and_not_stored(tmp_path: Path) -> N
     bench.sink.close()
 
 
+def test_delay_from_reception_to_commit_is_measured(bench: Bench) -> None:
+    """Each message counts once, also those that a batch leaves in the queue and those that a reconnect drops."""
+    bench.offer(*(message(number) for number in range(600)))
+    bench.offer(message(600))
+    assert bench.pipeline.step(0)
+    assert bench.pipeline.delay.buckets()[0][-1] == ("+Inf", 500)
+    bench.pipeline.intake.reconnected(2, session_present=True)
+    bench.offer(*(message(number)._replace(epoch=2) for number in range(500, 601)))
+    assert bench.pipeline.step(0)
+    assert bench.pipeline.delay.buckets()[0][-1] == ("+Inf", 601)
+    assert bench.pipeline.commit_duration.buckets()[0][-1] == ("+Inf", 2)
+
+
 def _always_down(batch: MetricBatch) -> Committed:
     raise SinkUnavailable("down")
 
