@@ -13,6 +13,7 @@ from mqttkit.controller.configuration import listen_address, open_codec, state_f
 from mqttkit.controller.handover.outbox import Outbox
 from mqttkit.controller.handover.receipts import Receipt, ReceiptBook, ReturnAddress
 from mqttkit.controller.handover.sender import Sender
+from mqttkit.controller.held_messages import HeldMessages
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.messages.topics import GLOBAL, SYSTEM, Kind, Place, Topics
 from mqttkit.controller.policies import Policy
@@ -20,12 +21,13 @@ from mqttkit.controller.policy_issuer import PolicyIssuer
 from mqttkit.controller.receiver import Receiver
 from mqttkit.controller.security.gate import Codec, Gate
 from mqttkit.controller.store import Store
-from mqttkit.controller.transports.in_process import MemoryBus, MemoryTransport
+from mqttkit.controller.transports.in_process import MemoryBus
 from mqttkit.controller.transports.mqtt import MqttTransport
-from mqttkit.controller.transports.types import Promise, Transport
+from mqttkit.controller.transports.opening import open_transports
+from mqttkit.controller.transports.types import Promise
 from mqttkit.errors import ConfigError, MqttkitError, StoreFailed, SubscriptionDenied
 from mqttkit.messages import Will
-from mqttkit.settings import ControllerSettings, MqttSettings, TlsSettings
+from mqttkit.settings import ControllerSettings, MqttSettings
 
 EventHandler = Callable[[Envelope], None]
 PolicyHandler = Callable[[Policy], None]
@@ -79,11 +81,13 @@ class Controller:
         self._started = self._closed = False
         self._gate = Gate(self._codec, self._store, skew=settings.clock_skew)
         self._receiver = self._make_receiver()
+        self._held = HeldMessages(self._receiver.take)
         scope = self.issues
         wake = self._heartbeat_due.set
         self._issuer = None if scope is None else PolicyIssuer(scope, self._store, self._send_policy, wake)
-        self.mqtt: MqttTransport | None = None
-        self.transports = self._open_transports(mqtt, bus or _bus)
+        opened = open_transports(settings, mqtt, self.topics, self._codec, will=self._will, bus=bus or _bus)
+        self.transports = opened
+        self.mqtt = next((one for one in opened if isinstance(one, MqttTransport)), None)
         self._sender = Sender(
             self.transports, self._codec, outbox=self._open_outbox(), on_denied=self._store.save_dead_letter
         )
@@ -100,7 +104,7 @@ class Controller:
         if not self._started:
             try:
                 for transport in self.transports:
-                    transport.start(self._receiver.take, self._wake)
+                    transport.start(self._held.take, self._wake)
             except MqttkitError:
                 self.disconnect_mqtt(flush=0)
                 raise
@@ -124,6 +128,7 @@ class Controller:
         if self._started:
             self._heartbeat_thread.join(10)
             self._say("offline")
+        self._held.close()
         self._receiver.close()  # before the transports, so that handled messages are still acknowledged
         for transport in self.transports:
             transport.close()
@@ -272,6 +277,7 @@ class Controller:
         for transport in self.transports:
             transport.subscribe(topic_filter)
         self._filters.append(topic_filter)
+        self._held.subscribed(topic_filter)
 
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
         """Handle a discovery report; regional controllers override this."""
@@ -319,40 +325,6 @@ class Controller:
             receipts=ReceiptBook(self._send_receipt),
             retries=self.settings.handler_retries,
         )
-
-    def _open_transports(self, mqtt: MqttSettings, bus: MemoryBus) -> list[Transport]:
-        """Open each transport that has an address, in the configured order."""
-        found: list[Transport] = []
-        for name in self.settings.transports:
-            if name == "mqtt":
-                keep = self.settings.keep_session
-                self.mqtt = MqttTransport(mqtt, self.controller_id, will=self._will, keep_session=keep)
-                found.append(self.mqtt)
-            elif name == "http":
-                found += self._open_http(mqtt.broker.tls)
-            elif name == "memory":
-                found.append(MemoryTransport(bus))
-        return found
-
-    def _open_http(self, tls: TlsSettings | None) -> list[Transport]:
-        """Return the hub, or the transport to another controller's hub, or nothing without an address."""
-        settings = self.settings
-        if settings.http_listen is not None:
-            from mqttkit.controller.transports.http_hub import HttpHub
-            from mqttkit.controller.transports.hub_gate import HubGate
-
-            host, port = listen_address(settings.http_listen)
-            gate = HubGate(self.topics, self._codec, skew=settings.clock_skew)
-            limit = settings.max_message_bytes
-            return [HttpHub(host, port, max_bytes=limit, check=gate.check, check_reader=gate.check_reader)]
-        if settings.http_url is None:
-            return []
-        from mqttkit.controller.transports.http import HttpTransport
-
-        def sign(path: str) -> str:
-            return self._codec.sign_request(self.controller_id, path)
-
-        return [HttpTransport(settings.http_url, poll_seconds=settings.poll_interval, tls=tls, sign=sign)]
 
     def _will(self, connection: int) -> Will:
         """Return the will of one connection: offline, with the incarnation of this run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,17 +15,35 @@ Event = Mapping[str, Any]
 
 
 class EventLines:
-    """A queue of events. Any thread may put; one thread iterates."""
+    """A queue of events. Any thread may put; one thread iterates, and asks for the next when an event is written."""
 
     def __init__(self, duration: float | None = None) -> None:
         """End after `duration` seconds, counted from now."""
         self.ended = False
+        self._put = self._written = 0
+        self._closed = False
+        self._condition = threading.Condition()
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._end = None if duration is None else time.monotonic() + duration
 
     def put(self, event: Event) -> None:
         """Add an event."""
-        self._queue.put(event)
+        with self._condition:
+            self._put += 1
+            self._queue.put(event)
+
+    def flush(self) -> bool:
+        """Wait until every event put before is written; return False if that will not happen. Not for the iterator."""
+        with self._condition:
+            wanted = self._put
+            self._condition.wait_for(lambda: self._closed or self._written >= wanted)
+            return self._written >= wanted
+
+    def close(self) -> None:
+        """Release `flush`: nothing is written any more."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
 
     def stop(self) -> None:
         """End the stream after the events put before. Any thread or signal handler may call it."""
@@ -43,6 +62,9 @@ class EventLines:
                 self.ended = True
                 return
             yield event
+            with self._condition:
+                self._written += 1
+                self._condition.notify_all()
 
 
 def report_subnet(

@@ -117,7 +117,7 @@ class Receiver:
         return self._inbox.qsize()
 
     def close(self) -> None:
-        """Handle the queued messages, then end."""
+        """Handle the queued messages, then end; at the first batch whose output cannot be written, end at once."""
         with self._lock:
             self._stop.set()
         if self._thread.is_alive():
@@ -135,15 +135,18 @@ class Receiver:
                     break
             work = [one for one in batch if one is not None]
             try:
-                self._process_batch(work)
+                if not self._process_batch(work) and self._stop.is_set():
+                    return
             except Exception:
                 log.exception("cannot process %d messages; they are not acknowledged", len(work))
                 self._store.roll_back()
             if len(work) < len(batch):
                 return
 
-    def _process_batch(self, batch: list[Delivery]) -> None:
+    def _process_batch(self, batch: list[Delivery]) -> bool:
         """Handle a batch in one transaction. If the store fails, try again until it works; acknowledge nothing before.
+
+        Returns False if the batch is not acknowledged: its output cannot be written, or the receiver ends.
 
         Part of a failed batch may be in the store, so the messages of the next try count as redelivered.
         """
@@ -154,7 +157,7 @@ class Receiver:
                     self._process(delivery)
                 if not self.before_commit():
                     self._undo(counters)
-                    return
+                    return False
                 self._store.commit()
                 break
             except StoreFailed as error:
@@ -164,13 +167,14 @@ class Receiver:
                 self._receipts.clear()
                 batch = [replace(delivery, dup=True) for delivery in batch]
             if self._stop.wait(STORE_SECONDS):
-                return
+                return False
         self._receipts.send()
         for delivery in batch:
             try:
                 delivery.ack()
             except Exception:
                 log.exception("cannot acknowledge a message on %.200r", delivery.topic)
+        return True
 
     def _undo(self, counters: Counter[str]) -> None:
         """Undo a batch whose output could not be written; its messages will be delivered again."""

@@ -1,8 +1,8 @@
 """The state that a controller keeps over a restart, in one SQLite file: message ids, nonces, policies, dead letters.
 
-One thread handles messages with a store. Any thread may take numbers and save times: these are committed immediately,
-together with the open work of the handling thread. A controller acknowledges a message only after its `commit`, so a
-crash loses only messages that will be delivered again.
+One thread handles messages with a store. What it remembers about them is written by its `commit`, not before. Any
+thread may take numbers and save times: these are committed immediately. A controller acknowledges a message only after
+its `commit`, so a crash loses only messages that will be delivered again.
 """
 
 from __future__ import annotations
@@ -83,6 +83,10 @@ class Store:
         self._lock = threading.RLock()
         self._undone = False
         self._inserted = 0
+        self._messages: dict[bytes, bytes] = {}
+        """Digests of the messages handled since the last commit, by identifier."""
+        self._nonces: dict[bytes, tuple[bytes, int]] = {}
+        """Digests and times of the nonces seen since the last commit."""
         self._reserved: dict[str, tuple[int, int]] = {}
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,7 +96,7 @@ class Store:
             raise StoreFailed(f"cannot open the controller's store {path}: {error}") from error
 
     def close(self) -> None:
-        """Commit and close; close even if the commit fails."""
+        """Close, even if the last commit fails. What the handling thread has not committed is dropped."""
         with self._alone():
             try:
                 self._db.commit()
@@ -104,9 +108,15 @@ class Store:
         with self._alone():
             if self._undone:
                 raise StoreFailed("the controller's store failed; uncommitted work is undone")
+            self._db.executemany("INSERT INTO messages VALUES (?, ?)", self._messages.items())
+            nonces = ((nonce, digest, seen) for nonce, (digest, seen) in self._nonces.items())
+            self._db.executemany("INSERT INTO nonces VALUES (?, ?, ?)", nonces)
+            self._inserted += len(self._messages) + len(self._nonces)
             if self._inserted >= _SLACK:
                 self._forget()
             self._db.commit()
+            self._messages.clear()
+            self._nonces.clear()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -122,6 +132,10 @@ class Store:
             except sqlite3.Error as error:
                 self._undone = self._undone or (before and not self._in_transaction())
                 raise StoreFailed(f"the controller's store failed: {error}") from error
+
+    def _check_open(self) -> None:
+        with self._alone():
+            self._db.total_changes  # noqa: B018  raises ProgrammingError after `close`
 
     def _in_transaction(self) -> bool:
         try:
@@ -143,32 +157,38 @@ class Store:
         """Undo everything since the last commit; ignore the error of a broken store."""
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._undone = False
+            self._messages.clear()
+            self._nonces.clear()
             self._db.rollback()
 
     # --- duplicates ---------------------------------------------------------------------------------------
 
     def look_up(self, message_id: str, digest: bytes) -> Novelty:
         """Return whether the message is new, the same as one handled before, or different content with the same id."""
-        return _compare(self._row("SELECT digest FROM messages WHERE id = ?", (_id(message_id),)), digest)
+        name = _id(message_id)
+        known = self._messages.get(name)
+        row = self._row("SELECT digest FROM messages WHERE id = ?", (name,)) if known is None else (known,)
+        return _compare(row, digest)
 
     def remember(self, message_id: str, digest: bytes) -> None:
         """Save that a message was handled."""
-        self._run("INSERT INTO messages VALUES (?, ?)", (_id(message_id), digest[:DIGEST_BYTES]))
-        self._inserted += 1
+        self._check_open()
+        self._messages[_id(message_id)] = digest[:DIGEST_BYTES]
 
     def look_up_nonce(self, nonce: bytes, digest: bytes) -> Novelty:
         """Return whether the nonce is new, or was seen with the same or other content."""
-        return _compare(self._row("SELECT digest FROM nonces WHERE nonce = ?", (nonce,)), digest)
+        known = self._nonces.get(nonce)
+        row = self._row("SELECT digest FROM nonces WHERE nonce = ?", (nonce,)) if known is None else known[:1]
+        return _compare(row, digest)
 
     def remember_nonce(self, nonce: bytes, digest: bytes) -> None:
         """Save a nonce. Call this only after the signature was verified, or any client could fill the store."""
-        row = (nonce, digest[:DIGEST_BYTES], int(time.time()))
-        self._run("INSERT INTO nonces VALUES (?, ?, ?)", row)
-        self._inserted += 1
+        self._check_open()
+        self._nonces[nonce] = (digest[:DIGEST_BYTES], int(time.time()))
 
     def count(self) -> int:
         """Return the number of remembered message identifiers."""
-        return int(self._row("SELECT count(*) FROM messages")[0])
+        return int(self._row("SELECT count(*) FROM messages")[0]) + len(self._messages)
 
     def _forget(self) -> None:
         """Delete the oldest identifiers beyond the limit, and nonces too old for any fresh message."""
@@ -253,6 +273,12 @@ class Store:
     def dead_letters(self) -> list[tuple[str, bytes, str]]:
         """Return topic, bytes and reason of each dead letter, oldest first."""
         return self._run("SELECT topic, data, reason FROM dead_letters ORDER BY rowid")
+
+    def delete_dead_letters(self, count: int) -> None:
+        """Delete the `count` oldest dead letters and commit. Any thread may call this."""
+        with self._alone():
+            self._run("DELETE FROM dead_letters WHERE rowid IN (SELECT rowid FROM dead_letters LIMIT ?)", (count,))
+            self._db.commit()
 
 
 def _id(message_id: str) -> bytes:

@@ -12,6 +12,10 @@ COMMANDS = {
     "regional": Entry("mqttkit.cli.controller.run", "regional", "Run a regional controller: it receives reports."),
     "global": Entry("mqttkit.cli.controller.run", "global_", "Run a global controller: it publishes policies."),
     "watch": Entry("mqttkit.cli.controller.watch", "watch", "Show the controllers and their status."),
+    "dead-letters": Entry(
+        "mqttkit.cli.controller.inspect", "dead_letters", "Show the messages that a controller could not handle."
+    ),
+    "decode": Entry("mqttkit.cli.controller.inspect", "decode", "Verify a message and print its envelope."),
     "key": Entry("mqttkit.cli.controller.keys", "key", "Manage the signing keys."),
 }
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqttkit.cli.controller.line_writer import LineWriter
 from mqttkit.cli.controller.options import run_options
 from mqttkit.cli.options.connection import Connection, connection_options
 from mqttkit.cli.options.numbers import COUNT, SEED, Number
@@ -19,8 +20,9 @@ from mqttkit.errors import PublishFailed, UsageError
 from mqttkit.settings import ControllerSettings
 
 if TYPE_CHECKING:
+    from mqttkit.controller import Report
     from mqttkit.controller.controller import Controller
-    from mqttkit.controller.event_lines import Event
+    from mqttkit.controller.event_lines import EventLines
 
 FLUSH_SECONDS = 10.0
 """How long a local controller waits at the end for the receipts of its reports."""
@@ -46,15 +48,17 @@ def local(
     Prints each report and each policy as a JSON line. Exit code 6: no receipt came for some reports.
     """
     from mqttkit.controller import LocalController
-    from mqttkit.controller.event_lines import EventLines, report_subnet
+    from mqttkit.controller.event_lines import report_subnet
     from mqttkit.controller.simulation.subnet_scan import discover
 
     discover(subnet, seed=seed)  # raises before anything is connected
-    lines = EventLines(duration)
-    with LocalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(lines.stop):
+    with (
+        _lines(duration) as (lines, writer),
+        LocalController(_settings(connection), connection.settings.mqtt) as running,
+    ):
         _require_broker(running, connection)
         running.subscribe_to_policy_updates(lambda policy: lines.put({"policy": policy.scope, **policy.to_payload()}))
-        _print(report_subnet(running, lines, subnet=subnet, interval=interval, cycles=cycles, seed=seed))
+        writer.write_all(report_subnet(running, lines, subnet=subnet, interval=interval, cycles=cycles, seed=seed))
         if running.flush(FLUSH_SECONDS):
             return 0
         left, taken = running.unsent, running.taken
@@ -71,21 +75,25 @@ def local(
 @policy_option
 @connection_options
 def regional(*, connection: Connection, duration: float | None, policy_file: str | None) -> None:
-    """Receive the region's discovery reports; print each as a JSON line."""
+    """Receive the region's discovery reports; print each as a JSON line.
+
+    A report is acknowledged when its line is written. A report that may have been printed before a crash has
+    "redelivered": true.
+    """
     from mqttkit.controller import RegionalController
-    from mqttkit.controller.event_lines import EventLines
 
     rules = _rules(policy_file)
-    lines = EventLines(duration)
-    with RegionalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(lines.stop):
+    with (
+        _lines(duration) as (lines, writer),
+        RegionalController(_settings(connection), connection.settings.mqtt) as running,
+        contextlib.closing(lines),  # before the controller: what is not written stays unacknowledged
+    ):
         _require_broker(running, connection)
         running.subscribe_to_policy_updates()
-        running.subscribe_to_discovery_reports(
-            lambda report: lines.put({**report.payload, "from": report.controller_id})
-        )
+        running.subscribe_to_discovery_reports(lambda report: lines.put(_line(report)), flush=lines.flush)
         if rules is not None:
             running.publish_policy_update(rules)
-        _print(lines.until())
+        writer.write_all(lines.until())
 
 
 @click.command("global")
@@ -95,17 +103,24 @@ def regional(*, connection: Connection, duration: float | None, policy_file: str
 def global_(*, connection: Connection, duration: float | None, policy_file: str | None) -> None:
     """Publish policies for all controllers and receive the system's events; print each as a JSON line."""
     from mqttkit.controller import GlobalController
-    from mqttkit.controller.event_lines import EventLines
 
     rules = _rules(policy_file)
-    lines = EventLines(duration)
-    with GlobalController(_settings(connection), connection.settings.mqtt) as running, on_interrupt(lines.stop):
+    with (
+        _lines(duration) as (lines, writer),
+        GlobalController(_settings(connection), connection.settings.mqtt) as running,
+    ):
         _require_broker(running, connection)
         running.subscribe_to_events(lambda event: lines.put({**event.payload, "from": event.sender_id}))
         if rules is not None:
             policy, _ = running.publish_policy_update(rules)
             lines.put({"policy": policy.scope, **policy.to_payload()})
-        _print(lines.until())
+        writer.write_all(lines.until())
+
+
+def _line(report: Report) -> dict[str, Any]:
+    """Return the line for a report; one that may have been printed before is marked."""
+    marks = {"redelivered": True} if report.redelivered else {}
+    return {**report.payload, "from": report.controller_id, "message_id": report.message_id, **marks}
 
 
 def _settings(connection: Connection) -> ControllerSettings:
@@ -134,7 +149,16 @@ def _rules(path: str | None) -> dict[str, Any] | None:
     return rules
 
 
-def _print(events: Iterable[Event]) -> None:
-    for event in events:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
+@contextlib.contextmanager
+def _lines(duration: float | None) -> Iterator[tuple[EventLines, LineWriter]]:
+    """Return the queue of events and the writer to stdout; SIGINT and SIGTERM stop both."""
+    from mqttkit.controller.event_lines import EventLines
+
+    lines, writer = EventLines(duration), LineWriter()
+
+    def stop() -> None:
+        lines.stop()
+        writer.stop()
+
+    with contextlib.closing(writer), on_interrupt(stop):
+        yield lines, writer

@@ -61,10 +61,13 @@ class Envelope:
         its nesting or its numbers.
         """
         _check_values(dict(self.payload), MAX_DEPTH - 1)
+        return msgspec.json.encode(self.to_document())
+
+    def to_document(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
         fields = {name: getattr(self, name) for name in _FIELDS}
         fields["timestamp"] = format_timestamp(self.timestamp)
-        document = {**fields, **self.extra}
-        return msgspec.json.encode(document)
+        return {**fields, **self.extra}
 
 
 def parse(data: bytes) -> Envelope:

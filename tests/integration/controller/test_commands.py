@@ -106,11 +106,13 @@ def test_a_fleet_of_processes_talks(reachable: Mosquitto, here: Path) -> None:
     (here / "rules.json").write_text('{"scan": "hourly"}')
     regional = spawn("regional", "--controller-id", "rc-1", "--heartbeat", "0.5")
     high = spawn("global", "--controller-id", "gc-1", "--policy", "rules.json")
-    local = spawn("local", "--controller-id", "lc-1", "--interval", "0.2", "--heartbeat", "0.5")
+    local = spawn(
+        "local", "--controller-id", "lc-1", "--interval", "1", "--subnet", "192.168.1.0/29", "--heartbeat", "0.5"
+    )
     try:
         assert regional.stdout is not None and local.stdout is not None
         report = json.loads(regional.stdout.readline())
-        assert (report["from"], report["subnet"]) == ("lc-1", "192.168.1.0/24")
+        assert (report["from"], report["subnet"]) == ("lc-1", "192.168.1.0/29")
         policy = {"policy": "global", "version": 1, "rules": {"scan": "hourly"}, "expires": None}
         assert any(json.loads(line) == policy for line in local.stdout)
         everyone = {"gc-1": ("global", "online"), "lc-1": ("local", "online"), "rc-1": ("regional", "online")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from click.testing import CliRunner
 
+from mqttkit.cli import cli
 from mqttkit.client import MqttClient
 from mqttkit.controller import LocalController, MemoryBus, RegionalController
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
@@ -31,12 +35,14 @@ class Bus:
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.directory, self.stack, self.bus = directory, stack, MemoryBus()
+        self.controllers: dict[str, LocalController] = {}
 
     def local(self, **options: Any) -> LocalController:
         """Start a local controller."""
         local = LocalController(self._settings("lc-1"), broker_at(1), bus=self.bus, **options)
         self.stack.callback(local.disconnect_mqtt, flush=0)
         local.connect_mqtt(0)
+        self.controllers["lc-1"] = local
         return local
 
     def regional(self) -> RegionalController:
@@ -166,3 +172,86 @@ def test_a_batch_whose_output_is_not_written_is_not_acknowledged(bus: Bus) -> No
     assert promise.wait(60) and promise.ok
     assert len(handled) == 2
     assert regional.status()["counters"]["handled"] == 1
+
+
+@pytest.mark.timeout(120)
+def test_a_stdout_that_nobody_reads_holds_the_broker_back(tmp_path: Path, shared_broker: Mosquitto, topic: str) -> None:
+    """Memory is bounded, SIGTERM works, and no report is missing in the output of the next run."""
+    settings = settings_of(tmp_path, "lc-1", base=topic)
+    command = [
+        *(sys.executable, "-m", "mqttkit", "controller", "regional", "--controller-id", "rc-1", "--base", topic),
+        *("-p", str(shared_broker.port), "--key-file", str(settings.key_file), "--state-file", str(tmp_path / "r.db")),
+    ]
+    blocked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    with LocalController(settings, broker_at(shared_broker.port)) as local:
+        local.publish_discovery_report({"devices": [], "number": -1}).wait(60)
+        before = psutil.Process(blocked.pid).memory_info().rss
+        for number in range(1_100):
+            local.publish_discovery_report({"devices": ["x" * 10_000], "number": number})
+        eventually(lambda: local.taken >= 900)
+        grown = psutil.Process(blocked.pid).memory_info().rss - before
+        assert grown < 40e6
+        began = time.monotonic()
+        blocked.send_signal(signal.SIGTERM)
+        blocked.wait(60)
+        assert time.monotonic() - began < 5
+        assert blocked.stdout is not None
+        lines = blocked.stdout.read().splitlines()
+        again = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert again.stdout is not None
+        first = [json.loads(line) for line in lines if line.endswith(b"}")]
+        found = {line["message_id"]: line for line in first}
+        while len(found) < 1_101:
+            line = json.loads(again.stdout.readline())
+            assert line["message_id"] not in found or line["redelivered"]
+            found[line["message_id"]] = line
+        again.send_signal(signal.SIGTERM)
+        assert again.wait(60) == 0
+        again.stdout.close()
+        blocked.stdout.close()
+    assert {line["number"] for line in found.values()} == set(range(-1, 1_100))
+
+
+def test_dead_letters_are_shown_decoded_and_deleted(bus: Bus, tmp_path: Path) -> None:
+    """With their reasons; `decode` verifies the signature and prints the envelope."""
+    bus.regional().subscribe_to_discovery_reports()
+    topic = bus.local().topics.discovery("zone-A", "lc-1")
+    bus.controllers["lc-1"]._publish("discovery.report", topic, {"no": 1}, needs_receipt=True).wait(60)
+    store = ["--state-file", str(tmp_path / "rc-1.db")]
+    shown = run("dead-letters", *store)
+    assert (shown.exit_code, "refused, malformed" in shown.stdout) == (0, True)
+    letter = json.loads(run("dead-letters", "--json", "--delete", *store).stdout)
+    assert run("dead-letters", "--json", *store).stdout == ""
+    (tmp_path / "message").write_text(letter["message"])
+    keys = ["--key-file", str(make_keys(tmp_path)), str(tmp_path / "message")]
+    decoded = json.loads(run("decode", "--topic", letter["topic"], *keys).stdout)
+    assert (decoded["sender_id"], decoded["payload"], decoded["key"]) == ("lc-1", {"no": 1}, "k1")
+    moved = run("decode", "--topic", "pdsno/discovery/zone-A/lc-2", *keys)
+    assert (moved.exit_code, "signed for topic" in moved.stderr) == (1, True)
+    missing = run("dead-letters", "--state-file", str(tmp_path / "none.db"))
+    assert (missing.exit_code, "there is no state file" in missing.stderr) == (2, True)
+
+
+def run(*arguments: str) -> Any:
+    """Run `mqttkit controller ...` in this process."""
+    return CliRunner().invoke(cli, ["controller", *arguments])
+
+
+def test_messages_of_a_restored_session_wait_for_the_handler(
+    tmp_path: Path, shared_broker: Mosquitto, topic: str
+) -> None:
+    """The broker delivers them with the connection, before the controller subscribes again."""
+    mqtt = broker_at(shared_broker.port)
+    with LocalController(settings_of(tmp_path, "lc-1", base=topic), mqtt) as local:
+        settings = settings_of(tmp_path, "rc-1", base=topic)
+        with RegionalController(settings, mqtt) as first:
+            first.subscribe_to_discovery_reports()
+            assert local.publish_discovery_report({"devices": []}).wait(60)
+        kept = [local.publish_discovery_report({"devices": [], "number": number}) for number in range(20)]
+        eventually(lambda: all(promise.taken_by for promise in kept))
+        seen: list[int] = []
+        with RegionalController(settings, mqtt) as second:
+            eventually(lambda: len(second._held._held) == 20)
+            second.subscribe_to_discovery_reports(lambda report: seen.append(report.payload["number"]))
+            eventually(lambda: all(promise.ok for promise in kept))
+            assert seen == list(range(20))

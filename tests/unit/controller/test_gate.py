@@ -100,6 +100,7 @@ def test_a_crash_before_the_commit_lets_the_message_in_again(tmp_path: Path) -> 
     crashed._db.close()
     second = Store(path)
     assert admit(Gate(CODEC, second), data) is Novelty.NEW
+    second.commit()
     second.close()
     third = Store(path)
     assert refusal(Gate(CODEC, third), data) is RefusalReason.REPLAYED

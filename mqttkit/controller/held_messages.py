@@ -1,0 +1,63 @@
+"""Messages that the broker's restored session delivers before the controller has subscribed, and so has a handler."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from mqttkit.controller.transports.types import Delivery, Receive
+from mqttkit.topics import matches
+
+HOLD_SECONDS = 5.0
+"""After this time, messages on topics to which nobody has subscribed are passed on, to be refused or ignored."""
+
+
+class HeldMessages:
+    """Passes messages on; holds those that no subscription of this run matches yet. Any thread may call the methods."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._lock = threading.Lock()
+        self._filters: list[str] = []
+        self._held: list[Delivery] = []
+        self._until = float("inf")
+        """End of the holding; the first message that is held starts it."""
+        self._timer: threading.Timer | None = None
+
+    def take(self, deliveries: list[Delivery]) -> None:
+        """Pass on or hold messages, in their order."""
+        if time.monotonic() >= self._until:
+            self._receive(deliveries)
+            return
+        with self._lock:
+            known: list[Delivery] = []
+            for one in deliveries:
+                wanted = any(matches(topic_filter, one.topic) for topic_filter in self._filters)
+                (known if wanted else self._held).append(one)
+            if self._held and self._timer is None:
+                self._until = time.monotonic() + HOLD_SECONDS
+                self._timer = threading.Timer(HOLD_SECONDS, self.release)
+                self._timer.daemon = True
+                self._timer.start()
+        self._receive(known)
+
+    def subscribed(self, topic_filter: str) -> None:
+        """Pass on what is held for a topic filter, from now on without delay."""
+        with self._lock:
+            self._filters.append(topic_filter)
+            known = [one for one in self._held if matches(topic_filter, one.topic)]
+            self._held = [one for one in self._held if not matches(topic_filter, one.topic)]
+        self._receive(known)
+
+    def release(self) -> None:
+        """Pass on everything that is held."""
+        with self._lock:
+            held, self._held = self._held, []
+        self._receive(held)
+
+    def close(self) -> None:
+        """Drop what is held: it is not acknowledged, so it will be delivered again."""
+        with self._lock:
+            self._held = []
+            if self._timer is not None:
+                self._timer.cancel()
