@@ -112,6 +112,10 @@ def _run(work: Callable[[], Any]) -> int:
 def _say(text: str) -> None:
     """Print an error on stderr; if that fails, the exit code still reports it."""
     with contextlib.suppress(OSError):
+        if sys.stderr.isatty():
+            from mqttkit.formats.visible import visible_lines
+
+            text = visible_lines(text)
         click.echo(f"mqttkit: {text}", err=True)
 
 

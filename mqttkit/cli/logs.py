@@ -6,6 +6,8 @@ import logging
 import sys
 import time
 
+from mqttkit.formats.visible import visible_lines
+
 
 def set_up_logging(*, quiet: bool = False, debug: bool = False, level: int = logging.INFO) -> None:
     """Send log records to stderr: errors only with `quiet`, everything with `debug`."""
@@ -26,4 +28,5 @@ class _LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.short = record.name.removeprefix("mqttkit.")
-        return super().format(record)
+        text = super().format(record)
+        return visible_lines(text) if sys.stderr.isatty() else text

@@ -25,6 +25,8 @@ COMMANDS = {
 }
 readings_option = click.option("--readings", type=COUNT, help="End after N readings in all.")
 COLUMNS = ("sensor_id", "count", "missing", "duplicates", "minimum", "mean", "maximum", "last", "unit")
+OPTIONAL = ("mean", "duplicates", "unit", "last")
+"""Columns that a narrow terminal leaves out, the first one first."""
 
 
 @click.group(cls=LazyGroup, entries=COMMANDS)
@@ -170,7 +172,7 @@ def show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         for row in rows:
             sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
     else:
-        print_table(COLUMNS, [[_cell(row[name]) for name in COLUMNS] for row in rows])
+        print_table(COLUMNS, [[_cell(row[name]) for name in COLUMNS] for row in rows], optional=OPTIONAL)
 
 
 def _cell(value: object) -> str:

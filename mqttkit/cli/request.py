@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
-from mqttkit.cli.output.render import Output
+from mqttkit.cli.output.render import Output, on_terminal
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.errors import PublishFailed, RequestFailed, UsageError
 from mqttkit.formats import payload_formatter, verbose_formatter
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("-e", "--response-topic", help="Topic of the answers.  [MQTT 5: a private one]")
 @click.option("-v", "--verbose", is_flag=True, help="Print topic, space, payload.")
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as a JSON object.")
+@click.option("--raw", is_flag=True, help="Do not escape control characters on a terminal.")
 @terse_connection_options
 def request(connection: Connection, topic: str | None, **given: Any) -> None:
     """Publish a request on TOPIC and print the answers.
@@ -65,11 +66,13 @@ def request(connection: Connection, topic: str | None, **given: Any) -> None:
 def _formatted(answer: Message, given: dict[str, Any]) -> bytes:
     import time
 
-    if given["as_json"]:
-        from mqttkit.formats.jsonlines import json_formatter
+    from mqttkit.formats.jsonlines import json_formatter
+    from mqttkit.formats.visible import terminal_formatter
 
-        return json_formatter()([answer], time.time_ns())
-    formatter = verbose_formatter(b"\n") if given["verbose"] else payload_formatter(b"\n")
+    verbose = verbose_formatter if given["verbose"] else payload_formatter
+    formatter = json_formatter() if given["as_json"] else verbose(b"\n")
+    if on_terminal() and not given["raw"]:
+        formatter = terminal_formatter(formatter)
     return formatter([answer], time.time_ns())
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.cli.output.render import Output, on_terminal, pretty_json_formatter, watch_reader
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
-from mqttkit.client import MqttClient, checked_settings
+from mqttkit.client import ConnectionState, MqttClient, checked_settings
 from mqttkit.client.message_queue import MessageBatch
 from mqttkit.errors import Interrupted, TimedOut, UsageError
 from mqttkit.formats import Formatter, payload_formatter, verbose_formatter
@@ -52,22 +53,33 @@ class SubscribeOptions:
     as_json: bool
     pretty: bool
     no_newline: bool
+    field: str | None
+    raw: bool
 
     def check(self) -> None:
         """Raise UsageError if options contradict each other."""
         if self.as_json and (self.verbose or self.template is not None or self.no_newline):
             raise UsageError("--json does not work with -v, -F and -N")
+        if self.field is not None and (self.as_json or self.template is not None):
+            raise UsageError("--field does not work with --json and -F", hint="With -F, use %J or a pipe into jq")
         if self.retained_only and self.skip_retained:
             raise UsageError("--retained-only and -R together print nothing")
         if self.retain_as_published and (self.retained_only or self.skip_retained):
             raise UsageError("--retain-as-published does not work with -R and --retained-only")
 
     def formatter(self) -> Formatter:
-        """Return the formatter for the output."""
+        """Return the formatter for the output. On a terminal it escapes control characters, unless --raw is given."""
+        if self.as_json and (self.pretty or on_terminal()):
+            return pretty_json_formatter()
+        if self.raw or not on_terminal():
+            return self._exact_formatter()
+        from mqttkit.formats.visible import terminal_formatter
+
+        return terminal_formatter(self._exact_formatter())
+
+    def _exact_formatter(self) -> Formatter:
         end = b"" if self.no_newline else b"\n"
         if self.as_json:
-            if self.pretty or on_terminal():
-                return pretty_json_formatter()
             from mqttkit.formats.jsonlines import json_formatter
 
             return json_formatter()
@@ -75,6 +87,10 @@ class SubscribeOptions:
             from mqttkit.formats.template import template_formatter
 
             return _one_by_one(template_formatter(self.template, end, pretty=self.pretty))
+        if self.field is not None:
+            from mqttkit.formats.field import field_formatter
+
+            return field_formatter(self.field, end, verbose=self.verbose, on_missing=log.warning)
         return verbose_formatter(end) if self.verbose else payload_formatter(end)
 
     def selection(self) -> ReadOptions:
@@ -156,13 +172,15 @@ class SubscribeOptions:
 @click.option("-F", "--format", "template", metavar="FORMAT", help="Format: %t topic, %p payload, %j JSON, …")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines; subscribes at QoS 2 without -q.")
 @click.option("--pretty", is_flag=True, help="Indent JSON.")
+@click.option("--field", metavar="FIELD", help="Print one value of a JSON payload, such as sensors.0.value.")
+@click.option("--raw", is_flag=True, help="Do not escape control characters on a terminal.")
 @click.option("-N", "no_newline", is_flag=True, help="Print no line feed after a message.")
 @terse_connection_options
 def sub(connection: Connection, **given: Any) -> None:
     """Subscribe to topic filters and print each message.
 
-    Prints the payload byte for byte and a line feed. Runs until interrupted, or until -C, -W, -E or
-    --retained-only end it.
+    Prints the payload and a line feed: byte for byte in a pipe, with control characters escaped on a terminal.
+    Runs until interrupted, or until -C, -W, -E or --retained-only end it.
 
     \b
     mqttkit sub -v '#'
@@ -187,12 +205,29 @@ def sub(connection: Connection, **given: Any) -> None:
             lower_qos=options.as_json and connection.qos is None,
             seconds=options.seconds,
             bounded=not options.remove_retained,  # the network thread must read on to get the acknowledgements
+            on_state=_announcer(connection),
         ) as subscriber,
     ):
         if options.dropped:
             subscriber.client.unsubscribe(*options.dropped)
         if not options.only_subscribe:
             _print(subscriber, selection, formatter, options)
+
+
+def _announcer(connection: Connection) -> Callable[[ConnectionState, str], None] | None:
+    """Return a handler that says on a terminal when the connection is there, lost and back; None elsewhere."""
+    if connection.quiet or not (on_terminal() and sys.stderr.isatty()):
+        return None
+    connected_before = False
+
+    def announce(state: ConnectionState, reason: str) -> None:
+        nonlocal connected_before
+        if state is ConnectionState.CONNECTED:
+            again = "connected again" if connected_before else "connected"
+            click.echo(f"{again} to {reason}, waiting for messages", err=True)
+            connected_before = True
+
+    return announce
 
 
 def _unsubscribe(connection: Connection, options: SubscribeOptions) -> None:

@@ -6,6 +6,10 @@ printable is escaped, so bidirectional marks, zero-width characters and lone sur
 
 from __future__ import annotations
 
+import json
+
+from mqttkit.formats import Formatter
+
 _KEPT_IN_LINES = "\n\t"
 
 
@@ -41,3 +45,20 @@ def _escape(character: str) -> str:
     if known:
         return known
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def visible_json(text: str) -> str:
+    """Return JSON text with `\\u` escapes for what is not printable, except line feeds: it stays the same JSON."""
+    if text.isprintable():
+        return text
+    return "".join(
+        [
+            character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
+            for character in text
+        ]
+    )
+
+
+def terminal_formatter(formatter: Formatter) -> Formatter:
+    """Return a formatter whose output a terminal can show: see `visible_bytes`."""
+    return lambda messages, when: visible_bytes(formatter(messages, when))

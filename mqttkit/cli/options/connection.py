@@ -42,6 +42,8 @@ class Connection:
     """The value of -q; None without it: `settings.mqtt.client.qos` then holds the file's."""
     retry: bool = True
     """False with --no-retry."""
+    quiet: bool = False
+    """True with --quiet."""
 
 
 def connection_options(command: Command) -> Command:
@@ -76,6 +78,7 @@ def _with_connection(command: Command, level: int) -> Command:
             url_topic=broker.path or None if broker else None,
             qos=cast(int, qos.value) if qos else None,
             retry=not no_retry,
+            quiet=quiet,
         )
         return command(*arguments, connection=connection, **given)
 

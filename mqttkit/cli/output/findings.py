@@ -9,6 +9,8 @@ from collections.abc import Container, Iterable
 import click
 
 from mqttkit.broker.doctor.findings import Finding, Verdict
+from mqttkit.cli.output.render import on_terminal
+from mqttkit.formats.visible import visible
 
 COLOURS = {
     Verdict.PASSED: "green",
@@ -41,6 +43,7 @@ def show_findings(findings: Iterable[Finding], *, as_json: bool, reaching: Conta
 def show_finding(finding: Finding) -> None:
     """Print one finding: result, check, detail, and the command that fixes it."""
     verdict = click.style(f"{finding.verdict.value:<11}", fg=COLOURS[finding.verdict])
-    click.echo(f"{verdict} {finding.check:<19} {finding.detail}")
+    detail = visible(finding.detail) if on_terminal() else finding.detail
+    click.echo(f"{verdict} {finding.check:<19} {detail}")
     if finding.fix and finding.verdict is not Verdict.PASSED:
         click.echo(f"{'':<31} -> {finding.fix}")

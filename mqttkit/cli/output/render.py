@@ -5,19 +5,27 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import select
 import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from os import fstat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mqttkit.formats import Formatter
+from mqttkit.formats.visible import visible, visible_json
 from mqttkit.messages import Message
+
+if TYPE_CHECKING:
+    from rich.console import Console, JustifyMethod
 
 BLOCK_BYTES = 64 * 1024
 """Output is written once this much is buffered, or when no more input waits."""
+BORDER = 3
+"""Cells between two columns of a table."""
+_NUMBER = re.compile(r"-?[\d,.]+( ?(s|ms|%|B|KB|MB|KiB|MiB))?")
 
 
 def on_terminal() -> bool:
@@ -74,7 +82,7 @@ def _watch(descriptor: int, action: Callable[[], None]) -> None:
 
 
 def pretty_json_formatter() -> Formatter:
-    """Return a formatter for indented JSON, coloured on a terminal."""
+    """Return a formatter for indented JSON. On a terminal it is coloured, and a JSON payload is shown as JSON."""
     from mqttkit.formats.jsonlines import to_object
 
     if not on_terminal():
@@ -88,10 +96,19 @@ def pretty_json_formatter() -> Formatter:
     def write(messages: Sequence[Message], when: int) -> bytes:
         with console.capture() as capture:
             for message in messages:
-                console.print_json(json.dumps(to_object(message, when)), ensure_ascii=False)
+                _print_coloured(console, _with_json_payload(to_object(message, when)))
         return capture.get().encode("utf-8", "backslashreplace")
 
     return write
+
+
+def _with_json_payload(line: dict[str, Any]) -> dict[str, Any]:
+    """Replace a payload that is a JSON object or array by its value."""
+    text = str(line.get("payload", "")).lstrip()
+    if text.startswith(("{", "[")):
+        with contextlib.suppress(ValueError, RecursionError):
+            line["payload"] = json.loads(text)
+    return line
 
 
 def print_json(value: Any) -> None:
@@ -99,25 +116,74 @@ def print_json(value: Any) -> None:
     if on_terminal():
         from rich.console import Console
 
-        Console().print_json(json.dumps(value), ensure_ascii=False)
+        _print_coloured(Console(), value)
     else:
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table: with lines on a terminal, as aligned text in a pipe."""
-    if on_terminal():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+def _print_coloured(console: Console, value: Any) -> None:
+    from rich.highlighter import JSONHighlighter
+    from rich.text import Text
 
-        table = Table(*columns)
-        for row in rows:
-            table.add_row(*[Text(str(cell)) for cell in row])  # a plain str would be taken for markup
-        Console().print(table)
+    text = visible_json(json.dumps(value, ensure_ascii=False, indent=2))
+    console.print(JSONHighlighter()(Text(text)), soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, optional: Sequence[str] = ()) -> None:
+    """Print a table: drawn to fit a terminal, as aligned text in a pipe.
+
+    On a terminal that is too narrow, the columns named in `optional` are left out, the first one first; then the widest
+    texts are shortened. Numbers are right-aligned, and control characters are escaped.
+    """
+    lines = [[str(cell) for cell in row] for row in rows]
+    if on_terminal():
+        _draw_table(columns, [[visible(cell) for cell in line] for line in lines], optional)
         return
-    lines = [[str(cell) for cell in row] for row in (columns, *rows)]
+    lines = [list(columns), *lines]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         sys.stdout.write(text.rstrip() + "\n")
+
+
+def _draw_table(columns: Sequence[str], lines: list[list[str]], optional: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    widths = fitting_widths(columns, lines, optional, console.width)
+    table = Table()
+    for index, width in widths.items():
+        numeric = bool(lines) and all(_NUMBER.fullmatch(line[index]) or not line[index] for line in lines)
+        justify: JustifyMethod = "right" if numeric else "left"
+        table.add_column(columns[index], justify=justify, width=width, no_wrap=True, overflow="ellipsis")
+    for line in lines:
+        table.add_row(*[Text(line[index]) for index in widths])  # a plain str would be taken for markup
+    console.print(table)
+    left_out = [column for index, column in enumerate(columns) if index not in widths]
+    if left_out:
+        console.print(Text(f"not shown, the terminal is too narrow: {', '.join(left_out)}", style="dim"))
+
+
+def fitting_widths(
+    columns: Sequence[str], lines: Sequence[Sequence[str]], optional: Sequence[str], width: int
+) -> dict[int, int]:
+    """Return the width of each column, by its number, so that the table fits into `width` cells.
+
+    The `optional` columns are dropped as needed; then the widest columns are narrowed.
+    """
+    from rich.cells import cell_len
+
+    natural = [max(map(cell_len, column), default=0) for column in zip(columns, *lines, strict=True)]
+    widths = dict(enumerate(natural))
+    room = width - 1 - BORDER * len(widths)
+    for name in optional:
+        if sum(widths.values()) <= room:
+            break
+        del widths[list(columns).index(name)]
+        room += BORDER
+    while sum(widths.values()) > max(room, len(widths)):
+        widest = max(widths, key=lambda index: widths[index])
+        widths[widest] -= 1
+    return widths

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
-from mqttkit.cli.output.render import print_json, print_table
+from mqttkit.cli.output.render import on_terminal, print_json, print_table
 from mqttkit.errors import UsageError
+from mqttkit.formats.visible import visible
 from mqttkit.topics import check_topic_filter
 
 FILE = click.Path(path_type=Path)
@@ -78,5 +79,5 @@ def diff(connection: Connection, first: Path, second: Path | None, *, as_json: b
         if as_json:
             print_json({"topic": each.topic, "difference": each.kind})
         else:
-            click.echo(f"{each.kind:8} {each.topic}")
+            click.echo(f"{each.kind:8} {visible(each.topic) if on_terminal() else each.topic}")
     return 1 if count else 0

@@ -43,3 +43,15 @@ def test_json_on_a_terminal_is_indented(capsys: pytest.CaptureFixture[str], monk
     render.print_json({"é": [1]})
     shown = capsys.readouterr().out
     assert shown.count("\n") > 2 and json.loads(shown) == {"é": [1]}
+
+
+def test_a_narrow_terminal_drops_optional_columns_in_their_order() -> None:
+    columns, lines = ("device", "rssi", "about"), [["AA:BB:CC:DD:EE:FF", "-70", "x" * 30]]
+    assert render.fitting_widths(columns, lines, ("about", "rssi"), 80) == {0: 17, 1: 4, 2: 30}
+    assert render.fitting_widths(columns, lines, ("about", "rssi"), 40) == {0: 17, 1: 4}
+    assert render.fitting_widths(columns, lines, ("about", "rssi"), 21) == {0: 17}
+
+
+def test_the_widest_column_gives_way_first() -> None:
+    """Numbers beside a long text stay whole."""
+    assert render.fitting_widths(("topic", "bytes"), [["x" * 100, "1234567"]], (), 60) == {0: 46, 1: 7}

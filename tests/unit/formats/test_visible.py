@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.formats.visible import visible, visible_bytes, visible_lines
+from mqttkit.formats.visible import visible, visible_bytes, visible_json, visible_lines
 
 
 @given(st.text() | st.text(alphabet=st.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp"))))
@@ -28,6 +30,12 @@ def test_bytes_become_printable_utf8(data: bytes) -> None:
 def test_escapes_name_the_character() -> None:
     assert visible("a\x1b[2J\n\t\r\u202e\x9b") == "a\\x1b[2J\\n\\t\\r\\u202e\\x9b"
     assert visible("\U000e0041") == "\\U000e0041"
+
+
+def test_json_keeps_its_meaning() -> None:
+    text = json.dumps({"a\x9b": "\u202e\udcff é\n"}, ensure_ascii=False, indent=1)
+    assert visible_json(text).replace("\n", "").isprintable()
+    assert json.loads(visible_json(text)) == json.loads(text)
 
 
 def test_lines_keep_line_feeds_and_tabs() -> None:

@@ -1,0 +1,71 @@
+"""Commands on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+
+from tests.support.commands import MQTTKIT
+
+
+class Terminal:
+    """A command whose stdin, stdout and stderr are one terminal."""
+
+    def __init__(self, process: subprocess.Popen[bytes], screen: int) -> None:
+        self.process = process
+        self.output = b""
+        """Everything it has written so far."""
+        self._screen = screen
+
+    def wait_for(self, text: bytes, seconds: float = 30.0) -> bytes:
+        """Read until `text` was written; return the output."""
+        deadline = time.monotonic() + seconds
+        while text not in self.output:
+            assert self._read(deadline), f"ended or silent after {self.output[-500:]!r}"
+        return self.output
+
+    def finish(self, seconds: float = 30.0) -> bytes:
+        """Read until the command ends; return the output."""
+        deadline = time.monotonic() + seconds
+        while self._read(deadline):
+            pass
+        self.process.wait(max(0.1, deadline - time.monotonic()))
+        return self.output
+
+    def _read(self, deadline: float) -> bool:
+        if not select.select([self._screen], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return False
+        try:
+            data = os.read(self._screen, 65_536)
+        except OSError:  # Linux reports EIO once the command has closed the terminal
+            return False
+        self.output += data
+        return bool(data)
+
+
+@contextlib.contextmanager
+def on_terminal(*arguments: str, port: int, columns: int = 80, rows: int = 24) -> Iterator[Terminal]:
+    """Run `mqttkit` on a terminal of this size, as a client of a loopback broker."""
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    command = [*MQTTKIT, *arguments, "-h", "127.0.0.1", "-p", str(port)]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment.pop("COLUMNS", None)
+    try:
+        streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+        with subprocess.Popen(command, env=environment, **streams) as process:
+            os.close(terminal)
+            try:
+                yield Terminal(process, screen)
+            finally:
+                process.kill()
+    finally:
+        os.close(screen)
