@@ -73,13 +73,11 @@ class Subscriber:
         bounded: bool = True,
         lower_qos: bool = False,
         seconds: float | None = None,
-        on_state: Callable[[ConnectionState, str], None] | None = None,
     ) -> None:
         """Raise TopicError if a filter is malformed.
 
         `bounded` False lets any number of messages wait for the reader. `lower_qos` requests at most the QoS that the
-        broker has. After `seconds` from entering, connecting, subscribing and reading raise TimedOut. `on_state` gets
-        each change of the connection and its reason, in the network thread.
+        broker has. After `seconds` from entering, connecting, subscribing and reading raise TimedOut.
         """
         for subscription in subscriptions:
             check_topic_filter(subscription.topic_filter)
@@ -94,7 +92,8 @@ class Subscriber:
         self._lower_qos = lower_qos
         self._seconds = seconds
         self._deadline: float | None = None
-        self._on_state = on_state
+        self.on_state: Callable[[ConnectionState, str], None] | None = None
+        """Gets each change of the connection and its reason, in the network thread. Set it before entering."""
         self.client = MqttClient(
             settings,
             will=will,
@@ -218,8 +217,8 @@ class Subscriber:
 
     def _follow_state(self, state: ConnectionState, reason: str) -> None:
         """End the iteration when the client closes; runs in the network thread or in the thread that closes."""
-        if self._on_state is not None:
-            self._on_state(state, reason)
+        if self.on_state is not None:
+            self.on_state(state, reason)
         if state is ConnectionState.CLOSED:
             failure = self.client.failure or BrokerUnreachable("", "mqtt", reason)
             self.queue.end(failure if self.client.given_up else None)

@@ -194,20 +194,18 @@ def sub(connection: Connection, **given: Any) -> None:
     if not subscriptions:
         _unsubscribe(connection, options)
         return
-    with (
-        interrupts_raise(),
-        Subscriber(
-            options.settings(connection),
-            subscriptions,
-            will=connection.will,
-            retry=connection.retry and not options.retained_only,
-            manual_ack=not client.clean_session and max(each.qos for each in subscriptions) == 1,
-            lower_qos=options.as_json and connection.qos is None,
-            seconds=options.seconds,
-            bounded=not options.remove_retained,  # the network thread must read on to get the acknowledgements
-            on_state=_announcer(connection),
-        ) as subscriber,
-    ):
+    subscriber = Subscriber(
+        options.settings(connection),
+        subscriptions,
+        will=connection.will,
+        retry=connection.retry and not options.retained_only,
+        manual_ack=not client.clean_session and max(each.qos for each in subscriptions) == 1,
+        lower_qos=options.as_json and connection.qos is None,
+        seconds=options.seconds,
+        bounded=not options.remove_retained,  # the network thread must read on to get the acknowledgements
+    )
+    subscriber.on_state = _announcer(connection)
+    with interrupts_raise(), subscriber:
         if options.dropped:
             subscriber.client.unsubscribe(*options.dropped)
         if not options.only_subscribe:
