@@ -29,6 +29,7 @@ settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "any")  # in CI the same examples each time
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the slowest tests; keep the tests of one Docker engine on one worker, since they look at all of it."""
     items.sort(key=lambda item: ORDER.index(item.path.relative_to(HERE).parts[0]))

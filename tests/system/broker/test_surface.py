@@ -19,7 +19,7 @@ pytestmark = pytest.mark.system
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(params=["docker", "process", "embedded"])
+@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.xdist_group("docker")), "process", "embedded"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend; Docker with an engine that has the offline image."""
     if request.param == "docker":
