@@ -69,7 +69,8 @@ def stop_broker(broker: Broker, *, volumes: bool = False, discard_unsaved: bool 
     from mqttkit.broker.live.save import save_everything
 
     with locked(broker.paths):
-        if broker.running() is not None and not (volumes or discard_unsaved):
+        running = broker.running()
+        if running is not None and running.halted != "crash-looping" and not (volumes or discard_unsaved):
             try:
                 save_everything(broker)
             except LifecycleError as error:
@@ -197,8 +198,9 @@ def _with_stored_choices(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
         if change.name != "automatic_ports" and old != new and (running or change.name == "backend"):
             raise UsageError(
                 f"broker {spec.name!r} is set up with {change.name} {old}, not {new}",
-                hint=f"Take it down first: mqttkit broker down --name {spec.name}"
-                + ("" if running and change.name != "backend" else " --volumes (its data is lost)"),
+                hint=f"Remove it first: mqttkit broker down --name {spec.name} --volumes (its data is lost)"
+                if change.name == "backend"
+                else f"Change a running broker with: mqttkit broker restart --name {spec.name} …",
             )
     return spec
 

@@ -62,13 +62,16 @@ class BrokerSpec:
     """Tuning profile: `small`, `default` or `high-traffic`."""
     overrides: Mapping[str, int | bool] = field(default_factory=dict)
     """Tuning settings that differ from the tuning profile, by name."""
+    log_types: tuple[str, ...] = ()
+    """What the broker logs besides errors, warnings and connections, such as `debug` for denied publishes."""
     automatic_ports: tuple[str, ...] = ()
     """Ports that mqttkit chose, such as `websocket_port`: it chooses others if they are taken."""
     temporary: bool = False
     """The broker ends with the process that started it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "automatic_ports", tuple(self.automatic_ports))  # JSON has lists only
+        for name in ("automatic_ports", "log_types"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
 
     @property
     def tls(self) -> bool:
@@ -359,10 +362,13 @@ def _parse_json(content: bytes, path: Path | str) -> dict[str, Any]:
     try:
         values = json.loads(content)
     except ValueError as error:
-        raise LifecycleError(f"{path} is not valid JSON: {error}") from error
+        raise LifecycleError(f"{path} is not valid JSON: {error}", hint=_DAMAGED) from error
     if not isinstance(values, dict):
-        raise LifecycleError(f"{path} does not contain a JSON object")
+        raise LifecycleError(f"{path} does not contain a JSON object", hint=_DAMAGED)
     return values
+
+
+_DAMAGED = "Restore a backup, or remove the file: then `mqttkit broker up` writes it again and keeps users and data"
 
 
 def _build(kind: type[Any], values: dict[str, Any], path: Path | str) -> Any:

@@ -67,6 +67,8 @@ class Running:
     """`pid 123` or the container's id."""
     health: str | None = None
     """Result of the container's health check: `starting`, `healthy` or `unhealthy`; None without a health check."""
+    halted: str = ""
+    """Why it does not work although it exists: `paused`, `crash-looping` or `hung`; empty if it works."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,10 @@ class Broker(Protocol):
 
     def version(self) -> tuple[int, ...]:
         """Return the broker program's version, such as (2, 0, 11)."""
+        ...
+
+    def configuration(self) -> str:
+        """Return the configuration file that `up` writes for the broker's settings."""
         ...
 
     def signal(self, name: str) -> None:

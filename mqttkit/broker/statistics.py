@@ -28,7 +28,7 @@ TOPICS = {
     "clients_total": "clients/total",
     "subscriptions": "subscriptions/count",
     "retained": "retained messages/count",
-    "queued": "store/messages/count",
+    "stored": "store/messages/count",
     "packets_received": "messages/received",
     "packets_sent": "messages/sent",
     "publish_dropped": "publish/messages/dropped",
@@ -60,7 +60,7 @@ class Statistics:
     """Subscriptions of all clients."""
     retained: int = 0
     """Retained messages, `$SYS` included."""
-    queued: int = 0
+    stored: int = 0
     """Messages in the broker's store: retained, queued and in flight."""
     packets_received: int = 0
     """MQTT packets of any kind received since the start."""

@@ -11,7 +11,14 @@ from mqttkit.broker.probe import ask, operator_login
 from mqttkit.broker.profile import BrokerPaths, Profile, load_spec, read_profile
 from mqttkit.broker.protocol import LACKS, Broker, Feature
 from mqttkit.broker.statistics import Watcher
-from mqttkit.errors import BrokerUnreachable
+from mqttkit.errors import BrokerUnreachable, LifecycleError, MissingPart, MqttkitError
+
+STARTING_SECONDS = 10.0
+HALTED = {
+    "paused": "its container is paused: docker unpause, or mqttkit broker down",
+    "crash-looping": "its container ends again and again: mqttkit broker logs",
+    "hung": "a signal has stopped its process: kill -CONT, or mqttkit broker down",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +28,8 @@ class BrokerStatus:
     name: str
     """Name of the broker."""
     state: str
-    """`up`, `starting` (runs, no CONNACK), `down`, or `absent` (never created)."""
+    """`up`, `starting`, `full` (closes new connections), `hung` (does not answer), `paused`, `crash-looping`, `down`,
+    `absent` (never created), `engine-away` (Docker does not answer), or `unreadable` (its files are damaged)."""
     backend: str | None = None
     """Backend that runs it."""
     version: str | None = None
@@ -69,16 +77,32 @@ class BrokerStatus:
 
 
 def broker_status(name: str = "default") -> BrokerStatus:
-    """Return the status of the broker with this name; a broker that does not exist has the state `absent`."""
+    """Return the status of the broker with this name; raise UsageError only for an invalid name."""
     paths = BrokerPaths.of(name)
-    spec = load_spec(paths)
+    try:
+        spec, profile = load_spec(paths), read_profile(paths)
+    except LifecycleError as error:
+        return BrokerStatus(name=name, state="unreadable", trouble=_with_hint(error))
     if spec is None:
         return BrokerStatus(name=name, state="absent", trouble="no broker has this name")
-    return status_of(open_broker(spec, paths), read_profile(paths))
+    broker = open_broker(spec, paths)
+    try:
+        return status_of(broker, profile)
+    except MissingPart as error:
+        return BrokerStatus(name=name, state="engine-away", backend=broker.backend, trouble=_with_hint(error))
+    except MqttkitError as error:
+        return BrokerStatus(name=name, state="hung", backend=broker.backend, trouble=_with_hint(error))
 
 
 def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
-    """Return the status of a broker that `up` created."""
+    """Return the status of a broker that `up` created; ask again if it stopped or restarted meanwhile."""
+    try:
+        return _examine(broker, profile)
+    except LifecycleError:
+        return _examine(broker, profile)
+
+
+def _examine(broker: Broker, profile: Profile | None) -> BrokerStatus:
     running = broker.running()
     if running is None or profile is None:
         return BrokerStatus(
@@ -88,11 +112,21 @@ def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
             trouble="it is not running",
             lacks=tuple(LACKS[broker.backend].values()),
         )
-    trouble = _trouble(profile)
+    if running.halted:
+        return BrokerStatus(
+            name=broker.spec.name,
+            state=running.halted,
+            backend=broker.backend,
+            identity=running.identity,
+            health=running.health,
+            trouble=HALTED[running.halted],
+            lacks=tuple(LACKS[broker.backend].values()),
+        )
     uptime = time.time() - running.started
+    state, trouble = _answer(profile, uptime)
     return BrokerStatus(
         name=broker.spec.name,
-        state="starting" if trouble else "up",
+        state=state,
         backend=broker.backend,
         version=".".join(map(str, broker.version())),
         identity=running.identity,
@@ -141,10 +175,16 @@ def _traffic(broker: Broker, profile: Profile) -> dict[str, Any]:
     }
 
 
-def _trouble(profile: Profile) -> str:
-    """Return why the broker does not accept its operator, or an empty string."""
+def _answer(profile: Profile, uptime: float) -> tuple[str, str]:
+    """Return the state of a running broker, and why it does not accept its operator, or an empty string."""
     try:
         answer = ask(operator_login(profile))
     except BrokerUnreachable as error:
-        return error.cause
-    return "" if answer.accepted else f"it refuses its own operator: {answer.reason}"
+        if error.step == "mqtt" and "without a CONNACK" in error.cause:
+            return "full", "it closes new connections: probably all max_connections are taken"
+        return "starting" if uptime < STARTING_SECONDS else "hung", error.cause
+    return ("up", "") if answer.accepted else ("hung", f"it refuses its own operator: {answer.reason}")
+
+
+def _with_hint(error: MqttkitError) -> str:
+    return f"{error.message}. {error.hint}" if error.hint else error.message

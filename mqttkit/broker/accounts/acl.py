@@ -80,6 +80,27 @@ class AclFile:
         """Read a file; raise UsageError if it is missing, a symbolic link or invalid."""
         return cls.parse(read_text(path), where=str(path))
 
+    @classmethod
+    def salvage(cls, text: str) -> tuple[AclFile, list[str]]:
+        """Return the valid rules, and what was dropped: `NUMBER: LINE` of each invalid line.
+
+        The `topic` lines after an invalid one are dropped too, up to the next `user` line, because they might belong to
+        another user.
+        """
+        reader, dropped, lost = _Reader(), [], False
+        for number, line in enumerate(text.split("\n"), 1):
+            words = line.split()
+            if lost and words[:1] == ["topic"]:
+                dropped.append(f"{number}: {line}")
+                continue
+            try:
+                reader.read(line.rstrip(_BLANKS), number)
+                lost = lost and words[:1] != ["user"]
+            except ValueError:
+                dropped.append(f"{number}: {line}")
+                lost = lost or words[:1] not in (["topic"], ["pattern"])
+        return reader.result(), dropped
+
     def render(self) -> str:
         """Return the file's text: anonymous first, then each user, then the patterns."""
         blocks = ["".join(f"{line}\n" for line in self.comments)] if self.comments else []

@@ -58,6 +58,11 @@ class EmbeddedBroker(LocalBroker):
         self.write_file(CONFIG, rumqttd_toml(self.spec, new).encode())
         return new
 
+    def configuration(self) -> str:
+        """Return rumqttd's configuration."""
+        profile = read_profile(self.paths)
+        return "" if profile is None else rumqttd_toml(self.spec, profile)
+
     def _start(self, profile: Profile | None) -> UpResult:
         """Start the broker; raise `PortTaken` if another program took the port that we chose for MQTT 5."""
         try:

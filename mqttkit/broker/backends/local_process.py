@@ -102,7 +102,8 @@ class LocalBroker(abc.ABC):
         process = self._process()
         if process is None:
             return None
-        return Running(pid=process.pid, started=process.started, identity=f"pid {process.pid}")
+        halted = "hung" if process_table.is_stopped(process.pid) else ""
+        return Running(pid=process.pid, started=process.started, identity=f"pid {process.pid}", halted=halted)
 
     def signal(self, name: str) -> None:
         """Send HUP or USR1 to the running broker."""

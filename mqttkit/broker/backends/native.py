@@ -8,6 +8,7 @@ import pwd
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 from mqttkit.broker.accounts.initial_files import acl_for_start, passwords_for_start
 from mqttkit.broker.accounts.operator_profile import mosquitto_profile
@@ -20,12 +21,13 @@ from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.mosquitto.configuration import Listener
 from mqttkit.broker.ports import listening_inodes, numeric
 from mqttkit.broker.profile import Profile
-from mqttkit.errors import LifecycleError, MissingPart
+from mqttkit.errors import LifecycleError, MissingPart, PermissionMissing
 
 SYSTEM_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"
 """Debian installs mosquitto here, which is not in a user's PATH."""
 SERVICE_USERS = ("mosquitto", "nobody")
 """Users that a broker of root runs as, in order of preference."""
+UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 INSTALL = "Install it with: apt-get install mosquitto"
 
 
@@ -92,15 +94,13 @@ class ProcessBroker(LocalBroker):
         return settings.max_connections + SPARE_DESCRIPTORS
 
     def _prepare(self, profile: Profile | None) -> Profile:
+        self._require_ports_above(UNPRIVILEGED)
         settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
         if profile is not None:
             report_losses(self.read_file, self.write_file, persistence=settings.persistence)
-        text = configuration.mosquitto_conf(
-            self.listeners(), settings, version=self.version(), anonymous=self.spec.anonymous
-        )
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend)
         self.files.make("data")
-        self.write_file(CONFIGURATION_FILE, text.encode())
+        self.write_file(CONFIGURATION_FILE, self.configuration().encode())
         for name, content in missing_certificates(self.spec, self.paths.authority, self.read_file).items():
             self.write_file(name, content)
         passwords, acl = self.read_file(PASSWORD_FILE), self.read_file(ACL_FILE)
@@ -111,6 +111,28 @@ class ProcessBroker(LocalBroker):
             if after != before:
                 self.write_file(name, after)
         return profile
+
+    def _require_ports_above(self, least: Path) -> None:
+        """Raise PermissionMissing for a port on which the broker's user, which is not root, may not listen."""
+        owner = self._owner()
+        lowest = int(least.read_text()) if least.exists() else 1024
+        for listener in self.listeners():
+            if owner is not None and owner[0] != 0 and listener.port < lowest:
+                raise PermissionMissing(
+                    f"port {listener.port} needs root, but the broker runs as {pwd.getpwuid(owner[0]).pw_name}",
+                    hint=f"Choose a port of {lowest} or above, or: mqttkit broker up --backend docker",
+                )
+
+    def configuration(self) -> str:
+        """Return mosquitto.conf."""
+        settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
+        return configuration.mosquitto_conf(
+            self.listeners(),
+            settings,
+            version=self.version(),
+            anonymous=self.spec.anonymous,
+            log_types=self.spec.log_types,
+        )
 
     def listeners(self) -> list[Listener]:
         """Return the listeners that the settings ask for."""

@@ -44,6 +44,12 @@ def start_ticks(pid: int) -> int | None:
     return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a signal such as SIGSTOP has stopped the process."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] in "Tt"
+
+
 def identify(pid: int) -> ProcessId:
     """Return the identity of a process, also of one that has ended but that its parent has not waited for yet.
 

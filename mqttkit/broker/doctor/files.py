@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 
@@ -99,8 +100,23 @@ def settings(examined: ExaminedBroker) -> Iterator[Result]:
             yield failed(f"{name} is missing", examined.restart)
     if not text.startswith("# Written by `mqttkit broker up`"):
         yield warned("it was not written by mqttkit: the next start replaces it", examined.restart)
-    elif not dangers:
-        yield passed("anonymous access, users, ACL and queues are as mqttkit set them")
+        return
+    changes = _changed_lines(text, examined.broker.configuration())
+    for change in changes:
+        yield warned(f"changed by hand: {change}; the next start undoes that", examined.restart)
+    if not dangers and not changes:
+        yield passed("every line is as mqttkit wrote it")
+
+
+def _changed_lines(text: str, wanted: str) -> list[str]:
+    """Return each line that was added or removed, with its number."""
+    before, after = wanted.splitlines(), text.splitlines()
+    found = []
+    for kind, first, last, begin, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind != "equal":
+            found += [f"line {begin + 1}: {line!r} is missing" for line in before[first:last]]
+            found += [f"line {number + 1}: {after[number]!r}" for number in range(begin, end)]
+    return found
 
 
 def log_errors(examined: ExaminedBroker) -> Iterator[Result]:

@@ -12,6 +12,7 @@ from mqttkit.broker.accounts.acl_simulator import Decision, check_access, check_
 from mqttkit.broker.accounts.roles import AccountFiles
 from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.broker.live.reload import apply_changes
+from mqttkit.broker.mosquitto.configuration import first_acl
 from mqttkit.broker.profile import Profile, locked, read_profile, save_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.client import MqttClient
@@ -45,6 +46,29 @@ def change_accounts(broker: Broker, edit: Callable[[AccountFiles], AccountFiles]
             # Writing an unchanged file again gives it the owner and mode that the broker needs to read it.
             changes.setdefault(name, broker.read_file(name) or b"")
         return apply_changes(broker, changes)
+
+
+def replace_acl(broker: Broker, acl: AclFile) -> bool:
+    """Give the broker another ACL; return whether it is running."""
+    require(broker, Feature.ACL, "an ACL")
+    with locked(broker.paths):
+        return apply_changes(broker, {ACL_FILE: acl.render().encode()})
+
+
+def reset_acl(broker: Broker) -> list[str]:
+    """Remove the lines of the ACL file that mosquitto rejects; return them.
+
+    A missing file becomes that of a new broker.
+    """
+    require(broker, Feature.ACL, "an ACL")
+    content = broker.read_file(ACL_FILE)
+    if content is None:
+        replace_acl(broker, AclFile.parse(first_acl(anonymous=broker.spec.anonymous)))
+        return ["(all): the file was missing"]
+    acl, dropped = AclFile.salvage(content.decode(errors="replace"))
+    if dropped:
+        replace_acl(broker, acl)
+    return dropped
 
 
 def set_operator_password(broker: Broker, password: str, *, iterations: int) -> None:

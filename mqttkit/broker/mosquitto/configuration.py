@@ -16,6 +16,10 @@ PROBE = "mqttkit-probe"
 CANARY = "mqttkit-canary"
 """User without rights that a reload adds for a moment, to see that the broker read the files and denies it."""
 PROBE_FILTER = "mqttkit/probe/#"
+LOG_TYPES = ("error", "warning", "notice", "information")
+"""What every broker logs."""
+FURTHER_LOG_TYPES = ("debug", "subscribe", "unsubscribe", "websockets")
+"""What a broker may log too; `debug` includes each publish that the ACL denies."""
 HEAD = "# Written by `mqttkit broker up`; your changes here are lost at the next start.\n"
 
 
@@ -110,6 +114,7 @@ def mosquitto_conf(
     version: tuple[int, ...],
     anonymous: bool = False,
     root: str = "",
+    log_types: Iterable[str] = (),
 ) -> str:
     """Return mosquitto.conf for the broker's version.
 
@@ -120,10 +125,7 @@ def mosquitto_conf(
         *_persistence(settings, root),
         *_limits(settings, version),
         "log_dest stderr",
-        "log_type error",
-        "log_type warning",
-        "log_type notice",
-        "log_type information",
+        *(f"log_type {kind}" for kind in (*LOG_TYPES, *log_types)),
         "log_timestamp_format %Y-%m-%dT%H:%M:%S",
         "connection_messages true",
         "sys_interval 2",

@@ -107,6 +107,45 @@ def acl_lint(path: Path | None, name: str, as_json: bool) -> int:
     return 1 if findings else 0
 
 
+@acl_group.command("edit")
+@name_option
+def acl_edit(name: str) -> None:
+    """Open the ACL file in $EDITOR, check it, and apply it. An invalid file changes nothing and is kept as a draft."""
+    from mqttkit.broker.accounts.acl import AclFile
+    from mqttkit.broker.file_names import ACL_FILE
+    from mqttkit.broker.live.accounts import replace_acl
+    from mqttkit.files import write_secret
+
+    broker = named_broker(name)
+    draft = broker.paths.directory / "acl.draft"
+    before = draft.read_bytes() if draft.exists() else broker.read_file(ACL_FILE) or b""
+    text = click.edit(before.decode(errors="replace"), extension=".acl")
+    if text is None:
+        raise UsageError("the ACL was not changed")
+    try:
+        replace_acl(broker, AclFile.parse(text, where=ACL_FILE))
+    except UsageError as error:
+        write_secret(draft, text)
+        raise UsageError(
+            f"{error.message}; nothing was changed", hint=f"Correct it: mqttkit broker acl edit ({draft})"
+        ) from error
+    draft.unlink(missing_ok=True)
+    say("the ACL is applied")
+
+
+@acl_group.command("reset")
+@name_option
+def acl_reset(name: str) -> None:
+    """Return to a valid ACL file: drop the lines that mosquitto rejects, and print them."""
+    from mqttkit.broker.live.accounts import reset_acl
+
+    dropped = reset_acl(named_broker(name))
+    for line in dropped:
+        click.echo(f"dropped line {line}")
+    if not dropped:
+        say("the ACL file is valid; nothing was changed")
+
+
 @acl_group.command("check")
 @user_argument
 @click.argument("action", type=ACTIONS)

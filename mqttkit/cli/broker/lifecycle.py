@@ -115,7 +115,9 @@ def requested_spec(name: str, given: dict[str, Any]) -> Any:
     from mqttkit.broker.profile import BrokerPaths, BrokerSpec, load_spec
 
     spec = load_spec(BrokerPaths.of(name)) or BrokerSpec(name=name)
-    given = {key: value for key, value in given.items() if value is not None}
+    given = {key: value for key, value in given.items() if value not in (None, ())}
+    if "log_types" in given:
+        given["log_types"] = tuple(kind for kind in given["log_types"] if kind != "none")
     overrides = {key: given.pop(key) for key in TUNING if key in given}
     spec = dataclasses.replace(spec, **given, overrides={**spec.overrides, **overrides})
     tuning(spec.tuning, spec.overrides)

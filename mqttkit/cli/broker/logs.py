@@ -10,6 +10,7 @@ import click
 from mqttkit.cli.broker.options import name_option
 from mqttkit.cli.options.numbers import Number
 
+DENIED = re.compile(r": Denied (PUBLISH|SUBSCRIBE)|denied", re.I)
 LOG_LINE = re.compile(r"(?P<timestamp>\d{4}-\d\d-\d\d[T ][\d:,.]*\d):? (?P<message>.*)")
 
 
@@ -17,12 +18,21 @@ LOG_LINE = re.compile(r"(?P<timestamp>\d{4}-\d\d-\d\d[T ][\d:,.]*\d):? (?P<messa
 @name_option
 @click.option("--tail", type=Number("N", low=0, whole=True), help="Print the last N lines only.")
 @click.option("--follow", is_flag=True, help="Print new lines until interrupted.")
+@click.option("--denied", is_flag=True, help="Print only publishes and subscriptions that the ACL denied.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: timestamp, message.")
-def logs(name: str, tail: int | None, follow: bool, as_json: bool) -> None:
-    """Show the broker's log."""
+def logs(name: str, tail: int | None, follow: bool, denied: bool, as_json: bool) -> None:
+    """Show the broker's log. Denied publishes are logged after `broker restart --log-type debug`."""
     from mqttkit.broker import existing_broker
 
-    for line in existing_broker(name).log_lines(tail=tail, follow=follow):
+    broker = existing_broker(name)
+    if denied and "debug" not in broker.spec.log_types:
+        click.echo(
+            f"this broker does not log denials. Change that: mqttkit broker restart --name {name} --log-type debug",
+            err=True,
+        )
+    for line in broker.log_lines(tail=tail, follow=follow):
+        if denied and not DENIED.search(line):
+            continue
         click.echo(json.dumps(parse_log_line(line)) if as_json else line)
 
 

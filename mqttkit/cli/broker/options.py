@@ -49,6 +49,13 @@ _SPEC_OPTIONS = (
     click.option("--image", metavar="IMAGE", help="Docker image."),
     click.option("--anonymous/--no-anonymous", default=None, help="Let clients connect without a user."),
     click.option("--allow-remote-anonymous", is_flag=True, default=None, help="Let them connect from the network too."),
+    click.option(
+        "--log-type",
+        "log_types",
+        multiple=True,
+        type=click.Choice(("debug", "subscribe", "unsubscribe", "websockets", "none")),
+        help="Log this too; debug includes denied publishes, none logs no more than usual. Can be repeated.",
+    ),
     click.option("--profile", "tuning", type=click.Choice(TUNING_PROFILES), help="Tuning profile.  [default]"),
     click.option("--max-connections", type=LIMIT, help="Most clients connected at a time."),
     click.option("--max-queued-messages", type=LIMIT, help="Most messages kept for a disconnected client."),

@@ -23,13 +23,15 @@ def stats(name: str, follow: bool, count: int | None, as_json: bool) -> None:
     from mqttkit.broker import Feature, existing_broker, require
     from mqttkit.broker.profile import read_profile
     from mqttkit.broker.statistics import Watcher
-    from mqttkit.errors import LifecycleError
+    from mqttkit.errors import BrokerUnreachable
 
     broker = existing_broker(name)
     require(broker, Feature.STATISTICS, "stats")
     profile = read_profile(broker.paths)
     if profile is None or broker.running() is None:
-        raise LifecycleError(f"broker {name!r} is not running", hint=f"Start it with: mqttkit broker up --name {name}")
+        raise BrokerUnreachable(
+            f"broker {name!r}", "tcp", "it is not running", hint=f"Start it with: mqttkit broker up --name {name}"
+        )
     left = count or (None if follow else 1)
     with Watcher(profile) as watcher:
         for number, now in enumerate(watcher.updates(), 1):

@@ -17,11 +17,13 @@ from mqttkit.broker.backends.docker.backend import DockerBroker
 from mqttkit.broker.backends.local_process import READY_SECONDS
 from mqttkit.broker.doctor import host
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker
+from mqttkit.broker.doctor.files import settings
 from mqttkit.broker.doctor.findings import Verdict
 from mqttkit.broker.live.reload import apply_changes
 from mqttkit.broker.probe import operator_login
 from mqttkit.broker.profile import Profile, locked, read_profile
 from mqttkit.broker.readiness import wait_ready
+from mqttkit.broker.status import status_of
 from tests.support.clients import wait_until
 from tests.support.docker import IMAGE, Engine
 from tests.support.probe import Probe
@@ -118,3 +120,26 @@ def test_the_log_survives_down_and_up_and_a_follower_sees_both_containers(broker
         broker.down(volumes=True)
     follower.join(READY_SECONDS)
     assert not follower.is_alive()
+
+
+def test_a_paused_container_is_named_and_saves_before_it_stops(broker: DockerBroker, client: Any):
+    client.containers.get(f"mqttkit-{broker.spec.name}").pause()
+    assert status_of(broker, profile_of(broker)).state == "paused"
+    stop_broker(broker)
+    assert status_of(broker, profile_of(broker)).state == "down"
+
+
+def test_a_container_that_an_unknown_option_ends_is_crash_looping_until_a_restart(broker: DockerBroker):
+    """`doctor` names the line, and the next start writes the file again."""
+    content = broker.read_file("config/mosquitto.conf") or b""
+    broker.write_file("config/mosquitto.conf", content + b"no_such_option 1\n")
+    running = broker.running()
+    assert running is not None
+    os.kill(running.pid, signal.SIGKILL)
+    wait_until(lambda: status_of(broker, profile_of(broker)).state == "crash-looping", READY_SECONDS)
+    details = [found.detail for found in settings(ExaminedBroker.of(broker))]
+    assert any("no_such_option" in detail for detail in details), details
+    stop_broker(broker)
+    with locked(broker.paths):
+        broker.up()
+    assert status_of(broker, profile_of(broker)).state == "up"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import pytest
 
 from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Profile, existing_broker, start_broker, stop_broker
 from mqttkit.broker.probe import ask, operator_login
-from mqttkit.broker.profile import locked, read_profile
-from tests.support.brokers import missing, need
+from mqttkit.broker.profile import locked, read_profile, save_spec
+from tests.support.brokers import free_port, missing, need
 from tests.support.probe import Probe
 
 pytestmark = [
@@ -202,6 +204,102 @@ def test_two_commands_never_hold_the_lock_of_one_directory(tmp_path: Path):
     for worker in workers:
         worker.join(60)
     assert most == [1]
+
+
+def test_status_has_a_word_for_a_stopped_process_and_for_taken_connections(broker: Broker):
+    """The exit code is 3, and --json prints an object, whatever happens."""
+    run("restart", "--max-connections", "2")
+    profile = profile_of(broker)
+    login = (profile.port, profile.username, profile.password)
+    with Probe(*login, client_id="one"), Probe(*login, client_id="two"), Probe(*login, client_id="three"):
+        assert json.loads(run("status", "--json", code=3).stdout)["state"] == "full"
+    running = broker.running()
+    assert running is not None
+    os.kill(running.pid, signal.SIGSTOP)
+    assert json.loads(run("status", "--json", code=3).stdout)["state"] == "hung"
+    os.kill(running.pid, signal.SIGCONT)
+    run("status")
+    run("down")
+    assert "is not running" in run("stats", code=3).stderr
+
+
+def test_damaged_state_files_are_named_with_a_remedy_that_keeps_users_and_data(broker: Broker):
+    keep(broker)
+    run("down")
+    for path in (broker.paths.profile, broker.paths.spec):
+        path.write_text("{")
+        found = json.loads(run("status", "--json", code=3).stdout)
+        assert found["state"] == "unreadable"
+        assert str(path) in found["trouble"]
+        assert "remove the file" in run("up", code=1).stderr
+        path.unlink()
+        run("up", "--backend", "process", "--port", str(free_port()))
+        assert kept(broker) == ["kept"]
+        run("down")
+
+
+def test_an_engine_that_hangs_is_away_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It accepts the connection and says nothing."""
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(f"{tmp_path}/docker.sock")
+        engine.listen()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+        paths = BrokerPaths.of("default")
+        paths.directory.mkdir(parents=True)
+        save_spec(paths, BrokerSpec(backend="docker"))
+        begin = time.monotonic()
+        assert json.loads(run("status", "--json", code=3).stdout)["state"] == "engine-away"
+        assert time.monotonic() - begin < 15, "5 s are the aim, with room for a busy machine"
+
+
+def test_doctor_names_the_lines_of_the_configuration_that_were_changed_by_hand(broker: Broker):
+    conf = broker.paths.root / "config/mosquitto.conf"
+    text = conf.read_text().replace("sys_interval 2", "sys_interval 20")
+    conf.write_text(text)
+    found = json.loads(run("doctor", "--json", code=None).stdout)["findings"]
+    details = [finding["detail"] for finding in found if finding["check"] == "settings"]
+    assert any("'sys_interval 20'" in detail for detail in details), details
+    assert any("'sys_interval 2' is missing" in detail for detail in details)
+
+
+def test_a_port_below_1024_is_refused_with_the_reason(broker: Broker):
+    error = run("up", "--name", "low", "--backend", "process", "--port", "22", code=None).stderr
+    assert "needs root, but the broker runs as" in error
+
+
+def test_up_with_another_port_on_a_running_broker_suggests_restart(broker: Broker):
+    assert "mqttkit broker restart" in run("up", "--port", str(free_port()), code=2).stderr
+
+
+def test_denied_publishes_are_logged_and_shown_on_demand(broker: Broker):
+    assert "--log-type debug" in run("logs", "--denied").stderr
+    run("restart", "--log-type", "debug")
+    password = run("user", "add", "lamp", "--role", "device", "--generate").stdout.strip()
+    with Probe(profile_of(broker).port, "lamp", password) as lamp:
+        lamp.publish("secret/topic")
+    lines = run("logs", "--denied").stdout.splitlines()
+    assert lines
+    assert all("lamp" in line or "secret/topic" in line or "canary" in line for line in lines)
+
+
+def test_a_typo_in_the_acl_is_named_edited_and_reset(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`acl check` names the line; `acl edit` rejects an invalid file; `acl reset` drops the invalid lines."""
+    acl = broker.paths.root / "config/acl"
+    good = broker.read_file("config/acl") or b""
+    broker.write_file("config/acl", good + b"\nusr lamp\ntopic readwrite everything/#\n")
+    number = good.count(b"\n") + 2
+    assert f"config/acl:{number}: 'usr' is not" in run("acl", "check", "mqttkit", "read", "a", code=2).stderr
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\necho 'topic raed x' >>\"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    assert "nothing was changed" in run("acl", "edit", code=2).stderr
+    assert b"usr" in acl.read_bytes()
+    dropped = run("acl", "reset").stdout
+    assert "usr lamp" in dropped
+    assert "everything/#" in dropped
+    assert b"everything" not in acl.read_bytes()
+    run("acl", "check", "mqttkit", "read", "a")
 
 
 def test_lost_users_and_messages_are_reported_when_the_broker_starts(broker: Broker):

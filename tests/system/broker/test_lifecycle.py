@@ -275,7 +275,7 @@ def test_a_paused_broker_is_taken_down(ended: None, tmp_path: Path):
     running = existing_broker().running()
     assert running is not None
     os.kill(running.pid, signal.SIGSTOP)
-    assert json.loads(run("status", "--json", code=3).stdout)["state"] == "starting"
+    assert json.loads(run("status", "--json", code=3).stdout)["state"] == "hung"
     begin = time.monotonic()
     run("down")
     assert time.monotonic() - begin < 20

@@ -111,7 +111,7 @@ class DockerBroker:
         with connect_engine() as client:
             container = self._container(client)
             state = engine.state_of(container) if container is not None else {}
-            if container is None or not state.get("Running"):
+            if container is None or not (state.get("Running") or state.get("Restarting")):
                 return None
             started = re.sub(r"(\.\d{1,6})\d*Z$", r"\1+00:00", str(state["StartedAt"]))
             stamp = datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp()
@@ -120,12 +120,17 @@ class DockerBroker:
                 started=stamp,
                 identity=f"container {container.short_id}",
                 health=(state.get("Health") or {}).get("Status"),
+                halted="paused" if state.get("Paused") else "crash-looping" if state.get("Restarting") else "",
             )
 
     def version(self) -> tuple[int, ...]:
         """Return the version of the image's mosquitto."""
         with connect_engine() as client:
             return _version(client, engine.ensure_image(client, self.plan.image))
+
+    def configuration(self) -> str:
+        """Return mosquitto.conf."""
+        return self.plan.configuration(self.version())
 
     def signal(self, name: str) -> None:
         """Send HUP or USR1 to the running broker."""
@@ -271,10 +276,8 @@ class DockerBroker:
 
         for name, content in missing_certificates(self.spec, self.paths.authority, read).items():
             self._write(container, name, content)
-        settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
-        listeners, anonymous = self.plan.listeners(), self.spec.anonymous
-        text = configuration.mosquitto_conf(listeners, settings, version=version, anonymous=anonymous, root=f"{HOME}/")
-        self._write(container, CONFIGURATION_FILE, text.encode())
+        anonymous = self.spec.anonymous
+        self._write(container, CONFIGURATION_FILE, self.plan.configuration(version).encode())
         passwords = read(PASSWORD_FILE)
         self._write(container, PASSWORD_FILE, passwords_for_start(passwords, profile))
         rules = read(ACL_FILE)

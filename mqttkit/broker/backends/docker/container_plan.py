@@ -93,6 +93,18 @@ class ContainerPlan:
             tls_port=INNER_TLS_PORT if self.spec.tls_port else None,
         )
 
+    def configuration(self, version: tuple[int, ...]) -> str:
+        """Return mosquitto.conf for the version of the image's mosquitto."""
+        settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
+        return configuration.mosquitto_conf(
+            self.listeners(),
+            settings,
+            version=version,
+            anonymous=self.spec.anonymous,
+            root=f"{HOME}/",
+            log_types=self.spec.log_types,
+        )
+
     def compose(self) -> str:
         """Return a compose file of the same set-up, for the volumes that `up` fills."""
         published = [f"{_bracketed(self.address(inner))}:{outer}:{inner}" for inner, outer in self.ports.items()]

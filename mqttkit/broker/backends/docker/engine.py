@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 ENGINE_SECONDS = 60.0
 """Time limit of each call."""
+ANSWER_SECONDS = 5.0
+"""An engine that does not tell its version in this time is away."""
 BROKER_USER = "mosquitto"
 """User of the broker in the image."""
 PORT_WORDS = ("port is already allocated", "address already in use", "failed to bind")
@@ -283,7 +285,9 @@ def _connected(seconds: int) -> DockerClient:
     from requests import RequestException
 
     _try_socket()
-    with contextlib.closing(docker.from_env(version=DEFAULT_DOCKER_API_VERSION, timeout=seconds)) as asking:
+    with contextlib.closing(
+        docker.from_env(version=DEFAULT_DOCKER_API_VERSION, timeout=min(seconds, int(ANSWER_SECONDS)))
+    ) as asking:
         try:
             version = asking.api.version(api_version=False)["ApiVersion"]
         except (DockerException, RequestException, KeyError) as error:
@@ -297,6 +301,7 @@ def _try_socket() -> None:
     if not address.startswith("unix://"):
         return
     with socket.socket(socket.AF_UNIX) as trial:
+        trial.settimeout(ANSWER_SECONDS)
         try:
             trial.connect(address.removeprefix("unix://"))
         except OSError as error:
