@@ -177,6 +177,8 @@ class ScannerSettings(Checked):
     """Simulated: advertisements per second."""
     seed: int = 0
     """Simulated: seed of the random number generator."""
+    identities_file: str | None = None
+    """YAML file of known devices: their names, keys, and which ones to drop."""
     min_rssi: Annotated[int | None, between(-127, 20)] = None
     """Keep only advertisements at least this strong, dBm."""
     mac: tuple[str, ...] = ()

@@ -27,6 +27,8 @@ def format_advertisement(advertisement: Advertisement, scanner_id: str, sequence
         "service_uuids": advertisement.service_uuids,
         "local_name": advertisement.local_name,
     }
+    if advertisement.alias is not None:
+        fields["alias"] = advertisement.alias
     if advertisement.connectable is not None:
         fields["connectable"] = advertisement.connectable
     if advertisement.service_data:

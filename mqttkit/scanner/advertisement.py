@@ -51,6 +51,8 @@ class Advertisement:
     """None if the source does not report it."""
     raw: bytes | None = None
     """The AD structures as sent over the air; None if the source does not provide them."""
+    alias: str | None = None
+    """Name from the file of identities; None if the device is not in it."""
 
     @classmethod
     def from_raw(
@@ -90,6 +92,7 @@ class Advertisement:
             "tx_power": self.tx_power,
             "connectable": self.connectable,
             "raw_ad": None if self.raw is None else self.raw.hex(),
+            "alias": self.alias,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -113,6 +116,7 @@ class Advertisement:
             timestamp=reader.timestamp(timestamp),
             connectable=reader.boolean("connectable"),
             raw=raw,
+            alias=reader.text("alias"),
             **(reader.parts() if raw is None else _interpret(raw)),
         )
 

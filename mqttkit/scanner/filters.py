@@ -8,11 +8,15 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mqttkit.errors import AdvertisementError, UsageError
 from mqttkit.scanner.advertisement import Advertisement, normalise_uuid, parse_company
 from mqttkit.scanner.sources.protocol import Source
 from mqttkit.settings import ScannerSettings
+
+if TYPE_CHECKING:
+    from mqttkit.scanner.identities import Identities
 
 REMEMBERED = 10_000
 """Devices that `interval` remembers; it forgets the one that was silent longest."""
@@ -28,6 +32,7 @@ class Filters:
 
     def __init__(self, settings: ScannerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.dropped: Counter[str] = Counter()
+        self._identities = _open_identities(settings.identities_file, clock)
         self._tests = dict(_tests(settings))
         if settings.interval < 0:
             raise UsageError(f"interval must not be below 0 seconds, got {settings.interval}")
@@ -37,7 +42,7 @@ class Filters:
     @property
     def active(self) -> bool:
         """Whether the settings contain a filter."""
-        return bool(self._tests)
+        return bool(self._tests) or self._identities is not None
 
     def passes(self, advertisement: Advertisement) -> bool:
         """Return whether it passes every filter; count a rejected one under the first filter that rejects it."""
@@ -46,6 +51,28 @@ class Filters:
                 self.dropped[cause] += 1
                 return False
         return True
+
+    def apply(self, batch: list[Advertisement]) -> list[Advertisement]:
+        """Return the advertisements that pass, with the aliases of known devices."""
+        passed = [advertisement for advertisement in batch if self.passes(advertisement)]
+        if self._identities is None:
+            return passed
+        named = []
+        for advertisement in passed:
+            cause, found = self._identities.identify(advertisement)
+            if found is None:
+                self.dropped[cause] += 1
+            else:
+                named.append(found)
+        return named
+
+
+def _open_identities(path: str | None, clock: Callable[[], float]) -> Identities | None:
+    if path is None:
+        return None
+    from mqttkit.scanner.identities import Identities
+
+    return Identities(path, clock=clock)
 
 
 def _tests(settings: ScannerSettings) -> Iterator[tuple[str, _Test]]:
@@ -172,7 +199,7 @@ class FilteredSource(Source):
     def batches(self) -> Iterator[list[Advertisement]]:
         """Implement Source."""
         for heard in self._source.batches():
-            if batch := [advertisement for advertisement in heard if self._filters.passes(advertisement)]:
+            if batch := self._filters.apply(heard):
                 yield batch
 
     def __exit__(

@@ -30,6 +30,7 @@ _OPTIONS = (
     setting_option(
         "--seed", path="scanner.seed", type=SEED, help="Simulated: the same seed gives the same devices.  [0]"
     ),
+    setting_option("--identities", path="scanner.identities_file", metavar="FILE", help="YAML file of known devices."),
     setting_option(
         "--min-rssi", path="scanner.min_rssi", type=Number("DBM", whole=True),
         help="Drop advertisements weaker than this.",
