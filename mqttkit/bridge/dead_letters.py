@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mqttkit.bridge.metric import Metric, MetricParser, Refusal
 from mqttkit.bridge.sinks.types import DeadLetterStore, MetricBatch, Sink, StoredLetter
 from mqttkit.bridge.tenants.types import TenantRegistry
-from mqttkit.errors import SinkRefused
+from mqttkit.errors import SinkRefused, SinkUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +78,13 @@ def _commit(sink: Sink, good: list[tuple[str, Metric]]) -> Retried:
     """Store the metrics and remove their letters; if the sink refuses some, find those and leave their letters."""
     if not good:
         return Retried(0, 0, 0)
+    batch = MetricBatch([metric for _, metric in good], settles=[name for name, _ in good])
     try:
-        committed = sink.commit(MetricBatch([metric for _, metric in good], settles=[name for name, _ in good]))
+        try:
+            committed = sink.commit(batch)
+        except SinkUnavailable as error:  # a bridge beside this command may have rotated the file
+            logger.debug("trying again: %s", error)
+            committed = sink.commit(batch)
     except SinkRefused as error:
         if len(good) == 1:
             logger.warning("the sink refuses letter %s: %s", good[0][0], error)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+from mqttkit.addresses import show_address
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.metric import reserved_prefix
 from mqttkit.bridge.session import PasswordFile, for_another_client
@@ -73,7 +74,7 @@ class Members:
             self._members[client_id] = member
 
     def missing(self, now: float, *, connected_at: float) -> list[Member]:
-        """Return the members that were silent too long, by name. Before `connected_at` nobody could be heard."""
+        """Return the members that were silent too long, by name. Before `connected_at` this bridge could not hear."""
         for name, member in list(self._members.items()):
             if now - member.heard_at > member.expires:
                 self._members.pop(name, None)
@@ -114,9 +115,10 @@ class GroupWatch:
         self._client.close(flush=0.0)
 
     def prove_sharing(self) -> None:
-        """Raise SubscriptionDenied if shared subscriptions deliver nothing, BrokerUnreachable if nobody knows yet."""
+        """Raise SubscriptionDenied if shared subscriptions deliver nothing, BrokerUnreachable if it cannot test them."""
         if not self._client.wait_connected(ANSWER_SECONDS):
-            raise self._client.failure or BrokerUnreachable(*_place(self._client), "no connection to test sharing")
+            why = f"no second connection to test shared subscriptions: {self._client.failure or 'no answer'}"
+            raise BrokerUnreachable(show_address(*self._client.address), "mqtt", why)
         self._canary.check_shared(self._client, timeout=ANSWER_SECONDS)
 
     def tick(self) -> None:
@@ -220,8 +222,3 @@ def forget_member(mqtt: MqttSettings, topic_filter: str, client_id: str) -> None
     with MqttClient(own, retry=False) as last:
         last.connect(timeout=ANSWER_SECONDS)
         last.publish(topic, b"", qos=1, retain=True).result(ANSWER_SECONDS)
-
-
-def _place(client: MqttClient) -> tuple[str, str]:
-    host, port = client.address
-    return f"{host}:{port}", "mqtt"

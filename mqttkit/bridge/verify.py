@@ -94,7 +94,7 @@ class ProofResult:
 
 
 class _TallyBooks(Books):
-    """Books that copy two counters to shared memory, where they survive the process."""
+    """Books that copy two counters to shared memory, which survives the process."""
 
     def __init__(self, tally: Any) -> None:
         super().__init__()

@@ -171,7 +171,7 @@ def _template(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the job template {path} is not JSON: {error}") from error
     if "$data" not in json.dumps(template):
-        raise UsageError(f"the job template {path} has no $data", hint="Put it where the metric belongs")
+        raise UsageError(f"the job template {path} has no $data", hint="Put it in the place of the metric")
     return template
 
 

@@ -331,7 +331,7 @@ class RedisSink:
     def _wait_until_durable(self) -> None:
         """Wait until a replica or the disk has the batch, as the settings ask; raise SinkUnavailable.
 
-        WAIT and WAITAOF count the writes of their own connection. The script writes at every attempt.
+        WAIT and WAITAOF count the writes of this connection. The script writes at every attempt.
         """
         mode = self._options.durability
         if mode == "server":

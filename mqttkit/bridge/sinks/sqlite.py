@@ -115,7 +115,7 @@ def transaction(database: sqlite3.Connection, path: str) -> Iterator[None]:
 def close_moved(database: sqlite3.Connection, path: str) -> None:
     """Close a file that was moved or removed, and write its committed rows from the WAL into it first.
 
-    SQLite does not do that for a moved file. The WAL keeps its old name, where the next file would find it.
+    SQLite does not do that for a moved file. The WAL keeps its old name, and the next file would find it.
     """
     try:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,4 +1,4 @@
-"""The delivery promise as a state machine: what was acknowledged is durable, whatever happens between.
+"""The delivery promise as a state machine: what was acknowledged is durable, no matter what happens in between.
 
 The pipeline and its SQLite sink are real; the broker is a model of MQTT 5's session (4.1, 4.4, 4.9): packet
 identifiers that are used again, redelivery after a reconnect, and everything forgotten with the session.
@@ -135,7 +135,7 @@ class Delivery(RuleBasedStateMachine):
         return len(current)
 
     def is_durable(self, number: int) -> bool:
-        """Ask the file, through a connection of its own."""
+        """Ask the file, through a separate connection."""
         if number % 5 == 4:
             return any(f'"d{number}"' in body for body in self.letters())
         return bool(rows(self.path, f"SELECT 1 FROM metrics WHERE dedupe_id = 'd{number}'"))
@@ -214,7 +214,7 @@ class Delivery(RuleBasedStateMachine):
             assert self.pipeline.books.in_flight == self.pipeline.intake.queued
 
     def teardown(self) -> None:
-        """With everything mended, all that the broker did not forget is stored, and no metric twice."""
+        """After all repairs, every metric that the broker did not forget is stored once."""
         if not hasattr(self, "pipeline"):
             return
         self.sink.down, self.sink.die = False, ""

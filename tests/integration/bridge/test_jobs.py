@@ -171,7 +171,7 @@ def test_batch_waits_for_a_replica(tmp_path: Path) -> None:
 
 
 def test_fsync_needs_a_redis_that_has_it(server: Callable[[str], Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Redis before 7.2 has no WAITAOF: the bridge says so instead of acknowledging early."""
+    """Redis before 7.2 has no WAITAOF: the bridge ends with an error instead of acknowledging early."""
     redis = server("redis")
     with redis.client() as client:
         version = client.info("server")["redis_version"]

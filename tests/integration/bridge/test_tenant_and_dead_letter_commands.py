@@ -33,7 +33,7 @@ def run(*words: str, code: int = 0) -> Result:
 
 @pytest.mark.parametrize("kind", ["yaml", "sqlite", "redis"])
 def test_tenants_are_added_listed_and_removed(tmp_path: Path, kind: str) -> None:
-    """The same words for each registry; a second addition says so, an unknown removal is an error."""
+    """The same words for each registry; adding a known tenant is reported, removing an unknown one is an error."""
     with contextlib.ExitStack() as stack:
         if kind == "yaml":
             (tmp_path / "tenants.yaml").write_text("# tenants\n")
@@ -135,7 +135,7 @@ def test_wrong_usage_is_one_clear_error(
 
 
 def test_dead_letters_of_no_sink_make_none(tmp_path: Path) -> None:
-    """Looking into a file that is not there says so, and does not make it."""
+    """A missing file is an error, and is not created."""
     assert "no file" in run("dead-letters", "list", "--sink", f"sqlite:{tmp_path / 'x.db'}", code=1).output
     assert not (tmp_path / "x.db").exists()
 

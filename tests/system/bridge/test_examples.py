@@ -163,7 +163,7 @@ def test_compose_files_commands_carry_a_metric_through(tmp_path: Path) -> None:
 
 
 def test_pages_first_metric_arrives(tmp_path: Path) -> None:
-    """The page's first command and its first message, as they stand there."""
+    """The page's first command and its first message work unchanged."""
     page = (ROOT / "docs" / "bridge.md").read_text()
     run = re.search(r"\$ mqttkit (bridge run --sink sqlite.*)", page)
     message = re.search(r"```sh\nmqttkit (.*?)\n```", page, re.DOTALL)

@@ -62,7 +62,7 @@ def test_fault_3_broker_stopped_and_started_again(tmp_path: Path) -> None:
 
 
 def test_fault_4_broker_killed(tmp_path: Path) -> None:
-    """SIGKILL to the broker: the bridge returns by itself; what it had acknowledged is stored, the rest is counted.
+    """SIGKILL to the broker: the bridge reconnects; every acknowledged metric is stored, the rest is counted.
 
     Mosquitto loses what it had not written down; nothing published after its return may be lost.
     """

@@ -74,7 +74,7 @@ POISON = {
 
 
 def test_fault_12_poison_json(tmp_path: Path) -> None:
-    """Each poison becomes a dead letter with its reason, and what comes after it is stored."""
+    """Each poison becomes a dead letter with its reason, and the metrics after it are stored."""
     with bridged(tmp_path) as (_, process, client):
         number = 0
         for payloads in POISON.values():

@@ -62,7 +62,7 @@ def test_fault_2_sigterm_under_load_drains_and_disconnects(tmp_path: Path) -> No
 
 
 def test_fault_2_second_signal_ends_at_once(tmp_path: Path) -> None:
-    """While it drains into a sink that is locked, a second SIGTERM ends the bridge at once with 130."""
+    """While it drains into a sink that is locked, a second SIGTERM ends the bridge immediately with 130."""
     with bridged(tmp_path) as (_, process, client):
         with contextlib.closing(sqlite3.connect(process.database, isolation_level=None)) as lock:
             lock.execute("BEGIN EXCLUSIVE")

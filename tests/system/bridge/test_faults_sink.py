@@ -112,7 +112,7 @@ def small_disk(directory: Path) -> Iterator[Path]:
 
 
 def test_fault_9_disk_full(tmp_path: Path) -> None:
-    """No room: nothing acknowledged, not ready; when there is room again it goes on by itself, nothing lost."""
+    """No room: nothing acknowledged, not ready; once there is room the bridge continues, and nothing is lost."""
     total = 3_000
     with (
         small_disk(tmp_path / "disk") as disk,

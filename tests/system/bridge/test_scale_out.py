@@ -75,7 +75,7 @@ def network(prefix: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def within(namespace: str) -> tuple[str, ...]:
-    """What to put before a command that shall run in the namespace."""
+    """Words to put before a command that must run in the namespace."""
     return ("ip", "netns", "exec", namespace)
 
 

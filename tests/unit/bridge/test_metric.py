@@ -105,7 +105,7 @@ def test_retained_name_is_used_where_the_payload_has_none() -> None:
     ],
 )
 def test_refusal_of_a_payload_names_its_reason(payload: bytes, expected: RefusalReason) -> None:
-    """Each kind of bad payload has a code of its own."""
+    """Each kind of bad payload has its own code."""
     assert reason(payload) is expected
 
 
@@ -251,7 +251,7 @@ def test_template_helpers_return_what_to_use() -> None:
     ],
 )
 def test_refusal_of_a_topic_names_its_reason(topic: str, expected: RefusalReason) -> None:
-    """A topic beneath the subscription that fits no template is refused, never raised otherwise."""
+    """A topic under the subscription that does not match the template is a Refusal, not another exception."""
     assert reason(b'{"value":1}', topic) is expected
 
 

@@ -186,7 +186,7 @@ def test_idle_worker_probes_the_sink(bench: Bench) -> None:
 
 
 def test_lone_message_does_not_wait_for_company(tmp_path: Path) -> None:
-    """Idle, the batching window is closed: a message is committed at once."""
+    """Without load a message is committed immediately: the batching window does not apply."""
     bench = Bench(tmp_path, batch_window=5.0)
     bench.offer(message(1))
     began = time.monotonic()
