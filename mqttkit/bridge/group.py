@@ -115,7 +115,7 @@ class GroupWatch:
         self._client.close(flush=0.0)
 
     def prove_sharing(self) -> None:
-        """Raise SubscriptionDenied if shared subscriptions deliver nothing, BrokerUnreachable if it cannot test them."""
+        """Raise SubscriptionDenied if shared subscriptions deliver nothing, BrokerUnreachable if it cannot test."""
         if not self._client.wait_connected(ANSWER_SECONDS):
             why = f"no second connection to test shared subscriptions: {self._client.failure or 'no answer'}"
             raise BrokerUnreachable(show_address(*self._client.address), "mqtt", why)
