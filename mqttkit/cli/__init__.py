@@ -146,7 +146,8 @@ def cli() -> None:
     mqttkit sub -v '#'       print every message
     mqttkit pub -m hi a/b    publish one
 
-    `mqttkit COMMAND --help` explains a command.
+    `mqttkit COMMAND --help` explains a command; `mqttkit help TOPIC` explains exit-codes, formats, connection and
+    environment.
     """
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.errors import UsageError
@@ -174,7 +175,7 @@ def _as_object(result: StepResult) -> dict[str, Any]:
     }
 
 
-@click.command("wait-for-broker")
+@click.command("wait-for-broker", cls=GroupedCommand)
 @click.option("-W", "seconds", type=click.FloatRange(0, min_open=True), default=30.0, help="Time limit.  [30]")
 @terse_connection_options
 def wait_for_broker(connection: Connection, *, seconds: float) -> None:

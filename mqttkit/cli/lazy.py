@@ -39,6 +39,8 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the group's own arguments, with the default command inserted."""
+        if args == ["-h"]:
+            args = ["--help"]
         return super().parse_args(ctx, self.with_default(args))
 
     def with_default(self, args: list[str]) -> list[str]:
@@ -65,6 +67,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for an unknown name, suggest the nearest one."""
         if args[0] == "help" and "help" not in self.entries:
+            self._show_topic(ctx, args[1:])
             args = [*args[1:], "--help"]
             if len(args) == 1:
                 click.echo(ctx.get_help())
@@ -74,6 +77,15 @@ class LazyGroup(click.Group):
             hint = f" Did you mean: {ctx.command_path} {meant}" if meant else f" See: {ctx.command_path} --help"
             ctx.fail(f"no command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
+
+    def _show_topic(self, ctx: click.Context, words: list[str]) -> None:
+        """Show a topic of the help and end, if the words name one."""
+        if ctx.parent is None and len(words) == 1 and words[0] not in self.entries:
+            from mqttkit.cli.help_topics import TOPICS
+
+            if words[0] in TOPICS:
+                click.echo(TOPICS[words[0]])
+                ctx.exit()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -11,6 +11,7 @@ import click
 
 from mqttkit.cli.lazy import Entry, LazyGroup
 from mqttkit.cli.options.connection import Connection, connection_options, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SEED, SOME_SECONDS, Number
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import PublishFailed, TimedOut
@@ -34,7 +35,7 @@ def node() -> None:
     """Run simulated sensors and gateways as clients of a real broker."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--count", type=COUNT, default=1, help="Number of sensors.  [1]")
 @click.option("--rate", type=Number("N", low=0, above=True), default=1.0, help="Readings per second and sensor.  [1]")
 @click.option(
@@ -74,7 +75,7 @@ def sensor(
     play(scenario, connection, readings, paced=True)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("path", metavar="FILE")
 @click.option("--seed", type=SEED, help="Replaces the seed of the file.")
 @click.option(
@@ -103,7 +104,7 @@ def run(
         play(scenario, connection, readings, paced=speed != "max")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--filter", "topic_filter", metavar="FILTER", default="sensor/#", help="Topic filter.  [sensor/#]")
 @click.option("--count", type=COUNT, help="End after N readings.")
 @click.option("--duration", type=SOME_SECONDS, help="End after this time.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import Interrupted, PublishFailed, UsageError
@@ -32,7 +33,7 @@ def _speed(_context: click.Context, _parameter: click.Parameter, text: str) -> f
     return value
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--speed", default="1", callback=_speed, metavar="FACTOR", help="Times the recorded pace, or max.  [1]")
 @click.option("--from", "start", metavar="TIME", help="Start there: 90, 1:30 or 2026-01-11T10:30:45Z.")

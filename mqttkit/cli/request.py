@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import Output, on_terminal
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.errors import PublishFailed, RequestFailed, UsageError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mqttkit.messages import Message
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("topic", required=False)
 @click.option("-m", "--message", help="The payload of the request.")
 @click.option("-s", "--stdin-file", "whole_stdin", is_flag=True, help="The payload is the whole of stdin.")
@@ -81,7 +82,7 @@ def _error_of(answer: Message) -> str | None:
     return next((value for name, value in properties if name == "error"), None)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("filters", metavar="FILTER...", nargs=-1)
 @click.option("--command", help="Shell command: the request is its stdin, the answer its stdout.")
 @click.option("--payload", help="A fixed answer.")

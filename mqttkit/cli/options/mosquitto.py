@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.errors import UsageError
 
 PUBLISH_PROPERTIES = {
@@ -23,7 +24,7 @@ OTHER_PROPERTIES = {
 FORMAT_INDICATOR = "payload-format-indicator"
 
 
-class MosquittoCommand(click.Command):
+class MosquittoCommand(GroupedCommand):
     """A command that takes -D and -o as mosquitto's clients do."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.retained.reading import FILE, chosen_filters
 from mqttkit.errors import PublishFailed, UsageError
@@ -22,7 +23,7 @@ SHOWN = 10
 """Topics that a plan names."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("filters", metavar="FILTER...", nargs=-1)
 @click.option("-o", "--output", type=FILE, help="Snapshot for undo.  [retained-TIME.jsonl.zst in this folder]")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -58,7 +59,7 @@ def prune(connection: Connection, filters: tuple[str, ...], output: Path | None,
     _fail(change, "not removed")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("source", metavar="SNAPSHOT", type=FILE)
 @click.option("--filter", "filters", multiple=True, help="Restore only topics that match this topic filter.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

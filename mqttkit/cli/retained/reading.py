@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import on_terminal, print_json, print_table
 from mqttkit.errors import UsageError
 from mqttkit.formats.visible import visible
@@ -24,7 +25,7 @@ def chosen_filters(filters: tuple[str, ...], connection: Connection) -> list[str
     return found
 
 
-@click.command("list")
+@click.command("list", cls=GroupedCommand)
 @click.argument("filters", metavar="FILTER...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each topic.")
 @terse_connection_options
@@ -42,7 +43,7 @@ def list_retained(connection: Connection, filters: tuple[str, ...], *, as_json: 
         print_table(("topic", "qos", "bytes"), sorted(rows))
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("filters", metavar="FILTER...", nargs=-1)
 @click.option("-o", "--output", required=True, type=FILE, help="File to create: NAME.jsonl.zst.")
 @terse_connection_options
@@ -55,7 +56,7 @@ def snapshot(connection: Connection, filters: tuple[str, ...], output: Path) -> 
     click.echo(f"{count:,} retained messages in {output}", err=True)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("first", metavar="SNAPSHOT", type=FILE)
 @click.argument("second", metavar="[SNAPSHOT]", type=FILE, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each difference.")

@@ -7,6 +7,7 @@ import sys
 import click
 
 from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SOME_SECONDS, Number
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.errors import UsageError
@@ -15,7 +16,7 @@ from mqttkit.topics import check_topic_filter
 MEBIBYTE = 1024 * 1024
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("filters", metavar="[FILTER]...", nargs=-1)
 @click.option("--sort", "order", type=click.Choice(["name", "rate", "size", "age"]), default="name", help="[name]")
 @click.option("--once", is_flag=True, help="Print one table after --seconds, then end. The default without a terminal.")

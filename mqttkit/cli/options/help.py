@@ -1,0 +1,90 @@
+"""Help of a command: its options in groups, the rare groups behind --help-all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Filters": (
+        *("--topic", "--filter-out", "--unsubscribe", "-R", "--retained-only", "--remove-retained"),
+        *("--retain-as-published", "--random-filter"),
+    ),
+    "Output": ("--verbose", "--format", "--json", "--pretty", "--field", "--raw", "-N"),
+    "Stop conditions": ("-C", "-W", "-E"),
+    "MQTT 5 properties": (
+        *("--content-type", "--response-topic", "--correlation-data", "--expiry", "--user-property", "--utf8"),
+    ),
+    "Broker": (
+        *("--host", "--port", "--url", "--username", "--password", "--password-file", "--qos", "--broker", "--config"),
+    ),
+    "TLS and WebSocket": ("--tls", "--cafile", "--cert", "--key", "--tls-alpn", "--insecure", "--ws"),
+    "Session": (
+        *("--id", "--keepalive", "--version", "--disable-clean-session", "--session-expiry", "--receive-maximum"),
+        "--no-retry",
+    ),
+    "Will": ("--will-topic", "--will-payload", "--will-qos", "--will-retain", "--will-delay"),
+    "Logging": ("--quiet", "--debug"),
+    "Help": ("--help", "--help-all"),
+}
+"""Groups of options, in the order of the help; each option by one of its names. Others are in the group `Options`."""
+RARE = ("TLS and WebSocket", "Session", "Will")
+OWN = "Options"
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+_SHOW_ALL = "mqttkit.help_all"
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists the options in groups: `--help` the usual ones, `--help-all` all of them.
+
+    `-h` as the last argument shows the help: no host follows it.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help if the arguments end with -h."""
+        if args[-1:] == ["-h"] and "--" not in args:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Add --help-all to a command with rare options."""
+        params = super().get_params(ctx)
+        if any(_group_of(param) in RARE for param in params):
+            params = [*params, _HELP_ALL]
+        return params
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options by group."""
+        groups: dict[str, list[tuple[str, str]]] = {OWN: [], **{name: [] for name in GROUPS}}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                groups[_group_of(param)].append(record)
+        hidden = () if ctx.meta.get(_SHOW_ALL) else RARE
+        for name, records in groups.items():
+            if records and name not in hidden:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+
+def _group_of(param: click.Parameter) -> str:
+    return next((_GROUP_OF[name] for name in param.opts if name in _GROUP_OF), OWN)
+
+
+def _show_all(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta[_SHOW_ALL] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
+_HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_all,
+    help="Show the options for TLS, WebSocket, session and will too.",
+)
