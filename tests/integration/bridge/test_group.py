@@ -101,12 +101,12 @@ def test_sessions_are_listed_and_removed(queue: Mosquitto, tmp_path: Path) -> No
         with running_bridge(goes) as other:
             name = other.bridge.session.client_id
         wait_until(lambda: one.bridge.health().warnings)
-        states = dict(line.split("\t")[:2] for line in run(cli, ["bridge", "sessions", "list"]).output.splitlines())
+        states = dict(line.split("\t")[:2] for line in run(cli, ["bridge", "sessions", "list"]).stdout.splitlines())
         assert states == {one.bridge.session.client_id: "running", name: "stopped"}
         command = ["bridge", "sessions", "remove", "-h", "127.0.0.1", "-p", str(queue.port)]
         refused = run(cli, [*command, one.bridge.session.client_id])
         assert refused.exit_code != 0
-        assert run(cli, [*command, name]).output == f"removed {name}\n"
+        assert run(cli, [*command, name]).stdout == f"removed {name}\n"
         wait_until(lambda: not one.bridge.health().warnings)
     assert {stored.had_session for stored in stored_identities() if stored.client_id == name} == {False}
     end_session(mqtt_settings(queue.port, client_id=one.bridge.session.client_id))

@@ -103,7 +103,7 @@ def test_a_broker_killed_under_way_takes_nothing_with_it(
     eventually(lambda: len(seen) > 100)
     broker.stop(9)
     feeder.join()
-    assert local.flush(50)
+    assert local.flush(150)
     assert sorted(seen) == list(range(2_000))
 
 
