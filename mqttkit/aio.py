@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Generator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mqttkit.client import ClientStats, ConnectionState, MqttClient, Receipt
 from mqttkit.client.connecting import ConnectOptions, split_options
-from mqttkit.client.control import on_resolved
+from mqttkit.client.control import hold_reading, on_resolved
 from mqttkit.client.message_queue import MessageQueue
 from mqttkit.messages import Message, Outcome, Properties, Subscription
 from mqttkit.settings import MqttSettings, Settings
@@ -41,7 +42,7 @@ class AsyncClient:
 
     def __init__(self, settings: MqttSettings, **options: Any) -> None:
         self._client = MqttClient(settings, on_messages=self._receive, on_state=self._note_state, **options)
-        self._queue = MessageQueue(self._client.pause_reading)
+        self._queue = MessageQueue(partial(hold_reading, self._client))
         self._receipts = _PendingReceipts()
         self._arrived = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

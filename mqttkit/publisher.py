@@ -47,6 +47,7 @@ class Publisher:
         self._lower = lower
         self._lowered = 0
         self._open: deque[tuple[str, Receipt]] = deque()
+        self._too_many = 2 * client.settings.limits.max_queued_messages + SETTLE_EVERY
         self._unconfirmed = False
         self._first_loss = self._loss_hint = ""
         self._warned_of_loss = self._warned_of_properties = False
@@ -65,7 +66,7 @@ class Publisher:
         if self.failed and not self._warned_of_loss:
             self._warned_of_loss = True
             log.warning("a message was not delivered, %s", self._first_loss)
-        publish, opened, patience = self._client.publish, self._open, self._patience
+        publish, patience = self._client.publish, self._patience
         if self._lower and self._client.broker_limits.restricted:
             messages = map(self._as_taken, messages)
         for count, (topic, payload, qos, retain, _dup, _mid, properties, _epoch) in enumerate(messages, 1):
@@ -74,7 +75,7 @@ class Publisher:
             if properties is not None and self._client.protocol_version != 5:
                 self._warn_of_properties()
             receipt = publish(topic, payload, qos=qos, retain=retain, properties=properties, wait=patience)
-            opened.append((topic, receipt))
+            self._open.append((topic, receipt))
             if count % SETTLE_EVERY == 0:
                 self.settle()
         self.settle()
@@ -100,17 +101,20 @@ class Publisher:
     def settle(self) -> None:
         """Count the outcomes of the oldest messages, up to the first unknown one; raise as `send` does."""
         opened = self._open
-        while opened:
-            topic, receipt = opened[0]
-            outcome = receipt.outcome
-            if outcome is None:
-                return
-            opened.popleft()
-            if outcome is Outcome.SENT or outcome is Outcome.ACKNOWLEDGED:
-                self.delivered += 1
-            else:
-                self.failed += 1
-                self._record_failure(topic, receipt)
+        while opened and opened[0][1].outcome is not None:
+            self._count(*opened.popleft())
+        if len(opened) > self._too_many:  # behind an unknown one at the head: the client bounds how many are unknown
+            known = [each for each in opened if each[1].outcome is not None]
+            self._open = deque(each for each in opened if each[1].outcome is None)
+            for topic, receipt in known:
+                self._count(topic, receipt)
+
+    def _count(self, topic: str, receipt: Receipt) -> None:
+        if receipt.outcome is Outcome.SENT or receipt.outcome is Outcome.ACKNOWLEDGED:
+            self.delivered += 1
+        else:
+            self.failed += 1
+            self._record_failure(topic, receipt)
 
     def _total(self) -> int:
         return self.delivered + self.failed + len(self._open)

@@ -110,7 +110,7 @@ class ClientSettings(Checked):
     receive_maximum: Annotated[int, between(1, 65_535)] = 1_000
     """QoS 1 and 2 messages that the broker may send before we acknowledge one; MQTT 5 only (3.1.2.11.3)."""
     connect_timeout: Seconds = 5.0
-    """Seconds for TCP, TLS and WebSocket handshake, and again for the CONNACK."""
+    """Seconds for the whole attempt: TCP, TLS and WebSocket handshake, and CONNACK."""
 
 
 @dataclass(frozen=True, kw_only=True)

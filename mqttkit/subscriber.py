@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from mqttkit.client import ConnectionState, MqttClient
-from mqttkit.client.control import round_trip
+from mqttkit.client.control import hold_reading, round_trip
 from mqttkit.client.message_queue import NO_LIMIT, MessageBatch, MessageQueue
 from mqttkit.errors import BrokerUnreachable, TimedOut
 from mqttkit.messages import Message, Subscription, Will
@@ -82,7 +82,7 @@ class Subscriber:
         for subscription in subscriptions:
             check_topic_filter(subscription.topic_filter)
         limits = {} if bounded else {"messages": NO_LIMIT, "size": NO_LIMIT}
-        self.queue = MessageQueue(self._pause, **limits)
+        self.queue = MessageQueue(self._hold, **limits)
         self.granted: list[int] = []
         """The QoS that the broker granted for each subscription."""
         self.stopped: str | None = None
@@ -194,8 +194,8 @@ class Subscriber:
                 return None
         return None
 
-    def _pause(self, paused: bool) -> None:
-        self.client.pause_reading(paused)
+    def _hold(self, level: int) -> None:
+        hold_reading(self.client, level)
 
     def _await_retained(self) -> None:
         """End the iteration once the broker has sent every retained message.

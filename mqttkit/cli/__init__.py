@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -81,7 +82,9 @@ class Root(LazyGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            return 0
+            if has_no_reader(sys.stdout):
+                return 0
+            raise
 
 
 def _run(work: Callable[[], Any]) -> int:
@@ -101,12 +104,22 @@ def _run(work: Callable[[], Any]) -> int:
         log.debug("raised here:", exc_info=True)
         return error.exit_code
     except OSError as error:
-        if error.errno == errno.EPIPE:
+        if error.errno == errno.EPIPE and has_no_reader(sys.stdout):
             return 0
         _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         log.debug("raised here:", exc_info=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def has_no_reader(stream: TextIO) -> bool:
+    """Return whether the reader of a stream has exited: other broken pipes are errors."""
+    watcher = select.poll()
+    try:
+        watcher.register(stream.fileno(), 0)
+    except (OSError, ValueError):
+        return True
+    return bool(watcher.poll(0))
 
 
 def _say(text: str) -> None:

@@ -58,7 +58,6 @@ class MqttClient:
         retry: bool = True,
     ) -> None:
         self.settings = settings
-        self.client_id = settings.client.client_id or f"mqttkit-{os.urandom(6).hex()}"
         self.state = ConnectionState.IDLE
         self.reason = ""
         self._number = 0
@@ -73,15 +72,18 @@ class MqttClient:
         self._on_messages = on_messages
         self._on_state = on_state
         self._stats = ClientStats()
-        self._queue = MessageQueue(self.pause_reading) if on_message is None and on_messages is None else None
-        self._outbox = Outbox(settings.limits)
+        self._outbox = Outbox(settings.limits, keeps_session=not settings.client.clean_session)
         self._condition = threading.Condition()
-        self._state_log = StateLog(self.client_id)
+        self._state_log = StateLog()
         self._closed = False
         self._failure_is_raised = False
         will_topic = will.topic if will is not None else ""
-        self._policy = ReconnectPolicy(settings, client_id=self.client_id, will_topic=will_topic, retry=retry)
+        self._policy = ReconnectPolicy(
+            settings, make_identifier=lambda: f"mqttkit-{os.urandom(6).hex()}", will_topic=will_topic, retry=retry
+        )
         self._connection = self._make_connection(will, manual_ack=manual_ack)
+        has_handler = on_message is not None or on_messages is not None
+        self._queue = None if has_handler else MessageQueue(self._connection.hold_reading)
         self._thread = self._make_thread()
         self._subscribed = self._make_subscriptions()
 
@@ -127,7 +129,7 @@ class MqttClient:
         self._failure_is_raised = True
         self.start()
         with self._condition:
-            self._condition.wait_for(lambda: self.connected or self._closed or self._policy.rounds_failed > 0, timeout)
+            self._condition.wait_for(lambda: self.connected or self._ended or self._policy.rounds_failed > 0, timeout)
             if self.connected:
                 self._failure_is_raised = False
                 return
@@ -140,8 +142,18 @@ class MqttClient:
     def wait_connected(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a CONNACK that accepts."""
         with self._condition:
-            self._condition.wait_for(lambda: self.connected or self._policy.given_up, timeout)
+            self._condition.wait_for(lambda: self.connected or self._ended, timeout)
             return self.connected
+
+    @property
+    def _ended(self) -> bool:
+        """True if the client no longer connects: it was closed, it gave up, or its network thread has ended."""
+        return self._closed or self._policy.given_up or self.state is ConnectionState.CLOSED
+
+    @property
+    def client_id(self) -> str:
+        """The client identifier; one that the client made up is replaced if another client uses it too."""
+        return self._policy.client_id
 
     @property
     def failure(self) -> MqttkitError | None:
@@ -230,14 +242,7 @@ class MqttClient:
         deadline = time.monotonic() + timeout
         if not self.wait_connected(timeout):
             raise self._subscribed.no_answer("no connection to subscribe on")
-        for subscription in subscriptions:
-            if code := self.broker_limits.denial(subscription.topic_filter):
-                raise denial(subscription.topic_filter, code)
-        codes = self._subscribed.subscribe(subscriptions, self._number, deadline)
-        for subscription, code in zip(subscriptions, codes, strict=True):
-            if code >= DENIED:
-                raise denial(subscription.topic_filter, code)
-        return codes
+        return self._subscribed.subscribe(subscriptions, self._number, deadline)
 
     def messages(self, timeout: float | None = None) -> Iterator[Message]:
         """Iterate over the messages received, in order. One thread at a time may iterate.
@@ -281,14 +286,17 @@ class MqttClient:
 
     def close(self, *, flush: float = 5.0) -> None:
         """Wait up to `flush` seconds for unresolved publishes, send DISCONNECT, end the network thread. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._condition:
+            if self._closed:
+                return
+            self._closed = True
+            self._condition.notify_all()
         if self.connected and flush > 0:
             self._outbox.flush(flush)
         self._thread.closing.set()
         self._connection.pause_reading(False)
-        self._outbox.lose("closed before it was acknowledged", keep_acknowledged=False)
+        self._connection.hold_reading(0)
+        self._outbox.close("closed before it was acknowledged")
         self._connection.drop_out_messages()
         if self.state is not ConnectionState.IDLE:
             self._thread.stop()
@@ -312,12 +320,12 @@ class MqttClient:
                 self.connected = False
             self._condition.notify_all()
         if state is ConnectionState.CLOSED:
-            self._outbox.lose("the client is closed", keep_acknowledged=False)
+            self._outbox.close("the client is closed")
             if self._queue is not None:
                 self._queue.end(self.failure if self.given_up else None)
         if changed:
             if self.connected or not self._failure_is_raised:
-                self._state_log.record(state, reason, cause=str(self._policy.failure or reason))
+                self._state_log.record(state, reason, str(self._policy.failure or reason), self.client_id)
             if self._on_state is not None:
                 self._guard(self._on_state, state, reason)
 

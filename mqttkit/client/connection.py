@@ -12,7 +12,6 @@ import contextlib
 import select
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -50,6 +49,7 @@ class Connection(IncomingPackets):
         self._handed: bytes | None = None
         self._sending = PartialSend()
         self._idle = self._paused = self._mute = False
+        self._held = 0
         self._moved = 0.0
         super().__init__(*arguments, **options)
         self.attach(self.outbox, None)
@@ -71,9 +71,13 @@ class Connection(IncomingPackets):
             start = {"clean_start": settings.clean_session, "properties": properties}
         else:
             self._clean_session = settings.clean_session
-        self.opener.step = "tcp"
+        self.opener.start()
         self.connect_async(*address, settings.keep_alive, **start)
         self.reconnect()
+
+    def identify(self, client_id: str) -> None:
+        """Use this client identifier from the next connection on."""
+        self._client_id = client_id.encode()
 
     def turn(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds, then read and write once; return False once the connection has ended."""
@@ -103,12 +107,8 @@ class Connection(IncomingPackets):
 
     def _create_socket(self) -> Any:
         """Open the socket with `opener`; through a proxy as paho does."""
-        address = (self._host, self._port)
         proxied = self._get_proxy() is not None
-        open_tcp = (
-            self._create_socket_connection if proxied else partial(sockets.open_tcp, address, self.connect_timeout)
-        )
-        return self.opener.open(address, open_tcp)
+        return self.opener.open((self._host, self._port), self._create_socket_connection if proxied else None)
 
     # The loop.
 
@@ -126,6 +126,20 @@ class Connection(IncomingPackets):
         self._paused = paused
         self.wake()
 
+    def hold_reading(self, level: int) -> None:
+        """Stop reading for a full inbox: 1 unless an answer is awaited, 2 in any case; 0 resumes. Any thread."""
+        self._held = level
+        self.wake()
+
+    @property
+    def _reads(self) -> bool:
+        """False while the broker is held back. An answer that somebody awaits lies behind messages: read on."""
+        if not self._reader.accepted:
+            return True  # CONNACK comes first
+        if self._paused or self._held > 1:
+            return False
+        return not self._held or bool(self.outbox.flights or self.unanswered)
+
     def _loop(self, timeout: float = 1.0) -> MQTTErrorCode:
         """Wait for the socket or a wake-up, then read, write and ping once."""
         sock = self._sock
@@ -133,8 +147,9 @@ class Connection(IncomingPackets):
         if descriptor < 0:
             return super()._loop(0.0)  # says how the connection ended; waits for nothing
         self._idle = True
-        wants = (0 if self._paused else select.POLLIN) | (select.POLLOUT if self.want_write() else 0)
-        pending = 0 if self._paused else getattr(sock, "pending", int)()
+        reads = self._reads
+        wants = (select.POLLIN if reads else 0) | (select.POLLOUT if self.want_write() else 0)
+        pending = getattr(sock, "pending", int)() if reads else 0
         events = sockets.wait(descriptor, wants, self._sockpairR, 0.0 if pending else timeout)
         self._idle = False
         if pending or events & ~select.POLLOUT:
@@ -154,7 +169,7 @@ class Connection(IncomingPackets):
         """Keep alive as paho does. Bytes that move, or that we leave in the socket, are signs of life too."""
         now = time.monotonic()
         with self._msgtime_mutex:
-            if self._paused:
+            if not self._reads:
                 self._last_bytes_received = self._moved = now
                 self._ping_t = 0.0  # the answer may lie unread: do not wait for it
             if self._ping_t and self._moved > self._ping_t:

@@ -38,6 +38,7 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
     if broker.username is not None or password is not None:
         connection.username_pw_set(broker.username or "", password)
     connection.opener.timeout = settings.client.connect_timeout
+    connection.opener.user_timeout = settings.client.keep_alive
     if broker.transport == "websockets":
         connection.opener.websocket_path = broker.websocket_path
     if broker.tls is not None:

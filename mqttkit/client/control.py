@@ -39,6 +39,11 @@ def set_credentials(client: MqttClient, username: str, password: str) -> None:
     client._connection.username_pw_set(username, password)
 
 
+def hold_reading(client: MqttClient, level: int) -> None:
+    """Hold the broker back for a full inbox, as `MessageQueue` asks for. Any thread."""
+    client._connection.hold_reading(level)
+
+
 def round_trip(client: MqttClient, timeout: float) -> None:
     """Return once the broker has answered everything sent before; wait up to `timeout` seconds.
 

@@ -104,11 +104,10 @@ def taken_over(address: tuple[str, int], client_id: str, *, certain: bool) -> Mq
 
 def _no_upgrade(where: str, error: BaseException) -> BrokerUnreachable:
     """Return the error for a port that did not answer with an upgrade to WebSockets (RFC 6455, 4.1)."""
-    text = str(error)
-    if "not upgraded" in text or "secret key" in text:
+    if getattr(error, "http", False):
         cause = "the port speaks HTTP, but did not agree to WebSockets"
         return BrokerUnreachable(where, "websocket", cause, hint="Check the port, -p, and mqtt.broker.websocket_path")
-    closed = "it closed the connection" if text == "WebSocket handshake error" else text
+    closed = "no answer (timed out)" if isinstance(error, TimeoutError) else str(error)
     hint = "For a port of plain MQTT, drop --ws or write mqtt:// instead of ws://; otherwise check the port: -p"
     return BrokerUnreachable(where, "websocket", f"the port does not speak WebSockets ({closed})", hint=hint)
 

@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mqttkit.messages import Message
+from mqttkit.messages import Message, Properties
 
 MAX_MESSAGES = 100_000
 MAX_BYTES = 64 * 1024 * 1024
-"""Payload bytes that may wait."""
+"""Bytes of topic names, payloads and properties that may wait."""
+OVERFULL = 4
+"""At this multiple of the bounds nothing more is read, even if somebody awaits an answer."""
+PROPERTIES_BYTES = 64
+"""What properties take beside their texts."""
 NO_LIMIT = 1 << 62
 
 
@@ -22,16 +26,19 @@ class MessageBatch(NamedTuple):
     messages: Sequence[Message]
     received_at: int
     """Nanoseconds since 1970-01-01 UTC."""
+    size: int = 0
+    """Bytes that the batch counts against the bound of its queue."""
 
 
 class MessageQueue:
-    """Batches on their way to the reader, bounded in messages and in payload bytes.
+    """Batches on their way to the reader, bounded in messages and in bytes.
 
-    Once a reader has called `get`, the queue calls `pause(True)` when it is full and `pause(False)` when it is half
-    empty again. Before the first `get` it does not pause: the client could not read the SUBACK.
+    The queue calls `hold(1)` when it is full: the client then reads only while somebody awaits an answer, such as a
+    SUBACK or a PUBACK, which lies behind other messages. It calls `hold(2)` at OVERFULL times its bounds, and
+    `hold(0)` when it is half empty again.
     """
 
-    def __init__(self, pause: Callable[[bool], None], *, messages: int = MAX_MESSAGES, size: int = MAX_BYTES) -> None:
+    def __init__(self, hold: Callable[[int], None], *, messages: int = MAX_MESSAGES, size: int = MAX_BYTES) -> None:
         self.max_messages = messages
         self.max_bytes = size
         self.retained = 0
@@ -40,8 +47,9 @@ class MessageQueue:
         """True once the connection is closed for good and nothing more arrives."""
         self.error: Exception | None = None
         """Why it ended, if it did not end well."""
-        self._pause = pause
-        self._paused = self._has_reader = False
+        self._hold = hold
+        self._held = 0
+        self._has_reader = False
         self._messages = self._bytes = 0
         self._lock = threading.Lock()
         self._batches: queue.SimpleQueue[MessageBatch | None] = queue.SimpleQueue()
@@ -58,9 +66,11 @@ class MessageQueue:
 
     def put(self, messages: list[Message]) -> None:
         """Add a batch. Never blocks; only the network thread may call it."""
-        self._batches.put(MessageBatch(messages, time.time_ns()))
+        size = sum([len(message.topic) + len(message.payload) for message in messages])
+        size += sum([_weight(message.properties) for message in messages if message.properties is not None])
+        self._batches.put(MessageBatch(messages, time.time_ns(), size))
         self.retained += sum([message.retain for message in messages])
-        self._count(len(messages), sum([len(message.payload) for message in messages]))
+        self._count(len(messages), size)
 
     def get(self, timeout: float | None = None) -> MessageBatch | None:
         """Return the next batch; None after `timeout` seconds, after a `wake`, or if the queue has ended."""
@@ -70,7 +80,7 @@ class MessageQueue:
         except queue.Empty:
             return None
         if batch is not None:
-            self._count(-len(batch.messages), -sum([len(message.payload) for message in batch.messages]))
+            self._count(-len(batch.messages), -batch.size)
         return batch
 
     def wake(self) -> None:
@@ -87,8 +97,20 @@ class MessageQueue:
         with self._lock:
             self._messages += messages
             self._bytes += size
-            bound = 2 if self._paused else 1
-            full = self._messages * bound >= self.max_messages or self._bytes * bound >= self.max_bytes
-            if full != self._paused and self._has_reader:
-                self._paused = full
-                self._pause(full)
+            level = self._level()
+            if level != self._held:
+                self._held = level
+                self._hold(level)
+
+    def _level(self) -> int:
+        share = max(self._messages / self.max_messages, self._bytes / self.max_bytes)
+        if share >= OVERFULL:
+            return 2
+        return 1 if share >= (0.5 if self._held else 1) else 0
+
+
+def _weight(properties: Properties) -> int:
+    """Return about how many bytes properties take."""
+    texts = (properties.content_type, properties.response_topic, properties.correlation_data)
+    size = sum(len(text) for text in texts if text) + sum(len(n) + len(v) for n, v in properties.user_properties)
+    return size + PROPERTIES_BYTES * (1 + len(properties.user_properties) + len(properties.subscription_identifiers))

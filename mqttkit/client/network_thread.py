@@ -85,10 +85,12 @@ class NetworkThread:
         """Send DISCONNECT and wait for the thread to end, at most twice STOP_TIMEOUT: it may be connecting."""
         self.closing.set()
         self._connection.disconnect()
+        self._connection.opener.cancel()
         if threading.current_thread() is self._thread:
             return
         if not self._finished.wait(STOP_TIMEOUT):
             log.debug("the broker does not take the DISCONNECT: dropping the connection")
+            self._connection.opener.cancel()
             self._connection.drop()
             self._finished.wait(STOP_TIMEOUT)
         if self._finished.is_set():
@@ -150,6 +152,7 @@ class NetworkThread:
         self._accepted_at, self._refusal, self._end = None, None, (0, "")
         self._hooks.state(ConnectionState.CONNECTING, show_address(*address))
         try:
+            self._connection.identify(self._policy.client_id)
             self._connection.open(address, v5=decision.version == MQTT_5, settings=self._settings)
         except Exception as error:  # noqa: BLE001  # the resolver, OpenSSL and paho raise many kinds
             failure = failures.unreachable(address, self._connection.opener.step, error)
@@ -163,7 +166,7 @@ class NetworkThread:
 
     def _run_connection(self) -> Event:
         """Run the loop until the connection ends; return how it ended."""
-        deadline = time.monotonic() + self._settings.connect_timeout
+        deadline = self._connection.opener.deadline
         silent, crash, answered = False, "", ""
         try:
             while self._connection.turn(self._timeout(deadline)):

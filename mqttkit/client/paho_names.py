@@ -44,6 +44,7 @@ CLIENT_NAMES: Mapping[str, str] = {
     "_easy_log": "paho's log",
     "_state": "connected or not",
     "_protocol": "the version, which may fall back",
+    "_client_id": "the client identifier, which may be replaced",
     "_clean_session": "clean session of MQTT 3.1.1 after a fall-back",
     "_sock": "the socket",
     "_sock_close": "a connection's buffers end with it",

@@ -23,13 +23,13 @@ from mqttkit.settings import MqttSettings, ReconnectSettings
 
 PROBE_INTERVAL = 5.0
 """Seconds between TCP probes while waiting for an unreachable broker."""
-EARLY_ENDS_TOLERATED = 3
-"""After this many connections in a row that ended before the CONNACK, waits are no longer limited to PROBE_INTERVAL.
-A port that Docker publishes accepts connections before the broker behind it listens."""
+EARLY_END_DELAY = 4.0
+"""Longest wait, seconds, after a connection that ended before the CONNACK, or got none. A port that Docker or a proxy
+publishes accepts connections before the broker behind it listens: it cannot be probed."""
 SHORT_LIFE = 5.0
 """A connection that ends within this many seconds does not reset the wait."""
 SHORT_LIVES_TOLERATED = 5
-"""After this many in a row, with the broker reachable throughout, two clients share one identifier: one must stop."""
+"""After this many in a row, with the broker reachable throughout, two clients share one identifier."""
 
 Address = tuple[str, int]
 MQTT_5, MQTT_311 = 5, 4
@@ -130,7 +130,7 @@ class ReconnectPolicy:
         self,
         settings: MqttSettings,
         *,
-        client_id: str,
+        make_identifier: Callable[[], str],
         will_topic: str = "",
         retry: bool = True,
         jitter: Callable[[float], float] = full_jitter,
@@ -143,15 +143,17 @@ class ReconnectPolicy:
         self.given_up = False
         self.addresses: tuple[Address, ...] = settings.broker.addresses()
         self._settings = settings
-        self._client_id = client_id
-        self._connect_texts = (client_id, settings.broker.username or "", will_topic)
+        self._make_identifier = make_identifier
+        self.client_id = settings.client.client_id or make_identifier()
+        """The client identifier for the next connection: the given one, or one that we made up."""
+        self._connect_texts = (self.client_id, settings.broker.username or "", will_topic)
         self._retry = retry
         self._backoff = Backoff(settings.reconnect, jitter)
         self._index = 0
         self._versions: dict[Address, int] = {}
         self._attempt = Connect(self.addresses[0], self._version_for(self.addresses[0]))
         self._failed_in_round = 0
-        self._short_lives = self._early_ends = 0
+        self._short_lives, self._ended_early = 0, False
 
     @property
     def address(self) -> Address:
@@ -171,7 +173,7 @@ class ReconnectPolicy:
             case Accepted():
                 return self._accepted()
             case Failed(error):
-                self._short_lives = self._early_ends = 0
+                self._short_lives, self._ended_early = 0, False
                 return self._address_failed(error, probe=error.step in ("dns", "tcp"))
             case Refused(code, reason):
                 return self._refused(code, reason)
@@ -210,7 +212,7 @@ class ReconnectPolicy:
 
     def _accepted(self) -> Stay:
         self._versions[self.address] = self.version
-        self._failed_in_round = self._early_ends = 0
+        self._failed_in_round, self._ended_early = 0, False
         self.failure = None
         return Stay()
 
@@ -231,7 +233,7 @@ class ReconnectPolicy:
             return self._fall_back()
         if self._versions.get(self.address) == MQTT_5:
             del self._versions[self.address]  # another broker may have taken its place
-        self._early_ends += 1
+        self._ended_early = True
         cause = "it did not answer CONNECT" if event.silent else "it closed the connection before the CONNACK"
         if event.answered:
             cause = f"it answered CONNECT with {event.answered}"
@@ -249,7 +251,10 @@ class ReconnectPolicy:
         return self._next_round(probe=probe)
 
     def _ended(self, event: Ended) -> Decision:
-        """Go back to the address that was lost, unless another client takes our place again and again."""
+        """Go back to the address that was lost; give up only if one of our topics ends each connection.
+
+        If another client takes our place again and again, the waits grow.
+        """
         taken_over = event.code == failures.SESSION_TAKEN_OVER
         if event.seconds >= SHORT_LIFE and not taken_over:
             self._backoff.reset()
@@ -257,13 +262,20 @@ class ReconnectPolicy:
         elif not event.by_us:
             self._short_lives += 1
         hint = failures.discouraged_hint(event.topic)
-        stop = self._short_lives >= SHORT_LIVES_TOLERATED
-        if taken_over or (stop and not hint):
-            self.failure = failures.taken_over(self.address, self._client_id, certain=taken_over)
+        fight = self._short_lives >= SHORT_LIVES_TOLERATED
+        if taken_over or (fight and not hint):
+            self.failure = failures.taken_over(self.address, self.client_id, certain=taken_over)
+            self._replace_identifier()
         else:
             self.failure = failures.lost(self.address, event.reason, hint=hint)
         self.round_failures = [self.failure]
-        return self._give_up() if stop else self._next_round(probe=self._short_lives < 2)
+        return self._give_up() if fight and hint else self._next_round(probe=self._short_lives < 2)
+
+    def _replace_identifier(self) -> None:
+        """Use another client identifier if we made up this one; a given one is the user's to change."""
+        if not self._settings.client.client_id:
+            self.client_id = self._make_identifier()
+            self._short_lives = 0
 
     def _next_round(self, *, probe: bool) -> Decision:
         self._failed_in_round = 0
@@ -271,8 +283,8 @@ class ReconnectPolicy:
         if not self._retry:
             return self._give_up()
         delay = self._backoff.next()
-        if 0 < self._early_ends <= EARLY_ENDS_TOLERATED:
-            delay = min(delay, PROBE_INTERVAL)
+        if self._ended_early:
+            delay = min(delay, EARLY_END_DELAY)
         return self._connect(delay=delay, probe=probe)
 
     def _give_up(self) -> GiveUp:

@@ -25,11 +25,10 @@ class ConnectionState(enum.Enum):
 class StateLog:
     """Logs each change once, not once an attempt: the same state with the same cause is no change."""
 
-    def __init__(self, client_id: str) -> None:
-        self._client_id = client_id
+    def __init__(self) -> None:
         self._last = ("", "")
 
-    def record(self, state: ConnectionState, reason: str, *, cause: str) -> None:
+    def record(self, state: ConnectionState, reason: str, cause: str, client_id: str) -> None:
         """Log a change of state unless it was the latest one logged; `cause` is `reason` without times."""
         if state in (ConnectionState.CONNECTING, ConnectionState.IDLE) or (state.value, cause) == self._last:
             return
@@ -39,4 +38,4 @@ class StateLog:
         elif reason and state is ConnectionState.CLOSED:
             log.info("giving up: %s", reason)
         elif state is ConnectionState.CONNECTED:
-            log.info("connected to %s as %s", reason, self._client_id)
+            log.info("connected to %s as %s", reason, client_id)

@@ -86,11 +86,17 @@ class Subscriptions:
         return not self._again and not self._refused
 
     def subscribe(self, subscriptions: Sequence[Subscription], number: int, deadline: float) -> list[int]:
-        """Subscribe on connection `number`, remember what is granted, and return the codes of the SUBACK."""
+        """Subscribe on connection `number`, remember what is granted, and return the codes of the SUBACK.
+
+        Raises SubscriptionDenied for the first filter that the broker denies, or of a kind that it does not have.
+        """
+        names = [subscription.topic_filter for subscription in subscriptions]
+        _raise_denied(names, [self._connection.outbox.broker.denial(name) for name in names])
         codes = self.ask(subscriptions, number, deadline)
         for subscription, code in zip(subscriptions, codes, strict=True):
             if code < DENIED:
                 self._kept[subscription.topic_filter] = subscription
+        _raise_denied(names, codes)
         return codes
 
     def ask(self, subscriptions: Sequence[Subscription], number: int, deadline: float) -> list[int]:
@@ -215,6 +221,12 @@ def denial(topic_filter: str, code: int) -> SubscriptionDenied:
     """Return the error for a topic filter that the broker denied with `code` (MQTT 5, 3.9.3)."""
     reason = _SUBACK_REASONS.get(code, f"reason code 0x{code:02x}")
     return SubscriptionDenied(topic_filter, reason, code=code, hint=_SUBACK_HINTS.get(code, ""))
+
+
+def _raise_denied(topic_filters: Sequence[str], codes: Sequence[int]) -> None:
+    for topic_filter, code in zip(topic_filters, codes, strict=True):
+        if code >= DENIED:
+            raise denial(topic_filter, code)
 
 
 def _options(subscription: Subscription) -> SubscribeOptions:

@@ -61,7 +61,8 @@ class PacketBatch:
 class Outbox:
     """Bounded queue of publishes and the window of those under way."""
 
-    def __init__(self, limits: LimitSettings) -> None:
+    def __init__(self, limits: LimitSettings, *, keeps_session: bool = False) -> None:
+        """If the session is kept, publishes of QoS 1 and 2 wait for the next connection."""
         self.limits = limits
         self.counts: Counter[Outcome] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -89,6 +90,10 @@ class Outbox:
         self._resend: collections.deque[tuple[int, Receipt]] = collections.deque()
         self._mid = 0
         self._lengths: dict[int, bytes] = {}
+        self._keeps_session = keeps_session
+        self._closed = False
+        self._owner = threading.RLock()
+        """Held while a thread moves publishes between the queues: the network thread, or one that closes the client."""
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self.condition = threading.Condition(self._lock)
@@ -104,10 +109,11 @@ class Outbox:
         """
         size = len(topic) + len(payload) + len(properties)
         receipt = Receipt(self.condition, size, topic, payload, qos, retain, properties)
+        kept = False
         with self._lock:
             if self.unresolved >= self.limits.max_queued_messages or self._bytes + size > self.limits.max_queued_bytes:
-                self._wait_for_room(size, wait)
-            cause = self._refusal(size)
+                kept = self._wait_for_room(size, wait) and self._keeps_session and qos > 0
+            cause = self._refusal(size, kept)
             if cause:
                 self._drop(receipt, cause)
             else:
@@ -128,32 +134,39 @@ class Outbox:
         with self._lock:
             return self.condition.wait_for(lambda: self.unresolved == 0, timeout)
 
-    def _refusal(self, size: int) -> str:
-        if not self._accepting:
-            return "not connected"
+    def _refusal(self, size: int, kept: bool) -> str:
+        """Return why a publish cannot be queued; `kept` if it waited for room while the session is kept."""
+        if not self._accepting and not (kept and not self._closed):
+            return "the client is closed" if self._closed else "not connected"
         if size > MAX_PACKET - FIXED_BYTES:
             return "larger than MQTT allows"
         full = self.unresolved >= self.limits.max_queued_messages or self._bytes + size > self.limits.max_queued_bytes
         return "queue full" if full and self.unresolved else ""
 
-    def _wait_for_room(self, size: int, wait: float) -> None:
-        """Wait until a full queue is half empty, so that the caller then runs for a while."""
+    def _wait_for_room(self, size: int, wait: float) -> bool:
+        """Wait until a full queue is half empty, so that the caller then runs for a while; return whether it waited.
+
+        The end of a connection ends the wait, unless the session is kept: then there is room once the next one sends.
+        """
         limits = self.limits
         if wait <= 0 or not self.unresolved or not self._accepting:
-            return
+            return False
         self._room.wait_for(
             lambda: (
                 (
                     self.unresolved <= limits.max_queued_messages // 2
                     and self._bytes + size <= max(limits.max_queued_bytes // 2, size)
                 )
-                or not self._accepting
+                or self._closed
+                or not (self._accepting or self._keeps_session)
             ),
             wait,
         )
+        return True
 
     def _drop(self, receipt: Receipt, cause: str) -> None:
-        receipt.outcome, receipt.reason, receipt.payload = Outcome.DROPPED, cause, b""
+        receipt.reason, receipt.payload = cause, b""
+        receipt.outcome = Outcome.DROPPED
         self.counts[Outcome.DROPPED] += 1
         self.dropped[cause] += 1
 
@@ -169,6 +182,10 @@ class Outbox:
 
     def take(self, *, v5: bool) -> PacketBatch | None:
         """Return the next packets to send, about BATCH_BYTES of them or one larger one; None for none."""
+        with self._owner:
+            return self._take(v5)
+
+    def _take(self, v5: bool) -> PacketBatch | None:
         batch = PacketBatch()
         size = self._take_acknowledgements(batch)
         while self._resend and self._window_left() > 0 and size < BATCH_BYTES:
@@ -288,19 +305,21 @@ class Outbox:
             if item is not None and not item.qos:
                 (whole if end <= sent else again).append(item)
         self._resolve(whole, Outcome.SENT)
-        self._queue.extendleft(reversed(again))
+        with self._owner:
+            self._queue.extendleft(reversed(again))
 
     def acknowledge(self, found: Iterable[tuple[int, int]]) -> None:
         """Resolve publishes by packet identifier and reason code; 128 and above is a denial."""
         good: list[Receipt] = []
         denied: list[Receipt] = []
-        for mid, code in found:
-            item = self.flights.pop(mid, None)
-            if item is None:
-                continue
-            if code:
-                item.code, item.reason = code, REASONS.get(code, f"reason code 0x{code:02x}")
-            (denied if code >= 128 else good).append(item)
+        with self._owner:
+            for mid, code in found:
+                item = self.flights.pop(mid, None)
+                if item is None:
+                    continue
+                if code:
+                    item.code, item.reason = code, REASONS.get(code, f"reason code 0x{code:02x}")
+                (denied if code >= 128 else good).append(item)
         self._resolve(good, Outcome.ACKNOWLEDGED)
         self._resolve(denied, Outcome.DENIED)
 
@@ -310,10 +329,10 @@ class Outbox:
         self.window = min(self.limits.max_inflight, broker.window)
         self.exact_window = min(self.window, broker.exact_window)
         self.acknowledgements.clear()
-        self._resend.clear()
-        self._resend.extend((mid, item) for mid, item in self.flights.items() if item.qos == 1)
-        with self._lock:
-            self._accepting = True
+        with self._owner, self._lock:
+            self._resend.clear()
+            self._resend.extend((mid, item) for mid, item in self.flights.items() if item.qos == 1)
+            self._accepting = not self._closed
 
     def suspend(self) -> None:
         """The connection is gone: take no new publishes, and release everyone who waits for room."""
@@ -321,18 +340,26 @@ class Outbox:
             self._accepting = False
             self._room.notify_all()
 
+    def close(self, reason: str) -> None:
+        """The client is closed: resolve everything as lost, and release everyone who waits for room. Any thread."""
+        with self._lock:
+            self._closed = True
+            self._accepting = False
+            self._room.notify_all()
+        self.lose(reason, keep_acknowledged=False)
+
     def lose(self, reason: str, *, keep_acknowledged: bool) -> None:
         """Resolve as lost what will not be sent or acknowledged: all QoS 0, and QoS 1 and 2 too unless kept."""
-        with self._lock:
+        with self._owner, self._lock:
             waiting = [*self._held, *self._queue]
             self._held.clear()
             self._queue.clear()
             self._queue.extend(item for item in waiting if item.qos and keep_acknowledged)
-        lost = [item for item in waiting if not (item.qos and keep_acknowledged)]
-        if not keep_acknowledged:
-            lost += self.flights.values()
-            self.flights.clear()
-            self._resend.clear()
+            lost = [item for item in waiting if not (item.qos and keep_acknowledged)]
+            if not keep_acknowledged:
+                lost += self.flights.values()
+                self.flights.clear()
+                self._resend.clear()
         self._resolve(lost, Outcome.LOST, reason)
 
     def _resolve(self, items: Collection[Receipt], outcome: Outcome, reason: str = "") -> None:
@@ -341,11 +368,11 @@ class Outbox:
             return
         freed = 0
         for item in items:
-            item.outcome = outcome
-            item.payload = b""
-            freed += item.size
             if reason:
                 item.reason = reason
+            item.payload = b""
+            freed += item.size
+            item.outcome = outcome  # last: whoever sees it sees the reason too
         with self._lock:
             self.unresolved -= len(items)
             self._bytes -= freed

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 MQTT_311_EXACT_WINDOW = 20
 """QoS 2 publishes in flight at a time in MQTT 3.1.1, which has no Receive Maximum: mosquitto closes a connection that
@@ -13,8 +12,7 @@ NO_WILDCARDS, NO_SHARED = 0xA2, 0x9E
 """Reason codes of a SUBACK (MQTT 5, 3.9.3)."""
 
 
-@dataclass(frozen=True)
-class BrokerLimits:
+class BrokerLimits(NamedTuple):
     """What the broker takes; by default everything that MQTT has."""
 
     max_qos: int = 2

@@ -1,58 +1,86 @@
-"""Opens the socket of a connection: TCP, then TLS, then WebSockets."""
+"""Opens the socket of a connection: TCP or a Unix socket, then TLS, then WebSockets."""
 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from mqttkit.client.transport import sockets
 from mqttkit.client.transport.tls import TlsFiles
 from mqttkit.client.transport.websocket import BatchedWebSocket
 
 
-@dataclass
 class Opener:
     """How to open a socket, and how far the latest attempt came."""
 
-    timeout: float = 5.0
-    """Seconds for each handshake."""
-    tls: TlsFiles | None = None
-    websocket_path: str | None = None
-    """Path of the WebSocket request; None for plain TCP."""
-    step: str = "tcp"
-    """What the latest attempt was doing: tcp, tls, websocket or mqtt."""
-
-    def open(self, address: tuple[str, int], open_tcp: Callable[[], socket.socket]) -> Any:
-        """Return a socket for MQTT; raise what the failed `step` raises, and leave no socket open then."""
+    def __init__(self) -> None:
+        self.timeout = 5.0
+        """Seconds for the whole attempt, CONNACK included."""
+        self.deadline = 0.0
+        """When the current attempt ends, on the monotonic clock."""
+        self.tls: TlsFiles | None = None
+        self.websocket_path: str | None = None
+        """Path of the WebSocket request; None for plain TCP."""
+        self.user_timeout = 0.0
+        """Seconds after which data that the broker's machine does not confirm ends the connection; 0 for none."""
         self.step = "tcp"
-        opened: Any = open_tcp()
+        """What the latest attempt was doing: tcp, tls, websocket or mqtt."""
+        self._opening: Any = None
+
+    def start(self) -> None:
+        """Begin an attempt: its deadline covers every step."""
+        self.step = "tcp"
+        self.deadline = time.monotonic() + self.timeout
+
+    def open(self, address: tuple[str, int], open_tcp: Callable[[], socket.socket] | None = None) -> Any:
+        """Return a socket for MQTT; raise what the failed `step` raises, and leave no socket open then."""
         try:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened: Any = self._connect(address) if open_tcp is None else open_tcp()
+            self._opening = opened
+            self._set_options(opened)
             if self.tls is not None:
                 self.step = "tls"
-                opened = self._shake_hands(self.tls, opened, address[0])
+                opened = self._opening = self._shake_hands(self.tls, opened, address[0])
             if self.websocket_path is not None:
                 self.step = "websocket"
-                opened.settimeout(self.timeout)
                 opened = self._upgrade(opened, address, self.websocket_path)
         except BaseException:
-            opened.close()
+            if self._opening is not None:
+                self._opening.close()
             raise
+        finally:
+            self._opening = None
         self.step = "mqtt"
         return opened
 
+    def cancel(self) -> None:
+        """End the attempt under way: its socket reads the end. Any thread."""
+        opening = self._opening
+        if opening is not None:
+            sockets.shut_down(opening.fileno())
+
+    def _connect(self, address: tuple[str, int]) -> socket.socket:
+        def watch(opening: socket.socket) -> None:
+            self._opening = opening
+
+        return sockets.open_tcp(address, self.deadline - time.monotonic(), watch)
+
+    def _set_options(self, opened: socket.socket) -> None:
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.user_timeout and hasattr(socket, "TCP_USER_TIMEOUT"):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self.user_timeout))
+
     def _shake_hands(self, tls: TlsFiles, opened: socket.socket, host: str) -> Any:
         wrapped = tls.context().wrap_socket(opened, server_hostname=host, do_handshake_on_connect=False)
-        wrapped.settimeout(self.timeout)
-        try:
-            wrapped.do_handshake()
-        except BaseException:
-            wrapped.close()
-            raise
+        self._opening = wrapped
+        wrapped.settimeout(max(0.001, self.deadline - time.monotonic()))  # of the whole handshake, not of each read
+        wrapped.do_handshake()
         return wrapped
 
     def _upgrade(self, opened: Any, address: tuple[str, int], path: str) -> BatchedWebSocket:
         host, port = address
         is_ssl = self.tls is not None
-        return BatchedWebSocket(socket=opened, host=host, port=port, is_ssl=is_ssl, path=path, extra_headers=None)
+        arguments = {"socket": opened, "host": host, "port": port, "is_ssl": is_ssl, "path": path}
+        return BatchedWebSocket(**arguments, extra_headers=None, deadline=self.deadline)

@@ -6,18 +6,37 @@ import contextlib
 import os
 import select
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 
-def open_tcp(address: tuple[str, int], timeout: float) -> socket.socket:
-    """Connect to the first of the host's addresses that accepts, waiting at most `timeout` seconds for each.
+def open_tcp(
+    address: tuple[str, int], timeout: float, watch: Callable[[socket.socket], None] | None = None
+) -> socket.socket:
+    """Connect to the first of the host's addresses that accepts, within `timeout` seconds for all of them.
 
-    An ASCII host name goes to the resolver as bytes: for text Python loads its tables for internationalised names,
-    which take 0.7 MB.
+    `watch` gets each socket before it connects. An ASCII host name goes to the resolver as bytes: for text Python
+    loads its tables for internationalised names, which take 0.7 MB.
     """
     host, port = address
     resolvable: Any = host.encode() if host.isascii() else host
-    return socket.create_connection((resolvable, port), timeout)
+    deadline = time.monotonic() + timeout
+    found = socket.getaddrinfo(resolvable, port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError(f"no address for host {host!r}")
+    for number, (family, kind, protocol, _, place) in enumerate(found):
+        opening = socket.socket(family, kind, protocol)
+        try:
+            if watch is not None:
+                watch(opening)
+            opening.settimeout(max(0.001, (deadline - time.monotonic()) / (len(found) - number)))
+            opening.connect(place)
+        except OSError as error:
+            opening.close()
+            failure = error
+        else:
+            return opening
+    raise failure
 
 
 def probe(address: tuple[str, int], timeout: float) -> None:

@@ -1,18 +1,27 @@
-"""WebSocket frames under MQTT in bulk (RFC 6455; MQTT 5, 6). paho does the handshake, we the frames.
+"""WebSocket handshake and frames under MQTT (RFC 6455; MQTT 5, 6).
 
 paho's own framing masks byte by byte, copies a large frame once for each read, and loses a packet that a socket
-takes only in part.
+takes only in part; its handshake has no bound on time or size.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import time
 from typing import Any
 
 from paho.mqtt.client import _WebsocketWrapper
 
 FRAME_BYTES = 256 * 1024
 """Payload of the largest frame we send."""
+MAX_HEADER_BYTES = 16 * 1024
+"""Largest answer to the handshake."""
+MAX_CONTROL_BYTES = 125
+"""Largest payload of a ping, pong or close (RFC 6455, 5.5)."""
+KEY_SUFFIX = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""Proves that the server read our key (RFC 6455, 1.3)."""
 WANTS = ("SSLWantReadError", "SSLWantWriteError")
 CONTINUATION, BINARY, CLOSE, PING, PONG = 0, 2, 8, 9, 10
 
@@ -20,7 +29,9 @@ CONTINUATION, BINARY, CLOSE, PING, PONG = 0, 2, 8, 9, 10
 class BatchedWebSocket(_WebsocketWrapper):
     """A socket whose bytes travel in WebSocket frames."""
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, *, deadline: float, **arguments: Any) -> None:
+        """Shake hands until `deadline` on the monotonic clock; raise OSError or ValueError if that fails."""
+        self._deadline = deadline
         self._frames = FrameReader()
         self._unsent: memoryview | bytes = b""
         super().__init__(**arguments)
@@ -68,6 +79,42 @@ class BatchedWebSocket(_WebsocketWrapper):
     def pending(self) -> int:
         """Bytes that poll cannot see: inside the TLS object, or the end after a close frame."""
         return 1 if self._frames.closed else super().pending()
+
+    def _do_handshake(self, extra_headers: object) -> None:
+        """Ask for the upgrade and check the answer (RFC 6455, 4.1)."""
+        key = base64.b64encode(os.urandom(16))
+        host = self._host if self._port == (443 if self._ssl else 80) else f"{self._host}:{self._port}"
+        request = (
+            f"GET {self._path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Origin: {'https' if self._ssl else 'http'}://{host}\r\nSec-WebSocket-Key: {key.decode()}\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+        )
+        self._limit_time()
+        self._socket.sendall(request.encode())
+        check_upgrade(self._read_header(), key)
+        self.connected = True
+
+    def _read_header(self) -> bytes:
+        """Read up to the empty line, a byte at a time: what follows is MQTT."""
+        header = b""
+        while not header.endswith((b"\r\n\r\n", b"\n\n")):
+            self._limit_time()
+            try:
+                byte = self._socket.recv(1)
+            except ConnectionResetError:
+                byte = b""
+            if not byte:
+                raise ConnectionError("it closed the connection")
+            header += byte
+            if len(header) > MAX_HEADER_BYTES:
+                raise ConnectionError(f"it sent a header of more than {MAX_HEADER_BYTES} bytes")
+        return header
+
+    def _limit_time(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
 
     def _start(self, frame: bytes) -> None:
         self._unsent = memoryview(frame)
@@ -132,6 +179,8 @@ class FrameReader:
         if opcode < CLOSE:
             self._left = length
             return position + size
+        if length > MAX_CONTROL_BYTES:
+            raise ConnectionError("WebSocket control frame of more than 125 bytes")
         return self._control(opcode, data[position + size : position + size + length], length, position + size)
 
     def _control(self, opcode: int, content: bytes, length: int, start: int) -> int:
@@ -141,6 +190,25 @@ class FrameReader:
         if opcode != PONG:
             self._controls.append((opcode, content))
         return start + length
+
+
+def check_upgrade(header: bytes, key: bytes) -> None:
+    """Raise NotUpgraded unless a server's answer agrees to WebSockets and proves that it read `key`."""
+    lines = header.split(b"\n")
+    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
+    proof = base64.b64encode(hashlib.sha1(key + KEY_SUFFIX).digest())  # noqa: S324  # as the specification says
+    if b"upgrade" not in fields.get(b"connection", b"").lower():
+        raise NotUpgraded(lines[0][:100].decode("latin-1").strip(), http=lines[0].startswith(b"HTTP/"))
+    if fields.get(b"sec-websocket-accept") != proof:
+        raise NotUpgraded("a wrong Sec-WebSocket-Accept", http=True)
+
+
+class NotUpgraded(ConnectionError):
+    """The server does not agree to WebSockets; `http` says whether it speaks HTTP."""
+
+    def __init__(self, answer: str, *, http: bool) -> None:
+        super().__init__(f"it answered {answer!r}")
+        self.http = http
 
 
 def make_frame(opcode: int, payload: bytes) -> bytes:

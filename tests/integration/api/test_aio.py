@@ -58,7 +58,8 @@ def test_a_slow_reader_pauses_the_broker_and_loses_nothing(shared_broker: Mosqui
             aio.connect(settings_for(shared_broker.port, max_queued_messages=20_000)) as other,
         ):
             client._queue.max_messages = 100
-            client._queue._pause = lambda full: (paused.append(full), client._client.pause_reading(full))[0]
+            hold = client._queue._hold
+            client._queue._hold = lambda level: (paused.append(level > 0), hold(level))[0]
             await client.subscribe(topic, qos=1)
             reader = client.messages(timeout=5.0)
             first = other.publish(topic, "0", qos=1)

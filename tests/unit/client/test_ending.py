@@ -60,7 +60,7 @@ class Opened(BatchedWebSocket):
 def test_the_rest_of_a_frame_that_cannot_be_sent_ends_the_connection() -> None:
     """Not the network thread."""
     side = BatchedSide(v5=False)
-    wrapped = Opened(socket=side.near, host="x", port=1, is_ssl=False, path="/", extra_headers=None)
+    wrapped = Opened(socket=side.near, host="x", port=1, is_ssl=False, path="/", extra_headers=None, deadline=0.0)
     side.client._sock = wrapped
     side.near.setblocking(False)
     while not wrapped.unsent:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mqttkit.client.message_queue import MessageQueue
-from mqttkit.messages import Message
+from mqttkit.messages import Message, Properties
 
 
 def message(payload: bytes = b"", topic: str = "t", *, retain: bool = False) -> Message:
@@ -18,7 +18,7 @@ def message(payload: bytes = b"", topic: str = "t", *, retain: bool = False) -> 
 
 def test_batches_come_out_in_order_with_their_time() -> None:
     """A batch carries the wall-clock time at which it came."""
-    waiting = MessageQueue(lambda paused: None)
+    waiting = MessageQueue(lambda level: None)
     before = time.time_ns()
     waiting.put([message(b"1"), message(b"2")])
     waiting.put([message(b"3")])
@@ -31,7 +31,7 @@ def test_batches_come_out_in_order_with_their_time() -> None:
 
 def test_get_returns_none_after_its_time_and_when_woken() -> None:
     """A reader waits no longer than it said, and somebody may wake it."""
-    waiting = MessageQueue(lambda paused: None)
+    waiting = MessageQueue(lambda level: None)
     assert waiting.get(0.01) is None
     waker = threading.Timer(0.05, waiting.wake)
     waker.start()
@@ -42,38 +42,48 @@ def test_get_returns_none_after_its_time_and_when_woken() -> None:
 @pytest.mark.parametrize(("count", "size", "payload"), [(10, 1_000_000, b""), (1_000_000, 10, b"x")])
 def test_reading_pauses_at_the_bound_and_resumes_at_half_of_it(count: int, size: int, payload: bytes) -> None:
     """Messages and bytes are bounded, each by itself."""
-    calls: list[bool] = []
+    calls: list[int] = []
     waiting = MessageQueue(calls.append, messages=count, size=size)
     assert waiting.get(0) is None
     for _ in range(9):
-        waiting.put([message(payload)])
+        waiting.put([message(payload, topic="")])
     assert calls == []
-    waiting.put([message(payload)])
-    waiting.put([message(payload)])
-    assert calls == [True]
+    waiting.put([message(payload, topic="")])
+    waiting.put([message(payload, topic="")])
+    assert calls == [1]
     for _ in range(6):
         waiting.get()
-    assert calls == [True]
+    assert calls == [1]
     waiting.get()
-    assert calls == [True, False]
+    assert calls == [1, 0]
 
 
-def test_nothing_pauses_before_somebody_reads() -> None:
-    """What comes before the SUBACK must not keep the SUBACK from coming."""
-    calls: list[bool] = []
+def test_a_full_queue_holds_before_somebody_reads_and_still_lets_answers_in() -> None:
+    """Level 1 reads on for a SUBACK; at four times the bound nothing is read."""
+    calls: list[int] = []
     waiting = MessageQueue(calls.append, messages=2)
-    for _ in range(8):
+    for expected in ([], [1], [1], [1], [1], [1], [1], [1, 2]):
         waiting.put([message()])
-    assert calls == []
-    waiting.get()
-    assert calls == [True]
+        assert calls == expected
+    for _ in range(8):
+        waiting.get()
+    assert calls == [1, 2, 1, 0]
+
+
+def test_topic_names_and_properties_count() -> None:
+    """A topic name may have 65 kB, and so may each text of the properties."""
+    properties = Properties(content_type="x" * 30, user_properties=(("a" * 10, "b" * 10),) * 2)
+    for each in (message(topic="t" * 100), message()._replace(properties=properties)):
+        calls: list[int] = []
+        MessageQueue(calls.append, size=70).put([each])
+        assert calls == [1]
 
 
 def test_a_reader_and_a_flood_never_stop_each_other() -> None:
     """However pause and resume race, everything comes through, and the bound holds but for one batch."""
     reading = threading.Event()
     reading.set()
-    waiting = MessageQueue(lambda paused: (reading.clear if paused else reading.set)(), messages=50)
+    waiting = MessageQueue(lambda level: (reading.clear if level else reading.set)(), messages=50)
 
     def flood() -> None:
         for number in range(20_000):
@@ -90,14 +100,14 @@ def test_a_reader_and_a_flood_never_stop_each_other() -> None:
 
 def test_retained_messages_are_counted() -> None:
     """The count tells when the broker has sent them all."""
-    waiting = MessageQueue(lambda paused: None)
+    waiting = MessageQueue(lambda level: None)
     waiting.put([message(retain=True), message(), message(retain=True)])
     assert waiting.retained == 2
 
 
 def test_a_queue_that_ends_gives_what_waits_then_none() -> None:
     """`get` never blocks after the end, however often it is called."""
-    waiting = MessageQueue(lambda paused: None)
+    waiting = MessageQueue(lambda level: None)
     waiting.put([message(b"1")])
     waiting.end()
     batch = waiting.get()
@@ -108,7 +118,7 @@ def test_a_queue_that_ends_gives_what_waits_then_none() -> None:
 
 def test_the_first_error_of_an_end_is_kept() -> None:
     """The end that follows from the error does not replace it."""
-    waiting, error = MessageQueue(lambda paused: None), ValueError("x")
+    waiting, error = MessageQueue(lambda level: None), ValueError("x")
     for each in (error, None, ValueError("y")):
         waiting.end(each)
     assert waiting.error is error
@@ -116,7 +126,7 @@ def test_the_first_error_of_an_end_is_kept() -> None:
 
 def test_the_end_wakes_a_reader_that_waits() -> None:
     """A reader without a time limit returns."""
-    waiting = MessageQueue(lambda paused: None)
+    waiting = MessageQueue(lambda level: None)
     ender = threading.Timer(0.05, waiting.end)
     ender.start()
     assert waiting.get() is None

@@ -8,9 +8,9 @@ import pytest
 
 from mqttkit.client.failures import SESSION_TAKEN_OVER, UNSUPPORTED_VERSION
 from mqttkit.client.reconnect import (
+    EARLY_END_DELAY,
     MQTT_5,
     MQTT_311,
-    PROBE_INTERVAL,
     SHORT_LIFE,
     SHORT_LIVES_TOLERATED,
     Accepted,
@@ -38,14 +38,17 @@ LONG, SHORT = Ended(60.0, 0x80, "Unspecified error"), Ended(0.1, 0x80, "Unspecif
 TAKEN = Ended(60.0, SESSION_TAKEN_OVER, "Session taken over")
 
 
-def policy(*, hosts: tuple[str, ...] = ("a:1883",), version: str = "auto", **options: Any) -> ReconnectPolicy:
+def policy(
+    *, hosts: tuple[str, ...] = ("a:1883",), version: str = "auto", client_id: str | None = "x", **options: Any
+) -> ReconnectPolicy:
     """Return a policy whose waits are 1, 2, 4, 8, 8 s."""
     settings = MqttSettings(
         broker=BrokerSettings(hosts=hosts),
-        client=ClientSettings(version=version),
+        client=ClientSettings(version=version, client_id=client_id),
         reconnect=ReconnectSettings(initial_delay=1.0, max_delay=8.0, jitter="jitter" in options),
     )
-    return ReconnectPolicy(settings, client_id="x", **options)
+    made_up = iter(("one", "two", "three"))
+    return ReconnectPolicy(settings, make_identifier=lambda: next(made_up), **options)
 
 
 def shown(decision: object) -> object:
@@ -107,8 +110,8 @@ CASES: dict[str, tuple[list[tuple[Event, str]], dict[str, Any]]] = {
     ),
     "a fixed version never falls back": ([(UNSUPPORTED, "a5 +1"), (NoConnack(), "a5 +2")], {"version": "5"}),
     "3.1.1 only": ([(NoConnack(), "a4 +1"), (UNSUPPORTED, "a4 +2")], {"version": "311"}),
-    "a port that accepts and closes is tried again soon, three times": (
-        [(NoConnack(), f"a4 +{delay}") for delay in (1, 2, 4)] + [(NoConnack(), "a4 +8"), (TCP, "a4 +8 probe")],
+    "a port that accepts and closes is tried again soon": (
+        [(NoConnack(), f"a4 +{delay}") for delay in (1, 2, 4, 4, 4)] + [(TCP, "a4 +8 probe")],
         {"version": "311"},
     ),
     "a connection that lasted resets the backoff": (
@@ -143,13 +146,14 @@ def test_each_event_leads_to_its_decision(name: str) -> None:
 
 
 def test_a_port_that_accepts_and_closes_does_not_cost_the_long_wait() -> None:
-    """The first three waits are at most the interval of the probes, however long the delay."""
+    """The broker behind it may return at any time: with 5 s for a mute attempt, that is noticed within 10 s."""
     slow = MqttSettings(
         client=ClientSettings(version="311"), reconnect=ReconnectSettings(initial_delay=60.0, jitter=False)
     )
-    under_test = ReconnectPolicy(slow, client_id="x")
+    under_test = ReconnectPolicy(slow, make_identifier=lambda: "x")
     delays = [decision.delay for _ in range(4) if isinstance(decision := under_test.decide(NoConnack()), Connect)]
-    assert delays == [PROBE_INTERVAL] * 3 + [60.0]
+    assert delays == [EARLY_END_DELAY] * 4
+    assert EARLY_END_DELAY + ClientSettings().connect_timeout < 10
 
 
 def test_an_answer_that_is_not_connack_is_named() -> None:
@@ -189,19 +193,40 @@ def test_a_connection_clears_the_failure() -> None:
 
 
 @pytest.mark.parametrize(("end", "said"), [(SHORT, "may be"), (TAKEN, "took over the session")])
-def test_two_clients_with_one_identifier_do_not_fight_indefinitely(end: Ended, said: str) -> None:
-    """Five connections in a row that ended early, or were taken over: give up and name the identifier."""
+def test_a_given_identifier_that_another_client_uses_is_reported_and_tried_again(end: Ended, said: str) -> None:
+    """Five connections in a row that ended early, or were taken over: the waits grow, and the failure names it."""
     under_test = policy()
-    for _ in range(SHORT_LIVES_TOLERATED - 1):
+    delays = []
+    for _ in range(SHORT_LIVES_TOLERATED + 2):
+        under_test.decide(Accepted())
+        decision = under_test.decide(end)
+        assert isinstance(decision, Connect)
+        delays.append(decision.delay)
+    assert delays == [1, 2, 4, 8, 8, 8, 8]
+    assert isinstance(under_test.failure, ConnectionRefused)
+    assert "another client with the client identifier 'x'" in str(under_test.failure)
+    assert said in str(under_test.failure)
+    assert (under_test.given_up, under_test.client_id) == (False, "x")
+
+
+@pytest.mark.parametrize(("end", "ends"), [(SHORT, SHORT_LIVES_TOLERATED), (TAKEN, 1)])
+def test_an_identifier_that_we_made_up_is_replaced(end: Ended, ends: int) -> None:
+    """At once if the broker says that another client took it over."""
+    under_test = policy(client_id=None)
+    for number in range(2 * ends):
+        assert under_test.client_id == ("one" if number < ends else "two")
         under_test.decide(Accepted())
         assert isinstance(under_test.decide(end), Connect)
+    assert under_test.client_id == "three"
+
+
+def test_without_retry_a_connection_that_is_taken_over_is_the_end() -> None:
+    """The error says so."""
+    under_test = policy(retry=False)
     under_test.decide(Accepted())
-    decision = under_test.decide(end)
+    decision = under_test.decide(TAKEN)
     assert isinstance(decision, GiveUp)
-    assert isinstance(decision.error, ConnectionRefused)
-    assert "another client with the client identifier 'x'" in str(decision.error)
-    assert said in str(decision.error)
-    assert under_test.given_up
+    assert "took over the session" in str(decision.error)
 
 
 @pytest.mark.parametrize("between", [TCP, Ended(SHORT_LIFE, 0x80, "")])
