@@ -184,8 +184,8 @@ class BridgeProcess:
 
     @property
     def acknowledged(self) -> float:
-        """Acknowledged metrics: without the bridge's own canaries."""
-        return self.number("acknowledged_messages_total") - self.number("put_aside_messages_total")
+        """Metrics and dead letters that it has acknowledged, without its own canaries."""
+        return self.number("acknowledged_messages_total")
 
     @property
     def log(self) -> str:

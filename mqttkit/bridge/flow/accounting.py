@@ -48,6 +48,7 @@ class Books:
     reasons: Counter[str] = field(default_factory=Counter)
     """Dead letters by reason."""
     acknowledged: int = 0
+    """Messages acknowledged, without those put aside."""
     stale: int = 0
     """Acknowledgements not sent because their connection had ended."""
     overflows: int = 0

@@ -46,7 +46,7 @@ class _Prepared:
     letters: list[DeadLetter] = field(default_factory=list)
     stored_letters: list[DeadLetter] | None = None
     """The letters within their tenant's quota; None before it was asked."""
-    put_aside: int = 0
+    put_aside: list[Message] = field(default_factory=list)
     """Messages that need no commit, only an acknowledgement in its turn."""
 
     def refuse(self, message: Message, reason: RefusalReason, detail: str, now_ms: int) -> None:
@@ -138,11 +138,12 @@ class Pipeline:
         with meanwhile:
             if (prepared.metrics or prepared.letters) and not self._commit_all(prepared):
                 return False
-            self.books.put_away(prepared.put_aside)
+            self.books.put_away(len(prepared.put_aside))
             self._observe_delay()
             sent = self._acknowledge(messages)
-        self.books.acknowledged += sent
-        self.books.stale += sum(message.qos > 0 for message in messages) - sent
+        expected = _reliable(messages) - _reliable(prepared.put_aside)
+        self.books.acknowledged += min(sent, expected)
+        self.books.stale += max(0, expected - sent)
         return True
 
     def run(self, *, beat: float = 0.5, probe_after: float = 5.0) -> None:
@@ -167,7 +168,7 @@ class Pipeline:
         prepared = _Prepared()
         for message in messages:
             if not message.payload or message.topic.startswith(self._reserved):
-                prepared.put_aside += 1
+                prepared.put_aside.append(message)
                 continue
             try:
                 metric = self._parser.parse(message.topic, message.payload, now_ms, retained=_retained_id(message))
@@ -252,6 +253,11 @@ class Pipeline:
     def _note_handler_error(self, error: Exception) -> None:
         self.books.note_handler_error()
         logger.error("unexpected exception; the message becomes a dead letter", exc_info=error)
+
+
+def _reliable(messages: Sequence[Message]) -> int:
+    """Return how many messages want an acknowledgement."""
+    return sum(message.qos > 0 for message in messages)
 
 
 def _retained_id(message: Message) -> str | None:

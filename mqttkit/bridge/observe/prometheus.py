@@ -33,7 +33,7 @@ def book_samples(books: Books) -> list[Sample]:
         ("put_aside_messages", "Messages of mqttkit itself, and empty ones", books.put_aside),
         ("stored_metrics", "Metrics committed", balance.stored),
         ("duplicate_metrics", "Metrics whose dedupe_id was stored before", balance.duplicate),
-        ("acknowledged_messages", "Messages acknowledged to the broker", books.acknowledged),
+        ("acknowledged_messages", "Metrics and dead letters acknowledged to the broker", books.acknowledged),
         ("stale_acknowledgements", "Acknowledgements not sent because their connection had ended", books.stale),
         ("overflows", "Times that the broker sent more than the queue holds", books.overflows),
         ("turned_away_messages", "Messages not queued and not acknowledged", books.turned_away),
