@@ -1,6 +1,7 @@
 """The figures of the controllers: `python -m tests.benchmarks.controllers`.
 
-It measures signing, deduplication, reports through one regional controller, and heartbeats of many controllers.
+It measures signing, deduplication, reports through one regional controller and their latency, and heartbeats of many
+controllers.
 """
 
 from __future__ import annotations
@@ -152,6 +153,44 @@ def _feed(_answer: Any, directory: str, broker: BrokerSettings, count: int) -> N
         local.flush(WAIT_SECONDS)
 
 
+def latency(count: int = 1_000, rate: float = 100.0) -> list[Figure]:
+    """Measure how long a report takes to the handler, and to its receipt, at `rate` reports per second."""
+    sent: dict[int, float] = {}
+    handled: list[float] = []
+    with own_broker() as broker, tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory:
+        mqtt, pause = MqttSettings(broker=broker), threading.Event()
+        KeyFile(Path(directory) / "keys.json").save(KeyRing().add(generate("k", "HS256")).activate("k"))
+        with (
+            RegionalController(_settings(directory, "rc-1"), mqtt) as regional,
+            LocalController(_settings(directory, "lc-1"), mqtt) as local,
+        ):
+            regional.subscribe_to_discovery_reports(
+                lambda one: handled.append(time.perf_counter() - sent[one.payload["number"]])
+            )
+            content, answered = report(), []
+            for number in range(count):
+                sent[number] = time.perf_counter()
+                promise = local.publish_discovery_report({**content, "number": number})
+                if number % 10 == 0 and promise.wait(WAIT_SECONDS):
+                    answered.append(time.perf_counter() - sent[number])
+                pause.wait(max(0.0, 1 / rate - (time.perf_counter() - sent[number])))
+            if not local.flush(WAIT_SECONDS):
+                raise MqttkitError("the receipts did not arrive in time")
+    detail = f"{count:,} reports of {DEVICES} devices, {rate:g} per second, both controllers in one process"
+    return [
+        Figure("report to handler, median", _percentile(handled, 50), "ms", detail=detail),
+        Figure("report to handler, 99th percentile", _percentile(handled, 99), "ms"),
+        Figure("report to receipt, median", _percentile(answered, 50), "ms"),
+        Figure("report to receipt, 99th percentile", _percentile(answered, 99), "ms"),
+    ]
+
+
+def _percentile(seconds: list[float], percent: int) -> float:
+    """Return a percentile in milliseconds."""
+    ordered = sorted(seconds)
+    return round(ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] * 1_000, 2)
+
+
 def heartbeats(count: int = 1_000, interval: float = 5.0, seconds: float = 15.0) -> list[Figure]:
     """Measure `count` controllers in this process, each a client with a will, and one client that watches them."""
     allow_files(count * 2)
@@ -244,6 +283,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "signing": sign_and_verify,
     "deduplication": deduplication,
     "reports": reports,
+    "latency": latency,
     "heartbeats": heartbeats,
 }
 

@@ -11,15 +11,16 @@ from tests.benchmarks.figures import Figure
 
 
 def test_each_measurement_gives_its_figures() -> None:
-    """Signing, duplicates, reports, heartbeats."""
+    """Signing, duplicates, reports, latency, heartbeats."""
     figures = [
         *controllers.sign_and_verify(50),
         *controllers.deduplication(2_000),
         *controllers.reports(200),
+        *controllers.latency(20),
         *controllers.heartbeats(5, interval=0.2, seconds=1.0),
     ]
     values = {figure.name: figure.value for figure in figures}
-    assert len(values) == len(figures) == 8
+    assert len(values) == len(figures) == 12
     assert all(value > 0 for name, value in values.items() if "memory" not in name), values
     assert values["controllers online in one process"] == 5
 
