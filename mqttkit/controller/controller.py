@@ -109,6 +109,7 @@ class Controller:
                 self.disconnect_mqtt(flush=0)
                 raise
             self._started = True
+            self._held.start()
             self._subscribe_own()
             restored = self._sender.restore()
             if restored:
@@ -171,7 +172,7 @@ class Controller:
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until every message is settled; return whether it is.
 
-        Reports are settled by the regional controller's receipt, other messages by a transport that accepts them.
+        A receipt settles a report, a transport that accepts it any other message.
         """
         return self._sender.flush(timeout)
 
@@ -278,6 +279,8 @@ class Controller:
             transport.subscribe(topic_filter)
         self._filters.append(topic_filter)
         self._held.subscribed(topic_filter)
+        if self.settings.keep_session:
+            self._store.save_subscription(topic_filter)
 
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
         """Handle a discovery report; regional controllers override this."""
@@ -372,7 +375,16 @@ class Controller:
             self._say("online")
             self._save_online_time()
             self._reassert_policy()
+            self._drop_old_subscriptions()
             self._heartbeat_due.wait(self.settings.heartbeat_interval)
+
+    def _drop_old_subscriptions(self) -> None:
+        """End the subscriptions of earlier runs, for example to another region, that this run has not made again."""
+        try:
+            if self.mqtt is not None and self._held.is_over:
+                self.mqtt.unsubscribe_all_but(self._filters, self._store)
+        except MqttkitError as error:
+            log.warning("cannot end a subscription of an earlier run: %s", error)
 
     def _save_online_time(self) -> None:
         try:

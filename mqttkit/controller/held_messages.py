@@ -21,12 +21,20 @@ class HeldMessages:
         self._filters: list[str] = []
         self._held: list[Delivery] = []
         self._until = float("inf")
-        """End of the holding; the first message that is held starts it."""
         self._timer: threading.Timer | None = None
+
+    def start(self) -> None:
+        """Start the time in which the controller should subscribe."""
+        self._until = time.monotonic() + HOLD_SECONDS
+
+    @property
+    def is_over(self) -> bool:
+        """True if the controller has had the time to subscribe to everything that it wants."""
+        return time.monotonic() >= self._until
 
     def take(self, deliveries: list[Delivery]) -> None:
         """Pass on or hold messages, in their order."""
-        if time.monotonic() >= self._until:
+        if self.is_over:
             self._receive(deliveries)
             return
         with self._lock:
@@ -35,7 +43,6 @@ class HeldMessages:
                 wanted = any(matches(topic_filter, one.topic) for topic_filter in self._filters)
                 (known if wanted else self._held).append(one)
             if self._held and self._timer is None:
-                self._until = time.monotonic() + HOLD_SECONDS
                 self._timer = threading.Timer(HOLD_SECONDS, self.release)
                 self._timer.daemon = True
                 self._timer.start()

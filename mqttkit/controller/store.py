@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS nonces (nonce BLOB NOT NULL UNIQUE, digest BLOB NOT N
 CREATE TABLE IF NOT EXISTS policies (
     scope TEXT PRIMARY KEY, version INTEGER NOT NULL, digest BLOB NOT NULL, expires INTEGER, payload TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sequences (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS subscriptions (topic_filter TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS dead_letters (
     topic TEXT NOT NULL, data BLOB NOT NULL, reason TEXT NOT NULL, died INTEGER NOT NULL);
 """
@@ -257,6 +258,22 @@ class Store:
         """Return the saved time, or None."""
         row = self._row("SELECT value FROM sequences WHERE name = ?", (f"moment {name}",))
         return float(row[0]) if row else None
+
+    def save_subscription(self, topic_filter: str) -> None:
+        """Save that the broker's session has this subscription, and commit. Any thread may call this."""
+        with self._alone():
+            self._run("INSERT OR IGNORE INTO subscriptions VALUES (?)", (topic_filter,))
+            self._db.commit()
+
+    def delete_subscription(self, topic_filter: str) -> None:
+        """Save that the session no longer has this subscription, and commit. Any thread may call this."""
+        with self._alone():
+            self._run("DELETE FROM subscriptions WHERE topic_filter = ?", (topic_filter,))
+            self._db.commit()
+
+    def subscriptions(self) -> list[str]:
+        """Return the topic filters that the broker's session may have."""
+        return [row[0] for row in self._run("SELECT topic_filter FROM subscriptions ORDER BY topic_filter")]
 
     def add_dead_letter(self, topic: str, data: bytes, reason: str) -> None:
         """Save a message that no handler could process; beyond `max_dead` the oldest are deleted."""

@@ -134,10 +134,6 @@ class Sender:
             self._receipts.append((addressee, receipt))
             self._condition.notify()
 
-    def is_waiting(self, message_id: str) -> bool:
-        """Return whether a message is not settled yet."""
-        return message_id in self._open
-
     def wake(self) -> None:
         """Check the transports again: one may have appeared or disappeared."""
         with self._condition:

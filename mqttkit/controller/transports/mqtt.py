@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mqttkit.client import ConnectionState, MqttClient
+from mqttkit.controller.store import Store
 from mqttkit.controller.transports.types import Delivery, Receive, Ticket, settled
 from mqttkit.errors import MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Subscription, Will
@@ -85,6 +86,15 @@ class MqttTransport:
         except MqttkitError as error:
             log.warning("not subscribed to %s yet: %s", topic_filter, error)
             self._subscribe_later()
+
+    def unsubscribe_all_but(self, wanted: list[str], store: Store) -> None:
+        """End the subscriptions in the store that are not wanted, if connected; raise MqttkitError."""
+        if not self.client.connected:
+            return
+        for topic_filter in set(store.subscriptions()) - set(wanted):
+            self.client.unsubscribe(topic_filter)
+            store.delete_subscription(topic_filter)
+            log.info("unsubscribed from %s, a topic of an earlier run", topic_filter)
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
         """Publish; the PUBACK settles the ticket.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -224,3 +225,24 @@ def test_a_report_that_receivers_would_refuse_fails_at_the_sender(tmp_path: Path
             promise = local.publish_discovery_report({"devices": devices})
             assert promise.wait(60)
             assert not promise.ok
+
+
+def test_a_changed_region_ends_the_old_subscriptions(
+    tmp_path: Path, shared_broker: Mosquitto, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker's session keeps them; reports of the old region would be taken by a controller that refuses them."""
+    monkeypatch.setattr("mqttkit.controller.held_messages.HOLD_SECONDS", 0.2)
+    mqtt = broker_at(shared_broker.port)
+    settings = settings_of(tmp_path, "rc-1", base=topic, heartbeat_interval=0.2)
+    with RegionalController(settings, mqtt) as first:
+        first.subscribe_to_discovery_reports()
+        assert f"{topic}/discovery/zone-A/+" in first._store.subscriptions()
+    with RegionalController(dataclasses.replace(settings, region="zone-B"), mqtt) as second:
+        second.subscribe_to_discovery_reports()
+        wanted = [f"{topic}/discovery/zone-B/+", f"{topic}/policy/zone-B"]
+        eventually(lambda: second._store.subscriptions() == wanted)
+        with LocalController(settings_of(tmp_path, "lc-1", base=topic), mqtt) as local:
+            report = local.publish_discovery_report({"devices": []})
+            assert not local.flush(1.0)
+            assert report.taken_by == ""  # MQTT 5: the broker says that no client subscribes
+            local.disconnect_mqtt(flush=0)
