@@ -140,12 +140,15 @@ def _examine(broker: Broker, profile: Profile | None) -> BrokerStatus:
         tls_port=profile.tls_port,
         username=profile.username,
         uptime=round(uptime, 1),
-        last_save=broker.last_save(),
         trouble=trouble or None,
         lacks=tuple(LACKS[broker.backend].values()),
-        **_usage(broker, uptime),
-        **({} if trouble else _traffic(broker, profile)),
+        **(_details(broker, profile, uptime) if state == "up" else {}),
     )
+
+
+def _details(broker: Broker, profile: Profile, uptime: float) -> dict[str, Any]:
+    """Return what only a broker that works can tell."""
+    return {"last_save": broker.last_save(), **_usage(broker, uptime), **_traffic(broker, profile)}
 
 
 def _usage(broker: Broker, uptime: float) -> dict[str, Any]:
