@@ -78,10 +78,11 @@ class PasswordHash:
         if len(parts) != (5 if parts[1] == "7" else 4):
             raise ValueError(f"a ${parts[1]}$ hash has the wrong number of fields")
         rounds = parts[2] if parts[1] == "7" else "1"
-        if not rounds.isascii() or not rounds.isdigit() or not 1 <= int(rounds[:9]) <= MAX_ITERATIONS:
+        digits = rounds.lstrip("0")
+        if not (digits.isascii() and digits.isdigit() and int(digits[:8]) <= MAX_ITERATIONS):
             raise ValueError(f"the iterations are not 1 to {MAX_ITERATIONS:,}")
         salt = _decoded(parts[-2], SALT_BYTES, "salt")
-        return cls(int(parts[1]), int(rounds), salt, _decoded(parts[-1], HASH_BYTES, "hash"))
+        return cls(int(parts[1]), int(digits), salt, _decoded(parts[-1], HASH_BYTES, "hash"))
 
     def verify(self, password: str) -> bool:
         """Return in constant time whether this is the password."""

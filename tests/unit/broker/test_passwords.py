@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -220,3 +221,28 @@ def test_an_argon2id_line_of_mosquitto_2_1_is_read_verified_and_kept() -> None:
 def test_an_invalid_or_expensive_argon2id_hash_is_an_error(text: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         PasswordFile.parse(f"anna:{text}\n")
+
+
+@pytest.mark.parametrize("rounds", ["0010000000", "1000001", "10000000", "0" * 5_000, "", "1 000", "\u0661\u0660"])
+def test_iterations_above_the_bound_cannot_hide_behind_zeros(rounds: str) -> None:
+    """Only the value counts."""
+    with pytest.raises(ValueError, match="the iterations are not 1 to 1,000,000"):
+        PasswordHash.parse(f"$7${rounds}${SALT}${DIGEST}")
+    assert PasswordHash.parse(f"$7${'0' * 5_000}1000${SALT}${DIGEST}").iterations == 1_000
+
+
+def test_a_hash_has_a_thousand_iterations_and_cannot_be_changed() -> None:
+    """As mosquitto_passwd's; a stored hash is a value."""
+    made = PasswordHash.of("secret")
+    assert made.iterations == 1_000
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.iterations = 1  # type: ignore[misc]
+
+
+def test_users_and_passwords_have_at_most_65_535_bytes() -> None:
+    """The longest strings of MQTT are accepted."""
+    longest = "x" * 65_535
+    assert password_line(longest, longest, iterations=1).startswith(f"{longest}:$7$1$")
+    for user, password in ((longest + "x", "secret"), ("anna", longest + "x")):
+        with pytest.raises(UsageError, match="at most 65,535 bytes"):
+            password_line(user, password, iterations=1)

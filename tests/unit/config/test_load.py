@@ -162,7 +162,8 @@ def test_a_variable_of_a_section_is_warned_of_however_far_from_any_setting(caplo
     """The warning names the nearest variable if there is one."""
     load(environ={"MQTTKIT_SCANNER_IDENTIFIER": "1", "MQTTKIT_MQTT_QQQQQQQQQQQQQQQQQQQQ": "1"})
     assert caplog.messages == [
-        "environment variable MQTTKIT_SCANNER_IDENTIFIER is not a setting; did you mean MQTTKIT_SCANNER_IDENTITIES_FILE?",
+        "environment variable MQTTKIT_SCANNER_IDENTIFIER is not a setting; "
+        "did you mean MQTTKIT_SCANNER_IDENTITIES_FILE?",
         "environment variable MQTTKIT_MQTT_QQQQQQQQQQQQQQQQQQQQ is not a setting",
     ]
 
