@@ -48,7 +48,7 @@ def _escape(character: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    """Return JSON text with `\\u` escapes for what is not printable, except line feeds: it stays the same JSON."""
+    """Return JSON text with `\\u` escapes for unprintable characters, except line feeds. Its value is the same."""
     if text.isprintable():
         return text
     return "".join(

@@ -34,7 +34,7 @@ class Line(NamedTuple):
     text: str
     style: Style = PLAIN
     wraps: bool = True
-    """False: what does not fit is left out."""
+    """False: the line is shortened to the width."""
 
 
 class DetailView(ScrollView, can_focus=True):

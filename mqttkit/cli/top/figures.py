@@ -32,7 +32,7 @@ def size(count: float) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return the part of a text that fits into `width` cells of a terminal; `…` marks what is left out."""
+    """Return the part of a text that fits into `width` cells of a terminal; `…` marks the cut."""
     from rich.cells import cell_len, set_cell_size
 
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"

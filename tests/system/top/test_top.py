@@ -49,7 +49,7 @@ def test_errors_name_the_mistake(shared_broker: Mosquitto) -> None:
 
 @pytest.fixture
 def session() -> Iterator[list[str]]:
-    """Return the start of a tmux command for a server of its own."""
+    """Return the start of a tmux command for a separate server."""
     if shutil.which("tmux") is None:
         missing("tmux is not installed")
     command = ["tmux", "-L", f"mqttkit-{os.getpid()}", "-f", "/dev/null"]
