@@ -85,9 +85,8 @@ class Controller:
         scope = self.issues
         wake = self._heartbeat_due.set
         self._issuer = None if scope is None else PolicyIssuer(scope, self._store, self._send_policy, wake)
-        opened = open_transports(settings, mqtt, self.topics, self._codec, will=self._will, bus=bus or _bus)
-        self.transports = opened
-        self.mqtt = next((one for one in opened if isinstance(one, MqttTransport)), None)
+        self.transports = open_transports(settings, mqtt, self.topics, self._codec, will=self._will, bus=bus or _bus)
+        self.mqtt = next((one for one in self.transports if isinstance(one, MqttTransport)), None)
         self._sender = Sender(
             self.transports, self._codec, outbox=self._open_outbox(), on_denied=self._store.save_dead_letter
         )
@@ -111,8 +110,7 @@ class Controller:
             self._started = True
             self._held.start()
             self._subscribe_own()
-            restored = self._sender.restore()
-            if restored:
+            if restored := self._sender.restore():
                 log.info("%d reports of the last run have no receipt yet; sending them again", restored)
             self._sender.start()
             self._heartbeat_thread.start()
@@ -206,8 +204,6 @@ class Controller:
             "policies": policies,
         }
 
-    # --- for the roles ------------------------------------------------------------------------------------
-
     def _publish(
         self,
         message_type: str,
@@ -218,10 +214,10 @@ class Controller:
         retain: bool = False,
         needs_receipt: bool = False,
     ) -> Promise:
-        envelope = self._envelope(message_type, payload, region=region)
+        envelope = self._envelope(message_type, payload, region)
         return self._sender.put(envelope, topic, retain=retain, needs_receipt=needs_receipt)
 
-    def _envelope(self, message_type: str, payload: Mapping[str, Any], *, region: str = "") -> Envelope:
+    def _envelope(self, message_type: str, payload: Mapping[str, Any], region: str = "") -> Envelope:
         return Envelope(
             message_id=new_message_id(),
             message_type=message_type,
@@ -292,9 +288,8 @@ class Controller:
         """Send a receipt the way that the reports came. A lost one is not repeated: the sender repeats the report."""
         topic = self.topics.receipts(address.region, address.controller_id)
         try:
-            envelope = self._envelope("receipt", receipt.to_payload(), region=address.region)
-            transport = next(one for one in self.transports if one.name == address.transport)
-            transport.send(topic, self._codec.wrap(envelope, topic), qos=1, retain=False)
+            data = self._codec.wrap(self._envelope("receipt", receipt.to_payload(), address.region), topic)
+            next(one for one in self.transports if one.name == address.transport).send(topic, data, qos=1, retain=False)
         except MqttkitError as error:
             log.warning("cannot send a receipt to %s: %s", address.controller_id, error)
 
@@ -308,8 +303,6 @@ class Controller:
     def _handle_policy(self, policy: Policy) -> None:
         if self._policy_handler is not None:
             self._policy_handler(policy)
-
-    # --- internal -------------------------------------------------------------------------------------------
 
     def _make_receiver(self) -> Receiver:
         handlers = {
