@@ -343,3 +343,14 @@ def test_an_error_of_the_jose_library_is_a_bad_signature(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("mqttkit.controller.security.signing.jws.validate_compact", fail)
     assert reason(SIGNED["HS256"]) is RefusalReason.BAD_SIGNATURE
+
+
+def test_long_topics_and_algorithms_are_cut_in_the_reason() -> None:
+    """A peer with a good key cannot write pages into a log."""
+    signed = sign(b"{}", "a" * 300, KEYS["HS256"])
+    with pytest.raises(MessageRefused) as caught:
+        verify(signed, "b" * 300, RING)
+    assert caught.value.message == f"signed for topic {'a' * 200!r}, received on {'b' * 200!r}"
+    with pytest.raises(MessageRefused) as caught:
+        verify(with_header("HS256", alg="x" * 30), TOPIC, RING)
+    assert caught.value.message == f"key 'HS256' is for HS256, the message says {'x' * 20!r}"
