@@ -54,6 +54,8 @@ class BrokerSpec:
     """The common name of a client certificate is the user: no password is needed."""
     image: str | None = None
     """Docker image; None is the pinned one."""
+    network: str | None = None
+    """Docker network that the container joins, so that other containers reach it by its name."""
     anonymous: bool = False
     """Clients without a user name may connect."""
     allow_remote_anonymous: bool = False
@@ -104,6 +106,8 @@ class BrokerSpec:
             raise UsageError("--websocket-tls needs --websocket-port")
         if self.client_certificates and not self.tls:
             raise UsageError("--client-certificates needs a listener with TLS", hint="Add --tls-port 8883")
+        if self.network and self.backend in ("process", "embedded"):
+            raise UsageError(f"--network needs the docker backend, not {self.backend}")
         if self.certificate_users and not self.client_certificates:
             raise UsageError("--certificate-users needs --client-certificates")
         if self.anonymous and not self.allow_remote_anonymous and not is_loopback(self.listen):

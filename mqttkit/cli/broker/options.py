@@ -47,6 +47,7 @@ _SPEC_OPTIONS = (
     ),
     click.option("--listen", metavar="ADDRESS", help="Address to listen on.  [127.0.0.1]"),
     click.option("--image", metavar="IMAGE", help="Docker image."),
+    click.option("--network", metavar="NAME", help="Docker network to join: its containers reach mqttkit-NAME:1883."),
     click.option("--anonymous/--no-anonymous", default=None, help="Let clients connect without a user."),
     click.option("--allow-remote-anonymous", is_flag=True, default=None, help="Let them connect from the network too."),
     click.option(

@@ -25,7 +25,7 @@ from mqttkit.broker.backends.docker.container_plan import HEALTH_COMMAND, Contai
 from mqttkit.broker.backends.docker.engine import connect_engine, execute, run_in
 from mqttkit.broker.probe import Login, ask
 from mqttkit.broker.profile import load_spec, locked, read_profile
-from mqttkit.errors import LifecycleError, MissingPart, PortTaken
+from mqttkit.errors import LifecycleError, MissingPart, PortTaken, UsageError
 from tests.support.brokers import free_port
 from tests.support.docker import IMAGE, leftovers
 from tests.support.probe import Probe, login
@@ -341,3 +341,28 @@ def test_volumes_without_their_profile_get_their_users_back(make: Make) -> None:
     new = up(broker)
     assert new.password != old.password
     assert login(new.port, new.username, new.password) == 0
+
+
+def test_a_container_of_the_same_network_reaches_the_broker_by_its_name(make: Make, client: Any) -> None:
+    """Health check and operator use the published port; the other container uses mqttkit-NAME:1883."""
+    network = client.networks.create(f"t{uuid.uuid4().hex[:8]}")
+    try:
+        broker = make(network=network.name)
+        profile = up(broker)
+        command = f"mosquitto_pub -h mqttkit-{broker.spec.name} -t a -m b -u {profile.probe_username} -P wrong"
+        output = client.containers.create(IMAGE, ["-c", command], entrypoint=["sh"], network=network.name)
+        try:
+            output.start()
+            output.wait(timeout=30)
+            assert "not authorised" in output.logs().decode().lower()
+        finally:
+            output.remove(force=True, v=True)
+        with locked(broker.paths):
+            broker.down(volumes=True)
+    finally:
+        network.remove()
+
+
+def test_a_network_that_does_not_exist_is_named(make: Make) -> None:
+    with pytest.raises(UsageError, match="docker network create"), locked((broker := make(network="absent")).paths):
+        broker.up()

@@ -80,3 +80,14 @@ def test_an_image_is_pinned_by_digest_or_id() -> None:
     assert pinned(built, "mine:1") == "mine:1@sha256:id"  # type: ignore[arg-type]
     image = SimpleNamespace(attrs={"Config": {"Env": ["PATH=/bin", "VERSION=2.0.22", "EMPTY="]}})
     assert environment(image)["VERSION"] == "2.0.22"  # type: ignore[arg-type]
+
+
+def test_compose_has_log_limits_the_network_and_numeric_addresses():
+    spec = BrokerSpec(name="site", port=1883, tls_port=8883, listen="localhost", network="plant")
+    plan = ContainerPlan(spec=spec, image="image:1", directory="/state")
+    found = yaml.safe_load(plan.compose())
+    service = found["services"]["mqttkit-site"]
+    assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
+    assert service["networks"] == ["plant"]
+    assert found["networks"] == {"plant": {"external": True}}
+    assert all(entry.startswith(("127.0.0.1:", "[::1]:")) for entry in service["ports"])

@@ -113,3 +113,8 @@ def test_a_feature_that_a_backend_lacks_is_refused_by_name():
 def test_every_backend_says_what_it_lacks():
     assert set(LACKS) == {"docker", "process", "embedded"}
     assert set(LACKS["embedded"]) == set(Feature)
+
+
+def test_a_network_needs_a_container():
+    with pytest.raises(UsageError, match="needs the docker backend"):
+        BrokerSpec(backend="process", network="plant").check()

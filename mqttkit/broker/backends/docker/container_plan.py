@@ -32,6 +32,8 @@ HEALTH_COMMAND = (
     f'-t {HEALTH_TOPIC} -e {HEALTH_TOPIC} -m "$p" -W 4)" = "$p" ]'
 )
 """Log in as the probe and send a unique payload to ourselves; the password is only in a file."""
+LOG_LIMITS = {"max-size": "10m", "max-file": "3"}
+"""Options of the engine's log driver `json-file`."""
 SECOND = 1_000_000_000
 """Nanoseconds, the engine's unit."""
 HEALTH_INTERVAL, HEALTH_TIMEOUT, HEALTH_START, HEALTH_RETRIES = 30, 6, 5, 3
@@ -129,8 +131,11 @@ class ContainerPlan:
             f"      test: {json.dumps(['CMD-SHELL', command])}",
             f"      interval: {HEALTH_INTERVAL}s\n      timeout: {HEALTH_TIMEOUT}s",
             f"      start_period: {HEALTH_START}s\n      retries: {HEALTH_RETRIES}",
+            f"    logging: {json.dumps({'driver': 'json-file', 'options': LOG_LIMITS})}",
+            *([f"    networks: {json.dumps([self.spec.network])}"] if self.spec.network else []),
             "volumes:",
             *(f"  {volume}:\n    external: true" for volume in self.volumes),
+            *([f"networks:\n  {self.spec.network}:\n    external: true"] if self.spec.network else []),
         ]
         return "\n".join(lines) + "\n"
 

@@ -24,6 +24,7 @@ from mqttkit.broker.backends.docker.container_plan import (
     HEALTH_START,
     HEALTH_TIMEOUT,
     HOME,
+    LOG_LIMITS,
     MEMORY,
     SECOND,
     ContainerPlan,
@@ -134,6 +135,11 @@ def create(client: DockerClient, plan: ContainerPlan) -> Container:
     """Create the broker's volumes and its container; do not start it."""
     from docker.types import Healthcheck, LogConfig, Ulimit
 
+    if plan.spec.network is not None and not client.networks.list(names=[plan.spec.network]):
+        raise UsageError(
+            f"Docker has no network {plan.spec.network!r}",
+            hint=f"Create it with: docker network create {plan.spec.network}",
+        )
     create_volumes(client, plan)
     health = Healthcheck(
         test=["CMD-SHELL", HEALTH_COMMAND],
@@ -157,7 +163,8 @@ def create(client: DockerClient, plan: ContainerPlan) -> Container:
         cap_drop=["ALL"],
         cap_add=list(CAPABILITIES),
         security_opt=["no-new-privileges:true"],
-        log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "3"}),
+        log_config=LogConfig(type="json-file", config=LOG_LIMITS),
+        network=plan.spec.network,
     )
 
 
