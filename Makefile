@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation check format bench bench-peers bench-aio bench-record bench-bridge bench-controllers bench-top pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz check format bench bench-peers bench-aio bench-record bench-bridge bench-controllers bench-top pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ mutation: $(VENV)/.mutation ## Change the pure modules, list the changes that no
 $(VENV)/.mutation: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
 	@touch $@
+
+fuzz: $(VENV)/.dev ## Feed 30,000 mutated packet streams per MQTT version to the client (about a minute)
+	$(BIN)/python -m tests.support.fuzz $(FUZZ_ARGS)
 
 bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (about 6 minutes; needs a quiet machine)
 	@$(SYSTEM_PACKAGES) mosquitto

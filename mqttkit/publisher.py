@@ -66,7 +66,7 @@ class Publisher:
         if self.failed and not self._warned_of_loss:
             self._warned_of_loss = True
             log.warning("a message was not delivered, %s", self._first_loss)
-        publish, patience = self._client.publish, self._patience
+        publish, opened, patience = self._client.publish, self._open, self._patience
         if self._lower and self._client.broker_limits.restricted:
             messages = map(self._as_taken, messages)
         for count, (topic, payload, qos, retain, _dup, _mid, properties, _epoch) in enumerate(messages, 1):
@@ -75,7 +75,7 @@ class Publisher:
             if properties is not None and self._client.protocol_version != 5:
                 self._warn_of_properties()
             receipt = publish(topic, payload, qos=qos, retain=retain, properties=properties, wait=patience)
-            self._open.append((topic, receipt))
+            opened.append((topic, receipt))
             if count % SETTLE_EVERY == 0:
                 self.settle()
         self.settle()
@@ -101,12 +101,27 @@ class Publisher:
     def settle(self) -> None:
         """Count the outcomes of the oldest messages, up to the first unknown one; raise as `send` does."""
         opened = self._open
-        while opened and opened[0][1].outcome is not None:
-            self._count(*opened.popleft())
-        if len(opened) > self._too_many:  # behind an unknown one at the head: the client bounds how many are unknown
-            known = [each for each in opened if each[1].outcome is not None]
-            self._open = deque(each for each in opened if each[1].outcome is None)
-            for topic, receipt in known:
+        while opened:
+            topic, receipt = opened[0]
+            outcome = receipt.outcome
+            if outcome is None:
+                break
+            opened.popleft()
+            if outcome is Outcome.SENT or outcome is Outcome.ACKNOWLEDGED:
+                self.delivered += 1
+            else:
+                self._count(topic, receipt)
+        if len(opened) > self._too_many:
+            self._settle_behind_the_head()
+
+    def _settle_behind_the_head(self) -> None:
+        """Count what is known behind an unknown outcome; the client bounds how many are unknown."""
+        waiting = list(self._open)
+        self._open.clear()
+        self._open.extend(each for each in waiting if each[1].outcome is None)
+        unknown = {id(receipt) for _, receipt in self._open}
+        for topic, receipt in waiting:
+            if id(receipt) not in unknown:
                 self._count(topic, receipt)
 
     def _count(self, topic: str, receipt: Receipt) -> None:
