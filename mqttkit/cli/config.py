@@ -29,7 +29,11 @@ def config() -> None:
 @click.argument("path", default="mqttkit.yaml")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(path: str, force: bool) -> None:
-    """Write a commented settings file to PATH (mqttkit.yaml). Only you can read it."""
+    """Write a commented settings file to PATH (mqttkit.yaml). Only you can read it.
+
+    \b
+    mqttkit config init
+    """
     from mqttkit.config.yaml_writer import commented
 
     write_new(path, commented(), force)
@@ -39,7 +43,11 @@ def init(path: str, force: bool) -> None:
 @click.command()
 @click.argument("path", required=False)
 def check(path: str | None) -> None:
-    """Validate the settings file PATH; without PATH, the file that commands would use."""
+    """Validate the settings file PATH; without PATH, the file that commands would use.
+
+    \b
+    mqttkit config check
+    """
     path = path or find_config(os.environ)
     if path is None:
         raise ConfigError("no settings file found", hint="Write one: mqttkit config init")
@@ -51,7 +59,11 @@ def check(path: str | None) -> None:
 @click.option("--config", "path", metavar="FILE", help="Settings file.  [mqttkit.yaml, if there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: path, value, origin.")
 def show(path: str | None, as_json: bool) -> None:
-    """Print the effective settings and where each comes from. Secrets are masked."""
+    """Print the effective settings and where each comes from. Secrets are masked.
+
+    \b
+    mqttkit config show --json
+    """
     from mqttkit.config.yaml_writer import rows
     from mqttkit.config.yaml_writer import show as as_yaml
 

@@ -29,6 +29,9 @@ def demo(*, seconds: float, backend: str, debug: bool) -> None:
     """Replay real Bluetooth advertisements from a scanner through a broker to a subscriber, and count them.
 
     Starts a temporary broker on a free loopback port. Ends with 0 only if no advertisement was lost.
+
+    \b
+    mqttkit demo
     """
     from mqttkit.broker import temporary_broker
     from mqttkit.cli.signals import interrupts_raise, on_interrupt

@@ -182,6 +182,9 @@ def wait_for_broker(connection: Connection, *, seconds: float) -> None:
     """Wait until the broker answers CONNECT. An open port alone proves nothing.
 
     Ends with 0, with 4 if the broker refuses the login, or with 3 after the time limit.
+
+    \b
+    mqttkit wait-for-broker -h localhost -W 30
     """
     from mqttkit.client import MqttClient
     from mqttkit.errors import BrokerUnreachable

@@ -90,6 +90,9 @@ def run(
     """Run the scenario in FILE (YAML): groups of sensors, rates, waveforms, faults.
 
     The same seed gives the same readings. Exit code 6: some readings were not acknowledged.
+
+    \b
+    mqttkit node run examples/scenario.yaml
     """
     from dataclasses import replace
 
@@ -123,6 +126,9 @@ def gateway(
     """Receive readings; at the end, print a summary of each sensor.
 
     Exit code 27: --duration passed before --count readings were received.
+
+    \b
+    mqttkit node gateway --filter 'sensor/#' --duration 60
     """
     from mqttkit.nodes import GatewayNode
     from mqttkit.nodes.collecting import collect

@@ -53,6 +53,10 @@ def replay(connection: Connection, files: tuple[Path, ...], **given: Any) -> Non
 
     The retained state of the starting point is restored first. Exit code 6: the broker denied or lost a message, or
     --verify found a difference.
+
+    \b
+    mqttkit replay monday.jsonl.zst
+    mqttkit replay monday.jsonl.zst --speed 10
     """
     from mqttkit.client import MqttClient
     from mqttkit.recorder.player import Player

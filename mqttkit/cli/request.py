@@ -35,6 +35,10 @@ def request(connection: Connection, topic: str | None, **given: Any) -> None:
     """Publish a request on TOPIC and print the answers.
 
     Exit code 27: fewer answers than -C arrived in time. Exit code 1: a responder answered with an error.
+
+    \b
+    mqttkit request device/1/ping -m hello
+    mqttkit request -W 30 -C 3 device/all/status
     """
     from mqttkit.request_response.requester import Requester, RequestOptions
 
@@ -96,6 +100,10 @@ def respond(connection: Connection, filters: tuple[str, ...], **given: Any) -> N
 
     The command gets the topic in MQTT_TOPIC. If it fails, the answer carries the error. Exit code 6: an answer was not
     delivered.
+
+    \b
+    mqttkit respond 'device/+/ping' --payload pong
+    mqttkit respond device/1/uptime --command uptime
     """
     from mqttkit.request_response.command import command_answer
     from mqttkit.request_response.responder import Responder, ResponderOptions

@@ -33,6 +33,9 @@ def prune(connection: Connection, filters: tuple[str, ...], output: Path | None,
     """Remove retained messages: show the plan, save a snapshot, remove, and read the broker again as a proof.
 
     To undo it: mqttkit retained restore SNAPSHOT. Exit code 6: the broker still has some of them.
+
+    \b
+    mqttkit retained prune 'site/old/#'
     """
     from mqttkit.retained.changing import remove, save_snapshot
     from mqttkit.retained.reading import read_snapshot
@@ -68,6 +71,9 @@ def restore(connection: Connection, source: Path, filters: tuple[str, ...], *, a
     """Publish the messages of a snapshot that the broker does not have as they were. Others stay untouched.
 
     Exit code 6: the broker does not have some of them afterwards.
+
+    \b
+    mqttkit retained restore before.jsonl.zst
     """
     from mqttkit.retained import changing
 

@@ -30,7 +30,11 @@ def chosen_filters(filters: tuple[str, ...], connection: Connection) -> list[str
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each topic.")
 @terse_connection_options
 def list_retained(connection: Connection, filters: tuple[str, ...], *, as_json: bool) -> None:
-    """List topic, QoS and payload size of the retained messages. To see payloads: mqttkit sub --retained-only -v."""
+    """List topic, QoS and payload size of the retained messages. To see payloads: mqttkit sub --retained-only -v.
+
+    \b
+    mqttkit retained list 'site/#'
+    """
     from mqttkit.retained.reading import read_broker
 
     rows: list[tuple[str, int, int]] = []
@@ -48,7 +52,11 @@ def list_retained(connection: Connection, filters: tuple[str, ...], *, as_json: 
 @click.option("-o", "--output", required=True, type=FILE, help="File to create: NAME.jsonl.zst.")
 @terse_connection_options
 def snapshot(connection: Connection, filters: tuple[str, ...], output: Path) -> None:
-    """Save the retained messages with QoS and properties. `mqttkit replay` and `retained restore` read the file."""
+    """Save the retained messages with QoS and properties. `mqttkit replay` and `retained restore` read the file.
+
+    \b
+    mqttkit retained snapshot 'site/#' -o before.jsonl.zst
+    """
     from mqttkit.retained.changing import save_snapshot
 
     now = (time.time_ns(), time.monotonic_ns())
@@ -65,6 +73,9 @@ def diff(connection: Connection, first: Path, second: Path | None, *, as_json: b
     """Compare a snapshot with the broker, or with a second snapshot. Exit code 1: they differ.
 
     To compare two brokers, take a snapshot of one and compare it with the other.
+
+    \b
+    mqttkit retained diff before.jsonl.zst
     """
     from mqttkit.recorder.recording import Recording
     from mqttkit.retained.comparison import differences, digests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -73,3 +74,30 @@ def test_the_exit_codes_are_those_of_the_errors_and_of_the_readme() -> None:
     readme = (Path(__file__).parents[3] / "README.md").read_text()
     for code, words in re.findall(r"^\| (\d+) \| (.*?) \|$", readme, re.M):
         assert code in listed, (code, words)
+
+
+COMMANDS_OF_GROUPS = ("retained", "config", "node")
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Return the words of the commands whose help must have an example."""
+    found: list[tuple[str, ...]] = [(name,) for name in ("pub", "sub", "top", "request", "respond", "expect", "replay")]
+    for name in COMMANDS_OF_GROUPS:
+        group = cli.get_command(click.Context(cli), name)
+        assert isinstance(group, click.Group)
+        found += [(name, each) for each in group.list_commands(click.Context(group))]
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_the_help_has_an_example_that_parses(words: tuple[str, ...]) -> None:
+    command: click.Command = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), word)
+        assert found is not None
+        command = found
+    examples = re.findall(rf"^ *mqttkit {' '.join(words)}( .*)?$", command.help or "", re.M)
+    assert examples
+    for example in examples:
+        command.make_context(words[-1], shlex.split(example, comments=True)).close()
