@@ -165,6 +165,8 @@ class ScannerSettings(Checked):
     """Wait for the radio at the start, instead of failing."""
     active: bool = False
     """Ask devices for their scan response (Bluetooth Core 5.4, Vol 6, Part B, 4.4.3)."""
+    passive: bool = False
+    """bleak: only listen. BlueZ then needs its experimental features, and reports advertisements with flags only."""
     speed: Annotated[float | None, above(0, null_word="max")] = 1.0
     """Replay: a multiple of the recorded pace; null or `max` means as fast as possible."""
     loop: bool = False

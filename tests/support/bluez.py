@@ -50,6 +50,8 @@ class Radio:
     hostile: bool = False
     """The first device lists a service that is no UUID."""
     without_rssi: bool = False
+    experimental: bool = True
+    """Have AdvertisementMonitorManager1, which passive scans need."""
     mute: bool = False
     """Never answer StartDiscovery."""
 
@@ -99,9 +101,11 @@ class Service:
             return Message.new_error(call, UNKNOWN, f"no object {call.path}")
         if call.member == "StartDiscovery" and (self._radio.mute or self._radio.refuse):
             return self._radio.mute or Message.new_error(call, self._radio.refuse, "refused")
-        if call.member == "StartDiscovery":
+        if call.member == "RegisterMonitor" and not self._radio.experimental:
+            return Message.new_error(call, UNKNOWN, "no such method")
+        if call.member in ("StartDiscovery", "RegisterMonitor"):
             self._discovery = asyncio.create_task(self._advertise())
-        elif call.member == "StopDiscovery" and self._discovery is not None:
+        elif call.member in ("StopDiscovery", "UnregisterMonitor") and self._discovery is not None:
             self._discovery.cancel()
         return Message.new_method_return(call)
 

@@ -18,6 +18,7 @@ _OPTIONS = (
         "--wait-for-radio", path="scanner.wait_for_radio", is_flag=True, help="Wait for the radio at the start."
     ),
     setting_option("--active", path="scanner.active", is_flag=True, help="Ask devices for their scan response."),
+    setting_option("--passive", path="scanner.passive", is_flag=True, help="bleak: only listen."),
     setting_option("--speed", path="scanner.speed", metavar="N|max", help="Replay: times the recorded pace.  [1]"),
     setting_option("--loop", path="scanner.loop", is_flag=True, help="Replay: start again at the end."),
     setting_option("--strict", path="scanner.strict", is_flag=True, help="Replay: end at an invalid record."),

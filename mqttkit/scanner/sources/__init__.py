@@ -65,7 +65,7 @@ def _bleak(settings: ScannerSettings, adapter: str | None) -> Source:
         from mqttkit.scanner.sources.bleak import BleakSource
     except ImportError as error:
         raise MissingPart(f"bleak is not installed: {error}", hint=_INSTALL["bleak"]) from error
-    return BleakSource(adapter=adapter, wait=settings.wait_for_radio)
+    return BleakSource(adapter=adapter, passive=settings.passive, wait=settings.wait_for_radio)
 
 
 def _bluepy(settings: ScannerSettings, adapter: str | None) -> Source:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bleak import BleakScanner
+from bleak.args.bluez import OrPattern, OrPatternLike
+from bleak.assigned_numbers import AdvertisementDataType
 from bleak.backends.bluezdbus.manager import BlueZManager, get_global_bluez_manager
 from bleak.exc import BleakBluetoothNotAvailableError, BleakBluetoothNotAvailableReason, BleakDBusError, BleakError
 from dbus_fast import Message, MessageType
@@ -30,6 +32,9 @@ ANSWER = 10.0
 """Seconds within which BlueZ must start or stop a scan."""
 _TICK = 0.5
 """Seconds between checks that the scan continues and BlueZ still runs."""
+_FLAGS = AdvertisementDataType.FLAGS
+_ANY_FLAGS: list[OrPatternLike] = [OrPattern(0, _FLAGS, bytes([flags])) for flags in (2, 4, 5, 6, 0x18, 0x1A)]
+"""The usual values of the flags: BlueZ filters passive scans, and has no pattern for everything."""
 _RSSI_UNKNOWN = -127
 """The value of bleak for an unknown RSSI."""
 
@@ -37,15 +42,22 @@ _RSSI_UNKNOWN = -127
 class BleakSource(RadioSource):
     """Scan with bleak, whose asyncio loop runs in the source's thread.
 
-    BlueZ merges the advertisements of a device, reports one field per company, and always scans actively. bleak
-    does not notice when BlueZ exits or the adapter is switched off, so the source watches both, and the silence.
+    BlueZ merges the advertisements of a device and reports one field per company. bleak does not notice when BlueZ exits
+    or the adapter is switched off, so the source watches both, and the silence.
     """
 
     def __init__(
-        self, *, adapter: str | None = None, wait: bool = False, silence: float = SILENCE, retry: float = RETRY
+        self,
+        *,
+        adapter: str | None = None,
+        passive: bool = False,
+        wait: bool = False,
+        silence: float = SILENCE,
+        retry: float = RETRY,
     ) -> None:
         super().__init__("bleak" if adapter is None else f"bleak {adapter}", wait=wait, silence=silence, retry=retry)
         self._adapter = adapter
+        self._passive = passive
 
     def scan(self) -> None:
         """Implement RadioSource."""
@@ -55,11 +67,16 @@ class BleakSource(RadioSource):
         with _translated(self._adapter):
             manager = await asyncio.wait_for(get_global_bluez_manager(), ANSWER)
             adapter: BlueZScannerArgs = {} if self._adapter is None else {"adapter": self._adapter}
-            scanner = BleakScanner(self._detected, bluez={**adapter, "filters": {"DuplicateData": True}})
+            scanner = BleakScanner(
+                self._detected,
+                scanning_mode="passive" if self._passive else "active",
+                bluez={**adapter, "filters": {"DuplicateData": True}, "or_patterns": _ANY_FLAGS},
+            )
             path = manager.get_default_adapter() if self._adapter is None else f"/org/bluez/{self._adapter}"
             try:
                 await asyncio.wait_for(scanner.start(), ANSWER)
                 owner = await _owner(manager)
+                _log.debug("BlueZ scans %s", "passively" if self._passive else "actively")
                 self.begun()
                 while self.check():
                     await asyncio.sleep(_TICK)
@@ -163,6 +180,8 @@ def _translated(adapter: str | None) -> Iterator[None]:
     except KeyError as error:
         raise AdapterStuck(f"BlueZ does not report {error}: it is too old for bleak", hint=_BLUEPY) from error
     except BleakError as error:
+        if "passive" in str(error):
+            raise AdapterMissing("this BlueZ cannot scan passively", hint=_EXPERIMENTAL) from error
         raise AdapterMissing(f"no Bluetooth adapter {adapter}: {error}", hint="See: bluetoothctl list") from error
     except (OSError, EOFError) as error:
         raise AdapterMissing(
@@ -174,6 +193,7 @@ def _translated(adapter: str | None) -> Iterator[None]:
 _SERVICE = "BlueZ, the Bluetooth service,"
 _RESTART = "Try: systemctl restart bluetooth"
 _POWER_ON = "Try: rfkill unblock bluetooth && bluetoothctl power on"
+_EXPERIMENTAL = "Start bluetoothd with --experimental, or scan without --passive"
 _BLUEPY = "Try: --source bluepy"
 _GROUP = "Try: sudo usermod -aG bluetooth $USER, and log in again"
 

@@ -104,6 +104,21 @@ def test_waiting_for_the_radio_starts_without_bluez(bus: str, caplog: pytest.Log
     assert "scan lost: BlueZ, the Bluetooth service, is not running" not in caplog.text
 
 
+def test_a_passive_scan_uses_monitors(bus: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says which kind it is."""
+    with caplog.at_level(logging.DEBUG, "mqttkit"), bluez(bus, Radio(refuse="org.bluez.Error.Failed")):
+        settings = ScannerSettings(source="bleak", passive=True)
+        with open_source(settings) as source:
+            assert len(list(itertools.islice(source, 20))) == 20
+    assert "BlueZ scans passively" in caplog.text
+
+
+def test_a_bluez_without_monitors_cannot_scan_passively(bus: str) -> None:
+    """The error says what to do."""
+    with bluez(bus, Radio(experimental=False)), pytest.raises(AdapterMissing, match="--experimental"):
+        BleakSource(passive=True).start()
+
+
 class BleakSourceOn:
     """A source that is quick to doubt, not started yet, and closed at the end."""
 
