@@ -42,8 +42,8 @@ _RSSI_UNKNOWN = -127
 class BleakSource(RadioSource):
     """Scan with bleak, whose asyncio loop runs in the source's thread.
 
-    BlueZ merges the advertisements of a device and reports one field per company. bleak does not notice when BlueZ exits
-    or the adapter is switched off, so the source watches both, and the silence.
+    BlueZ merges the advertisements of a device and reports one field per company. bleak does not notice when BlueZ
+    exits or the adapter is switched off, so the source watches both, and the silence.
     """
 
     def __init__(
