@@ -81,8 +81,7 @@ class Subscriber:
         """
         for subscription in subscriptions:
             check_topic_filter(subscription.topic_filter)
-        limits = {} if bounded else {"messages": NO_LIMIT, "size": NO_LIMIT}
-        self.queue = MessageQueue(self._hold, **limits)
+        self.queue = MessageQueue(self._hold, **({} if bounded else {"messages": NO_LIMIT, "size": NO_LIMIT}))
         self.granted: list[int] = []
         """The QoS that the broker granted for each subscription."""
         self.stopped: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,30 +105,21 @@ def status_of(broker: Broker, profile: Profile | None) -> BrokerStatus:
 
 def _examine(broker: Broker, profile: Profile | None) -> BrokerStatus:
     running = broker.running()
+    lacks = tuple(LACKS[broker.backend].values())
+    status = functools.partial(BrokerStatus, name=broker.spec.name, backend=broker.backend, lacks=lacks)
     if running is None or profile is None:
-        return BrokerStatus(
-            name=broker.spec.name,
-            state="down",
-            backend=broker.backend,
-            trouble="it is not running",
-            lacks=tuple(LACKS[broker.backend].values()),
-        )
+        return status(state="down", trouble="it is not running")
     if running.halted:
-        return BrokerStatus(
-            name=broker.spec.name,
+        return status(
             state=running.halted,
-            backend=broker.backend,
             identity=running.identity,
             health=running.health,
             trouble=HALTED[running.halted],
-            lacks=tuple(LACKS[broker.backend].values()),
         )
     uptime = time.time() - running.started
     state, trouble = _answer(profile, uptime)
-    return BrokerStatus(
-        name=broker.spec.name,
+    return status(
         state=state,
-        backend=broker.backend,
         version=".".join(map(str, broker.version())),
         identity=running.identity,
         health=running.health,
@@ -141,7 +133,6 @@ def _examine(broker: Broker, profile: Profile | None) -> BrokerStatus:
         username=profile.username,
         uptime=round(uptime, 1),
         trouble=trouble or None,
-        lacks=tuple(LACKS[broker.backend].values()),
         **(_details(broker, profile, uptime) if state == "up" else {}),
     )
 

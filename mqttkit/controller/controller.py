@@ -76,14 +76,12 @@ class Controller:
         self._was_connected = False
         self._available: list[str] = []
         self._waking = threading.Lock()
-        self._heartbeat_due = threading.Event()
-        self._stop = threading.Event()
+        self._heartbeat_due, self._stop = threading.Event(), threading.Event()
         self._started = self._closed = False
         self._gate = Gate(self._codec, self._store, skew=settings.clock_skew)
         self._receiver = self._make_receiver()
         self._held = HeldMessages(self._receiver.take)
-        scope = self.issues
-        wake = self._heartbeat_due.set
+        scope, wake = self.issues, self._heartbeat_due.set
         self._issuer = None if scope is None else PolicyIssuer(scope, self._store, self._send_policy, wake)
         self.transports = open_transports(settings, mqtt, self.topics, self._codec, will=self._will, bus=bus or _bus)
         self.mqtt = next((one for one in self.transports if isinstance(one, MqttTransport)), None)

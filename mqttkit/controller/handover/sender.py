@@ -58,10 +58,8 @@ class Sender:
         """Messages that were denied for good, and given to `on_denied`."""
         self.unanswered = 0
         """How often the deadline for a receipt has passed."""
-        self._transports = transports
-        self._on_denied = on_denied
-        self._codec = codec
-        self._limit = limit
+        self._transports, self._codec = transports, codec
+        self._on_denied, self._limit = on_denied, limit
         self._condition = threading.Condition()
         self._outbox = outbox
         self._open: dict[str, PendingMessage] = {}
