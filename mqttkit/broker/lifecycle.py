@@ -76,7 +76,7 @@ def stop_broker(broker: Broker, *, volumes: bool = False, discard_unsaved: bool 
             except LifecycleError as error:
                 raise LifecycleError(
                     f"broker {broker.spec.name!r} still runs: its messages are not safe on disk, {error.message}",
-                    hint="Free some space or repair its directory. To lose what is not saved: --discard-unsaved",
+                    hint="Free some space or repair its directory. To lose the unsaved messages: --discard-unsaved",
                 ) from error
         return broker.down(volumes=volumes)
 

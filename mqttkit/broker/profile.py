@@ -327,7 +327,7 @@ def locked(paths: BrokerPaths) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            paths.directory.rmdir()  # before the release: nobody else may hold the lock of a removed directory
+            paths.directory.rmdir()  # before the release: no other command may lock a removed directory
         os.close(descriptor)
 
 

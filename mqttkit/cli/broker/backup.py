@@ -80,7 +80,7 @@ def backup_verify(path: Path, name: str, as_json: bool) -> None:  # noqa: ARG001
 def backup_restore(path: Path, passphrase_file: str | None, name: str, as_json: bool) -> None:
     """Verify an archive and replace the stopped broker's files and settings with it. The old files are kept.
 
-    If there is no broker of that name, it is created. --passphrase-file restores the authority's key.
+    A missing broker is created. --passphrase-file restores the authority's key.
     """
     from mqttkit.broker.backup import broker_for_restore, restore_backup
 

@@ -41,7 +41,7 @@ from mqttkit.broker.probe import operator_login
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
 from mqttkit.broker.protocol import Resources, Running, UpResult
 from mqttkit.broker.readiness import wait_ready
-from mqttkit.errors import LifecycleError, MissingPart, MqttkitError
+from mqttkit.errors import LifecycleError, MqttkitError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -126,7 +126,7 @@ class DockerBroker:
     def version(self) -> tuple[int, ...]:
         """Return the version of the image's mosquitto."""
         with connect_engine() as client:
-            return _version(client, engine.ensure_image(client, self.plan.image))
+            return inspection.image_version(client, engine.ensure_image(client, self.plan.image))
 
     def configuration(self) -> str:
         """Return mosquitto.conf."""
@@ -215,7 +215,7 @@ class DockerBroker:
         """Return owner, mode and kind of each file of the running broker."""
         with connect_engine() as client:
             container = self._require_running(client)
-            return list(inspection.file_facts(container, _broker_user(container)[0]))
+            return list(inspection.file_facts(container, inspection.broker_user(container)[0]))
 
     def data_directory(self) -> Path | None:
         """Return the directory of its data volume on this machine; None if its data is not on a volume."""
@@ -253,7 +253,7 @@ class DockerBroker:
         container = engine.create(client, self.plan)
         if existed:
             self._report_losses(container)
-        self._prepare(container, profile, _version(client, image))
+        self._prepare(container, profile, inspection.image_version(client, image))
         save_profile(self.paths, profile)
         container.start()
         seconds = wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
@@ -287,7 +287,7 @@ class DockerBroker:
 
     def _write(self, container: Container, name: str, content: bytes) -> None:
         top, _, below = name.partition("/")
-        owner = _broker_user(container)
+        owner = inspection.broker_user(container)
         container.reload()
         if container.status != "running":
             engine.put_file(container, f"{HOME}/{top}", below, content, owner)
@@ -382,29 +382,6 @@ def _with_websockets(spec: BrokerSpec) -> BrokerSpec:
         return spec
     wanted = INNER_WEBSOCKET_PORT if spec.port else None
     return dataclasses.replace(spec, websocket_port=wanted, automatic_ports=(*spec.automatic_ports, "websocket_port"))
-
-
-def _broker_user(container: Container) -> tuple[int, int]:
-    """Return (uid, gid) of the image's user `mosquitto`."""
-    for line in (engine.read_path(container, "/etc/passwd") or b"").decode(errors="replace").splitlines():
-        fields = line.split(":")
-        if fields[0] == engine.BROKER_USER and len(fields) > 3:
-            return int(fields[2]), int(fields[3])
-    raise MissingPart(
-        "the image has no user 'mosquitto'", hint="Choose an image that is laid out as eclipse-mosquitto with --image"
-    )
-
-
-def _version(client: DockerClient, image: Image) -> tuple[int, ...]:
-    """Return the version in the image's environment, or ask its mosquitto."""
-    text = engine.environment(image).get("VERSION", "")
-    if not re.fullmatch(r"\d+\.\d+\.\d+", text):
-        output = engine.one_shot(client, str(image.id), "mosquitto", "-h")
-        found = re.search(r"mosquitto version (\d+\.\d+\.\d+)", output)
-        if found is None:
-            raise LifecycleError(f"the image {image.id} does not name its version of mosquitto")
-        text = found[1]
-    return tuple(int(part) for part in text.split("."))
 
 
 def _cause(container: Container) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mqttkit.broker.backends.docker.container_plan import HOME
-from mqttkit.broker.backends.docker.engine import run_in
+from mqttkit.broker.backends.docker.engine import BROKER_USER, environment, one_shot, read_path, run_in
 from mqttkit.broker.file_facts import FileFact
+from mqttkit.errors import LifecycleError, MissingPart
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
+    from docker.models.images import Image
 
 
 def file_facts(container: Container, wanted: int) -> Iterator[FileFact]:
@@ -68,3 +71,26 @@ def stopped_by_hand(client: DockerClient, container: Container) -> bool | None:
     except (OSError, ValueError):
         return None
     return bool(state.get("HasBeenManuallyStopped"))
+
+
+def broker_user(container: Container) -> tuple[int, int]:
+    """Return (uid, gid) of the image's user `mosquitto`."""
+    for line in (read_path(container, "/etc/passwd") or b"").decode(errors="replace").splitlines():
+        fields = line.split(":")
+        if fields[0] == BROKER_USER and len(fields) > 3:
+            return int(fields[2]), int(fields[3])
+    raise MissingPart(
+        "the image has no user 'mosquitto'", hint="Choose an image that is laid out as eclipse-mosquitto with --image"
+    )
+
+
+def image_version(client: DockerClient, image: Image) -> tuple[int, ...]:
+    """Return the version in the image's environment, or ask its mosquitto."""
+    text = environment(image).get("VERSION", "")
+    if not re.fullmatch(r"\d+\.\d+\.\d+", text):
+        output = one_shot(client, str(image.id), "mosquitto", "-h")
+        found = re.search(r"mosquitto version (\d+\.\d+\.\d+)", output)
+        if found is None:
+            raise LifecycleError(f"the image {image.id} does not name its version of mosquitto")
+        text = found[1]
+    return tuple(int(part) for part in text.split("."))
