@@ -15,6 +15,8 @@ from mqttkit.messages import Message, Outcome, Subscription
 
 TRIPS = 20
 """Messages of the round trip."""
+PACKET_BYTES = 300
+"""What a packet with every byte value takes, without its topic."""
 CHOOSE = "name topics that you may use with --topic, or run: mqttkit broker acl grant USER readwrite FILTER"
 
 
@@ -72,11 +74,17 @@ def round_trip(visit: Visit) -> Iterator[Result]:
     topic = f"{visit.topic}/round-trip"
     collector.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
     times = []
+    limit = visit.main_client().broker_limits.max_packet
+    every = b"" if limit and limit < len(topic) + PACKET_BYTES else bytes(range(256))
     for _ in range(TRIPS):
-        payload = bytes(range(256)) + secrets.token_bytes(8)
+        payload = every + secrets.token_bytes(8)
         begin = time.monotonic()
-        visit.main_client().publish(topic, payload, qos=1)
+        receipt = visit.main_client().publish(topic, payload, qos=1)
         if collector.wait(lambda message, wanted=payload: message.payload == wanted) is None:  # type: ignore[misc]  # of a default
+            if receipt.outcome is not Outcome.ACKNOWLEDGED:
+                reason = receipt.reason or "no answer"
+                yield failed(f"a publish of {len(payload)} bytes to {topic} failed: {reason}", "see the limits above")
+                return
             yield failed(
                 f"nothing came back on {topic}: the broker grants the subscription, but its ACL denies the messages",
                 CHOOSE,
@@ -95,6 +103,7 @@ def retained(visit: Visit) -> Iterator[Result]:
         collector = MessageCollector(visit)
         collector.client.subscribe(Subscription(topic, 1), timeout=SECONDS)
         kept = collector.wait(lambda message: message.retain and message.payload == b"kept")
+        by_wildcard = kept is not None and _delivers_to_wildcards(visit)
     finally:
         sender.publish(topic, b"", qos=1, retain=True).wait(SECONDS)
     if kept is None:
@@ -108,6 +117,16 @@ def retained(visit: Visit) -> Iterator[Result]:
         yield warned(f"the retained message on {topic} was not cleared", f"mqttkit pub -r -n -t {topic}")
     else:
         yield passed("kept, delivered to a new subscription, cleared")
+    if not by_wildcard:
+        fix = "subscribe to each topic by its name; sub --retained-only with a wildcard prints nothing"
+        yield warned("the broker does not deliver retained messages to topic filters with wildcards", fix)
+
+
+def _delivers_to_wildcards(visit: Visit) -> bool:
+    """Return whether a new subscription with a wildcard gets the retained message (RabbitMQ has no such thing)."""
+    collector = MessageCollector(visit)
+    collector.client.subscribe(Subscription(f"{visit.topic}/#", 1), timeout=SECONDS)
+    return collector.wait(lambda message: message.retain and message.payload == b"kept") is not None
 
 
 def shared(visit: Visit) -> Iterator[Result]:

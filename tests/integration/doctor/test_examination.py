@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from mqttkit.broker.accounts.passwords import password_line
 from mqttkit.broker.doctor.findings import Finding, Verdict
 from mqttkit.broker.probe import number_properties
 from mqttkit.broker.profile import BrokerPaths, Profile, locked, save_profile
+from mqttkit.doctor import traffic
 from mqttkit.doctor.examination import STEPS, examine
+from mqttkit.doctor.visit import Visit
+from mqttkit.messages import Subscription
 from mqttkit.settings import TlsSettings
 from tests.support.brokers import Mosquitto, free_port, mosquitto, wait_for_port
 from tests.support.clients import settings_for
@@ -235,3 +239,33 @@ def test_the_number_properties_of_a_connack_are_read():
 def test_broken_properties_are_left_out(data: bytes):
     """What stands before them is read."""
     assert number_properties(data) == ({0x25: 0} if b"\x25" in data else {})
+
+
+def test_a_small_packet_limit_is_no_fault_of_the_acl(tmp_path: Path) -> None:
+    """The round trip uses a payload that the broker takes."""
+    with mosquitto(tmp_path / "small", "max_packet_size 200") as broker:
+        found = visit(broker.port, version="5")
+    assert found["round-trip"].verdict is Verdict.PASSED, found["round-trip"]
+
+
+def test_retained_messages_that_wildcards_do_not_get_are_named(
+    shared_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ delivers them only to subscriptions to the exact topic."""
+
+    class LikeRabbit(traffic.MessageCollector):
+        def __init__(self, visit: Visit) -> None:
+            super().__init__(visit)
+            subscribe = self.client.subscribe
+
+            def exact(*filters: Subscription, **options: float) -> list[int]:
+                wanted = [replace(each, retain_handling=2 if "#" in each.topic_filter else 0) for each in filters]
+                return subscribe(*wanted, **options)
+
+            monkeypatch.setattr(self.client, "subscribe", exact)
+
+    monkeypatch.setattr(traffic, "MessageCollector", LikeRabbit)
+    monkeypatch.setattr(traffic, "SECONDS", 1.0)
+    found = visit(shared_broker.port, version="5")
+    assert found["retained"].verdict is Verdict.WARNED
+    assert "wildcards" in found["retained"].detail
