@@ -27,7 +27,7 @@ from mqttkit.bridge.tenants import open_registry
 from mqttkit.bridge.tenants.types import TenantRegistry
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.client.control import connection_number, drop_connection, loop_ran_at
-from mqttkit.errors import MqttkitError, SinkUnavailable, UsageError
+from mqttkit.errors import ConnectionRefused, MqttkitError, SinkUnavailable, UsageError
 from mqttkit.messages import Message, Will
 from mqttkit.settings import BridgeSettings, MqttSettings, Settings
 from mqttkit.stop import Stop
@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
 """Exit code that asks for a restart (sysexits.h)."""
+SESSION_TAKEN_OVER = 0x8E
+"""Reason code (MQTT 5, 3.14.2.1). The client reports it after several short connections in a row."""
+TAKEOVERS, TAKEOVER_SECONDS = 3, 60.0
+"""So many within so long end the bridge: a single one may be `bridge leave` or a repaired connection."""
 TICK = 0.25
 """Seconds between checks of health and connection."""
 SLOW_TICK = 5.0
@@ -103,6 +107,8 @@ class Bridge:
         self._leave_now = leave
         self._leaving = leave or bridge.leave_on_stop
         self.session: BridgeSession
+        self._takeover: MqttkitError | None = None
+        self._takeovers: list[float] = []
         self.group: GroupWatch | None = None
         self.pipeline: Pipeline
         self.client: MqttClient
@@ -319,6 +325,19 @@ class Bridge:
             self.pipeline.intake.disconnected()
             self.session.watch.disconnected()
             self.session.password.refresh(self.client)
+            self._end_if_not_alone(self.client.failure)
+
+    def _end_if_not_alone(self, failure: MqttkitError | None) -> None:
+        """Stop if another client uses our identifier: both would take the session from each other forever."""
+        if failure is None or failure is self._takeover:
+            return
+        if isinstance(failure, ConnectionRefused) and failure.code == SESSION_TAKEN_OVER:
+            self._takeover = failure
+            self._takeovers = [at for at in self._takeovers if time.monotonic() - at < TAKEOVER_SECONDS]
+            self._takeovers.append(time.monotonic())
+            if len(self._takeovers) >= TAKEOVERS:
+                self._failure = self._failure or failure
+                self._stop.set()
 
     def _acknowledge(self, messages: Sequence[Message]) -> int:
         ack = self.client.ack
