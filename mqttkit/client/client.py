@@ -62,8 +62,7 @@ class MqttClient:
         self.reason = ""
         self._number = 0
         """Number of the connection, counted from 1."""
-        self.session_present = False
-        self.connected = False
+        self.session_present = self.connected = False
         self.denied: dict[str, str] = {}
         """Topic filters that the broker denied after a reconnect, and why."""
         self.on_denied: Callable[[SubscriptionDenied], None] | None = None

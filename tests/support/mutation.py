@@ -47,8 +47,8 @@ from cosmic_ray.operators import (
 from cosmic_ray.operators.operator import Operator
 
 TESTS_OF = {
-    "mqttkit/**/outbox.py": ["client/test_outbox.py"],
-    "mqttkit/**/splitter.py": ["client/test_splitter.py", "client/test_differential.py"],
+    "mqttkit/client/packets/outbox.py": ["client/test_outbox.py"],
+    "mqttkit/client/packets/splitter.py": ["client/test_splitter.py", "client/test_differential.py"],
     "mqttkit/topics.py": ["test_topics.py"],
     "mqttkit/formats/template.py": ["formats/test_template.py"],
     "mqttkit/addresses.py": ["test_addresses.py"],
