@@ -81,8 +81,7 @@ class MqttClient:
             settings, make_identifier=lambda: f"mqttkit-{os.urandom(6).hex()}", will_topic=will_topic, retry=retry
         )
         self._connection = self._make_connection(will, manual_ack=manual_ack)
-        has_handler = on_message is not None or on_messages is not None
-        self._queue = None if has_handler else MessageQueue(self._connection.hold_reading)
+        self._queue = MessageQueue(self._connection.hold_reading) if on_message is on_messages is None else None
         self._thread = self._make_thread()
         self._subscribed = self._make_subscriptions()
 

@@ -25,7 +25,7 @@ CLIENT_NAMES: Mapping[str, str] = {
     "_handle_connack": "session present, Receive Maximum, Maximum Packet Size; never MQTT 3.1",
     "_handle_pubrec": "a QoS 2 publish that is denied ends",
     "_packet_handle": "checks a packet before paho decodes it",
-    "_handle_publish": "delivers QoS 2 at PUBLISH, and bounds what waits for PUBREL",
+    "_handle_publish": "delivers QoS 2 at PUBLISH, and bounds the messages that wait for PUBREL",
     "_in_messages": "QoS 2 messages that wait for PUBREL",
     "_handle_suback": "SUBACK with codes that paho does not know",
     "_handle_unsuback": "UNSUBACK with codes that paho does not know",

@@ -23,7 +23,7 @@ class ConnectionState(enum.Enum):
 
 
 class StateLog:
-    """Logs each change once, not once an attempt: the same state with the same cause is no change."""
+    """Logs each change once, not once an attempt: it leaves out a state with an unchanged cause."""
 
     def __init__(self) -> None:
         self._last = ("", "")

@@ -12,5 +12,7 @@ def test_a_round_trip_from_which_nothing_came_back_has_its_metrics() -> None:
     """It was a KeyError: there is no CPU time per message received."""
     plan = Plan(scenario="roundtrip", topic="bench", subscribers=1)
     result = Result(plan)
-    _add_received(result, Sent(messages=(5,), seconds=1.0, cpu=0.1, outcomes={}, behind=0.0, memory=0), [Receiver(plan)], 0.1)
+    _add_received(
+        result, Sent(messages=(5,), seconds=1.0, cpu=0.1, outcomes={}, behind=0.0, memory=0), [Receiver(plan)], 0.1
+    )
     assert (result.metrics["received"], result.metrics["lost"]) == (0, 5)

@@ -250,7 +250,7 @@ def test_a_publish_gets_its_acknowledgement_although_the_inbox_is_full() -> None
 
 
 def test_a_subscription_is_answered_although_nobody_reads_yet() -> None:
-    """What comes before the SUBACK does not keep it away, and what comes after it is bounded."""
+    """Messages before the SUBACK do not keep it away, and the messages behind it are bounded."""
     flood = b"\x30\x05\0\1txx" * 1_000
 
     def script(connection: socket.socket, _connect: bytes) -> bool:
@@ -274,7 +274,7 @@ def test_a_subscription_is_answered_although_nobody_reads_yet() -> None:
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
 @pytest.mark.parametrize("keep_alive", [0, 30])
 def test_a_black_hole_ends_the_connection_after_the_keep_alive(keep_alive: int) -> None:
-    """The kernel gives up on data that nobody confirms (RFC 5482); without a keep alive it keeps its own time."""
+    """The kernel gives up on unconfirmed data (RFC 5482); without a keep alive it keeps its own time."""
     with (
         scripted_broker(accepting) as server,
         MqttClient(settings_for(server.port, version="311", keep_alive=keep_alive)) as client,
