@@ -84,16 +84,14 @@ class Bridge:
 
         If `leave` is True, commit what the broker has queued for this bridge, end the session, and stop.
         """
-        bridge = settings.bridge
+        self.settings = bridge = settings.bridge
         sink = required_sink(bridge)
-        self.settings = bridge
         self.filter = bridge_filter(bridge)
         self._reserved = reserved_prefix(bridge.topic)
         self.canary = Canary(self._reserved)
         self.ready = False
         self._mqtt = settings.mqtt
-        self._retry = retry
-        self._will = will
+        self._retry, self._will = retry, will
         self._notifier = notifier or Notifier()
         self._books = books
         self._sink: Sink = open_sink(sink, sink_options(bridge))
