@@ -67,21 +67,18 @@ class MqttClient:
         """Topic filters that the broker denied after a reconnect, and why."""
         self.on_denied: Callable[[SubscriptionDenied], None] | None = None
         """Gets each of those denials, in the network thread, instead of the log. Set it before connecting."""
-        self._on_message = on_message
-        self._on_messages = on_messages
+        self._on_message, self._on_messages = on_message, on_messages
         self._on_state = on_state
         self._stats = ClientStats()
         self._outbox = Outbox(settings.limits, keeps_session=not settings.client.clean_session)
         self._condition = threading.Condition()
         self._state_log = StateLog()
-        self._closed = False
-        self._failure_is_raised = False
+        self._closed = self._failure_is_raised = False
         will_topic = will.topic if will is not None else ""
-        self._policy = ReconnectPolicy(
-            settings, make_identifier=lambda: f"mqttkit-{os.urandom(6).hex()}", will_topic=will_topic, retry=retry
-        )
+        self._policy = ReconnectPolicy(settings, make_identifier=_new_identifier, will_topic=will_topic, retry=retry)
         self._connection = self._make_connection(will, manual_ack=manual_ack)
-        self._queue = MessageQueue(self._connection.hold_reading) if on_message is on_messages is None else None
+        no_handler = on_message is None and on_messages is None
+        self._queue = MessageQueue(self._connection.hold_reading) if no_handler else None
         self._thread = self._make_thread()
         self._subscribed = self._make_subscriptions()
 
@@ -397,3 +394,7 @@ class MqttClient:
         elif self._on_message is not None:
             for message in messages:
                 self._guard(self._on_message, message)
+
+
+def _new_identifier() -> str:
+    return f"mqttkit-{os.urandom(6).hex()}"
