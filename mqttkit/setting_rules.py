@@ -24,7 +24,7 @@ _SOURCES = ("auto", "bleak", "bluepy", "simulated")
 
 
 @dataclass(frozen=True)
-class Rule:
+class ValueRule:
     """A test and what it asks for."""
 
     expected: str
@@ -42,19 +42,19 @@ class Rule:
             return str(error)
 
 
-def between(low: int, high: int) -> Rule:
+def between(low: int, high: int) -> ValueRule:
     """Ask for a number from low to high."""
-    return Rule(f"{low} to {high}", lambda value: low <= value <= high)
+    return ValueRule(f"{low} to {high}", lambda value: low <= value <= high)
 
 
-def at_least(low: int) -> Rule:
+def at_least(low: int) -> ValueRule:
     """Ask for a number of low or more."""
-    return Rule(f"{low} or more", lambda value: value >= low)
+    return ValueRule(f"{low} or more", lambda value: value >= low)
 
 
-def above(low: int, *, null_word: str = "") -> Rule:
+def above(low: int, *, null_word: str = "") -> ValueRule:
     """Ask for a number greater than low."""
-    return Rule(f"more than {low}", lambda value: value > low, null_word)
+    return ValueRule(f"more than {low}", lambda value: value > low, null_word)
 
 
 _PERIOD = re.compile(r"([0-9]+)([smhdw])")
@@ -69,37 +69,37 @@ def period_seconds(text: str) -> float:
     return int(found[1]) * _UNITS[found[2]]
 
 
-PERIOD = Rule("a period such as 12h, 30d or 4w", lambda value: period_seconds(value) > 0)
-TABLE_NAME = Rule(
+PERIOD = ValueRule("a period such as 12h, 30d or 4w", lambda value: period_seconds(value) > 0)
+TABLE_NAME = ValueRule(
     "a table's name, with its schema or without: letters, digits and _",
     lambda value: re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,40}(\.[A-Za-z_][A-Za-z0-9_]{0,40})?", value) is not None,
 )
 
 
-def one_of(*choices: str) -> Rule:
+def one_of(*choices: str) -> ValueRule:
     """Ask for one of the words."""
-    return Rule(f"{', '.join(choices[:-1])} or {choices[-1]}", lambda value: value in choices)
+    return ValueRule(f"{', '.join(choices[:-1])} or {choices[-1]}", lambda value: value in choices)
 
 
-def some_of(*choices: str) -> Rule:
+def some_of(*choices: str) -> ValueRule:
     """Ask for a list of at least one of the words."""
     expected = f"some of {', '.join(choices[:-1])} and {choices[-1]}"
-    return Rule(expected, lambda values: bool(values) and set(values) <= set(choices))
+    return ValueRule(expected, lambda values: bool(values) and set(values) <= set(choices))
 
 
-def starts_with(expected: str, *prefixes: str) -> Rule:
+def starts_with(expected: str, *prefixes: str) -> ValueRule:
     """Ask for text that begins with one of the prefixes."""
-    return Rule(expected, lambda value: value.startswith(prefixes))
+    return ValueRule(expected, lambda value: value.startswith(prefixes))
 
 
-def template(*placeholders: str) -> Rule:
+def template(*placeholders: str) -> ValueRule:
     """Ask for a topic template with these placeholders."""
-    return Rule("a topic template", lambda value: bool(check_template(value, placeholders)))
+    return ValueRule("a topic template", lambda value: bool(check_template(value, placeholders)))
 
 
-def topic_level(what: str) -> Rule:
+def topic_level(what: str) -> ValueRule:
     """Ask for one level of a topic name; `what` names it in the error."""
-    return Rule(f"one topic level ({what})", lambda value: bool(check_level(value, what)))
+    return ValueRule(f"one topic level ({what})", lambda value: bool(check_level(value, what)))
 
 
 def _is_company(text: str) -> bool:
@@ -118,14 +118,14 @@ def _is_listen_address(value: str) -> bool:
     return bool(host) and port.isascii() and port.isdigit() and int(port) <= 65_535
 
 
-HOST = Rule("a host name or an address", lambda value: bool(value.strip()))
-HOSTS = Rule("a list of host or host:port", lambda value: all(parse_address(one, 1) for one in value))
-LISTEN_ADDRESS = Rule("host:port", _is_listen_address)
-WITHOUT_NUL = Rule("text without NUL", lambda value: "\0" not in value)
-TOPIC_NAME = Rule("a topic name", lambda value: bool(check_topic_name(value)))
-SCANNER_ID = Rule("a scanner identifier", lambda value: bool(check_scanner_id(value)))
-SOURCE = Rule("auto, bleak, bluepy, simulated or replay:FILE", _is_source)
-COMPANIES = Rule("a list of two hex bytes such as 4c00", lambda value: all(_is_company(one) for one in value))
+HOST = ValueRule("a host name or an address", lambda value: bool(value.strip()))
+HOSTS = ValueRule("a list of host or host:port", lambda value: all(parse_address(one, 1) for one in value))
+LISTEN_ADDRESS = ValueRule("host:port", _is_listen_address)
+WITHOUT_NUL = ValueRule("text without NUL", lambda value: "\0" not in value)
+TOPIC_NAME = ValueRule("a topic name", lambda value: bool(check_topic_name(value)))
+SCANNER_ID = ValueRule("a scanner identifier", lambda value: bool(check_scanner_id(value)))
+SOURCE = ValueRule("auto, bleak, bluepy, simulated or replay:FILE", _is_source)
+COMPANIES = ValueRule("a list of two hex bytes such as 4c00", lambda value: all(_is_company(one) for one in value))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class FieldRule:
     """Type of the value, without None."""
     optional: bool
     """True if None is a value."""
-    rule: Rule | None
+    rule: ValueRule | None
 
     def problem(self, value: Any) -> str:
         """Return what is wrong with the value, or an empty string."""
@@ -197,7 +197,7 @@ def _field_rule(hint: Any) -> FieldRule:
     rule = None
     if typing.get_origin(hint) is typing.Annotated:
         hint, *extras = typing.get_args(hint)
-        rule = next((extra for extra in extras if isinstance(extra, Rule)), None)
+        rule = next((extra for extra in extras if isinstance(extra, ValueRule)), None)
     kind, optional = split_optional(hint)
     return FieldRule(kind, optional, rule)
 

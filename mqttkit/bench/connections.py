@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from mqttkit.bench.feeder import numbered
 from mqttkit.bench.plan import Plan
-from mqttkit.bench.report.result import Result
+from mqttkit.bench.report.result import BenchResult
 from mqttkit.bench.usage import peak_memory, private_memory, threads
 from mqttkit.client import MqttClient
 from mqttkit.errors import Interrupted, MqttkitError, UsageError
@@ -32,10 +32,10 @@ def allow_files(clients: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def run_connections(plan: Plan, settings: MqttSettings, stop: Stop) -> Result:
+def run_connections(plan: Plan, settings: MqttSettings, stop: Stop) -> BenchResult:
     """Connect `plan.subscribers` clients, keep them for `plan.duration` seconds, and measure memory and threads."""
     allow_files(plan.subscribers + FIRST)
-    result = Result(plan)
+    result = BenchResult(plan)
     with ExitStack() as stack:
         clients: list[MqttClient] = []
         marks = []
@@ -68,7 +68,7 @@ def _connect(clients: list[MqttClient], target: int, settings: MqttSettings, sta
         clients.append(client)
 
 
-def _add_costs(result: Result, marks: list[tuple[int, int, float]]) -> None:
+def _add_costs(result: BenchResult, marks: list[tuple[int, int, float]]) -> None:
     """Add the cost per client; `marks` are (private memory, threads, seconds) with none, half and all clients."""
     (memory_0, threads_0, _), (memory_1, _, seconds_1), (memory_2, threads_2, seconds_2) = marks
     count = result.plan.subscribers

@@ -34,7 +34,7 @@ def read_header(message: Message) -> tuple[int, int, int]:
     return HEADER.unpack_from(message.payload)
 
 
-class Receiver:
+class MessageReceiver:
     """Counts the messages of all publishers for one subscriber; `receive` runs in its network thread."""
 
     def __init__(self, plan: Plan, *, read: Reader = read_header, clock: Callable[[], int] = time.monotonic_ns) -> None:
@@ -88,7 +88,7 @@ class Receiver:
         return [asdict(point) for point in self.points]
 
 
-def wait_for_all(receivers: list[Receiver], expected: int, drain: float, ended: Callable[[], bool]) -> None:
+def wait_for_all(receivers: list[MessageReceiver], expected: int, drain: float, ended: Callable[[], bool]) -> None:
     """Wait until each receiver has `expected` messages, or no message arrives for `drain` seconds."""
     seen, since = -1, time.monotonic()
     while not ended():

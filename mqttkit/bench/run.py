@@ -12,8 +12,8 @@ from mqttkit.bench.feeder import Feeder, numbered
 from mqttkit.bench.histogram import Histogram
 from mqttkit.bench.plan import Plan, Sent
 from mqttkit.bench.publishing import publish_all
-from mqttkit.bench.receiving import Receiver, wait_for_all
-from mqttkit.bench.report.result import Result
+from mqttkit.bench.receiving import MessageReceiver, wait_for_all
+from mqttkit.bench.report.result import BenchResult
 from mqttkit.bench.usage import cpu_seconds, peak_memory
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable, Interrupted, MqttkitError
@@ -26,7 +26,7 @@ Progress = Callable[[float, int, int], None]
 MIB = 1024 * 1024
 
 
-def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | None = None) -> Result:
+def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | None = None) -> BenchResult:
     """Do one run; `stop` ends it early with a partial result. Raise MqttkitError if it cannot start.
 
     If the connection is lost later, the result is partial and has the exit code of that error.
@@ -40,9 +40,9 @@ def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | 
     return _run_apart(plan, settings, stop, progress)
 
 
-def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> Result:
+def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> BenchResult:
     """Publish from this process; receive in the same clients if the plan has a subscriber."""
-    receiver = Receiver(plan)
+    receiver = MessageReceiver(plan)
     latencies = Histogram()
     with ExitStack() as stack:
         clients = []
@@ -62,7 +62,7 @@ def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress
         return _result(plan, sent, [receiver] if plan.subscribers else [], latencies, cpu, stop, _failure(clients))
 
 
-def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> Result:
+def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> BenchResult:
     """Receive in this process, publish in another."""
     receivers = [_receiver(plan) for _ in range(plan.subscribers)]
     with ExitStack() as stack:
@@ -85,12 +85,12 @@ def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progres
         return _result(plan, sent, receivers, Histogram(), cpu, stop, _failure(clients))
 
 
-def _receiver(plan: Plan) -> Receiver:
+def _receiver(plan: Plan) -> MessageReceiver:
     if plan.scenario != "scan":
-        return Receiver(plan)
+        return MessageReceiver(plan)
     from mqttkit.bench.scan import read_advertisement
 
-    return Receiver(plan, read=read_advertisement)
+    return MessageReceiver(plan, read=read_advertisement)
 
 
 def _wait_for_feeder(feeder: Feeder, clients: list[MqttClient], stop: Stop) -> Sent:
@@ -126,7 +126,7 @@ def _failure(clients: list[MqttClient]) -> MqttkitError | None:
 
 
 @contextmanager
-def _reporting(progress: Progress | None, receivers: list[Receiver]) -> Iterator[Callable[[int], None]]:
+def _reporting(progress: Progress | None, receivers: list[MessageReceiver]) -> Iterator[Callable[[int], None]]:
     """Call `progress` twice a second while the body runs; the body reports how many messages it has sent."""
     sent, ended, began = [0], threading.Event(), time.monotonic()
 
@@ -163,15 +163,15 @@ def _ended(sent: Sent, failure: MqttkitError | None, stop: Stop) -> _Ended:
 def _result(
     plan: Plan,
     sent: Sent,
-    receivers: list[Receiver],
+    receivers: list[MessageReceiver],
     acknowledged: Histogram,
     cpu: float,
     stop: Stop,
     failure: MqttkitError | None,
-) -> Result:
+) -> BenchResult:
     ended = _ended(sent, failure, stop)
     published = sum(sent.messages)
-    result = Result(plan, partial=ended.reason, exit_code=ended.code)
+    result = BenchResult(plan, partial=ended.reason, exit_code=ended.code)
     metrics = result.metrics
     metrics["published"] = published
     metrics["publish_rate"] = published / sent.seconds if sent.seconds else 0.0
@@ -192,7 +192,7 @@ def _result(
     return result
 
 
-def _add_received(result: Result, sent: Sent, receivers: list[Receiver], cpu: float) -> None:
+def _add_received(result: BenchResult, sent: Sent, receivers: list[MessageReceiver], cpu: float) -> None:
     plan, metrics = result.plan, result.metrics
     for receiver in receivers:
         receiver.end_interval(time.monotonic_ns() if receiver.last == 0 else receiver.last)
@@ -220,7 +220,7 @@ def _add_received(result: Result, sent: Sent, receivers: list[Receiver], cpu: fl
             metrics.pop(name, None)  # nothing may have arrived
 
 
-def _add_notes(result: Result) -> None:
+def _add_notes(result: BenchResult) -> None:
     plan, metrics = result.plan, result.metrics
     if not plan.rate and "p50" in metrics:
         result.notes.append("without --rate every queue is full, and the latencies are those of full queues")

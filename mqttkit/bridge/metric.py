@@ -33,7 +33,7 @@ _LAST_MS = 7_258_118_400_000  # 2200-01-01: a later time stamp has the wrong uni
 _SECONDS_BELOW = 100_000_000_000  # in seconds the year 5138, in milliseconds March 1973
 
 
-class RefusalReason(str, enum.Enum):
+class MetricRefusal(str, enum.Enum):
     """Why a message is not a metric."""
 
     TOPIC_ENCODING = "topic_encoding"
@@ -78,7 +78,7 @@ class RefusalReason(str, enum.Enum):
 class Refusal(Exception):
     """A message is not a metric; `detail` says what was found, in one line."""
 
-    def __init__(self, reason: RefusalReason, detail: str = "") -> None:
+    def __init__(self, reason: MetricRefusal, detail: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
         self.detail = detail
@@ -173,7 +173,7 @@ class MetricParser:
         """
         names = self._names.get(topic) or self._learn(topic)
         if len(payload) > self._payload_limit:
-            raise Refusal(RefusalReason.PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, the limit is {self._payload_limit}")
+            raise Refusal(MetricRefusal.PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, the limit is {self._payload_limit}")
         try:
             body = _decode(payload)
         except (ValueError, RecursionError) as error:
@@ -187,7 +187,7 @@ class MetricParser:
         if dedupe_id is None:
             dedupe_id = retained
         elif not dedupe_id.isprintable():
-            raise Refusal(RefusalReason.DEDUPE_ID, "contains a character that is not printable")
+            raise Refusal(MetricRefusal.DEDUPE_ID, "contains a character that is not printable")
         given = body.timestamp
         timestamp_ms = received_ms if given is None or given is msgspec.UNSET else parse_timestamp(given)
         text = _tags_text(tags) if tags else None
@@ -206,16 +206,16 @@ class MetricParser:
 
     def _explain_topic(self, topic: str) -> NoReturn:
         if "\0" in topic or any("\ud800" <= character <= "\udfff" for character in topic):
-            raise Refusal(RefusalReason.TOPIC_ENCODING, "the topic is not UTF-8, or contains NUL")
+            raise Refusal(MetricRefusal.TOPIC_ENCODING, "the topic is not UTF-8, or contains NUL")
         found = self._loose.fullmatch(topic)
         if found is None:
-            raise Refusal(RefusalReason.TOPIC_SHAPE, f"the topic does not match {self.template}")
+            raise Refusal(MetricRefusal.TOPIC_SHAPE, f"the topic does not match {self.template}")
         tenant, agent, metric = (found.groups()[index] for index in self._order)
         if re.fullmatch(_PARTS["tenant_id"], tenant) is None:
-            raise Refusal(RefusalReason.TENANT_FORMAT, f"{_short(tenant)} is not a UUID")
+            raise Refusal(MetricRefusal.TENANT_FORMAT, f"{_short(tenant)} is not a UUID")
         wrong = "agent_id" if re.fullmatch(_PARTS["agent_id"], agent) is None else "metric_name"
         what = agent if wrong == "agent_id" else metric
-        raise Refusal(RefusalReason.TOPIC_SHAPE, f"{wrong} {_short(what)} is not 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+        raise Refusal(MetricRefusal.TOPIC_SHAPE, f"{wrong} {_short(what)} is not 1 to 128 of A-Z a-z 0-9 . _ : @ -")
 
 
 def parse_timestamp(given: str | int | float) -> int:
@@ -228,7 +228,7 @@ def parse_timestamp(given: str | int | float) -> int:
     else:
         milliseconds = round(given * 1000) if -_SECONDS_BELOW < given < _SECONDS_BELOW else round(given)
     if not _FIRST_MS <= milliseconds < _LAST_MS:
-        raise Refusal(RefusalReason.TIMESTAMP_RANGE, f"{given!r} is not between 1970 and 2199")
+        raise Refusal(MetricRefusal.TIMESTAMP_RANGE, f"{given!r} is not between 1970 and 2199")
     return milliseconds
 
 
@@ -239,7 +239,7 @@ def _parse_iso(text: str) -> int:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            raise Refusal(RefusalReason.TIMESTAMP_FORMAT, f"{_short(text)} is not ISO 8601") from None
+            raise Refusal(MetricRefusal.TIMESTAMP_FORMAT, f"{_short(text)} is not ISO 8601") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return round(moment.timestamp() * 1000)
@@ -261,10 +261,10 @@ def _colons(body: _Body) -> int:
 
 def _tags_text(tags: dict[str, _Scalar]) -> str:
     if len(tags) > MAX_TAGS:
-        raise Refusal(RefusalReason.TAGS, f"{len(tags)} tags, the limit is {MAX_TAGS}")
+        raise Refusal(MetricRefusal.TAGS, f"{len(tags)} tags, the limit is {MAX_TAGS}")
     text = _encode(tags).decode()
     if "\\u0000" in text and any("\0" in str(part) for pair in tags.items() for part in pair):
-        raise Refusal(RefusalReason.NUL_CHARACTER, "a tag contains U+0000")
+        raise Refusal(MetricRefusal.NUL_CHARACTER, "a tag contains U+0000")
     return text
 
 
@@ -299,15 +299,15 @@ def _check_keys(payload: bytes) -> Any:
     try:
         return json.loads(payload, object_pairs_hook=_pairs, parse_constant=_no_constant)
     except _DuplicateKey as error:
-        raise Refusal(RefusalReason.DUPLICATE_KEY, str(error)) from None
+        raise Refusal(MetricRefusal.DUPLICATE_KEY, str(error)) from None
     except _NotFinite as error:
-        raise Refusal(RefusalReason.VALUE_NOT_FINITE, str(error)) from None
+        raise Refusal(MetricRefusal.VALUE_NOT_FINITE, str(error)) from None
     except RecursionError:
-        raise Refusal(RefusalReason.JSON_DEPTH, "nested too deep") from None
+        raise Refusal(MetricRefusal.JSON_DEPTH, "nested too deep") from None
     except UnicodeDecodeError as error:
-        raise Refusal(RefusalReason.JSON_ENCODING, f"byte {error.start} is not UTF-8") from None
+        raise Refusal(MetricRefusal.JSON_ENCODING, f"byte {error.start} is not UTF-8") from None
     except ValueError as error:
-        raise Refusal(RefusalReason.JSON_SYNTAX, str(error)) from None
+        raise Refusal(MetricRefusal.JSON_SYNTAX, str(error)) from None
 
 
 def _check_exact(payload: bytes) -> None:
@@ -315,31 +315,31 @@ def _check_exact(payload: bytes) -> None:
     value = _check_keys(payload)["value"]
     if isinstance(value, int) and int(float(value)) != value:
         detail = f"a double cannot hold {_short(str(value))}; send it as a string tag"
-        raise Refusal(RefusalReason.VALUE_PRECISION, detail)
+        raise Refusal(MetricRefusal.VALUE_PRECISION, detail)
 
 
 _FIELD_REASONS = {
-    "$.timestamp": RefusalReason.TIMESTAMP_FORMAT,
-    "$.dedupe_id": RefusalReason.DEDUPE_ID,
-    "$.tags": RefusalReason.TAGS,
+    "$.timestamp": MetricRefusal.TIMESTAMP_FORMAT,
+    "$.dedupe_id": MetricRefusal.DEDUPE_ID,
+    "$.tags": MetricRefusal.TAGS,
 }
 
 
 def explain(payload: bytes, error: Exception) -> NoReturn:
     """Raise the Refusal for a payload that the fast decoder rejected with `error`."""
     if not payload:
-        raise Refusal(RefusalReason.PAYLOAD_EMPTY)
+        raise Refusal(MetricRefusal.PAYLOAD_EMPTY)
     body = _check_keys(payload)
     if not isinstance(body, dict):
-        raise Refusal(RefusalReason.JSON_SHAPE, f"expected a JSON object, not {type(body).__name__}")
+        raise Refusal(MetricRefusal.JSON_SHAPE, f"expected a JSON object, not {type(body).__name__}")
     detail = str(error)
     for path, reason in _FIELD_REASONS.items():
         if path in detail:
             raise Refusal(reason, detail)
     if "value" not in body:
-        raise Refusal(RefusalReason.VALUE_MISSING, "no key 'value'")
+        raise Refusal(MetricRefusal.VALUE_MISSING, "no key 'value'")
     if isinstance(body["value"], bool) or not isinstance(body["value"], (int, float)):
-        raise Refusal(RefusalReason.VALUE_TYPE, f"value is {type(body['value']).__name__}, expected a number")
+        raise Refusal(MetricRefusal.VALUE_TYPE, f"value is {type(body['value']).__name__}, expected a number")
     if "out of range" in detail:
-        raise Refusal(RefusalReason.VALUE_NOT_FINITE, "value is out of the range of a double")
-    raise Refusal(RefusalReason.JSON_SYNTAX, detail)
+        raise Refusal(MetricRefusal.VALUE_NOT_FINITE, "value is out of the range of a double")
+    raise Refusal(MetricRefusal.JSON_SYNTAX, detail)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mqttkit.bridge.json_record import encode_json
-from mqttkit.bridge.metric import Metric, RefusalReason
+from mqttkit.bridge.metric import Metric, MetricRefusal
 from mqttkit.bridge.sinks.types import DeadLetter, MetricBatch, dead_letter
 from mqttkit.errors import SinkBroken, SinkRefused
 from mqttkit.messages import Message
@@ -44,7 +44,7 @@ def letter_of(fields: dict[str, str], error: Exception, template: str) -> DeadLe
     """Return the dead letter of an entry that is not a metric. `template` is that of the bridge's topics."""
     message = Message(_topic(template, fields), encode_json(fields))
     return dead_letter(
-        message, RefusalReason.HANDLER_ERROR, f"the stream's entry is not a metric: {error!r}", _now_ms()
+        message, MetricRefusal.HANDLER_ERROR, f"the stream's entry is not a metric: {error!r}", _now_ms()
     )
 
 
@@ -59,7 +59,7 @@ def split(batch: MetricBatch, error: SinkRefused, template: str) -> list[MetricB
         raise SinkBroken(f"the sink refused a dead letter: {error.message}") from error
     metric = batch.metrics[0]
     message = Message(_topic(template, metric._asdict()), _payload(metric))
-    return [MetricBatch([], [dead_letter(message, RefusalReason.SINK_REFUSED, error.message, _now_ms())])]
+    return [MetricBatch([], [dead_letter(message, MetricRefusal.SINK_REFUSED, error.message, _now_ms())])]
 
 
 def _topic(template: str, fields: dict[str, Any]) -> str:

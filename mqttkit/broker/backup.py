@@ -38,7 +38,7 @@ from mqttkit.broker.file_names import (
 )
 from mqttkit.broker.lifecycle import open_broker, usable_backends
 from mqttkit.broker.live.save import save_database
-from mqttkit.broker.mosquitto.database import Summary, read_database, summarise
+from mqttkit.broker.mosquitto.database import DatabaseSummary, read_database, summarise
 from mqttkit.broker.operator_files import (
     AUTHORITY,
     AUTHORITY_KEY,
@@ -89,7 +89,7 @@ class Manifest:
     """Docker image with its digest."""
     files: Mapping[str, str]
     """Name and SHA-256 of each file."""
-    summary: Summary
+    summary: DatabaseSummary
     """Counts and digests of the database's contents."""
 
 
@@ -282,7 +282,7 @@ def _parse_manifest(content: bytes, path: Path) -> Manifest:
         values: dict[str, Any] = json.loads(content)
         if values.pop("format") not in FORMATS:
             raise UsageError(f"{path} was created by a newer mqttkit", hint="Update mqttkit")
-        manifest = Manifest(**{**values, "summary": Summary(**values["summary"])})
+        manifest = Manifest(**{**values, "summary": DatabaseSummary(**values["summary"])})
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{path}: its manifest is invalid: {error}") from error
     missing = [name for name in (DATABASE_FILE, PASSWORD_FILE, ACL_FILE) if name not in manifest.files]
@@ -345,7 +345,7 @@ def _replace(broker: Broker, files: Mapping[str, bytes | None]) -> None:
             broker.write_file(name, content)
 
 
-def _require_same(broker: Broker, files: Mapping[str, bytes | None], summary: Summary) -> None:
+def _require_same(broker: Broker, files: Mapping[str, bytes | None], summary: DatabaseSummary) -> None:
     """Read everything back; raise LifecycleError if it differs from what was written."""
     for name, content in files.items():
         if broker.read_file(name) != content:

@@ -95,7 +95,7 @@ class Statistics:
         )
 
 
-class Watcher:
+class StatisticsWatcher:
     """A subscription to `$SYS/#` as the operator. A context manager; one thread uses it."""
 
     def __init__(self, profile: Profile) -> None:
@@ -106,7 +106,7 @@ class Watcher:
         settings = MqttSettings(broker=profile.to_broker_settings(), client=ClientSettings(version=profile.version))
         self._client = MqttClient(settings, on_messages=self._take, retry=False)
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> StatisticsWatcher:
         self._client.connect(timeout=10)
         try:
             self._client.subscribe(Subscription("$SYS/#"))

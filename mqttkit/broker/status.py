@@ -11,7 +11,7 @@ from mqttkit.broker.lifecycle import open_broker
 from mqttkit.broker.probe import ask, operator_login
 from mqttkit.broker.profile import BrokerPaths, Profile, load_spec, read_profile
 from mqttkit.broker.protocol import LACKS, Broker, Feature
-from mqttkit.broker.statistics import Watcher
+from mqttkit.broker.statistics import StatisticsWatcher
 from mqttkit.errors import BrokerUnreachable, LifecycleError, MissingPart, MqttkitError
 
 STARTING_SECONDS = 10.0
@@ -158,7 +158,7 @@ def _traffic(broker: Broker, profile: Profile) -> dict[str, Any]:
     """Return connections and rates; nothing if the broker does not publish them, or not yet."""
     if Feature.STATISTICS in LACKS[broker.backend]:
         return {}
-    with Watcher(profile) as watcher:
+    with StatisticsWatcher(profile) as watcher:
         now = watcher.now()
     if now is None:
         return {}

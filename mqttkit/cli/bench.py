@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.errors import BenchmarkFailed
 
 if TYPE_CHECKING:
     from mqttkit.bench.plan import Plan
     from mqttkit.bench.report.conditions import Baseline, Condition
-    from mqttkit.bench.report.result import Result
+    from mqttkit.bench.report.result import BenchResult
     from mqttkit.settings import BrokerSettings
     from mqttkit.stop import Stop
 
@@ -96,7 +96,7 @@ def _command(scenario: str, text: str) -> click.Command:
     """Return the command for a scenario."""
 
     @terse_connection_options
-    def command(connection: Connection, **given: Any) -> None:
+    def command(connection: ConnectionOptions, **given: Any) -> None:
         _run(scenario, connection, given)
 
     for option in reversed(OPTIONS):
@@ -105,7 +105,7 @@ def _command(scenario: str, text: str) -> click.Command:
     return click.command(scenario, short_help=text, help=f"{text}\n\n{EXPLAINED}")(command)
 
 
-def _run(scenario: str, connection: Connection, given: dict[str, Any]) -> None:
+def _run(scenario: str, connection: ConnectionOptions, given: dict[str, Any]) -> None:
     """Run a scenario and judge its result."""
     from mqttkit.bench.run import run
 
@@ -138,7 +138,7 @@ def _checks(given: dict[str, Any]) -> Checks:
     return Checks(conditions, baseline, given["plot"], given["as_json"])
 
 
-def _plan(scenario: str, connection: Connection, given: dict[str, Any]) -> Plan:
+def _plan(scenario: str, connection: ConnectionOptions, given: dict[str, Any]) -> Plan:
     from mqttkit.bench.plan import DEFAULT_SECONDS, Plan
     from mqttkit.topics import check_topic_name
 
@@ -162,7 +162,7 @@ def _plan(scenario: str, connection: Connection, given: dict[str, Any]) -> Plan:
     )
 
 
-def _show(result: Result, checks: Checks) -> None:
+def _show(result: BenchResult, checks: Checks) -> None:
     """Print and draw the result; raise BenchmarkFailed if a condition fails."""
     from mqttkit.bench.report.plot import write_plot
     from mqttkit.bench.report.result import as_text

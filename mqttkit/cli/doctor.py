@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mqttkit.addresses import SCHEMES
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.output.findings import show_findings
 from mqttkit.topics import check_topic_name
 
@@ -34,7 +34,7 @@ class UrlFirst(click.Command):
 @click.option("--topic", metavar="TOPIC", help="Prefix of the topics used.  [mqttkit/doctor/ and a random level]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: findings and summary.")
 @terse_connection_options
-def doctor(connection: Connection, topic: str | None, as_json: bool) -> int:
+def doctor(connection: ConnectionOptions, topic: str | None, as_json: bool) -> int:
     """Examine a broker as a client: name, TCP, TLS, CONNACK, limits, SUBACK, ACL, round trip.
 
     URL is mqtt(s)://user:password@host:port, or ws(s)://…; without it, the broker of the settings or of

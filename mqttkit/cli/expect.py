@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import interrupts_raise
@@ -74,7 +74,7 @@ def _STEP(**given: Any) -> None:  # noqa: N802  # a command that only parses
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the results as JUnit XML.")
 @terse_connection_options
-def expect(connection: Connection, *, as_json: bool, junit: Path | None, **given: Any) -> int:
+def expect(connection: ConnectionOptions, *, as_json: bool, junit: Path | None, **given: Any) -> int:
     """Wait for messages on FILTER and check them; exit with 0 as soon as they have arrived.
 
     \b
@@ -178,7 +178,7 @@ def _as_object(result: StepResult) -> dict[str, Any]:
 @click.command("wait-for-broker", cls=GroupedCommand)
 @click.option("-W", "seconds", type=click.FloatRange(0, min_open=True), default=30.0, help="Time limit.  [30]")
 @terse_connection_options
-def wait_for_broker(connection: Connection, *, seconds: float) -> None:
+def wait_for_broker(connection: ConnectionOptions, *, seconds: float) -> None:
     """Wait until the broker answers CONNECT. An open port alone proves nothing.
 
     Ends with 0, with 4 if the broker refuses the login, or with 3 after the time limit.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.lazy import Entry, LazyGroup
-from mqttkit.cli.options.connection import Connection, connection_options, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SEED, SOME_SECONDS, Number
 from mqttkit.cli.signals import on_interrupt
@@ -56,7 +56,7 @@ def node() -> None:
 @readings_option
 @terse_connection_options
 def sensor(
-    *, connection: Connection, topic: str, seed: int, duration: float | None, readings: int | None, **fleet: Any
+    *, connection: ConnectionOptions, topic: str, seed: int, duration: float | None, readings: int | None, **fleet: Any
 ) -> None:
     """Publish the readings of simulated sensors; each sensor is a separate client.
 
@@ -85,7 +85,7 @@ def sensor(
 @readings_option
 @terse_connection_options
 def run(
-    *, connection: Connection, path: str, seed: int | None, speed: str, dry_run: bool, readings: int | None
+    *, connection: ConnectionOptions, path: str, seed: int | None, speed: str, dry_run: bool, readings: int | None
 ) -> None:
     """Run the scenario in FILE (YAML): groups of sensors, rates, waveforms, faults.
 
@@ -116,7 +116,7 @@ def run(
 @connection_options
 def gateway(
     *,
-    connection: Connection,
+    connection: ConnectionOptions,
     topic_filter: str,
     count: int | None,
     duration: float | None,
@@ -145,7 +145,7 @@ def gateway(
         raise TimedOut(f"timed out after {duration:g} s: received {readings} of {count} readings")
 
 
-def play(scenario: Scenario, connection: Connection, readings: int | None, *, paced: bool) -> None:
+def play(scenario: Scenario, connection: ConnectionOptions, readings: int | None, *, paced: bool) -> None:
     """Run a scenario and print its totals as one JSON line; raise PublishFailed if a reading was not acknowledged."""
     from mqttkit.nodes import Runner
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, LONG_SECONDS, SECONDS
 from mqttkit.cli.options.texts import Bytes, Text
@@ -150,7 +150,7 @@ class PublishOptions:
 )
 @click.option("--utf8", "is_utf8", is_flag=True, help="MQTT 5: mark the payload as UTF-8 text.")
 @terse_connection_options
-def pub(connection: Connection, **given: Any) -> None:
+def pub(connection: ConnectionOptions, **given: Any) -> None:
     """Publish one message or a stream of messages to TOPIC.
 
     Exit code 0: the broker accepted every message. 6: it denied or did not acknowledge a message.
@@ -192,7 +192,7 @@ def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], options: P
     publisher.finish(patience)
 
 
-def _blocks(options: PublishOptions, connection: Connection) -> Iterable[Iterable[Message]]:
+def _blocks(options: PublishOptions, connection: ConnectionOptions) -> Iterable[Iterable[Message]]:
     """Return the messages to publish, in blocks that are ready together; raise UsageError."""
     topic = options.topic or connection.url_topic
     if topic is not None:

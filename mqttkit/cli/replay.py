@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import on_interrupt
@@ -48,7 +48,7 @@ def _speed(_context: click.Context, _parameter: click.Parameter, text: str) -> f
 @click.option("--verify", is_flag=True, help="Subscribe, and prove that what arrives equals the recording.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @terse_connection_options
-def replay(connection: Connection, files: tuple[Path, ...], **given: Any) -> None:
+def replay(connection: ConnectionOptions, files: tuple[Path, ...], **given: Any) -> None:
     """Play recordings back: each message leaves at its time, with its payload, QoS, retain flag and properties.
 
     The retained state of the starting point is restored first. Exit code 6: the broker denied or lost a message, or
@@ -89,7 +89,7 @@ def replay(connection: Connection, files: tuple[Path, ...], **given: Any) -> Non
         raise PublishFailed(f"what arrived differs from the recording: {differences.text()}")
 
 
-def _options(first: Path, connection: Connection, given: dict[str, Any]) -> PlayerOptions:
+def _options(first: Path, connection: ConnectionOptions, given: dict[str, Any]) -> PlayerOptions:
     """Return what to play; raise UsageError or RecordingError."""
     from mqttkit.recorder.player import PlayerOptions, TopicMap
     from mqttkit.recorder.recording import Recording, parse_offset

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import Output, on_terminal
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as a JSON object.")
 @click.option("--raw", is_flag=True, help="Do not escape control characters on a terminal.")
 @terse_connection_options
-def request(connection: Connection, topic: str | None, **given: Any) -> None:
+def request(connection: ConnectionOptions, topic: str | None, **given: Any) -> None:
     """Publish a request on TOPIC and print the answers.
 
     Exit code 27: fewer answers than -C arrived in time. Exit code 1: a responder answered with an error.
@@ -95,7 +95,7 @@ def _error_of(answer: Message) -> str | None:
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0, help="Seconds for a command.  [30]")
 @click.option("-C", "count", type=click.IntRange(1), help="End after this number of requests.")
 @terse_connection_options
-def respond(connection: Connection, filters: tuple[str, ...], **given: Any) -> None:
+def respond(connection: ConnectionOptions, filters: tuple[str, ...], **given: Any) -> None:
     """Answer requests on the topic filters with the output of a command, or with a fixed payload.
 
     The command gets the topic in MQTT_TOPIC. If it fails, the answer carries the error. Exit code 6: an answer was not

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.cli.output.render import Output, on_terminal, pretty_json_formatter, watch_reader
@@ -102,7 +102,7 @@ class SubscribeOptions:
             exclude=tuple(check_topic_filter(topic_filter) for topic_filter in self.filter_out),
         )
 
-    def subscriptions(self, connection: Connection) -> list[Subscription]:
+    def subscriptions(self, connection: ConnectionOptions) -> list[Subscription]:
         """Return the subscriptions; raise UsageError if there are none, and nothing to unsubscribe."""
         filters = [*self.filters, *self.more_filters]
         if connection.url_topic:
@@ -124,7 +124,7 @@ class SubscribeOptions:
             for topic_filter in filters
         ]
 
-    def settings(self, connection: Connection) -> MqttSettings:
+    def settings(self, connection: ConnectionOptions) -> MqttSettings:
         """Return the client's settings; raise UsageError if they cannot work.
 
         A broker queues few messages for a client whose window is full, and drops the others: mosquitto queues 1,000.
@@ -176,7 +176,7 @@ class SubscribeOptions:
 @click.option("--raw", is_flag=True, help="Do not escape control characters on a terminal.")
 @click.option("-N", "no_newline", is_flag=True, help="Print no line feed after a message.")
 @terse_connection_options
-def sub(connection: Connection, **given: Any) -> None:
+def sub(connection: ConnectionOptions, **given: Any) -> None:
     """Subscribe to topic filters and print each message.
 
     Prints the payload and a line feed: byte for byte in a pipe, with control characters escaped on a terminal.
@@ -212,7 +212,7 @@ def sub(connection: Connection, **given: Any) -> None:
             _print(subscriber, selection, formatter, options)
 
 
-def _announcer(connection: Connection) -> Callable[[ConnectionState, str], None] | None:
+def _announcer(connection: ConnectionOptions) -> Callable[[ConnectionState, str], None] | None:
     """Return a handler that says on a terminal when the connection is there, lost and back; None elsewhere."""
     if connection.quiet or not (on_terminal() and sys.stderr.isatty()):
         return None
@@ -228,7 +228,7 @@ def _announcer(connection: Connection) -> Callable[[ConnectionState, str], None]
     return announce
 
 
-def _unsubscribe(connection: Connection, options: SubscribeOptions) -> None:
+def _unsubscribe(connection: ConnectionOptions, options: SubscribeOptions) -> None:
     """Remove subscriptions from the session; subscribe to nothing."""
     settings = checked_settings(connection.settings.mqtt)
     with interrupts_raise(), MqttClient(settings, will=connection.will, retry=False) as client:

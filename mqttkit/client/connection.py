@@ -1,4 +1,4 @@
-"""paho's client with whole batches of packets on its socket. `paho_names.py` lists the private names of paho it uses.
+"""paho's client with whole batches of packets on its socket. `paho_internals/names.py` lists paho's private names.
 
 paho does CONNECT, SUBSCRIBE, QoS 2, keep alive, the will and the WebSocket handshake, and queues its own small packets
 (`_out_packet`). `Connection` puts each read through a `BatchReader` and hands paho only the remaining

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from mqttkit.config.located_values import Node
+from mqttkit.config.located_values import LocatedValue
 from mqttkit.config.schema import default_of, is_mapping
 from mqttkit.setting_rules import describe_type, split_optional
 
@@ -21,7 +21,7 @@ _FALSE = ("false", "no", "off", "0")
 class Mismatch(ValueError):
     """A node has a value that a setting cannot take: `expected` says what it can take, `node` has the place."""
 
-    def __init__(self, expected: str, node: Node) -> None:
+    def __init__(self, expected: str, node: LocatedValue) -> None:
         super().__init__(expected)
         self.expected = expected
         self.node = node
@@ -30,14 +30,14 @@ class Mismatch(ValueError):
 class Surplus(ValueError):
     """A mapping has a key that its dataclass lacks."""
 
-    def __init__(self, key: str, known: tuple[str, ...], node: Node) -> None:
+    def __init__(self, key: str, known: tuple[str, ...], node: LocatedValue) -> None:
         super().__init__(key)
         self.key = key
         self.known = known
         self.node = node
 
 
-def convert(hint: Any, node: Node) -> Any:
+def convert(hint: Any, node: LocatedValue) -> Any:
     """Return the node's value as the type `hint`; raise Mismatch or Surplus."""
     kind, optional = split_optional(hint)
     if node.value is None:
@@ -57,7 +57,7 @@ def convert(hint: Any, node: Node) -> Any:
     raise TypeError(f"settings do not support the type {kind}")
 
 
-def _bool(node: Node) -> bool:
+def _bool(node: LocatedValue) -> bool:
     if isinstance(node.value, bool):
         return node.value
     text = node.value.lower() if isinstance(node.value, str) else ""
@@ -66,7 +66,7 @@ def _bool(node: Node) -> bool:
     return text in _TRUE
 
 
-def _int(node: Node) -> int:
+def _int(node: LocatedValue) -> int:
     value = node.value
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)
@@ -75,7 +75,7 @@ def _int(node: Node) -> int:
     return int(value)
 
 
-def _float(node: Node) -> float:
+def _float(node: LocatedValue) -> float:
     value = node.value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise Mismatch("must be a number", node)
@@ -88,7 +88,7 @@ def _float(node: Node) -> float:
     return number
 
 
-def _str(node: Node) -> str:
+def _str(node: LocatedValue) -> str:
     if isinstance(node.value, bool) or not isinstance(node.value, str | int | float):
         raise Mismatch("must be text", node)
     text = str(node.value)
@@ -99,32 +99,32 @@ def _str(node: Node) -> str:
     return text
 
 
-_SCALARS: dict[Any, Callable[[Node], Any]] = {bool: _bool, int: _int, float: _float, str: _str}
+_SCALARS: dict[Any, Callable[[LocatedValue], Any]] = {bool: _bool, int: _int, float: _float, str: _str}
 
 
-def _items(node: Node) -> tuple[Node, ...]:
+def _items(node: LocatedValue) -> tuple[LocatedValue, ...]:
     if isinstance(node.value, tuple):
         return node.value
     if node.splits and isinstance(node.value, str):
         parts = (part.strip() for part in node.value.split(","))
-        return tuple(Node(part, node.where, node.shown) for part in parts if part)
+        return tuple(LocatedValue(part, node.where, node.shown) for part in parts if part)
     raise Mismatch("must be a list, such as [one, two]", node)
 
 
-def _entries(node: Node) -> Mapping[str, Node]:
+def _entries(node: LocatedValue) -> Mapping[str, LocatedValue]:
     if not isinstance(node.value, Mapping):
         raise Mismatch("must be a section", node)
     return node.value
 
 
-def _literal(kind: Any, node: Node) -> Any:
+def _literal(kind: Any, node: LocatedValue) -> Any:
     for choice in typing.get_args(kind):
         if str(choice) == str(node.value):
             return choice
     raise Mismatch(f"must be {describe_type(kind)}", node)
 
 
-def _instance(cls: Any, node: Node) -> Any:
+def _instance(cls: Any, node: LocatedValue) -> Any:
     """Build a dataclass that is an item of a list or of a mapping."""
     entries = _entries(node)
     hints = typing.get_type_hints(cls)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mqttkit.config.convert import Mismatch, Surplus, convert
-from mqttkit.config.located_values import Node
+from mqttkit.config.located_values import LocatedValue
 from mqttkit.config.profile_merge import PORT, fitting, usual_port
 from mqttkit.config.schema import Leaf, Section, key_of, root
 from mqttkit.config.secret_files import read_secret
@@ -72,16 +72,16 @@ def load_settings(
     strong = (file_layer, from_environment(environ), from_values(flags, "flag"))
     offered = [from_values({**profile, **listener}, "profile") for listener in ({}, *listeners)]
     values = _merge((fitting(offered, _merge(strong)), *strong))
-    values.setdefault(PORT, Node(usual_port(values), "default"))
+    values.setdefault(PORT, LocatedValue(usual_port(values), "default"))
     _warn_of_readable(path, values)
     _read_secret_files(values)
     origins = {leaf.path: _origin(leaf.path, values) for leaf in root().leaves()}
     return Effective(_build(root(), values), origins, path)
 
 
-def _merge(layers: tuple[Layer, ...]) -> dict[str, Node]:
+def _merge(layers: tuple[Layer, ...]) -> dict[str, LocatedValue]:
     """Return the values of all layers; each layer overrides the ones before it."""
-    values: dict[str, Node] = {}
+    values: dict[str, LocatedValue] = {}
     optional = [section.path for section in root().sections() if section.optional]
     for layer in layers:
         given = {path for path, node in layer.items() if node.value is not None}
@@ -97,28 +97,28 @@ def _merge(layers: tuple[Layer, ...]) -> dict[str, Node]:
     return values
 
 
-def _switch(section: str, layer: Layer, values: dict[str, Node]) -> None:
+def _switch(section: str, layer: Layer, values: dict[str, LocatedValue]) -> None:
     """Switch an optional section on if the layer sets something in it, off if the layer sets it to null or off."""
     inside = [path for path in layer if path.startswith(f"{section}.")]
     if section in layer and not _is_on(section, layer[section]):
         for path in [path for path in values if path.startswith(f"{section}.")]:
             del values[path]
     elif inside:
-        values[section] = Node("true", layer[inside[0]].where)
+        values[section] = LocatedValue("true", layer[inside[0]].where)
 
 
-def _is_on(section: str, node: Node) -> bool:
+def _is_on(section: str, node: LocatedValue) -> bool:
     try:
         return bool(convert(bool, node))
     except Mismatch as error:
         raise ConfigError(f"{section}: {error.expected}", where=node.where, got=str(node)) from error
 
 
-def _origin(path: str, values: Mapping[str, Node]) -> str:
+def _origin(path: str, values: Mapping[str, LocatedValue]) -> str:
     return values[path].where if path in values else "default"
 
 
-def _build(section: Section, values: Mapping[str, Node]) -> Any:
+def _build(section: Section, values: Mapping[str, LocatedValue]) -> Any:
     """Build the dataclass of a section; None if it is optional and switched off."""
     if section.optional and (section.path not in values or not convert(bool, values[section.path])):
         return None
@@ -133,7 +133,7 @@ def _build(section: Section, values: Mapping[str, Node]) -> Any:
         raise ConfigError(f"{section.path}: {error}") from error
 
 
-def _located_error(section: Section, error: ConfigError, values: Mapping[str, Node]) -> ConfigError:
+def _located_error(section: Section, error: ConfigError, values: Mapping[str, LocatedValue]) -> ConfigError:
     """Return the error of a settings object with dotted path, source and line in place of class and field."""
     leaf = section.child(error.field)
     if not isinstance(leaf, Leaf) or leaf.path not in values:
@@ -141,7 +141,7 @@ def _located_error(section: Section, error: ConfigError, values: Mapping[str, No
     return _bad(leaf, error.problem, values[leaf.path])
 
 
-def _value(leaf: Leaf, values: Mapping[str, Node]) -> Any:
+def _value(leaf: Leaf, values: Mapping[str, LocatedValue]) -> Any:
     """Return the value of one setting as its type; its settings object checks the rest."""
     if leaf.path not in values:
         if leaf.default is MISSING:
@@ -161,12 +161,12 @@ def _value(leaf: Leaf, values: Mapping[str, Node]) -> Any:
     return _located(leaf, value, node)
 
 
-def _bad(leaf: Leaf, problem: str, node: Node) -> ConfigError:
+def _bad(leaf: Leaf, problem: str, node: LocatedValue) -> ConfigError:
     got = str(node) if lacks_value(problem) and not leaf.secret else ""
     return ConfigError(f"{leaf.path}: {problem}", where=node.where, got=got)
 
 
-def _located(leaf: Leaf, value: Any, node: Node) -> Any:
+def _located(leaf: Leaf, value: Any, node: LocatedValue) -> Any:
     """Return a file name with ~ expanded, relative to the settings file that names it; other values unchanged."""
     if not isinstance(value, str):
         return value
@@ -179,7 +179,7 @@ def _located(leaf: Leaf, value: Any, node: Node) -> Any:
     return value
 
 
-def _read_secret_files(values: dict[str, Node]) -> None:
+def _read_secret_files(values: dict[str, LocatedValue]) -> None:
     """Set each secret to the first line of its `..._file`, if that is set."""
     leaves = {leaf.path: leaf for leaf in root().leaves()}
     for leaf in leaves.values():
@@ -189,10 +189,10 @@ def _read_secret_files(values: dict[str, Node]) -> None:
         name = _value(file_leaf, values)
         where = values[file_leaf.path].where
         if name is not None:
-            values[leaf.path] = Node(read_secret(name, where, file_leaf.path), f"{where} (file {name})")
+            values[leaf.path] = LocatedValue(read_secret(name, where, file_leaf.path), f"{where} (file {name})")
 
 
-def _warn_of_readable(path: str | None, values: Mapping[str, Node]) -> None:
+def _warn_of_readable(path: str | None, values: Mapping[str, LocatedValue]) -> None:
     """Warn if the file holds a secret in plain text and every user can read it."""
     if path is None or not stat.S_IMODE(Path(path).stat().st_mode) & stat.S_IROTH:
         return

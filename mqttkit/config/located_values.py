@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Node:
+class LocatedValue:
     """One value of a file, an environment variable or a flag."""
 
     value: object
@@ -25,15 +25,15 @@ class Node:
         return self.shown or _describe(self.value)
 
 
-def given(value: object, where: str) -> Node:
+def given(value: object, where: str) -> LocatedValue:
     """Return the value of a flag or a profile as a node; `where` names its source in errors, such as `--sink`."""
-    if isinstance(value, Node):
+    if isinstance(value, LocatedValue):
         return value
     if isinstance(value, list | tuple):
-        return Node(tuple(given(item, where) for item in value), where)
+        return LocatedValue(tuple(given(item, where) for item in value), where)
     if isinstance(value, Mapping):
-        return Node({str(key): given(item, where) for key, item in value.items()}, where)
-    return Node(value, where)
+        return LocatedValue({str(key): given(item, where) for key, item in value.items()}, where)
+    return LocatedValue(value, where)
 
 
 def _describe(value: object) -> str:

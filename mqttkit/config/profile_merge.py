@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mqttkit.config.convert import convert
-from mqttkit.config.located_values import Node
+from mqttkit.config.located_values import LocatedValue
 from mqttkit.config.sources import Layer
 
 HOST, PORT = "mqtt.broker.host", "mqtt.broker.port"
@@ -16,7 +16,7 @@ _USUAL_PORTS = {("tcp", False): 1883, ("tcp", True): 8883, ("websockets", False)
 """By transport, and whether it uses TLS: the ports of mqtt, mqtts, ws and wss."""
 
 
-def fitting(listeners: Sequence[Layer], wanted: Mapping[str, Node]) -> Layer:
+def fitting(listeners: Sequence[Layer], wanted: Mapping[str, LocatedValue]) -> Layer:
     """Return the settings to use from a profile with these listeners; the first is the plain one.
 
     `fitting` picks the listener on the port in `wanted`, or without a port the first with the wanted transport, TLS and
@@ -31,37 +31,37 @@ def fitting(listeners: Sequence[Layer], wanted: Mapping[str, Node]) -> Layer:
     return profile
 
 
-def usual_port(values: Mapping[str, Node]) -> int:
+def usual_port(values: Mapping[str, LocatedValue]) -> int:
     """Return the port of the URL scheme, for settings without a port."""
     return _USUAL_PORTS.get(_way(values), 1883)
 
 
-def _is_at(listener: Layer, wanted: Mapping[str, Node]) -> bool:
+def _is_at(listener: Layer, wanted: Mapping[str, LocatedValue]) -> bool:
     return not _differs(PORT, wanted, listener)
 
 
-def _speaks(listener: Layer, wanted: Mapping[str, Node]) -> bool:
+def _speaks(listener: Layer, wanted: Mapping[str, LocatedValue]) -> bool:
     version, spoken = _text(_VERSION, wanted, "auto"), _text(_VERSION, listener, "auto")
     return _way(listener) == _way(wanted) and (spoken == version or "auto" in (spoken, version))
 
 
-def _speaks_under_tls(listener: Layer, wanted: Mapping[str, Node]) -> bool:
+def _speaks_under_tls(listener: Layer, wanted: Mapping[str, LocatedValue]) -> bool:
     return _TLS not in wanted and _way(listener) == (_way(wanted)[0], True)
 
 
-def _way(values: Mapping[str, Node]) -> tuple[str, bool]:
+def _way(values: Mapping[str, LocatedValue]) -> tuple[str, bool]:
     tls = values.get(_TLS)
     return _text(_TRANSPORT, values, "tcp"), tls is not None and bool(convert(bool, tls))
 
 
-def _text(path: str, values: Mapping[str, Node], default: str) -> str:
+def _text(path: str, values: Mapping[str, LocatedValue], default: str) -> str:
     return str(values[path].value) if path in values else default
 
 
-def _differs(path: str, wanted: Mapping[str, Node], profile: Layer) -> bool:
+def _differs(path: str, wanted: Mapping[str, LocatedValue], profile: Layer) -> bool:
     return path in wanted and path in profile and _place(wanted[path]) != _place(profile[path])
 
 
-def _place(node: Node) -> str:
+def _place(node: LocatedValue) -> str:
     text = str(node.value)
     return "localhost" if text in _LOOPBACK else text

@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from mqttkit.setting_rules import Rule, field_rules
+from mqttkit.setting_rules import ValueRule, field_rules
 from mqttkit.settings import Settings
 
 
@@ -25,7 +25,7 @@ class Leaf:
     default: Any
     secret: bool
     """True if no output may show the value: the field has repr=False."""
-    rule: Rule | None = None
+    rule: ValueRule | None = None
 
     @property
     def variable(self) -> str:

@@ -8,12 +8,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from mqttkit.addresses import BrokerUrl
-from mqttkit.config.located_values import Node, given
+from mqttkit.config.located_values import LocatedValue, given
 from mqttkit.config.schema import Section, key_of, root
 from mqttkit.directories import config_directory
 from mqttkit.errors import ConfigError
 
-Layer = Mapping[str, Node]
+Layer = Mapping[str, LocatedValue]
 
 FILE_NAME = "mqttkit.yaml"
 SHORT_FORMS = {
@@ -51,7 +51,7 @@ def from_file(path: str, environ: Mapping[str, str]) -> Layer:
 def from_environment(environ: Mapping[str, str]) -> Layer:
     """Return the settings of MQTTKIT_... variables; an empty one means not set. Raise ConfigError."""
     known = variables()
-    layer: dict[str, Node] = {}
+    layer: dict[str, LocatedValue] = {}
     for name, value in environ.items():
         if not name.startswith("MQTTKIT_") or not value:
             continue
@@ -61,13 +61,13 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
         path = known[name]
         if path in layer and layer[path].value != value:
             raise ConfigError("differs from the other variable for the same setting", where=_variable(name))
-        layer[path] = Node(value, _variable(name), splits=True)
+        layer[path] = LocatedValue(value, _variable(name), splits=True)
     return layer
 
 
 def from_values(values: Mapping[str, object], where: str) -> Layer:
     """Return the settings of flags or of a profile, by dotted path; None means not given."""
-    layer: dict[str, Node] = {}
+    layer: dict[str, LocatedValue] = {}
     for path, value in values.items():
         node = given(_plain(value), where)
         if node.value is None:
@@ -105,13 +105,13 @@ def variables() -> dict[str, str]:
     return {"MQTTKIT_" + path.replace(".", "_").upper(): path for path in paths} | SHORT_FORMS
 
 
-def flatten(node: Node, section: Section) -> dict[str, Node]:
+def flatten(node: LocatedValue, section: Section) -> dict[str, LocatedValue]:
     """Return the settings in `node`, the value of `section`, by dotted path; raise ConfigError."""
     if not isinstance(node.value, Mapping):
         return _not_mapping(node, section)
-    layer: dict[str, Node] = {}
+    layer: dict[str, LocatedValue] = {}
     if section.optional:
-        layer[section.path] = Node("true", node.where)
+        layer[section.path] = LocatedValue("true", node.where)
     for key, value in node.value.items():
         child = section.child(key)
         if child is None:
@@ -136,18 +136,18 @@ def unknown_key(path: str, where: str) -> ConfigError:
     return ConfigError(f"unknown key {path!r}", where=where, hint=hint)
 
 
-def _not_mapping(node: Node, section: Section) -> dict[str, Node]:
+def _not_mapping(node: LocatedValue, section: Section) -> dict[str, LocatedValue]:
     if node.value is None:
-        return {section.path: Node("false", node.where)} if section.optional else {}
+        return {section.path: LocatedValue("false", node.where)} if section.optional else {}
     if section.optional and str(node.value).lower() in _SWITCH:
-        return {section.path: Node(str(node.value).lower(), node.where)}
+        return {section.path: LocatedValue(str(node.value).lower(), node.where)}
     name = section.path or "the file"
     raise ConfigError(f"{name}: must be a section with keys", where=node.where, got=str(node))
 
 
 def _plain(value: object) -> object:
     """Return a section's value without None; a dataclass becomes a mapping."""
-    if is_dataclass(value) and not isinstance(value, Node):
+    if is_dataclass(value) and not isinstance(value, LocatedValue):
         value = {item.name: getattr(value, item.name) for item in fields(value)}
     if not isinstance(value, Mapping):
         return value

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mqttkit.config.located_values import Node
+from mqttkit.config.located_values import LocatedValue
 from mqttkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _REFERENCE = re.compile(r"(\$?)\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_file(path: str, environ: Mapping[str, str]) -> Node:
+def read_file(path: str, environ: Mapping[str, str]) -> LocatedValue:
     """Read a YAML file, and fill its ${NAME} references from `environ`; raise ConfigError."""
     try:
         with Path(path).open("rb") as stream:
@@ -44,7 +44,7 @@ def read_file(path: str, environ: Mapping[str, str]) -> Node:
     return parse(text, path, environ)
 
 
-def parse(text: str, path: str, environ: Mapping[str, str]) -> Node:
+def parse(text: str, path: str, environ: Mapping[str, str]) -> LocatedValue:
     """Return the document in `text` as nodes; `path` names it in errors. Raise ConfigError."""
     import yaml
 
@@ -56,7 +56,7 @@ def parse(text: str, path: str, environ: Mapping[str, str]) -> Node:
         raise ConfigError(f"not YAML: {error}", where=path) from error
     base = str(Path(path).parent)
     if document is None:
-        return Node({}, path, base=base)
+        return LocatedValue({}, path, base=base)
     return _Walk(path, base, environ).node(document, 0)
 
 
@@ -69,7 +69,7 @@ class _Walk:
     environ: Mapping[str, str]
     seen: int = field(default=0)
 
-    def node(self, node: yaml.Node, depth: int) -> Node:
+    def node(self, node: yaml.Node, depth: int) -> LocatedValue:
         import yaml
 
         where = f"{self.path}:{node.start_mark.line + 1}"
@@ -79,11 +79,11 @@ class _Walk:
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, where)
         if isinstance(node, yaml.SequenceNode):
-            return Node(tuple(self.node(item, depth + 1) for item in node.value), where, base=self.base)
+            return LocatedValue(tuple(self.node(item, depth + 1) for item in node.value), where, base=self.base)
         return self.mapping(node, where, depth)
 
-    def mapping(self, node: yaml.Node, where: str, depth: int) -> Node:
-        entries: dict[str, Node] = {}
+    def mapping(self, node: yaml.Node, where: str, depth: int) -> LocatedValue:
+        entries: dict[str, LocatedValue] = {}
         for key, value in node.value:
             place = f"{self.path}:{key.start_mark.line + 1}"
             if not isinstance(key.value, str):
@@ -92,15 +92,15 @@ class _Walk:
                 first = entries[key.value].where.rpartition(":")[2]
                 raise ConfigError(f"{key.value!r} is already set in line {first}", where=place)
             found = self.node(value, depth + 1)
-            entries[key.value] = Node(found.value, place, found.shown, base=self.base)
-        return Node(entries, where, base=self.base)
+            entries[key.value] = LocatedValue(found.value, place, found.shown, base=self.base)
+        return LocatedValue(entries, where, base=self.base)
 
-    def scalar(self, node: yaml.ScalarNode, where: str) -> Node:
+    def scalar(self, node: yaml.ScalarNode, where: str) -> LocatedValue:
         text: str = node.value
         if node.style is None and text in _NULL:
-            return Node(None, where, base=self.base)
+            return LocatedValue(None, where, base=self.base)
         filled = _REFERENCE.sub(lambda match: self.reference(match, where), text)
-        return Node(filled, where, repr(text), base=self.base)
+        return LocatedValue(filled, where, repr(text), base=self.base)
 
     def reference(self, match: re.Match[str], where: str) -> str:
         """Return the value of ${NAME}; $${NAME} is the text ${NAME}."""

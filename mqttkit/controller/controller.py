@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 from mqttkit.controller.configuration import listen_address, open_codec, state_file
-from mqttkit.controller.handover.outbox import Outbox
-from mqttkit.controller.handover.receipts import Receipt, ReceiptBook, ReturnAddress
+from mqttkit.controller.handover.outbox import ReportOutbox
+from mqttkit.controller.handover.receipts import ReceiptBook, ReportReceipt, ReturnAddress
 from mqttkit.controller.handover.sender import Sender
 from mqttkit.controller.held_messages import HeldMessages
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
@@ -235,7 +235,7 @@ class Controller:
         """The scope whose policy this controller publishes: `global`, its region, or None."""
         return None
 
-    def _open_outbox(self) -> Outbox | None:
+    def _open_outbox(self) -> ReportOutbox | None:
         """Return the outbox in which unsent messages survive a restart; local controllers have one."""
         return None
 
@@ -282,7 +282,7 @@ class Controller:
     def _handle_receipt(self, place: Place, envelope: Envelope) -> None:
         """Handle a receipt for reports; local controllers override this."""
 
-    def _send_receipt(self, address: ReturnAddress, receipt: Receipt) -> None:
+    def _send_receipt(self, address: ReturnAddress, receipt: ReportReceipt) -> None:
         """Send a receipt the way that the reports came. A lost one is not repeated: the sender repeats the report."""
         topic = self.topics.receipts(address.region, address.controller_id)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from mqttkit.controller.transports.types import Delivery, Receive
+from mqttkit.controller.transports.types import Receive, ReceivedMessage
 from mqttkit.topics import matches
 
 HOLD_SECONDS = 5.0
@@ -19,7 +19,7 @@ class HeldMessages:
         self._receive = receive
         self._lock = threading.Lock()
         self._filters: list[str] = []
-        self._held: list[Delivery] = []
+        self._held: list[ReceivedMessage] = []
         self._until = float("inf")
         self._timer: threading.Timer | None = None
 
@@ -32,13 +32,13 @@ class HeldMessages:
         """True if the controller has had the time to subscribe to everything that it wants."""
         return time.monotonic() >= self._until
 
-    def take(self, deliveries: list[Delivery]) -> None:
+    def take(self, deliveries: list[ReceivedMessage]) -> None:
         """Pass on or hold messages, in their order."""
         if self.is_over:
             self._receive(deliveries)
             return
         with self._lock:
-            known: list[Delivery] = []
+            known: list[ReceivedMessage] = []
             for one in deliveries:
                 wanted = any(matches(topic_filter, one.topic) for topic_filter in self._filters)
                 (known if wanted else self._held).append(one)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.security.gate import OpenedMessage
 from mqttkit.controller.store import Novelty, Store, StoredPolicy
 
@@ -34,11 +34,11 @@ def parse_policy(scope: str, payload: Mapping[str, Any]) -> Policy:
     """Return the policy in a payload; raise MessageRefused (malformed)."""
     version, rules, expires = payload.get("version"), payload.get("rules"), payload.get("expires")
     if type(version) is not int or not 1 <= version < 2**53:
-        raise MessageRefused(RefusalReason.MALFORMED, "policy version must be a whole number from 1 to 2^53-1")
+        raise MessageRefused(MessageRefusal.MALFORMED, "policy version must be a whole number from 1 to 2^53-1")
     if not isinstance(rules, dict):
-        raise MessageRefused(RefusalReason.MALFORMED, "policy rules must be a JSON object")
+        raise MessageRefused(MessageRefusal.MALFORMED, "policy rules must be a JSON object")
     if expires is not None and type(expires) is not int:
-        raise MessageRefused(RefusalReason.MALFORMED, "policy expires must be null or milliseconds since the epoch")
+        raise MessageRefused(MessageRefusal.MALFORMED, "policy expires must be null or milliseconds since the epoch")
     return Policy(scope, version, rules, expires)
 
 
@@ -66,14 +66,14 @@ class PolicyBook:
         stored = self._store.policy(scope)
         if stored is not None and policy.version < stored.version:
             text = f"policy {scope} version {policy.version} is older than {stored.version}"
-            raise MessageRefused(RefusalReason.STALE, text)
+            raise MessageRefused(MessageRefusal.STALE, text)
         if stored is not None and policy.version == stored.version:
             if (json.loads(stored.payload), stored.expires) != (policy.rules, policy.expires):
                 text = f"policy {scope} version {policy.version} was seen before with different content"
-                raise MessageRefused(RefusalReason.CONFLICT, text)
+                raise MessageRefused(MessageRefusal.CONFLICT, text)
             return policy, Novelty.SAME
         if policy.expires is not None and policy.expires <= self._now() * 1000:
-            raise MessageRefused(RefusalReason.EXPIRED, f"policy {scope} version {policy.version} has expired")
+            raise MessageRefused(MessageRefusal.EXPIRED, f"policy {scope} version {policy.version} has expired")
         return policy, Novelty.NEW
 
     def put(self, policy: Policy) -> None:

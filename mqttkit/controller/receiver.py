@@ -13,12 +13,12 @@ from typing import Protocol
 
 from mqttkit.controller.handover.receipts import FINAL_REASONS, ReceiptBook, ReturnAddress
 from mqttkit.controller.messages.envelope import Envelope
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Kind, Place, Topics
 from mqttkit.controller.policies import Policy, PolicyBook
 from mqttkit.controller.security.gate import Gate, OpenedMessage, open_message
 from mqttkit.controller.store import Novelty, Store
-from mqttkit.controller.transports.types import Delivery
+from mqttkit.controller.transports.types import ReceivedMessage
 from mqttkit.errors import StoreFailed
 
 log = logging.getLogger(__name__)
@@ -88,14 +88,14 @@ class Receiver:
         self.redelivered = False
         """True while a handler gets a message that may have been delivered before."""
         self._retries = retries
-        self._inbox: queue.Queue[Delivery | None] = queue.Queue(INBOX)
-        self._refusal_logs: dict[RefusalReason, _RefusalLog] = {}
+        self._inbox: queue.Queue[ReceivedMessage | None] = queue.Queue(INBOX)
+        self._refusal_logs: dict[MessageRefusal, _RefusalLog] = {}
         self._lock = threading.Lock()
         """Protects the worker's start and end, and the counters that other threads change."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
 
-    def take(self, deliveries: list[Delivery]) -> None:
+    def take(self, deliveries: list[ReceivedMessage]) -> None:
         """Queue messages. A message for which the queue has no room is counted and not acknowledged.
 
         The worker starts with the first message.
@@ -143,7 +143,7 @@ class Receiver:
             if len(work) < len(batch):
                 return
 
-    def _process_batch(self, batch: list[Delivery]) -> bool:
+    def _process_batch(self, batch: list[ReceivedMessage]) -> bool:
         """Handle a batch in one transaction. If the store fails, try again until it works; acknowledge nothing before.
 
         Returns False if the batch is not acknowledged: its output cannot be written, or the receiver ends.
@@ -190,7 +190,7 @@ class Receiver:
             counters["store_errors"] += 1
             self.counters = counters
 
-    def _process(self, delivery: Delivery) -> None:
+    def _process(self, delivery: ReceivedMessage) -> None:
         if not delivery.data:
             self._watch_erased_policy(delivery)
             return
@@ -205,7 +205,7 @@ class Receiver:
             log.exception("cannot check a message on %.200r", delivery.topic)
             self._dead_letter(delivery, error)
 
-    def _judge(self, delivery: Delivery) -> None:
+    def _judge(self, delivery: ReceivedMessage) -> None:
         """Handle a message if it is new; raise MessageRefused."""
         place = self._topics.place(delivery.topic)
         opened = open_message(self._gate.codec, place, delivery.data)
@@ -222,7 +222,7 @@ class Receiver:
             raise
         self._receipts.handled(address, opened.envelope.message_id)
 
-    def _judge_opened(self, place: Place, opened: OpenedMessage, delivery: Delivery) -> None:
+    def _judge_opened(self, place: Place, opened: OpenedMessage, delivery: ReceivedMessage) -> None:
         seen = self._gate.judge(place, opened, dup=delivery.dup)
         policy = None
         if place.kind is Kind.POLICY:
@@ -244,7 +244,7 @@ class Receiver:
             self._on_policy_replaced(place, opened.envelope, newer=True)
         return policy, novelty
 
-    def _watch_erased_policy(self, delivery: Delivery) -> None:
+    def _watch_erased_policy(self, delivery: ReceivedMessage) -> None:
         """An empty retained message erases a policy on the broker; it needs no key."""
         try:
             place = self._topics.place(delivery.topic)
@@ -260,7 +260,7 @@ class Receiver:
         elif place.kind not in (Kind.STATUS, Kind.RECEIPT):
             self._gate.admit(opened, seen)
 
-    def _handle(self, place: Place, opened: OpenedMessage, policy: Policy | None, delivery: Delivery) -> bool:
+    def _handle(self, place: Place, opened: OpenedMessage, policy: Policy | None, delivery: ReceivedMessage) -> bool:
         """Call the handler, with retries; return False if the message became a dead letter."""
         attempt = 0
         self.redelivered = delivery.dup
@@ -279,7 +279,7 @@ class Receiver:
             self._stop.wait(_RETRY_SECONDS * 2**attempt)
             attempt += 1
 
-    def _dead_letter(self, delivery: Delivery, error: BaseException) -> None:
+    def _dead_letter(self, delivery: ReceivedMessage, error: BaseException) -> None:
         self.counters["dead_lettered"] += 1
         self._store.add_dead_letter(delivery.topic, delivery.data, f"{type(error).__name__}: {error}")
 
@@ -291,7 +291,7 @@ class Receiver:
         if handler is not None:
             handler(place, envelope)
 
-    def _log_refusal(self, error: MessageRefused, delivery: Delivery) -> None:
+    def _log_refusal(self, error: MessageRefused, delivery: ReceivedMessage) -> None:
         """Count a refusal; log each reason at most once a second."""
         self.counters["refused"] += 1
         self.counters[f"refused_{error.reason.value}"] += 1

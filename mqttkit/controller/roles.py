@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mqttkit.controller.controller import Controller
-from mqttkit.controller.handover.outbox import Outbox
+from mqttkit.controller.handover.outbox import ReportOutbox
 from mqttkit.controller.handover.receipts import parse_receipt
 from mqttkit.controller.messages.envelope import Envelope
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import GLOBAL, Place
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.simulation.subnet_scan import discover
@@ -40,7 +40,7 @@ class Report:
 def check_report(payload: Mapping[str, Any]) -> None:
     """Raise MessageRefused (malformed) if a report has no list of devices. Senders and receivers apply this rule."""
     if not isinstance(payload.get("devices"), list):
-        raise MessageRefused(RefusalReason.MALFORMED, "the report has no list of devices")
+        raise MessageRefused(MessageRefusal.MALFORMED, "the report has no list of devices")
 
 
 ReportHandler = Callable[[Report], None]
@@ -79,9 +79,9 @@ class LocalController(Controller):
             return f"{promise.taken_by} took the report of {self.controller_id}, but no receipt came in {timeout:.0f} s"
         return f"no transport accepted the report of {self.controller_id} within {timeout:.0f} s"
 
-    def _open_outbox(self) -> Outbox | None:
+    def _open_outbox(self) -> ReportOutbox | None:
         path = self._store.path
-        return Outbox(path.with_name(f"{path.name}.outbox")) if path is not None else None
+        return ReportOutbox(path.with_name(f"{path.name}.outbox")) if path is not None else None
 
     def _subscribe_own(self) -> None:
         super()._subscribe_own()
@@ -162,7 +162,7 @@ class RegionalController(Controller):
 
     def _handle_report(self, place: Place, envelope: Envelope) -> None:
         if place.region != self.settings.region:  # a restored session may have subscriptions to another region
-            raise MessageRefused(RefusalReason.WRONG_REGION, f"a report of region {place.region!r}")
+            raise MessageRefused(MessageRefusal.WRONG_REGION, f"a report of region {place.region!r}")
         redelivered = self._receiver.redelivered
         report = Report(envelope.sender_id, envelope.sequence, envelope.message_id, envelope.payload, redelivered)
         check_report(envelope.payload)

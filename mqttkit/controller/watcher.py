@@ -16,7 +16,7 @@ from mqttkit.messages import Message, Subscription
 from mqttkit.settings import ControllerSettings, MqttSettings
 
 
-class Watcher:
+class ControllerWatcher:
     """Subscribes to the status of every controller. Entering it connects; raises what the client raises."""
 
     def __init__(self, controller: ControllerSettings, mqtt: MqttSettings) -> None:
@@ -26,7 +26,7 @@ class Watcher:
         self.book = StatusBook(self._topics, open_codec(controller, signs=False))
         """What is known of each controller; any thread may read it."""
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> ControllerWatcher:
         try:
             self._client.connect()
             self._client.subscribe(Subscription(self._topics.status_filter(), qos=0))

@@ -2,7 +2,7 @@
 
 from mqttkit.nodes.gateway import Aggregate, GatewayNode
 from mqttkit.nodes.plan import Fault, Fleet, Reading, Scenario, plan
-from mqttkit.nodes.runner import Runner, Totals
+from mqttkit.nodes.runner import Runner, ScenarioTotals
 from mqttkit.nodes.sensor import SensorNode
 from mqttkit.nodes.waveforms import MODELS, Waveform
 
@@ -16,7 +16,7 @@ __all__ = [
     "Runner",
     "Scenario",
     "SensorNode",
-    "Totals",
+    "ScenarioTotals",
     "Waveform",
     "plan",
 ]

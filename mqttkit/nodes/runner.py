@@ -21,7 +21,7 @@ _WINDOW = 10_000
 
 
 @dataclass
-class Totals:
+class ScenarioTotals:
     """The outcome of a scenario. taken = sent + dropouts; sent includes the duplicates."""
 
     sensors: int = 0
@@ -60,7 +60,7 @@ class Runner:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.scenario = scenario
-        self.totals = Totals()
+        self.totals = ScenarioTotals()
         self._mqtt = mqtt
         self._paced = paced
         self._now = now
@@ -71,7 +71,7 @@ class Runner:
         """Stop after the current reading."""
         self._stop.set()
 
-    def run(self, *, limit: int | None = None) -> Totals:
+    def run(self, *, limit: int | None = None) -> ScenarioTotals:
         """Connect every sensor, send the readings, wait for the outcomes; raise BrokerUnreachable, ConnectionRefused.
 
         `limit` ends the scenario after so many readings.

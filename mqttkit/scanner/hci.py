@@ -33,7 +33,7 @@ MOST_FRAGMENTED = 256
 
 
 @dataclass(frozen=True)
-class Report:
+class AdvertisingReport:
     """One report of an event, legacy or extended."""
 
     mac_address: str | None
@@ -54,7 +54,7 @@ class Reassembly:
     def __init__(self) -> None:
         self._parts: dict[tuple[str | None, int], bytes] = {}
 
-    def join(self, report: Report) -> bytes | None:
+    def join(self, report: AdvertisingReport) -> bytes | None:
         """Return the complete data of the advertisement, or None if more fragments follow."""
         key = (report.mac_address, report.sid)
         data = self._parts.pop(key, b"") + report.data
@@ -91,14 +91,14 @@ def read_packet(packet: bytes, timestamp: float, reassembly: Reassembly) -> Iter
             )
 
 
-def _legacy_reports(packet: bytes) -> Iterator[Report]:
+def _legacy_reports(packet: bytes) -> Iterator[AdvertisingReport]:
     position = 5
     for _ in range(packet[4]):
         kind, address_type, address, length = _unpack(_LEGACY_HEAD, packet, position)
         position += _LEGACY_HEAD.size
         data = _slice(packet, position, length + 1)
         position += length + 1
-        yield Report(
+        yield AdvertisingReport(
             mac_address=mac_text(address),
             address_type=_type_name(address_type),
             rssi=_signed(data[-1]),
@@ -107,13 +107,13 @@ def _legacy_reports(packet: bytes) -> Iterator[Report]:
         )
 
 
-def _extended_reports(packet: bytes) -> Iterator[Report]:
+def _extended_reports(packet: bytes) -> Iterator[AdvertisingReport]:
     position = 5
     for _ in range(packet[4]):
         head = _unpack(_EXTENDED_HEAD, packet, position)
         kind, address_type, address, sid, rssi, length = (head[index] for index in (0, 1, 2, 5, 7, 11))
         position += _EXTENDED_HEAD.size
-        yield Report(
+        yield AdvertisingReport(
             mac_address=None if address_type == _ANONYMOUS else mac_text(address),
             address_type=_type_name(address_type),
             rssi=rssi,

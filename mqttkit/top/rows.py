@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mqttkit.top.tree import Node, TopicTree
+from mqttkit.top.tree import TopicNode, TopicTree
 from mqttkit.topics import matches
 
 OPEN_TOPICS = 60
@@ -22,7 +22,7 @@ class Order(enum.Enum):
     AGE = "age"
 
 
-_KEYS: dict[Order, Callable[[Node], object]] = {
+_KEYS: dict[Order, Callable[[TopicNode], object]] = {
     Order.NAME: lambda node: node.name,
     Order.RATE: lambda node: (-node.total_rate, node.name),
     Order.SIZE: lambda node: (-node.total_bytes, node.name),
@@ -48,12 +48,12 @@ def topic_test(wanted: str) -> Callable[[str], bool]:
     return lambda topic: folded in topic.casefold()
 
 
-def rows(tree: TopicTree, view: View, *, closed_too: bool = False) -> list[Node]:
+def rows(tree: TopicTree, view: View, *, closed_too: bool = False) -> list[TopicNode]:
     """Return the nodes to show, from top to bottom, without those in closed branches unless `closed_too`."""
     with tree.lock:
         allowed = _matching(tree, view.wanted) if view.wanted else None
         all_open = opens_all(tree, view)
-        found: list[Node] = []
+        found: list[TopicNode] = []
         waiting = _sorted(tree.root, view.order, allowed)
         while waiting:
             node = waiting.pop()
@@ -68,12 +68,12 @@ def opens_all(tree: TopicTree, view: View) -> bool:
     return len(tree) <= OPEN_TOPICS or bool(view.wanted)
 
 
-def is_open(node: Node, *, all_open: bool) -> bool:
+def is_open(node: TopicNode, *, all_open: bool) -> bool:
     """Return whether the children of a branch are shown."""
     return all_open if node.opened is None else node.opened
 
 
-def sorted_topics(tree: TopicTree, order: Order) -> list[tuple[str, Node]]:
+def sorted_topics(tree: TopicTree, order: Order) -> list[tuple[str, TopicNode]]:
     """Return every topic that has a message, by its whole name."""
     by_name = sorted(tree.topics(), key=lambda item: item[0])
     if order is Order.NAME:
@@ -86,22 +86,22 @@ def sorted_topics(tree: TopicTree, order: Order) -> list[tuple[str, Node]]:
     return sorted(by_name, key=key)
 
 
-def _sorted(branch: Node, order: Order, allowed: set[Node] | None) -> list[Node]:
+def _sorted(branch: TopicNode, order: Order, allowed: set[TopicNode] | None) -> list[TopicNode]:
     """Return the children to show, the first one last."""
-    children: Iterable[Node] = branch.children.values() if branch.children else ()
+    children: Iterable[TopicNode] = branch.children.values() if branch.children else ()
     if allowed is not None:
         children = [node for node in children if node in allowed]
-    key: Callable[[Node], object] = _KEYS[order]
+    key: Callable[[TopicNode], object] = _KEYS[order]
     return sorted(children, key=key, reverse=True)  # type: ignore[arg-type]  # each key sorts with its own kind
 
 
-def _matching(tree: TopicTree, wanted: str) -> set[Node]:
+def _matching(tree: TopicTree, wanted: str) -> set[TopicNode]:
     """Return the nodes of the topics that match, and the branches above them."""
     test = topic_test(wanted)
-    found: set[Node] = set()
+    found: set[TopicNode] = set()
     for topic, topic_node in tree.topics():
         if test(topic):
-            node: Node | None = topic_node
+            node: TopicNode | None = topic_node
             while node is not None and node not in found:
                 found.add(node)
                 node = node.parent

@@ -29,7 +29,7 @@ SHED_TO = 0.8
 """Share of the limit that is used after old values and topics were dropped."""
 
 
-class Node:
+class TopicNode:
     """A level of the tree: a topic, a branch, or both."""
 
     __slots__ = (
@@ -50,11 +50,11 @@ class Node:
         *("total_rate", "total_count", "total_bytes", "topics", "newest"),
     )
 
-    def __init__(self, name: str, parent: Node | None) -> None:
+    def __init__(self, name: str, parent: TopicNode | None) -> None:
         self.name = name
         """The level; for the deepest node the rest of the topic name."""
         self.parent = parent
-        self.children: dict[str, Node] | None = None
+        self.children: dict[str, TopicNode] | None = None
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.opened: bool | None = None
         """True or False once the user has opened or closed the branch."""
@@ -90,7 +90,7 @@ class Node:
 
     # --- what the tree does with its nodes ----------------------------------------------------------------
 
-    def adopt(self, child: Node) -> Node:
+    def adopt(self, child: TopicNode) -> TopicNode:
         """Add a child and return it."""
         if self.children is None:
             self.children = {}
@@ -119,7 +119,7 @@ class Node:
         self.total_bytes = len(self.message.payload) if self.message is not None else 0
         self.topics = int(own)
 
-    def add_totals(self, child: Node) -> None:
+    def add_totals(self, child: TopicNode) -> None:
         """Add the totals of a child."""
         self.total_rate += child.total_rate
         self.total_count += child.total_count
@@ -132,7 +132,7 @@ class Node:
         self.message, self.values, self.count, self.rate = None, [], 0, 0.0
         self.retained, self.extra, self._counted = False, 0, 0
 
-    def copy_to(self, other: Node) -> None:
+    def copy_to(self, other: TopicNode) -> None:
         """Copy everything but the place in the tree."""
         for name in self.__slots__:
             if name not in ("name", "parent", "children", "depth"):
@@ -145,7 +145,7 @@ class Node:
     def path(self) -> str:
         """The topic name from the first level on."""
         parts: list[str] = []
-        node: Node | None = self
+        node: TopicNode | None = self
         while node is not None and node.parent is not None:
             parts.append(node.name)
             node = node.parent
@@ -194,18 +194,18 @@ class TopicTree:
         self.received = 0
         """Messages received."""
         self.dropped = Dropped()
-        self.root = Node("", None)
+        self.root = TopicNode("", None)
         self.lock = threading.RLock()
-        self._nodes: dict[str, Node] = {}
-        self._order: list[Node] | None = None
+        self._nodes: dict[str, TopicNode] = {}
+        self._order: list[TopicNode] | None = None
         self._ticked: float | None = None
-        self._watched: Node | None = None
+        self._watched: TopicNode | None = None
         self._largest = max(256, max_bytes // 64)
 
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def find(self, topic: str) -> Node | None:
+    def find(self, topic: str) -> TopicNode | None:
         """Return the node of a topic that has a message."""
         return self._nodes.get(topic)
 
@@ -252,7 +252,7 @@ class TopicTree:
                 if node.parent is not None:
                     node.parent.add_totals(node)
 
-    def watch(self, node: Node | None) -> None:
+    def watch(self, node: TopicNode | None) -> None:
         """Keep more values of this topic than of the others."""
         with self.lock:
             if self._watched is not None and self._watched is not node:
@@ -264,7 +264,7 @@ class TopicTree:
     def clear(self) -> None:
         """Forget every topic and start again."""
         with self.lock:
-            self.root = Node("", None)
+            self.root = TopicNode("", None)
             self._nodes.clear()
             self._order = self._watched = self._ticked = None
             self.used = self.received = 0
@@ -275,9 +275,9 @@ class TopicTree:
         with self.lock:
             twin = TopicTree(max_bytes=self.max_bytes, values=self.values)
             twin.used, twin.received, twin.dropped = self.used, self.received, replace(self.dropped)
-            twins: dict[Node | None, Node] = {self.root: twin.root}
+            twins: dict[TopicNode | None, TopicNode] = {self.root: twin.root}
             for node in self._nodes_in_order():
-                copied = twins[node] if node is self.root else Node(node.name, twins[node.parent])
+                copied = twins[node] if node is self.root else TopicNode(node.name, twins[node.parent])
                 node.copy_to(copied)
                 twins[node] = copied
                 if copied.parent is not None:
@@ -285,21 +285,21 @@ class TopicTree:
             twin._nodes = {topic: twins[node] for topic, node in self._nodes.items()}
             return twin
 
-    def topics(self) -> Iterator[tuple[str, Node]]:
+    def topics(self) -> Iterator[tuple[str, TopicNode]]:
         """Yield each topic that has a message."""
         with self.lock:
             yield from list(self._nodes.items())
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _insert(self, message: Message) -> Node:
+    def _insert(self, message: Message) -> TopicNode:
         """Add the node of a new topic."""
         topic = message.topic
         node = self.root
         for name in topic.split("/", MAX_LEVELS - 1):
             child = node.children.get(name) if node.children else None
             if child is None:
-                child = node.adopt(Node(name, node))
+                child = node.adopt(TopicNode(name, node))
                 child.keep = self.values
                 self.used += NODE_BYTES + 2 * len(name)
             node = child
@@ -309,7 +309,7 @@ class TopicTree:
         self._order = None
         return node
 
-    def _nodes_in_order(self) -> list[Node]:
+    def _nodes_in_order(self) -> list[TopicNode]:
         """Return every node, parents before their children."""
         if self._order is None:
             order = [self.root]
@@ -323,7 +323,7 @@ class TopicTree:
         self.dropped.cut += 1
         return message._replace(payload=message.payload[: self._largest])
 
-    def _shorten(self, node: Node, keep: int) -> int:
+    def _shorten(self, node: TopicNode, keep: int) -> int:
         """Keep at most `keep` values of a node; return how many were dropped."""
         node.keep = keep
         surplus = node.values[: max(0, len(node.values) - 2 * keep)]
@@ -348,7 +348,7 @@ class TopicTree:
                 break
 
     def _remove(self, topic: str) -> None:
-        node: Node = self._nodes.pop(topic)
+        node: TopicNode = self._nodes.pop(topic)
         self._shorten(node, 0)
         self.used -= 2 * len(topic) + node.extra
         node.forget()

@@ -17,7 +17,7 @@ from typing import Any
 from mqttkit.bench.feeder import stop_at_end
 from mqttkit.bench.own_broker import own_broker
 from mqttkit.bench.plan import Plan
-from mqttkit.bench.report.result import Result
+from mqttkit.bench.report.result import BenchResult
 from mqttkit.bench.run import run
 from mqttkit.errors import MqttkitError
 from mqttkit.settings import LimitSettings, MqttSettings
@@ -26,7 +26,7 @@ from mqttkit.stop import Stop
 WINDOW = 1_000
 
 
-def run_step(plan: Plan, stop: Stop) -> Result:
+def run_step(plan: Plan, stop: Stop) -> BenchResult:
     """Do one run; `stop` ends it with a partial result. Raise MqttkitError if it cannot start."""
     command = [sys.executable, "-m", "tests.benchmarks.step"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -45,7 +45,7 @@ def run_step(plan: Plan, stop: Stop) -> Result:
     found: dict[str, Any] = json.loads(lines[0]) if lines and lines[0] else {"error": "the process of the run exited"}
     if "error" in found:
         raise MqttkitError(found["error"])
-    return Result(plan, found["metrics"], found["points"], found["notes"], found["partial"])
+    return BenchResult(plan, found["metrics"], found["points"], found["notes"], found["partial"])
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mqttkit.config.schema import root
 from mqttkit.errors import ConfigError, UsageError
-from mqttkit.setting_rules import FieldRule, Rule, field_rules
+from mqttkit.setting_rules import FieldRule, ValueRule, field_rules
 from mqttkit.settings import (
     BridgeSettings,
     BrokerSettings,
@@ -177,6 +177,6 @@ def test_a_rule_reports_the_cause_that_its_test_raises() -> None:
     def fails(_value: object) -> bool:
         raise ValueError("the cause")
 
-    assert Rule("x", fails).problem(1) == "the cause"
-    assert Rule("x", bool).problem(0) == "must be x"
-    assert Rule("x", bool).problem(1) == ""
+    assert ValueRule("x", fails).problem(1) == "the cause"
+    assert ValueRule("x", bool).problem(0) == "must be x"
+    assert ValueRule("x", bool).problem(1) == ""

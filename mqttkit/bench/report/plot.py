@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from mqttkit.bench.report.result import Result, show
+from mqttkit.bench.report.result import BenchResult, show
 from mqttkit.errors import MissingPart, UsageError
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BETWEEN = 860, 190, 80, 20, 44, 40
@@ -29,7 +29,7 @@ def check_plot(path: str) -> None:
             ) from error
 
 
-def write_plot(result: Result, path: str) -> None:
+def write_plot(result: BenchResult, path: str) -> None:
     """Write the plot; raise UsageError if the file cannot be written."""
     try:
         if Path(path).suffix.lower() == ".svg":
@@ -40,14 +40,14 @@ def write_plot(result: Result, path: str) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
-def title(result: Result) -> str:
+def title(result: BenchResult) -> str:
     """Return the title of the plot."""
     plan = result.plan
     pace = f"{show(plan.rate)} messages/s" if plan.rate else "as fast as possible"
     return f"mqttkit bench {plan.scenario}: QoS {plan.qos}, {plan.size} bytes, {pace}"
 
 
-def svg(result: Result) -> str:
+def svg(result: BenchResult) -> str:
     """Return an SVG document with the rate above and the latencies below."""
     height = TOP + len(SERIES) * (HEIGHT + BETWEEN)
     parts = [
@@ -88,7 +88,7 @@ def _panel(
     return found
 
 
-def _write_png(result: Result, path: str) -> None:
+def _write_png(result: BenchResult, path: str) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 @dataclass
-class Result:
+class BenchResult:
     """One run."""
 
     plan: Plan
@@ -47,7 +47,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Metric:
+class ResultMetric:
     """How to show and compare a value."""
 
     text: str
@@ -56,36 +56,36 @@ class Metric:
     """None if a change is neither better nor worse."""
 
 
-METRICS: Mapping[str, Metric] = {
-    "published": Metric("published", "messages"),
-    "received": Metric("received", "messages"),
-    "publish_rate": Metric("publish rate", "messages/s", True),
-    "rate": Metric("rate", "messages/s", True),
-    "mib": Metric("throughput", "MiB/s", True),
-    "p50": Metric("latency p50", "ms", False),
-    "p90": Metric("latency p90", "ms", False),
-    "p99": Metric("latency p99", "ms", False),
-    "p999": Metric("latency p99.9", "ms", False),
-    "max": Metric("latency max", "ms", False),
-    "behind": Metric("largest delay of the load generator", "ms", False),
-    "lost": Metric("lost", "messages", False),
-    "dropped": Metric("dropped before sending", "messages", False),
-    "failed": Metric("denied or lost after sending", "messages", False),
-    "duplicated": Metric("duplicated", "messages", False),
-    "reordered": Metric("reordered", "messages", False),
-    "cpu_publish": Metric("CPU, publisher", "us/message", False),
-    "cpu_receive": Metric("CPU, subscriber", "us/message", False),
-    "memory_publish": Metric("peak memory, publisher", "MiB", False),
-    "memory": Metric("peak memory, subscriber", "MiB", False),
-    "clients": Metric("clients connected", "clients"),
-    "connect_rate": Metric("connections", "clients/s", True),
-    "memory_client": Metric("memory per client", "KiB", False),
-    "memory_growth": Metric("memory per client, second half compared with first", "ratio", False),
-    "threads_client": Metric("threads per client", "threads", False),
+METRICS: Mapping[str, ResultMetric] = {
+    "published": ResultMetric("published", "messages"),
+    "received": ResultMetric("received", "messages"),
+    "publish_rate": ResultMetric("publish rate", "messages/s", True),
+    "rate": ResultMetric("rate", "messages/s", True),
+    "mib": ResultMetric("throughput", "MiB/s", True),
+    "p50": ResultMetric("latency p50", "ms", False),
+    "p90": ResultMetric("latency p90", "ms", False),
+    "p99": ResultMetric("latency p99", "ms", False),
+    "p999": ResultMetric("latency p99.9", "ms", False),
+    "max": ResultMetric("latency max", "ms", False),
+    "behind": ResultMetric("largest delay of the load generator", "ms", False),
+    "lost": ResultMetric("lost", "messages", False),
+    "dropped": ResultMetric("dropped before sending", "messages", False),
+    "failed": ResultMetric("denied or lost after sending", "messages", False),
+    "duplicated": ResultMetric("duplicated", "messages", False),
+    "reordered": ResultMetric("reordered", "messages", False),
+    "cpu_publish": ResultMetric("CPU, publisher", "us/message", False),
+    "cpu_receive": ResultMetric("CPU, subscriber", "us/message", False),
+    "memory_publish": ResultMetric("peak memory, publisher", "MiB", False),
+    "memory": ResultMetric("peak memory, subscriber", "MiB", False),
+    "clients": ResultMetric("clients connected", "clients"),
+    "connect_rate": ResultMetric("connections", "clients/s", True),
+    "memory_client": ResultMetric("memory per client", "KiB", False),
+    "memory_growth": ResultMetric("memory per client, second half compared with first", "ratio", False),
+    "threads_client": ResultMetric("threads per client", "threads", False),
 }
 
 
-def as_text(result: Result) -> list[str]:
+def as_text(result: BenchResult) -> list[str]:
     """Return the result as lines of text."""
     width = max((len(METRICS[name].text) for name in result.metrics), default=0)
     lines = [

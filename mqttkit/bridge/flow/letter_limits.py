@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from mqttkit.bridge.metric import RefusalReason
+from mqttkit.bridge.metric import MetricRefusal
 from mqttkit.bridge.sinks.types import DeadLetter
 
 logger = logging.getLogger(__name__)
@@ -16,8 +16,8 @@ LINES_PER_SECOND = 5
 DAY_SECONDS = 86_400.0
 MAX_TENANTS = 10_000
 """Tenants whose letters are counted; the one that was silent longest is forgotten."""
-_NO_TENANT = {RefusalReason.TENANT_UNKNOWN, RefusalReason.TENANT_FORMAT, RefusalReason.TOPIC_ENCODING}
-_WITHOUT_TENANT = {reason.value for reason in (*_NO_TENANT, RefusalReason.TOPIC_SHAPE)}
+_NO_TENANT = {MetricRefusal.TENANT_UNKNOWN, MetricRefusal.TENANT_FORMAT, MetricRefusal.TOPIC_ENCODING}
+_WITHOUT_TENANT = {reason.value for reason in (*_NO_TENANT, MetricRefusal.TOPIC_SHAPE)}
 
 
 class LetterLog:

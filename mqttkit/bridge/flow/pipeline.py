@@ -21,7 +21,7 @@ from mqttkit.bridge.flow.histogram import Histogram
 from mqttkit.bridge.flow.intake import Intake, PipelineLimits
 from mqttkit.bridge.flow.letter_limits import LetterLog, LetterQuota
 from mqttkit.bridge.flow.read_ahead import ReadAhead
-from mqttkit.bridge.metric import Metric, MetricParser, Refusal, RefusalReason
+from mqttkit.bridge.metric import Metric, MetricParser, MetricRefusal, Refusal
 from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink, dead_letter
 from mqttkit.bridge.tenants.types import TenantRegistry
 from mqttkit.errors import BridgeError, RegistryUnavailable, SinkBroken, SinkRefused, SinkUnavailable
@@ -49,14 +49,14 @@ class _Prepared:
     put_aside: list[Message] = field(default_factory=list)
     """Messages that need no commit, only an acknowledgement in its turn."""
 
-    def refuse(self, message: Message, reason: RefusalReason, detail: str, now_ms: int) -> None:
+    def refuse(self, message: Message, reason: MetricRefusal, detail: str, now_ms: int) -> None:
         self.letters.append(dead_letter(message, reason, detail, now_ms))
 
     def refuse_tenants(self, unknown: set[str], now_ms: int) -> None:
         pairs = list(zip(self.metrics, self.sources, strict=True))
         for metric, message in pairs:
             if metric.tenant_id in unknown:
-                self.refuse(message, RefusalReason.TENANT_UNKNOWN, metric.tenant_id, now_ms)
+                self.refuse(message, MetricRefusal.TENANT_UNKNOWN, metric.tenant_id, now_ms)
         kept = [pair for pair in pairs if pair[0].tenant_id not in unknown]
         self.metrics = [metric for metric, _ in kept]
         self.sources = [message for _, message in kept]
@@ -64,7 +64,7 @@ class _Prepared:
     def _admitted(self, letter: DeadLetter) -> list[DeadLetter]:
         return [letter] if any(letter is one for one in self.stored_letters or ()) else []
 
-    def split(self, reason: RefusalReason, detail: str, now_ms: int) -> list[_Prepared]:
+    def split(self, reason: MetricRefusal, detail: str, now_ms: int) -> list[_Prepared]:
         """Return the parts to commit instead of this batch, which the sink refused; the last part comes first."""
         if len(self.metrics) + len(self.letters) > 1:
             half = len(self.metrics) // 2
@@ -176,7 +176,7 @@ class Pipeline:
                 prepared.refuse(message, refusal.reason, refusal.detail, now_ms)
             except Exception as error:  # noqa: BLE001 - a bug in a handler must not stop the stream
                 self._note_handler_error(error)
-                prepared.refuse(message, RefusalReason.HANDLER_ERROR, repr(error), now_ms)
+                prepared.refuse(message, MetricRefusal.HANDLER_ERROR, repr(error), now_ms)
             else:
                 prepared.metrics.append(metric)
                 prepared.sources.append(message)
@@ -199,12 +199,12 @@ class Pipeline:
             try:
                 committed = self._persist(partial(self._commit, batch))
             except SinkRefused as error:
-                parts.extend(part.split(RefusalReason.SINK_REFUSED, str(error), self._now_ms()))
+                parts.extend(part.split(MetricRefusal.SINK_REFUSED, str(error), self._now_ms()))
             except BridgeError:
                 raise
             except Exception as error:  # noqa: BLE001 - as in _prepare
                 self._note_handler_error(error)
-                parts.extend(part.split(RefusalReason.HANDLER_ERROR, repr(error), self._now_ms()))
+                parts.extend(part.split(MetricRefusal.HANDLER_ERROR, repr(error), self._now_ms()))
             else:
                 if committed is None:
                     return False

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from mqttkit.bridge.metric import Metric, RefusalReason
+from mqttkit.bridge.metric import Metric, MetricRefusal
 from mqttkit.messages import Message
 
 KEPT_BYTES = 65_536
@@ -61,7 +61,7 @@ class StoredLetter(NamedTuple):
     letter: DeadLetter
 
 
-def dead_letter(message: Message, reason: RefusalReason, detail: str, received_ms: int) -> DeadLetter:
+def dead_letter(message: Message, reason: MetricRefusal, detail: str, received_ms: int) -> DeadLetter:
     """Return the dead letter of a message."""
     topic = message.topic_bytes.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
     payload = message.payload

@@ -36,7 +36,7 @@ class Access(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Rule:
+class AclRule:
     """One `topic` or `pattern` line."""
 
     access: Access
@@ -55,11 +55,11 @@ class Rule:
 class AclFile:
     """The rules of an ACL file, grouped by the clients they apply to."""
 
-    anonymous: tuple[Rule, ...] = ()
+    anonymous: tuple[AclRule, ...] = ()
     """For clients without a user name."""
-    users: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    users: Mapping[str, tuple[AclRule, ...]] = field(default_factory=dict)
     """For each user, in the file's order; a user may have none."""
-    patterns: tuple[Rule, ...] = ()
+    patterns: tuple[AclRule, ...] = ()
     """For every client."""
     comments: tuple[str, ...] = field(default=(), compare=False)
     """Comment lines at the top of the file; other comments are lost when the file is written."""
@@ -110,7 +110,7 @@ class AclFile:
             blocks.append("".join(rule.render("pattern") for rule in self.patterns))
         return "\n".join(blocks)
 
-    def with_rules(self, user: str, *rules: Rule) -> AclFile:
+    def with_rules(self, user: str, *rules: AclRule) -> AclFile:
         """Return a copy in which the user also has these rules; `read` and `write` on one filter become `readwrite`."""
         check_user_name(user)
         merged = list(self.users.get(user, ()))
@@ -124,7 +124,7 @@ class AclFile:
 
         Raises UsageError if there is no such rule.
         """
-        kept: list[Rule] = []
+        kept: list[AclRule] = []
         for rule in self.users.get(user, ()):
             kept += [rule] if rule.topic != topic else _without_access(rule, access)
         if tuple(kept) == tuple(self.users.get(user, ())):
@@ -139,11 +139,11 @@ class AclFile:
         """Return a copy without any rule of the user."""
         return replace(self, users={name: rules for name, rules in self.users.items() if name != user})
 
-    def _with_user(self, user: str, rules: tuple[Rule, ...]) -> AclFile:
+    def _with_user(self, user: str, rules: tuple[AclRule, ...]) -> AclFile:
         return replace(self, users={**self.users, user: rules})
 
 
-def check_rule(rule: Rule) -> None:
+def check_rule(rule: AclRule) -> None:
     """Raise UsageError for a user's rule that can never apply."""
     try:
         check_topic_filter(rule.topic)
@@ -170,9 +170,9 @@ class _Reader:
     """Collects rules line by line, as mosquitto's parser does; raises ValueError."""
 
     def __init__(self) -> None:
-        self.anonymous: list[Rule] = []
-        self.users: dict[str, list[Rule]] = {}
-        self.patterns: list[Rule] = []
+        self.anonymous: list[AclRule] = []
+        self.users: dict[str, list[AclRule]] = {}
+        self.patterns: list[AclRule] = []
         self.comments: list[str] = []
         self._top = True
         self._target = self.anonymous
@@ -206,7 +206,7 @@ class _Reader:
         self._target = self.users.setdefault(user, [])
 
 
-def _parse_rule(rest: str, number: int) -> Rule:
+def _parse_rule(rest: str, number: int) -> AclRule:
     if not rest:
         raise ValueError("a line without a topic filter")
     word, _, topic = rest.partition(" ")
@@ -220,7 +220,7 @@ def _parse_rule(rest: str, number: int) -> Rule:
     problem = _filter_problem(topic)
     if problem:
         raise ValueError(problem)
-    return Rule(access, topic, number)
+    return AclRule(access, topic, number)
 
 
 def _filter_problem(topic: str) -> str:
@@ -236,27 +236,27 @@ def _filter_problem(topic: str) -> str:
     return ""
 
 
-def _merge(rules: list[Rule], new: Rule) -> list[Rule]:
+def _merge(rules: list[AclRule], new: AclRule) -> list[AclRule]:
     """Add a rule; `read` and `write` on one filter become `readwrite`, and a denial stays a separate rule."""
     same = [rule for rule in rules if rule.topic == new.topic and (rule.access is Access.DENY) is _denies(new)]
     if not same:
         return [*rules, new]
     if same[0].access in (new.access, Access.READWRITE):
         return rules
-    joined = Rule(Access.READWRITE, new.topic)
+    joined = AclRule(Access.READWRITE, new.topic)
     return [joined if rule is same[0] else rule for rule in rules]
 
 
-def _denies(rule: Rule) -> bool:
+def _denies(rule: AclRule) -> bool:
     return rule.access is Access.DENY
 
 
-def _without_access(rule: Rule, access: Access | None) -> list[Rule]:
+def _without_access(rule: AclRule, access: Access | None) -> list[AclRule]:
     """Return what remains of a rule when `access` is revoked."""
     if access is None or access is rule.access:
         return []
     if rule.access is Access.READWRITE and access in (Access.READ, Access.WRITE):
-        return [Rule(Access.WRITE if access is Access.READ else Access.READ, rule.topic)]
+        return [AclRule(Access.WRITE if access is Access.READ else Access.READ, rule.topic)]
     if access is Access.READWRITE and rule.access is not Access.DENY:
         return []
     return [rule]

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from mqttkit.broker.accounts.acl import Access, AclFile, Rule
+from mqttkit.broker.accounts.acl import Access, AclFile, AclRule
 from mqttkit.topics import check_topic_filter, check_topic_name, matches, split_share
 
 BRIDGE_STATE = "$SYS/broker/connection/+/state"
@@ -27,7 +27,7 @@ class Decision:
     """Whether the broker allows it; for a subscription, whether it could deliver at least one topic."""
     reason: str
     """The reason, in one sentence."""
-    rule: Rule | None = None
+    rule: AclRule | None = None
     """The rule that decided."""
     complete: bool = True
     """For an allowed subscription: whether the client may read every topic that matches."""
@@ -72,8 +72,8 @@ def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, cli
     Raises TopicError if `topic_filter` is not a topic filter.
     """
     wanted = split_share(check_topic_filter(topic_filter))[1]
-    partly: Rule | None = None
-    denials: list[Rule] = []
+    partly: AclRule | None = None
+    denials: list[AclRule] = []
     for rules in _stages(acl, user, client_id):
         if rules is None:
             break
@@ -147,7 +147,7 @@ def _begins_with_dollar(levels: list[str]) -> bool:
     return levels[0].startswith("$")
 
 
-def _stages(acl: AclFile, user: str | None, client_id: str | None) -> Iterator[list[Rule] | None]:
+def _stages(acl: AclFile, user: str | None, client_id: str | None) -> Iterator[list[AclRule] | None]:
     """Yield the rules of each stage in mosquitto's order; None if the client's name excludes it from the patterns."""
     yield list(acl.anonymous if user is None else acl.users.get(user, ()))
     if not acl.patterns:
@@ -156,7 +156,7 @@ def _stages(acl: AclFile, user: str | None, client_id: str | None) -> Iterator[l
         yield None
     else:
         yield [
-            Rule(rule.access, _filled(rule.topic, user, client_id), rule.line)
+            AclRule(rule.access, _filled(rule.topic, user, client_id), rule.line)
             for rule in acl.patterns
             if not ("%u" in rule.topic and user is None) and not ("%c" in rule.topic and client_id is None)
         ]
@@ -177,11 +177,11 @@ def _matches(topic_filter: str, name: str) -> bool:
     return not topic_filter.startswith("$share") and matches(topic_filter, name)
 
 
-def _denials_first(rules: list[Rule]) -> list[Rule]:
+def _denials_first(rules: list[AclRule]) -> list[AclRule]:
     return sorted(rules, key=lambda rule: rule.access is not Access.DENY)
 
 
-def _named(rule: Rule) -> str:
+def _named(rule: AclRule) -> str:
     line = f" (line {rule.line})" if rule.line else ""
     return f"rule '{rule.access.value} {rule.topic}'{line}"
 
@@ -212,9 +212,9 @@ def _lint_patterns(acl: AclFile) -> Iterator[LintIssue]:
             )
 
 
-def _lint_rules(user: str | None, rules: tuple[Rule, ...]) -> Iterator[LintIssue]:
+def _lint_rules(user: str | None, rules: tuple[AclRule, ...]) -> Iterator[LintIssue]:
     whose = "clients without a user name" if user is None else f"user {user!r}"
-    seen: set[Rule] = set()
+    seen: set[AclRule] = set()
     for rule in rules:
         if "%u" in rule.topic or "%c" in rule.topic:
             yield LintIssue(f"{_named(rule)}: mosquitto fills in %u and %c only in 'pattern' lines", rule.line)
@@ -235,7 +235,7 @@ def _lint_rules(user: str | None, rules: tuple[Rule, ...]) -> Iterator[LintIssue
         yield from _lint_denied(rule, rules)
 
 
-def _lint_denied(rule: Rule, rules: tuple[Rule, ...]) -> Iterator[LintIssue]:
+def _lint_denied(rule: AclRule, rules: tuple[AclRule, ...]) -> Iterator[LintIssue]:
     if rule.access is Access.DENY:
         return
     for denial in rules:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mqttkit.broker.accounts.acl import Access, AclFile, Rule
+from mqttkit.broker.accounts.acl import Access, AclFile, AclRule
 from mqttkit.broker.accounts.passwords import PasswordFile
 from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.broker.mosquitto.configuration import first_acl
 from mqttkit.broker.profile import Profile
 
-EVERYTHING = Rule(Access.READWRITE, "#")
+EVERYTHING = AclRule(Access.READWRITE, "#")
 
 
 def passwords_for_start(content: bytes | None, profile: Profile) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from mqttkit.broker.accounts.acl import Access, AclFile, Rule
+from mqttkit.broker.accounts.acl import Access, AclFile, AclRule
 from mqttkit.broker.accounts.passwords import (
     DEFAULT_ITERATIONS,
     PasswordFile,
@@ -107,7 +107,7 @@ class AccountFiles:
         """Give a user one more rule."""
         self.known(user)
         _check_not_own(user)
-        return replace(self, acl=self.acl.with_rules(user, Rule(access, topic)))
+        return replace(self, acl=self.acl.with_rules(user, AclRule(access, topic)))
 
     def revoke(self, user: str, topic: str, access: Access | None = None) -> AccountFiles:
         """Revoke a rule of a user; `access` None revokes all rules on that filter."""
@@ -124,12 +124,12 @@ class AccountFiles:
             )
 
 
-def role_rules(role: str, user: str) -> list[Rule]:
+def role_rules(role: str, user: str) -> list[AclRule]:
     """Return the rules that a role gives a user; raise UsageError for an unknown role."""
     if role not in ROLES:
         raise UsageError(f"unknown role {role!r}", hint=f"Choose one of: {', '.join(ROLES)}")
     check_user_name(user)
-    return [Rule(access, topic.format(user=user)) for access, topic in ROLES[role]]
+    return [AclRule(access, topic.format(user=user)) for access, topic in ROLES[role]]
 
 
 def _check_not_own(user: str) -> None:

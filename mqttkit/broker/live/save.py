@@ -15,7 +15,7 @@ from mqttkit.broker.mosquitto.configuration import tuning
 from mqttkit.broker.mosquitto.database import count_retained
 from mqttkit.broker.profile import read_profile
 from mqttkit.broker.protocol import LACKS, Broker, Feature
-from mqttkit.broker.statistics import Watcher
+from mqttkit.broker.statistics import StatisticsWatcher
 from mqttkit.errors import LifecycleError, MqttkitError, UsageError
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _retained(broker: Broker) -> int:
     profile = read_profile(broker.paths)
     with contextlib.suppress(MqttkitError):
         if profile is not None:
-            with Watcher(profile) as watcher:
+            with StatisticsWatcher(profile) as watcher:
                 return watcher.retained()
     log.info("the broker does not say how many retained messages it has")
     return 0

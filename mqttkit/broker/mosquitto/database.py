@@ -2,7 +2,7 @@
 
 The file has 15 bytes of magic, a CRC that is always 0, a big-endian version, and then chunks of type, length and
 body. It has no checksum: mosquitto loads flipped bytes and files that end between two chunks without an error. So
-every length and every reference is checked here, and backups are compared by their `Summary`.
+every length and every reference is checked here, and backups are compared by their `DatabaseSummary`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Session:
 
 
 @dataclass
-class Database:
+class BrokerDatabase:
     """The contents of a database file."""
 
     version: int
@@ -76,7 +76,7 @@ class Database:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class DatabaseSummary:
     """The comparable part of a database; the digests omit messages and sessions that may expire."""
 
     retained: int
@@ -91,9 +91,9 @@ class Summary:
     """Number of retained messages and sessions that may expire."""
 
 
-def read_database(data: bytes) -> Database:
+def read_database(data: bytes) -> BrokerDatabase:
     """Read the complete file; raise UsageError with the offset of the first error."""
-    database = Database(_check_header(data))
+    database = BrokerDatabase(_check_header(data))
     offset, first = HEADER.size, True
     while offset < len(data):
         kind, body, after = _chunk(data, offset)
@@ -125,7 +125,7 @@ def count_retained(data: bytes) -> int:
     return retained
 
 
-def summarise(database: Database) -> Summary:
+def summarise(database: BrokerDatabase) -> DatabaseSummary:
     """Return counts and digests for a comparison."""
     lasting = [database.messages[number] for number in database.retained if not database.messages[number].expiry]
     sessions = [session for session in database.sessions.values() if not session.expires]
@@ -136,7 +136,7 @@ def summarise(database: Database) -> Summary:
         message = database.messages[number]
         if client in kept and not message.expiry:
             lines.append(f"{client} awaits {_message_line(message)}")
-    return Summary(
+    return DatabaseSummary(
         retained=len(lasting),
         retained_digest=_digest([_message_line(message) for message in lasting]),
         sessions=len(sessions),
@@ -174,14 +174,14 @@ def _chunk(data: bytes, offset: int) -> tuple[int, memoryview, int]:
     return kind, memoryview(data)[begin : begin + length], begin + length
 
 
-def _read_configuration(database: Database, body: memoryview) -> None:
+def _read_configuration(database: BrokerDatabase, body: memoryview) -> None:
     _, shutdown, size = _CONFIGURATION.unpack(body)
     if size != _IDENTIFIER.size or shutdown > 1:
         raise ValueError("the configuration chunk is invalid")
     database.shutdown = bool(shutdown)
 
 
-def _read_message(database: Database, body: memoryview) -> None:
+def _read_message(database: BrokerDatabase, body: memoryview) -> None:
     number, expiry = _MESSAGE_HEAD.unpack_from(body)
     length, _, source, user, topic, _, qos, retain = _MESSAGE.unpack_from(body, _MESSAGE_HEAD.size)
     rest = body[_MESSAGE_HEAD.size + _MESSAGE.size + source + user :]
@@ -195,7 +195,7 @@ def _read_message(database: Database, body: memoryview) -> None:
     database.messages[number] = StoredMessage(name, payload, qos, expiry)
 
 
-def _read_client_message(database: Database, body: memoryview) -> None:
+def _read_client_message(database: BrokerDatabase, body: memoryview) -> None:
     (number,) = _IDENTIFIER.unpack_from(body)
     _, length, qos, state, retain, direction = _CLIENT_MESSAGE.unpack_from(body, _IDENTIFIER.size)
     rest = body[_IDENTIFIER.size + _CLIENT_MESSAGE.size :]
@@ -208,14 +208,14 @@ def _read_client_message(database: Database, body: memoryview) -> None:
     database.queued.append((client, number))
 
 
-def _read_retained(database: Database, body: memoryview) -> None:
+def _read_retained(database: BrokerDatabase, body: memoryview) -> None:
     (number,) = _IDENTIFIER.unpack(body)
     if number not in database.messages or number in database.retained:
         raise ValueError("a retained message is missing or a duplicate")
     database.retained.add(number)
 
 
-def _read_subscription(database: Database, body: memoryview) -> None:
+def _read_subscription(database: BrokerDatabase, body: memoryview) -> None:
     _, client_length, topic_length, qos, options = _SUBSCRIPTION.unpack_from(body)
     rest = body[_SUBSCRIPTION.size :]
     if len(rest) != client_length + topic_length or qos > 2 or options & 0xC3:
@@ -226,7 +226,7 @@ def _read_subscription(database: Database, body: memoryview) -> None:
     database.subscriptions.append((client, wanted, qos))
 
 
-def _read_client(database: Database, body: memoryview) -> None:
+def _read_client(database: BrokerDatabase, body: memoryview) -> None:
     fixed = _CLIENT[database.version]
     interval, _, length, *more = fixed.unpack_from(body, _IDENTIFIER.size)
     rest = body[_IDENTIFIER.size + fixed.size :]
@@ -239,7 +239,7 @@ def _read_client(database: Database, body: memoryview) -> None:
     database.sessions[client] = Session(client, interval != NEVER)
 
 
-_READERS: dict[int, Callable[[Database, memoryview], None]] = {
+_READERS: dict[int, Callable[[BrokerDatabase, memoryview], None]] = {
     CONFIGURATION: _read_configuration,
     MESSAGE: _read_message,
     CLIENT_MESSAGE: _read_client_message,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from mqttkit.cli.bridge.options import bridge_options
-from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.signals import drain_on_signal
 
 
 @click.command()
 @bridge_options
 @connection_options
-def leave(connection: Connection) -> int:
+def leave(connection: ConnectionOptions) -> int:
     """End the session of a bridge that is stopped; give the options of its `run`.
 
     The command unsubscribes, commits the messages that the broker has queued for the bridge, and removes the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mqttkit.cli.bridge.options import bridge_options
-from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.signals import drain_on_signal
 from mqttkit.errors import UsageError
 
@@ -13,7 +13,7 @@ from mqttkit.errors import UsageError
 @click.command()
 @bridge_options
 @connection_options
-def run(connection: Connection) -> int:
+def run(connection: ConnectionOptions) -> int:
     """Run the bridge until SIGTERM or Ctrl-C, which drain it; a second signal ends it immediately.
 
     Exit code 0: every metric received is committed and acknowledged. 75: memory.max was reached.

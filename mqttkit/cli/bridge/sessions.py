@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mqttkit.cli.logs import set_up_logging
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def list_sessions() -> None:
 @sessions.command()
 @click.argument("client_ids", metavar="ID...", nargs=-1, required=True)
 @terse_connection_options
-def remove(connection: Connection, client_ids: tuple[str, ...]) -> None:
+def remove(connection: ConnectionOptions, client_ids: tuple[str, ...]) -> None:
     """Remove sessions from the broker.
 
     The broker deletes the messages that it has queued for them. To store those messages first, run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mqttkit.cli.bridge.options import bridge_options
-from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.numbers import COUNT, SECONDS, Number
 
 
@@ -21,7 +21,7 @@ from mqttkit.cli.options.numbers import COUNT, SECONDS, Number
 @bridge_options
 @connection_options
 def verify(
-    connection: Connection,
+    connection: ConnectionOptions,
     count: int,
     kills: int,
     publisher: str | None,

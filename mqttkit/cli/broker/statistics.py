@@ -22,7 +22,7 @@ def stats(name: str, follow: bool, count: int | None, as_json: bool) -> None:
     """Show the broker's own statistics, read live from its $SYS topics."""
     from mqttkit.broker import Feature, existing_broker, require
     from mqttkit.broker.profile import read_profile
-    from mqttkit.broker.statistics import Watcher
+    from mqttkit.broker.statistics import StatisticsWatcher
     from mqttkit.errors import BrokerUnreachable
 
     broker = existing_broker(name)
@@ -33,7 +33,7 @@ def stats(name: str, follow: bool, count: int | None, as_json: bool) -> None:
             f"broker {name!r}", "tcp", "it is not running", hint=f"Start it with: mqttkit broker up --name {name}"
         )
     left = count or (None if follow else 1)
-    with Watcher(profile) as watcher:
+    with StatisticsWatcher(profile) as watcher:
         for number, now in enumerate(watcher.updates(), 1):
             show_statistics(dataclasses.asdict(now), as_json=as_json, line=follow or count is not None)
             if number == left:

@@ -13,7 +13,7 @@ import click
 
 from mqttkit.cli.controller.line_writer import LineWriter
 from mqttkit.cli.controller.options import run_options
-from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.numbers import COUNT, SEED, Number
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import PublishFailed, UsageError
@@ -41,7 +41,13 @@ policy_option = click.option(
 @click.option("--seed", type=SEED, default=0, help="Seed of the first scan; it counts up.  [0]")
 @connection_options
 def local(
-    *, connection: Connection, duration: float | None, subnet: str, interval: float, cycles: int | None, seed: int
+    *,
+    connection: ConnectionOptions,
+    duration: float | None,
+    subnet: str,
+    interval: float,
+    cycles: int | None,
+    seed: int,
 ) -> int:
     """Scan a subnet (simulated) again and again, report its devices, and follow policies.
 
@@ -74,7 +80,7 @@ def local(
 @run_options
 @policy_option
 @connection_options
-def regional(*, connection: Connection, duration: float | None, policy_file: str | None) -> None:
+def regional(*, connection: ConnectionOptions, duration: float | None, policy_file: str | None) -> None:
     """Receive the region's discovery reports; print each as a JSON line.
 
     A report is acknowledged when its line is written. A report that may have been printed before a crash has
@@ -100,7 +106,7 @@ def regional(*, connection: Connection, duration: float | None, policy_file: str
 @run_options
 @policy_option
 @connection_options
-def global_(*, connection: Connection, duration: float | None, policy_file: str | None) -> None:
+def global_(*, connection: ConnectionOptions, duration: float | None, policy_file: str | None) -> None:
     """Publish policies for all controllers and receive the system's events; print each as a JSON line."""
     from mqttkit.controller import GlobalController
 
@@ -123,13 +129,13 @@ def _line(report: Report) -> dict[str, Any]:
     return {**report.payload, "from": report.controller_id, "message_id": report.message_id, **marks}
 
 
-def _settings(connection: Connection) -> ControllerSettings:
+def _settings(connection: ConnectionOptions) -> ControllerSettings:
     """Return the controller's settings, with -i as its identifier if it has no other."""
     settings = connection.settings
     return replace(settings.controller, id=settings.controller.id or settings.mqtt.client.client_id)
 
 
-def _require_broker(running: Controller, connection: Connection) -> None:
+def _require_broker(running: Controller, connection: ConnectionOptions) -> None:
     """With --no-retry, raise the reason why there is no connection."""
     client = running.mqtt.client if running.mqtt is not None else None
     if client is not None and not connection.retry and not client.connected and client.failure is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mqttkit.cli.controller.options import controller_options
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.numbers import SEED, Number
 
 
@@ -20,7 +20,7 @@ from mqttkit.cli.options.numbers import SEED, Number
 @click.option("--seed", type=SEED, default=0, help="The same seed gives the same devices.  [0]")
 @click.option("--timeout", type=Number("SECONDS", low=0.1), default=10.0, help="How long to wait for each step.  [10]")
 @terse_connection_options
-def simulate(*, connection: Connection, count: int, subnet: str, seed: int, timeout: float) -> int:
+def simulate(*, connection: ConnectionOptions, count: int, subnet: str, seed: int, timeout: float) -> int:
     """Run a regional controller and local controllers against the broker, in numbered steps.
 
     The steps: check the broker, prepare the keys, connect the regional controller, connect the local controllers,

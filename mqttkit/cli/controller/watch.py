@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import click
 
 from mqttkit.cli.controller.options import controller_options
-from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.numbers import SOME_SECONDS
 
 ONCE_SECONDS = 2.0
@@ -21,7 +21,7 @@ ONCE_SECONDS = 2.0
 @click.option("--once", is_flag=True, help="Print the known controllers after --duration (2 s), then end.")
 @click.option("--duration", type=SOME_SECONDS, help="End after this time.")
 @connection_options
-def watch(*, connection: Connection, as_json: bool, once: bool, duration: float | None) -> None:
+def watch(*, connection: ConnectionOptions, as_json: bool, once: bool, duration: float | None) -> None:
     """Show each controller: status, last heartbeat, transport, reports, policy versions.
 
     A live table on a terminal, otherwise a line for each heartbeat.
@@ -29,12 +29,12 @@ def watch(*, connection: Connection, as_json: bool, once: bool, duration: float 
     from mqttkit.cli.controller.live_table import COLUMNS, cells, live_table
     from mqttkit.cli.output.render import on_terminal, print_table
     from mqttkit.cli.signals import on_interrupt
-    from mqttkit.controller.watcher import Watcher
+    from mqttkit.controller.watcher import ControllerWatcher
 
     settings = connection.settings
     if once and duration is None:
         duration = ONCE_SECONDS
-    with Watcher(settings.controller, settings.mqtt) as watcher, on_interrupt(watcher.stop):
+    with ControllerWatcher(settings.controller, settings.mqtt) as watcher, on_interrupt(watcher.stop):
         changes = watcher.changes(duration)
         if once:
             _wait(changes)

@@ -31,7 +31,7 @@ VERSIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connection:
+class ConnectionOptions:
     """What the connection options say."""
 
     settings: Settings
@@ -47,7 +47,7 @@ class Connection:
 
 
 def connection_options(command: Command) -> Command:
-    """Add the connection options; the command gets them as `connection: Connection`."""
+    """Add the connection options; the command gets them as `connection: ConnectionOptions`."""
     return _with_connection(command, logging.INFO)
 
 
@@ -72,7 +72,7 @@ def _with_connection(command: Command, level: int) -> Command:
         will = _will(**{name: given.pop(name) for name in _WILL_NAMES})
         broker = parse_url(url) if url is not None else None
         qos = given_settings().get("mqtt.client.qos")
-        connection = Connection(
+        connection = ConnectionOptions(
             settings=load(config, url=broker, broker_name=broker_name),
             will=will,
             url_topic=broker.path or None if broker else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import UsageError
@@ -51,7 +51,7 @@ def _with_unit(text: str, units: dict[str, Any], expected: str) -> float:
 @click.option("--keep", type=click.IntRange(1), help="Keep this number of files, remove the oldest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
 @terse_connection_options
-def record_filters(connection: Connection, filters: tuple[str, ...], *, as_json: bool, **given: Any) -> int:
+def record_filters(connection: ConnectionOptions, filters: tuple[str, ...], *, as_json: bool, **given: Any) -> int:
     """Record messages into FILE until interrupted, or until -C or -W ends it.
 
     Exit code 6: the recorder dropped messages, or was without a connection; the file has a gap for each.

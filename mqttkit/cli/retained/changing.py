@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.retained.reading import FILE, chosen_filters
@@ -29,7 +29,9 @@ SHOWN = 10
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @terse_connection_options
-def prune(connection: Connection, filters: tuple[str, ...], output: Path | None, *, yes: bool, as_json: bool) -> None:
+def prune(
+    connection: ConnectionOptions, filters: tuple[str, ...], output: Path | None, *, yes: bool, as_json: bool
+) -> None:
     """Remove retained messages: show the plan, save a snapshot, remove, and read the broker again as a proof.
 
     To undo it: mqttkit retained restore SNAPSHOT. Exit code 6: the broker still has some of them.
@@ -67,7 +69,7 @@ def prune(connection: Connection, filters: tuple[str, ...], output: Path | None,
 @click.option("--filter", "filters", multiple=True, help="Restore only topics that match this topic filter.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @terse_connection_options
-def restore(connection: Connection, source: Path, filters: tuple[str, ...], *, as_json: bool) -> None:
+def restore(connection: ConnectionOptions, source: Path, filters: tuple[str, ...], *, as_json: bool) -> None:
     """Publish the messages of a snapshot that the broker does not have as they were. Others stay untouched.
 
     Exit code 6: the broker does not have some of them afterwards.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import on_terminal, print_json, print_table
 from mqttkit.errors import UsageError
@@ -17,7 +17,7 @@ from mqttkit.topics import check_topic_filter
 FILE = click.Path(path_type=Path)
 
 
-def chosen_filters(filters: tuple[str, ...], connection: Connection) -> list[str]:
+def chosen_filters(filters: tuple[str, ...], connection: ConnectionOptions) -> list[str]:
     """Return the topic filters of a command; raise UsageError if there are none."""
     found = [check_topic_filter(each) for each in (*filters, *filter(None, [connection.url_topic]))]
     if not found:
@@ -29,7 +29,7 @@ def chosen_filters(filters: tuple[str, ...], connection: Connection) -> list[str
 @click.argument("filters", metavar="FILTER...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each topic.")
 @terse_connection_options
-def list_retained(connection: Connection, filters: tuple[str, ...], *, as_json: bool) -> None:
+def list_retained(connection: ConnectionOptions, filters: tuple[str, ...], *, as_json: bool) -> None:
     """List topic, QoS and payload size of the retained messages. To see payloads: mqttkit sub --retained-only -v.
 
     \b
@@ -51,7 +51,7 @@ def list_retained(connection: Connection, filters: tuple[str, ...], *, as_json: 
 @click.argument("filters", metavar="FILTER...", nargs=-1)
 @click.option("-o", "--output", required=True, type=FILE, help="File to create: NAME.jsonl.zst.")
 @terse_connection_options
-def snapshot(connection: Connection, filters: tuple[str, ...], output: Path) -> None:
+def snapshot(connection: ConnectionOptions, filters: tuple[str, ...], output: Path) -> None:
     """Save the retained messages with QoS and properties. `mqttkit replay` and `retained restore` read the file.
 
     \b
@@ -69,7 +69,7 @@ def snapshot(connection: Connection, filters: tuple[str, ...], output: Path) -> 
 @click.argument("second", metavar="[SNAPSHOT]", type=FILE, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each difference.")
 @terse_connection_options
-def diff(connection: Connection, first: Path, second: Path | None, *, as_json: bool) -> int:
+def diff(connection: ConnectionOptions, first: Path, second: Path | None, *, as_json: bool) -> int:
     """Compare a snapshot with the broker, or with a second snapshot. Exit code 1: they differ.
 
     To compare two brokers, take a snapshot of one and compare it with the other.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.numbers import SOME_SECONDS, Number
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ DAY = 86_400
 @click.option("--yes", is_flag=True, help="With --remove-silent: remove these devices.")
 @connection_options
 def decode(
-    connection: Connection,
+    connection: ConnectionOptions,
     *,
     once: str | None,
     as_json: bool,
@@ -76,7 +76,7 @@ def decode(
         _serve(connection, decoders, settings)
 
 
-def _serve(connection: Connection, decoders: Decoders, settings: DecodeSettings) -> None:
+def _serve(connection: ConnectionOptions, decoders: Decoders, settings: DecodeSettings) -> None:
     from mqttkit.cli.signals import on_interrupt
     from mqttkit.client import MqttClient, checked_settings
     from mqttkit.decode.service import DecodeService
@@ -92,7 +92,7 @@ def _serve(connection: Connection, decoders: Decoders, settings: DecodeSettings)
     logging.getLogger(__name__).info("total: %s", service)
 
 
-def _remove(connection: Connection, settings: DecodeSettings, days: float, *, yes: bool) -> None:
+def _remove(connection: ConnectionOptions, settings: DecodeSettings, days: float, *, yes: bool) -> None:
     from mqttkit.client import MqttClient, checked_settings
     from mqttkit.decode.removal import find_published, remove
     from mqttkit.errors import PublishFailed

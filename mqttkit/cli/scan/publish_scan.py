@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.numbers import SOME_SECONDS
 from mqttkit.cli.options.setting_option import setting_option
 from mqttkit.cli.scan.source_options import source_options
@@ -37,7 +37,7 @@ FIRST_CONNECTION_SECONDS = 2.0
 )
 @source_options
 @connection_options
-def publish_scan(connection: Connection) -> None:
+def publish_scan(connection: ConnectionOptions) -> None:
     """Publish each advertisement as one JSON message on ble/raw/{scanner_id}/{mac_address}.
 
     Runs until Ctrl-C, SIGTERM or the end of a replay. Without a connection advertisements wait for --max-age seconds;

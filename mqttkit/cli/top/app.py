@@ -38,7 +38,7 @@ from mqttkit.top.actions import (
 from mqttkit.top.feed import Feed
 from mqttkit.top.payloads import Shape
 from mqttkit.top.rows import Order, View, topic_test
-from mqttkit.top.tree import Node
+from mqttkit.top.tree import TopicNode
 
 if TYPE_CHECKING:
     from mqttkit.retained.changing import Change
@@ -316,7 +316,7 @@ class TopApp(App[None]):
             self.say(str(error))
 
 
-def branch_filter(node: Node) -> str:
+def branch_filter(node: TopicNode) -> str:
     """Return the topic filter of a topic, or of a branch with the topic itself."""
     return f"{node.path}/#" if node.children else node.path
 

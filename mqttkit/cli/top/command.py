@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mqttkit.cli.options.connection import Connection, terse_connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SOME_SECONDS, Number
 from mqttkit.cli.signals import interrupts_raise
@@ -30,7 +30,7 @@ MEBIBYTE = 1024 * 1024
 )
 @terse_connection_options
 def top(
-    connection: Connection,
+    connection: ConnectionOptions,
     filters: tuple[str, ...],
     *,
     order: str,

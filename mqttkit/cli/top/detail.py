@@ -16,7 +16,7 @@ from mqttkit.cli.top.figures import age, rate, shorten, size
 from mqttkit.formats.visible import visible
 from mqttkit.messages import Message
 from mqttkit.top.payloads import Shape, difference, numbers, one_line, payload_lines, property_lines, sparkline
-from mqttkit.top.tree import Node
+from mqttkit.top.tree import TopicNode
 
 PLAIN = Style()
 BOLD = Style(bold=True)
@@ -77,7 +77,7 @@ class DetailView(ScrollView, can_focus=True):
         return self._shown[row].adjust_cell_length(width) if row < len(self._shown) else Strip.blank(width)
 
 
-def detail_lines(node: Node, now: float, *, shape: Shape, command: str, width: int) -> list[Line]:
+def detail_lines(node: TopicNode, now: float, *, shape: Shape, command: str, width: int) -> list[Line]:
     """Return the lines about a node, for a pane of this width."""
     lines = [Line(visible(node.path) or "(empty name)", BOLD)]
     if node.children:
@@ -87,7 +87,7 @@ def detail_lines(node: Node, now: float, *, shape: Shape, command: str, width: i
     return [*lines, Line("── the same as a command ──", DIM), Line(visible(command))]
 
 
-def _message_lines(node: Node, message: Message, now: float, *, shape: Shape, width: int) -> Iterator[Line]:
+def _message_lines(node: TopicNode, message: Message, now: float, *, shape: Shape, width: int) -> Iterator[Line]:
     qos, *properties = property_lines(message)
     mark = ", the broker retains it" if node.retained else ""
     figures = f"{node.count:,} messages, {rate(node.rate)}/s, {size(len(message.payload))} bytes"
@@ -105,7 +105,7 @@ def _message_lines(node: Node, message: Message, now: float, *, shape: Shape, wi
     yield from _values(node, now)
 
 
-def _summary(node: Node, now: float) -> str:
+def _summary(node: TopicNode, now: float) -> str:
     topics = "1 topic" if node.topics == 1 else f"{node.topics:,} topics"
     return (
         f"{topics}, {node.total_count:,} messages, {rate(node.total_rate)}/s, "
@@ -113,7 +113,7 @@ def _summary(node: Node, now: float) -> str:
     )
 
 
-def _sparklines(node: Node, width: int) -> list[Line]:
+def _sparklines(node: TopicNode, width: int) -> list[Line]:
     history = node.history[-SPARKLINE_WIDTH:]
     found = [numbers(payload) for _, payload in history]
     lines = []
@@ -127,7 +127,7 @@ def _sparklines(node: Node, width: int) -> list[Line]:
     return lines
 
 
-def _changes(node: Node) -> Iterator[Line]:
+def _changes(node: TopicNode) -> Iterator[Line]:
     history = node.history
     if len(history) < 2:
         return
@@ -137,7 +137,7 @@ def _changes(node: Node) -> Iterator[Line]:
         yield Line(line, ADDED if line.startswith("+") else REMOVED)
 
 
-def _values(node: Node, now: float) -> Iterator[Line]:
+def _values(node: TopicNode, now: float) -> Iterator[Line]:
     history = node.history[-SHOWN_VALUES:]
     if len(history) < 2:
         return

@@ -14,7 +14,7 @@ from mqttkit.formats.visible import visible
 from mqttkit.top.feed import Feed
 from mqttkit.top.payloads import one_line
 from mqttkit.top.rows import Order, sorted_topics
-from mqttkit.top.tree import Node
+from mqttkit.top.tree import TopicNode
 
 VALUE_WIDTH = 40
 
@@ -41,7 +41,7 @@ def show_once(feed: Feed, seconds: float, order: Order, *, as_json: bool) -> Non
     _show_dropped(feed)
 
 
-def _cells(topic: str, node: Node, now: float) -> tuple[str, ...]:
+def _cells(topic: str, node: TopicNode, now: float) -> tuple[str, ...]:
     payload = node.message.payload if node.message else b""
     text = one_line(payload)
     shown = text if len(text) <= VALUE_WIDTH else text[: VALUE_WIDTH - 1] + "…"
@@ -51,7 +51,7 @@ def _cells(topic: str, node: Node, now: float) -> tuple[str, ...]:
     )
 
 
-def _object(node: Node, now: float) -> dict[str, Any]:
+def _object(node: TopicNode, now: float) -> dict[str, Any]:
     from mqttkit.formats.jsonlines import to_object
 
     assert node.message is not None

@@ -19,7 +19,7 @@ from mqttkit.cli.top.figures import age, rate, shorten, size
 from mqttkit.formats.visible import visible
 from mqttkit.top.payloads import one_line
 from mqttkit.top.rows import Order, View, is_open, opens_all, rows
-from mqttkit.top.tree import Node, TopicTree
+from mqttkit.top.tree import TopicNode, TopicTree
 
 PLAIN = Style()
 DIM = Style(dim=True)
@@ -57,7 +57,7 @@ class TreeView(ScrollView, can_focus=True):
     class Moved(Event):
         """The cursor is on another node."""
 
-        def __init__(self, node: Node | None) -> None:
+        def __init__(self, node: TopicNode | None) -> None:
             super().__init__()
             self.node = node
 
@@ -65,8 +65,8 @@ class TreeView(ScrollView, can_focus=True):
         super().__init__()
         self.topics = tree
         self.view = View(order)
-        self.rows: list[Node] = []
-        self.cursor: Node | None = None
+        self.rows: list[TopicNode] = []
+        self.cursor: TopicNode | None = None
         self.now: Callable[[], float] = time.monotonic
         self._index = 0
         self._all_open = True
@@ -110,7 +110,7 @@ class TreeView(ScrollView, can_focus=True):
                 return True
         return False
 
-    def reveal(self, node: Node) -> None:
+    def reveal(self, node: TopicNode) -> None:
         """Open the branches above a node and move the cursor to it."""
         above = node.parent
         while above is not None:
@@ -167,7 +167,7 @@ class TreeView(ScrollView, can_focus=True):
             else:
                 self._set_cursor(row)
 
-    def _open(self, node: Node, opened: bool) -> None:
+    def _open(self, node: TopicNode, opened: bool) -> None:
         if node.children:
             node.opened = opened
             self.rebuild()
@@ -214,7 +214,7 @@ class TreeView(ScrollView, can_focus=True):
         name = max(12, min(60, left * 11 // 20))
         return name, left - name
 
-    def _draw(self, node: Node) -> Strip:
+    def _draw(self, node: TopicNode) -> Strip:
         name_width, value_width = self._widths()
         arrow = ("▾ " if is_open(node, all_open=self._all_open) else "▸ ") if node.children else "  "
         indent = " " * min(MAX_INDENT, 2 * (node.depth - 1))

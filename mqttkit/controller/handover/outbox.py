@@ -21,7 +21,7 @@ COMPACT_BYTES = 4_000_000
 """The journal is written again without the removed messages when it is longer than this and twice what it must be."""
 
 
-class Outbox:
+class ReportOutbox:
     """Messages to send, oldest first. Any thread may call the methods; they raise StoreFailed if the file fails.
 
     `add` gives the message to the operating system before it returns, so the end of the process loses nothing. The

@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 
 FINAL_REASONS = frozenset(
-    one.value for one in (RefusalReason.MALFORMED, RefusalReason.WRONG_REGION, RefusalReason.CONFLICT)
+    one.value for one in (MessageRefusal.MALFORMED, MessageRefusal.WRONG_REGION, MessageRefusal.CONFLICT)
 )
 """Reasons that another try does not change."""
-CLOCK_REASONS = frozenset(one.value for one in (RefusalReason.EXPIRED, RefusalReason.SKEWED))
+CLOCK_REASONS = frozenset(one.value for one in (MessageRefusal.EXPIRED, MessageRefusal.SKEWED))
 """Reasons that a wrong clock causes; the message can be sent again when the clock is right."""
 
 
 @dataclass
-class Receipt:
+class ReportReceipt:
     """What one receipt says."""
 
     handled: list[str] = field(default_factory=list)
@@ -34,14 +34,14 @@ class Receipt:
         return {"handled": self.handled, "refused": self.refused}
 
 
-def parse_receipt(payload: Mapping[str, Any]) -> Receipt:
+def parse_receipt(payload: Mapping[str, Any]) -> ReportReceipt:
     """Return the receipt in a payload; raise MessageRefused (malformed)."""
     handled, refused = payload.get("handled"), payload.get("refused")
     if not isinstance(handled, list) or not isinstance(refused, dict):
-        raise MessageRefused(RefusalReason.MALFORMED, "a receipt needs `handled`, a list, and `refused`, an object")
+        raise MessageRefused(MessageRefusal.MALFORMED, "a receipt needs `handled`, a list, and `refused`, an object")
     if not all(isinstance(one, str) for one in (*handled, *refused.values())):
-        raise MessageRefused(RefusalReason.MALFORMED, "a receipt names messages and reasons as text")
-    return Receipt(handled, refused)
+        raise MessageRefused(MessageRefusal.MALFORMED, "a receipt names messages and reasons as text")
+    return ReportReceipt(handled, refused)
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class ReturnAddress:
 class ReceiptBook:
     """Collects what a batch decides, one receipt for each sender. For the receiver's thread only."""
 
-    def __init__(self, send: Callable[[ReturnAddress, Receipt], None]) -> None:
+    def __init__(self, send: Callable[[ReturnAddress, ReportReceipt], None]) -> None:
         self._send = send
-        self._open: dict[ReturnAddress, Receipt] = {}
+        self._open: dict[ReturnAddress, ReportReceipt] = {}
 
     def handled(self, address: ReturnAddress, message_id: str) -> None:
         """Note that this controller has a message."""
-        self._open.setdefault(address, Receipt()).handled.append(message_id)
+        self._open.setdefault(address, ReportReceipt()).handled.append(message_id)
 
-    def refused(self, address: ReturnAddress, message_id: str, reason: RefusalReason) -> None:
+    def refused(self, address: ReturnAddress, message_id: str, reason: MessageRefusal) -> None:
         """Note why this controller refused an authentic message, if the sender can make use of that."""
         if reason.value in FINAL_REASONS | CLOCK_REASONS:
-            self._open.setdefault(address, Receipt()).refused[message_id] = reason.value
+            self._open.setdefault(address, ReportReceipt()).refused[message_id] = reason.value
 
     def clear(self) -> None:
         """Forget the notes: the batch is undone."""

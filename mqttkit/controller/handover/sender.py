@@ -8,9 +8,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from mqttkit.controller.handover.outbox import Outbox
+from mqttkit.controller.handover.outbox import ReportOutbox
 from mqttkit.controller.handover.pending import PendingMessage, ReceiptWaits, SendAttempt
-from mqttkit.controller.handover.receipts import CLOCK_REASONS, Receipt
+from mqttkit.controller.handover.receipts import CLOCK_REASONS, ReportReceipt
 from mqttkit.controller.messages.envelope import Envelope, parse
 from mqttkit.controller.security.gate import Codec
 from mqttkit.controller.transports.types import Promise, Transport
@@ -43,7 +43,7 @@ class Sender:
         codec: Codec,
         *,
         limit: int = 10_000,
-        outbox: Outbox | None = None,
+        outbox: ReportOutbox | None = None,
         on_denied: Callable[[str, bytes, str], None] = lambda _topic, _data, _reason: None,
     ) -> None:
         self.sent: Counter[str] = Counter()
@@ -68,7 +68,7 @@ class Sender:
         self._reports: deque[PendingMessage] = deque()
         """Messages that need a receipt; they have their own queue, so that they never hold up others."""
         self._waits = ReceiptWaits()
-        self._receipts: deque[tuple[str, Receipt]] = deque()
+        self._receipts: deque[tuple[str, ReportReceipt]] = deque()
         self._finished: list[str] = []
         """Settled messages that are still in the outbox."""
         self._under_way: deque[SendAttempt] = deque()
@@ -126,7 +126,7 @@ class Sender:
             self._run_if_needed()
             self._condition.notify()
 
-    def receive(self, addressee: str, receipt: Receipt) -> None:
+    def receive(self, addressee: str, receipt: ReportReceipt) -> None:
         """Take a verified receipt of a controller. Does not block."""
         with self._condition:
             self._receipts.append((addressee, receipt))

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 
 SCHEMA_VERSION = 1
 MAX_DEPTH = 32
@@ -132,7 +132,7 @@ def _check_version(version: object) -> None:
     if type(version) is not int or version != SCHEMA_VERSION:
         shown = str(version)[:20]
         text = f"schema_version {shown} is unknown; this program understands {SCHEMA_VERSION}"
-        raise MessageRefused(RefusalReason.UNKNOWN_VERSION, text)
+        raise MessageRefused(MessageRefusal.UNKNOWN_VERSION, text)
 
 
 def _check_names(document: Mapping[str, Any]) -> None:
@@ -181,4 +181,4 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def _malformed(cause: str) -> MessageRefused:
-    return MessageRefused(RefusalReason.MALFORMED, cause)
+    return MessageRefused(MessageRefusal.MALFORMED, cause)

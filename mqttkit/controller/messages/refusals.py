@@ -7,7 +7,7 @@ import enum
 from mqttkit.errors import MqttkitError
 
 
-class RefusalReason(enum.Enum):
+class MessageRefusal(enum.Enum):
     """The reasons; the value is the word in counters, logs and `status`."""
 
     TOO_LARGE = "too_large"
@@ -47,6 +47,6 @@ class RefusalReason(enum.Enum):
 class MessageRefused(MqttkitError):
     """A controller refuses a message; `reason` names the counter."""
 
-    def __init__(self, reason: RefusalReason, message: str) -> None:
+    def __init__(self, reason: MessageRefusal, message: str) -> None:
         super().__init__(message)
         self.reason = reason

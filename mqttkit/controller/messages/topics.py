@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from mqttkit.controller.messages.envelope import Envelope
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.topics import check_level, check_topic_name
 
 GLOBAL = "global"
@@ -103,7 +103,7 @@ class Topics:
                 return Place(topic, Kind.EVENT, scope)
             case ["status", controller_id]:
                 return Place(topic, Kind.STATUS, "", controller_id)
-        raise MessageRefused(RefusalReason.WRONG_TOPIC, f"{topic[:200]!r} is not a topic of controllers")
+        raise MessageRefused(MessageRefusal.WRONG_TOPIC, f"{topic[:200]!r} is not a topic of controllers")
 
     def _join(self, *levels: str) -> str:
         return "/".join((self.base, *levels))
@@ -113,13 +113,13 @@ def check_place(place: Place, envelope: Envelope) -> None:
     """Raise MessageRefused if the envelope does not belong on the topic: type, region, sender."""
     kind = TYPES.get(envelope.message_type)
     if kind is None:
-        raise MessageRefused(RefusalReason.UNKNOWN_TYPE, f"unknown message_type {envelope.message_type!r}")
+        raise MessageRefused(MessageRefusal.UNKNOWN_TYPE, f"unknown message_type {envelope.message_type!r}")
     if kind is not place.kind:
         text = f"message_type {envelope.message_type!r} does not belong on a {place.kind.value} topic"
-        raise MessageRefused(RefusalReason.UNKNOWN_TYPE, text)
+        raise MessageRefused(MessageRefusal.UNKNOWN_TYPE, text)
     if place.region not in ("", SYSTEM, envelope.region):
         text = f"region {envelope.region!r} on the topic of {place.region!r}"
-        raise MessageRefused(RefusalReason.WRONG_REGION, text)
+        raise MessageRefused(MessageRefusal.WRONG_REGION, text)
     if place.kind in (Kind.DISCOVERY, Kind.STATUS) and place.controller_id != envelope.sender_id:
         text = f"sender {envelope.sender_id!r} on the topic of {place.controller_id!r}"
-        raise MessageRefused(RefusalReason.WRONG_SENDER, text)
+        raise MessageRefused(MessageRefusal.WRONG_SENDER, text)

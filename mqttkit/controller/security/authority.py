@@ -16,7 +16,7 @@ A key with an owner signs only for this sender. A shared key, without owner and 
 from __future__ import annotations
 
 from mqttkit.controller.messages.envelope import Envelope
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import GLOBAL, SYSTEM, Kind, Place
 from mqttkit.controller.security.keys import Key
 
@@ -25,11 +25,11 @@ def check_authority(key: Key, place: Place, envelope: Envelope) -> None:
     """Raise MessageRefused (wrong_sender, not_allowed) if the key may not sign this message for this topic."""
     if key.owner is not None and key.owner != envelope.sender_id:
         text = f"key {key.kid!r} belongs to {key.owner!r}, the message names {envelope.sender_id!r} as its sender"
-        raise MessageRefused(RefusalReason.WRONG_SENDER, text)
+        raise MessageRefused(MessageRefusal.WRONG_SENDER, text)
     if not key.is_shared and not _is_allowed(key, place, envelope):
         whose = " ".join(part for part in (key.role, key.region) if part) or "no role"
         text = f"key {key.kid!r} ({whose}) may not sign {envelope.message_type!r} for {place.topic[:200]!r}"
-        raise MessageRefused(RefusalReason.NOT_ALLOWED, text)
+        raise MessageRefused(MessageRefusal.NOT_ALLOWED, text)
 
 
 def _is_allowed(key: Key, place: Place, envelope: Envelope) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mqttkit.controller.messages.envelope import Envelope, parse
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Kind, Place, check_place
 from mqttkit.controller.security.authority import check_authority
 from mqttkit.controller.security.keys import Key, KeyFile, KeyRing
@@ -97,7 +97,7 @@ class SignedCodec:
         """Raise MessageRefused if no accepted key signed the token for this path, or not within the clock skew."""
         verified = verify(token.encode(errors="replace"), f"GET {path}", self.keys)
         if abs(self._now() - verified.signed_at) > skew:
-            raise MessageRefused(RefusalReason.EXPIRED, f"the token was not signed within {skew:.0f} s")
+            raise MessageRefused(MessageRefusal.EXPIRED, f"the token was not signed within {skew:.0f} s")
 
     def _signer(self, sender_id: str) -> Key:
         ring = self.keys.ring if isinstance(self.keys, KeyFile) else self.keys
@@ -147,7 +147,7 @@ class PlainCodec:
 
 def _check_size(data: bytes, limit: int) -> None:
     if len(data) > limit:
-        raise MessageRefused(RefusalReason.TOO_LARGE, f"{len(data)} bytes, the limit is {limit}")
+        raise MessageRefused(MessageRefusal.TOO_LARGE, f"{len(data)} bytes, the limit is {limit}")
 
 
 def open_message(codec: Codec, place: Place, data: bytes) -> OpenedMessage:
@@ -207,7 +207,7 @@ class Gate:
         seen = self.store.look_up(opened.envelope.message_id, opened.digest)
         if seen is Novelty.OTHER:
             raise MessageRefused(
-                RefusalReason.CONFLICT, f"message {opened.envelope.message_id} was seen before with different content"
+                MessageRefusal.CONFLICT, f"message {opened.envelope.message_id} was seen before with different content"
             )
         self._check_nonce(opened, dup=dup)
         return seen
@@ -224,18 +224,18 @@ class Gate:
         age = self._now() - sent_at
         since, until = self._delayed_window
         if age > self.skew and not (sent_at >= since and self._monotonic() < until):
-            raise MessageRefused(RefusalReason.EXPIRED, f"{age:.0f} s old, the limit is {self.skew:.0f} s")
+            raise MessageRefused(MessageRefusal.EXPIRED, f"{age:.0f} s old, the limit is {self.skew:.0f} s")
         if age < -self.skew:
             text = f"{-age:.0f} s ahead of this clock, the limit is {self.skew:.0f} s"
-            raise MessageRefused(RefusalReason.SKEWED, text)
+            raise MessageRefused(MessageRefusal.SKEWED, text)
 
     def _check_nonce(self, opened: OpenedMessage, *, dup: bool) -> None:
         if opened.nonce is None:
             return
         seen = self.store.look_up_nonce(opened.nonce, opened.signed_digest)
         if seen is Novelty.OTHER:
-            raise MessageRefused(RefusalReason.CONFLICT, "a nonce was seen before with different content")
+            raise MessageRefused(MessageRefusal.CONFLICT, "a nonce was seen before with different content")
         if seen is Novelty.SAME and not dup:
             raise MessageRefused(
-                RefusalReason.REPLAYED, f"message {opened.envelope.message_id} was published again with the same bytes"
+                MessageRefusal.REPLAYED, f"message {opened.envelope.message_id} was published again with the same bytes"
             )

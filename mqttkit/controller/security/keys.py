@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.errors import UsageError
 from mqttkit.files import make_private_directory, read_bytes, write_secret
 
@@ -105,9 +105,9 @@ class KeyRing:
         """Return the key that verifies a message; raise MessageRefused (unknown_key, retired_key)."""
         key = self.keys.get(kid)
         if key is None:
-            raise MessageRefused(RefusalReason.UNKNOWN_KEY, f"the key ring has no key {kid[:64]!r}")
+            raise MessageRefused(MessageRefusal.UNKNOWN_KEY, f"the key ring has no key {kid[:64]!r}")
         if key.status is KeyStatus.RETIRED:
-            raise MessageRefused(RefusalReason.RETIRED_KEY, f"key {kid!r} is retired")
+            raise MessageRefused(MessageRefusal.RETIRED_KEY, f"key {kid!r} is retired")
         return key
 
     def signer(self, sender_id: str | None = None) -> Key:

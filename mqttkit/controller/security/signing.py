@@ -18,7 +18,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jws import CompactSignature, JWSRegistry
 
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.security.keys import Key, KeyFile, KeyRing
 
 MAX_BYTES = 256 * 1024
@@ -60,22 +60,22 @@ def verify(signed: bytes, topic: str, keys: KeyRing | KeyFile, *, max_bytes: int
     Size and form are checked before anything is parsed; the comparison takes constant time.
     """
     if len(signed) > max_bytes:
-        raise MessageRefused(RefusalReason.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
+        raise MessageRefused(MessageRefusal.TOO_LARGE, f"{len(signed)} bytes, the limit is {max_bytes}")
     found = _extract(signed)
     header, nonce = _header(found.protected)
     key = _find(header["kid"], keys)
     if header["alg"] != key.algorithm:
         text = f"key {key.kid!r} is for {key.algorithm}, the message says {header['alg'][:20]!r}"
-        raise MessageRefused(RefusalReason.BAD_SIGNATURE, text)
+        raise MessageRefused(MessageRefusal.BAD_SIGNATURE, text)
     try:
         holds = jws.validate_compact(found, key.material, registry=_registry(key.algorithm))
     except (JoseError, ValueError):
         holds = False
     if not holds:
-        raise MessageRefused(RefusalReason.BAD_SIGNATURE, f"the signature with key {key.kid!r} is invalid")
+        raise MessageRefused(MessageRefusal.BAD_SIGNATURE, f"the signature with key {key.kid!r} is invalid")
     if header["topic"] != topic:
         text = f"signed for topic {header['topic'][:200]!r}, received on {topic[:200]!r}"
-        raise MessageRefused(RefusalReason.WRONG_TOPIC, text)
+        raise MessageRefused(MessageRefusal.WRONG_TOPIC, text)
     return Verified(found.payload, nonce, key, header["iat"])
 
 
@@ -84,24 +84,24 @@ def _extract(signed: bytes) -> CompactSignature:
     try:
         found = jws.extract_compact(signed, registry=_registry("HS256"))
     except (JoseError, ValueError, RecursionError) as error:
-        raise MessageRefused(RefusalReason.MALFORMED, "not a JWS in compact form") from error
+        raise MessageRefused(MessageRefusal.MALFORMED, "not a JWS in compact form") from error
     return found
 
 
 def _header(header: object) -> tuple[dict[str, Any], bytes]:
     """Return the protected header and its nonce before verification; raise MessageRefused (malformed)."""
     if not isinstance(header, dict) or any(not isinstance(header.get(name), str) for name in _NAMES):
-        raise MessageRefused(RefusalReason.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
+        raise MessageRefused(MessageRefusal.MALFORMED, "the header lacks alg, kid, typ, topic or nonce")
     signed_at = header.get("iat")
     if isinstance(signed_at, bool) or not isinstance(signed_at, int | float) or not 0 <= signed_at < _LAST_MOMENT:
-        raise MessageRefused(RefusalReason.MALFORMED, "the header lacks iat, the time of signing")
+        raise MessageRefused(MessageRefusal.MALFORMED, "the header lacks iat, the time of signing")
     if len(header) != len(_NAMES) + 1 or header["typ"] != _TYPE:
-        raise MessageRefused(RefusalReason.MALFORMED, "the header belongs to another kind of message")
+        raise MessageRefused(MessageRefusal.MALFORMED, "the header belongs to another kind of message")
     if not header["nonce"].isascii():
-        raise MessageRefused(RefusalReason.MALFORMED, "the nonce is not base64url")
+        raise MessageRefused(MessageRefusal.MALFORMED, "the nonce is not base64url")
     nonce = _decode(header["nonce"].encode())
     if len(nonce) != _NONCE_BYTES:
-        raise MessageRefused(RefusalReason.MALFORMED, "the nonce is not 16 bytes")
+        raise MessageRefused(MessageRefusal.MALFORMED, "the nonce is not 16 bytes")
     return header, nonce
 
 
@@ -121,9 +121,9 @@ def _decode(text: bytes) -> bytes:
     try:
         data = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
     except (binascii.Error, ValueError) as error:
-        raise MessageRefused(RefusalReason.MALFORMED, "not base64url") from error
+        raise MessageRefused(MessageRefusal.MALFORMED, "not base64url") from error
     if _encode(data) != text:
-        raise MessageRefused(RefusalReason.MALFORMED, "not canonical base64url")
+        raise MessageRefused(MessageRefusal.MALFORMED, "not canonical base64url")
     return data
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mqttkit.client.transport.tls import make_context
-from mqttkit.controller.transports.types import Delivery, Promise, Receive, Ticket, settled
+from mqttkit.controller.transports.types import Promise, Receive, ReceivedMessage, Ticket, settled
 from mqttkit.errors import MqttkitError, TopicError
 from mqttkit.settings import TlsSettings
 from mqttkit.topics import check_topic_name
@@ -164,7 +164,7 @@ class HttpTransport:
     def _hand_over(self, receive: Receive, found: list[tuple[str, bytes]]) -> bool:
         """Pass messages on and wait until all are handled; without that, the next poll fetches them again."""
         handled = threading.Semaphore(0)
-        receive([Delivery(topic, data, self.name, self._again, ack=handled.release) for topic, data in found])
+        receive([ReceivedMessage(topic, data, self.name, self._again, ack=handled.release) for topic, data in found])
         deadline = time.monotonic() + HANDLE_SECONDS
         pending = len(found)
         while pending and time.monotonic() < deadline and not self._stop.is_set():

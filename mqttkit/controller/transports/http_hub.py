@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from mqttkit.controller.messages.refusals import MessageRefused
-from mqttkit.controller.transports.types import Delivery, Promise, Receive, Ticket, settled
+from mqttkit.controller.transports.types import Promise, Receive, ReceivedMessage, Ticket, settled
 from mqttkit.errors import LifecycleError, PortTaken, TopicError
 from mqttkit.topics import check_topic_filter, check_topic_name, matches
 
@@ -189,7 +189,7 @@ class HttpHub:
         """
         if self._receive is not None and any(matches(one, topic) for one in self._filters):
             promise = Promise()
-            self._receive([Delivery(topic, data, self.name, ack=lambda: promise.settle(True))])
+            self._receive([ReceivedMessage(topic, data, self.name, ack=lambda: promise.settle(True))])
             if not promise.wait(HANDLE_SECONDS):
                 return 503, b"not handled in time"
         try:

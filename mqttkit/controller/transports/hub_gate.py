@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Kind, Topics
 from mqttkit.controller.policies import PolicyBook
 from mqttkit.controller.security.gate import SKEW_SECONDS, Codec, Gate
@@ -34,7 +34,7 @@ class HubGate:
             opened, novelty = self._gate.open(place, data, dup=False)
             if place.kind is Kind.STATUS:
                 if self._statuses.note(topic, data) is None:
-                    raise MessageRefused(RefusalReason.STALE, "the heartbeat is not newer than the last one")
+                    raise MessageRefused(MessageRefusal.STALE, "the heartbeat is not newer than the last one")
                 return
             if place.kind is Kind.POLICY:
                 policy, novelty = self._policies.judge(place.region, opened)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from mqttkit.controller.transports.types import Delivery, Promise, Receive, Ticket, settled
+from mqttkit.controller.transports.types import Promise, Receive, ReceivedMessage, Ticket, settled
 from mqttkit.topics import matches
 
 
@@ -67,7 +67,7 @@ class MemoryTransport:
     def subscribe(self, topic_filter: str) -> None:
         """Receive retained messages now, and new messages as they are sent."""
         self._filters.append(topic_filter)
-        kept = [Delivery(topic, data, self.name) for topic, data in self._bus.retained(topic_filter)]
+        kept = [ReceivedMessage(topic, data, self.name) for topic, data in self._bus.retained(topic_filter)]
         if kept and self._receive is not None:
             self._receive(kept)
 
@@ -84,10 +84,10 @@ class MemoryTransport:
         if not subscribers:
             return settled(retain)
         for subscriber in subscribers:
-            subscriber.take(Delivery(topic, data, self.name, ack=lambda: promise.settle(True)))
+            subscriber.take(ReceivedMessage(topic, data, self.name, ack=lambda: promise.settle(True)))
         return promise
 
-    def take(self, delivery: Delivery) -> None:
+    def take(self, delivery: ReceivedMessage) -> None:
         """Receive a message of another member."""
         if self._receive is not None:
             self._receive([delivery])

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.controller.store import Store
-from mqttkit.controller.transports.types import Delivery, Receive, Ticket, settled
+from mqttkit.controller.transports.types import Receive, ReceivedMessage, Ticket, settled
 from mqttkit.errors import MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Subscription, Will
 from mqttkit.settings import MqttSettings
@@ -160,9 +160,9 @@ class MqttTransport:
         again = time.monotonic() < self._copies_until
         self._receive([self._delivery(client, one, again) for one in messages])
 
-    def _delivery(self, client: MqttClient, message: Message, again: bool) -> Delivery:
+    def _delivery(self, client: MqttClient, message: Message, again: bool) -> ReceivedMessage:
         ack = functools.partial(client.ack, message)
-        return Delivery(message.topic, message.payload, self.name, message.dup or again, ack)
+        return ReceivedMessage(message.topic, message.payload, self.name, message.dup or again, ack)
 
     def _changed(self, client: MqttClient, state: ConnectionState, _reason: str) -> None:
         if state is ConnectionState.CONNECTED:

@@ -13,7 +13,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Delivery:
+class ReceivedMessage:
     """A message received by one transport."""
 
     topic: str
@@ -26,7 +26,7 @@ class Delivery:
     """Call when the message is handled and committed; from any thread."""
 
 
-Receive = Callable[[list[Delivery]], None]
+Receive = Callable[[list[ReceivedMessage]], None]
 """Receives messages; must not block."""
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mqttkit.bridge.dead_letters import LetterSelection, retry
-from mqttkit.bridge.metric import Metric, MetricParser, RefusalReason
+from mqttkit.bridge.metric import Metric, MetricParser, MetricRefusal
 from mqttkit.bridge.sinks import open_sink
 from mqttkit.bridge.sinks.types import DeadLetter, MetricBatch, SinkOptions, dead_letter
 from mqttkit.cli import cli
@@ -57,16 +57,16 @@ def letters(tmp_path: Path) -> tuple[str, str]:
     known.write_text(f"- {A}\n")
     address = f"sqlite:{tmp_path / 'metrics.db'}"
 
-    def letter(topic: str, payload: bytes, reason: RefusalReason, when: int) -> DeadLetter:
+    def letter(topic: str, payload: bytes, reason: MetricRefusal, when: int) -> DeadLetter:
         return dead_letter(Message(topic, payload), reason, "why", when)
 
     with contextlib.closing(open_sink(address, SinkOptions())) as sink:
         sink.open()
         rejected = [
-            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', RefusalReason.TENANT_UNKNOWN, 1_000),
-            letter(f"metrics/{B}/a/t", b'{"value":2}', RefusalReason.TENANT_UNKNOWN, 2_000),
-            letter("metrics//x", b"\xff\x00", RefusalReason.TOPIC_SHAPE, 3_000),
-            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', RefusalReason.TENANT_UNKNOWN, 4_000),
+            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', MetricRefusal.TENANT_UNKNOWN, 1_000),
+            letter(f"metrics/{B}/a/t", b'{"value":2}', MetricRefusal.TENANT_UNKNOWN, 2_000),
+            letter("metrics//x", b"\xff\x00", MetricRefusal.TOPIC_SHAPE, 3_000),
+            letter(f"metrics/{A}/a/t", b'{"value":1,"dedupe_id":"x"}', MetricRefusal.TENANT_UNKNOWN, 4_000),
         ]
         sink.commit(MetricBatch([], rejected))
     return address, str(known)
@@ -147,7 +147,7 @@ def test_poisoned_letter_does_not_stop_the_others(tmp_path: Path, monkeypatch: p
         sink.open()
         bodies = [b'{"value":%d,"dedupe_id":"x%d"}' % (number, number) for number in range(9)]
         messages = [Message(f"metrics/{PIPELINE_TENANT}/a/t", body) for body in bodies]
-        sink.commit(MetricBatch([], [dead_letter(one, RefusalReason.TENANT_UNKNOWN, "", 1) for one in messages]))
+        sink.commit(MetricBatch([], [dead_letter(one, MetricRefusal.TENANT_UNKNOWN, "", 1) for one in messages]))
         sink.poison = 3.0
         parser = MetricParser(BridgeSettings.topic, payload_limit=1_000)
         parse = parser.parse
@@ -170,7 +170,7 @@ def test_list_names_the_option_that_is_missing(server: Callable[[str], Any]) -> 
         client.flushall()
     with contextlib.closing(open_sink(redis.url, SinkOptions(list_name="jobs"))) as sink:
         sink.open()
-        sink.commit(MetricBatch([], [dead_letter(Message("metrics//x"), RefusalReason.TOPIC_SHAPE, "why", 1)]))
+        sink.commit(MetricBatch([], [dead_letter(Message("metrics//x"), MetricRefusal.TOPIC_SHAPE, "why", 1)]))
     missing = run("dead-letters", "list", "--sink", redis.url, code=2).output
     assert "has no 'mqttkit:metrics'" in missing
     assert "--list jobs" in missing

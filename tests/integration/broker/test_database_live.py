@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from mqttkit.broker.mosquitto.database import CHUNK, HEADER, Database, Summary, read_database, summarise
+from mqttkit.broker.mosquitto.database import CHUNK, HEADER, BrokerDatabase, DatabaseSummary, read_database, summarise
 from mqttkit.errors import UsageError
 from tests.support.brokers import mosquitto
 from tests.support.probe import Probe
@@ -102,7 +102,7 @@ def test_any_bytes_parse_or_are_a_usage_error(written: bytes, data: st.DataObjec
     flipped = bytearray(written)
     flipped[position] ^= 1 << data.draw(st.integers(0, 7))
     found = what(bytes(flipped))
-    assert found is None or isinstance(found, Summary)
+    assert found is None or isinstance(found, DatabaseSummary)
 
 
 def test_flipped_topics_and_payloads_are_seen(written: bytes) -> None:
@@ -136,4 +136,4 @@ def test_what_is_no_database_is_named(data: bytes, reason: str) -> None:
 
 def test_an_empty_database_is_fine() -> None:
     """Nothing retained, no session."""
-    assert summarise(Database(6)).retained == 0
+    assert summarise(BrokerDatabase(6)).retained == 0

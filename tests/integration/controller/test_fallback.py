@@ -19,7 +19,7 @@ from mqttkit.controller.security.keys import KeyFile, KeyRing
 from mqttkit.controller.transports.http import HttpTransport
 from mqttkit.controller.transports.http_hub import HttpHub
 from mqttkit.controller.transports.in_process import MemoryTransport
-from mqttkit.controller.transports.types import Delivery
+from mqttkit.controller.transports.types import ReceivedMessage
 from mqttkit.errors import ConfigError, PortTaken, StoreFailed
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
@@ -278,7 +278,7 @@ def test_a_heartbeat_that_cannot_be_signed_is_said(
 def test_the_http_client_notices_a_hub_that_comes_and_goes(stack: ExitStack) -> None:
     """Available with the first answer, not any more with the first failure."""
     port = free_port()
-    received: list[Delivery] = []
+    received: list[ReceivedMessage] = []
     client = HttpTransport(f"http://127.0.0.1:{port}/", poll_seconds=0.05)
     client.subscribe("a/#")
     client.start(lambda found: received.extend(found) or ([one.ack() for one in found] and None), lambda: None)
@@ -317,7 +317,7 @@ def test_something_else_on_the_port_is_no_hub(stack: ExitStack) -> None:
 def test_the_bus_reaches_those_who_subscribe_and_no_others() -> None:
     """Not the sender itself; a message that nobody takes is no transport accepted."""
     bus = MemoryBus()
-    boxes: dict[str, list[Delivery]] = {"a": [], "b": []}
+    boxes: dict[str, list[ReceivedMessage]] = {"a": [], "b": []}
     members = {name: MemoryTransport(bus) for name in boxes}
     for name, member in members.items():
         assert not member.available

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mqttkit.bridge.metric import RefusalReason
+from mqttkit.bridge.metric import MetricRefusal
 from tests.support.bridges import TENANT, body, metric_topic, publish_numbers, publisher, rows, wait_until
 from tests.support.brokers import mosquitto, need
 from tests.support.redis import redis_server
@@ -187,4 +187,4 @@ def test_pages_first_metric_arrives(tmp_path: Path) -> None:
 def test_page_names_every_reason() -> None:
     """A new reason code is documented."""
     page = (ROOT / "docs" / "bridge.md").read_text()
-    assert [reason.value for reason in RefusalReason if f"`{reason.value}`" not in page] == []
+    assert [reason.value for reason in MetricRefusal if f"`{reason.value}`" not in page] == []

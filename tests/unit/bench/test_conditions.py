@@ -12,7 +12,7 @@ import pytest
 from mqttkit.bench.plan import Plan
 from mqttkit.bench.report.conditions import parse_condition, read_baseline
 from mqttkit.bench.report.plot import check_plot, write_plot
-from mqttkit.bench.report.result import Result, as_text
+from mqttkit.bench.report.result import BenchResult, as_text
 from mqttkit.errors import MissingPart, UsageError
 
 PLAN = Plan(scenario="sub", topic="t", rate=1000)
@@ -55,7 +55,7 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 
 def write_baseline(path: Path, **changes: object) -> str:
     """Write what an earlier run would have printed."""
-    result = Result(PLAN, metrics={"rate": 100.0, "p99": 10.0, "published": 5.0, "lost": 0.0})
+    result = BenchResult(PLAN, metrics={"rate": 100.0, "p99": 10.0, "published": 5.0, "lost": 0.0})
     path.write_text(json.dumps({**result.as_json(), **changes}))
     return str(path)
 
@@ -95,7 +95,7 @@ def test_svg_draws_every_point(tmp_path: Path) -> None:
     points = [{"seconds": n / 4, "rate": 1000.0 + n, "p50": 1.0, "p99": 2.0 + n, "max": 9.0} for n in range(8)]
     path = tmp_path / "p.svg"
     check_plot(str(path))
-    write_plot(Result(PLAN, points=points), str(path))
+    write_plot(BenchResult(PLAN, points=points), str(path))
     root = ElementTree.parse(path).getroot()
     lines = root.findall("{http://www.w3.org/2000/svg}polyline")
     _, _, width, height = map(float, root.attrib["viewBox"].split())
@@ -108,7 +108,7 @@ def test_svg_draws_every_point(tmp_path: Path) -> None:
 
 def test_svg_of_a_run_without_messages_is_empty_but_whole(tmp_path: Path) -> None:
     """Nothing received is no division by zero, and no line."""
-    write_plot(Result(PLAN), str(tmp_path / "p.svg"))
+    write_plot(BenchResult(PLAN), str(tmp_path / "p.svg"))
     root = ElementTree.parse(tmp_path / "p.svg").getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     lines = root.findall("{http://www.w3.org/2000/svg}polyline")
@@ -129,13 +129,13 @@ def test_png_is_written_where_matplotlib_is_installed(tmp_path: Path) -> None:
     """The file is a PNG."""
     pytest.importorskip("matplotlib")
     path = tmp_path / "p.png"
-    write_plot(Result(PLAN, points=[{"seconds": 1.0, "rate": 2.0, "p50": 1.0, "p99": 2.0, "max": 3.0}]), str(path))
+    write_plot(BenchResult(PLAN, points=[{"seconds": 1.0, "rate": 2.0, "p50": 1.0, "p99": 2.0, "max": 3.0}]), str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_text_names_what_is_partial() -> None:
     """Each metric with its unit, notes, and the mark of a partial result."""
-    result = Result(PLAN, metrics={"rate": 12_345.6, "p99": 0.25}, notes=["mind the gap"], partial="broker gone")
+    result = BenchResult(PLAN, metrics={"rate": 12_345.6, "p99": 0.25}, notes=["mind the gap"], partial="broker gone")
     assert as_text(result) == [
         "rate               12,346 messages/s",
         "latency p99          0.25 ms",

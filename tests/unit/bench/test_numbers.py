@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mqttkit.bench.histogram import QUANTILES, Histogram
 from mqttkit.bench.plan import HEADER, Plan, padding_for, stamp
 from mqttkit.bench.publishing import _due
-from mqttkit.bench.receiving import Receiver
+from mqttkit.bench.receiving import MessageReceiver
 from mqttkit.bench.sequence import Sequence
 from mqttkit.messages import Message
 
@@ -85,7 +85,7 @@ def test_payloads_have_the_size_asked_for() -> None:
 def test_receiver_counts_from_the_intended_time() -> None:
     """Latency is arrival less the time in the message; intervals give the course over time."""
     now = [1_000_000_000]
-    receiver = Receiver(Plan(scenario="sub", topic="t", publishers=2, interval=0.1), clock=lambda: now[0])
+    receiver = MessageReceiver(Plan(scenario="sub", topic="t", publishers=2, interval=0.1), clock=lambda: now[0])
     receiver.receive([Message("t/0", stamp(0, 0, 999_000_000, b"")), Message("t/1", stamp(1, 0, 998_000_000, b""))])
     now[0] += 200_000_000
     receiver.receive([Message("t/0", stamp(0, 1, 1_197_000_000, b"xx"))])

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from mqttkit.bridge.flow.letter_limits import MAX_TENANTS, LetterLog, LetterQuota
-from mqttkit.bridge.metric import RefusalReason
+from mqttkit.bridge.metric import MetricRefusal
 from mqttkit.bridge.sinks.types import DeadLetter, dead_letter
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
@@ -15,7 +15,7 @@ from mqttkit.settings import BridgeSettings
 A, B = (f"6f1d7c1e-0000-4000-8000-00000000000{n}" for n in "ab")
 
 
-def letters(count: int, tenant: str = A, reason: RefusalReason = RefusalReason.JSON_SYNTAX) -> list[DeadLetter]:
+def letters(count: int, tenant: str = A, reason: MetricRefusal = MetricRefusal.JSON_SYNTAX) -> list[DeadLetter]:
     return [dead_letter(Message(f"metrics/{tenant}/a/t", b"secret"), reason, "secret", 1)] * count
 
 
@@ -42,8 +42,8 @@ def test_one_tenant_cannot_fill_the_store(caplog: pytest.LogCaptureFixture) -> N
     assert len(quota.admit(letters(8))) == 8
     assert len(quota.admit(letters(8, A.upper()))) == 2
     assert len(quota.admit(letters(3, B))) == 3
-    assert len(quota.admit(letters(7, "x", RefusalReason.TENANT_FORMAT))) == 7
-    assert len(quota.admit(letters(7, B, RefusalReason.TENANT_UNKNOWN))) == 3
+    assert len(quota.admit(letters(7, "x", MetricRefusal.TENANT_FORMAT))) == 7
+    assert len(quota.admit(letters(7, B, MetricRefusal.TENANT_UNKNOWN))) == 3
     assert quota.dropped == 6 + 4
     assert caplog.text.count("is used up") == 2
     assert f"tenant {A}" in caplog.text

@@ -15,8 +15,8 @@ from mqttkit.bridge.metric import (
     TOPIC_CACHE_ENTRIES,
     Metric,
     MetricParser,
+    MetricRefusal,
     Refusal,
-    RefusalReason,
     check_metric_template,
     parse_timestamp,
     reserved_prefix,
@@ -34,7 +34,7 @@ def parser(template: str = BridgeSettings.topic, limit: int = 65_536) -> MetricP
     return MetricParser(template, payload_limit=limit)
 
 
-def reason(payload: bytes, topic: str = TOPIC) -> RefusalReason:
+def reason(payload: bytes, topic: str = TOPIC) -> MetricRefusal:
     with pytest.raises(Refusal) as caught:
         parser().parse(topic, payload, NOW)
     assert str(caught.value).startswith(caught.value.reason.value)
@@ -65,46 +65,46 @@ def test_retained_name_is_used_where_the_payload_has_none() -> None:
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        (b"", RefusalReason.PAYLOAD_EMPTY),
-        (b"x" * 65_537, RefusalReason.PAYLOAD_TOO_LARGE),
-        (b'{"value": 1, "dedupe_id": "\xff"}', RefusalReason.JSON_ENCODING),
-        (b'{"value": 1', RefusalReason.JSON_SYNTAX),
-        (b'{"value": 1} x', RefusalReason.JSON_SYNTAX),
-        (b'{"value": 1, "dedupe_id": "\\ud800"}', RefusalReason.JSON_SYNTAX),
-        (b"[" * 10_000, RefusalReason.JSON_DEPTH),
-        (b'{"value": 1, "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", RefusalReason.JSON_DEPTH),
-        (b"[1]", RefusalReason.JSON_SHAPE),
-        (b'"x"', RefusalReason.JSON_SHAPE),
-        (b'{"value": 1, "value": 2}', RefusalReason.DUPLICATE_KEY),
-        (b'{"value": 1, "tags": {"a": 1, "a": 1}}', RefusalReason.DUPLICATE_KEY),
-        (b'{"value": 1, "x": {"a": 1, "a": 1}}', RefusalReason.DUPLICATE_KEY),
-        (b'{"value": 1, "tags": {"a": "\\u0000"}}', RefusalReason.NUL_CHARACTER),
-        (b'{"Value": 1}', RefusalReason.VALUE_MISSING),
-        (b'{"value": true}', RefusalReason.VALUE_TYPE),
-        (b'{"value": "1"}', RefusalReason.VALUE_TYPE),
-        (b'{"value": null}', RefusalReason.VALUE_TYPE),
-        (b'{"value": 9007199254740993}', RefusalReason.VALUE_PRECISION),
-        (b'{"value": -9007199254740993}', RefusalReason.VALUE_PRECISION),
-        (b'{"value": 1' + b"0" * 40 + b"}", RefusalReason.VALUE_PRECISION),
-        (b'{"value": 1, "value": 2, "tags": {"a\\u003ab": 1}}', RefusalReason.DUPLICATE_KEY),
-        (b'{"value": 1, "value": 2, "dedupe_id": "a\\u003Ab"}', RefusalReason.DUPLICATE_KEY),
-        (b'{"value": NaN}', RefusalReason.VALUE_NOT_FINITE),
-        (b'{"value": -Infinity}', RefusalReason.VALUE_NOT_FINITE),
-        (b'{"value": 1e999}', RefusalReason.VALUE_NOT_FINITE),
-        (b'{"value": 1, "timestamp": "yesterday"}', RefusalReason.TIMESTAMP_FORMAT),
-        (b'{"value": 1, "timestamp": false}', RefusalReason.TIMESTAMP_FORMAT),
-        (b'{"value": 1, "timestamp": -1}', RefusalReason.TIMESTAMP_RANGE),
-        (b'{"value": 1, "timestamp": 1e300}', RefusalReason.TIMESTAMP_RANGE),
-        (b'{"value": 1, "dedupe_id": ""}', RefusalReason.DEDUPE_ID),
-        (b'{"value": 1, "dedupe_id": 5}', RefusalReason.DEDUPE_ID),
-        (b'{"value": 1, "dedupe_id": "a\\u0000"}', RefusalReason.DEDUPE_ID),
-        (b'{"value": 1, "dedupe_id": "' + b"x" * 129 + b'"}', RefusalReason.DEDUPE_ID),
-        (b'{"value": 1, "tags": ["a"]}', RefusalReason.TAGS),
-        (b'{"value": 1, "tags": {"a": {}}}', RefusalReason.TAGS),
-        (json.dumps({"value": 1, "tags": {f"t{n}": n for n in range(65)}}).encode(), RefusalReason.TAGS),
+        (b"", MetricRefusal.PAYLOAD_EMPTY),
+        (b"x" * 65_537, MetricRefusal.PAYLOAD_TOO_LARGE),
+        (b'{"value": 1, "dedupe_id": "\xff"}', MetricRefusal.JSON_ENCODING),
+        (b'{"value": 1', MetricRefusal.JSON_SYNTAX),
+        (b'{"value": 1} x', MetricRefusal.JSON_SYNTAX),
+        (b'{"value": 1, "dedupe_id": "\\ud800"}', MetricRefusal.JSON_SYNTAX),
+        (b"[" * 10_000, MetricRefusal.JSON_DEPTH),
+        (b'{"value": 1, "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", MetricRefusal.JSON_DEPTH),
+        (b"[1]", MetricRefusal.JSON_SHAPE),
+        (b'"x"', MetricRefusal.JSON_SHAPE),
+        (b'{"value": 1, "value": 2}', MetricRefusal.DUPLICATE_KEY),
+        (b'{"value": 1, "tags": {"a": 1, "a": 1}}', MetricRefusal.DUPLICATE_KEY),
+        (b'{"value": 1, "x": {"a": 1, "a": 1}}', MetricRefusal.DUPLICATE_KEY),
+        (b'{"value": 1, "tags": {"a": "\\u0000"}}', MetricRefusal.NUL_CHARACTER),
+        (b'{"Value": 1}', MetricRefusal.VALUE_MISSING),
+        (b'{"value": true}', MetricRefusal.VALUE_TYPE),
+        (b'{"value": "1"}', MetricRefusal.VALUE_TYPE),
+        (b'{"value": null}', MetricRefusal.VALUE_TYPE),
+        (b'{"value": 9007199254740993}', MetricRefusal.VALUE_PRECISION),
+        (b'{"value": -9007199254740993}', MetricRefusal.VALUE_PRECISION),
+        (b'{"value": 1' + b"0" * 40 + b"}", MetricRefusal.VALUE_PRECISION),
+        (b'{"value": 1, "value": 2, "tags": {"a\\u003ab": 1}}', MetricRefusal.DUPLICATE_KEY),
+        (b'{"value": 1, "value": 2, "dedupe_id": "a\\u003Ab"}', MetricRefusal.DUPLICATE_KEY),
+        (b'{"value": NaN}', MetricRefusal.VALUE_NOT_FINITE),
+        (b'{"value": -Infinity}', MetricRefusal.VALUE_NOT_FINITE),
+        (b'{"value": 1e999}', MetricRefusal.VALUE_NOT_FINITE),
+        (b'{"value": 1, "timestamp": "yesterday"}', MetricRefusal.TIMESTAMP_FORMAT),
+        (b'{"value": 1, "timestamp": false}', MetricRefusal.TIMESTAMP_FORMAT),
+        (b'{"value": 1, "timestamp": -1}', MetricRefusal.TIMESTAMP_RANGE),
+        (b'{"value": 1, "timestamp": 1e300}', MetricRefusal.TIMESTAMP_RANGE),
+        (b'{"value": 1, "dedupe_id": ""}', MetricRefusal.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": 5}', MetricRefusal.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": "a\\u0000"}', MetricRefusal.DEDUPE_ID),
+        (b'{"value": 1, "dedupe_id": "' + b"x" * 129 + b'"}', MetricRefusal.DEDUPE_ID),
+        (b'{"value": 1, "tags": ["a"]}', MetricRefusal.TAGS),
+        (b'{"value": 1, "tags": {"a": {}}}', MetricRefusal.TAGS),
+        (json.dumps({"value": 1, "tags": {f"t{n}": n for n in range(65)}}).encode(), MetricRefusal.TAGS),
     ],
 )
-def test_refusal_of_a_payload_names_its_reason(payload: bytes, expected: RefusalReason) -> None:
+def test_refusal_of_a_payload_names_its_reason(payload: bytes, expected: MetricRefusal) -> None:
     """Each kind of bad payload has its own code."""
     assert reason(payload) is expected
 
@@ -188,13 +188,13 @@ def test_refusal_says_what_it_found(topic: str, payload: bytes, detail: str) -> 
 @pytest.mark.parametrize("character", ["\ud800", "\udfff", "\udc80", "\0"])
 def test_topic_with_any_surrogate_is_not_utf8(character: str) -> None:
     """Both ends of the range of surrogates, which stand for bytes that are not UTF-8."""
-    assert reason(b'{"value":1}', f"metrics/{TENANT}/a/{character}") is RefusalReason.TOPIC_ENCODING
+    assert reason(b'{"value":1}', f"metrics/{TENANT}/a/{character}") is MetricRefusal.TOPIC_ENCODING
 
 
 @pytest.mark.parametrize("character", ["\ud7ff", "\ue000"])
 def test_topic_beside_the_surrogates_is_utf8(character: str) -> None:
     """Characters next to that range are valid UTF-8 and only not allowed in a name."""
-    assert reason(b'{"value":1}', f"metrics/{TENANT}/a/{character}") is RefusalReason.TOPIC_SHAPE
+    assert reason(b'{"value":1}', f"metrics/{TENANT}/a/{character}") is MetricRefusal.TOPIC_SHAPE
 
 
 @pytest.mark.parametrize(
@@ -237,20 +237,20 @@ def test_template_helpers_return_what_to_use() -> None:
 @pytest.mark.parametrize(
     ("topic", "expected"),
     [
-        ("metrics//x", RefusalReason.TOPIC_SHAPE),
-        ("other", RefusalReason.TOPIC_SHAPE),
-        (f"metrics/{TENANT}/a/b/c", RefusalReason.TOPIC_SHAPE),
-        (f"metrics/{TENANT}//b", RefusalReason.TOPIC_SHAPE),
-        (f"metrics/{TENANT}/a b/c", RefusalReason.TOPIC_SHAPE),
-        (f"metrics/{TENANT}/a/{'m' * 129}", RefusalReason.TOPIC_SHAPE),
-        (f"{TOPIC}\n", RefusalReason.TOPIC_SHAPE),
-        ("metrics/not-a-uuid/a/b", RefusalReason.TENANT_FORMAT),
-        (f"metrics/{TENANT}/a/b\udcff", RefusalReason.TOPIC_ENCODING),
-        (f"metrics/{TENANT}/a/b\0", RefusalReason.TOPIC_ENCODING),
-        ("metrics/" + "x" * 65_527, RefusalReason.TOPIC_SHAPE),
+        ("metrics//x", MetricRefusal.TOPIC_SHAPE),
+        ("other", MetricRefusal.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a/b/c", MetricRefusal.TOPIC_SHAPE),
+        (f"metrics/{TENANT}//b", MetricRefusal.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a b/c", MetricRefusal.TOPIC_SHAPE),
+        (f"metrics/{TENANT}/a/{'m' * 129}", MetricRefusal.TOPIC_SHAPE),
+        (f"{TOPIC}\n", MetricRefusal.TOPIC_SHAPE),
+        ("metrics/not-a-uuid/a/b", MetricRefusal.TENANT_FORMAT),
+        (f"metrics/{TENANT}/a/b\udcff", MetricRefusal.TOPIC_ENCODING),
+        (f"metrics/{TENANT}/a/b\0", MetricRefusal.TOPIC_ENCODING),
+        ("metrics/" + "x" * 65_527, MetricRefusal.TOPIC_SHAPE),
     ],
 )
-def test_refusal_of_a_topic_names_its_reason(topic: str, expected: RefusalReason) -> None:
+def test_refusal_of_a_topic_names_its_reason(topic: str, expected: MetricRefusal) -> None:
     """A topic under the subscription that does not match the template is a Refusal, not another exception."""
     assert reason(b'{"value":1}', topic) is expected
 
@@ -318,7 +318,7 @@ def test_timestamp_outside_the_range_is_refused(given_number: float) -> None:
     """The first moment of 2200 and everything before 1970."""
     with pytest.raises(Refusal) as caught:
         parse_timestamp(given_number)
-    assert caught.value.reason is RefusalReason.TIMESTAMP_RANGE
+    assert caught.value.reason is MetricRefusal.TIMESTAMP_RANGE
 
 
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2199, 12, 30), timezones=st.just(timezone.utc)))  # noqa: DTZ001
@@ -361,4 +361,4 @@ def test_a_key_that_comes_twice_is_always_seen(content: dict[str, object], data:
         return
     key = data.draw(st.sampled_from(sorted(content)))
     twice = json.dumps(content)[:-1] + f", {json.dumps({key: content[key]})[1:-1]}}}"
-    assert reason(twice.encode()) is RefusalReason.DUPLICATE_KEY
+    assert reason(twice.encode()) is MetricRefusal.DUPLICATE_KEY

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.bridge.metric import RefusalReason
+from mqttkit.bridge.metric import MetricRefusal
 from mqttkit.bridge.sinks.types import Committed, MetricBatch
 from mqttkit.errors import SinkBroken, SinkRefused, SinkUnavailable
 from tests.support.bridges import wait_until
@@ -71,7 +71,7 @@ def test_poison_for_the_sink_alone_becomes_a_dead_letter(bench: Bench) -> None:
     assert bench.pipeline.step(0)
     assert bench.acknowledged == [*range(1, 12), 99]
     bench.check(stored=10, dead=2)
-    assert bench.pipeline.books.reasons == {RefusalReason.SINK_REFUSED: 1, RefusalReason.JSON_SYNTAX: 1}
+    assert bench.pipeline.books.reasons == {MetricRefusal.SINK_REFUSED: 1, MetricRefusal.JSON_SYNTAX: 1}
 
 
 def test_fault_21_exception_in_a_handler(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -82,7 +82,7 @@ def test_fault_21_exception_in_a_handler(bench: Bench, caplog: pytest.LogCapture
     bench.pipeline._parser.parse = lambda *_, **__: 1 / 0  # type: ignore[assignment,return-value,method-assign]
     bench.offer(message(2))
     assert bench.pipeline.step(0)
-    assert bench.pipeline.books.reasons == {RefusalReason.HANDLER_ERROR: 2}
+    assert bench.pipeline.books.reasons == {MetricRefusal.HANDLER_ERROR: 2}
     assert bench.pipeline.books.handler_errors == 2
     assert bench.acknowledged == [1, 2]
     bench.check(dead=2)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.broker.accounts.acl import Access, AclFile, Rule
+from mqttkit.broker.accounts.acl import Access, AclFile, AclRule
 from mqttkit.errors import UsageError
 
 TEXT = """# first line
@@ -28,12 +28,12 @@ pattern readwrite homes/%u/#
 def test_lines_count_for_whom_they_stand_under() -> None:
     """Before any user: anonymous; after one: that user, sections joined; patterns: everybody."""
     acl = AclFile.parse(TEXT)
-    assert acl.anonymous == (Rule(Access.READ, "public/#"),)
+    assert acl.anonymous == (AclRule(Access.READ, "public/#"),)
     assert acl.users == {
-        "anna": (Rule(Access.READ, "a/+"), Rule(Access.READWRITE, "a/b"), Rule(Access.WRITE, "c")),
-        "bert": (Rule(Access.DENY, "secret/#"),),
+        "anna": (AclRule(Access.READ, "a/+"), AclRule(Access.READWRITE, "a/b"), AclRule(Access.WRITE, "c")),
+        "bert": (AclRule(Access.DENY, "secret/#"),),
     }
-    assert acl.patterns == (Rule(Access.READWRITE, "homes/%u/#"),)
+    assert acl.patterns == (AclRule(Access.READWRITE, "homes/%u/#"),)
     assert [rule.line for rule in acl.users["anna"]] == [4, 5, 9]
 
 
@@ -88,7 +88,7 @@ def test_a_line_that_mosquitto_refuses_is_refused(line: str, reason: str) -> Non
 @pytest.mark.parametrize("topic", ["/" * 200, "é" * 32_767, "a/+/b/+", "+/#", "#"])
 def test_the_longest_and_widest_filters_are_accepted(topic: str) -> None:
     """mosquitto takes 200 separators and 65,535 bytes, + anywhere and # at the end."""
-    assert AclFile.parse(f"topic read {topic}\n").anonymous == (Rule(Access.READ, topic),)
+    assert AclFile.parse(f"topic read {topic}\n").anonymous == (AclRule(Access.READ, topic),)
 
 
 def test_only_comments_before_the_first_rule_are_kept() -> None:
@@ -110,8 +110,8 @@ def test_a_rule_allows_what_its_access_says() -> None:
 
 def test_rules_are_compared_without_the_line_they_were_read_from() -> None:
     """A rule that was not read from a file has line 0."""
-    assert Rule(Access.READ, "a", 7) == Rule(Access.READ, "a")
-    assert Rule(Access.READ, "a").line == 0
+    assert AclRule(Access.READ, "a", 7) == AclRule(Access.READ, "a")
+    assert AclRule(Access.READ, "a").line == 0
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_rules_are_compared_without_the_line_they_were_read_from() -> None:
 )
 def test_revoking_what_was_granted_leaves_nothing(granted: Access, revoked: Access | None) -> None:
     """The user stays, with its other rules."""
-    acl = AclFile().with_rules("anna", Rule(granted, "a"), Rule(Access.READ, "b"))
-    assert acl.without_rule("anna", "a", revoked).users["anna"] == (Rule(Access.READ, "b"),)
+    acl = AclFile().with_rules("anna", AclRule(granted, "a"), AclRule(Access.READ, "b"))
+    assert acl.without_rule("anna", "a", revoked).users["anna"] == (AclRule(Access.READ, "b"),)
 
 
 def test_a_file_is_read_from_its_path_and_named_in_its_errors(tmp_path: Path) -> None:
@@ -134,44 +134,44 @@ def test_a_file_is_read_from_its_path_and_named_in_its_errors(tmp_path: Path) ->
 
 def test_read_and_write_of_one_filter_become_one_rule() -> None:
     """Granting twice changes nothing; denials stay apart."""
-    acl = AclFile().with_rules("anna", Rule(Access.READ, "a"), Rule(Access.READ, "a"), Rule(Access.DENY, "a"))
-    assert acl.users["anna"] == (Rule(Access.READ, "a"), Rule(Access.DENY, "a"))
-    acl = acl.with_rules("anna", Rule(Access.WRITE, "a")).with_rules("anna", Rule(Access.READ, "a"))
-    assert acl.users["anna"] == (Rule(Access.READWRITE, "a"), Rule(Access.DENY, "a"))
+    acl = AclFile().with_rules("anna", AclRule(Access.READ, "a"), AclRule(Access.READ, "a"), AclRule(Access.DENY, "a"))
+    assert acl.users["anna"] == (AclRule(Access.READ, "a"), AclRule(Access.DENY, "a"))
+    acl = acl.with_rules("anna", AclRule(Access.WRITE, "a")).with_rules("anna", AclRule(Access.READ, "a"))
+    assert acl.users["anna"] == (AclRule(Access.READWRITE, "a"), AclRule(Access.DENY, "a"))
 
 
 @pytest.mark.parametrize(
     ("revoked", "left"),
     [
         (None, ()),
-        (Access.READ, (Rule(Access.WRITE, "a"),)),
-        (Access.WRITE, (Rule(Access.READ, "a"),)),
+        (Access.READ, (AclRule(Access.WRITE, "a"),)),
+        (Access.WRITE, (AclRule(Access.READ, "a"),)),
         (Access.READWRITE, ()),
     ],
 )
-def test_revoking_a_part_leaves_the_rest(revoked: Access | None, left: tuple[Rule, ...]) -> None:
+def test_revoking_a_part_leaves_the_rest(revoked: Access | None, left: tuple[AclRule, ...]) -> None:
     """Of readwrite, revoking read leaves write."""
-    acl = AclFile().with_rules("anna", Rule(Access.READWRITE, "a"), Rule(Access.READ, "b"))
-    assert acl.without_rule("anna", "a", revoked).users["anna"] == (*left, Rule(Access.READ, "b"))
+    acl = AclFile().with_rules("anna", AclRule(Access.READWRITE, "a"), AclRule(Access.READ, "b"))
+    assert acl.without_rule("anna", "a", revoked).users["anna"] == (*left, AclRule(Access.READ, "b"))
 
 
 def test_revoking_a_permission_keeps_the_denial_of_the_same_filter() -> None:
     """It does not become a permission."""
-    acl = AclFile().with_rules("anna", Rule(Access.READ, "a"), Rule(Access.DENY, "a"))
-    assert acl.without_rule("anna", "a", Access.READ).users["anna"] == (Rule(Access.DENY, "a"),)
+    acl = AclFile().with_rules("anna", AclRule(Access.READ, "a"), AclRule(Access.DENY, "a"))
+    assert acl.without_rule("anna", "a", Access.READ).users["anna"] == (AclRule(Access.DENY, "a"),)
 
 
 @pytest.mark.parametrize("granted", [Access.READ, Access.WRITE])
 def test_revoking_both_takes_the_one_there_is(granted: Access) -> None:
     """A denial on the same filter stays."""
-    acl = AclFile().with_rules("anna", Rule(granted, "a"), Rule(Access.DENY, "a"))
-    assert acl.without_rule("anna", "a", Access.READWRITE).users["anna"] == (Rule(Access.DENY, "a"),)
+    acl = AclFile().with_rules("anna", AclRule(granted, "a"), AclRule(Access.DENY, "a"))
+    assert acl.without_rule("anna", "a", Access.READWRITE).users["anna"] == (AclRule(Access.DENY, "a"),)
 
 
 @pytest.mark.parametrize(("topic", "access"), [("b", None), ("a", Access.WRITE), ("a", Access.DENY)])
 def test_revoking_what_was_never_granted_is_an_error(topic: str, access: Access | None) -> None:
     """A typo does not pass for a success."""
-    acl = AclFile().with_rules("anna", Rule(Access.READ, "a"))
+    acl = AclFile().with_rules("anna", AclRule(Access.READ, "a"))
     with pytest.raises(UsageError, match="has no rule"):
         acl.without_rule("anna", topic, access)
 
@@ -192,7 +192,7 @@ def test_revoking_what_was_never_granted_is_an_error(topic: str, access: Access 
 def test_a_rule_that_could_not_work_is_refused(topic: str, reason: str) -> None:
     """Nothing is written that mosquitto would refuse, read otherwise, or never match."""
     with pytest.raises(UsageError, match=reason):
-        AclFile().with_rules("anna", Rule(Access.READ, topic))
+        AclFile().with_rules("anna", AclRule(Access.READ, topic))
 
 
 def test_a_user_goes_with_all_its_rules() -> None:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from mqttkit.broker.mosquitto.database import HEADER, MAGIC, NEVER, Summary, read_database, summarise
+from mqttkit.broker.mosquitto.database import HEADER, MAGIC, NEVER, DatabaseSummary, read_database, summarise
 from mqttkit.errors import UsageError
 
 
@@ -155,4 +155,4 @@ def test_what_waits_for_a_session_that_may_expire_is_not_compared() -> None:
 def test_a_summary_is_a_plain_value() -> None:
     """It goes into a manifest and comes back the same."""
     summary = summarise(read_database(database(configuration())))
-    assert Summary(**vars(summary)) == summary
+    assert DatabaseSummary(**vars(summary)) == summary

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mqttkit.cli import cli
-from mqttkit.cli.options.connection import Connection, connection_options
+from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.mosquitto import MosquittoCommand, property_option, read_options, replace_properties
 from mqttkit.cli.options.setting_option import given_settings
 from mqttkit.cli.scan.source_options import source_options
@@ -23,13 +23,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def connection_of(*words: str) -> Connection:
+def connection_of(*words: str) -> ConnectionOptions:
     """Return what the connection options make of the words; raise what they raise."""
-    found: list[Connection] = []
+    found: list[ConnectionOptions] = []
 
     @click.command(cls=MosquittoCommand)
     @connection_options
-    def command(connection: Connection) -> None:
+    def command(connection: ConnectionOptions) -> None:
         found.append(connection)
 
     command.main(list(words), standalone_mode=False)

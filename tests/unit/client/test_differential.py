@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from mqttkit.client.connection import Connection
 from mqttkit.client.packets.splitter import remaining_length
 from mqttkit.client.packets.unexpected import UnexpectedPacket
 from tests.unit.client.harness import BatchedSide, PlainSide
@@ -168,21 +167,3 @@ def test_one_byte_at_a_time(v5: bool, data: bytes) -> None:
     """The worst cut of all."""
     data = data[:400]
     assert_same(v5, data, list(range(len(data))), False)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.booleans(), st.data(), st.lists(st.integers(0, 100_000), max_size=8))
-def test_unattached_it_is_paho_through_and_through(v5: bool, data: st.DataObject, cuts: list[int]) -> None:
-    """Without an outbox and a handler of lists every packet goes to paho's own code and callbacks."""
-    stream = data.draw(streams(v5))
-    plain, unattached = PlainSide(v5=v5), PlainSide(Connection, v5=v5)
-    try:
-        for side in (plain, unattached):
-            side.feed(pieces(stream, cuts))
-        assert unattached.messages == plain.messages
-        assert unattached.ended == plain.ended
-        assert unattached.answered == plain.answered
-        assert packets_by_type(unattached.sent()) == packets_by_type(plain.sent())
-    finally:
-        plain.close()
-        unattached.close()

@@ -13,7 +13,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 import mqttkit
-from mqttkit.client.paho_names import CLIENT_NAMES, OTHER_NAMES
+from mqttkit.client.paho_internals.names import CLIENT_NAMES, OTHER_NAMES
 
 PACKAGE = Path(mqttkit.__file__).parent
 DERIVED_FROM = ("paho.Client", "IncomingPackets", "Connection", "_WebsocketWrapper")

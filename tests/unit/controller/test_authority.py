@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.security.authority import check_authority
 from mqttkit.controller.security.gate import Gate, SignedCodec
@@ -32,7 +32,7 @@ def envelope(topic: str, sender: str, about: str, **payload: object) -> Envelope
     )  # fmt: skip
 
 
-def refusal(key: Key, topic: str, region: str, payload: dict[str, object] | None = None) -> RefusalReason | None:
+def refusal(key: Key, topic: str, region: str, payload: dict[str, object] | None = None) -> MessageRefusal | None:
     """Return why the key may not sign for the topic, or None."""
     message = envelope(topic, key.owner or "any", region, **(payload or {}))
     try:
@@ -69,7 +69,7 @@ def refusal(key: Key, topic: str, region: str, payload: dict[str, object] | None
 ])  # fmt: skip
 def test_a_key_signs_only_what_its_role_and_region_allow(key: Key, topic: str, region: str, allowed: bool) -> None:
     """Each type of message on each kind of topic."""
-    assert refusal(key, topic, region) is (None if allowed else RefusalReason.NOT_ALLOWED)
+    assert refusal(key, topic, region) is (None if allowed else MessageRefusal.NOT_ALLOWED)
 
 
 @pytest.mark.parametrize("topic", ["pdsno/discovery/zone-A/any", "pdsno/policy/global", "pdsno/events/zone-B"])
@@ -93,14 +93,14 @@ def test_a_heartbeat_cannot_claim_another_role_or_region(
 ) -> None:
     """What the heartbeat says about the controller agrees with its key."""
     found = refusal(key, f"pdsno/status/{key.owner}", region, payload)
-    assert found is (None if allowed else RefusalReason.NOT_ALLOWED)
+    assert found is (None if allowed else MessageRefusal.NOT_ALLOWED)
 
 
 def test_a_key_of_one_owner_signs_for_no_other_sender() -> None:
     """Even if the role fits."""
     with pytest.raises(MessageRefused) as caught:
         check_authority(LOCAL, TOPICS.place("pdsno/events/system"), envelope("pdsno/events/system", "lc-2", "zone-A"))
-    assert caught.value.reason is RefusalReason.WRONG_SENDER
+    assert caught.value.reason is MessageRefusal.WRONG_SENDER
 
 
 def test_the_gate_refuses_a_policy_that_a_local_controller_signed() -> None:
@@ -112,7 +112,7 @@ def test_the_gate_refuses_a_policy_that_a_local_controller_signed() -> None:
     with pytest.raises(MessageRefused) as caught:
         Gate(codec, store).open(TOPICS.place(topic), codec.wrap(forged, topic), dup=False)
     store.close()
-    assert caught.value.reason is RefusalReason.NOT_ALLOWED
+    assert caught.value.reason is MessageRefusal.NOT_ALLOWED
 
 
 def test_each_controller_signs_with_its_own_key() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttkit.controller.messages.envelope import Envelope, format_timestamp, new_message_id, parse, parse_timestamp
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "envelope.schema.json").read_text())
 names = st.text(min_size=1, max_size=20).filter(str.isprintable)
@@ -67,7 +67,7 @@ def test_arbitrary_bytes_are_refused_with_a_reason(data: bytes) -> None:
     try:
         parse(data)
     except MessageRefused as error:
-        assert error.reason in (RefusalReason.MALFORMED, RefusalReason.UNKNOWN_VERSION)
+        assert error.reason in (MessageRefusal.MALFORMED, MessageRefusal.UNKNOWN_VERSION)
 
 
 @given(payloads.flatmap(lambda base: st.just({**document(), **base})))
@@ -76,7 +76,7 @@ def test_arbitrary_documents_are_refused_with_a_reason(base: dict[str, object]) 
     try:
         parse(json.dumps(base).encode())
     except MessageRefused as error:
-        assert error.reason in (RefusalReason.MALFORMED, RefusalReason.UNKNOWN_VERSION)
+        assert error.reason in (MessageRefusal.MALFORMED, MessageRefusal.UNKNOWN_VERSION)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -101,7 +101,7 @@ def test_arbitrary_documents_are_refused_with_a_reason(base: dict[str, object]) 
 def test_a_bad_field_is_named(changes: dict[str, object], message: str) -> None:
     """Each is malformed, and says why; the published schema refuses it too where it can."""
     error = refusal(json.dumps(document(**changes)).encode())
-    assert (error.reason, error.message.startswith(message)) == (RefusalReason.MALFORMED, True), error.message
+    assert (error.reason, error.message.startswith(message)) == (MessageRefusal.MALFORMED, True), error.message
 
 
 @pytest.mark.parametrize("data", [
@@ -109,14 +109,14 @@ def test_a_bad_field_is_named(changes: dict[str, object], message: str) -> None:
 ])  # fmt: skip
 def test_what_is_no_json_object_is_malformed(data: bytes) -> None:
     """Twins of a key, numbers that JSON lacks and towers of brackets included."""
-    assert refusal(data).reason is RefusalReason.MALFORMED
+    assert refusal(data).reason is MessageRefusal.MALFORMED
 
 
 @pytest.mark.parametrize("version", [2, 0, "1", 1.5, True, [1]])
 def test_an_unknown_version_is_refused_by_name(version: object) -> None:
     """Whatever else is in the message."""
     error = refusal(json.dumps({"schema_version": version}).encode())
-    assert error.reason is RefusalReason.UNKNOWN_VERSION
+    assert error.reason is MessageRefusal.UNKNOWN_VERSION
     assert f"schema_version {version}" in error.message
 
 
@@ -155,14 +155,14 @@ def test_nesting_is_limited() -> None:
     """A peer with a good key cannot make a handler recurse too deeply."""
     assert parse(nested(32)).payload
     assert "32 levels" in refusal(nested(33)).message
-    assert refusal(nested(988)).reason is RefusalReason.MALFORMED
+    assert refusal(nested(988)).reason is MessageRefusal.MALFORMED
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", str(2**64), str(-(2**63) - 1)])
 def test_numbers_that_json_readers_cannot_hold_are_refused(number: str) -> None:
     """Infinity would be printed as invalid JSON."""
     data = json.dumps(document(payload={"x": [7]})).replace("[7]", f"[{number}]").encode()
-    assert refusal(data).reason is RefusalReason.MALFORMED
+    assert refusal(data).reason is MessageRefusal.MALFORMED
 
 
 @pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 1.5e300])

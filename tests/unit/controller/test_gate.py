@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.security.gate import Gate, PlainCodec, SignedCodec
 from mqttkit.controller.security.keys import KeyRing, generate
@@ -47,7 +47,7 @@ def report(**changes: object) -> Envelope:
     return Envelope(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def refusal(gate: Gate, data: bytes, topic: str = PLACE.topic, *, dup: bool = False) -> RefusalReason:
+def refusal(gate: Gate, data: bytes, topic: str = PLACE.topic, *, dup: bool = False) -> MessageRefusal:
     """Return why the gate refuses."""
     with pytest.raises(MessageRefused) as caught:
         gate.open(TOPICS.place(topic), data, dup=dup)
@@ -67,7 +67,7 @@ def test_a_redelivery_is_a_duplicate_and_a_replay_is_refused(store: Store) -> No
     data = CODEC.wrap(report(), PLACE.topic)
     assert admit(gate, data) is Novelty.NEW
     assert admit(gate, data, dup=True) is Novelty.SAME
-    assert refusal(gate, data) is RefusalReason.REPLAYED
+    assert refusal(gate, data) is MessageRefusal.REPLAYED
 
 
 def test_a_message_sent_anew_is_a_duplicate(store: Store) -> None:
@@ -87,7 +87,7 @@ def test_one_message_id_with_other_content_is_an_attack(store: Store) -> None:
     first = report()
     admit(gate, CODEC.wrap(first, PLACE.topic))
     changed = report(message_id=first.message_id, payload={"devices": [1]})
-    assert refusal(gate, CODEC.wrap(changed, PLACE.topic)) is RefusalReason.CONFLICT
+    assert refusal(gate, CODEC.wrap(changed, PLACE.topic)) is MessageRefusal.CONFLICT
 
 
 def test_a_crash_before_the_commit_lets_the_message_in_again(tmp_path: Path) -> None:
@@ -103,22 +103,22 @@ def test_a_crash_before_the_commit_lets_the_message_in_again(tmp_path: Path) -> 
     second.commit()
     second.close()
     third = Store(path)
-    assert refusal(Gate(CODEC, third), data) is RefusalReason.REPLAYED
+    assert refusal(Gate(CODEC, third), data) is MessageRefusal.REPLAYED
     assert admit(Gate(CODEC, third), data, dup=True) is Novelty.SAME
     third.close()
 
 
 @pytest.mark.parametrize(("changes", "topic", "expected"), [
-    ({"message_type": "gossip"}, PLACE.topic, RefusalReason.UNKNOWN_TYPE),
-    ({"message_type": "event"}, PLACE.topic, RefusalReason.UNKNOWN_TYPE),
-    ({"region": "zone-B"}, PLACE.topic, RefusalReason.WRONG_REGION),
-    ({"sender_id": "lc-2"}, PLACE.topic, RefusalReason.WRONG_SENDER),
-    ({"message_type": "policy.update"}, "pdsno/policy/global", RefusalReason.WRONG_REGION),
-    ({"message_type": "event", "region": "zone-A"}, "pdsno/events/zone-B", RefusalReason.WRONG_REGION),
-    ({"message_type": "status"}, "pdsno/status/rc-1", RefusalReason.WRONG_SENDER),
+    ({"message_type": "gossip"}, PLACE.topic, MessageRefusal.UNKNOWN_TYPE),
+    ({"message_type": "event"}, PLACE.topic, MessageRefusal.UNKNOWN_TYPE),
+    ({"region": "zone-B"}, PLACE.topic, MessageRefusal.WRONG_REGION),
+    ({"sender_id": "lc-2"}, PLACE.topic, MessageRefusal.WRONG_SENDER),
+    ({"message_type": "policy.update"}, "pdsno/policy/global", MessageRefusal.WRONG_REGION),
+    ({"message_type": "event", "region": "zone-A"}, "pdsno/events/zone-B", MessageRefusal.WRONG_REGION),
+    ({"message_type": "status"}, "pdsno/status/rc-1", MessageRefusal.WRONG_SENDER),
 ])  # fmt: skip
 def test_what_does_not_belong_is_refused(
-    store: Store, changes: dict[str, object], topic: str, expected: RefusalReason
+    store: Store, changes: dict[str, object], topic: str, expected: MessageRefusal
 ) -> None:
     """Each with its own reason."""
     assert refusal(Gate(CODEC, store), CODEC.wrap(report(**changes), topic), topic) is expected
@@ -130,10 +130,10 @@ def at(offset: float) -> SignedCodec:
 
 
 @pytest.mark.parametrize(("offset", "expected"), [
-    (-310.0, RefusalReason.EXPIRED), (-290.0, None), (290.0, None), (310.0, RefusalReason.SKEWED),
+    (-310.0, MessageRefusal.EXPIRED), (-290.0, None), (290.0, None), (310.0, MessageRefusal.SKEWED),
 ])  # fmt: skip
 def test_the_time_of_signing_must_be_within_five_minutes(
-    store: Store, offset: float, expected: RefusalReason | None
+    store: Store, offset: float, expected: MessageRefusal | None
 ) -> None:
     """Either way; a report that waited at its sender is signed when it leaves, so its own timestamp may be older."""
     old = report(timestamp=int((time.time() - 10_000) * 1000))
@@ -147,7 +147,7 @@ def test_the_time_of_signing_must_be_within_five_minutes(
 def test_unsigned_messages_are_as_old_as_they_say(store: Store) -> None:
     """There is no other time than the envelope's."""
     gate = Gate(PlainCodec(), store)
-    for offset, expected in ((-310, RefusalReason.EXPIRED), (310, RefusalReason.SKEWED)):
+    for offset, expected in ((-310, MessageRefusal.EXPIRED), (310, MessageRefusal.SKEWED)):
         data = PlainCodec().wrap(report(timestamp=int((time.time() + offset) * 1000)), PLACE.topic)
         assert refusal(gate, data) is expected
 
@@ -156,13 +156,13 @@ def test_who_was_away_takes_what_the_broker_kept(store: Store) -> None:
     """From when it was last there, for a while, and each only once."""
     gate = Gate(CODEC, store)
     kept, older = at(-5_000.0).wrap(report(), PLACE.topic), at(-9_000.0).wrap(report(), PLACE.topic)
-    assert refusal(gate, kept) is RefusalReason.EXPIRED
+    assert refusal(gate, kept) is MessageRefusal.EXPIRED
     gate.expect_delayed(time.time() - 6_000.0, 60.0)
     assert admit(gate, kept) is Novelty.NEW
-    assert refusal(gate, kept) is RefusalReason.REPLAYED
-    assert refusal(gate, older) is RefusalReason.EXPIRED
+    assert refusal(gate, kept) is MessageRefusal.REPLAYED
+    assert refusal(gate, older) is MessageRefusal.EXPIRED
     gate.expect_delayed(time.time() - 6_000.0, 0.0)
-    assert refusal(gate, at(-5_000.0).wrap(report(), PLACE.topic)) is RefusalReason.EXPIRED
+    assert refusal(gate, at(-5_000.0).wrap(report(), PLACE.topic)) is MessageRefusal.EXPIRED
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_topic_that_is_none_of_the_controllers_is_refused(topic: str) -> None:
     """It cannot come by the subscriptions, but it can by HTTP."""
     with pytest.raises(MessageRefused) as caught:
         TOPICS.place(topic)
-    assert caught.value.reason is RefusalReason.WRONG_TOPIC
+    assert caught.value.reason is MessageRefusal.WRONG_TOPIC
 
 
 def test_events_of_the_system_may_be_about_any_region(store: Store) -> None:
@@ -187,7 +187,7 @@ def test_a_key_of_one_sender_serves_no_other(store: Store) -> None:
     """`owner` binds a key to a sender_id."""
     ring = KeyRing().add(generate("k", owner="lc-9"))
     data = sign(report().to_bytes(), PLACE.topic, ring.keys["k"])
-    assert refusal(Gate(SignedCodec(ring), store), data) is RefusalReason.WRONG_SENDER
+    assert refusal(Gate(SignedCodec(ring), store), data) is MessageRefusal.WRONG_SENDER
 
 
 def test_without_signatures_the_rest_still_holds(store: Store) -> None:
@@ -197,8 +197,8 @@ def test_without_signatures_the_rest_still_holds(store: Store) -> None:
     data = codec.wrap(report(), PLACE.topic)
     assert [admit(gate, data), admit(gate, data)] == [Novelty.NEW, Novelty.SAME]
     large = PlainCodec().wrap(report(payload={"x": "y" * 1000}), PLACE.topic)
-    assert refusal(gate, large) is RefusalReason.TOO_LARGE
-    assert refusal(gate, CODEC.wrap(report(), PLACE.topic)) is RefusalReason.MALFORMED
+    assert refusal(gate, large) is MessageRefusal.TOO_LARGE
+    assert refusal(gate, CODEC.wrap(report(), PLACE.topic)) is MessageRefusal.MALFORMED
 
 
 def test_a_nonce_that_comes_with_other_content_is_an_attack(store: Store) -> None:
@@ -208,7 +208,7 @@ def test_a_nonce_that_comes_with_other_content_is_an_attack(store: Store) -> Non
     nonce = CODEC.unwrap(data, PLACE.topic).nonce
     assert nonce is not None
     store.remember_nonce(nonce, b"other content...")
-    assert refusal(gate, data, dup=True) is RefusalReason.CONFLICT
+    assert refusal(gate, data, dup=True) is MessageRefusal.CONFLICT
 
 
 def test_a_refused_message_leaves_nothing_in_the_store(store: Store) -> None:
@@ -222,9 +222,9 @@ def test_a_refused_message_leaves_nothing_in_the_store(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("age", "reason"),
-    [(300.0, None), (300.5, RefusalReason.EXPIRED), (-300.0, None), (-300.5, RefusalReason.SKEWED)],
+    [(300.0, None), (300.5, MessageRefusal.EXPIRED), (-300.0, None), (-300.5, MessageRefusal.SKEWED)],
 )
-def test_the_clock_skew_itself_is_allowed(store: Store, age: float, reason: RefusalReason | None) -> None:
+def test_the_clock_skew_itself_is_allowed(store: Store, age: float, reason: MessageRefusal | None) -> None:
     """Five minutes to either side, and not half a second more."""
     signed_at = 2_000_000_000.0
     gate = Gate(CODEC, store, now=lambda: signed_at + age)
@@ -248,7 +248,7 @@ def test_delayed_messages_are_taken_from_the_skew_before_the_absence_on(
     if accepted:
         assert admit(gate, data) is Novelty.NEW
     else:
-        assert refusal(gate, data) is RefusalReason.EXPIRED
+        assert refusal(gate, data) is MessageRefusal.EXPIRED
 
 
 def test_the_size_limit_of_unsigned_messages_is_allowed() -> None:
@@ -257,7 +257,7 @@ def test_the_size_limit_of_unsigned_messages_is_allowed() -> None:
     assert PlainCodec(max_bytes=len(data)).unwrap(data, PLACE.topic).envelope.sender_id == "lc-1"
     with pytest.raises(MessageRefused) as caught:
         PlainCodec(max_bytes=len(data) - 1).unwrap(data, PLACE.topic)
-    assert caught.value.reason is RefusalReason.TOO_LARGE
+    assert caught.value.reason is MessageRefusal.TOO_LARGE
 
 
 # --- limits, exactly ----------------------------------------------------------------------------------------
@@ -271,11 +271,11 @@ def signed_at(moment: float) -> bytes:
 
 
 @pytest.mark.parametrize(("age", "expected"), [
-    (300.0, None), (300.001, RefusalReason.EXPIRED), (-300.0, None), (-300.001, RefusalReason.SKEWED),
-    (0.0, None), (600.0, RefusalReason.EXPIRED), (-600.0, RefusalReason.SKEWED),
+    (300.0, None), (300.001, MessageRefusal.EXPIRED), (-300.0, None), (-300.001, MessageRefusal.SKEWED),
+    (0.0, None), (600.0, MessageRefusal.EXPIRED), (-600.0, MessageRefusal.SKEWED),
 ])  # fmt: skip
 def test_the_clock_skew_is_a_limit_that_still_counts_as_fresh(
-    store: Store, age: float, expected: RefusalReason | None
+    store: Store, age: float, expected: MessageRefusal | None
 ) -> None:
     """300 s in either direction, to the millisecond; the default of the gate."""
     gate = Gate(CODEC, store, now=lambda: NOW)
@@ -306,14 +306,14 @@ def test_the_window_for_delayed_messages_has_two_limits(
     if accepted:
         assert admit(gate, signed_at(sent)) is Novelty.NEW
     else:
-        assert refusal(gate, signed_at(sent)) is RefusalReason.EXPIRED
+        assert refusal(gate, signed_at(sent)) is MessageRefusal.EXPIRED
 
 
 def test_the_window_does_not_let_in_messages_from_the_future(store: Store) -> None:
     """Delayed means old."""
     gate = Gate(CODEC, store, now=lambda: NOW)
     gate.expect_delayed(NOW - 6_000.0, 60.0)
-    assert refusal(gate, signed_at(NOW + 301.0)) is RefusalReason.SKEWED
+    assert refusal(gate, signed_at(NOW + 301.0)) is MessageRefusal.SKEWED
 
 
 def test_an_opened_message_says_who_signed_what_and_when() -> None:
@@ -343,7 +343,7 @@ def test_the_size_limit_is_the_longest_message_accepted(codec: type) -> None:
     for attempt in (lambda: smaller.unwrap(data, PLACE.topic), lambda: smaller.wrap(envelope, PLACE.topic)):
         with pytest.raises(MessageRefused, match=f"{len(data)} bytes, the limit is {len(data) - 1}") as caught:
             attempt()
-        assert caught.value.reason is RefusalReason.TOO_LARGE
+        assert caught.value.reason is MessageRefusal.TOO_LARGE
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_a_token_is_good_within_the_clock_skew(offset: float, accepted: bool) ->
         codec.check_request(token, "/v1/messages", skew=30.0)
     except MessageRefused as error:
         assert not accepted
-        assert error.reason is RefusalReason.EXPIRED
+        assert error.reason is MessageRefusal.EXPIRED
     else:
         assert accepted
 
@@ -376,7 +376,7 @@ def test_a_copy_with_a_new_nonce_is_remembered_too(store: Store) -> None:
     envelope = report()
     first, second = (CODEC.wrap(envelope, PLACE.topic) for _ in range(2))
     assert [admit(gate, first), admit(gate, second)] == [Novelty.NEW, Novelty.SAME]
-    assert refusal(gate, second) is RefusalReason.REPLAYED
+    assert refusal(gate, second) is MessageRefusal.REPLAYED
     assert store.count() == 1
 
 

@@ -18,7 +18,7 @@ from waitress import wasyncore
 
 from mqttkit.controller.transports.http import HttpTransport
 from mqttkit.controller.transports.http_hub import HttpHub
-from mqttkit.controller.transports.types import Delivery
+from mqttkit.controller.transports.types import ReceivedMessage
 from mqttkit.settings import TlsSettings
 from tests.support.controllers import eventually
 from tests.support.tls import Authority
@@ -40,7 +40,7 @@ def test_a_hub_that_answers_nonsense_does_not_end_the_polling(stack: ExitStack) 
     """Nor does it count as a hub for a moment; the first good answer does."""
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     listener.settimeout(20)
-    received: list[Delivery] = []
+    received: list[ReceivedMessage] = []
     woken: list[bool] = []
     client = HttpTransport(f"http://127.0.0.1:{listener.getsockname()[1]}", poll_seconds=0.01)
     stack.callback(client.close)
@@ -163,14 +163,14 @@ def test_the_log_says_why_a_hub_cannot_be_reached(
 def test_a_poll_moves_on_only_after_its_messages_are_handled(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that the controller did not handle in time is fetched again, marked as redelivered."""
     monkeypatch.setattr("mqttkit.controller.transports.http.HANDLE_SECONDS", 0.1)
-    hub, received = HttpHub(), list[Delivery]()
+    hub, received = HttpHub(), list[ReceivedMessage]()
     stack.callback(hub.close)
     hub.start(lambda _: None, lambda: None)
     client = HttpTransport(hub.url, poll_seconds=0.01)
     stack.callback(client.close)
     client.subscribe("a")
 
-    def take(found: list[Delivery]) -> None:
+    def take(found: list[ReceivedMessage]) -> None:
         received.extend(found)
         if len(received) > 1:
             for one in found:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import KeyRing, generate
@@ -28,7 +28,7 @@ def message(topic: str, kind: str, sequence: int = 1, **payload: object) -> byte
     return CODEC.wrap(envelope, topic)
 
 
-def refusal(gate: HubGate, topic: str, data: bytes) -> RefusalReason:
+def refusal(gate: HubGate, topic: str, data: bytes) -> MessageRefusal:
     """Return why the hub refuses."""
     with pytest.raises(MessageRefused) as caught:
         gate.check(topic, data)
@@ -39,7 +39,7 @@ def test_a_replayed_report_is_refused() -> None:
     """The second copy of the same bytes; the hub has the public key only."""
     gate, data = HubGate(Topics(), PUBLIC), message(REPORTS, "discovery.report", devices=[])
     gate.check(REPORTS, data)
-    assert refusal(gate, REPORTS, data) is RefusalReason.REPLAYED
+    assert refusal(gate, REPORTS, data) is MessageRefusal.REPLAYED
 
 
 def test_an_older_policy_does_not_replace_a_newer_one() -> None:
@@ -48,7 +48,7 @@ def test_an_older_policy_does_not_replace_a_newer_one() -> None:
     old, new = (message(POLICY, "policy.update", version=version, rules={}) for version in (1, 2))
     for data in (old, new, new):
         gate.check(POLICY, data)
-    assert refusal(gate, POLICY, old) is RefusalReason.STALE
+    assert refusal(gate, POLICY, old) is MessageRefusal.STALE
 
 
 def test_an_older_heartbeat_does_not_replace_a_newer_one() -> None:
@@ -56,8 +56,8 @@ def test_an_older_heartbeat_does_not_replace_a_newer_one() -> None:
     gate = HubGate(Topics(), PUBLIC)
     old, new = (message(STATUS, "status", number, state="online", incarnation="i") for number in (1, 2))
     gate.check(STATUS, new)
-    assert refusal(gate, STATUS, old) is RefusalReason.STALE
-    assert refusal(gate, STATUS, new) is RefusalReason.STALE
+    assert refusal(gate, STATUS, old) is MessageRefusal.STALE
+    assert refusal(gate, STATUS, new) is MessageRefusal.STALE
 
 
 @pytest.mark.parametrize(("topic", "data"), [(POLICY, b""), (REPORTS, b"forged"), ("elsewhere", b"x")])
@@ -68,19 +68,19 @@ def test_a_message_without_a_signature_is_refused(topic: str, data: bytes) -> No
 
 
 @pytest.mark.parametrize(("token", "reason"), [
-    ("", RefusalReason.MALFORMED),
-    ("x.y.z", RefusalReason.MALFORMED),
+    ("", MessageRefusal.MALFORMED),
+    ("x.y.z", MessageRefusal.MALFORMED),
     (SignedCodec(KeyRing().add(generate("k")).activate("k")).sign_request("lc-1", "/v1/messages"), "bad_signature"),
-    (CODEC.sign_request("lc-1", "/v1/health"), RefusalReason.WRONG_TOPIC),
+    (CODEC.sign_request("lc-1", "/v1/health"), MessageRefusal.WRONG_TOPIC),
     (SignedCodec(CODEC.keys, now=lambda: time.time() - 301).sign_request("lc-1", "/v1/messages"), "expired"),
     (SignedCodec(CODEC.keys, now=lambda: time.time() + 86_400).sign_request("lc-1", "/v1/messages"), "expired"),
 ])  # fmt: skip
-def test_who_polls_proves_a_key(token: str, reason: RefusalReason | str) -> None:
+def test_who_polls_proves_a_key(token: str, reason: MessageRefusal | str) -> None:
     """Signed with an accepted key, for this path, within the clock skew."""
     gate = HubGate(Topics(), PUBLIC)
     with pytest.raises(MessageRefused) as caught:
         gate.check_reader(token, "/v1/messages")
-    assert caught.value.reason is RefusalReason(reason)
+    assert caught.value.reason is MessageRefusal(reason)
 
 
 def test_a_good_token_is_accepted() -> None:

@@ -8,40 +8,40 @@ from pathlib import Path
 import pytest
 
 from mqttkit.controller.handover import outbox as module
-from mqttkit.controller.handover.outbox import Outbox
+from mqttkit.controller.handover.outbox import ReportOutbox
 from mqttkit.errors import StoreFailed
 
 ENVELOPE = b'{"text":"h\xc3\xa4"}'
 
 
-def contents(box: Outbox) -> list[tuple[str, object]]:
+def contents(box: ReportOutbox) -> list[tuple[str, object]]:
     """Return topic and envelope of each message."""
     return [(topic, json.loads(envelope)) for topic, envelope in box.load()]
 
 
 def test_messages_survive_a_restart_in_their_order(tmp_path: Path) -> None:
     """Removed messages do not come back."""
-    box = Outbox(tmp_path / "box")
+    box = ReportOutbox(tmp_path / "box")
     for name in ("a", "b", "c"):
         box.add(name, f"t/{name}", ENVELOPE)
     box.remove(["b", "unknown"])
     box.close()
     box.close()
-    again = Outbox(tmp_path / "box")
+    again = ReportOutbox(tmp_path / "box")
     assert contents(again) == [("t/a", {"text": "hä"}), ("t/c", {"text": "hä"})]
 
 
 def test_an_incomplete_last_line_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A crash or a full disk leaves one; later messages are not joined to it."""
-    box = Outbox(tmp_path / "box")
+    box = ReportOutbox(tmp_path / "box")
     box.add("a", "t", ENVELOPE)
     box.close()
     with (tmp_path / "box").open("ab") as stream:
         stream.write(b'["+","b","t",{"te')
-    again = Outbox(tmp_path / "box")
+    again = ReportOutbox(tmp_path / "box")
     again.add("c", "t/c", ENVELOPE)
     again.close()
-    assert [topic for topic, _ in contents(Outbox(tmp_path / "box"))] == ["t", "t/c"]
+    assert [topic for topic, _ in contents(ReportOutbox(tmp_path / "box"))] == ["t", "t/c"]
     assert "incomplete line" in caplog.text
 
 
@@ -50,7 +50,7 @@ def test_the_journal_does_not_grow_with_the_messages_that_were_sent(
 ) -> None:
     """It is written again when most of it is not needed."""
     monkeypatch.setattr(module, "COMPACT_BYTES", 1_000)
-    box = Outbox(tmp_path / "box")
+    box = ReportOutbox(tmp_path / "box")
     box.add("kept", "t/kept", ENVELOPE)
     for number in range(1_000):
         box.add(str(number), "t", ENVELOPE)
@@ -59,15 +59,15 @@ def test_the_journal_does_not_grow_with_the_messages_that_were_sent(
     assert contents(box) == [("t/kept", {"text": "hä"})]
     box.add("last", "t/last", ENVELOPE)
     box.close()
-    assert len(contents(Outbox(tmp_path / "box"))) == 2
+    assert len(contents(ReportOutbox(tmp_path / "box"))) == 2
 
 
 def test_a_file_that_fails_is_an_error(tmp_path: Path) -> None:
     """With its path; nothing is said to be kept that is not."""
     (tmp_path / "directory").mkdir()
     with pytest.raises(StoreFailed, match="cannot open the outbox"):
-        Outbox(tmp_path / "directory")
-    box = Outbox(tmp_path / "box")
+        ReportOutbox(tmp_path / "directory")
+    box = ReportOutbox(tmp_path / "box")
     box.close()
     with pytest.raises(StoreFailed, match="cannot write the outbox"):
         box.add("a", "t", ENVELOPE)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.policies import Policy, PolicyBook
 from mqttkit.controller.security.gate import Gate, OpenedMessage, SignedCodec
@@ -69,9 +69,9 @@ def test_an_older_policy_never_replaces_a_newer_one(store: Store) -> None:
             take(book, messages[version])
         except MessageRefused as error:
             assert (error.reason, version) in (
-                (RefusalReason.STALE, 1),
-                (RefusalReason.STALE, 2),
-                (RefusalReason.STALE, 4),
+                (MessageRefusal.STALE, 1),
+                (MessageRefusal.STALE, 2),
+                (MessageRefusal.STALE, 4),
             )
     assert book.current("zone-A") == Policy("zone-A", 5, {"level": 5})
     assert book.current("zone-B") is None
@@ -95,7 +95,7 @@ def test_one_version_with_two_contents_is_an_attack(store: Store) -> None:
     take(book, opened(1, a=1))
     with pytest.raises(MessageRefused) as caught:
         take(book, opened(1, a=2))
-    assert caught.value.reason is RefusalReason.CONFLICT
+    assert caught.value.reason is MessageRefusal.CONFLICT
     assert book.current("zone-A") == Policy("zone-A", 1, {"a": 1})
 
 
@@ -109,7 +109,7 @@ def test_a_policy_past_its_end_is_not_taken_up_and_ends(store: Store) -> None:
     assert book.current("zone-A") is None
     with pytest.raises(MessageRefused) as caught:
         take(book, opened(2, expires=1_001_000))
-    assert caught.value.reason is RefusalReason.EXPIRED
+    assert caught.value.reason is MessageRefusal.EXPIRED
 
 
 @pytest.mark.parametrize("payload", [
@@ -121,4 +121,4 @@ def test_a_policy_of_another_shape_is_malformed(store: Store, payload: dict[str,
     message = OpenedMessage(report(message_type="policy.update", payload=payload), b"d" * 32, None)
     with pytest.raises(MessageRefused) as caught:
         PolicyBook(store).judge("zone-A", message)
-    assert caught.value.reason is RefusalReason.MALFORMED
+    assert caught.value.reason is MessageRefusal.MALFORMED

@@ -16,7 +16,7 @@ from mqttkit.controller.receiver import Receiver
 from mqttkit.controller.security.gate import Codec, Gate, PlainCodec, SignedCodec
 from mqttkit.controller.security.keys import KeyRing, generate
 from mqttkit.controller.store import Store
-from mqttkit.controller.transports.types import Delivery
+from mqttkit.controller.transports.types import ReceivedMessage
 from mqttkit.errors import StoreFailed
 from tests.support.controllers import eventually
 
@@ -67,7 +67,7 @@ class Bench:
         self.receiver.take([delivery])
         return name
 
-    def make(self) -> tuple[str, Delivery]:
+    def make(self) -> tuple[str, ReceivedMessage]:
         """Return an event's message_id, and the event as a transport gives it."""
         name = new_message_id()
         event = Envelope(
@@ -75,7 +75,7 @@ class Bench:
             sequence=1,
         )  # fmt: skip
         data = self.codec.wrap(event, WHERE)
-        return name, Delivery(WHERE, data, "test", ack=lambda: self.acknowledged.append(name))
+        return name, ReceivedMessage(WHERE, data, "test", ack=lambda: self.acknowledged.append(name))
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_a_full_inbox_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_empty_message_is_no_message(bench: Bench) -> None:
     """It clears what was retained; there is nothing to judge."""
     done: list[bool] = []
-    bench.receiver.take([Delivery(WHERE, b"", "test", ack=lambda: done.append(True))])
+    bench.receiver.take([ReceivedMessage(WHERE, b"", "test", ack=lambda: done.append(True))])
     eventually(lambda: done == [True])
     assert not bench.receiver.counters
 
@@ -179,7 +179,7 @@ def test_nothing_that_a_handler_raises_ends_the_thread(bench: Bench, mistake: Ba
 
 def test_an_acknowledgement_that_fails_ends_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """It is logged; the next message is handled and acknowledged."""
-    bench.receiver.take([Delivery(WHERE, b"", "test", ack=lambda: 1 / 0)])
+    bench.receiver.take([ReceivedMessage(WHERE, b"", "test", ack=lambda: 1 / 0)])
     name = bench.deliver()
     eventually(lambda: bench.acknowledged == [name])
     assert "cannot acknowledge a message" in caplog.text

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.controller.messages.refusals import MessageRefused, RefusalReason
+from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.security.keys import Key, KeyFile, KeyRing, KeyStatus, generate, key_from_json, key_to_json
 from mqttkit.controller.security.signing import sign, verify
 from mqttkit.errors import UsageError
@@ -25,11 +25,11 @@ KEYS = {name: generate(name, name) for name in ("HS256", "Ed25519")}
 RING = KeyRing().add(KEYS["HS256"]).add(KEYS["Ed25519"])
 SIGNED = {name: sign(b'{"devices":[1,2,3]}', TOPIC, key) for name, key in KEYS.items()}
 both = pytest.mark.parametrize("name", ["HS256", "Ed25519"])
-UNBELIEVED = (RefusalReason.MALFORMED, RefusalReason.UNKNOWN_KEY, RefusalReason.BAD_SIGNATURE)
+UNBELIEVED = (MessageRefusal.MALFORMED, MessageRefusal.UNKNOWN_KEY, MessageRefusal.BAD_SIGNATURE)
 """Reasons of bytes that no known key signed."""
 
 
-def reason(signed: bytes, topic: str = TOPIC, ring: KeyRing | KeyFile = RING, **limits: int) -> RefusalReason:
+def reason(signed: bytes, topic: str = TOPIC, ring: KeyRing | KeyFile = RING, **limits: int) -> MessageRefusal:
     """Return why a message is refused."""
     with pytest.raises(MessageRefused) as caught:
         verify(signed, topic, ring, **limits)
@@ -95,12 +95,12 @@ def test_arbitrary_bytes_are_refused_with_a_reason(signed: bytes) -> None:
 def test_each_refusal_has_its_own_reason() -> None:
     """The order matters: size before form, form before key, key before signature, signature before topic."""
     stranger = generate("HS256")
-    assert reason(SIGNED["HS256"], max_bytes=50) is RefusalReason.TOO_LARGE
-    assert reason(b"{}") is RefusalReason.MALFORMED
-    assert reason(SIGNED["HS256"], ring=KeyRing()) is RefusalReason.UNKNOWN_KEY
-    assert reason(SIGNED["HS256"], ring=KeyRing().add(stranger)) is RefusalReason.BAD_SIGNATURE
-    assert reason(SIGNED["HS256"], ring=RING.retire("HS256")) is RefusalReason.RETIRED_KEY
-    assert reason(SIGNED["HS256"], topic="pdsno/discovery/zone-B/lc-1") is RefusalReason.WRONG_TOPIC
+    assert reason(SIGNED["HS256"], max_bytes=50) is MessageRefusal.TOO_LARGE
+    assert reason(b"{}") is MessageRefusal.MALFORMED
+    assert reason(SIGNED["HS256"], ring=KeyRing()) is MessageRefusal.UNKNOWN_KEY
+    assert reason(SIGNED["HS256"], ring=KeyRing().add(stranger)) is MessageRefusal.BAD_SIGNATURE
+    assert reason(SIGNED["HS256"], ring=RING.retire("HS256")) is MessageRefusal.RETIRED_KEY
+    assert reason(SIGNED["HS256"], topic="pdsno/discovery/zone-B/lc-1") is MessageRefusal.WRONG_TOPIC
 
 
 @pytest.mark.parametrize("changes", [
@@ -109,7 +109,7 @@ def test_each_refusal_has_its_own_reason() -> None:
 ])  # fmt: skip
 def test_a_changed_header_breaks_the_signature(changes: dict[str, object]) -> None:
     """The algorithm is the key's, not the message's; topic and nonce are signed."""
-    assert reason(with_header("HS256", **changes)) is RefusalReason.BAD_SIGNATURE
+    assert reason(with_header("HS256", **changes)) is MessageRefusal.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize("changes", [
@@ -120,7 +120,7 @@ def test_a_changed_header_breaks_the_signature(changes: dict[str, object]) -> No
 ])  # fmt: skip
 def test_a_header_of_another_shape_is_malformed(changes: dict[str, object]) -> None:
     """Extensions that change what is signed included (RFC 7797)."""
-    assert reason(with_header("HS256", **changes)) is RefusalReason.MALFORMED
+    assert reason(with_header("HS256", **changes)) is MessageRefusal.MALFORMED
 
 
 def test_a_public_key_verifies_and_cannot_sign() -> None:
@@ -138,7 +138,7 @@ def test_a_public_key_is_no_secret_for_hs256() -> None:
     """The classic confusion: a message signed with the public key's bytes as a shared secret."""
     public = KEYS["Ed25519"].jwk["x"]
     forged_key = Key(kid="Ed25519", algorithm="HS256", jwk={"kty": "oct", "k": public})
-    assert reason(sign(b"x", TOPIC, forged_key)) is RefusalReason.BAD_SIGNATURE
+    assert reason(sign(b"x", TOPIC, forged_key)) is MessageRefusal.BAD_SIGNATURE
 
 
 def test_the_ring_rotates_with_an_overlap() -> None:
@@ -152,7 +152,7 @@ def test_the_ring_rotates_with_an_overlap() -> None:
     assert (ring.signer().kid, ring.keys["old"].status) == ("new", KeyStatus.ACCEPTED)
     verify(by_old, TOPIC, ring)
     ring = ring.retire("old")
-    assert reason(by_old, ring=ring) is RefusalReason.RETIRED_KEY
+    assert reason(by_old, ring=ring) is MessageRefusal.RETIRED_KEY
     with pytest.raises(UsageError, match="cannot be activated again"):
         ring.activate("old")
     with pytest.raises(UsageError, match="is active"):
@@ -261,8 +261,8 @@ def test_the_longest_message_accepted_is_the_limit(name: str) -> None:
     assert verify(signed, TOPIC, RING, max_bytes=len(signed)).key.kid == name
     with pytest.raises(MessageRefused, match=f"{len(signed)} bytes, the limit is {len(signed) - 1}"):
         verify(signed, TOPIC, RING, max_bytes=len(signed) - 1)
-    assert reason(b"x" * (256 * 1024 + 1)) is RefusalReason.TOO_LARGE
-    assert reason(b"x" * (256 * 1024)) is RefusalReason.MALFORMED
+    assert reason(b"x" * (256 * 1024 + 1)) is MessageRefusal.TOO_LARGE
+    assert reason(b"x" * (256 * 1024)) is MessageRefusal.MALFORMED
 
 
 @pytest.mark.parametrize(("moment", "good"), [
@@ -274,7 +274,7 @@ def test_the_time_of_signing_is_between_1970_and_9999(moment: float, good: bool)
     if good:
         assert verify(signed, TOPIC, RING).signed_at == moment
     else:
-        assert reason(signed) is RefusalReason.MALFORMED
+        assert reason(signed) is MessageRefusal.MALFORMED
 
 
 def test_the_time_of_signing_has_milliseconds() -> None:
@@ -326,7 +326,7 @@ def test_the_header_has_a_limit(extra: int, good: bool) -> None:
     if good:
         assert verify(signed, topic, RING).data == b"x"
     else:
-        assert reason(signed, topic) is RefusalReason.MALFORMED
+        assert reason(signed, topic) is MessageRefusal.MALFORMED
 
 
 def test_a_large_payload_is_verified() -> None:
@@ -342,7 +342,7 @@ def test_an_error_of_the_jose_library_is_a_bad_signature(monkeypatch: pytest.Mon
         raise ValueError("no")
 
     monkeypatch.setattr("mqttkit.controller.security.signing.jws.validate_compact", fail)
-    assert reason(SIGNED["HS256"]) is RefusalReason.BAD_SIGNATURE
+    assert reason(SIGNED["HS256"]) is MessageRefusal.BAD_SIGNATURE
 
 
 def test_long_topics_and_algorithms_are_cut_in_the_reason() -> None:

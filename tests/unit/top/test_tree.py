@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttkit.messages import Message, Properties
-from mqttkit.top.tree import WATCHED_VALUES, Node, TopicTree
+from mqttkit.top.tree import WATCHED_VALUES, TopicNode, TopicTree
 
 
-def found(tree: TopicTree, topic: str) -> Node:
+def found(tree: TopicTree, topic: str) -> TopicNode:
     node = tree.find(topic)
     assert node is not None
     return node
 
 
-def nodes_of(tree: TopicTree) -> list[Node]:
+def nodes_of(tree: TopicTree) -> list[TopicNode]:
     order = [tree.root]
     for node in order:
         order.extend((node.children or {}).values())

@@ -1,0 +1,1 @@
+"""What the client needs of paho beyond its public interface, and how it imports paho cheaply."""
