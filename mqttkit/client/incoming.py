@@ -142,14 +142,12 @@ class IncomingPackets(paho.Client):
         mid, codes = suback(self._in_packet["packet"], v5=self._v5)
         if any(MAX_QOS < code < DENIED for code in codes):
             raise UnexpectedPacket(f"SUBACK with the codes {codes}")
-        self.unanswered.pop(mid, None)
         self.on_answer(mid, codes)
 
     def _handle_unsuback(self) -> MQTTErrorCode:
         if self.on_answer is None:
             return super()._handle_unsuback()
         mid, codes = suback(self._in_packet["packet"], v5=self._v5)
-        self.unanswered.pop(mid, None)
         self.on_answer(mid, codes)
         return SUCCESS
 

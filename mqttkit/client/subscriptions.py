@@ -142,6 +142,7 @@ class Subscriptions:
         """
         again = self._again.pop(mid, None)
         with self._condition:
+            self._connection.unanswered.pop(mid, None)  # not before the caller that sent it has registered
             expected = len(again) if again is not None else self._pending.get(mid)
             if expected and expected != len(codes):
                 raise ValueError(f"SUBACK has {len(codes)} reason codes for {expected} topic filters")

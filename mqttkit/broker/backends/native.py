@@ -13,7 +13,7 @@ from pathlib import Path
 from mqttkit.broker.accounts.initial_files import acl_for_start, passwords_for_start
 from mqttkit.broker.accounts.operator_profile import mosquitto_profile
 from mqttkit.broker.backends.local_process import READY_SECONDS, SPARE_DESCRIPTORS, LocalBroker
-from mqttkit.broker.certificates.initial_certificate import missing_certificates
+from mqttkit.broker.certificates.initial_certificate import has_revocations, missing_certificates
 from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, PASSWORD_FILE
 from mqttkit.broker.live.losses import report_losses
 from mqttkit.broker.live.save import save_database
@@ -100,9 +100,9 @@ class ProcessBroker(LocalBroker):
             report_losses(self.read_file, self.write_file, persistence=settings.persistence)
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend)
         self.files.make("data")
-        self.write_file(CONFIGURATION_FILE, self.configuration().encode())
         for name, content in missing_certificates(self.spec, self.paths.authority, self.read_file).items():
             self.write_file(name, content)
+        self.write_file(CONFIGURATION_FILE, self.configuration().encode())
         passwords, acl = self.read_file(PASSWORD_FILE), self.read_file(ACL_FILE)
         for name, before, after in (
             (PASSWORD_FILE, passwords, passwords_for_start(passwords, profile)),
@@ -132,6 +132,7 @@ class ProcessBroker(LocalBroker):
             version=self.version(),
             anonymous=self.spec.anonymous,
             log_types=self.spec.log_types,
+            revocations=has_revocations(self.spec, self.paths.authority, self.read_file),
         )
 
     def listeners(self) -> list[Listener]:

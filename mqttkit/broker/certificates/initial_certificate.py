@@ -20,9 +20,19 @@ def missing_certificates(spec: BrokerSpec, authority: Path, read: Callable[[str]
 
     if spec.tls and read(CERTIFICATE_FILE) is None:
         return _first_certificate(spec, authority)
-    if spec.client_certificates and read(REVOCATION_FILE) is None:
+    if spec.client_certificates and read(REVOCATION_FILE) is None and can_sign(authority):
         return {REVOCATION_FILE: Authority.load(authority).revocation_list()}
     return {}
+
+
+def has_revocations(spec: BrokerSpec, authority: Path, read: Callable[[str], bytes | None]) -> bool:
+    """Return whether the broker has a revocation list, or gets one at its start; without our authority it may not."""
+    return not spec.client_certificates or can_sign(authority) or read(REVOCATION_FILE) is not None
+
+
+def can_sign(authority: Path) -> bool:
+    """Return whether the broker's own authority is here with its key."""
+    return (authority / "ca.key").exists()
 
 
 def _first_certificate(spec: BrokerSpec, authority: Path) -> dict[str, bytes]:
@@ -33,7 +43,7 @@ def _first_certificate(spec: BrokerSpec, authority: Path) -> dict[str, bytes]:
     """
     from mqttkit.broker.certificates.authority import Authority
 
-    if not (authority / "ca.key").exists():
+    if not can_sign(authority):
         Authority.create(f"mqttkit {spec.name}").save(authority)
     signer = Authority.load(authority)
     try:

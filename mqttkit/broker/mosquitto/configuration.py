@@ -115,10 +115,12 @@ def mosquitto_conf(
     anonymous: bool = False,
     root: str = "",
     log_types: Iterable[str] = (),
+    revocations: bool = True,
 ) -> str:
     """Return mosquitto.conf for the broker's version.
 
     `root` is the prefix of each path: empty if the broker's working directory is its root, `/mosquitto/` in the image.
+    `revocations` says whether there is a revocation list: certificates from elsewhere may come without one.
     """
     lines = [
         *_security(anonymous, root),
@@ -131,7 +133,7 @@ def mosquitto_conf(
         "sys_interval 2",
     ]
     for listener in listeners:
-        lines += ["", *_listener(listener, settings, root)]
+        lines += ["", *_listener(listener, settings, root, revocations=revocations)]
     return HEAD + "\n".join(lines) + "\n"
 
 
@@ -211,7 +213,7 @@ def _limits(settings: Tuning, version: tuple[int, ...]) -> list[str]:
     return lines
 
 
-def _listener(listener: Listener, settings: Tuning, root: str) -> list[str]:
+def _listener(listener: Listener, settings: Tuning, root: str, *, revocations: bool) -> list[str]:
     lines = [f"listener {listener.port} {listener.bind}", f"max_connections {settings.max_connections}"]
     if listener.websockets:
         # Without its domain mosquitto 2.0 binds a WebSocket listener to every address of the machine.
@@ -226,7 +228,7 @@ def _listener(listener: Listener, settings: Tuning, root: str) -> list[str]:
             "tls_version tlsv1.2",
             f"require_certificate {_boolean(listener.client_certificates)}",
         ]
-        if listener.client_certificates:
+        if listener.client_certificates and revocations:
             lines.append(f"crlfile {certificates}/revoked.crl")
         if listener.certificate_users:
             lines.append("use_identity_as_username true")

@@ -133,7 +133,7 @@ def acl_edit(name: str) -> None:
     say("the ACL is applied")
 
 
-@acl_group.command("reset")
+@acl_group.command("reset", short_help="Drop the lines that mosquitto rejects.")
 @name_option
 def acl_reset(name: str) -> None:
     """Return to a valid ACL file: drop the lines that mosquitto rejects, and print them."""

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paho.mqtt.enums import MQTTErrorCode
@@ -526,3 +527,19 @@ def test_websockets_to_a_port_that_speaks_none(shared_broker: Mosquitto) -> None
         client.connect(timeout=20)
     assert caught.value.step == "websocket"
     gc.collect()
+
+
+def test_an_answer_that_is_quicker_than_its_caller_is_not_awaited(shared_broker: Mosquitto, topic: str) -> None:
+    """Otherwise a full inbox would go on reading for it, up to four times its bound."""
+    with MqttClient(settings_for(shared_broker.port)) as client:
+        client.connect()
+        send = client._connection.subscribe
+
+        def slowly(*arguments: Any) -> Any:
+            sent = send(*arguments)
+            time.sleep(0.3)  # the SUBACK arrives meanwhile
+            return sent
+
+        client._connection.subscribe = slowly  # type: ignore[method-assign]
+        client.subscribe(f"{topic}/a")
+        assert client._connection.unanswered == {}

@@ -31,7 +31,7 @@ from mqttkit.broker.backends.docker.engine import connect_engine
 from mqttkit.broker.backends.local_process import READY_SECONDS, STOP_SECONDS
 from mqttkit.broker.backends.log_file import append, log_lines
 from mqttkit.broker.backends.port_choice import start_on_free_ports
-from mqttkit.broker.certificates.initial_certificate import missing_certificates
+from mqttkit.broker.certificates.initial_certificate import has_revocations, missing_certificates
 from mqttkit.broker.file_facts import FileFact
 from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, DATABASE_FILE, PASSWORD_FILE
 from mqttkit.broker.live.losses import report_losses
@@ -130,7 +130,8 @@ class DockerBroker:
 
     def configuration(self) -> str:
         """Return mosquitto.conf."""
-        return self.plan.configuration(self.version())
+        revocations = has_revocations(self.spec, self.paths.authority, self.read_file)
+        return self.plan.configuration(self.version(), revocations=revocations)
 
     def signal(self, name: str) -> None:
         """Send HUP or USR1 to the running broker."""
@@ -277,7 +278,9 @@ class DockerBroker:
         for name, content in missing_certificates(self.spec, self.paths.authority, read).items():
             self._write(container, name, content)
         anonymous = self.spec.anonymous
-        self._write(container, CONFIGURATION_FILE, self.plan.configuration(version).encode())
+        revocations = has_revocations(self.spec, self.paths.authority, read)
+        configuration = self.plan.configuration(version, revocations=revocations)
+        self._write(container, CONFIGURATION_FILE, configuration.encode())
         passwords = read(PASSWORD_FILE)
         self._write(container, PASSWORD_FILE, passwords_for_start(passwords, profile))
         rules = read(ACL_FILE)

@@ -95,7 +95,7 @@ class ContainerPlan:
             tls_port=INNER_TLS_PORT if self.spec.tls_port else None,
         )
 
-    def configuration(self, version: tuple[int, ...]) -> str:
+    def configuration(self, version: tuple[int, ...], *, revocations: bool = True) -> str:
         """Return mosquitto.conf for the version of the image's mosquitto."""
         settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
         return configuration.mosquitto_conf(
@@ -105,6 +105,7 @@ class ContainerPlan:
             anonymous=self.spec.anonymous,
             root=f"{HOME}/",
             log_types=self.spec.log_types,
+            revocations=revocations,
         )
 
     def compose(self) -> str:
