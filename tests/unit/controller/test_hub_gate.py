@@ -74,7 +74,7 @@ def test_a_message_without_a_signature_is_refused(topic: str, data: bytes) -> No
     (CODEC.sign_request("lc-1", "/v1/health"), MessageRefusal.WRONG_TOPIC),
     (SignedCodec(CODEC.keys, now=lambda: time.time() - 301).sign_request("lc-1", "/v1/messages"), "expired"),
     (SignedCodec(CODEC.keys, now=lambda: time.time() + 86_400).sign_request("lc-1", "/v1/messages"), "expired"),
-])  # fmt: skip
+], ids=["none", "malformed", "other key", "other path", "old", "future"])  # fmt: skip
 def test_who_polls_proves_a_key(token: str, reason: MessageRefusal | str) -> None:
     """Signed with an accepted key, for this path, within the clock skew."""
     gate = HubGate(Topics(), PUBLIC)
