@@ -100,8 +100,10 @@ class Connection(IncomingPackets):
         return SUCCESS
 
     def release(self) -> None:
-        """Close all sockets, once the network thread has ended."""
-        self.loop_stop()
+        """Wait for the network thread, which has finished its work, and close all sockets."""
+        thread = self._thread  # paho's loop_stop reads it twice, and the thread removes it as its last act
+        if thread is not None:
+            thread.join()
         self._sock_close()
         self._reset_sockets(sockpair_only=True)
 

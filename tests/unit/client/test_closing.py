@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from mqttkit.client import MqttClient
+from mqttkit.client.connection import Connection
 from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.errors import BrokerUnreachable, MqttkitError
@@ -283,3 +285,27 @@ def test_a_black_hole_ends_the_connection_after_the_keep_alive(keep_alive: int) 
         opened = client._connection._sock
         assert isinstance(opened, socket.socket)
         assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1_000 * keep_alive
+
+
+def test_a_network_thread_that_ends_meanwhile_does_not_break_the_release() -> None:
+    """Its last act is to remove itself from the connection, between two looks at it."""
+
+    class Vanishing(Connection):
+        """The thread is there at the first look, and gone at the next."""
+
+        looks: ClassVar[list[threading.Thread]] = []
+
+        @property
+        def _thread(self) -> threading.Thread | None:
+            return self.looks.pop() if self.looks else None
+
+        @_thread.setter
+        def _thread(self, thread: threading.Thread | None) -> None:
+            """paho sets it."""
+
+    connection = Vanishing(CallbackAPIVersion.VERSION2)
+    ended = threading.Thread(target=int)
+    ended.start()
+    Vanishing.looks.append(ended)
+    connection.release()
+    assert not ended.is_alive()
