@@ -38,10 +38,7 @@ def proxy(target: str, listen: str, *, show: bool, quiet: bool, **given: Any) ->
     from mqttkit.stop import Stop
 
     set_up_logging(quiet=quiet)
-    try:
-        place, where = parse_address(target, 1883), parse_address(listen, 11883)
-    except ValueError as error:
-        raise UsageError(f"{target!r} or {listen!r} is not host:port") from error
+    place, where = _address(target, 1883), _address(listen, 11883)
     rules = [parse_rule(text) for text in given["rules"]]
     stop = Stop()
     with (
@@ -59,6 +56,13 @@ def proxy(target: str, listen: str, *, show: bool, quiet: bool, **given: Any) ->
         + (", ".join(f"{text}: {rule.applied}" for text, rule in zip(given["rules"], rules, strict=True)) or "none"),
         err=True,
     )
+
+
+def _address(text: str, port: int) -> tuple[str, int]:
+    try:
+        return parse_address(text, port)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not host:port", hint="For example: localhost:1883") from error
 
 
 def _print(from_client: bool, text: str, action: str) -> None:

@@ -85,12 +85,7 @@ def write_recording(
     return how many live messages it has. Raise RecordingError if it exists or cannot be written.
     """
     lines, count = line_formatter(), 0
-    try:
-        writer = SeekableWriter(target)
-    except FileExistsError:
-        raise RecordingError(f"{target} exists already", hint="Choose another name, or remove it") from None
-    except OSError as error:
-        raise RecordingError(f"cannot write {target}: {error.strerror}") from error
+    writer = SeekableWriter(target)
     try:
         writer.write(header_line(header))
         writer.end_frame()

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mqttkit.client import ConnectionState, MqttClient
-from mqttkit.errors import BrokerUnreachable, MqttkitError, RecordingError
+from mqttkit.errors import BrokerUnreachable, MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.recorder.lines import Gap, Header, gap_line, header_line, line_formatter
 from mqttkit.recorder.recording import SUFFIX
@@ -264,14 +264,9 @@ class Recorder:
             qos=self._options.qos,
             part=number,
         )
-        try:
-            writer = SeekableWriter(path)
-            writer.write(header_line(header))
-            writer.end_frame()
-        except FileExistsError:
-            raise RecordingError(f"{path} exists already", hint="Choose another name, or remove it") from None
-        except OSError as error:
-            raise RecordingError(f"cannot write {path}: {error.strerror}") from error
+        writer = SeekableWriter(path)
+        writer.write(header_line(header))
+        writer.end_frame()
         self._writer = writer
         self._started = time.monotonic()
         self.totals.files = number
@@ -311,8 +306,6 @@ class Recorder:
                 messages = entry.messages[:left]
                 self._writer.write(self._format(messages, entry.received_ns, entry.monotonic_ns))
                 self.totals.messages += len(messages)
-        except OSError as error:
-            raise RecordingError(f"cannot write {self._files[-1]}: {error.strerror}") from error
         finally:
             self.totals.dropped = self._queue.dropped
         return self._options.count is None or self.totals.messages < self._options.count
@@ -334,10 +327,7 @@ class Recorder:
 
     def _flush(self) -> None:
         if self._writer is not None:
-            try:
-                self._writer.flush()
-            except OSError as error:
-                raise RecordingError(f"cannot write {self._files[-1]}: {error.strerror}") from error
+            self._writer.flush()
 
     def _drain(self) -> None:
         """Write the messages that wait in the queue."""

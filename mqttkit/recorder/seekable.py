@@ -63,16 +63,23 @@ def library() -> Any:
 class SeekableWriter:
     """Writes a new file. One thread at a time.
 
-    Everything up to the last `flush` survives the end of the process by SIGKILL. Raises OSError if the file cannot be
-    written.
+    Everything up to the last `flush` survives the end of the process by SIGKILL. Raises RecordingError if the file
+    cannot be written.
     """
 
     def __init__(self, path: Path, *, frame_bytes: int = FRAME_BYTES, level: int = LEVEL) -> None:
-        """Create the file; raise FileExistsError if there is one, MissingPart without zstandard."""
+        """Create the file; raise RecordingError if that is not possible, MissingPart without zstandard."""
         zstandard = library()
         self._compressor: Any = zstandard.ZstdCompressor(level=level)
         self._flush_block: int = zstandard.COMPRESSOBJ_FLUSH_BLOCK
-        self._file: BinaryIO = path.open("xb", buffering=0)
+        self._path = path
+        self._failed = False
+        try:
+            self._file: BinaryIO = path.open("xb", buffering=0)
+        except FileExistsError:
+            raise RecordingError(f"{path} exists already", hint="Choose another name, or remove it") from None
+        except OSError as error:
+            raise RecordingError(f"cannot write {path}: {error.strerror}") from error
         self._frame_bytes = frame_bytes
         self._frames: list[tuple[int, int]] = []
         self._object: Any = None
@@ -94,7 +101,7 @@ class SeekableWriter:
 
     def flush(self) -> None:
         """Hand everything written so far to the operating system, in a form that can be decompressed."""
-        if self._object is not None and self._unflushed:
+        if self._object is not None and self._unflushed and not self._failed:
             self._store(self._object.flush(self._flush_block))
             self._unflushed = False
 
@@ -112,17 +119,22 @@ class SeekableWriter:
         if self._file.closed:
             return
         try:
-            self.end_frame()
-            self._store(_table(self._frames))
-            os.fsync(self._file.fileno())
+            if not self._failed:
+                self.end_frame()
+                self._store(_table(self._frames))
+                os.fsync(self._file.fileno())
         finally:
             self._file.close()
 
     def _store(self, data: bytes) -> None:
         rest = memoryview(data)
-        while rest:
-            written = self._file.write(rest)
-            rest = rest[written:]
+        try:
+            while rest:
+                written = self._file.write(rest)
+                rest = rest[written:]
+        except OSError as error:
+            self._failed = True  # the compressor cannot repeat what it has given out
+            raise RecordingError(f"cannot write {self._path}: {error.strerror}") from error
         self._packed += len(data)
         self.size += len(data)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -120,7 +122,7 @@ def test_a_writer_never_overwrites(tmp_path: Path) -> None:
     """An existing file stays as it is."""
     path = tmp_path / "a.zst"
     path.write_bytes(b"mine")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(RecordingError, match="exists already"):
         SeekableWriter(path)
     assert path.read_bytes() == b"mine"
 
@@ -133,3 +135,18 @@ def test_nothing_to_close_twice(tmp_path: Path) -> None:
     size = (tmp_path / "a.zst").stat().st_size
     writer.close()
     assert (tmp_path / "a.zst").stat().st_size == size == writer.size
+
+
+def test_a_full_disk_is_one_error_and_the_rest_stays_readable(tmp_path: Path) -> None:
+    """At the write that fails, and not again when the file is closed."""
+    path, before = tmp_path / "a.zst", resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = SeekableWriter(path, frame_bytes=1_000)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, before[1]))
+        with pytest.raises(RecordingError, match="cannot write"):
+            for _ in range(100):
+                writer.write(os.urandom(1_000))
+        writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [len(frame) for frame in content(path)[:7]] == [1_000] * 7
