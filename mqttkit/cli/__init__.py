@@ -35,7 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "wait-for-broker": Entry("mqttkit.cli.expect", "wait_for_broker", "Wait until a broker answers."),
     "proxy": Entry("mqttkit.cli.proxy", "proxy", "Forward connections to a broker, with faults on purpose."),
     "record": Entry("mqttkit.cli.record", "record", "Record messages with their times of reception."),
-    "replay": Entry("mqttkit.cli.replay", "replay", "Play a recording back as it was."),
+    "replay": Entry("mqttkit.cli.record.replay", "replay", "Play a recording back as it was."),
     "retained": Entry("mqttkit.cli.retained", "retained", "List, save, remove and restore retained messages."),
     "publish-scan": Entry("mqttkit.cli.scan.publish_scan", "publish_scan", "Publish Bluetooth advertisements."),
     "decode": Entry("mqttkit.cli.scan.decode", "decode", "Decode the values of Bluetooth sensors."),
