@@ -45,6 +45,8 @@ REFUSALS = {
 NUMBER_BYTES = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
 """Width of each number property of a CONNACK (MQTT 5, 3.2.2.3); the others are strings."""
 USER_PROPERTY = 0x26
+CLOSED = "connection closed without a CONNACK"
+"""Cause of a `BrokerUnreachable` whose broker accepted the connection and then closed or reset it."""
 MAX_CONNACK = 65_536
 """A longer answer, in bytes, is not a CONNACK."""
 
@@ -112,8 +114,8 @@ def ask(login: Login) -> Answer:
         try:
             sock.sendall(connect_packet(login))
             answer = read_connack(sock, login.address)
-            if answer.accepted:
-                sock.sendall(b"\xe0\x00")
+        except (ConnectionResetError, BrokenPipeError) as error:
+            raise BrokerUnreachable(login.address, "mqtt", CLOSED) from error
         except OSError as error:
             raise BrokerUnreachable(login.address, "mqtt", f"no CONNACK: {error}") from error
         if answer.accepted:
@@ -122,12 +124,13 @@ def ask(login: Login) -> Answer:
 
 
 def _await_end(sock: socket.socket) -> None:
-    """Wait until the broker has closed the connection after DISCONNECT (3.14.4), END_SECONDS at most.
+    """Send DISCONNECT and wait until the broker has closed the connection (3.14.4), END_SECONDS at most.
 
     Otherwise rumqttd may close another connection, made on its other port in the meantime, instead of this one.
     """
     sock.settimeout(END_SECONDS)
     with contextlib.suppress(OSError):
+        sock.sendall(b"\xe0\x00")
         while sock.recv(1024):
             pass
 
@@ -253,7 +256,7 @@ def _read(sock: socket.socket, count: int, address: str) -> bytes:
     while len(data) < count:
         chunk = sock.recv(count - len(data))
         if not chunk:
-            raise BrokerUnreachable(address, "mqtt", "connection closed without a CONNACK")
+            raise BrokerUnreachable(address, "mqtt", CLOSED)
         data += chunk
     return data
 

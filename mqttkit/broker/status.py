@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mqttkit.broker.lifecycle import open_broker
-from mqttkit.broker.probe import ask, operator_login
+from mqttkit.broker.probe import CLOSED, ask, operator_login
 from mqttkit.broker.profile import BrokerPaths, Profile, load_spec, read_profile
 from mqttkit.broker.protocol import LACKS, Broker, Feature
 from mqttkit.broker.statistics import StatisticsWatcher
@@ -174,7 +174,7 @@ def _answer(profile: Profile, uptime: float) -> tuple[str, str]:
     try:
         answer = ask(operator_login(profile))
     except BrokerUnreachable as error:
-        if error.step == "mqtt" and "without a CONNACK" in error.cause:
+        if error.step == "mqtt" and error.cause == CLOSED:
             return "full", "it closes new connections: probably all max_connections are taken"
         return "starting" if uptime < STARTING_SECONDS else "hung", error.cause
     return ("up", "") if answer.accepted else ("hung", f"it refuses its own operator: {answer.reason}")

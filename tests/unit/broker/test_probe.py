@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from mqttkit.broker import probe
-from mqttkit.broker.probe import Login, ask
+from mqttkit.broker.probe import CLOSED, Login, ask
+from mqttkit.errors import BrokerUnreachable
 
 CONNACK = b"\x20\x02\x00\x00"
 DISCONNECT = b"\xe0\x00"
@@ -49,3 +51,23 @@ def test_asking_ends_when_the_broker_has_closed_the_connection(monkeypatch: pyte
         release.set()
         assert answered.wait(20)
         asking.join(20)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_broker_that_closes_or_resets_before_connack_gives_one_cause(reset: bool) -> None:
+    """A full broker closes at once: whether CONNECT was read by then decides between an end and a reset."""
+
+    def serve() -> None:
+        with listener.accept()[0] as connection:
+            if reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            else:
+                connection.recv(1024)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(BrokerUnreachable) as caught:
+            ask(Login(host="127.0.0.1", port=listener.getsockname()[1]))
+        thread.join(20)
+    assert (caught.value.step, caught.value.cause) == ("mqtt", CLOSED)
