@@ -72,9 +72,9 @@ class PasswordHash:
         """Read `$7$…`, `$6$…` or `$argon2id$…`; raise ValueError with a reason that does not contain the text."""
         if text.startswith("$argon2id$"):
             return cls(ARGON2ID, _argon2_passes(text), b"", b"", text)
-        parts = text.split("$")
-        if parts[0] or len(parts) < 2 or parts[1] not in ("6", "7"):
+        if not text.startswith(("$6$", "$7$")):
             raise ValueError("the hash does not begin with $7$, $6$ or $argon2id$")
+        parts = text.split("$")
         if len(parts) != (5 if parts[1] == "7" else 4):
             raise ValueError(f"a ${parts[1]}$ hash has the wrong number of fields")
         rounds = parts[2] if parts[1] == "7" else "1"

@@ -202,7 +202,7 @@ def test_an_argon2id_line_of_mosquitto_2_1_is_read_verified_and_kept() -> None:
     text = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
     users = PasswordFile.parse(f"anna:{text}\n")
     assert users.verify("anna", "secret")
-    assert not users.verify("anna", "other")
+    assert users.verify("anna", "other") is False
     assert users.hashes["anna"].name == "$argon2id$"
     assert users.hashes["anna"].iterations == 1
     assert users.with_user("bert", "two", iterations=1).render().startswith(f"anna:{text}\nbert:$7$")
@@ -223,6 +223,23 @@ def test_an_invalid_or_expensive_argon2id_hash_is_an_error(text: str, reason: st
         PasswordFile.parse(f"anna:{text}\n")
 
 
+@pytest.mark.parametrize("cost", [f"m={1 << 20},t=1", "m=8,t=100"])
+def test_the_largest_argon2id_costs_are_read(cost: str) -> None:
+    """Reading costs nothing; one KiB or one pass more is too expensive for a login."""
+    assert PasswordHash.parse(ARGON2ID.replace("m=8,t=1", cost)).name == "$argon2id$"
+    memory, passes = (int(part[2:]) for part in cost.split(","))
+    beyond = f"m={memory + 1},t=1" if passes == 1 else f"m=8,t={passes + 1}"
+    with pytest.raises(ValueError, match=r"needs more than 1048576 KiB or 100 passes"):
+        PasswordHash.parse(ARGON2ID.replace("m=8,t=1", beyond))
+
+
+def test_a_password_needs_10_to_the_12_guesses() -> None:
+    """zxcvbn says 12.02 for the first and 11.13 for the second."""
+    check_strength("stonecloudriver77")
+    with pytest.raises(UsageError, match="easy to guess: it is a combination of common words"):
+        check_strength("riverstonecloud7")
+
+
 @pytest.mark.parametrize("rounds", ["0010000000", "1000001", "10000000", "0" * 5_000, "", "1 000", "\u0661\u0660"])
 def test_iterations_above_the_bound_cannot_hide_behind_zeros(rounds: str) -> None:
     """Only the value counts."""
@@ -237,6 +254,8 @@ def test_a_hash_has_a_thousand_iterations_and_cannot_be_changed() -> None:
     assert made.iterations == 1_000
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.iterations = 1  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PasswordFile().hashes = {}  # type: ignore[misc]
 
 
 def test_users_and_passwords_have_at_most_65_535_bytes() -> None:
