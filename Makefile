@@ -66,9 +66,9 @@ bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (about 6 minut
 	$(BIN)/python -m tests.benchmarks.suite
 	$(BIN)/python -m tests.benchmarks.controllers
 
-bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/performance.md (under 10 minutes)
+bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/explanation/performance.md (under 10 minutes)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
-	$(BIN)/python -m tests.benchmarks.peers --python $(VENV)/peers/bin/python --write docs/performance.md
+	$(BIN)/python -m tests.benchmarks.peers --python $(VENV)/peers/bin/python --write docs/explanation/performance.md
 
 bench-aio: $(VENV)/.peers ## Compare the asyncio client with aiomqtt (about a minute)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
@@ -87,7 +87,7 @@ bench-controllers: $(VENV)/.demo ## Measure the controllers: signing, duplicates
 	$(BIN)/python -m tests.benchmarks.controllers
 
 bench-bridge: $(VENV)/.dev ## Measure the bridge: throughput, latency, memory, catch-up (about 20 minutes)
-	$(BIN)/python -m tests.benchmarks.bridge --write docs/performance.md $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks.bridge --write docs/explanation/performance.md $(BENCH_ARGS)
 
 bench-top: $(VENV)/.dev ## Measure CPU and memory of `mqttkit top` with 10,000 busy topics (under a minute)
 	$(BIN)/python -m tests.benchmarks.live_view

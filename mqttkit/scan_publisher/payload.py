@@ -10,7 +10,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circ
 
 
 def format_advertisement(advertisement: Advertisement, scanner_id: str, sequence: int, *, raw: bool = False) -> bytes:
-    """Return the payload in UTF-8 JSON, as docs/advertisement.schema.json describes it.
+    """Return the payload in UTF-8 JSON, as docs/reference/advertisement.schema.json describes it.
 
     `sequence` counts the advertisements of this scanner; a gap shows that some were lost. With `raw` the payload
     contains the AD structures, if the source provides them.

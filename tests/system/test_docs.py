@@ -17,18 +17,17 @@ import pytest
 from mqttkit.cli import cli
 from mqttkit.cli.lazy import LazyGroup
 from tests.support.brokers import free_port, need
+from tests.support.pages import PAGES, ROOT, blocks
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELL_WORDS = re.compile(r"[|<>&;]|\d>")
 
 
-def console_commands(page: Path) -> list[list[str]]:
+def console_commands(path: Path) -> list[list[str]]:
     """Return the words of each mqttkit command in the page's console blocks, without what the shell takes."""
     commands = []
-    for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.M | re.S):
+    for block in blocks(path, "console"):
         for line in block.replace("\\\n", " ").splitlines():
             if not line.startswith("$ "):
                 continue

@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 from collections import Counter
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -22,10 +21,10 @@ from mqttkit.scanner import open_source
 from mqttkit.scanner.advertisement import Advertisement
 from mqttkit.settings import LimitSettings, MqttSettings, PublisherSettings, ScannerSettings
 from mqttkit.topics import check_scanner_id
+from tests.support.pages import ROOT, find_page
 
-ROOT = Path(__file__).parents[2]
 CAPTURES = ROOT / "mqttkit" / "data" / "captures"
-SCHEMA = json.loads((ROOT / "docs" / "advertisement.schema.json").read_text())
+SCHEMA = json.loads(find_page("advertisement.schema.json").read_text())
 
 
 def heard(**fields: object) -> Advertisement:

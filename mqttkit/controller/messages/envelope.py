@@ -1,4 +1,4 @@
-"""The message envelope: parse and write its JSON. Pure; the schema is docs/envelope.schema.json."""
+"""The message envelope: parse and write its JSON. Pure; the schema is docs/reference/envelope.schema.json."""
 
 from __future__ import annotations
 

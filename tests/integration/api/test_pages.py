@@ -1,4 +1,4 @@
-"""The Python examples of README.md and docs/python.md run, and name the whole public API."""
+"""The Python examples of README.md and docs/reference/python.md run, and name the whole public API."""
 
 from __future__ import annotations
 
@@ -13,14 +13,9 @@ import pytest
 import mqttkit
 from mqttkit.broker.accounts.passwords import PasswordFile
 from tests.support.brokers import Mosquitto, mosquitto, need
+from tests.support.pages import ROOT, blocks, find_page
 
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "python.md"
-
-
-def examples(page: Path) -> list[str]:
-    """Return the Python blocks of a page."""
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+PAGE = find_page("python.md")
 
 
 def run(code: str) -> list[str]:
@@ -51,10 +46,10 @@ def _without_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_the_first_example_of_a_page_publishes_and_receives(page: str, lamp_broker: Mosquitto) -> None:
+@pytest.mark.parametrize("path", [ROOT / "README.md", PAGE], ids=lambda path: path.name)
+def test_the_first_example_of_a_page_publishes_and_receives(path: Path, lamp_broker: Mosquitto) -> None:
     """The example logs in with a password file and prints its own message."""
-    code = examples(ROOT / page)[0]
+    code = blocks(path, "python")[0]
     code = code.replace("mqtt://localhost", f"mqtt://localhost:{lamp_broker.port}")
     assert run(code.replace("timeout=10", "timeout=0.5")) == ["sensor/1 21.5"]
 
@@ -78,7 +73,7 @@ EXPECTED = [
 @pytest.mark.parametrize("number", range(len(EXPECTED)))
 def test_each_further_example_prints_what_it_promises(number: int) -> None:
     """Examples run as they are on the page, against brokers that they start themselves."""
-    printed = run(examples(PAGE)[1 + number])
+    printed = run(blocks(PAGE, "python")[1 + number])
     assert len(printed) == len(EXPECTED[number]), printed
     for line, pattern in zip(printed, EXPECTED[number], strict=True):
         assert re.fullmatch(pattern, line), line
@@ -86,10 +81,10 @@ def test_each_further_example_prints_what_it_promises(number: int) -> None:
 
 def test_each_example_is_tested() -> None:
     """A new example needs a row above."""
-    assert len(examples(PAGE)) == 1 + len(EXPECTED)
+    assert len(blocks(PAGE, "python")) == 1 + len(EXPECTED)
 
 
 def test_the_page_uses_every_public_name() -> None:
     """A name that no example uses is not documented."""
-    used = set(re.findall(r"mqttkit\.(\w+)", "\n".join(examples(PAGE))))
+    used = set(re.findall(r"mqttkit\.(\w+)", "\n".join(blocks(PAGE, "python"))))
     assert used == set(mqttkit.__all__)

@@ -1,4 +1,4 @@
-"""`mqttkit controller` as it is typed; the examples of docs/controller.md are run here."""
+"""`mqttkit controller` as it is typed; the examples of docs/how-to/controller.md are run here."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from mqttkit.controller.status_book import StatusBook
 from mqttkit.messages import Message, Subscription
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually, settings_of
+from tests.support.pages import ROOT, find_page
 
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "controller.md"
+PAGE = find_page("controller.md")
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +232,7 @@ def test_the_example_does_what_simulate_does(reachable: Mosquitto, topic: str, h
 
 @pytest.mark.system
 def test_the_pages_commands_work(reachable: Mosquitto, here: Path) -> None:
-    """Each block of docs/controller.md, as a shell runs it."""
+    """Each block of docs/how-to/controller.md, as a shell runs it."""
     blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for number, block in enumerate(blocks):
         text = block.replace("mqttkit ", f"{sys.executable} -m mqttkit ")

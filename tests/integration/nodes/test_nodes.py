@@ -1,4 +1,4 @@
-"""Sensor and gateway nodes over a real broker; the examples of docs/node.md are run here."""
+"""Sensor and gateway nodes over a real broker; the examples of docs/how-to/node.md are run here."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mqttkit.messages import Outcome
 from mqttkit.nodes import Fault, Fleet, GatewayNode, Runner, Scenario, SensorNode
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually
+from tests.support.pages import ROOT, find_page
 
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "node.md"
+PAGE = find_page("node.md")
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +179,7 @@ def test_what_cannot_work_is_refused_before_connecting(arguments: list[str], mes
 
 
 def test_the_page_shows_the_example_as_it_is() -> None:
-    """The scenario of docs/node.md is examples/scenario.yaml, and its table names each fault."""
+    """The scenario of docs/how-to/node.md is examples/scenario.yaml, and its table names each fault."""
     from mqttkit.nodes import MODELS
     from mqttkit.nodes.plan import FAULTS
     from mqttkit.nodes.waveforms import KINDS

@@ -18,10 +18,10 @@ import yaml
 from mqttkit.bridge.metric import MetricRefusal
 from tests.support.bridges import TENANT, body, metric_topic, publish_numbers, publisher, rows, wait_until
 from tests.support.brokers import mosquitto, need
+from tests.support.pages import ROOT, find_page
 from tests.support.redis import redis_server
 
 pytestmark = pytest.mark.system
-ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples" / "bridge"
 MQTTKIT = Path(sys.executable).with_name("mqttkit")
 
@@ -164,7 +164,7 @@ def test_compose_files_commands_carry_a_metric_through(tmp_path: Path) -> None:
 
 def test_pages_first_metric_arrives(tmp_path: Path) -> None:
     """The page's first command and its first message work unchanged."""
-    page = (ROOT / "docs" / "bridge.md").read_text()
+    page = find_page("bridge.md").read_text()
     run = re.search(r"\$ mqttkit (bridge run --sink sqlite.*)", page)
     message = re.search(r"```sh\nmqttkit (.*?)\n```", page, re.DOTALL)
     assert run is not None
@@ -186,5 +186,5 @@ def test_pages_first_metric_arrives(tmp_path: Path) -> None:
 
 def test_page_names_every_reason() -> None:
     """A new reason code is documented."""
-    page = (ROOT / "docs" / "bridge.md").read_text()
+    page = find_page("bridge.md").read_text()
     assert [reason.value for reason in MetricRefusal if f"`{reason.value}`" not in page] == []

@@ -1,11 +1,10 @@
-"""docs/broker.md and docs/doctor.md: their commands run, and their tables are complete."""
+"""docs/how-to/broker.md and docs/reference/doctor.md: their commands run, and their tables are complete."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,17 +13,17 @@ from mqttkit.broker.doctor.checklist import CHECKS
 from mqttkit.broker.mosquitto.configuration import LIMITS, TUNINGS
 from mqttkit.doctor.examination import STEPS
 from tests.support.brokers import free_port, need
+from tests.support.pages import find_page
 from tests.system.test_docs import console_commands
 
 pytestmark = pytest.mark.system
-DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_the_page_s_commands_run_in_their_order():
     """Each ends with 0, on a native mosquitto and a free port."""
     need("mosquitto")
     place = ["--backend", "process", "--port", str(free_port())]
-    for words in console_commands(DOCS / "broker.md"):
+    for words in console_commands(find_page("broker.md")):
         extra = place if words[:2] == ["broker", "up"] else []
         done = subprocess.run([sys.executable, "-m", "mqttkit", *words, *extra], capture_output=True, text=True)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
@@ -59,8 +58,8 @@ def test_the_table_of_backends_knows_what_each_lacks():
     assert not {Feature.TLS, Feature.WEBSOCKETS} & set(LACKS["process"])
 
 
-def text(page: str) -> str:
-    return (DOCS / page).read_text()
+def text(name: str) -> str:
+    return find_page(name).read_text()
 
 
 def number(cell: str) -> int | bool:

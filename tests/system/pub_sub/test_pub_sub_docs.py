@@ -1,4 +1,4 @@
-"""The examples of docs/pub.md and docs/sub.md do what the pages show."""
+"""The examples of docs/reference/pub.md and docs/reference/sub.md do what the pages show."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.brokers import Mosquitto, mosquitto
+from tests.support.pages import ROOT, find_page, shell_lines
 from tests.support.probe import Probe
 
 pytestmark = pytest.mark.system
 
-DOCS = Path(__file__).parents[3] / "docs"
 ENDLESS = re.compile(r"mqttkit sub (?!.*(-C|--retained-only))|tail -f|other-broker")
 
 
-def examples(page: str) -> list[str]:
+def examples(name: str) -> list[str]:
     """Return the shell lines of a page that end by themselves and need one broker."""
-    blocks = re.findall(r"^```console\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
-    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    return [line for line in lines if not ENDLESS.search(line)]
+    return [line for line in shell_lines(find_page(name)) if not ENDLESS.search(line)]
 
 
 def shell(line: str, broker: Mosquitto, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -35,7 +33,7 @@ def shell(line: str, broker: Mosquitto, directory: Path) -> subprocess.Completed
     environment = {
         **os.environ,
         "PATH": f"{directory}:{os.environ['PATH']}",
-        "PYTHONPATH": str(DOCS.parent),
+        "PYTHONPATH": str(ROOT),
         "MQTTKIT_PORT": str(broker.port),
     }
     return subprocess.run(
@@ -45,7 +43,7 @@ def shell(line: str, broker: Mosquitto, directory: Path) -> subprocess.Completed
 
 @pytest.mark.parametrize("line", [line for line in examples("pub.md") if "forbidden" not in line])
 def test_each_example_of_pub_ends_with_0(shared_broker: Mosquitto, tmp_path: Path, line: str) -> None:
-    """The commands of docs/pub.md publish what they say."""
+    """The commands of docs/reference/pub.md publish what they say."""
     (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8")
     (tmp_path / "copy.jsonl").write_text(json.dumps({"topic": "a", "payload": "b"}) + "\n")
     line = line.replace("--repeat-delay 1", "--repeat-delay 0.01")
@@ -55,7 +53,7 @@ def test_each_example_of_pub_ends_with_0(shared_broker: Mosquitto, tmp_path: Pat
 
 @pytest.mark.parametrize("line", examples("sub.md"))
 def test_each_example_of_sub_ends_as_described(broker: Mosquitto, tmp_path: Path, line: str) -> None:
-    """The commands of docs/sub.md that end by themselves print the retained message that is there."""
+    """The commands of docs/reference/sub.md that end by themselves print the retained message that is there."""
     with Probe(broker.port) as probe:
         for topic in ("health/broker", "old/thing"):
             probe.publish(topic, b"kept", retain=True)
@@ -73,4 +71,4 @@ def test_the_denial_reads_as_shown(tmp_path: Path) -> None:
     with mosquitto(tmp_path / "broker", f"acl_file {rules}") as broker:
         result = shell(line, broker, tmp_path)
     assert result.returncode == 6
-    assert f"$ {line}\n{result.stderr}" in (DOCS / "pub.md").read_text()
+    assert f"$ {line}\n{result.stderr}" in find_page("pub.md").read_text()

@@ -1,4 +1,4 @@
-"""The examples of docs/scan.md do what the page shows."""
+"""The examples of docs/reference/scan.md do what the page shows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,12 @@ from pathlib import Path
 import pytest
 
 from mqttkit.scanner import Advertisement
+from tests.support.pages import ROOT, blocks, find_page
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "scan.md").read_text()
+PAGE = find_page("scan.md")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-
-
-def blocks(language: str) -> list[str]:
-    """Return the page's code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
 
 
 def test_the_commands_print_what_the_page_shows(tmp_path: Path) -> None:
@@ -32,7 +27,7 @@ def test_the_commands_print_what_the_page_shows(tmp_path: Path) -> None:
     (tmp_path / "mqttkit").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     ran = 0
-    for block in blocks("console"):
+    for block in blocks(PAGE, "console"):
         for entry in block.split("$ ")[1:]:
             command, _, shown = entry.partition("\n")
             if "simulated" in command or "replay:" in command:
@@ -59,13 +54,13 @@ def masked(text: str) -> str:
 
 def test_the_line_of_json_that_the_page_shows_is_one() -> None:
     """It reads, and writes itself again as it stands there."""
-    (block,) = blocks("json")
+    (block,) = blocks(PAGE, "json")
     assert Advertisement.from_json(json.loads(block)).to_json() == json.loads(block)
 
 
 def test_the_python_of_the_page_runs() -> None:
     """Three advertisements, then nothing dropped."""
-    (block,) = blocks("python")
+    (block,) = blocks(PAGE, "python")
     done = subprocess.run([sys.executable, "-c", block], check=True, text=True, capture_output=True, cwd=ROOT)
     assert len(done.stdout.splitlines()) == 4
     assert done.stdout.endswith("\n{}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,16 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.brokers import Mosquitto, free_port
+from tests.support.pages import ROOT, find_page, shell_lines
 
 pytestmark = pytest.mark.system
 
-DOCS = Path(__file__).parents[3] / "docs"
 
-
-def commands(page: str) -> list[str]:
+def commands(name: str) -> list[str]:
     """Return the command lines of a page."""
-    blocks = re.findall(r"^```console\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
-    return [line[2:].split("  #")[0].strip() for block in blocks for line in block.splitlines() if line[:2] == "$ "]
+    return [line.split("  #")[0].strip() for line in shell_lines(find_page(name))]
 
 
 def shell(script: str, broker: Mosquitto, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -32,7 +29,7 @@ def shell(script: str, broker: Mosquitto, directory: Path) -> subprocess.Complet
     environment = {
         **os.environ,
         "PATH": f"{directory}:{os.environ['PATH']}",
-        "PYTHONPATH": str(DOCS.parent),
+        "PYTHONPATH": str(ROOT),
         "MQTTKIT_PORT": str(broker.port),
     }
     return subprocess.run(

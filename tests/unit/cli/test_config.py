@@ -1,4 +1,4 @@
-"""`mqttkit config` as it is typed; the examples of docs/config.md are run here."""
+"""`mqttkit config` as it is typed; the examples of docs/reference/config.md are run here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 
 from mqttkit.cli import cli
 from mqttkit.config.schema import root
+from tests.support.pages import find_page
 
-PAGE = Path(__file__).parents[3] / "docs" / "config.md"
+PAGE = find_page("config.md")
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +97,7 @@ def example(language: str, number: int = 0) -> str:
 
 
 def test_the_pages_file_is_valid(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example file of docs/config.md loads."""
+    """The example file of docs/reference/config.md loads."""
     (here / "mqttkit.yaml").write_text(example("yaml"))
     monkeypatch.setenv("SITE", "7")
     (here / "password").write_text("x\n")
@@ -105,14 +106,14 @@ def test_the_pages_file_is_valid(here: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_pages_commands_work(here: Path) -> None:
-    """The example commands of docs/config.md end with 0."""
+    """The example commands of docs/reference/config.md end with 0."""
     for line in example("sh").splitlines():
         words = line.removeprefix("mqttkit config ").split()
         assert run(*words).exit_code == 0, line
 
 
 def test_the_pages_errors_are_the_real_ones(here: Path) -> None:
-    """Each error that docs/config.md quotes is what check prints for the file beside it."""
+    """Each error that docs/reference/config.md quotes is what check prints for the file beside it."""
     for text, error in re.findall(r"```yaml bad\n(.*?)```\n+```text\n(.*?)```", PAGE.read_text(), re.DOTALL):
         (here / "mqttkit.yaml").write_text(text)
         assert run("check").stderr == error

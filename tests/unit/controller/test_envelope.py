@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -13,8 +12,9 @@ from hypothesis import strategies as st
 
 from mqttkit.controller.messages.envelope import Envelope, format_timestamp, new_message_id, parse, parse_timestamp
 from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
+from tests.support.pages import find_page
 
-SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "envelope.schema.json").read_text())
+SCHEMA = json.loads(find_page("envelope.schema.json").read_text())
 names = st.text(min_size=1, max_size=20).filter(str.isprintable)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 numbers = st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
