@@ -12,11 +12,11 @@ from pathlib import Path
 
 from mqttkit.cli.top.app import TopApp
 from mqttkit.cli.top.tree_view import TreeView
+from mqttkit.live.actions import RetainedMessages
+from mqttkit.live.feed import Feed
+from mqttkit.live.rows import Order
+from mqttkit.live.tree import TopicTree
 from mqttkit.settings import BrokerSettings, MqttSettings
-from mqttkit.top.actions import RetainedMessages
-from mqttkit.top.feed import Feed
-from mqttkit.top.rows import Order
-from mqttkit.top.tree import TopicTree
 from tests.support.brokers import mosquitto
 from tests.support.commands import MQTTKIT, mqttkit
 

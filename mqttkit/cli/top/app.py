@@ -24,8 +24,7 @@ from mqttkit.cli.top.layout import CSS
 from mqttkit.cli.top.tree_view import TreeView
 from mqttkit.errors import MqttkitError
 from mqttkit.formats.visible import visible
-from mqttkit.messages import Message
-from mqttkit.top.actions import (
+from mqttkit.live.actions import (
     Removal,
     RetainedMessages,
     connection_words,
@@ -35,10 +34,11 @@ from mqttkit.top.actions import (
     restore_command,
     subscribe_command,
 )
-from mqttkit.top.feed import Feed
-from mqttkit.top.payloads import Shape
-from mqttkit.top.rows import Order, View, topic_test
-from mqttkit.top.tree import TopicNode
+from mqttkit.live.feed import Feed
+from mqttkit.live.payloads import Shape
+from mqttkit.live.rows import Order, View, topic_test
+from mqttkit.live.tree import TopicNode
+from mqttkit.messages import Message
 
 if TYPE_CHECKING:
     from mqttkit.retained.changing import Change

@@ -48,9 +48,9 @@ def top(
     mqttkit top 'site/#' --sort rate
     mqttkit top --once --seconds 10 'site/#'
     """
-    from mqttkit.top.feed import Feed
-    from mqttkit.top.rows import Order
-    from mqttkit.top.tree import TopicTree
+    from mqttkit.live.feed import Feed
+    from mqttkit.live.rows import Order
+    from mqttkit.live.tree import TopicTree
 
     given = (*filters, *filter(None, [connection.url_topic]))
     chosen = [check_topic_filter(each) for each in given] or ["#"]

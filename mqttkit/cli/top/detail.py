@@ -14,9 +14,9 @@ from textual.strip import Strip
 
 from mqttkit.cli.top.figures import age, rate, shorten, size
 from mqttkit.formats.visible import visible
+from mqttkit.live.payloads import Shape, difference, numbers, one_line, payload_lines, property_lines, sparkline
+from mqttkit.live.tree import TopicNode
 from mqttkit.messages import Message
-from mqttkit.top.payloads import Shape, difference, numbers, one_line, payload_lines, property_lines, sparkline
-from mqttkit.top.tree import TopicNode
 
 PLAIN = Style()
 BOLD = Style(bold=True)

@@ -14,8 +14,8 @@ from textual.widgets import Button, Input, Label, Select, Static
 
 from mqttkit.errors import TopicError
 from mqttkit.formats.visible import visible
+from mqttkit.live.actions import Removal, publish_command, remove_command
 from mqttkit.messages import Message
-from mqttkit.top.actions import Removal, publish_command, remove_command
 from mqttkit.topics import check_topic_name
 
 SHOWN = 100

@@ -9,8 +9,8 @@ from rich.text import Text
 from mqttkit.cli.top.figures import age, rate, size
 from mqttkit.client import ConnectionState
 from mqttkit.formats.visible import visible
-from mqttkit.top.feed import Feed
-from mqttkit.top.rows import View
+from mqttkit.live.feed import Feed
+from mqttkit.live.rows import View
 
 
 def header_lines(feed: Feed, width: int, *, view: View, frozen: int | None) -> list[Text]:

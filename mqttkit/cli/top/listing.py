@@ -11,10 +11,10 @@ import click
 from mqttkit.cli.output.render import print_json, print_table
 from mqttkit.cli.top.figures import age, rate, size
 from mqttkit.formats.visible import visible
-from mqttkit.top.feed import Feed
-from mqttkit.top.payloads import one_line
-from mqttkit.top.rows import Order, sorted_topics
-from mqttkit.top.tree import TopicNode
+from mqttkit.live.feed import Feed
+from mqttkit.live.payloads import one_line
+from mqttkit.live.rows import Order, sorted_topics
+from mqttkit.live.tree import TopicNode
 
 VALUE_WIDTH = 40
 

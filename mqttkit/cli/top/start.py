@@ -6,9 +6,9 @@ import gc
 import logging
 
 from mqttkit.errors import MissingPart
-from mqttkit.top.actions import RetainedMessages
-from mqttkit.top.feed import Feed
-from mqttkit.top.rows import Order
+from mqttkit.live.actions import RetainedMessages
+from mqttkit.live.feed import Feed
+from mqttkit.live.rows import Order
 
 GARBAGE_THRESHOLD = 20_000
 """New objects before Python looks for cycles. A busy broker makes 100,000 messages a second, and none is in a cycle."""

@@ -17,9 +17,9 @@ from textual.strip import Strip
 
 from mqttkit.cli.top.figures import age, rate, shorten, size
 from mqttkit.formats.visible import visible
-from mqttkit.top.payloads import one_line
-from mqttkit.top.rows import Order, View, is_open, opens_all, rows
-from mqttkit.top.tree import TopicNode, TopicTree
+from mqttkit.live.payloads import one_line
+from mqttkit.live.rows import Order, View, is_open, opens_all, rows
+from mqttkit.live.tree import TopicNode, TopicTree
 
 PLAIN = Style()
 DIM = Style(dim=True)

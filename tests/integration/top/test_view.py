@@ -17,11 +17,11 @@ from mqttkit.cli.top.app import TopApp
 from mqttkit.cli.top.detail import DetailView
 from mqttkit.cli.top.tree_view import TreeView
 from mqttkit.client import MqttClient
+from mqttkit.live.actions import RetainedMessages
+from mqttkit.live.feed import Feed
+from mqttkit.live.rows import Order
+from mqttkit.live.tree import TopicTree
 from mqttkit.retained.reading import read_broker
-from mqttkit.top.actions import RetainedMessages
-from mqttkit.top.feed import Feed
-from mqttkit.top.rows import Order
-from mqttkit.top.tree import TopicTree
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.clients import settings_for
 

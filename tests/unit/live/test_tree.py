@@ -7,8 +7,8 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mqttkit.live.tree import WATCHED_VALUES, TopicNode, TopicTree
 from mqttkit.messages import Message, Properties
-from mqttkit.top.tree import WATCHED_VALUES, TopicNode, TopicTree
 
 
 def found(tree: TopicTree, topic: str) -> TopicNode:

@@ -11,9 +11,9 @@ from mqttkit.addresses import show_address
 from mqttkit.broker.statistics import SYS, TOPICS, Statistics, parse
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.errors import SubscriptionDenied
+from mqttkit.live.tree import TopicTree
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import MqttSettings
-from mqttkit.top.tree import TopicTree
 from mqttkit.topics import matches
 
 SYS_FILTER = "$SYS/#"

@@ -7,8 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.messages import Message, Properties
-from mqttkit.top.payloads import (
+from mqttkit.live.payloads import (
     BARS,
     MAX_LINES,
     Shape,
@@ -19,6 +18,7 @@ from mqttkit.top.payloads import (
     property_lines,
     sparkline,
 )
+from mqttkit.messages import Message, Properties
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mqttkit.top.tree import TopicNode, TopicTree
+from mqttkit.live.tree import TopicNode, TopicTree
 from mqttkit.topics import matches
 
 OPEN_TOPICS = 60

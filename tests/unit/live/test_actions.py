@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
+from mqttkit.live.actions import connection_words, publish_command, remove_command, restore_command, subscribe_command
 from mqttkit.messages import Message
 from mqttkit.settings import BrokerSettings, MqttSettings, TlsSettings
-from mqttkit.top.actions import connection_words, publish_command, remove_command, restore_command, subscribe_command
 
 
 def words_of(**fields: object) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mqttkit.live.rows import Order, View, rows, sorted_topics, topic_test
+from mqttkit.live.tree import TopicTree
 from mqttkit.messages import Message
-from mqttkit.top.rows import Order, View, rows, sorted_topics, topic_test
-from mqttkit.top.tree import TopicTree
 
 
 def tree_of(*messages: tuple[str, int, float]) -> TopicTree:

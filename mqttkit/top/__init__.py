@@ -1,1 +1,0 @@
-"""A live view of a broker's topics: the model behind `mqttkit top`."""
