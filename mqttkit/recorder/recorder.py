@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mqttkit.client import ConnectionState, MqttClient
-from mqttkit.errors import BrokerUnreachable, MqttkitError
+from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Subscription
 from mqttkit.recorder.lines import Gap, Header, gap_line, header_line, line_formatter
 from mqttkit.recorder.recording import SUFFIX
@@ -174,7 +174,7 @@ class Recorder:
             self._version = self._client.protocol_version
             self._client.subscribe(*(self._subscription(each, 2) for each in self._filters))
             self._open_file()
-            self._write_retained_state()
+            self.totals.retained = self._write_retained_state()
         except BaseException:
             self.close()
             raise
@@ -272,12 +272,13 @@ class Recorder:
         self.totals.files = number
         self._files.append(path)
 
-    def _write_retained_state(self) -> None:
-        """Write the retained messages into one frame.
+    def _write_retained_state(self) -> int:
+        """Write the broker's retained messages into one frame and return their number.
 
         The live subscription exists already, so nothing falls between.
         """
         assert self._writer is not None
+        count = 0
         filters = [each for each in self._filters if not each.startswith("$share/")]
         if filters:
             client = replace(self._settings.client, client_id=None, clean_session=True, receive_maximum=65_535)
@@ -286,8 +287,9 @@ class Recorder:
                 for batch in subscriber.batches(ReadOptions(retained_only=True)):
                     lines = self._format(batch.messages, batch.received_at, time.monotonic_ns())
                     self._writer.write(lines, split=False)
-                    self.totals.retained += len(batch.messages)
+                    count += len(batch.messages)
         self._end_retained_frame()
+        return count
 
     def _end_retained_frame(self) -> None:
         assert self._writer is not None
@@ -321,7 +323,11 @@ class Recorder:
         self._writer.close()
         self.totals.file_bytes += self._writer.size
         self._open_file()
-        self._end_retained_frame()
+        try:
+            self._write_retained_state()
+        except (BrokerUnreachable, ConnectionRefused, SubscriptionDenied) as error:
+            log.warning("%s starts without the retained state: %s", self._files[-1], error)
+            self._end_retained_frame()
         while options.keep is not None and len(self._files) > options.keep:
             self._files.pop(0).unlink(missing_ok=True)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from mqttkit.errors import RecordingError, UsageError
-from mqttkit.recorder.lines import Gap, Header, Recorded, parse_line
+from mqttkit.recorder.lines import Gap, Header, Recorded, line_time, parse_line
 from mqttkit.recorder.seekable import SeekableFile
 
 HEADER_FRAME, RETAINED_FRAME, LIVE_FRAMES = 0, 1, 2
@@ -75,18 +76,20 @@ class Recording:
     def retained(self) -> Iterator[Recorded]:
         """Yield the retained messages that the broker had when the recording started."""
         if len(self._file.frames) > RETAINED_FRAME:
-            for entry in self._entries(RETAINED_FRAME):
+            for entry in _entries(self._lines(RETAINED_FRAME)):
                 if isinstance(entry, Recorded):
                     yield entry
 
     def entries(self, start_ns: int | None = None) -> Iterator[Recorded | Gap]:
         """Yield messages and gaps in the order received, those at or after `start_ns` (monotonic) if it is given."""
-        first = LIVE_FRAMES if start_ns is None else self._frame_at(start_ns)
+        first = LIVE_FRAMES
+        if start_ns is not None and len(self._file.frames) > first:
+            first = self._frame_at(start_ns)
+            lines = list(self._lines(first))
+            yield from _entries(lines[bisect_left(lines, start_ns, key=line_time) :])
+            first += 1
         for index in range(first, len(self._file.frames)):
-            for entry in self._entries(index):
-                when = entry.monotonic_ns if isinstance(entry, Recorded) else entry.end_ns
-                if start_ns is None or when >= start_ns:
-                    yield entry
+            yield from _entries(self._lines(index))
 
     def messages(self, start_ns: int | None = None) -> Iterator[Recorded]:
         """Yield the messages of `entries`."""
@@ -146,17 +149,11 @@ class Recording:
         return low
 
     def _first_time(self, index: int) -> int | None:
-        """Return the time of the first message in a frame; None if it has none."""
+        """Return the time of the first line in a frame; None if it has none."""
         if index not in self._first:
-            entry = next((each for each in self._entries(index) if isinstance(each, Recorded)), None)
-            self._first[index] = None if entry is None else entry.monotonic_ns
+            line = next(self._lines(index), None)
+            self._first[index] = None if line is None else line_time(line)
         return self._first[index]
-
-    def _entries(self, index: int) -> Iterator[Recorded | Gap]:
-        for line in self._lines(index):
-            entry = parse_line(line)
-            if not isinstance(entry, Header):
-                yield entry
 
     def _lines(self, index: int) -> Iterator[bytes]:
         """Yield the lines of a frame; an incomplete frame may end within a line, which is dropped."""
@@ -166,6 +163,10 @@ class Recording:
             yield from lines
         if rest and self._file.frames[index].complete:
             raise RecordingError(f"{self.path} is damaged: a frame ends within a line")
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[Recorded | Gap]:
+    return (entry for entry in map(parse_line, lines) if not isinstance(entry, Header))
 
 
 def parse_offset(text: str, header: Header) -> float:

@@ -20,7 +20,8 @@ FRAME_BYTES = 1024 * 1024
 """Decompressed bytes after which a frame ends."""
 LEVEL = 3
 """Compression level: zstd's own default."""
-READ_BYTES = 128 * 1024
+FIRST_READ_BYTES, READ_BYTES = 8 * 1024, 128 * 1024
+"""Compressed bytes of a frame that are read at a time. Few at first: a search needs only a frame's first line."""
 
 FRAME_MAGIC = 0xFD2FB528
 SKIPPABLE_MAGIC = 0x184D2A5E
@@ -188,13 +189,12 @@ class SeekableFile:
         """Yield the decompressed content of a frame in chunks; an incomplete one up to its last flush."""
         frame = self.frames[index]
         decompressor = self._zstandard.ZstdDecompressor().decompressobj()
-        self._file.seek(frame.offset)
-        left = frame.compressed
+        left, ahead = frame.compressed, FIRST_READ_BYTES
         while left > 0:
-            packed = self._file.read(min(left, READ_BYTES))
+            packed = self._read_at(frame.offset + frame.compressed - left, min(left, ahead))
             if not packed:
                 return
-            left -= len(packed)
+            left, ahead = left - len(packed), min(2 * ahead, READ_BYTES)
             try:
                 data = decompressor.decompress(packed)
             except self._zstandard.ZstdError as error:

@@ -222,16 +222,22 @@ def test_a_lost_connection_is_a_gap_and_exit_code_6(broker: Mosquitto, tmp_path:
 
 
 def test_rotation_starts_new_files_and_keeps_the_newest(broker: Mosquitto, tmp_path: Path, topic: str) -> None:
-    """--max-size with --keep; each file is a recording of its own."""
+    """--max-size with --keep; each file is a recording of its own, with the retained state of its start."""
     path = tmp_path / "a.jsonl.zst"
+    state = Message(f"{topic}/state", b"on", 1, retain=True)
+    publish(broker, [state])
     arguments = ("-C", "300", "--max-size", "256k", "--keep", "2")
     with recording(broker, path, f"{topic}/#", *arguments) as process:
         publish(broker, [Message(f"{topic}/a", os.urandom(5_000) + str(number).encode(), 1) for number in range(300)])
         assert process.wait(60) == 0
-    parts = {part_of(each): received(each) for each in tmp_path.glob("a*.jsonl.zst")}
+    files = {part_of(each): each for each in tmp_path.glob("a*.jsonl.zst")}
+    parts = {number: received(each) for number, each in files.items()}
     assert len(parts) == 2
     newest = max(parts)
     assert newest >= 3
+    for file in files.values():
+        with Recording(file) as source:
+            assert [each.message for each in source.retained()] == [state]
     assert parts[newest][-1].payload.endswith(b"299")
     assert len(parts[newest - 1]) > 1
 
