@@ -1,6 +1,6 @@
 """The pytest plugin:
 
-`mqtt_broker`, `mqtt_client`, `mqtt_recorder`. It imports nothing of mqttkit until a fixture is used.
+`mqtt_broker`, `mqtt_client`, `mqtt_recorder`, `mqtt_proxy`. It imports nothing of mqttkit until a fixture is used.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from mqttkit.client.connecting import Client
     from mqttkit.testing.broker import BrokerOptions, TestBroker
+    from mqttkit.testing.proxy import TestProxy
     from mqttkit.testing.recorder import MessageRecorder
 
 BACKENDS = ("auto", "docker", "process", "embedded")
@@ -32,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "mqtt_broker(users={name: password}, acl={name: [rule]}, tls=False, backend='auto'): "
         "run a separate broker with these features for the test",
+    )
+    config.addinivalue_line(
+        "markers", "mqtt_proxy(*rules, seed=0): faults that mqtt_proxy makes, such as 'drop PUBACK 3'"
     )
 
 
@@ -81,3 +85,14 @@ def mqtt_recorder(mqtt_broker: TestBroker) -> Iterator[MessageRecorder]:
 
     with MessageRecorder(mqtt_broker.settings()) as recorder:
         yield recorder
+
+
+@pytest.fixture
+def mqtt_proxy(request: pytest.FixtureRequest, mqtt_broker: TestBroker) -> Iterator[TestProxy]:
+    """A proxy in front of `mqtt_broker` that makes the faults of the marker `mqtt_proxy`."""
+    from mqttkit.testing.proxy import TestProxy
+
+    marker = request.node.get_closest_marker("mqtt_proxy")
+    rules, options = (marker.args, marker.kwargs) if marker is not None else ((), {})
+    with TestProxy(mqtt_broker, rules, **options) as proxy:
+        yield proxy

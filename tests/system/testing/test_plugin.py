@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pages import blocks, find_page
+
 pytestmark = pytest.mark.system
 
 PASSING = """
@@ -46,6 +48,26 @@ def test_users_rules_and_tls(mqtt_broker, mqtt_recorder):
         mqtt_broker.settings("nobody")
     with pytest.raises(mqttkit.ConnectionRefused), mqttkit.connect(mqtt_broker.url):
         pass
+
+@pytest.mark.mqtt_proxy("drop PUBLISH 2 from client", seed=7)
+def test_the_proxy_drops_the_second_message(mqtt_proxy, mqtt_recorder):
+    with mqtt_proxy.connect() as client:
+        for payload in ("one", "two", "three"):
+            client.publish("a/b", payload)
+        client.publish("a/b", "four", qos=1).result(20)
+    assert mqtt_recorder.saw("a/b", "four", within=20)
+    assert [message.text for message in mqtt_recorder] == ["one", "three", "four"]
+    assert mqtt_proxy.rules[0].applied == 1
+
+@pytest.mark.mqtt_proxy("cut PUBLISH 1 from client")
+def test_a_cut_connection_is_reported(mqtt_proxy):
+    import mqttkit
+
+    with mqtt_proxy.connect() as client:
+        with pytest.raises(mqttkit.PublishLost):
+            client.publish("a/b", "x", qos=1).result(20)
+        client.publish("a/b", "x", qos=1, wait=20).result(20)
+    assert mqtt_proxy.totals.connections == 2
 """
 
 FAILING = """
@@ -63,9 +85,15 @@ def run(directory: Path, text: str, *arguments: str) -> subprocess.CompletedProc
 
 
 def test_the_fixtures_work(tmp_path: Path) -> None:
-    """Client, recorder, shared broker, and a broker with users, rules and TLS."""
+    """Client, recorder, shared broker, a broker with users, rules and TLS, and the proxy."""
     done = run(tmp_path, PASSING, "-W", "error", "--strict-markers")
-    assert "4 passed" in done.stdout, done.stdout
+    assert "6 passed" in done.stdout, done.stdout
+
+
+def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
+    """Each Python block of the page on testing."""
+    done = run(tmp_path, "\n\n".join(blocks(find_page("testing.md"), "python")))
+    assert "3 passed" in done.stdout, done.stdout
 
 
 def test_a_failure_says_what_was_seen_instead(tmp_path: Path) -> None:
