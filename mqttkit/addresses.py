@@ -38,7 +38,9 @@ def parse_address(text: str, default_port: int) -> tuple[str, int]:
 
 
 def show_address(host: str, port: int) -> str:
-    """Return `host:port`, with brackets around an IPv6 address."""
+    """Return `host:port`, with brackets around an IPv6 address; for port 0 the host, which is a Unix socket's path."""
+    if port == 0:
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

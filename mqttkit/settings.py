@@ -8,6 +8,7 @@ from typing import Annotated
 from mqttkit.addresses import parse_address
 from mqttkit.setting_rules import (
     COMPANIES,
+    HEX,
     HOST,
     HOSTS,
     LISTEN_ADDRESS,
@@ -59,6 +60,10 @@ class TlsSettings(Checked):
     """Application protocols offered in the handshake (RFC 7301)."""
     insecure: bool = False
     """Accept any certificate and any host name. The client logs a warning for each connection."""
+    psk: Annotated[str | None, HEX] = field(default=None, repr=False)
+    """Pre-shared key in hexadecimal, in place of certificates (RFC 4279); needs Python 3.13."""
+    psk_identity: Annotated[str, WITHOUT_NUL] = ""
+    """Name under which the broker knows that key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,10 @@ class BrokerSettings(Checked):
     """TCP port, 1 to 65535."""
     hosts: Annotated[tuple[str, ...], HOSTS] = ()
     """`host` or `host:port` in order of preference, for fail-over; replaces `host` if it is not empty."""
+    unix_socket: Annotated[str | None, WITHOUT_NUL] = None
+    """Path of the broker's Unix socket; replaces host and port. With TLS the certificate must name `host`."""
+    bind_address: Annotated[str | None, HOST] = None
+    """Address of this machine from which to connect; the system chooses if it is not set."""
     username: str | None = None
     """User name for CONNECT."""
     password: str | None = field(default=None, repr=False)
@@ -85,7 +94,9 @@ class BrokerSettings(Checked):
     """Path of the WebSocket request."""
 
     def addresses(self) -> tuple[tuple[str, int], ...]:
-        """Return each (host, port) in order of preference."""
+        """Return each (host, port) in order of preference; a Unix socket is (path, 0)."""
+        if self.unix_socket is not None:
+            return ((self.unix_socket, 0),)
         if not self.hosts:
             return ((self.host, self.port),)
         return tuple(parse_address(entry, self.port) for entry in self.hosts)

@@ -72,7 +72,9 @@ class Connection(IncomingPackets):
         else:
             self._clean_session = settings.clean_session
         self.opener.start()
-        self.connect_async(*address, settings.keep_alive, **start)
+        self._address = address
+        host, port = address if address[1] else ("localhost", 1883)  # paho knows no Unix sockets, and uses neither
+        self.connect_async(host, port, settings.keep_alive, **start)
         self.reconnect()
 
     def identify(self, client_id: str) -> None:
@@ -110,7 +112,7 @@ class Connection(IncomingPackets):
     def _create_socket(self) -> Any:
         """Open the socket with `opener`; through a proxy as paho does."""
         proxied = self._get_proxy() is not None
-        return self.opener.open((self._host, self._port), self._create_socket_connection if proxied else None)
+        return self.opener.open(self._address, self._create_socket_connection if proxied else None)
 
     # The loop.
 

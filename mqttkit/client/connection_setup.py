@@ -39,6 +39,9 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
         connection.username_pw_set(broker.username or "", password)
     connection.opener.timeout = settings.client.connect_timeout
     connection.opener.user_timeout = settings.client.keep_alive
+    connection.opener.source = broker.bind_address
+    if broker.unix_socket is not None:
+        connection.opener.server_name = broker.host
     if broker.transport == "websockets":
         connection.opener.websocket_path = broker.websocket_path
     if broker.tls is not None:

@@ -139,7 +139,7 @@ class NetworkThread:
         """Return the first address that accepts a TCP connection."""
         for address in self._policy.addresses:
             try:
-                sockets.probe(address, PROBE_TIMEOUT)
+                sockets.probe(address, PROBE_TIMEOUT, source=self._connection.opener.source)
             except (OSError, ValueError) as error:
                 log.debug("probe of %s: %s", show_address(*address), error)
             else:

@@ -22,15 +22,16 @@ from mqttkit.settings import Settings
 _log = logging.getLogger(__name__)
 
 _REPLACES = {
-    "mqtt.broker.host": "mqtt.broker.hosts",
-    "mqtt.broker.hosts": "mqtt.broker.host",
-    "mqtt.broker.password": "mqtt.broker.password_file",
-    "mqtt.broker.password_file": "mqtt.broker.password",
+    "mqtt.broker.host": ("mqtt.broker.hosts", "mqtt.broker.unix_socket"),
+    "mqtt.broker.hosts": ("mqtt.broker.host", "mqtt.broker.unix_socket"),
+    "mqtt.broker.password": ("mqtt.broker.password_file",),
+    "mqtt.broker.password_file": ("mqtt.broker.password",),
 }
-"""A setting in a stronger layer replaces the other one in a weaker layer."""
+"""A setting in a stronger layer replaces the others in a weaker layer."""
 
 
 _FILE_PREFIXES = {
+    "mqtt.broker.unix_socket": ("",),
     "bridge.sink": ("sqlite:", "jsonl:"),
     "bridge.tenants": ("sqlite:", ""),
     "bridge.dead_letters": ("",),
@@ -88,9 +89,8 @@ def _merge(layers: tuple[Layer, ...]) -> dict[str, LocatedValue]:
         if {"mqtt.broker.password", "mqtt.broker.password_file"} <= given:
             where = layer["mqtt.broker.password_file"].where
             raise ConfigError("mqtt.broker: give password or password_file, not both", where=where)
-        for path in given:
-            if _REPLACES.get(path) not in given:
-                values.pop(_REPLACES.get(path, ""), None)
+        for replaced in {other for path in given for other in _REPLACES.get(path, ())} - given:
+            values.pop(replaced, None)
         values.update(layer)
         for section in optional:
             _switch(section, layer, values)

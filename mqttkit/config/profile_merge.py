@@ -9,6 +9,7 @@ from mqttkit.config.located_values import LocatedValue
 from mqttkit.config.sources import Layer
 
 HOST, PORT = "mqtt.broker.host", "mqtt.broker.port"
+_UNIX_SOCKET = "mqtt.broker.unix_socket"
 _HOSTS, _USERNAME, _PASSWORD = "mqtt.broker.hosts", "mqtt.broker.username", "mqtt.broker.password"
 _TLS, _TRANSPORT, _VERSION = "mqtt.broker.tls", "mqtt.broker.transport", "mqtt.client.version"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -24,7 +25,7 @@ def fitting(listeners: Sequence[Layer], wanted: Mapping[str, LocatedValue]) -> L
     """
     tests = (_is_at,) if PORT in wanted else (_speaks, _speaks_under_tls)
     profile = next((listener for fits in tests for listener in listeners if fits(listener, wanted)), {})
-    if _HOSTS in wanted or _differs(HOST, wanted, profile):
+    if _HOSTS in wanted or _UNIX_SOCKET in wanted or _differs(HOST, wanted, profile):
         return {}
     if _differs(_USERNAME, wanted, profile):
         return {path: node for path, node in profile.items() if path not in (_USERNAME, _PASSWORD)}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from mqttkit.broker.probe import Login, unverified_tls
 from mqttkit.client import MqttClient
 from mqttkit.client.transport.tls import make_context
-from mqttkit.errors import LifecycleError
+from mqttkit.errors import LifecycleError, UsageError
 from mqttkit.messages import Message
 from mqttkit.settings import BrokerSettings, MqttSettings
 
@@ -26,6 +26,8 @@ class Visit:
     def __init__(self, settings: MqttSettings, topic: str, stack: ExitStack) -> None:
         self.settings = settings
         self.topic = topic
+        if settings.broker.unix_socket is not None:
+            raise UsageError("doctor examines a broker over TCP, not over a Unix socket", hint="Give its port: -p")
         self.host, self.port = settings.broker.addresses()[0]
         self.addresses: list[str] = []
         """Addresses of the host, after the step dns."""

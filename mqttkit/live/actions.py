@@ -96,9 +96,11 @@ def connection_words(settings: MqttSettings) -> list[str]:
     broker = settings.broker
     host, port = broker.addresses()[0]
     words: list[str] = []
-    if host not in ("localhost", "127.0.0.1"):
+    if broker.unix_socket is not None:
+        words += ["--unix", broker.unix_socket]
+    elif host not in ("localhost", "127.0.0.1"):
         words += ["-h", host]
-    if port != (8883 if broker.tls else 1883):
+    if port and port != (8883 if broker.tls else 1883):
         words += ["-p", str(port)]
     if broker.tls is not None:
         words += ["--cafile", broker.tls.ca_file] if broker.tls.ca_file else ["--tls"]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
+from mqttkit.addresses import show_address
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Message, Subscription
@@ -254,11 +255,10 @@ class Recorder:
         path = self._options.path
         if number > 1:
             path = path.with_name(f"{path.name.removesuffix(SUFFIX)}.{number:04d}{SUFFIX}")
-        host, port = self._client.address
         header = Header(
             started_ns=time.time_ns(),
             monotonic_ns=time.monotonic_ns(),
-            broker=f"{host}:{port}",
+            broker=show_address(*self._client.address),
             mqtt_version=self._version,
             subscriptions=self._filters,
             qos=self._options.qos,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mqttkit.addresses import show_address
 from mqttkit.client import MqttClient, Receipt
 from mqttkit.client.control import round_trip
 from mqttkit.messages import Message, Outcome
@@ -54,8 +55,7 @@ def save_snapshot(settings: MqttSettings, topic_filters: Sequence[str], path: Pa
     The file is a recording without live messages. `started_ns` is now on the wall clock and on the monotonic clock.
     """
     wall, monotonic = started_ns
-    host, port = settings.broker.addresses()[0]
-    header = Header(wall, monotonic, f"{host}:{port}", 5, tuple(topic_filters), 2)
+    header = Header(wall, monotonic, show_address(*settings.broker.addresses()[0]), 5, tuple(topic_filters), 2)
     count = 0
 
     def messages() -> Iterator[Recorded]:

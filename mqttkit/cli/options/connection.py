@@ -137,6 +137,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Broker's host; repeat it for fail-over.  [localhost]",
     ),
     setting_option("-p", "--port", path="mqtt.broker.port", type=PORT, help="Broker's port.  [1883; 8883 with TLS]"),
+    setting_option(
+        "--unix", path="mqtt.broker.unix_socket", metavar="SOCKET", type=click.Path(),
+        help="Broker's Unix socket, instead of host and port.",
+    ),
+    setting_option(
+        "-A", "--bind", path="mqtt.broker.bind_address", metavar="ADDRESS",
+        help="Address of this machine from which to connect.",
+    ),
     click.option("-L", "--url", metavar="URL", help="mqtt(s)://user:password@host:port/topic, or ws(s)://…"),
     setting_option("-u", "--username", path="mqtt.broker.username", type=Text("NAME"), help="User name."),
     setting_option(
@@ -170,6 +178,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Unacknowledged messages the broker may send (MQTT 5).  [1000]",
     ),
     setting_option(
+        "--max-packet-size", path="mqtt.limits.max_packet_size", type=Number("BYTES", low=1_024, whole=True),
+        help="Largest packet accepted from the broker.  [67108864]",
+    ),
+    setting_option(
         "--tls", path="mqtt.broker.tls", is_flag=True, help="Use TLS; trust the system's authorities, or the profile's."
     ),
     setting_option(
@@ -190,6 +202,13 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     setting_option(
         "--insecure", path="mqtt.broker.tls.insecure", is_flag=True, help="Trust any certificate. Not for production."
+    ),
+    setting_option(
+        "--psk", path="mqtt.broker.tls.psk", metavar="KEY",
+        help="Pre-shared key in hexadecimal; other users can read it in the process list.",
+    ),
+    setting_option(
+        "--psk-identity", path="mqtt.broker.tls.psk_identity", type=Text("NAME"), help="Name of the pre-shared key."
     ),
     setting_option(
         "--ws", expand=lambda _: {"mqtt.broker.transport": "websockets"}, is_flag=True,

@@ -17,12 +17,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("--content-type", "--response-topic", "--correlation-data", "--expiry", "--user-property", "--utf8"),
     ),
     "Broker": (
-        *("--host", "--port", "--url", "--username", "--password", "--password-file", "--qos", "--broker", "--config"),
+        *("--host", "--port", "--unix", "--url", "--username", "--password", "--password-file", "--qos"),
+        *("--broker", "--config"),
     ),
-    "TLS and WebSocket": ("--tls", "--cafile", "--cert", "--key", "--tls-alpn", "--insecure", "--ws"),
+    "TLS and WebSocket": (
+        *("--tls", "--cafile", "--cert", "--key", "--tls-alpn", "--insecure", "--psk", "--psk-identity", "--ws"),
+    ),
     "Session": (
         *("--id", "--keepalive", "--version", "--disable-clean-session", "--session-expiry", "--receive-maximum"),
-        "--no-retry",
+        *("--no-retry", "--bind", "--max-packet-size"),
     ),
     "Will": ("--will-topic", "--will-payload", "--will-qos", "--will-retain", "--will-delay"),
     "Logging": ("--quiet", "--debug"),

@@ -21,6 +21,10 @@ class Opener:
         self.deadline = 0.0
         """When the current attempt ends, on the monotonic clock."""
         self.tls: TlsFiles | None = None
+        self.source: str | None = None
+        """Address of this machine from which to connect."""
+        self.server_name: str | None = None
+        """Name that the broker's certificate must have; the address's host if it is None."""
         self.websocket_path: str | None = None
         """Path of the WebSocket request; None for plain TCP."""
         self.user_timeout = 0.0
@@ -42,7 +46,7 @@ class Opener:
             self._set_options(opened)
             if self.tls is not None:
                 self.step = "tls"
-                opened = self._opening = self._shake_hands(self.tls, opened, address[0])
+                opened = self._opening = self._shake_hands(self.tls, opened, self.server_name or address[0])
             if self.websocket_path is not None:
                 self.step = "websocket"
                 opened = self._upgrade(opened, address, self.websocket_path)
@@ -65,9 +69,11 @@ class Opener:
         def watch(opening: socket.socket) -> None:
             self._opening = opening
 
-        return sockets.open_tcp(address, self.deadline - time.monotonic(), watch)
+        return sockets.open_stream(address, self.deadline - time.monotonic(), watch, source=self.source)
 
     def _set_options(self, opened: socket.socket) -> None:
+        if opened.family == socket.AF_UNIX:
+            return
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.user_timeout and hasattr(socket, "TCP_USER_TIMEOUT"):
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self.user_timeout))
@@ -80,7 +86,7 @@ class Opener:
         return wrapped
 
     def _upgrade(self, opened: Any, address: tuple[str, int], path: str) -> BatchedWebSocket:
-        host, port = address
+        host, port = address if address[1] else (self.server_name or "localhost", 80)
         is_ssl = self.tls is not None
         arguments = {"socket": opened, "host": host, "port": port, "is_ssl": is_ssl, "path": path}
         return BatchedWebSocket(**arguments, extra_headers=None, deadline=self.deadline)

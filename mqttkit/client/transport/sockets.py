@@ -11,24 +11,32 @@ from collections.abc import Callable
 from typing import Any
 
 
-def open_tcp(
-    address: tuple[str, int], timeout: float, watch: Callable[[socket.socket], None] | None = None
+def open_stream(
+    address: tuple[str, int],
+    timeout: float,
+    watch: Callable[[socket.socket], None] | None = None,
+    *,
+    source: str | None = None,
 ) -> socket.socket:
     """Connect to the first of the host's addresses that accepts, within `timeout` seconds for all of them.
 
-    `watch` gets each socket before it connects. An ASCII host name goes to the resolver as bytes: for text Python
+    Port 0 stands for a Unix socket, whose path is the host. `watch` gets each socket before it connects. `source` is
+    the address of this machine to connect from. An ASCII host name goes to the resolver as bytes: for text Python
     loads its tables for internationalised names, which take 0.7 MB.
     """
     host, port = address
     resolvable: Any = host.encode() if host.isascii() else host
     deadline = time.monotonic() + timeout
-    found = socket.getaddrinfo(resolvable, port, type=socket.SOCK_STREAM)
+    found: list[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", host)] if port == 0 else []
+    found = found or socket.getaddrinfo(resolvable, port, type=socket.SOCK_STREAM)
     failure: OSError = OSError(f"no address for host {host!r}")
     for number, (family, kind, protocol, _, place) in enumerate(found):
         opening = socket.socket(family, kind, protocol)
         try:
             if watch is not None:
                 watch(opening)
+            if source is not None and family != socket.AF_UNIX:
+                _bind(opening, source)
             opening.settimeout(max(0.001, (deadline - time.monotonic()) / (len(found) - number)))
             opening.connect(place)
         except OSError as error:
@@ -39,9 +47,17 @@ def open_tcp(
     raise failure
 
 
-def probe(address: tuple[str, int], timeout: float) -> None:
+def _bind(opening: socket.socket, source: str) -> None:
+    """Give a socket its own address; raise OSError, which names the address, if this machine does not have it."""
+    try:
+        opening.bind((source, 0))
+    except OSError as error:
+        raise OSError(f"cannot connect from {source}: {str(error.strerror).lower()}") from error
+
+
+def probe(address: tuple[str, int], timeout: float, *, source: str | None = None) -> None:
     """Connect and close again; raise OSError, or ValueError for an impossible host name, if that fails."""
-    open_tcp(address, timeout).close()
+    open_stream(address, timeout, source=source).close()
 
 
 def shut_down(descriptor: int) -> None:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mqttkit.errors import ConfigError
+from mqttkit.errors import ConfigError, MissingPart
 from mqttkit.settings import TlsSettings
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
     """Return a client context of TLS 1.2 or newer; raise ConfigError naming the file that cannot be used."""
     import ssl
 
+    if settings.psk is not None:
+        return _shared_key_context(settings)
     for file in (settings.ca_file, settings.cert_file, settings.key_file):
         if file is not None and not Path(file).is_file():
             raise ConfigError(f"no file {file!r}", where="TLS")
@@ -39,6 +41,23 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         log.warning("TLS certificates are not checked (insecure): anyone between this machine and the broker can read")
+    return context
+
+
+def _shared_key_context(settings: TlsSettings) -> ssl.SSLContext:
+    """Return a context for a pre-shared key; raise MissingPart if this Python has no such thing."""
+    import ssl
+
+    if not hasattr(ssl.SSLContext, "set_psk_client_callback"):
+        raise MissingPart(
+            "TLS with a pre-shared key needs Python 3.13 or newer", hint="Use a certificate: --cert, --key"
+        )
+    credentials = (settings.psk_identity, bytes.fromhex(settings.psk or ""))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the key proves who the broker is
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # brokers take keys of RFC 4279
+    context.set_ciphers("PSK")
+    context.set_psk_client_callback(lambda _hint: credentials)  # type: ignore[attr-defined]  # Python 3.13
     return context
 
 

@@ -124,7 +124,7 @@ def test_the_addresses_of_a_host_share_the_time(monkeypatch: pytest.MonkeyPatch)
                 super().connect(listener.getsockname())
 
         monkeypatch.setattr(socket, "socket", Opening)
-        sockets.open_tcp(("h", 1), 10).close()
+        sockets.open_stream(("h", 1), 10).close()
     assert [round(seconds or 0) for seconds in given] == [5, 10]
 
 

@@ -298,6 +298,7 @@ def test_empty_files_and_sections_are_fine() -> None:
 @pytest.mark.parametrize(
     ("written", "path", "wanted"),
     [
+        ("mqtt: {broker: {unix_socket: run/m.sock}}", "mqtt.broker.unix_socket", "etc/run/m.sock"),
         ("bridge: {sink: 'sqlite:metrics.db'}", "bridge.sink", "sqlite:etc/metrics.db"),
         ("bridge: {sink: 'jsonl:out/m.jsonl'}", "bridge.sink", "jsonl:etc/out/m.jsonl"),
         ("bridge: {sink: 'sqlite:/var/m.db'}", "bridge.sink", "sqlite:/var/m.db"),
@@ -384,7 +385,7 @@ def test_the_profile_serves_its_own_broker(flags: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("flags", [
     {"mqtt.broker.host": "other.example"}, {"mqtt.broker.port": 1884},
-    {"mqtt.broker.hosts": ["127.0.0.1:41883", "b"]},
+    {"mqtt.broker.hosts": ["127.0.0.1:41883", "b"]}, {"mqtt.broker.unix_socket": "/run/mosquitto.sock"},
 ])  # fmt: skip
 def test_the_profile_password_goes_to_no_other_broker(flags: dict[str, object]) -> None:
     """A password belongs to one broker."""
@@ -403,6 +404,13 @@ def test_a_host_given_more_strongly_replaces_the_list_of_hosts() -> None:
     """`hosts` in the file does not hide -h."""
     broker = load("mqtt: {broker: {hosts: [a, b]}}", flags={"mqtt.broker.host": "c"}).settings.mqtt.broker
     assert broker.addresses() == (("c", 1883),)
+
+
+def test_a_unix_socket_replaces_host_and_port() -> None:
+    """A stronger host replaces it in turn."""
+    text = "mqtt: {broker: {host: a, unix_socket: /run/m.sock}}"
+    assert load(text).settings.mqtt.broker.addresses() == (("/run/m.sock", 0),)
+    assert load(text, flags={"mqtt.broker.host": "c"}).settings.mqtt.broker.addresses() == (("c", 1883),)
 
 
 @pytest.mark.parametrize(("text", "environ", "flags", "expected"), [
