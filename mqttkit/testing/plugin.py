@@ -94,5 +94,6 @@ def mqtt_proxy(request: pytest.FixtureRequest, mqtt_broker: TestBroker) -> Itera
 
     marker = request.node.get_closest_marker("mqtt_proxy")
     rules, options = (marker.args, marker.kwargs) if marker is not None else ((), {})
-    with TestProxy(mqtt_broker, rules, **options) as proxy:
+    proxy = TestProxy(mqtt_broker, rules, **options)
+    with proxy:
         yield proxy
