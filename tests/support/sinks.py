@@ -75,7 +75,8 @@ def postgresql_case(server: Postgres) -> Case:
     import psycopg
 
     with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS metrics, dead_letters, mqttkit_sinks, mqttkit_schema")
+        helpers = "mqttkit_sinks, mqttkit_schema, mqttkit_contents"
+        connection.execute(f"DROP TABLE IF EXISTS metrics, dead_letters, {helpers}")
 
     def values() -> list[float]:
         with psycopg.connect(server.url) as connection:

@@ -34,6 +34,9 @@ RETRY_LONGEST = 5.0
 """Seconds between attempts to commit: the wait doubles from the first to the longest."""
 
 
+_CONTENT = "retained:"
+"""Begins the identity of a message whose payload has no dedupe_id."""
+
 T = TypeVar("T")
 
 
@@ -60,6 +63,16 @@ class _Prepared:
         kept = [pair for pair in pairs if pair[0].tenant_id not in unknown]
         self.metrics = [metric for metric, _ in kept]
         self.sources = [message for _, message in kept]
+
+    def contents(self) -> dict[int, str]:
+        """Return the identity of each metric whose payload has no dedupe_id, by position."""
+        found = {}
+        for position, metric in enumerate(self.metrics):
+            if metric.dedupe_id is None:
+                found[position] = _content_id(self.sources[position])
+            elif self.sources[position].retain and metric.dedupe_id.startswith(_CONTENT):
+                found[position] = metric.dedupe_id
+        return found
 
     def _admitted(self, letter: DeadLetter) -> list[DeadLetter]:
         return [letter] if any(letter is one for one in self.stored_letters or ()) else []
@@ -171,7 +184,8 @@ class Pipeline:
                 prepared.put_aside.append(message)
                 continue
             try:
-                metric = self._parser.parse(message.topic, message.payload, now_ms, retained=_retained_id(message))
+                retained = _content_id(message) if message.retain else None
+                metric = self._parser.parse(message.topic, message.payload, now_ms, retained=retained)
             except Refusal as refusal:
                 prepared.refuse(message, refusal.reason, refusal.detail, now_ms)
             except Exception as error:  # noqa: BLE001 - a bug in a handler must not stop the stream
@@ -195,7 +209,7 @@ class Pipeline:
             part = parts.pop()
             if part.stored_letters is None:
                 part.stored_letters = self.letter_quota.admit(part.letters)
-            batch = MetricBatch(part.metrics, part.stored_letters)
+            batch = MetricBatch(part.metrics, part.stored_letters, contents=part.contents())
             try:
                 committed = self._persist(partial(self._commit, batch))
             except SinkRefused as error:
@@ -260,9 +274,7 @@ def _reliable(messages: Sequence[Message]) -> int:
     return sum(message.qos > 0 for message in messages)
 
 
-def _retained_id(message: Message) -> str | None:
-    """Return a dedupe_id for a retained message, so that a new subscription does not store it again."""
-    if not message.retain:
-        return None
+def _content_id(message: Message) -> str:
+    """Return an identity of topic and content, by which a retained message is known when it comes again."""
     digest = hashlib.sha256(message.topic_bytes + b"\0" + message.payload).hexdigest()
-    return f"retained:{digest[:40]}"
+    return f"{_CONTENT}{digest[:40]}"

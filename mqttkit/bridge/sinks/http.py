@@ -63,10 +63,10 @@ class HttpSink:
         ledger = self._ledger_file()
         self._check_ledger(ledger)
         self._resend(ledger, batch.id)
-        fresh = ledger.new(batch.metrics)
-        if fresh:
-            body = encode_json([json_record(metric) for metric in fresh])
-            keys = tuple(dedupe_key(metric) for metric in fresh if metric.dedupe_id is not None)
+        fresh = ledger.new(batch)
+        if fresh.metrics:
+            body = encode_json([json_record(metric) for metric in fresh.metrics])
+            keys = tuple(dedupe_key(metric) for metric in fresh.metrics if metric.dedupe_id is not None)
             post = ledger.pending() or PendingPost(batch.id, body, keys)
             ledger.keep_pending(post)
             try:
@@ -75,7 +75,7 @@ class HttpSink:
                 ledger.settle_pending(stored=False)
                 raise
         ledger.commit(fresh, batch.letters, batch.settles)
-        return Committed(len(fresh), len(batch.metrics) - len(fresh))
+        return Committed(len(fresh.metrics), len(batch.metrics) - len(fresh.metrics))
 
     def close(self) -> None:
         """Close connection and ledger."""

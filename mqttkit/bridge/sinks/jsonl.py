@@ -17,7 +17,7 @@ from pathlib import Path
 from mqttkit.bridge.json_record import encode_json, json_record
 from mqttkit.bridge.sinks.file_identity import file_changed, identity_of, identity_of_open
 from mqttkit.bridge.sinks.ledger import Ledger
-from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, NewMetrics, SinkOptions
 from mqttkit.errors import SinkBroken, SinkUnavailable
 
 ROTATE_BYTES = 100_000_000
@@ -55,7 +55,7 @@ class JsonlSink:
             with self._locked():
                 length = self._recover(ledger.values())
                 self._sync_directory()
-                ledger.commit((), (), (), **self._position(length))
+                ledger.commit(NewMetrics((), {}), (), (), **self._position(length))
 
     def open_letters(self) -> None:
         """Open the ledger."""
@@ -76,8 +76,8 @@ class JsonlSink:
         ledger = self._ready()
         with self._locked():
             self._check_files(ledger)
-            fresh = ledger.new(batch.metrics)
-            data = b"".join(encode_json(json_record(metric)) + b"\n" for metric in fresh)
+            fresh = ledger.new(batch)
+            data = b"".join(encode_json(json_record(metric)) + b"\n" for metric in fresh.metrics)
             start, file = os.fstat(self._file).st_size, os.dup(self._file)
             try:
                 with self._translated():
@@ -90,7 +90,7 @@ class JsonlSink:
                 raise
             finally:
                 os.close(file)
-        return Committed(len(fresh), len(batch.metrics) - len(fresh))
+        return Committed(len(fresh.metrics), len(batch.metrics) - len(fresh.metrics))
 
     def close(self) -> None:
         """Close file and ledger."""

@@ -13,8 +13,18 @@ from typing import NamedTuple
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.file_identity import file_changed, identity_of
-from mqttkit.bridge.sinks.sqlite import DEAD_LETTERS, SqliteLetters, close_moved, connect, transaction, translated
-from mqttkit.bridge.sinks.types import DeadLetter, SinkOptions
+from mqttkit.bridge.sinks.sqlite import (
+    CONTENTS,
+    DEAD_LETTERS,
+    SqliteLetters,
+    close_moved,
+    connect,
+    read_contents,
+    transaction,
+    translated,
+    write_contents,
+)
+from mqttkit.bridge.sinks.types import DeadLetter, MetricBatch, NewMetrics, SinkOptions, series, without_replays
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
@@ -48,17 +58,18 @@ class Ledger:
         self.letters = SqliteLetters(path, options.dead_letter_limit)
         self._file = Path(path).expanduser()
         self._window = options.dedupe_window
-        self._database = connect(path, _TABLES, DEAD_LETTERS)
+        self._database = connect(path, _TABLES, DEAD_LETTERS, CONTENTS)
         self._identity = identity_of(self._file)
         self._pruned = 0.0
         self._has_earlier_keys = self._look_for_earlier_keys()
         self.letters.attach(self._database)
 
-    def new(self, metrics: Sequence[Metric]) -> list[Metric]:
-        """Return the metrics whose key is not stored and does not appear earlier in the sequence."""
+    def new(self, batch: MetricBatch) -> NewMetrics:
+        """Return the metrics whose key is not stored and does not appear earlier in the batch."""
         found: list[Metric] = []
         earlier: set[str] = set()
         with translated(self.path):
+            metrics, contents = without_replays(batch, lambda names: read_contents(self._database, names))
             for metric in metrics:
                 if metric.dedupe_id is not None:
                     key = dedupe_key(metric)
@@ -66,21 +77,22 @@ class Ledger:
                         continue
                     earlier.add(key)
                 found.append(metric)
-        return found
+        return NewMetrics(found, contents)
 
     def commit(
         self,
-        metrics: Sequence[Metric],
+        new: NewMetrics,
         letters: Sequence[DeadLetter],
         settles: Sequence[str],
         **state: int,
     ) -> None:
-        """Store the metrics' keys, add and remove dead letters, and set values, in one transaction."""
+        """Store the metrics' keys and contents, add and remove dead letters, and set values, in one transaction."""
         now = int(time.time())
-        keys = [dedupe_key(metric) for metric in metrics if metric.dedupe_id is not None]
+        keys = [dedupe_key(metric) for metric in new.metrics if metric.dedupe_id is not None]
         try:
             with transaction(self._database, self.path):
                 self._add_keys(keys, now)
+                write_contents(self._database, new.contents)
                 self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", state.items())
                 self._database.execute("DELETE FROM pending")
                 self.letters.settle(settles)
@@ -159,4 +171,4 @@ class Ledger:
 
 def dedupe_key(metric: Metric) -> str:
     """Return the key under which a metric with a dedupe_id is stored once."""
-    return f"{_PREFIX}{metric.tenant_id}/{metric.agent_id}/{metric.metric_name}/{metric.dedupe_id}"
+    return f"{_PREFIX}{series(metric)}/{metric.dedupe_id}"

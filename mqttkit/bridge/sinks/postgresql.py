@@ -14,7 +14,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqttkit.bridge.sinks.postgresql_schema import METRIC_COLUMNS, Tables, prepare_tables
-from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
+from mqttkit.bridge.sinks.types import (
+    Committed,
+    DeadLetter,
+    MetricBatch,
+    SinkOptions,
+    StoredLetter,
+    without_replays,
+)
 from mqttkit.errors import DeadLettersFull, MissingPart, SinkBroken, SinkRefused, SinkUnavailable
 
 if TYPE_CHECKING:
@@ -48,6 +55,11 @@ _FORGET = "DELETE FROM mqttkit_sinks WHERE at < now() - interval '7 days'"
 _LAST = (
     "INSERT INTO mqttkit_sinks (sink, batch, stored) VALUES (%s, %s, %s)"
     " ON CONFLICT (sink) DO UPDATE SET batch = excluded.batch, stored = excluded.stored, at = now()"
+)
+_READ_CONTENTS = "SELECT series, content FROM mqttkit_contents WHERE metrics = %s AND series = ANY(%s)"
+_WRITE_CONTENTS = (
+    "INSERT INTO mqttkit_contents (metrics, series, content) SELECT %s, unnest(%s::text[]), unnest(%s::text[])"
+    " ON CONFLICT (metrics, series) DO UPDATE SET content = excluded.content"
 )
 EXPIRE_SECONDS = 60.0
 """Seconds between removals of metrics older than `keep`, when there is nothing more to remove."""
@@ -232,17 +244,25 @@ class PostgresqlSink:
     def _store(self, connection: psycopg.Connection[Any], batch: MetricBatch) -> int:
         stored = 0
         with connection.cursor() as cursor:
-            if batch.metrics:
+            metrics, contents = without_replays(batch, lambda names: self._last_contents(connection, names))
+            if metrics:
                 with cursor.copy(_COPY) as copy:
-                    for metric in batch.metrics:
+                    for metric in metrics:
                         copy.write_row(metric)
                 stored = cursor.execute(_INSERT.format(metrics=self._tables.metrics, columns=_COLUMNS)).rowcount
+            if contents:  # sorted, so that two bridges lock the rows in one order
+                names = sorted(contents)
+                values = [contents[name] for name in names]
+                cursor.execute(_WRITE_CONTENTS, (self._tables.plain, names, values))
             _settle(connection, self._tables.letters, batch.settles)
             if batch.letters:
                 self._check_room(connection)
                 cursor.executemany(_LETTERS.format(letters=self._tables.letters), batch.letters)
             cursor.execute(_LAST, (self._instance, batch.id, stored))
         return stored
+
+    def _last_contents(self, connection: psycopg.Connection[Any], names: Sequence[str]) -> dict[str, str]:
+        return dict(connection.execute(_READ_CONTENTS, (self._tables.plain, list(names))).fetchall())
 
     def _expire(self, connection: psycopg.Connection[Any]) -> None:
         """Remove metrics older than `keep`, a bounded number with each commit."""

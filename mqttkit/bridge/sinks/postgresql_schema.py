@@ -55,6 +55,10 @@ _SINKS = (
     "CREATE TABLE mqttkit_sinks (sink uuid PRIMARY KEY, batch text NOT NULL, stored bigint NOT NULL,"
     " at timestamptz NOT NULL DEFAULT now())"
 )
+_CONTENTS = (
+    "CREATE TABLE mqttkit_contents (metrics text NOT NULL, series text NOT NULL, content text NOT NULL,"
+    " PRIMARY KEY (metrics, series))"
+)
 _SCHEMA = "CREATE TABLE mqttkit_schema (name text PRIMARY KEY, version integer NOT NULL)"
 _RECORD = "INSERT INTO mqttkit_schema VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET version = excluded.version"
 
@@ -90,7 +94,7 @@ class Tables:
 def prepare_tables(connection: Any, tables: Tables, name: str) -> None:
     """Check, create and convert the tables in the caller's transaction; raise SinkBroken. `name` is the sink's."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-    for helper, create in (("mqttkit_sinks", _SINKS), ("mqttkit_schema", _SCHEMA)):
+    for helper, create in (("mqttkit_sinks", _SINKS), ("mqttkit_schema", _SCHEMA), ("mqttkit_contents", _CONTENTS)):
         if not _exists(connection, helper):
             connection.execute(create)
     if not _exists(connection, tables.metrics):
@@ -111,6 +115,7 @@ def drop_tables(connection: Any, tables: Tables) -> None:
     """Remove the sink's own tables."""
     connection.execute(f"DROP TABLE IF EXISTS {tables.metrics}, {tables.letters}")
     connection.execute("DELETE FROM mqttkit_schema WHERE name = %s", (tables.plain,))
+    connection.execute("DELETE FROM mqttkit_contents WHERE metrics = %s", (tables.plain,))
 
 
 def _create_metrics(connection: Any, tables: Tables) -> None:

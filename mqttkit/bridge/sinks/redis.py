@@ -6,7 +6,7 @@ Keys, all in one slot of a cluster. NAME is the stream or the list:
     NAME:notify            Laravel: one entry per job, which wakes workers; RQ has a hash per job instead
     {NAME}:ids:PERIOD      set of the keys stored in one dedupe window; the script checks the last two windows
     {NAME}:seen:PERIOD     the same from an earlier version, whose keys have no metric name; it expires
-    {NAME}:retained        the last retained message without dedupe_id of each metric; it does not expire
+    {NAME}:retained        the last content of each series whose metrics have no dedupe_id; it does not expire
     {NAME}:last:SINK       the last batch of one sink and its result
     {NAME}:dead            dead letters, a stream
     {NAME}:live            exists while a bridge publishes live events
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 COMMIT = """
 local call = redis.call
 local data, last, dead, seen, earlier, kept = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local notify = KEYS[7]
+local notify, contents = KEYS[7], cmsgpack.unpack(ARGV[10])
 local rows, letters = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 local batch, window, limit = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local width, push, live = tonumber(ARGV[6]), ARGV[7], ARGV[8] == 'live'
@@ -76,11 +76,12 @@ if upgraded then
   look(earlier .. period - 1, olds)
 end
 
-local function is_retained(id) return #id == 49 and string.sub(id, 1, 9) == 'retained:' end
-local function topic(at) return rows[at] .. '/' .. rows[at + 1] .. '/' .. rows[at + 2] end
-for at = 1, #rows, width do
-  local id = rows[at + 5]
-  if is_retained(id) and call('HGET', kept, topic(at)) == id then known[topic(at) .. '/' .. id] = true end
+local function replayed(at, content)
+  local series = rows[at] .. '/' .. rows[at + 1] .. '/' .. rows[at + 2]
+  local before = rows[at + 5] ~= '' and call('HGET', kept, series)
+  if before == content then return true end
+  call('HSET', kept, series, content)
+  return false, before
 end
 
 local listeners = {}
@@ -106,12 +107,14 @@ for at = 1, #rows, width do
     turn = turn + 1
     key = keys[turn]
   end
-  if not key or not known[key] then
+  local content, again, before = contents[(at - 1) / width], false, false
+  if content then again, before = replayed(at, content) end
+  if before then dedupe, key = '', nil end
+  if not again and not (key and known[key]) then
     stored = stored + 1
     if key then
       known[key] = true
       fresh[#fresh + 1] = key
-      if is_retained(dedupe) then call('HSET', kept, topic(at), dedupe) end
     end
     if push ~= '' then
       if rows[at + 9] ~= '' then
@@ -146,7 +149,7 @@ for _, l in ipairs(letters) do
   call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
     'detail', l[6], 'received_ms', l[7])
 end
-for index = 10, #ARGV do call('XDEL', dead, ARGV[index]) end
+for index = 11, #ARGV do call('XDEL', dead, ARGV[index]) end
 call('HSET', last, 'batch', batch, 'stored', stored)
 call('EXPIRE', last, window)
 return stored
@@ -290,6 +293,7 @@ class RedisSink:
             ("LPUSH" if self._jobs.left else "RPUSH") if self._jobs else "",
             "live" if self._options.live else "",
             self._jobs.hash_prefix if self._jobs else "",
+            _pack(batch.contents),
             *batch.settles,
         ]
         keys = [self._data, f"{self._base}:last:{self._instance}", self._dead]

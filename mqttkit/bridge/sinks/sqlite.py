@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mqttkit.bridge.sinks.file_identity import FileIdentity, file_changed, identity_of
-from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
+from mqttkit.bridge.sinks.types import (
+    Committed,
+    DeadLetter,
+    MetricBatch,
+    SinkOptions,
+    StoredLetter,
+    without_replays,
+)
 from mqttkit.errors import DeadLettersFull, SinkBroken, SinkRefused, SinkUnavailable
 
 logger = logging.getLogger(__name__)
@@ -30,6 +38,12 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload TEXT NOT NULL, size INTEGER NOT NULL,
     sha256 TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, received_ms INTEGER NOT NULL);
 """
+
+CONTENTS = """
+CREATE TABLE IF NOT EXISTS mqttkit_contents (series TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
+"""
+"""The last content of each series whose metrics have no dedupe_id, by which a retained message is recognised."""
+_READ_CONTENTS = "SELECT series, content FROM mqttkit_contents WHERE series IN (SELECT value FROM json_each(?))"
 
 _INSERT_METRIC = "INSERT INTO metrics VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
 _READ_LETTERS = (
@@ -110,6 +124,16 @@ def transaction(database: sqlite3.Connection, path: str) -> Iterator[None]:
                 with contextlib.suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
             raise
+
+
+def read_contents(database: sqlite3.Connection, names: Sequence[str]) -> dict[str, str]:
+    """Return the last content of each of these series."""
+    return dict(database.execute(_READ_CONTENTS, (json.dumps(list(names)),)).fetchall())
+
+
+def write_contents(database: sqlite3.Connection, contents: Mapping[str, str]) -> None:
+    """Remember the last contents of series, in the caller's transaction."""
+    database.executemany("INSERT OR REPLACE INTO mqttkit_contents VALUES (?, ?)", contents.items())
 
 
 def close_moved(database: sqlite3.Connection, path: str) -> None:
@@ -207,7 +231,7 @@ class SqliteSink:
     def open(self) -> None:
         """Open the file and create missing tables; raise SinkBroken if a table `metrics` has another shape."""
         self.close()
-        database = connect(self.path, METRICS, DEAD_LETTERS)
+        database = connect(self.path, METRICS, DEAD_LETTERS, CONTENTS)
         try:
             self._check_schema(database)
         except BaseException:
@@ -240,8 +264,10 @@ class SqliteSink:
         stored = 0
         try:
             with transaction(database, self.path):
-                if batch.metrics:
-                    stored = database.executemany(_INSERT_METRIC, batch.metrics).rowcount
+                metrics, contents = without_replays(batch, lambda names: read_contents(database, names))
+                if metrics:
+                    stored = database.executemany(_INSERT_METRIC, metrics).rowcount
+                write_contents(database, contents)
                 self.letters.settle(batch.settles)
                 self.letters.add(batch.letters)
         except BaseException:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -84,6 +84,9 @@ class MetricBatch:
     letters: Sequence[DeadLetter] = ()
     settles: Sequence[str] = ()
     """Identifiers of dead letters that this batch replaces. The sink removes them in the same transaction."""
+    contents: Mapping[int, str] = field(default_factory=dict)
+    """Identity, by topic and content, of the metrics whose payload has no dedupe_id. The key is the position. A metric
+    that has this identity as its dedupe_id is a retained message, which each new subscription brings again."""
     id: str = field(default_factory=lambda: f"{_PROCESS}-{next(_numbers)}")
     """Unique, and the same at every attempt, so that an attempt whose answer was lost is not repeated."""
 
@@ -94,6 +97,44 @@ class Committed(NamedTuple):
     stored: int
     duplicate: int
     """Metrics that were stored before under the same key."""
+
+
+class NewMetrics(NamedTuple):
+    """The metrics of a batch that are not known as retained messages."""
+
+    metrics: Sequence[Metric]
+    contents: Mapping[str, str]
+    """By series: the content to remember, in the same transaction that stores the metrics."""
+
+
+def without_replays(batch: MetricBatch, last: Callable[[Sequence[str]], dict[str, str]]) -> NewMetrics:
+    """Leave out each retained message whose content is the last one that the sink has stored of its series.
+
+    `last` returns the last content of each given series, without those that it does not know. A live metric is never
+    left out: two equal readings are two readings.
+    """
+    if not batch.contents:
+        return NewMetrics(batch.metrics, {})
+    known = last(sorted({series(batch.metrics[position]) for position in batch.contents}))
+    metrics: list[Metric] = []
+    changed: dict[str, str] = {}
+    for position, metric in enumerate(batch.metrics):
+        content = batch.contents.get(position)
+        if content is not None:
+            name = series(metric)
+            before = known.get(name)
+            if metric.dedupe_id is not None and before is not None:
+                if before == content:
+                    continue
+                metric = metric._replace(dedupe_id=None)  # noqa: PLW2901 - the same content, but after another one
+            known[name] = changed[name] = content
+        metrics.append(metric)
+    return NewMetrics(metrics, changed)
+
+
+def series(metric: Metric) -> str:
+    """Return tenant, agent and name of a metric in one text."""
+    return f"{metric.tenant_id}/{metric.agent_id}/{metric.metric_name}"
 
 
 class DeadLetterStore(Protocol):

@@ -19,6 +19,9 @@ from mqttkit.controller.store import Novelty, Store
 SKEW_SECONDS = 300.0
 """Allowed clock skew in either direction."""
 
+STATELESS = frozenset({Kind.STATUS, Kind.RECEIPT, Kind.ANSWER})
+"""Messages that the store does not remember: their content tells an old copy from a new one."""
+
 
 @dataclass(frozen=True)
 class OpenedMessage:
@@ -195,9 +198,10 @@ class Gate:
         """Return whether an opened message is new; raise MessageRefused.
 
         `dup` is the DUP flag: the same bytes are a redelivery with it (MQTT 5, 3.3.1.1) and a replay without it.
-        Policies have versions, heartbeats sequences, and a receipt names the messages that wait for it; so all are new.
+        Policies have versions, heartbeats sequences, and a receipt or an answer names the messages that wait for it;
+        so all are new.
         """
-        if place.kind in (Kind.POLICY, Kind.STATUS, Kind.RECEIPT):
+        if place.kind in STATELESS | {Kind.POLICY}:
             return Novelty.NEW
         return self.judge_once(opened, dup=dup)
 

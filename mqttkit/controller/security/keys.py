@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 ALGORITHMS = {"HS256": "oct", "Ed25519": "OKP"}
 """Algorithm to JWK key type. Ed25519 is EdDSA by its fully specified name (RFC 9864)."""
-ROLES = ("local", "regional", "global")
-"""Roles that a key can have."""
+ROLES = ("local", "regional", "global", "operator")
+"""Roles that a key can have. An operator's key sends requests and events from the command line."""
 KID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SECRET_BYTES = 32
 _CHECK_SECONDS = 1.0
@@ -59,7 +59,7 @@ class Key:
     owner: str | None = None
     """The only sender_id that may use it; None allows every sender."""
     role: str | None = None
-    """`local`, `regional` or `global`: the role of the controllers that may use it."""
+    """`local`, `regional`, `global` or `operator`: the role of those who may use it."""
     region: str | None = None
     """Region of a local or regional key."""
     created: int = 0

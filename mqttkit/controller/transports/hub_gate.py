@@ -7,7 +7,7 @@ import threading
 from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Kind, Topics
 from mqttkit.controller.policies import PolicyBook
-from mqttkit.controller.security.gate import SKEW_SECONDS, Codec, Gate
+from mqttkit.controller.security.gate import SKEW_SECONDS, STATELESS, Codec, Gate
 from mqttkit.controller.status_book import StatusBook
 from mqttkit.controller.store import Novelty, Store
 
@@ -41,7 +41,7 @@ class HubGate:
                 if novelty is Novelty.NEW:
                     self._policies.put(policy)
             else:
-                if place.kind is Kind.RECEIPT:
+                if place.kind in STATELESS:
                     novelty = self._gate.judge_once(opened, dup=False)
                 self._gate.admit(opened, novelty)
             self._store.commit()

@@ -71,11 +71,12 @@ def test_redis_knows_a_retained_message_beyond_the_dedupe_window(server: Callabl
     redis = server("redis")
     case = redis_case(redis, "redis")
     one, other = (f"retained:{digit * 40}" for digit in "ab")
+    batch = MetricBatch([metric(1, one), metric(2, "x")], contents={0: one})
     with contextlib.closing(case.open()) as sink, redis.client() as client:
-        assert sink.commit(MetricBatch([metric(1, one), metric(2, "x")])) == Committed(2, 0)
+        assert sink.commit(batch) == Committed(2, 0)
         client.delete(*client.keys("{mqttkit:metrics}:ids:*"))
-        assert sink.commit(MetricBatch([metric(1, one), metric(2, "x")])) == Committed(1, 1)
-        assert sink.commit(MetricBatch([metric(3, other)])) == Committed(1, 0)
+        assert sink.commit(MetricBatch(batch.metrics, contents=batch.contents)) == Committed(1, 1)
+        assert sink.commit(MetricBatch([metric(3, other)], contents={0: other})) == Committed(1, 0)
     assert case.values() == [1, 2, 2, 3]
 
 

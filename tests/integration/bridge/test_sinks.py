@@ -46,6 +46,24 @@ def test_sink_stores_metrics_with_one_dedupe_id_by_name(case: Case) -> None:
     assert sorted(case.values()) == [0, 1, 2]
 
 
+def test_sink_knows_a_retained_message_that_it_stored_live(case: Case) -> None:
+    """A new subscription brings the last message of a series again; equal live ones and earlier contents are new."""
+    one, two = (f"retained:{digit * 40}" for digit in "ab")
+    with contextlib.closing(case.open()) as sink:
+        live = MetricBatch([metric(1), metric(2, agent="b"), metric(1)], contents={0: one, 1: one, 2: one})
+        assert sink.commit(live) == Committed(3, 0)
+    with contextlib.closing(case.open()) as sink:
+        replayed = [metric(1, one), metric(2, one, "b"), metric(3, one, "c")]
+        again = MetricBatch(replayed, contents=dict.fromkeys(range(3), one))
+        assert sink.commit(again) == Committed(1, 2)
+        assert sink.commit(MetricBatch(again.metrics, contents=again.contents)) == Committed(0, 3)
+        changes = [metric(4), metric(4, two), metric(5, one), metric(5, one), metric(5)]
+        contents = {0: two, 1: two, 2: one, 3: one, 4: one}
+        assert sink.commit(MetricBatch(changes, contents=contents)) == Committed(3, 2)
+        assert sink.commit(MetricBatch([metric(6, two)], contents={0: two})) == Committed(1, 0)
+    assert sorted(case.values()) == [1, 1, 2, 3, 4, 5, 5, 6]
+
+
 def test_sink_keeps_dead_letters_in_order(case: Case) -> None:
     """They are stored with the metrics, read page by page, removed by name, and settled by a later batch."""
     with contextlib.closing(case.open()) as sink:

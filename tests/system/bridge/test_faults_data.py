@@ -195,6 +195,21 @@ def test_fault_16_flood_of_retained_messages(tmp_path: Path) -> None:
             process.finish()
 
 
+def test_fault_16_retained_metrics_that_came_live(tmp_path: Path) -> None:
+    """Metrics without dedupe_id that arrived live are not stored again by a later session; equal live ones are."""
+    with bridged(tmp_path) as (_, process, client):
+        for number in (0, *range(100)):
+            client.publish(metric_topic(agent=f"a{number}"), b'{"value":5}', qos=1, retain=True, wait=20)
+        wait_until(lambda: rows(process.database) == [(101,)])
+        process.stop()
+        for state in (tmp_path / "bridge" / "state").rglob("client-id-*"):
+            state.unlink()
+        process.start()
+        wait_until(lambda: process.number("duplicate_metrics_total") == 100)
+        assert rows(process.database) == [(101,)]
+        process.finish()
+
+
 def test_fault_17_a_million_topics() -> None:
     """Parsing a million different topics takes bounded memory."""
     parser = MetricParser(BridgeSettings.topic, payload_limit=1_000)

@@ -334,6 +334,18 @@ def test_retained_message_gets_an_id_of_its_topic_and_content(bench: Bench) -> N
     assert bench.pipeline.step(0)
     digest = hashlib.sha256(f"metrics/{TENANT}/a/t".encode() + b"\0" + body).hexdigest()
     assert [metric.dedupe_id for metric in bench.sink.batches[0].metrics] == [f"retained:{digest[:40]}", None]
+    assert bench.sink.batches[0].contents == dict.fromkeys((0, 1), f"retained:{digest[:40]}")
+
+
+def test_retained_message_that_came_live_is_a_duplicate(bench: Bench) -> None:
+    """A new subscription brings it again; the identity follows the messages through the halves of a split batch."""
+    live = [message(number, b'{"value":%d}' % number) for number in (1, 2, 2)]
+    bench.sink.errors = [SinkRefused("together")]
+    bench.offer(message(9), *live)
+    assert bench.pipeline.step(0)
+    bench.offer(message(4, live[-1].payload, retain=True), message(5, live[0].payload, retain=True))
+    assert bench.pipeline.step(0)
+    bench.check(stored=5, duplicate=1)
 
 
 @pytest.mark.parametrize("busy", [False, True])
