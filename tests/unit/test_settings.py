@@ -9,7 +9,7 @@ import pytest
 
 from mqttkit.config.schema import root
 from mqttkit.errors import ConfigError, UsageError
-from mqttkit.setting_rules import FieldRule, ValueRule, field_rules
+from mqttkit.setting_rules import PERIOD, FieldRule, ValueRule, field_rules, period_seconds
 from mqttkit.settings import (
     BridgeSettings,
     BrokerSettings,
@@ -184,3 +184,22 @@ def test_a_rule_reports_the_cause_that_its_test_raises() -> None:
     assert ValueRule("x", fails).problem(1) == "the cause"
     assert ValueRule("x", bool).problem(0) == "must be x"
     assert ValueRule("x", bool).problem(1) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("1s", 1), ("45s", 45), ("2m", 120), ("1h", 3_600), ("30d", 2_592_000), ("4w", 2_419_200)]
+)
+def test_a_period_is_a_number_and_a_unit(text: str, seconds: int) -> None:
+    assert period_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0h", "00d", "h", "12", "-1h", "1.5h", "1 h", "1y", "1h\n", ""])
+def test_anything_else_is_not_a_period(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a period such as 12h, 30d or 4w"):
+        period_seconds(text)
+
+
+def test_a_rule_cannot_be_changed() -> None:
+    """Rules are shared by all settings."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PERIOD.expected = "x"  # type: ignore[misc]

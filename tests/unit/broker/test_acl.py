@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -200,3 +201,41 @@ def test_a_user_goes_with_all_its_rules() -> None:
     acl = AclFile.parse(TEXT).without_user("anna")
     assert list(acl.users) == ["bert"]
     assert acl.patterns
+
+
+def test_salvage_keeps_the_valid_lines_and_names_the_others() -> None:
+    """After an unknown line a `topic` line may be another user's, until the next `user` line says whose it is."""
+    text = "topic read a\nusr bert\ntopic read b\npattern read c/%u\nuser anna\ntopic sea d\ntopic read e\n"
+    acl, dropped = AclFile.salvage(text)
+    assert dropped == ["2: usr bert", "3: topic read b", "6: topic sea d"]
+    assert acl.anonymous == (AclRule(Access.READ, "a"),)
+    assert dict(acl.users) == {"anna": (AclRule(Access.READ, "e"),)}
+    assert acl.patterns == (AclRule(Access.READ, "c/%u"),)
+    assert [rule.line for rule in (*acl.anonymous, *acl.patterns, *acl.users["anna"])] == [1, 4, 7]
+
+
+def test_salvage_of_a_valid_file_changes_nothing() -> None:
+    """No line is dropped."""
+    assert AclFile.salvage(TEXT) == (AclFile.parse(TEXT), [])
+
+
+def test_a_filter_has_at_most_65_535_bytes() -> None:
+    """The longest filter of MQTT is accepted."""
+    longest = "ü" + "x" * 65_533
+    assert AclFile.parse(f"topic read {longest}").anonymous == (AclRule(Access.READ, longest),)
+    with pytest.raises(UsageError, match="longer than 65,535 bytes"):
+        AclFile.parse(f"topic read {longest}x")
+
+
+def test_a_file_and_its_rules_cannot_be_changed() -> None:
+    """Changes return copies."""
+    acl = AclFile.parse(TEXT)
+    for changed, name in ((acl, "anonymous"), (acl.anonymous[0], "topic")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(changed, name, ())
+
+
+def test_a_rule_that_a_readwrite_rule_covers_is_not_added() -> None:
+    """Also if a second rule on the same filter follows it in the file."""
+    acl = AclFile.parse("user anna\ntopic readwrite a\ntopic write a\n")
+    assert acl.with_rules("anna", AclRule(Access.READ, "a")) == acl
