@@ -249,6 +249,8 @@ class BridgeSettings(Checked):
     """Topic template; each placeholder is a whole level."""
     sink: str | None = field(default=None, repr=False)
     """sqlite:PATH, redis://…, postgresql://…, http(s)://… or jsonl:PATH."""
+    sink_password_file: str | None = None
+    """PostgreSQL and Redis: file whose first line is the password; read again for each new connection."""
     tenants: str | None = field(default=None, repr=False)
     """Known tenants: a YAML file, sqlite:PATH, or redis://…#SET."""
     group: Annotated[str | None, topic_level("group")] = None

@@ -44,6 +44,8 @@ class WorkerSettings:
 
     source: str
     """Address of the Redis server that has the stream."""
+    source_password_file: str | None = None
+    """File with that server's password in its first line, read for each new connection."""
     bridge: BridgeSettings
     """Sink, stream and batch size."""
     group: str = "mqttkit"
@@ -66,7 +68,11 @@ class StreamWorker:
         self._settings = settings
         self._bridge = bridge
         self._name = f"stream {bridge.stream} at {redacted(settings.source)}"
-        self._client: Any = connect_redis(settings.source, timeout=bridge.sink_timeout + BLOCK_MS / 1000)
+        self._client: Any = connect_redis(
+            settings.source,
+            timeout=bridge.sink_timeout + BLOCK_MS / 1000,
+            password_file=settings.source_password_file,
+        )
         self._sink: Sink = open_sink(bridge.sink, sink_options(bridge))
         self._consumer = ""
         self._stop = Stop()

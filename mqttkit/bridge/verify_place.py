@@ -59,13 +59,14 @@ def _remove(place: BridgeSettings) -> None:
         for file in path.parent.glob(f"{path.name}*"):
             file.unlink(missing_ok=True)
     elif scheme in SCHEMES:
-        _remove_keys(sink, place.list or place.stream)
+        _remove_keys(place)
     else:
         _remove_tables(place)
 
 
-def _remove_keys(address: str, data: str) -> None:
-    client: Any = connect_redis(address, timeout=60.0)
+def _remove_keys(place: BridgeSettings) -> None:
+    data = place.list or place.stream
+    client: Any = connect_redis(place.sink or "", timeout=60.0, password_file=place.sink_password_file)
     with contextlib.closing(client), translated("the sink"):
         client.unlink(data)
         for key in client.scan_iter(f"{tagged(data)}:*", count=1_000):
@@ -76,6 +77,6 @@ def _remove_tables(place: BridgeSettings) -> None:
     from mqttkit.bridge.sinks.postgresql import Database
     from mqttkit.bridge.sinks.postgresql_schema import Tables, drop_tables
 
-    database = Database(place.sink or "", 60.0)
+    database = Database(place.sink or "", 60.0, password_file=place.sink_password_file)
     with contextlib.closing(database), database.use() as connection:
         drop_tables(connection, Tables(place.table))

@@ -33,6 +33,7 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
         dead_letter_limit=settings.dead_letter_limit,
         dead_letters=settings.dead_letters,
         timeout=settings.sink_timeout,
+        password_file=settings.sink_password_file,
         http=http,
     )
 
@@ -42,13 +43,15 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
     scheme, _, rest = address.partition(":")
     if scheme not in _POSTGRESQL and (options.keep is not None or options.table != SinkOptions.table):
         raise UsageError("--table and --keep are for PostgreSQL only")
+    if options.password_file is not None and scheme not in (*_POSTGRESQL, *_REDIS):
+        raise UsageError("--sink-password-file is for PostgreSQL and Redis only")
     if not rest:
         raise UsageError(f"{address!r} is not a sink", hint=_KINDS)
     if scheme == "sqlite":
         from mqttkit.bridge.sinks.sqlite import SqliteSink
 
         return SqliteSink(rest, options)
-    if scheme in ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"):
+    if scheme in _REDIS:
         from mqttkit.bridge.sinks.redis import RedisSink
 
         return RedisSink(address, options)
@@ -68,4 +71,5 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
 
 
 _POSTGRESQL = ("postgresql", "postgres")
+_REDIS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 _KINDS = "Sinks: sqlite:PATH, redis://…, postgresql://…, http(s)://…, jsonl:PATH"

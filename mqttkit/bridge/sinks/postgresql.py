@@ -22,7 +22,8 @@ from mqttkit.bridge.sinks.types import (
     StoredLetter,
     without_replays,
 )
-from mqttkit.errors import DeadLettersFull, MissingPart, SinkBroken, SinkRefused, SinkUnavailable
+from mqttkit.config import read_secret
+from mqttkit.errors import ConfigError, DeadLettersFull, MissingPart, SinkBroken, SinkRefused, SinkUnavailable
 
 if TYPE_CHECKING:
     import psycopg
@@ -80,12 +81,18 @@ def _library() -> Any:
 class Database:
     """A connection that reconnects after a failure, and that is cut if the server does not answer in time."""
 
-    def __init__(self, address: str, timeout: float, tables: Tables | None = None) -> None:
-        """`timeout` in seconds bounds connecting and each block of `use`. Without `tables` it prepares none."""
+    def __init__(
+        self, address: str, timeout: float, tables: Tables | None = None, *, password_file: str | None = None
+    ) -> None:
+        """`timeout` in seconds bounds connecting and each block of `use`. Without `tables` it prepares none.
+
+        Each new connection reads its password from `password_file`, if that is given.
+        """
         self.name = re.sub(r"//.*@", "//", address.split("?", maxsplit=1)[0])
         self._address = address
         self._timeout = timeout
         self._tables = tables
+        self._password_file = password_file
         self._connection: psycopg.Connection[Any] | None = None
 
     @contextlib.contextmanager
@@ -99,6 +106,8 @@ class Database:
             connection = self._connected()
             with self._deadline(connection), connection.transaction():
                 yield connection
+        except ConfigError as error:
+            raise SinkUnavailable(f"{self.name}: {error}") from error
         except (library.DataError, library.IntegrityError) as error:
             raise SinkRefused(f"{self.name}: {_first_line(error)}") from error
         except (library.OperationalError, library.InterfaceError) as error:
@@ -119,9 +128,7 @@ class Database:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None:
-            connection = self._connection = _library().connect(
-                self._address, autocommit=True, connect_timeout=max(2, round(self._timeout)), application_name="mqttkit"
-            )
+            connection = self._connection = self._connect()
             try:
                 with self._deadline(connection), connection.transaction():
                     connection.execute("SET LOCAL client_min_messages = warning")
@@ -132,6 +139,13 @@ class Database:
                 self.close()
                 raise
         return self._connection
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        options: dict[str, Any] = {"connect_timeout": max(2, round(self._timeout)), "application_name": "mqttkit"}
+        if self._password_file is not None:
+            options["password"] = read_secret(self._password_file, "", "sink_password_file")
+        connection: psycopg.Connection[Any] = _library().connect(self._address, autocommit=True, **options)
+        return connection
 
     @contextlib.contextmanager
     def _deadline(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
@@ -203,7 +217,7 @@ class PostgresqlSink:
 
     def __init__(self, address: str, options: SinkOptions) -> None:
         self._tables = Tables(options.table)
-        self._database = Database(address, options.timeout, self._tables)
+        self._database = Database(address, options.timeout, self._tables, password_file=options.password_file)
         self.name = self._database.name
         self.letters = PostgresqlLetters(self._database, self._tables)
         self._limit = options.dead_letter_limit

@@ -50,7 +50,8 @@ def _from_postgresql(bridge: BridgeSettings, agent: str) -> list[str]:
     from mqttkit.bridge.sinks.postgresql_schema import Tables
 
     tables = Tables(bridge.table)
-    database = Database(bridge.sink or "", max(bridge.sink_timeout, 60.0), tables)
+    timeout = max(bridge.sink_timeout, 60.0)
+    database = Database(bridge.sink or "", timeout, tables, password_file=bridge.sink_password_file)
     with contextlib.closing(database), database.use() as connection:
         found = connection.execute(_OF_AGENT.format(table=tables.metrics), (agent,))
         return [name for (name,) in found.fetchall()]
@@ -68,7 +69,7 @@ def _from_jsonl(path: Path, agent: str) -> Iterator[str]:
 
 
 def _from_redis(bridge: BridgeSettings, agent: str) -> Iterator[str]:
-    client: Any = connect_redis(bridge.sink or "", timeout=60.0)
+    client: Any = connect_redis(bridge.sink or "", timeout=60.0, password_file=bridge.sink_password_file)
     with contextlib.closing(client), translated("the sink"):
         read = _jobs if bridge.list else _entries
         name = bridge.list or bridge.stream

@@ -237,7 +237,7 @@ class RedisSink:
             self._jobs = job_format(options.job_format, list_name=options.list_name, job=options.job)
         if options.durability != "server" and address.startswith("redis+cluster"):
             raise UsageError("--redis-durability does not work with a cluster", hint="Use one server or Sentinel")
-        self._client: Any = connect_redis(address, timeout=options.timeout)
+        self._client: Any = connect_redis(address, timeout=options.timeout, password_file=options.password_file)
         self._caller = Caller(self._client)
         self._script = ""
         self._announced = time.monotonic()

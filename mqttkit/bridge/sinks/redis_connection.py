@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
-from mqttkit.errors import MissingPart, SinkRefused, SinkUnavailable, UsageError
+from mqttkit.config import read_secret
+from mqttkit.errors import ConfigError, MissingPart, SinkRefused, SinkUnavailable, UsageError
 
 if TYPE_CHECKING:
     import redis
@@ -21,11 +22,12 @@ IDLE_SECONDS = 1.0
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
-def connect_redis(address: str, *, timeout: float) -> redis.Redis:
+def connect_redis(address: str, *, timeout: float, password_file: str | None = None) -> redis.Redis:
     """Return a client that connects at its first command and never repeats a command automatically.
 
     Addresses: redis://[user:password@]host[:port][/db], rediss:// over TLS, unix://PATH,
     redis+sentinel://host[:port],…/SERVICE[/db], redis+cluster://host[:port],….
+    With `password_file` each new connection reads its password from that file.
     Raise UsageError for any other address, MissingPart without redis-py.
     """
     library = _library()
@@ -38,6 +40,9 @@ def connect_redis(address: str, *, timeout: float) -> redis.Redis:
         "decode_responses": True,
     }
     try:
+        if password_file is not None:
+            address, user = _without_user(address)
+            options["credential_provider"] = _PasswordFile(user, password_file)
         if scheme == "redis+cluster":
             _nodes(address, 6379)
             return cast("redis.Redis", _LazyClient(partial(_cluster, library, address, options)))
@@ -48,6 +53,35 @@ def connect_redis(address: str, *, timeout: float) -> redis.Redis:
         return client
     except ValueError as error:
         raise UsageError(f"{redacted(address)!r} is not a Redis address: {error}") from error
+
+
+class _PasswordFile:
+    """Gives redis-py user and password for each new connection."""
+
+    def __init__(self, user: str, path: str) -> None:
+        self._user = user
+        self._path = path
+
+    def get_credentials(self) -> tuple[str, ...]:
+        """Read the file again; raise redis-py's ConnectionError, after which redis-py closes the connection."""
+        try:
+            password = read_secret(self._path, "", "password file")
+        except ConfigError as error:
+            raise _library().exceptions.ConnectionError(str(error)) from error
+        return (self._user, password) if self._user else (password,)
+
+    async def get_credentials_async(self) -> tuple[str, ...]:
+        """As `get_credentials`; redis-py wants both."""
+        return self.get_credentials()
+
+
+def _without_user(address: str) -> tuple[str, str]:
+    """Return an address without its user, and the user; raise ValueError if it has a password."""
+    credentials = _credentials(address)
+    if "password" in credentials:
+        raise ValueError("it has a password, and a password file is given too")
+    user = urlsplit(address).netloc.rpartition("@")[0]
+    return address.replace(f"//{user}@", "//", 1) if user else address, credentials.get("username", "")
 
 
 def redacted(address: str) -> str:
@@ -169,7 +203,7 @@ def _sentinel(library: Any, address: str, options: dict[str, Any]) -> redis.Redi
     if not path[0]:
         raise ValueError("the service is missing: redis+sentinel://host:26379/SERVICE")
     database = int(path[1]) if len(path) > 1 else 0
-    watchers = {key: value for key, value in options.items() if key != "retry"}
+    watchers = {key: value for key, value in options.items() if key not in ("retry", "credential_provider")}
     sentinel = library.sentinel.Sentinel(_nodes(address, 26_379), sentinel_kwargs=watchers)
     client: redis.Redis = sentinel.master_for(path[0], db=database, **options, **_credentials(address))
     return client

@@ -255,5 +255,7 @@ class SinkOptions:
     """SQLite file for the ledger of the http and jsonl sinks."""
     timeout: float = 5.0
     """Seconds that one commit may take at a server."""
+    password_file: str | None = None
+    """PostgreSQL and Redis: file with the password in its first line, read for each new connection."""
     http: HttpOptions = HttpOptions()
     """HTTP: credentials, headers, certificates, compression."""

@@ -14,11 +14,19 @@ sink_option = setting_option(
     metavar="SINK",
     help="sqlite:PATH, redis://…, postgresql://…, http(s)://… or jsonl:PATH.",
 )
+password_option = setting_option(
+    "--sink-password-file",
+    path="bridge.sink_password_file",
+    metavar="FILE",
+    type=click.Path(),
+    help="PostgreSQL, Redis: read the password from the first line of FILE for each new connection.",
+)
 stream_option = setting_option(
     "--stream", path="bridge.stream", metavar="NAME", help="Redis: name of the stream.  [mqttkit:metrics]"
 )
 _SHARED = (
     sink_option,
+    password_option,
     setting_option(
         "--tenants", path="bridge.tenants", metavar="REGISTRY",
         help="Known tenants: a YAML file, sqlite:PATH or redis://…#SET.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mqttkit.cli.bridge.options import health_options, sink_option, stream_option
+from mqttkit.cli.bridge.options import health_options, password_option, sink_option, stream_option
 from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.numbers import SECONDS
@@ -19,7 +19,14 @@ from mqttkit.cli.signals import drain_on_signal
     metavar="URL",
     help="Server of the stream: redis://…, redis+sentinel://…, redis+cluster://…",
 )
+@click.option(
+    "--source-password-file",
+    metavar="FILE",
+    type=click.Path(),
+    help="Read that server's password from the first line of FILE for each new connection.",
+)
 @sink_option
+@password_option
 @stream_option
 @click.option("--group", default="mqttkit", metavar="NAME", help="Consumer group.  [mqttkit]")
 @click.option("--claim-after", type=SECONDS, default=60.0, help="Take over a dead worker's entries after this.  [60]")
@@ -32,7 +39,9 @@ from mqttkit.cli.signals import drain_on_signal
 @health_options
 @config_option
 @click.option("--quiet", is_flag=True, help="Print nothing on stderr except a final error.")
-def worker(source: str, group: str, claim_after: float, config: str | None, quiet: bool) -> int:
+def worker(
+    source: str, source_password_file: str | None, group: str, claim_after: float, config: str | None, quiet: bool
+) -> int:
     """Read the Redis stream as a consumer group and upsert its metrics into a database.
 
     Entries are acknowledged to Redis once they are committed, and trimmed once every group has read them.
@@ -42,6 +51,14 @@ def worker(source: str, group: str, claim_after: float, config: str | None, quie
 
     set_up_logging(quiet=quiet)
     settings = load_without_broker(config).bridge
-    service = StreamWorker(WorkerSettings(source=source, group=group, claim_after=claim_after, bridge=settings))
+    service = StreamWorker(
+        WorkerSettings(
+            source=source,
+            source_password_file=source_password_file,
+            group=group,
+            claim_after=claim_after,
+            bridge=settings,
+        )
+    )
     drain_on_signal(service.stop)
     return service.run()
