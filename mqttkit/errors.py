@@ -243,3 +243,10 @@ class Interrupted(MqttkitError):
     """Interrupted by a signal."""
 
     exit_code = 130
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something failed; of an OSError without its number: `No such file or directory: x`."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__

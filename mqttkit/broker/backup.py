@@ -58,7 +58,7 @@ from mqttkit.broker.profile import (
     spec_json,
 )
 from mqttkit.broker.protocol import Broker, Feature, require
-from mqttkit.errors import LifecycleError, MissingPart, UsageError
+from mqttkit.errors import LifecycleError, MissingPart, UsageError, reason_of
 from mqttkit.files import make_private_directory, read_bytes, write_secret
 
 log = logging.getLogger(__name__)
@@ -264,7 +264,7 @@ def _unpacked(content: bytes, path: Path) -> dict[str, bytes]:
                     raise UsageError(f"{path}: {entry.name!r} does not belong in a backup")
                 files[entry.name] = file.read()
     except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError) as error:
-        raise UsageError(f"{path} is not a backup, or it is truncated: {error}") from error
+        raise UsageError(f"{path} is not a backup, or it is truncated: {reason_of(error)}") from error
     return files
 
 

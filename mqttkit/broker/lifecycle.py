@@ -92,9 +92,8 @@ def restart_broker(spec: BrokerSpec, *, discard_unsaved: bool = False) -> tuple[
     old = broker.spec
     if spec.backend not in ("auto", old.backend):
         raise UsageError(f"broker {spec.name!r} is set up with the {old.backend} backend, not {spec.backend}")
-    current = {old.port, old.websocket_port, old.tls_port}
-    for name in ("port", "websocket_port", "tls_port"):
-        port = getattr(spec, name)
+    current = set(old.ports.values())
+    for name, port in spec.ports.items():
         if port and port not in current:
             require_free(spec.address_of(name), port)
     _require_valid_files(broker)

@@ -10,11 +10,11 @@ import contextlib
 import secrets
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mqttkit.broker.profile import Profile
-from mqttkit.errors import BrokerUnreachable
+from mqttkit.errors import BrokerUnreachable, LifecycleError, reason_of
 
 END_SECONDS = 1.0
 """How long a broker may take to close a connection after DISCONNECT."""
@@ -69,6 +69,8 @@ class Login:
     """Context of the TLS connection; None connects without TLS."""
     timeout: float = 3.0
     """Seconds for each step."""
+    client_id: str = ""
+    """Client identifier; empty for a random one."""
 
     @property
     def address(self) -> str:
@@ -97,14 +99,26 @@ class Answer:
 
 
 def operator_login(profile: Profile) -> Login:
-    """Return the operator's login to the profile's plain listener."""
+    """Return the operator's login to the profile's plain listener, or to its TLS listener without a plain one."""
     return Login(
         host=profile.host,
         port=profile.port,
         version="5" if profile.version == "5" else "311",
         username=profile.username,
         password=profile.password,
+        tls=None if profile.plain else _trusting(profile.ca_file),
     )
+
+
+def _trusting(ca_file: str | None) -> ssl.SSLContext:
+    """Return a context that trusts the broker's authority; raise LifecycleError if its file is missing."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise LifecycleError(
+            f"cannot read the authority's certificate: {reason_of(error)}",
+            hint="Restore it from a backup, or create another: mqttkit broker cert init --force",
+        ) from error
 
 
 def ask(login: Login) -> Answer:
@@ -117,7 +131,7 @@ def ask(login: Login) -> Answer:
         except (ConnectionResetError, BrokenPipeError) as error:
             raise BrokerUnreachable(login.address, "mqtt", CLOSED) from error
         except OSError as error:
-            raise BrokerUnreachable(login.address, "mqtt", f"no CONNACK: {error}") from error
+            raise BrokerUnreachable(login.address, "mqtt", f"no CONNACK: {reason_of(error)}") from error
         if answer.accepted:
             _await_end(sock)
         return answer
@@ -154,7 +168,7 @@ def publish(login: Login, topic: str, payload: bytes = b"") -> int:
             code = _read(sock, head[1] - 2, login.address)[0] if head[1] > 2 else 0
             sock.sendall(b"\xe0\x00")
         except OSError as error:
-            raise BrokerUnreachable(login.address, "mqtt", f"no PUBACK: {error}") from error
+            raise BrokerUnreachable(login.address, "mqtt", f"no PUBACK: {reason_of(error)}") from error
     if head[0] != 0x40:
         raise BrokerUnreachable(login.address, "mqtt", f"packet type {head[0] >> 4} instead of PUBACK")
     return code
@@ -175,7 +189,9 @@ def websocket_answer(login: Login, path: str = "/mqtt") -> str:
             sock.sendall(request.encode())
             line = sock.recv(1_024).partition(b"\r\n")[0]
         except OSError as error:
-            raise BrokerUnreachable(login.address, "websocket", f"no answer to the upgrade: {error}") from error
+            raise BrokerUnreachable(
+                login.address, "websocket", f"no answer to the upgrade: {reason_of(error)}"
+            ) from error
     if not line.startswith(b"HTTP/"):
         raise BrokerUnreachable(login.address, "websocket", "no HTTP answer to the upgrade: not a WebSocket port")
     return line.decode(errors="replace")
@@ -189,28 +205,43 @@ def unverified_tls() -> ssl.SSLContext:
     return context
 
 
-def open_socket(login: Login) -> socket.socket:
+@contextlib.contextmanager
+def open_socket(login: Login) -> Iterator[socket.socket]:
+    """Connect, TLS included; raise `BrokerUnreachable`. The end of the block closes the connection.
+
+    TLS ends with close_notify (RFC 8446, 6.1), because mosquitto logs an error without it.
+    """
+    with _connected(login) as sock:
+        try:
+            yield sock
+        finally:
+            if isinstance(sock, ssl.SSLSocket):
+                with contextlib.suppress(OSError, ValueError):
+                    sock.settimeout(END_SECONDS)
+                    sock.unwrap()
+
+
+def _connected(login: Login) -> socket.socket:
     """Return a connected socket, TLS done; raise `BrokerUnreachable`."""
     try:
         sock = socket.create_connection((login.host, login.port), timeout=login.timeout)
     except socket.gaierror as error:
         raise BrokerUnreachable(login.address, "dns", f"{error.strerror}") from error
     except OSError as error:
-        cause = "connection refused" if isinstance(error, ConnectionRefusedError) else str(error)
-        raise BrokerUnreachable(login.address, "tcp", cause) from error
+        raise BrokerUnreachable(login.address, "tcp", reason_of(error).lower()) from error
     if login.tls is None:
         return sock
     try:
         return login.tls.wrap_socket(sock, server_hostname=login.host)
     except (OSError, ValueError) as error:
         sock.close()
-        raise BrokerUnreachable(login.address, "tls", str(error)) from error
+        raise BrokerUnreachable(login.address, "tls", reason_of(error)) from error
 
 
 def connect_packet(login: Login) -> bytes:
-    """Return CONNECT with a clean session, a random client identifier and the login's user (3.1)."""
+    """Return CONNECT with a clean session and the login's user (3.1)."""
     flags = 0x02
-    payload = _text(f"mqttkit-{secrets.token_hex(6)}")
+    payload = _text(login.client_id or f"mqttkit-{secrets.token_hex(6)}")
     if login.username is not None:
         flags |= 0x80
         payload += _text(login.username)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mqttkit.addresses import is_loopback
+from mqttkit.broker.json_file import parse_object, read_object
 from mqttkit.directories import state_directory
 from mqttkit.errors import LifecycleError, UsageError
 from mqttkit.files import SECRET_MODE, write_secret
@@ -42,6 +43,8 @@ class BrokerSpec:
     """Address of the listeners; if one of them speaks TLS, MQTT without TLS stays on loopback."""
     port: int = 1883
     """TCP port of the MQTT listener; 0 picks a free port."""
+    plain: bool = True
+    """Listen without TLS too; otherwise mqttkit itself uses the TLS listener."""
     websocket_port: int | None = None
     """TCP port of the WebSocket listener; 0 disables it, None is the backend's default (docker 9001, others none)."""
     tls_port: int | None = None
@@ -85,6 +88,12 @@ class BrokerSpec:
         """Address of the MQTT listener without TLS: loopback if another listener speaks TLS."""
         return LOOPBACK if self.tls and not is_loopback(self.listen) else self.listen
 
+    @property
+    def ports(self) -> dict[str, int]:
+        """Port of each listener by its field, such as `tls_port`; 0 for one that mqttkit still has to choose."""
+        found = {"websocket_port": self.websocket_port or 0, "tls_port": self.tls_port or 0}
+        return {**({"port": self.port} if self.plain else {}), **{name: port for name, port in found.items() if port}}
+
     def address_of(self, port_name: str) -> str:
         """Return the address of a listener by the name of its port, such as `tls_port`."""
         return self.plain_listen if port_name == "port" else self.listen
@@ -96,7 +105,7 @@ class BrokerSpec:
     def check(self) -> None:
         """Raise `UsageError` if these settings cannot work or are not safe."""
         check_name(self.name)
-        ports = [port for port in (self.port, self.websocket_port, self.tls_port) if port]
+        ports = [port for port in self.ports.values() if port]
         for port in ports:
             if not 1 <= port <= 65_535:
                 raise UsageError(f"port must be 1 to 65535, got {port}")
@@ -104,6 +113,8 @@ class BrokerSpec:
             raise UsageError(f"two listeners cannot share a port: {', '.join(map(str, sorted(ports)))}")
         if self.websocket_tls and not self.websocket_port:
             raise UsageError("--websocket-tls needs --websocket-port")
+        if not self.plain:
+            self._check_without_plain()
         if self.client_certificates and not self.tls:
             raise UsageError("--client-certificates needs a listener with TLS", hint="Add --tls-port 8883")
         if self.network and self.backend in ("process", "embedded"):
@@ -114,6 +125,17 @@ class BrokerSpec:
             raise UsageError(
                 f"--anonymous on {self.listen} would open the broker to the network",
                 hint="Drop --anonymous, or add --allow-remote-anonymous if you want that",
+            )
+
+    def _check_without_plain(self) -> None:
+        if not self.tls_port:
+            raise UsageError("--no-plain needs a TLS listener", hint="Add --tls-port 8883")
+        if self.websocket_port and not self.websocket_tls:
+            raise UsageError("--no-plain needs TLS for WebSockets too", hint="Add --websocket-tls")
+        if self.client_certificates:
+            raise UsageError(
+                "--no-plain is not possible with --client-certificates: mqttkit's own commands have no certificate",
+                hint="Drop --no-plain; the listener without TLS is on loopback only",
             )
 
 
@@ -129,6 +151,8 @@ class Profile:
     """Address to connect to."""
     port: int
     """TCP port to connect to."""
+    plain: bool = True
+    """Whether that port speaks MQTT without TLS; otherwise it is the TLS port."""
     version: str = "auto"
     """MQTT version to speak on that port: `auto`, `5` or `311`."""
     username: str | None = None
@@ -155,12 +179,13 @@ class Profile:
     """Docker image with its digest."""
 
     def to_broker_settings(self) -> BrokerSettings:
-        """Return the client's settings for the plain listener."""
-        return BrokerSettings(host=self.host, port=self.port, username=self.username, password=self.password)
+        """Return the client's settings for the plain listener, or for the TLS listener if it is the only one."""
+        tls = None if self.plain else TlsSettings(ca_file=self.ca_file)
+        return BrokerSettings(host=self.host, port=self.port, username=self.username, password=self.password, tls=tls)
 
     @property
     def settings(self) -> MqttSettings:
-        """The settings of a client for the plain listener: `mqttkit.connect(profile.settings)`."""
+        """The settings of a client: `mqttkit.connect(profile.settings)`."""
         return MqttSettings(broker=self.to_broker_settings(), client=ClientSettings(version=self.version))
 
     def to_tls_settings(self) -> BrokerSettings:
@@ -178,7 +203,7 @@ class Profile:
         found: list[dict[str, object]] = []
         if self.v5_port:
             found.append({"mqtt.broker.port": self.v5_port, "mqtt.client.version": "5"})
-        if self.tls_port:
+        if self.tls_port and self.plain:
             found.append({"mqtt.broker.port": self.tls_port, **tls, **host})
         if self.websocket_port:
             web = {"mqtt.broker.port": self.websocket_port, "mqtt.broker.transport": "websockets"}
@@ -268,7 +293,7 @@ def load_profile(name: str = "default") -> Profile | None:
 def read_profile(paths: BrokerPaths) -> Profile | None:
     """Return the profile in this directory, or None; repair a file that other users may read."""
     _make_private(paths.profile)
-    values = _read_json(paths.profile)
+    values = read_object(paths.profile)
     return None if values is None else _build(Profile, values, paths.profile)
 
 
@@ -293,7 +318,7 @@ def save_profile(paths: BrokerPaths, profile: Profile) -> None:
 
 def load_spec(paths: BrokerPaths) -> BrokerSpec | None:
     """Return the stored settings of the broker, or None if `up` never created it."""
-    values = _read_json(paths.spec)
+    values = read_object(paths.spec)
     return None if values is None else _build(BrokerSpec, values, paths.spec)
 
 
@@ -309,7 +334,7 @@ def spec_json(spec: BrokerSpec) -> bytes:
 
 def parse_spec(content: bytes, *, where: str) -> BrokerSpec:
     """Return the settings in the JSON of `spec_json`; raise LifecycleError."""
-    spec: BrokerSpec = _build(BrokerSpec, _parse_json(content, where), where)
+    spec: BrokerSpec = _build(BrokerSpec, parse_object(content, where), where)
     return spec
 
 
@@ -350,29 +375,6 @@ def _lock_directory(directory: Path) -> int | None:
 
 def _to_json(value: Profile | BrokerSpec) -> bytes:
     return (json.dumps(dataclasses.asdict(value), indent=2) + "\n").encode()
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise LifecycleError(f"cannot read {path}: {error.strerror}") from error
-    return _parse_json(content, path)
-
-
-def _parse_json(content: bytes, path: Path | str) -> dict[str, Any]:
-    try:
-        values = json.loads(content)
-    except ValueError as error:
-        raise LifecycleError(f"{path} is not valid JSON: {error}", hint=_DAMAGED) from error
-    if not isinstance(values, dict):
-        raise LifecycleError(f"{path} does not contain a JSON object", hint=_DAMAGED)
-    return values
-
-
-_DAMAGED = "Restore a backup, or remove the file: then `mqttkit broker up` writes it again and keeps users and data"
 
 
 def _build(kind: type[Any], values: dict[str, Any], path: Path | str) -> Any:

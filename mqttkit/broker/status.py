@@ -43,6 +43,8 @@ class BrokerStatus:
     """Address of the listeners."""
     port: int | None = None
     """TCP port of MQTT."""
+    plain: bool = True
+    """Whether that port speaks MQTT without TLS."""
     v5_port: int | None = None
     """TCP port of MQTT 5 if that has a separate port."""
     websocket_port: int | None = None
@@ -125,6 +127,7 @@ def _examine(broker: Broker, profile: Profile | None) -> BrokerStatus:
         health=running.health,
         host=profile.host,
         port=profile.port,
+        plain=profile.plain,
         v5_port=profile.v5_port,
         websocket_port=profile.websocket_port,
         other_host=profile.other_host,

@@ -146,9 +146,10 @@ def _not_mapping(node: LocatedValue, section: Section) -> dict[str, LocatedValue
 
 
 def _plain(value: object) -> object:
-    """Return a section's value without None; a dataclass becomes a mapping."""
+    """Return a section's value without None; a dataclass becomes a mapping, also one inside it."""
     if is_dataclass(value) and not isinstance(value, LocatedValue):
-        value = {item.name: getattr(value, item.name) for item in fields(value)}
+        found = {item.name: getattr(value, item.name) for item in fields(value)}
+        value = {name: _plain(item) if is_dataclass(item) else item for name, item in found.items()}
     if not isinstance(value, Mapping):
         return value
     return {key: item for key, item in value.items() if item is not None}

@@ -12,12 +12,13 @@ def mosquitto_profile(
     spec: BrokerSpec, paths: BrokerPaths, old: Profile | None, *, backend: str, image: str | None = None
 ) -> Profile:
     """Return the profile of operator and probe; they keep the passwords of `old`."""
-    host, other_host = reachable_host(spec.plain_listen), reachable_host(spec.listen)
+    host, other_host = reachable_host(spec.plain_listen if spec.plain else spec.listen), reachable_host(spec.listen)
     return Profile(
         name=spec.name,
         backend=backend,
         host=host,
-        port=spec.port,
+        port=spec.port if spec.plain else spec.tls_port or 0,
+        plain=spec.plain,
         username=configuration.OPERATOR,
         password=(old and old.password) or generate_password(),
         probe_username=configuration.PROBE,

@@ -21,7 +21,7 @@ from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.mosquitto.configuration import Listener
 from mqttkit.broker.ports import listening_inodes, numeric
 from mqttkit.broker.profile import Profile
-from mqttkit.errors import LifecycleError, MissingPart, PermissionMissing
+from mqttkit.errors import LifecycleError, MissingPart, PermissionMissing, reason_of
 
 SYSTEM_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"
 """Debian installs mosquitto here, which is not in a user's PATH."""
@@ -42,7 +42,7 @@ def mosquitto_version(program: str) -> tuple[int, ...]:
     try:
         text = subprocess.run([program, "-h"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise LifecycleError(f"{program} cannot run: {error}") from error
+        raise LifecycleError(f"{program} cannot run: {reason_of(error)}") from error
     found = re.search(r"mosquitto version (\d+)\.(\d+)\.(\d+)", text)
     if found is None:
         raise LifecycleError(f"{program} -h prints no version")
@@ -140,7 +140,7 @@ class ProcessBroker(LocalBroker):
         spec = self.spec
         return configuration.build_listeners(
             spec,
-            plain=numeric(spec.plain_listen),
+            plain=numeric(spec.plain_listen) if spec.plain else None,
             bind=numeric(spec.listen),
             port=spec.port,
             websocket_port=spec.websocket_port,

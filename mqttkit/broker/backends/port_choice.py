@@ -47,9 +47,12 @@ def choose_ports(spec: BrokerSpec, *, avoid: Collection[int] = ()) -> BrokerSpec
     A port that was chosen earlier stays if it is still free. Raises `PortTaken` if a port that the user asked for
     is taken.
     """
-    automatic = dict.fromkeys(spec.automatic_ports if spec.port else ("port", *spec.automatic_ports))
+    without_port = spec.plain and not spec.port
+    automatic = dict.fromkeys(("port", *spec.automatic_ports) if without_port else spec.automatic_ports)
     ports = {name: getattr(spec, name) for name in OPTIONS}
     for name, option in OPTIONS.items():
+        if name == "port" and not spec.plain:
+            continue
         port, address = ports[name], spec.address_of(name)
         if name in automatic:
             others = {*avoid, *(other for key, other in ports.items() if key != name)}

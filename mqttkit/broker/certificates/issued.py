@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mqttkit.errors import LifecycleError
+from mqttkit.errors import LifecycleError, reason_of
 from mqttkit.files import write_secret
 
 FILE = "issued.json"
@@ -29,5 +29,5 @@ def _read(authority: Path) -> dict[str, list[str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise LifecycleError(f"cannot read {authority / FILE}: {error}") from error
+        raise LifecycleError(f"cannot read the list of issued certificates: {reason_of(error)}") from error
     return {str(name): [str(serial) for serial in serials] for name, serials in values.items()}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mqttkit.addresses import is_loopback
+from mqttkit.broker.accounts.acl import Access
+from mqttkit.broker.accounts.acl_simulator import check_access
+from mqttkit.broker.accounts.roles import OWN_USERS
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker, refusal
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
+from mqttkit.broker.exposure import Address, exposed_listeners, is_public, local_addresses
 from mqttkit.broker.ports import bound_addresses, port_owner
 from mqttkit.broker.probe import Login, unverified_tls, websocket_answer
 from mqttkit.errors import BrokerUnreachable
@@ -67,6 +71,8 @@ def _refused(
 
 def plain_text(examined: ExaminedBroker) -> Iterator[Result]:
     """Look up the addresses of the listeners without TLS."""
+    if all(endpoint.encrypted for endpoint in examined.endpoints):
+        yield passed("every listener speaks TLS")
     for endpoint in examined.endpoints:
         if endpoint.encrypted:
             continue
@@ -75,7 +81,7 @@ def plain_text(examined: ExaminedBroker) -> Iterator[Result]:
         exposed = sorted(address for address in bound if not is_loopback(address))
         if exposed:
             option = "--websocket-tls" if endpoint.name == "WebSocket" else "--tls-port 8883"
-            say = warned if all(_is_local(address) for address in exposed) else failed
+            say = failed if is_public(_reachable(exposed)) else warned
             yield say(
                 f"{where} has no TLS and is bound to {', '.join(exposed)}: passwords travel in clear text",
                 f"mqttkit broker restart {option}{examined.name_option}",
@@ -86,10 +92,36 @@ def plain_text(examined: ExaminedBroker) -> Iterator[Result]:
             yield not_checked(f"no listener is visible on port {endpoint.port}")
 
 
-def _is_local(address: str) -> bool:
-    """Return whether this is one address of a private network."""
-    found = ipaddress.ip_address(address)
-    return found.is_private and not found.is_unspecified
+def _reachable(bound: Iterable[str]) -> Iterator[Address]:
+    """Yield the addresses that a listener is bound to; for 0.0.0.0 and :: those of this machine."""
+    for text in bound:
+        address = ipaddress.ip_address(text)
+        yield from local_addresses() if address.is_unspecified else (address,)
+
+
+def network(examined: ExaminedBroker) -> Iterator[Result]:
+    """Name what other machines reach, and who may do what there: users, certificates, wide rights."""
+    spec = examined.broker.spec
+    exposed = exposed_listeners(spec)
+    if not exposed:
+        yield passed("only this machine reaches its listeners")
+        return
+    for listener in exposed:
+        where = " and ".join(listener.urls()) or f"{listener.name} on {listener.listen}:{listener.port}"
+        needs = "a certificate and a user" if listener.encrypted and spec.client_certificates else "a user"
+        if spec.anonymous:
+            fix = f"mqttkit broker restart --no-anonymous{examined.name_option}"
+            yield failed(f"the network reaches {where} without a user", fix)
+        else:
+            yield passed(f"the network reaches {where}; clients need {needs}")
+    users = sorted(set(examined.accounts.passwords.hashes) - set(OWN_USERS))
+    if not users and not spec.anonymous:
+        fix = f"mqttkit broker user add NAME --role device --generate{examined.name_option}"
+        yield warned("clients elsewhere have no user but the operator, who may do everything", fix)
+    for user in users:
+        if check_access(examined.accounts.acl, Access.WRITE, f"mqttkit/{secrets.token_hex(8)}", user=user).allowed:
+            fix = f"mqttkit broker acl list, then acl revoke{examined.name_option}"
+            yield warned(f"user {user!r} may publish on every topic, from every machine", fix)
 
 
 def addresses(examined: ExaminedBroker) -> Iterator[Result]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mqttkit.broker.doctor import access, files, host, message_flow, tls
+from mqttkit.broker.doctor import access, files, firewall, host, message_flow, tls
 from mqttkit.broker.doctor.examined_broker import (
     ExaminedBroker,
     down,
@@ -12,6 +12,7 @@ from mqttkit.broker.doctor.examined_broker import (
     without_tls,
     without_websocket,
 )
+from mqttkit.broker.doctor.files import marked_in_log
 from mqttkit.broker.doctor.findings import Check, Finding, run_checks
 from mqttkit.broker.protocol import Broker, Feature
 
@@ -24,6 +25,8 @@ CHECKS: tuple[Check[ExaminedBroker], ...] = (
     Check("anonymous", "clients without a user are refused on every listener", access.anonymous, (down,)),
     Check("strangers", "random credentials are refused on every listener", access.strangers, (down,)),
     Check("plain-text", "listeners without TLS are bound to loopback", access.plain_text, (down,)),
+    Check("network", "what the network reaches needs a user with few rights", access.network, (*FILES, down)),
+    Check("firewall", "a firewall lets in who should connect", firewall.firewall, (down,)),
     Check("addresses", "the broker holds its ports on the right addresses", access.addresses, (down,)),
     Check("websocket", "the WebSocket port speaks MQTT", access.websocket, (without_websocket, down)),
     Check(
@@ -57,4 +60,6 @@ CHECKS: tuple[Check[ExaminedBroker], ...] = (
 
 def examine(broker: Broker) -> Iterator[Finding]:
     """Yield the findings of each check on a broker that `up` created."""
-    yield from run_checks(CHECKS, ExaminedBroker.of(broker))
+    examined = ExaminedBroker.of(broker)
+    with marked_in_log(examined):
+        yield from run_checks(CHECKS, examined)

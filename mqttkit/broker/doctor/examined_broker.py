@@ -98,7 +98,7 @@ class ExaminedBroker:
         """Every listener."""
         profile = self.profile
         plain = profile.to_broker_settings()
-        found = [Endpoint("MQTT", plain, profile.version)]
+        found = [Endpoint("MQTT", plain, profile.version)] if profile.plain else []
         if profile.v5_port:
             found.append(Endpoint("MQTT 5", replace(plain, port=profile.v5_port), "5"))
         others = replace(plain, host=profile.other_host or profile.host)
@@ -113,8 +113,8 @@ class ExaminedBroker:
 
     def client(self, username: str | None, password: str | None, **handlers: object) -> MqttClient:
         """Return a client of the first listener, not connected yet."""
-        broker = replace(self.endpoints[0].settings, username=username, password=password)
-        settings = MqttSettings(broker=broker, client=ClientSettings(version=self.endpoints[0].version))
+        broker = replace(self.profile.to_broker_settings(), username=username, password=password)
+        settings = MqttSettings(broker=broker, client=ClientSettings(version=self.profile.version))
         return MqttClient(settings, retry=False, **handlers)  # type: ignore[arg-type]  # handlers of MqttClient
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from mqttkit.broker.accounts.acl_simulator import lint
 from mqttkit.broker.accounts.passwords import ARGON2ID, ARGON2ID_VERSION, PasswordFile
@@ -12,12 +14,15 @@ from mqttkit.broker.doctor.examined_broker import ExaminedBroker
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
 from mqttkit.broker.file_names import CONFIGURATION_FILE, PASSWORD_FILE
 from mqttkit.broker.mosquitto.configuration import CANARY
-from mqttkit.errors import UsageError
+from mqttkit.broker.probe import ask, operator_login
+from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
 
 LEAST_ITERATIONS = 1_000
 MOST_ITERATIONS = 20_000
 """About 10 ms for each login, during which the broker's only thread does nothing else."""
 LOG_LINES = 2_000
+BEGIN, END = "mqttkit-doctor-begins", "mqttkit-doctor-ends"
+TLS_ERROR = re.compile(r"OpenSSL Error|SSL routines")
 ZERO_QUEUE_FIXED = (2, 0, 22)
 """First version in which `max_queued_messages 0` does not drop every message."""
 
@@ -119,9 +124,38 @@ def _changed_lines(text: str, wanted: str) -> list[str]:
     return found
 
 
+@contextlib.contextmanager
+def marked_in_log(examined: ExaminedBroker) -> Iterator[None]:
+    """Log in before and after the examination with a client identifier that `log_errors` finds in the log.
+
+    The checks of TLS make the broker log errors.
+    """
+    _mark(examined, BEGIN)
+    try:
+        yield
+    finally:
+        _mark(examined, END)
+
+
+def _mark(examined: ExaminedBroker, client_id: str) -> None:
+    if examined.up:
+        with contextlib.suppress(BrokerUnreachable, LifecycleError):
+            ask(replace(operator_login(examined.profile), client_id=client_id))
+
+
+def without_own_errors(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a log without the TLS errors that an examination caused."""
+    examining = False
+    for line in lines:
+        if f" as {BEGIN} " in line or f" as {END} " in line:
+            examining = BEGIN in line
+        if not (examining and TLS_ERROR.search(line)):
+            yield line
+
+
 def log_errors(examined: ExaminedBroker) -> Iterator[Result]:
     """Search the last lines of the log for errors; the reload caused those after the last reload."""
-    lines = list(examined.broker.log_lines(tail=LOG_LINES))
+    lines = list(without_own_errors(examined.broker.log_lines(tail=LOG_LINES)))
     if not lines:
         yield not_checked("the broker has no log yet")
         return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mqttkit.errors import MqttkitError
+from mqttkit.errors import MqttkitError, reason_of
 
 Subject = TypeVar("Subject")
 
@@ -113,5 +113,5 @@ def _results(check: Check[Subject], subject: Subject) -> list[Result]:
     try:
         found.extend(check.examine(subject))
     except (MqttkitError, OSError, ValueError) as error:
-        found.append(not_checked(f"the check failed: {error}"))
+        found.append(not_checked(f"the check failed: {reason_of(error)}"))
     return found or [not_checked("the check returned no result")]

@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mqttkit.broker.accounts.acl import Access
 from mqttkit.broker.accounts.acl_simulator import check_access
@@ -118,7 +119,7 @@ def _reload(
     with_canary = users.rstrip(b"\n") + f"\n{password_line(CANARY, password)}\n".encode()
     _write(broker, {**changes, PASSWORD_FILE: with_canary})
     broker.signal("HUP")
-    canary = Login(host=profile.host, port=profile.port, username=CANARY, password=password)
+    canary = replace(operator_login(profile), username=CANARY, password=password)
     _wait_until_read(broker, canary)
     _prove_closed(canary, accounts)
     _prove_open_for_operator(profile, accounts)
@@ -141,7 +142,7 @@ def _wait_until_read(broker: Broker, canary: Login) -> None:
 
 def _prove_closed(canary: Login, accounts: AccountFiles) -> None:
     """Raise `BrokerOpened` if the broker accepts a stranger, or lets a user without rights publish."""
-    stranger = Login(host=canary.host, port=canary.port, username=generate_password(), password=generate_password())
+    stranger = replace(canary, username=generate_password(), password=generate_password())
     if _accepted(stranger):
         raise BrokerOpened("after the reload the broker accepted a stranger, so mqttkit stopped it", hint=_FIX)
     topic = f"mqttkit/canary/{secrets.token_hex(8)}"

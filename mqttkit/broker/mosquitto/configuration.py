@@ -138,13 +138,13 @@ def mosquitto_conf(
 
 
 def build_listeners(
-    spec: BrokerSpec, *, plain: str, bind: str, port: int, websocket_port: int | None, tls_port: int | None
+    spec: BrokerSpec, *, plain: str | None, bind: str, port: int, websocket_port: int | None, tls_port: int | None
 ) -> list[Listener]:
     """Return the listeners that the spec asks for, on these ports; None or 0 omits a listener.
 
-    `plain` is the address of MQTT without TLS, `bind` that of the others.
+    `plain` is the address of MQTT without TLS, None without that listener; `bind` is the address of the others.
     """
-    listeners = [Listener(port=port, bind=plain)]
+    listeners = [] if plain is None else [Listener(port=port, bind=plain)]
     if websocket_port:
         listeners.append(
             Listener(

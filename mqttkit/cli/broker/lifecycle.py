@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from mqttkit.cli.broker.rows import listener_rows, show_rows
 from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 NOT_UP = 3
 """Exit code of `status` if the broker does not answer."""
@@ -34,7 +37,7 @@ def up(name: str, as_json: bool, **given: Any) -> None:
     set_up_logging()
     with interrupts_raise():
         broker, result = start_broker(requested_spec(name, given))
-    show_up(result, ".".join(map(str, broker.version())), as_json=as_json)
+    show_up(broker, result, as_json=as_json)
 
 
 @click.command()
@@ -87,7 +90,7 @@ def restart(name: str, as_json: bool, discard_unsaved: bool, **given: Any) -> No
     existing_broker(name)
     with interrupts_raise():
         broker, result = restart_broker(requested_spec(name, given), discard_unsaved=discard_unsaved)
-    show_up(result, ".".join(map(str, broker.version())), as_json=as_json)
+    show_up(broker, result, as_json=as_json)
 
 
 @click.command("reload")
@@ -124,26 +127,46 @@ def requested_spec(name: str, given: dict[str, Any]) -> Any:
     return spec
 
 
-def show_up(result: Any, version: str, *, as_json: bool) -> None:
-    """Print how to reach the broker; never its password."""
+def show_up(broker: Any, result: Any, *, as_json: bool) -> None:
+    """Print how to reach the broker, and what the network reaches; never its password."""
+    from mqttkit.broker.exposure import exposed_listeners
     from mqttkit.broker.profile import BrokerPaths
 
-    profile = result.profile
+    profile, exposed = result.profile, exposed_listeners(broker.spec)
+    urls = [url for listener in exposed for url in listener.urls()]
+    if exposed:
+        _warn_of_exposure(exposed, anonymous=broker.spec.anonymous)
     if as_json:
-        click.echo(
-            json.dumps({**public_fields(profile), "already": result.already, "seconds": round(result.seconds, 3)})
-        )
+        done = {"already": result.already, "seconds": round(result.seconds, 3), "network_urls": urls}
+        click.echo(json.dumps({**public_fields(profile), **done}))
         return
+    version = ".".join(map(str, broker.version()))
     state = "was up already" if result.already else f"is up, ready in {result.seconds:.2f} s"
     option = "" if profile.name == "default" else f" --broker {profile.name}"
     click.echo(f"broker {profile.name} {state}")
     rows = {
         **listener_rows(public_fields(profile)),
+        "network": "  ".join(urls),
         "backend": f"{profile.backend} {version}",
         "user": profile.username and f"{profile.username}, password in {BrokerPaths.of(profile.name).profile}",
         "try": f"mqttkit sub{option} -v '#'   and   mqttkit pub{option} -t hello -m world",
     }
     show_rows(rows)
+
+
+def _warn_of_exposure(exposed: Any, *, anonymous: bool) -> None:
+    """Name each listener that other machines reach, and whether its passwords travel in clear text."""
+    names = []
+    for listener in exposed:
+        where = "every address" if listener.listen.is_unspecified else listener.listen
+        clear = "" if listener.encrypted else " WITHOUT TLS: passwords and messages travel in clear text"
+        names.append(f"{listener.name} on {where}, port {listener.port}{clear}")
+    need = "nothing: anonymous clients are allowed" if anonymous else "a user and its password"
+    log.warning(
+        "other machines can now reach this broker: %s. They need %s. Examine that with: mqttkit broker doctor",
+        "; ".join(names),
+        need,
+    )
 
 
 def show_status(found: dict[str, Any]) -> None:

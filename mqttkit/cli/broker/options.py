@@ -34,6 +34,7 @@ BACKENDS = ("auto", "docker", "process", "embedded")
 _SPEC_OPTIONS = (
     click.option("--backend", type=click.Choice(BACKENDS), help="What runs the broker.  [auto: the first available]"),
     click.option("--port", type=LISTENER_PORT, help="MQTT port; 0 picks a free one.  [1883]"),
+    click.option("--plain/--no-plain", default=None, help="Also listen without TLS; --no-plain needs --tls-port."),
     click.option("--websocket-port", type=LISTENER_PORT, help="WebSocket port; 0 disables it."),
     click.option("--tls-port", type=LISTENER_PORT, help="TLS port; 0 disables it. Creates the certificate."),
     click.option("--websocket-tls/--no-websocket-tls", default=None, help="Use TLS for WebSockets (wss)."),

@@ -15,7 +15,7 @@ def listener_rows(found: dict[str, Any]) -> dict[str, str | None]:
     other = found.get("other_host")
     hosts = dict.fromkeys(OTHER_LISTENERS, f"[{other}]" if ":" in other else other) if other else {}
     kinds = (
-        ("address", "", "port"),
+        *((("address", "", "port"),) if found.get("plain", True) else ()),
         ("MQTT 5", "", "v5_port"),
         ("WebSocket", "wss://" if found.get("websocket_tls") else "ws://", "websocket_port"),
         ("TLS", "mqtts://", "tls_port"),

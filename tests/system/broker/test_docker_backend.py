@@ -23,7 +23,7 @@ from mqttkit.broker.backends.docker import engine
 from mqttkit.broker.backends.docker.backend import DockerBroker
 from mqttkit.broker.backends.docker.container_plan import HEALTH_COMMAND, ContainerPlan
 from mqttkit.broker.backends.docker.engine import connect_engine, execute, run_in
-from mqttkit.broker.probe import Login, ask
+from mqttkit.broker.probe import Login, ask, operator_login
 from mqttkit.broker.profile import load_spec, locked, read_profile
 from mqttkit.errors import LifecycleError, MissingPart, PortTaken, UsageError
 from tests.support.brokers import free_port
@@ -366,3 +366,13 @@ def test_a_container_of_the_same_network_reaches_the_broker_by_its_name(make: Ma
 def test_a_network_that_does_not_exist_is_named(make: Make) -> None:
     with pytest.raises(UsageError, match="docker network create"), locked((broker := make(network="absent")).paths):
         broker.up()
+
+
+def test_without_a_plain_listener_only_tls_is_published_and_the_health_check_works(make: Make, client: Any) -> None:
+    broker = make(plain=False, tls_port=free_port())
+    profile = up(broker)
+    assert ask(operator_login(profile)).accepted
+    container = client.containers.get(f"mqttkit-{broker.spec.name}")
+    assert list(container.attrs["HostConfig"]["PortBindings"]) == ["8883/tcp"]
+    assert execute(container, "sh", "-c", HEALTH_COMMAND)[1] == 0
+    assert b"listener 1883 127.0.0.1\n" in (broker.read_file("config/mosquitto.conf") or b"")

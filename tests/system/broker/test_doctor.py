@@ -253,13 +253,13 @@ def test_data_in_memory_is_found():
 
 
 def test_a_plain_listener_beyond_loopback_is_found(tmp_path: Path):
-    """In a separate network namespace: nothing on this machine is exposed."""
+    """In a separate network namespace with a public address: nothing on this machine is exposed."""
     need("mosquitto")
     if os.geteuid() != 0:
         pytest.skip("needs root for a network namespace")
     command = " ".join([*MQTTKIT])
     script = (
-        f"ip link set lo up && {command} up --backend process --listen 0.0.0.0 >&2 "
+        f"ip link set lo up && ip address add 9.9.9.9/32 dev lo && {command} up --backend process --listen 0.0.0.0 >&2 "
         f"&& {command} doctor --json; {command} down --volumes --yes >&2"
     )
     done = subprocess.run([need("unshare"), "--net", "sh", "-c", script], capture_output=True, text=True, timeout=90)

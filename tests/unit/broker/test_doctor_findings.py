@@ -9,6 +9,7 @@ import click.testing
 import pytest
 
 from mqttkit.broker.doctor.checklist import CHECKS
+from mqttkit.broker.doctor.files import BEGIN, END, without_own_errors
 from mqttkit.broker.doctor.findings import (
     Check,
     Finding,
@@ -104,3 +105,24 @@ def test_what_is_wrong_with_a_file_is_named(given: dict[str, object], trouble: s
 
 def test_a_file_as_it_should_be_has_no_trouble():
     assert not list(fact().troubles())
+
+
+def test_a_missing_file_is_named_without_its_error_number():
+    def examine(_: object) -> Iterator[Result]:
+        open("/proc/0/status").close()
+        yield passed("never reached")
+
+    assert run(examine)[0].detail == "the check failed: No such file or directory: /proc/0/status"
+
+
+def test_tls_errors_of_an_examination_do_not_count_but_others_do():
+    error = "1: OpenSSL Error[0]: error:0A000102:SSL routines::unsupported protocol"
+    lines = [
+        error,
+        f"2: New client connected from 127.0.0.1:4 as {BEGIN} (p2, c1, k30, u'mqttkit').",
+        error,
+        "3: Error saving in-memory database, out of space?",
+        f"4: New client connected from 127.0.0.1:4 as {END} (p2, c1, k30, u'mqttkit').",
+        error,
+    ]
+    assert list(without_own_errors(lines)) == [lines[index] for index in (0, 1, 3, 4, 5)]

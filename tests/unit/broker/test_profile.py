@@ -6,6 +6,7 @@ import stat
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,3 +119,17 @@ def test_every_backend_says_what_it_lacks():
 def test_a_network_needs_a_container():
     with pytest.raises(UsageError, match="needs the docker backend"):
         BrokerSpec(backend="process", network="plant").check()
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({}, "--tls-port 8883"),
+        ({"tls_port": 8883, "websocket_port": 9001}, "--websocket-tls"),
+        ({"tls_port": 8883, "client_certificates": True}, "Drop --no-plain"),
+    ],
+)
+def test_tls_only_needs_tls_on_every_listener(given: dict[str, Any], hint: str):
+    with pytest.raises(UsageError) as caught:
+        BrokerSpec(plain=False, **given).check()
+    assert hint in str(caught.value.hint)

@@ -381,7 +381,7 @@ class DockerBroker:
 
 def _with_websockets(spec: BrokerSpec) -> BrokerSpec:
     """Return the spec with a WebSocket listener: on 9001 or another free port if the user named none."""
-    if spec.websocket_port is not None:
+    if spec.websocket_port is not None or not spec.plain:
         return spec
     wanted = INNER_WEBSOCKET_PORT if spec.port else None
     return dataclasses.replace(spec, websocket_port=wanted, automatic_ports=(*spec.automatic_ports, "websocket_port"))

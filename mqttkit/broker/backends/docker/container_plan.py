@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mqttkit.broker.mosquitto import configuration
 from mqttkit.broker.mosquitto.configuration import Listener
 from mqttkit.broker.ports import numeric
-from mqttkit.broker.profile import BrokerSpec
+from mqttkit.broker.profile import LOOPBACK, BrokerSpec
 
 DEFAULT_IMAGE = "eclipse-mosquitto:2.0.22"
 """Pinned, because a tag that moves may replace the broker without notice."""
@@ -69,13 +69,8 @@ class ContainerPlan:
     @property
     def ports(self) -> dict[int, int]:
         """Port in the container to port of this machine."""
-        spec = self.spec
-        wanted = {
-            INNER_PORT: spec.port,
-            INNER_WEBSOCKET_PORT: spec.websocket_port,
-            INNER_TLS_PORT: spec.tls_port,
-        }
-        return {inner: outer for inner, outer in wanted.items() if outer}
+        inner = {"port": INNER_PORT, "websocket_port": INNER_WEBSOCKET_PORT, "tls_port": INNER_TLS_PORT}
+        return {inner[name]: outer for name, outer in self.spec.ports.items() if outer}
 
     @property
     def descriptors(self) -> int:
@@ -85,10 +80,10 @@ class ContainerPlan:
         )
 
     def listeners(self) -> list[Listener]:
-        """Return the listeners inside the container."""
+        """Return the listeners inside the container; its health check needs one without TLS."""
         return configuration.build_listeners(
             self.spec,
-            plain=ANY,
+            plain=ANY if self.spec.plain else LOOPBACK,
             bind=ANY,
             port=INNER_PORT,
             websocket_port=INNER_WEBSOCKET_PORT if self.spec.websocket_port else None,

@@ -1,0 +1,186 @@
+"""Which firewall of this machine is between the network and a listener: ufw, firewalld or nftables. Read only."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mqttkit.broker.doctor.examined_broker import ExaminedBroker
+from mqttkit.broker.doctor.findings import Result, failed, passed, warned
+from mqttkit.broker.doctor.nftables import ChainKey, Connection, Passage, Ruleset
+from mqttkit.broker.exposure import ExposedListener, exposed_listeners, is_public, network_of
+from mqttkit.errors import LifecycleError, reason_of
+
+SYSTEM_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"
+SECONDS = 10
+SERVICES = {1883: "mqtt", 8883: "mqtt-tls"}
+"""firewalld's services for ports of MQTT."""
+UFW_RULE = re.compile(r"(?P<to>\S.*?)\s{2,}(?P<action>ALLOW|LIMIT|DENY|REJECT)(?: IN)?\s+(?P<sender>\S.*)")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a firewall does with connections to a listener."""
+
+    firewall: str
+    """Name of the firewall; empty if there is none."""
+    passage: Passage
+    """Who may connect."""
+    chain: ChainKey | None = field(default=None)
+    """nftables: the chain that drops connections."""
+
+
+def firewall(examined: ExaminedBroker) -> Iterator[Result]:
+    """Ask ufw, firewalld or nftables who may connect to each listener beyond loopback."""
+    exposed = exposed_listeners(examined.broker.spec)
+    if not exposed:
+        yield passed("no listener is bound to more than loopback")
+    for listener in exposed:
+        where = f"{listener.name} on port {listener.port}"
+        decision = decide(listener)
+        if examined.broker.backend == "docker":
+            yield _published(listener, where, decision)
+        else:
+            yield _judged(listener, where, decision)
+
+
+def decide(listener: ExposedListener) -> Decision:
+    """Return what the first active firewall does; raise LifecycleError if this user cannot see it."""
+    connection = Connection(listener.listen, listener.port)
+    status = _run("ufw", "status", "verbose")
+    if status is not None and "Status: active" in status:
+        return Decision("ufw", ufw_passage(status, connection))
+    if (_run("firewall-cmd", "--state") or "").strip() == "running":
+        zones = re.findall(r"^(\S+)", _run("firewall-cmd", "--get-active-zones") or "", re.M)
+        texts = [_run("firewall-cmd", f"--zone={zone}", "--list-all") or "" for zone in zones]
+        return Decision("firewalld", firewalld_passage(texts, listener.port))
+    text = _run("nft", "--json", "list", "ruleset")
+    if text is None:
+        raise LifecycleError("nft is not installed, so mqttkit cannot read the rules: apt-get install nftables")
+    rules = Ruleset(json.loads(text)["nftables"])
+    if not rules.filters(connection):
+        return Decision("", Passage.OPEN)
+    return Decision("nftables", *rules.passage(connection))
+
+
+def ufw_passage(status: str, connection: Connection) -> Passage:
+    """Return who may connect, from `ufw status verbose`: the first rule that fits decides."""
+    some = False
+    for line in status.splitlines():
+        rule = UFW_RULE.fullmatch(line.strip())
+        if rule is None or ("(v6)" in rule["to"]) != (connection.address.version == 6 and "(v6)" in status):
+            continue
+        place = rule["to"].replace("(v6)", "").strip()
+        if not _ufw_covers(place.rpartition(" ")[2], connection.port):
+            continue
+        allowed = rule["action"] in ("ALLOW", "LIMIT")
+        if rule["sender"].replace("(v6)", "").strip() == "Anywhere" and " " not in place:
+            return Passage.OPEN if allowed and not some else Passage.SOME if allowed or some else Passage.CLOSED
+        some = some or allowed
+    if re.search(r"^Default: allow", status, re.M):
+        return Passage.OPEN
+    return Passage.SOME if some else Passage.CLOSED
+
+
+def firewalld_passage(zones: list[str], port: int) -> Passage:
+    """Return who may connect, from `firewall-cmd --list-all` of each active zone."""
+    opened = [_zone_opens(zone, port) for zone in zones]
+    rich = any(re.search(rf'port="{port}".*accept', zone) for zone in zones)
+    if opened and all(opened):
+        return Passage.OPEN
+    return Passage.SOME if any(opened) or rich else Passage.CLOSED
+
+
+def _zone_opens(zone: str, port: int) -> bool:
+    entries = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in zone.splitlines())}
+    ranges = [one.removesuffix("/tcp").split("-") for one in entries.get("ports", []) if one.endswith("/tcp")]
+    return (
+        entries.get("target") == ["ACCEPT"]
+        or SERVICES.get(port) in entries.get("services", [])
+        or any(int(ends[0]) <= port <= int(ends[-1]) for ends in ranges)
+    )
+
+
+def _ufw_covers(place: str, port: int) -> bool:
+    """Return whether `8883/tcp`, `8883`, `80,443/tcp`, `1000:2000/tcp` or `Anywhere` covers the TCP port."""
+    ports, _, protocol = place.partition("/")
+    if place == "Anywhere":
+        return True
+    if protocol not in ("", "tcp") or not re.fullmatch(r"[\d:,]+", ports):
+        return False
+    ranges = [part.split(":") for part in ports.split(",")]
+    return any(int(ends[0]) <= port <= int(ends[-1]) for ends in ranges)
+
+
+def _judged(listener: ExposedListener, where: str, decision: Decision) -> Result:
+    allow = _allow_command(listener, decision)
+    if decision.passage is Passage.CLOSED:
+        return failed(f"{decision.firewall} blocks {where}: other machines cannot connect", allow)
+    if decision.passage is Passage.SOME:
+        return passed(f"{decision.firewall} lets some machines connect to {where}")
+    who = f"{decision.firewall} lets every machine" if decision.firewall else "without a firewall, every machine may"
+    if is_public(listener.addresses()):
+        return warned(f"{who} connect to {where}, on a public address", f"allow only the networks you need: {allow}")
+    return passed(f"{who} connect to {where}")
+
+
+def _published(listener: ExposedListener, where: str, decision: Decision) -> Result:
+    """Judge a port that Docker publishes: its packets are forwarded to the container, past the rules for input."""
+    network = _network(listener)
+    fix = (
+        f"iptables -I DOCKER-USER -p tcp -m conntrack --ctorigdstport {listener.port} ! -s {network} -j DROP"
+        " lets in only that network"
+    )
+    if is_public(listener.addresses()):
+        return warned(f"Docker publishes {where} to every machine, on a public address", fix)
+    if decision.passage is not Passage.OPEN:
+        return warned(f"Docker publishes {where} past {decision.firewall}: its rules have no effect on it", fix)
+    return passed(f"Docker publishes {where} to every machine that reaches the address")
+
+
+def _allow_command(listener: ExposedListener, decision: Decision) -> str:
+    """Return the command that lets the listener's network connect."""
+    network, port, version = _network(listener), listener.port, listener.listen.version
+    if decision.firewall == "ufw":
+        return f"ufw allow from {network} to any port {port} proto tcp"
+    if decision.firewall == "firewalld":
+        rule = f"rule family=ipv{version} source address={network} port port={port} protocol=tcp accept"
+        return f"firewall-cmd --permanent --add-rich-rule='{rule}' && firewall-cmd --reload"
+    chain = " ".join(decision.chain or ("inet", "filter", "input"))
+    return f"nft insert rule {chain} {'ip' if version == 4 else 'ip6'} saddr {network} tcp dport {port} accept"
+
+
+def _network(listener: ExposedListener) -> str:
+    """Return the network of the listener's first address, or an example."""
+    found = [network for address in listener.addresses() if (network := network_of(address)) is not None]
+    return str(found[0]) if found else "NETWORK/PREFIX"
+
+
+def _run(program: str, *arguments: str) -> str | None:
+    """Return the output of a program, or None if it is not installed; raise LifecycleError if it fails.
+
+    A firewalld that is not running is not a failure.
+    """
+    path = shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", ""), SYSTEM_PATHS)))
+    if path is None:
+        return None
+    try:
+        done = subprocess.run(
+            [path, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LifecycleError(f"{program} does not answer: {reason_of(error)}") from error
+    if done.returncode and "not running" not in done.stdout + done.stderr:
+        reason = (done.stderr or done.stdout).strip().partition("\n")[0]
+        raise LifecycleError(f"{program} shows no rules to this user: {reason}")
+    return done.stdout
