@@ -25,7 +25,7 @@ class Properties:
     subscription_identifiers: tuple[int, ...] = ()
     """Identifiers of the subscriptions that the message matched; only in received messages."""
     topic_alias: int | None = None
-    """As received; mqttkit never sends one."""
+    """Sent with the topic name if the broker takes it; received messages have none."""
 
 
 class Message(NamedTuple):
@@ -74,6 +74,8 @@ class Will:
     retain: bool = False
     delay_interval: int = 0
     """Seconds that the broker waits before it publishes; MQTT 5 only."""
+    properties: Properties | None = None
+    """Properties of the message that the broker publishes; MQTT 5 only."""
 
     def __post_init__(self) -> None:
         """Raise TopicError for a malformed topic name and ValueError for a QoS that does not exist."""

@@ -123,6 +123,7 @@ HOSTS = ValueRule("a list of host or host:port", lambda value: all(parse_address
 LISTEN_ADDRESS = ValueRule("host:port", _is_listen_address)
 WITHOUT_NUL = ValueRule("text without NUL", lambda value: "\0" not in value)
 HEX = ValueRule("bytes in hexadecimal", lambda value: re.fullmatch("([0-9a-fA-F]{2})+", value) is not None)
+PAIRS = ValueRule("a list of name=value", lambda value: all("=" in one and "\0" not in one for one in value))
 TOPIC_NAME = ValueRule("a topic name", lambda value: bool(check_topic_name(value)))
 SCANNER_ID = ValueRule("a scanner identifier", lambda value: bool(check_scanner_id(value)))
 SOURCE = ValueRule("auto, bleak, bluepy, simulated or replay:FILE", _is_source)

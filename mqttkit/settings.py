@@ -12,6 +12,7 @@ from mqttkit.setting_rules import (
     HOST,
     HOSTS,
     LISTEN_ADDRESS,
+    PAIRS,
     PERIOD,
     SCANNER_ID,
     SOURCE,
@@ -153,6 +154,32 @@ class LimitSettings(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PropertySettings(Checked):
+    """Further MQTT 5 properties of the packets that the client sends; left out over MQTT 3.1.1."""
+
+    connect: Annotated[tuple[str, ...], PAIRS] = ()
+    """User properties of CONNECT, each `name=value`."""
+    subscribe: Annotated[tuple[str, ...], PAIRS] = ()
+    """User properties of SUBSCRIBE."""
+    unsubscribe: Annotated[tuple[str, ...], PAIRS] = ()
+    """User properties of UNSUBSCRIBE."""
+    disconnect: Annotated[tuple[str, ...], PAIRS] = ()
+    """User properties of DISCONNECT."""
+    subscription_identifier: Annotated[int | None, between(1, 268_435_455)] = None
+    """Identifier of the subscriptions, which the broker repeats with each message (3.8.2.1.2)."""
+    disconnect_expiry: Annotated[int | None, between(0, 0xFFFF_FFFF)] = None
+    """Seconds that the broker keeps the session after DISCONNECT, instead of `mqtt.client.session_expiry`."""
+    request_problem_information: bool = True
+    """Let the broker send reasons and user properties with any packet (3.1.2.11.7)."""
+    request_response_information: bool = False
+    """Ask the broker for a prefix of response topics (3.1.2.11.6)."""
+    authentication_method: str | None = None
+    """Method of enhanced authentication. Only one without challenges works: the client answers none (4.12)."""
+    authentication_data: str | None = field(default=None, repr=False)
+    """Data for that method."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MqttSettings(Checked):
     """Everything `MqttClient` needs."""
 
@@ -160,6 +187,7 @@ class MqttSettings(Checked):
     client: ClientSettings = field(default_factory=ClientSettings)
     reconnect: ReconnectSettings = field(default_factory=ReconnectSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    properties: PropertySettings = field(default_factory=PropertySettings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ import click
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, LONG_SECONDS, SECONDS
+from mqttkit.cli.options.properties import topic_alias_option
 from mqttkit.cli.options.texts import Bytes, Text
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.client import MqttClient, checked_settings
@@ -59,6 +60,7 @@ class PublishOptions:
     expiry: int | None
     user_properties: tuple[tuple[str, str], ...]
     is_utf8: bool
+    topic_alias: int | None
 
     def check(self) -> None:
         """Raise UsageError if options contradict each other."""
@@ -120,6 +122,7 @@ class PublishOptions:
             response_topic=self.response_topic,
             correlation_data=self.correlation_data,
             user_properties=self.user_properties,
+            topic_alias=self.topic_alias,
         )
         return None if properties == Properties() else properties
 
@@ -149,6 +152,7 @@ class PublishOptions:
     help="MQTT 5: a name and a value; can be repeated.",
 )
 @click.option("--utf8", "is_utf8", is_flag=True, help="MQTT 5: mark the payload as UTF-8 text.")
+@topic_alias_option
 @terse_connection_options
 def pub(connection: ConnectionOptions, **given: Any) -> None:
     """Publish one message or a stream of messages to TOPIC.

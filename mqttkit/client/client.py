@@ -211,7 +211,7 @@ class MqttClient:
             self._thread.remember_topic(topic)
         if not 0 <= qos <= 2:
             raise ValueError(f"QoS must be 0, 1 or 2, got {qos!r}")
-        section = b"" if properties is None else encode_properties(properties)
+        section = b"" if properties is None else encode_properties(properties, self._outbox.broker.topic_aliases)
         name = encode_name(topic)
         receipt = self._outbox.put(name, data, qos, retain=retain, properties=section, wait=wait)
         self._connection.wake()

@@ -29,7 +29,7 @@ from mqttkit.client.transport import sockets
 from mqttkit.client.transport.opener import Opener
 from mqttkit.client.transport.websocket import BatchedWebSocket
 from mqttkit.messages import Message
-from mqttkit.settings import ClientSettings
+from mqttkit.settings import ClientSettings, PropertySettings
 
 AGAIN = MQTTErrorCode.MQTT_ERR_AGAIN
 LOST, NO_CONNECTION = MQTTErrorCode.MQTT_ERR_CONN_LOST, MQTTErrorCode.MQTT_ERR_NO_CONN
@@ -46,6 +46,8 @@ class Connection(IncomingPackets):
         self.run: Callable[[], None] | None = None
         """The body of the network thread, in place of paho's loop."""
         self.opener = Opener()
+        self.added = PropertySettings()
+        """Properties that the user adds to our packets."""
         self._handed: bytes | None = None
         self._sending = PartialSend()
         self._idle = self._paused = self._mute = False
@@ -67,7 +69,7 @@ class Connection(IncomingPackets):
         self.receive_maximum = settings.receive_maximum if v5 else 65_535
         start: dict[str, Any] = {}
         if v5:
-            properties = convert.connect_properties(settings, self.outbox.limits.max_packet_size)
+            properties = convert.connect_properties(settings, self.outbox.limits.max_packet_size, self.added)
             start = {"clean_start": settings.clean_session, "properties": properties}
         else:
             self._clean_session = settings.clean_session
@@ -84,6 +86,19 @@ class Connection(IncomingPackets):
     def turn(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds, then read and write once; return False once the connection has ended."""
         return self._sock is not None and self._loop(timeout) == SUCCESS and self._sock is not None
+
+    def subscribe_to(self, wanted: list[Any]) -> tuple[MQTTErrorCode, int | None]:
+        """Send SUBSCRIBE for paho's pairs of filter and options."""
+        return self.subscribe(wanted, properties=convert.subscribe_properties(self.added) if self._v5 else None)
+
+    def unsubscribe_from(self, topic_filters: list[str]) -> tuple[MQTTErrorCode, int | None]:
+        """Send UNSUBSCRIBE."""
+        properties = convert.unsubscribe_properties(self.added) if self._v5 else None
+        return self.unsubscribe(topic_filters, properties)
+
+    def say_goodbye(self) -> None:
+        """Send DISCONNECT. Any thread."""
+        self.disconnect(properties=convert.disconnect_properties(self.added) if self._v5 else None)
 
     def abort(self) -> None:
         """Close the socket without DISCONNECT, in the network thread; nothing more is delivered."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties as PahoProperties
 
 from mqttkit.client.connection import Connection
+from mqttkit.client.packets import properties as convert
 from mqttkit.client.transport.tls import TlsFiles
 from mqttkit.config import read_secret
 from mqttkit.errors import UsageError
@@ -31,6 +30,7 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
         transport="websockets" if broker.transport == "websockets" else "tcp",
         manual_ack=manual_ack,
     )
+    connection.added = settings.properties
     connection.connect_timeout = settings.client.connect_timeout
     password = broker.password
     if password is None and broker.password_file is not None:
@@ -54,13 +54,5 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
 
 def set_will(connection: Connection, will: Will) -> None:
     """Send this will with the next CONNECT."""
-    properties = _will_properties(will) if connection.protocol == MQTTProtocolVersion.MQTTv5 else None
+    properties = convert.will_properties(will) if connection.protocol == MQTTProtocolVersion.MQTTv5 else None
     connection.will_set(will.topic, will.payload, will.qos, will.retain, properties)
-
-
-def _will_properties(will: Will) -> PahoProperties | None:
-    if not will.delay_interval:
-        return None
-    properties = PahoProperties(PacketTypes.WILLMESSAGE)
-    properties.WillDelayInterval = will.delay_interval
-    return properties

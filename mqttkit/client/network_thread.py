@@ -84,7 +84,7 @@ class NetworkThread:
     def stop(self) -> None:
         """Send DISCONNECT and wait for the thread to end, at most twice STOP_TIMEOUT: it may be connecting."""
         self.closing.set()
-        self._connection.disconnect()
+        self._connection.say_goodbye()
         self._connection.opener.cancel()
         if threading.current_thread() is self._thread:
             return

@@ -111,7 +111,7 @@ class Subscriptions:
         for topic_filter in topic_filters:
             self._kept.pop(topic_filter, None)
         with self._condition:
-            result, mid = self._connection.unsubscribe(list(topic_filters))
+            result, mid = self._connection.unsubscribe_from(list(topic_filters))
             if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
                 raise self.no_answer("no connection to unsubscribe on", patience=CAUSE_SECONDS)
             self._expect(mid, 0)
@@ -195,7 +195,7 @@ class Subscriptions:
         for subscription in subscriptions:
             if discouraged_character(subscription.topic_filter):
                 self._remember_topic(subscription.topic_filter)
-        result, mid = self._connection.subscribe(wanted)
+        result, mid = self._connection.subscribe_to(wanted)
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             raise self.no_answer("no connection to subscribe on", patience=patience)
         return mid

@@ -18,7 +18,7 @@ def payload_formatter(end: bytes = b"\n") -> Formatter:
     """Write each payload unchanged, followed by `end`."""
 
     def write(messages: Sequence[Message], _when: int) -> bytes:
-        return end.join([message.payload for message in messages]) + end
+        return end.join([message.payload for message in messages]) + end if messages else b""
 
     return write
 

@@ -18,6 +18,7 @@ from mqttkit.settings import (
     LimitSettings,
     MemorySettings,
     MqttSettings,
+    PropertySettings,
     PublisherSettings,
     ReconnectSettings,
     ScannerSettings,
@@ -49,6 +50,10 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (LimitSettings, "max_queued_messages", [1], [0]),
     (LimitSettings, "max_queued_bytes", [1], [0]),
     (LimitSettings, "max_packet_size", [1_024, 268_435_455], [1_023, 268_435_456]),
+    *[(PropertySettings, name, [(), ("a=", "=b", "a=b=c")], [("a",), ("a=\0",)])
+      for name in ("connect", "subscribe", "unsubscribe", "disconnect")],
+    (PropertySettings, "subscription_identifier", [None, 1, 268_435_455], [0, 268_435_456]),
+    (PropertySettings, "disconnect_expiry", [None, 0, 0xFFFF_FFFF], [-1, 0x1_0000_0000]),
     (ScannerSettings, "id", ["a", "x" * 64], ["", "a/b", "x" * 65]),
     (ScannerSettings, "source", ["auto", "bleak", "bluepy", "simulated", "replay:f"],
      ["radio", "replay:", "auto:", "replay", ""]),

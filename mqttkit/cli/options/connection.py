@@ -16,6 +16,7 @@ from mqttkit.addresses import parse_address, parse_url
 from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.options.loading import config_option, load
 from mqttkit.cli.options.numbers import LONG_SECONDS, PORT, QOS, Number
+from mqttkit.cli.options.properties import property_option, will_properties, will_property_option
 from mqttkit.cli.options.setting_option import Command, add_options, given_settings, setting_option
 from mqttkit.cli.options.texts import Bytes, Text
 from mqttkit.errors import UsageError
@@ -86,15 +87,22 @@ def _with_connection(command: Command, level: int) -> Command:
 
 
 def _will(
-    *, will_topic: str | None, will_payload: bytes | None, will_qos: int, will_retain: bool, will_delay: int
+    *,
+    will_topic: str | None,
+    will_payload: bytes | None,
+    will_qos: int,
+    will_retain: bool,
+    will_delay: int,
+    will_property: tuple[tuple[str, str], ...],
 ) -> Will | None:
     if will_topic is None:
-        if will_payload is not None or will_qos or will_retain or will_delay:
-            raise UsageError("--will-payload, --will-qos, --will-retain and --will-delay need --will-topic")
+        if will_payload is not None or will_qos or will_retain or will_delay or will_property:
+            raise UsageError("--will-payload, --will-qos, --will-retain, --will-delay and -D will need --will-topic")
         return None
     from mqttkit.topics import check_topic_name
 
-    return Will(check_topic_name(will_topic), will_payload or b"", will_qos, will_retain, will_delay)
+    properties = will_properties(will_property)
+    return Will(check_topic_name(will_topic), will_payload or b"", will_qos, will_retain, will_delay, properties)
 
 
 def _password(text: str) -> dict[str, object]:
@@ -221,10 +229,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--will-delay", type=LONG_SECONDS, default=0, help="Delay before the broker publishes the will (MQTT 5).  [0]"
     ),
+    will_property_option,
+    property_option,
     click.option("--no-retry", is_flag=True, help="End with an exit code instead of connecting again."),
     config_option,
     click.option("--broker", "broker_name", default="default", metavar="NAME", help="Broker of `broker up --name`."),
     click.option("--quiet", is_flag=True, help="Print nothing on stderr except a final error."),
     click.option("-d", "--debug", is_flag=True, help="Log everything on stderr."),
 )  # fmt: skip
-_WILL_NAMES = ("will_topic", "will_payload", "will_qos", "will_retain", "will_delay")
+_WILL_NAMES = ("will_topic", "will_payload", "will_qos", "will_retain", "will_delay", "will_property")

@@ -15,6 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Stop conditions": ("-C", "-W", "-E"),
     "MQTT 5 properties": (
         *("--content-type", "--response-topic", "--correlation-data", "--expiry", "--user-property", "--utf8"),
+        "--topic-alias",
     ),
     "Broker": (
         *("--host", "--port", "--unix", "--url", "--username", "--password", "--password-file", "--qos"),

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import click
 
 from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.properties import TYPES, property_words
 from mqttkit.errors import UsageError
-
-PUBLISH_PROPERTIES = {
-    "content-type": "--content-type",
-    "correlation-data": "--correlation-data",
-    "message-expiry-interval": "--expiry",
-    "response-topic": "--response-topic",
-    "user-property": "--user-property",
-}
-OTHER_PROPERTIES = {
-    ("connect", "session-expiry-interval"): "--session-expiry",
-    ("connect", "receive-maximum"): "--receive-maximum",
-    ("will", "will-delay-interval"): "--will-delay",
-}
-FORMAT_INDICATOR = "payload-format-indicator"
 
 
 class MosquittoCommand(GroupedCommand):
@@ -29,7 +17,7 @@ class MosquittoCommand(GroupedCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Replace -D and -o by the options that they stand for."""
-        return super().parse_args(ctx, self._with_files(replace_properties(args)))
+        return super().parse_args(ctx, self._with_files(self._replaced(args)))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List -D and -o too."""
@@ -37,7 +25,10 @@ class MosquittoCommand(GroupedCommand):
         with formatter.section("As in mosquitto's clients"):
             formatter.write_dl(
                 [
-                    ("-D TYPE PROPERTY VALUE", "An MQTT 5 property; TYPE is publish, connect or will."),
+                    (
+                        "-D TYPE PROPERTY VALUE",
+                        f"An MQTT 5 property; TYPE is {', '.join(TYPES)}.",
+                    ),
                     ("-o FILE", "Read options from FILE, one a line; options given here override them."),
                 ]
             )
@@ -57,8 +48,11 @@ class MosquittoCommand(GroupedCommand):
         for name in files:
             for option, value in read_options(name):
                 if not self._gives(rest, option):
-                    found += replace_properties([option, *_words(option, value)])
+                    found += self._replaced([option, *_words(option, value)])
         return found + rest
+
+    def _replaced(self, args: list[str]) -> list[str]:
+        return replace_properties(args, {name for param in self.params for name in param.opts})
 
     def _gives(self, args: list[str], option: str) -> bool:
         """Return whether `args` contain this option under any of its names."""
@@ -68,8 +62,11 @@ class MosquittoCommand(GroupedCommand):
         return any(word in names or word.startswith((*long, *short)) for word in args)
 
 
-def replace_properties(args: list[str]) -> list[str]:
-    """Return the arguments with an option of mqttkit in place of each -D TYPE PROPERTY VALUE."""
+def replace_properties(args: list[str], options: Container[str]) -> list[str]:
+    """Return the arguments with an option of mqttkit in place of each -D TYPE PROPERTY VALUE.
+
+    Raise UsageError for a property whose option is not among the command's `options`.
+    """
     found: list[str] = []
     words = iter(args)
     for word in words:
@@ -80,22 +77,13 @@ def replace_properties(args: list[str]) -> list[str]:
             values = [
                 value for _ in range(2 if name == "user-property" else 1) if (value := next(words, None)) is not None
             ]
-            found += property_option(kind.lower(), name.lower(), values)
+            replaced = property_words(kind.lower(), name.lower(), values)
+            if replaced and replaced[0] not in options:
+                raise UsageError(f"-D {kind} {name}: this command does not send a {kind.upper()}")
+            found += replaced
         else:
             found.append(word)
     return found
-
-
-def property_option(kind: str, name: str, values: list[str]) -> list[str]:
-    """Return the option of mqttkit for a property; raise UsageError if there is none."""
-    if kind == "publish" and name == FORMAT_INDICATOR and values and values[0] in ("0", "1"):
-        return ["--utf8"] if values[0] == "1" else []
-    option = PUBLISH_PROPERTIES.get(name) if kind == "publish" else OTHER_PROPERTIES.get((kind, name))
-    if option is None:
-        known = [f"publish {one}" for one in (*PUBLISH_PROPERTIES, FORMAT_INDICATOR)]
-        known += [" ".join(pair) for pair in OTHER_PROPERTIES]
-        raise UsageError(f"-D {kind} {name}: mqttkit does not send this property", hint=f"It sends: {', '.join(known)}")
-    return [option, *values]
 
 
 def _words(option: str, value: str | None) -> list[str]:

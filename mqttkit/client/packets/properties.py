@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from paho.mqtt._packet import DECODE_ERRORS
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
-from mqttkit.messages import Message, Properties
-from mqttkit.settings import ClientSettings
+from mqttkit.messages import Message, Properties, Will
+from mqttkit.settings import ClientSettings, PropertySettings
 
 NEVER_EXPIRES = 0xFFFFFFFF
 """Session Expiry Interval of a session that never expires (MQTT 5, 3.1.2.11.2)."""
@@ -24,9 +25,9 @@ _NAMES = {
 }
 
 
-def to_paho(properties: Properties) -> PahoProperties:
-    """Return paho's form of what a client may send."""
-    result = PahoProperties(PacketTypes.PUBLISH)
+def to_paho(properties: Properties, packet: int = PacketTypes.PUBLISH) -> PahoProperties:
+    """Return paho's form of what a client may send in a PUBLISH, or in a will."""
+    result = PahoProperties(packet)
     for theirs, ours in _NAMES.items():
         value = getattr(properties, ours)
         if value is not None:
@@ -57,9 +58,15 @@ def message_from_paho(received: Any, epoch: int) -> Message:
 
 
 @functools.lru_cache(maxsize=256)
-def encode(properties: Properties) -> bytes:
-    """Return the property section of a PUBLISH, its length first; nothing for no properties."""
-    section = bytes(to_paho(properties).pack())
+def encode(properties: Properties, topic_aliases: int = 0) -> bytes:
+    """Return the property section of a PUBLISH, its length first; nothing for no properties.
+
+    Leave out a topic alias above `topic_aliases`, the most that the broker takes: the topic name is sent in any case.
+    """
+    wanted = to_paho(properties)
+    if properties.topic_alias is not None and 0 < properties.topic_alias <= topic_aliases:
+        wanted.TopicAlias = properties.topic_alias
+    section = bytes(wanted.pack())
     return section if len(section) > 1 else b""
 
 
@@ -79,7 +86,15 @@ def decode(section: bytes) -> Properties | None:
     return None if decoded is None or decoded.topic_alias is not None else decoded
 
 
-def connect_properties(settings: ClientSettings, max_packet: int) -> PahoProperties:
+def will_properties(will: Will) -> PahoProperties | None:
+    """Return the properties of a will (MQTT 5, 3.1.3.2); None if it has none."""
+    properties = to_paho(will.properties or Properties(), PacketTypes.WILLMESSAGE)
+    if will.delay_interval:
+        properties.WillDelayInterval = will.delay_interval
+    return _unless_empty(properties)
+
+
+def connect_properties(settings: ClientSettings, max_packet: int, added: PropertySettings) -> PahoProperties:
     """Return the properties of our CONNECT (MQTT 5, 3.1.2.11)."""
     properties = PahoProperties(PacketTypes.CONNECT)
     properties.ReceiveMaximum = settings.receive_maximum
@@ -87,4 +102,43 @@ def connect_properties(settings: ClientSettings, max_packet: int) -> PahoPropert
     expiry = settings.session_expiry or (0 if settings.clean_session else NEVER_EXPIRES)
     if expiry:
         properties.SessionExpiryInterval = expiry
+    if not added.request_problem_information:
+        properties.RequestProblemInformation = 0
+    if added.request_response_information:
+        properties.RequestResponseInformation = 1
+    if added.authentication_method is not None:
+        properties.AuthenticationMethod = added.authentication_method
+    if added.authentication_data is not None:
+        properties.AuthenticationData = added.authentication_data.encode()
+    return _with_pairs(properties, added.connect)
+
+
+def subscribe_properties(added: PropertySettings) -> PahoProperties | None:
+    """Return the properties of a SUBSCRIBE (MQTT 5, 3.8.2.1); None if it has none."""
+    properties = PahoProperties(PacketTypes.SUBSCRIBE)
+    if added.subscription_identifier is not None:
+        properties.SubscriptionIdentifier = added.subscription_identifier
+    return _unless_empty(_with_pairs(properties, added.subscribe))
+
+
+def unsubscribe_properties(added: PropertySettings) -> PahoProperties | None:
+    """Return the properties of an UNSUBSCRIBE (MQTT 5, 3.10.2.1); None if it has none."""
+    return _unless_empty(_with_pairs(PahoProperties(PacketTypes.UNSUBSCRIBE), added.unsubscribe))
+
+
+def disconnect_properties(added: PropertySettings) -> PahoProperties | None:
+    """Return the properties of a DISCONNECT (MQTT 5, 3.14.2.2); None if it has none."""
+    properties = PahoProperties(PacketTypes.DISCONNECT)
+    if added.disconnect_expiry is not None:
+        properties.SessionExpiryInterval = added.disconnect_expiry
+    return _unless_empty(_with_pairs(properties, added.disconnect))
+
+
+def _with_pairs(properties: PahoProperties, pairs: Sequence[str]) -> PahoProperties:
+    if pairs:
+        properties.UserProperty = [tuple(pair.split("=", 1)) for pair in pairs]
     return properties
+
+
+def _unless_empty(properties: PahoProperties) -> PahoProperties | None:
+    return None if properties.isEmpty() else properties

@@ -28,6 +28,8 @@ class BrokerLimits(NamedTuple):
     """QoS 1 and 2 publishes in flight at a time: Receive Maximum."""
     exact_window: int = 65_535
     """Of those, QoS 2."""
+    topic_aliases: int = 0
+    """Highest topic alias of a publish: Topic Alias Maximum."""
 
     @property
     def restricted(self) -> bool:
@@ -61,6 +63,7 @@ def broker_limits(properties: Mapping[str, Any], *, v5: bool) -> BrokerLimits:
         max_packet=properties.get("MaximumPacketSize", 0),
         window=properties.get("ReceiveMaximum", 65_535),
         exact_window=65_535 if v5 else MQTT_311_EXACT_WINDOW,
+        topic_aliases=properties.get("TopicAliasMaximum", 0),
     )
 
 

@@ -34,6 +34,31 @@ def test_properties_given_by_d_arrive(shared_broker: Mosquitto, topic: str) -> N
     }
 
 
+def test_a_topic_alias_and_a_subscription_identifier_travel(shared_broker: Mosquitto, topic: str) -> None:
+    """The broker takes the alias; the message comes back with the identifier of the subscription."""
+    with subscribed(shared_broker, "--json", "-D", "subscribe", "subscription-identifier", "56", topic) as subscriber:
+        alias = ("-D", "publish", "topic-alias", "4")
+        sent = mqttkit("pub", topic, "-l", "-q", "1", *alias, port=shared_broker.port, stdin=b"a\nb\n")
+        assert (sent.returncode, sent.stderr) == (0, b"")
+        lines = [json.loads(line) for line in read_lines(subscriber.stdout, 2)]
+    assert [(line["payload"], line["properties"]) for line in lines] == [
+        (payload, {"subscription_identifiers": [56]}) for payload in "ab"
+    ]
+
+
+def test_a_will_has_properties(shared_broker: Mosquitto, topic: str) -> None:
+    """The broker publishes them with the will of a client that is killed."""
+    with subscribed(shared_broker, "--json", topic) as watcher:
+        will = ("--will-topic", topic, "--will-payload", "gone", "-D", "will", "content-type", "text/plain")
+        user = ("-D", "will", "user-property", "why", "killed")
+        with subscribed(shared_broker, *will, *user, f"{topic}/other") as doomed:
+            doomed.kill()
+            doomed.wait()
+        (line,) = read_lines(watcher.stdout, 1)
+    expected = {"content_type": "text/plain", "user_properties": [["why", "killed"]]}
+    assert (json.loads(line)["payload"], json.loads(line)["properties"]) == ("gone", expected)
+
+
 def test_options_come_from_a_file(shared_broker: Mosquitto, topic: str, tmp_path: Path) -> None:
     """-o names host, port, topic and payload; the command line overrides one of them."""
     (tmp_path / "options").write_text(f"-h 127.0.0.1\n-p {shared_broker.port}\n-t {topic}\n-m from the file\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -10,10 +11,12 @@ from click.testing import CliRunner, Result
 
 from mqttkit.cli import cli
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
-from mqttkit.cli.options.mosquitto import MosquittoCommand, property_option, read_options, replace_properties
+from mqttkit.cli.options.mosquitto import MosquittoCommand, read_options, replace_properties
 from mqttkit.cli.options.setting_option import given_settings
 from mqttkit.cli.scan.source_options import source_options
 from mqttkit.errors import UsageError
+from mqttkit.messages import Properties, Will
+from mqttkit.settings import PropertySettings
 
 
 @pytest.fixture(autouse=True)
@@ -154,9 +157,10 @@ def test_no_help_shows_a_range_or_a_type() -> None:
 def test_mosquittos_properties_are_options() -> None:
     """-D publish, connect and will; what stands behind -- is not touched."""
     words = ["-D", "publish", "user-property", "n", "v", "-D", "PUBLISH", "content-type", "text/plain", "--", "-D"]
-    assert replace_properties(words) == ["--user-property", "n", "v", "--content-type", "text/plain", "--", "-D"]
-    assert replace_properties(["--property", "publish", "payload-format-indicator", "1"]) == ["--utf8"]
-    assert replace_properties(["-D", "publish", "payload-format-indicator", "0"]) == []
+    known = ("--user-property", "--content-type", "--utf8")
+    assert replace_properties(words, known) == ["--user-property", "n", "v", "--content-type", "text/plain", "--", "-D"]
+    assert replace_properties(["--property", "publish", "payload-format-indicator", "1"], known) == ["--utf8"]
+    assert replace_properties(["-D", "publish", "payload-format-indicator", "0"], known) == []
     connection = connection_of(
         *("-D", "connect", "session-expiry-interval", "60", "-D", "connect", "receive-maximum", "7"),
         *("--will-topic", "w", "-D", "will", "will-delay-interval", "5"),
@@ -166,13 +170,56 @@ def test_mosquittos_properties_are_options() -> None:
     assert (client.session_expiry, client.receive_maximum, connection.will.delay_interval) == (60, 7, 5)
 
 
+def test_each_of_mosquittos_properties_becomes_a_setting() -> None:
+    """What no option sets goes into mqtt.properties, and into the will."""
+    given = """
+        connect user-property a b=c; connect user-property d e; connect authentication-method M
+        connect authentication-data D; connect request-problem-information 0; connect request-response-information 1
+        connect maximum-packet-size 2000; connect topic-alias-maximum 0; subscribe subscription-identifier 7
+        subscribe user-property f g; unsubscribe user-property h i; disconnect user-property j k
+        disconnect session-expiry-interval 9; will content-type T; will response-topic r; will correlation-data c
+        will message-expiry-interval 5; will payload-format-indicator 1; will user-property l m=n
+    """
+    each = [words.split() for words in given.replace(";", "\n").strip().splitlines()]
+    connection = connection_of("--will-topic", "w", *[word for words in each for word in ("-D", *words)])
+    assert connection.settings.mqtt.properties == PropertySettings(
+        connect=("a=b=c", "d=e"),
+        subscribe=("f=g",),
+        unsubscribe=("h=i",),
+        disconnect=("j=k",),
+        subscription_identifier=7,
+        disconnect_expiry=9,
+        request_problem_information=False,
+        request_response_information=True,
+        authentication_method="M",
+        authentication_data="D",
+    )
+    assert connection.settings.mqtt.limits.max_packet_size == 2000
+    assert connection.will == Will("w", properties=Properties(1, 5, "T", "r", b"c", (("l", "m=n"),)))
+
+
 @pytest.mark.parametrize(
-    "pair", [("connect", "authentication-method"), ("publish", "topic-alias"), ("x", "y"), ("", "")]
+    ("words", "message"),
+    [
+        ("-D connect will-delay-interval 1", "does not send this property. It sends: publish content-type, "),
+        ("-D x y 1", "-D x y: mqttkit does not send this property"),
+        ("-D", "mqttkit does not send this property"),
+        ("-D publish content-type x", "-D publish content-type: this command does not send a PUBLISH"),
+        ("-D connect user-property a", "-D connect user-property needs a name and a value"),
+        ("-D connect user-property a=b c", "must not contain '=' here, got 'a=b'"),
+        ("-D connect receive-maximum", "-D connect receive-maximum needs a value"),
+        ("-D connect topic-alias-maximum 5", "mqttkit reads no topic aliases, so it allows 0 only"),
+        ("-D subscribe subscription-identifier 0", "mqtt.properties.subscription_identifier: must be 1 to 268435455"),
+        ("-D connect request-problem-information 7", "mqtt.properties.request_problem_information: must be true or"),
+        ("--will-topic w -D will payload-format-indicator 2", "-D will payload-format-indicator must be 0 or 1"),
+        ("--will-topic w -D will message-expiry-interval x", "-D will message-expiry-interval: must be a whole number"),
+        ("-D will content-type x", "-D will need --will-topic"),
+    ],
 )
-def test_a_property_that_is_not_sent_is_an_error(pair: tuple[str, str]) -> None:
-    """The error lists those that are sent."""
-    with pytest.raises(UsageError, match=r"does not send this property\. It sends: publish content-type"):
-        property_option(*pair, ["1"])
+def test_a_property_that_cannot_be_sent_is_an_error(words: str, message: str) -> None:
+    """The error names type and property, and what would be right."""
+    with pytest.raises(UsageError, match=re.escape(message)):
+        connection_of(*words.split())
 
 
 def test_a_file_of_options_is_overridden_by_the_command_line(here: Path) -> None:
