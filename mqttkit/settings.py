@@ -155,7 +155,7 @@ class LimitSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class PropertySettings(Checked):
-    """Further MQTT 5 properties of the packets that the client sends; left out over MQTT 3.1.1."""
+    """Further MQTT 5 properties of the packets that the client sends; omitted over MQTT 3.1.1."""
 
     connect: Annotated[tuple[str, ...], PAIRS] = ()
     """User properties of CONNECT, each `name=value`."""

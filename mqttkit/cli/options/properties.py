@@ -1,4 +1,4 @@
-"""mosquitto's -D TYPE PROPERTY VALUE: which option of mqttkit stands for each property, and what those options set."""
+"""mosquitto's -D TYPE PROPERTY VALUE: the option of mqttkit for each property, and what those options set."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("disconnect", "session-expiry-interval"): (OPTION, "disconnect_expiry"),
     ("disconnect", USER): (OPTION, "disconnect"),
 }
-"""By type and property: what stands in its place, in front of the value."""
+"""By type and property: the words that replace them, in front of the value."""
 TYPES = tuple(dict.fromkeys(kind for kind, _ in _WORDS))
 _LISTS = ("connect", "subscribe", "unsubscribe", "disconnect")
 """The keys of `mqtt.properties` that hold user properties."""
