@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mqttkit.errors import UsageError
 from mqttkit.formats import payload_formatter, verbose_formatter
 from mqttkit.formats.clock import local, utc
+from mqttkit.formats.jsonlines import json_formatter
 from mqttkit.formats.template import NotJson, template_formatter
 from mqttkit.messages import Message, Properties
 from tests.support.strategies import messages
@@ -236,3 +237,9 @@ def test_times_are_written_with_microseconds() -> None:
     """UTC ends in Z, local time in its offset."""
     assert utc(WHEN) == "2026-01-11T10:30:45.123456Z"
     assert local(WHEN) == "2026-01-11T11:30:45.123456+0100"
+
+
+def test_no_messages_are_no_output() -> None:
+    """A sample of a batch may be empty."""
+    for formatter in (payload_formatter(), verbose_formatter(), json_formatter()):
+        assert formatter([], WHEN) == b""
