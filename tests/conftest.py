@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.docker import Engine, docker_engine
 
@@ -55,10 +56,9 @@ def _escaped(value: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    """One anonymous mosquitto on loopback for all tests that only need some broker: use your own topics."""
-    with mosquitto(tmp_path_factory.mktemp("mosquitto")) as broker:
-        yield broker
+def shared_broker(_shared_mqtt_broker: TestBroker) -> TestBroker:
+    """Return the pytest plugin's broker, for all tests that only need some broker: use your own topics."""
+    return _shared_mqtt_broker
 
 
 @pytest.fixture

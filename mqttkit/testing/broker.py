@@ -12,10 +12,12 @@ from mqttkit.broker.lifecycle import run_temporary
 from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.broker.ports import free_port
 from mqttkit.broker.profile import Profile
+from mqttkit.broker.protocol import Broker
 from mqttkit.client.connecting import Client
 from mqttkit.errors import UsageError
 from mqttkit.settings import MqttSettings
 
+LOG_TYPES = ("debug", "subscribe", "unsubscribe")
 ITERATIONS = 100
 """PBKDF2 iterations for the passwords of tests: they protect nothing."""
 
@@ -39,7 +41,8 @@ class TestBroker:
 
     __test__ = False  # pytest must not collect it
 
-    def __init__(self, profile: Profile, options: BrokerOptions) -> None:
+    def __init__(self, broker: Broker, profile: Profile, options: BrokerOptions) -> None:
+        self._broker = broker
         self._profile = profile
         self._options = options
         self.host = profile.host
@@ -49,6 +52,11 @@ class TestBroker:
         """Port of the TLS listener; None without `tls`."""
         self.ca_file = profile.ca_file
         """PEM file of the authority that signed the broker's certificate; None without `tls`."""
+
+    @property
+    def log(self) -> str:
+        """What the broker logged so far: connections, subscriptions, each packet; empty for the embedded one."""
+        return "\n".join(self._broker.log_lines())
 
     def settings(self, user: str | None = None, *, tls: bool = False) -> MqttSettings:
         """Return the settings of a client: of one of the broker's users, or of the operator, who may do everything."""
@@ -75,10 +83,13 @@ def run_broker(options: BrokerOptions) -> Iterator[TestBroker]:
     anonymous = not (options.users or options.acl)
     tls_port = free_port() if options.tls else None
     backend = "process" if options.backend == "auto" and (options.tls or not anonymous) else options.backend
-    with run_temporary(backend=backend, anonymous=anonymous, tls_port=tls_port) as (broker, profile):
+    with run_temporary(backend=backend, anonymous=anonymous, tls_port=tls_port, log_types=LOG_TYPES) as (
+        broker,
+        profile,
+    ):
         if not anonymous:
             change_accounts(broker, lambda files: _with_users(files, options))
-        yield TestBroker(profile, options)
+        yield TestBroker(broker, profile, options)
 
 
 def _with_users(files: AccountFiles, options: BrokerOptions) -> AccountFiles:

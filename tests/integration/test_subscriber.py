@@ -15,6 +15,7 @@ from mqttkit.errors import BrokerUnreachable, ConnectionRefused, PublishFailed, 
 from mqttkit.messages import Message, Subscription
 from mqttkit.publisher import Publisher
 from mqttkit.subscriber import ReadOptions, Subscriber
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import settings_for, wait_until
 from tests.support.scripted_broker import scripted_broker
@@ -30,7 +31,7 @@ def send(port: int, *messages: Message) -> None:
         assert (sender.delivered, sender.failed) == (len(messages), 0)
 
 
-def test_a_subscriber_is_an_iterator_of_messages(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_subscriber_is_an_iterator_of_messages(shared_broker: TestBroker, topic: str) -> None:
     """Messages come in order, whatever their QoS; leaving the block disconnects."""
     with Subscriber(settings_for(shared_broker.port), [Subscription(f"{topic}/#", qos=1)]) as subscriber:
         assert subscriber.granted == [1]
@@ -40,7 +41,7 @@ def test_a_subscriber_is_an_iterator_of_messages(shared_broker: Mosquitto, topic
     assert not subscriber.client.connected
 
 
-def test_stop_ends_the_iteration_from_another_thread(shared_broker: Mosquitto, topic: str) -> None:
+def test_stop_ends_the_iteration_from_another_thread(shared_broker: TestBroker, topic: str) -> None:
     """A reader that waits is let go, and the reason is kept."""
     with Subscriber(settings_for(shared_broker.port), [Subscription(topic)]) as subscriber:
         stopper = threading.Timer(0.05, subscriber.stop, ("enough",))
@@ -50,7 +51,7 @@ def test_stop_ends_the_iteration_from_another_thread(shared_broker: Mosquitto, t
     assert subscriber.stopped == "enough"
 
 
-def test_time_runs_out_behind_the_messages_that_came(shared_broker: Mosquitto, topic: str) -> None:
+def test_time_runs_out_behind_the_messages_that_came(shared_broker: TestBroker, topic: str) -> None:
     """TimedOut is raised after what came in time was handed over."""
     with Subscriber(settings_for(shared_broker.port), [Subscription(topic)]) as subscriber:
         send(shared_broker.port, Message(topic, b"x"))
@@ -97,7 +98,7 @@ def test_a_failed_start_leaves_nothing_running(tmp_path: Path, topic: str) -> No
     wait_until(lambda: threading.active_count() <= before)
 
 
-def test_a_sender_names_the_topic_that_a_message_cannot_go_to(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_sender_names_the_topic_that_a_message_cannot_go_to(shared_broker: TestBroker, topic: str) -> None:
     """A malformed topic name is an error before it is sent; what was sent before stays sent."""
     with MqttClient(settings_for(shared_broker.port)) as client:
         client.connect()

@@ -17,7 +17,8 @@ import pytest
 
 from mqttkit.broker.profile import Profile
 from mqttkit.demo import Demo
-from tests.support.brokers import Mosquitto, missing, need
+from mqttkit.testing.broker import TestBroker
+from tests.support.brokers import missing, need
 
 pytestmark = pytest.mark.system
 
@@ -121,7 +122,7 @@ def test_terminal_gets_a_live_table() -> None:
     assert "lost       0" in text
 
 
-def test_stop_before_it_begins_is_not_forgotten(shared_broker: Mosquitto) -> None:
+def test_stop_before_it_begins_is_not_forgotten(shared_broker: TestBroker) -> None:
     """A signal that comes while the demonstration connects ends it at once, not after its 15 seconds."""
     profile = Profile(name="demo", backend="process", host="127.0.0.1", port=shared_broker.port)
     demonstration = Demo(profile, seconds=15)

@@ -13,6 +13,7 @@ import pytest
 from mqttkit import aio
 from mqttkit.errors import BrokerUnreachable, PublishDenied, PublishLost, TopicError
 from mqttkit.messages import Outcome
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import settings_for
 from tests.support.scripted_broker import ScriptedBroker, scripted_broker
@@ -31,7 +32,7 @@ def new_topic() -> str:
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_messages_arrive_in_order_and_receipts_can_be_awaited(shared_broker: Mosquitto, qos: int) -> None:
+def test_messages_arrive_in_order_and_receipts_can_be_awaited(shared_broker: TestBroker, qos: int) -> None:
     """Each publish is acknowledged, and each message arrives once."""
     topic = new_topic()
 
@@ -47,7 +48,7 @@ def test_messages_arrive_in_order_and_receipts_can_be_awaited(shared_broker: Mos
     run(scenario())
 
 
-def test_a_slow_reader_pauses_the_broker_and_loses_nothing(shared_broker: Mosquitto) -> None:
+def test_a_slow_reader_pauses_the_broker_and_loses_nothing(shared_broker: TestBroker) -> None:
     """The queue is bounded: the client stops reading until the loop has read half of it."""
     topic = new_topic()
     paused: list[bool] = []
@@ -73,7 +74,7 @@ def test_a_slow_reader_pauses_the_broker_and_loses_nothing(shared_broker: Mosqui
     assert not paused[-1]
 
 
-def test_other_tasks_run_while_messages_stream_in(shared_broker: Mosquitto) -> None:
+def test_other_tasks_run_while_messages_stream_in(shared_broker: TestBroker) -> None:
     """A reader whose queue is never empty still gives way to the loop after each batch."""
     topic, ticks = new_topic(), 0
 
@@ -99,7 +100,7 @@ def test_other_tasks_run_while_messages_stream_in(shared_broker: Mosquitto) -> N
     assert ticks > 0
 
 
-def test_iteration_ends_when_the_client_is_closed(shared_broker: Mosquitto) -> None:
+def test_iteration_ends_when_the_client_is_closed(shared_broker: TestBroker) -> None:
     """A task that waits for messages without a time limit ends too."""
 
     async def scenario() -> None:

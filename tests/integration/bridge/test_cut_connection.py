@@ -7,11 +7,11 @@ import threading
 from mqttkit.client import MqttClient
 from mqttkit.client.control import drop_connection, loop_ran_at
 from mqttkit.messages import Message, Subscription
+from mqttkit.testing.broker import TestBroker
 from tests.support.bridges import mqtt_settings, publisher, wait_until
-from tests.support.brokers import Mosquitto
 
 
-def test_cut_connection_brings_unacknowledged_messages_again(shared_broker: Mosquitto, topic: str) -> None:
+def test_cut_connection_brings_unacknowledged_messages_again(shared_broker: TestBroker, topic: str) -> None:
     """After `cut` the client connects again, the message comes again, and its old acknowledgement is not sent."""
     got: list[Message] = []
     came = threading.Condition()

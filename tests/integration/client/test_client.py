@@ -21,6 +21,7 @@ from mqttkit.client.reconnect import Decision
 from mqttkit.errors import BrokerUnreachable, ConfigError, ConnectionRefused, SubscriptionDenied, TopicError
 from mqttkit.messages import Message, Outcome, Properties, Subscription, Will
 from mqttkit.settings import TlsSettings
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto, wait_for_port
 from tests.support.clients import settings_for, wait_until
 from tests.support.scripted_broker import protocol_level, scripted_broker
@@ -49,7 +50,9 @@ def login(user: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("version", ["auto", "5", "311"])
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_a_message_comes_back_as_it_was_published(shared_broker: Mosquitto, topic: str, version: str, qos: int) -> None:
+def test_a_message_comes_back_as_it_was_published(
+    shared_broker: TestBroker, topic: str, version: str, qos: int
+) -> None:
     """Topic, payload bytes and QoS survive the round trip; the receipt tells what is known."""
     received: queue.Queue[Message] = queue.Queue()
     with MqttClient(settings_for(shared_broker.port, version=version), on_message=received.put) as client:
@@ -62,7 +65,7 @@ def test_a_message_comes_back_as_it_was_published(shared_broker: Mosquitto, topi
     assert (message.topic, message.payload, message.qos) == (f"{topic}/é", b"\x00\xff payload", qos)
 
 
-def test_properties_of_mqtt_5_survive(shared_broker: Mosquitto, topic: str) -> None:
+def test_properties_of_mqtt_5_survive(shared_broker: TestBroker, topic: str) -> None:
     """Each property that a PUBLISH may carry comes back."""
     sent = Properties(
         payload_format_indicator=1,
@@ -79,7 +82,7 @@ def test_properties_of_mqtt_5_survive(shared_broker: Mosquitto, topic: str) -> N
         assert received.get(timeout=10).properties == sent
 
 
-def test_messages_may_come_as_lists(shared_broker: Mosquitto, topic: str) -> None:
+def test_messages_may_come_as_lists(shared_broker: TestBroker, topic: str) -> None:
     """`on_messages` gets every message, in order, in lists."""
     received: list[Message] = []
     with MqttClient(settings_for(shared_broker.port), on_messages=received.extend) as client:
@@ -173,7 +176,7 @@ def test_automatic_version_falls_back_to_3_1_1(refusal: bytes) -> None:
         assert [protocol_level(connect) for connect in server.connects] == [5, 4]
 
 
-def test_next_host_is_tried_where_one_fails(shared_broker: Mosquitto) -> None:
+def test_next_host_is_tried_where_one_fails(shared_broker: TestBroker) -> None:
     """With a list of hosts the first that works is used, under the same client identifier."""
     hosts = (f"127.0.0.1:{free_port()}", f"localhost:{shared_broker.port}")
     with MqttClient(settings_for(1, hosts=hosts, client_id="failover")) as client:
@@ -360,7 +363,7 @@ def test_late_acknowledgement_of_an_old_connection_is_refused(broker: Mosquitto,
         assert not client.ack(old)
 
 
-def test_handler_that_raises_is_counted_and_the_thread_lives(shared_broker: Mosquitto, topic: str) -> None:
+def test_handler_that_raises_is_counted_and_the_thread_lives(shared_broker: TestBroker, topic: str) -> None:
     """What a handler raises is logged and counted; later messages still come."""
     received: queue.Queue[bytes] = queue.Queue()
 
@@ -378,7 +381,7 @@ def test_handler_that_raises_is_counted_and_the_thread_lives(shared_broker: Mosq
 
 
 def test_an_unexpected_exception_ends_the_connection_and_not_the_thread(
-    shared_broker: Mosquitto, caplog: pytest.LogCaptureFixture
+    shared_broker: TestBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged once, with its cause, however often it comes; the client connects again."""
     failures = iter([RuntimeError("a defect")] * 2)
@@ -400,7 +403,7 @@ def test_an_unexpected_exception_ends_the_connection_and_not_the_thread(
     assert records[0].exc_info is not None
 
 
-def test_a_network_thread_that_fails_gives_up_and_says_so(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_network_thread_that_fails_gives_up_and_says_so(shared_broker: TestBroker, topic: str) -> None:
     """A defect of its own ends it; nobody waits for it any more."""
 
     def fail(_event: object) -> Decision:
@@ -435,7 +438,7 @@ def test_topic_that_is_not_utf_8_keeps_its_bytes() -> None:
     assert (fine.topic, fine.payload, fine.topic_is_valid) == ("t", b"B", True)
 
 
-def test_will_is_published_when_the_client_vanishes(shared_broker: Mosquitto, topic: str) -> None:
+def test_will_is_published_when_the_client_vanishes(shared_broker: TestBroker, topic: str) -> None:
     """A connection that ends without DISCONNECT leaves its will; one that is closed does not."""
     received: queue.Queue[Message] = queue.Queue()
     with MqttClient(settings_for(shared_broker.port), on_message=received.put) as watcher:
@@ -455,7 +458,7 @@ def test_will_is_published_when_the_client_vanishes(shared_broker: Mosquitto, to
         assert received.empty()
 
 
-def test_two_clients_of_one_identifier_are_reported_and_wait_longer(shared_broker: Mosquitto) -> None:
+def test_two_clients_of_one_identifier_are_reported_and_wait_longer(shared_broker: TestBroker) -> None:
     """The session is taken over again and again: the clients say so, and go on with growing waits."""
     settings = settings_for(shared_broker.port, client_id="twin", version="5", initial_delay=0.05)
     named = "another client with the client identifier 'twin'"
@@ -482,7 +485,7 @@ def test_close_ends_promptly_while_the_broker_is_stuck(broker: Mosquitto, topic:
     assert "paho" not in " ".join(thread.name for thread in threading.enumerate())
 
 
-def test_malformed_topic_is_refused_before_it_is_sent(shared_broker: Mosquitto) -> None:
+def test_malformed_topic_is_refused_before_it_is_sent(shared_broker: TestBroker) -> None:
     """A wildcard or an empty topic never reaches the broker."""
     with MqttClient(settings_for(shared_broker.port)) as client:
         client.connect(timeout=10)
@@ -520,7 +523,7 @@ def test_websockets(tmp_path: Path, topic: str) -> None:
         assert len(received.get(timeout=10).payload) == 70_000
 
 
-def test_websockets_to_a_port_that_speaks_none(shared_broker: Mosquitto) -> None:
+def test_websockets_to_a_port_that_speaks_none(shared_broker: TestBroker) -> None:
     """A failed handshake is named as such, and leaves no open socket behind."""
     settings = settings_for(shared_broker.port, transport="websockets", connect_timeout=2.0)
     with MqttClient(settings) as client, pytest.raises(BrokerUnreachable, match="does not speak WebSockets") as caught:
@@ -529,7 +532,7 @@ def test_websockets_to_a_port_that_speaks_none(shared_broker: Mosquitto) -> None
     gc.collect()
 
 
-def test_an_answer_that_is_quicker_than_its_caller_is_not_awaited(shared_broker: Mosquitto, topic: str) -> None:
+def test_an_answer_that_is_quicker_than_its_caller_is_not_awaited(shared_broker: TestBroker, topic: str) -> None:
     """Otherwise a full inbox would go on reading for it, up to four times its bound."""
     with MqttClient(settings_for(shared_broker.port)) as client:
         client.connect()

@@ -18,6 +18,7 @@ from mqttkit.client import MqttClient
 from mqttkit.client.packets.splitter import remaining_length
 from mqttkit.messages import Message, Outcome, Subscription
 from mqttkit.settings import MqttSettings, TlsSettings
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto, wait_for_port
 from tests.support.clients import settings_for, wait_until
 from tests.support.scripted_broker import scripted_broker
@@ -62,7 +63,7 @@ def read_packets(connection: socket.socket, count: int) -> list[bytes]:
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_numbered_messages_of_several_threads_arrive_once_and_in_order(
-    shared_broker: Mosquitto, topic: str, qos: int
+    shared_broker: TestBroker, topic: str, qos: int
 ) -> None:
     """Each thread's messages keep its order through queue, window, broker and back."""
     got, count, threads = Collector(), 400 if qos == 2 else 1_500, 3
@@ -257,7 +258,7 @@ def test_large_packets_both_ways(broker: Mosquitto, topic: str) -> None:
             assert got.messages.pop().payload == payload
 
 
-def test_file_descriptors_beyond_1024(shared_broker: Mosquitto, topic: str) -> None:
+def test_file_descriptors_beyond_1024(shared_broker: TestBroker, topic: str) -> None:
     """A process with more than 1,024 open files can still connect: poll has no such limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4_096, hard), hard))

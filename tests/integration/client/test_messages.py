@@ -11,11 +11,12 @@ import pytest
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable, UsageError
 from mqttkit.messages import Subscription
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto
 from tests.support.clients import settings_for, wait_until
 
 
-def test_messages_come_in_order_until_none_comes_for_a_while(shared_broker: Mosquitto, topic: str) -> None:
+def test_messages_come_in_order_until_none_comes_for_a_while(shared_broker: TestBroker, topic: str) -> None:
     """Plain strings subscribe and publish; iteration ends after `timeout` seconds of silence."""
     with MqttClient(settings_for(shared_broker.port)) as client:
         client.connect(timeout=10)
@@ -26,7 +27,7 @@ def test_messages_come_in_order_until_none_comes_for_a_while(shared_broker: Mosq
         assert client.stats.received == 100
 
 
-def test_closing_ends_the_iteration_of_another_thread(shared_broker: Mosquitto, topic: str) -> None:
+def test_closing_ends_the_iteration_of_another_thread(shared_broker: TestBroker, topic: str) -> None:
     """A reader that waits without a time limit ends, after the messages that had arrived."""
     client = MqttClient(settings_for(shared_broker.port))
     client.connect(timeout=10)
@@ -57,7 +58,7 @@ def test_a_connection_that_ends_for_good_is_raised_after_its_messages(broker: Mo
             next(messages)
 
 
-def test_stats_are_a_snapshot(shared_broker: Mosquitto, topic: str) -> None:
+def test_stats_are_a_snapshot(shared_broker: TestBroker, topic: str) -> None:
     """What was read before does not change when the counters do."""
     with MqttClient(settings_for(shared_broker.port)) as client:
         client.connect(timeout=10)

@@ -24,6 +24,7 @@ from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.security.gate import PlainCodec
 from mqttkit.controller.status_book import StatusBook
 from mqttkit.messages import Message, Subscription
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually, settings_of
 from tests.support.pages import ROOT, find_page
@@ -39,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def reachable(shared_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, topic: str) -> Iterator[Mosquitto]:
+def reachable(shared_broker: TestBroker, monkeypatch: pytest.MonkeyPatch, topic: str) -> Iterator[Mosquitto]:
     """The shared broker as everybody's default, beneath the test's own base topic."""
     monkeypatch.setenv("MQTTKIT_PORT", str(shared_broker.port))
     monkeypatch.setenv("MQTTKIT_HOST", "127.0.0.1")

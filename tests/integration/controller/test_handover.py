@@ -24,7 +24,7 @@ from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import KeyFile
 from mqttkit.errors import PublishFailed
 from mqttkit.messages import Subscription
-from tests.support.brokers import Mosquitto
+from mqttkit.testing.broker import TestBroker
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
 PENDING = "mqttkit.controller.handover.pending.RECEIPT_SECONDS"
@@ -64,7 +64,7 @@ def bus(tmp_path: Path) -> Iterator[Bus]:
 
 
 def test_a_monitor_that_subscribes_to_everything_is_not_the_addressee(
-    tmp_path: Path, shared_broker: Mosquitto, topic: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared_broker: TestBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken by the broker is not delivered; the promise is good once the regional controller has the report."""
     monkeypatch.setattr(PENDING, 0.5)
@@ -175,7 +175,9 @@ def test_a_batch_whose_output_is_not_written_is_not_acknowledged(bus: Bus) -> No
 
 
 @pytest.mark.timeout(120)
-def test_a_stdout_that_nobody_reads_holds_the_broker_back(tmp_path: Path, shared_broker: Mosquitto, topic: str) -> None:
+def test_a_stdout_that_nobody_reads_holds_the_broker_back(
+    tmp_path: Path, shared_broker: TestBroker, topic: str
+) -> None:
     """Memory is bounded, SIGTERM works, and no report is missing in the output of the next run."""
     settings = settings_of(tmp_path, "lc-1", base=topic)
     command = [
@@ -238,7 +240,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_messages_of_a_restored_session_wait_for_the_handler(
-    tmp_path: Path, shared_broker: Mosquitto, topic: str
+    tmp_path: Path, shared_broker: TestBroker, topic: str
 ) -> None:
     """The broker delivers them with the connection, before the controller subscribes again."""
     mqtt = broker_at(shared_broker.port)

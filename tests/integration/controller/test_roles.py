@@ -22,6 +22,7 @@ from mqttkit.controller.security.keys import KeyFile, generate
 from mqttkit.errors import BrokerUnreachable, MqttkitError, PublishFailed
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import MqttSettings
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
@@ -54,7 +55,7 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, shared_broker: Mosquitto, topic: str) -> Iterator[Fleet]:
+def fleet(tmp_path: Path, shared_broker: TestBroker, topic: str) -> Iterator[Fleet]:
     """A fleet on the shared broker, beneath the test's own topic."""
     with ExitStack() as stack:
         yield Fleet(tmp_path, shared_broker.port, topic, stack)
@@ -402,7 +403,7 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
     assert "refused" not in second.status()["counters"]
 
 
-def test_mosquitto_pub_sees_plain_text_on_the_wire(fleet: Fleet, shared_broker: Mosquitto) -> None:
+def test_mosquitto_pub_sees_plain_text_on_the_wire(fleet: Fleet, shared_broker: TestBroker) -> None:
     """What travels unsigned is the documented JSON."""
     local = fleet.start(LocalController, "lc-1", unsigned=True)
     local.publish_event("hello").wait(10)

@@ -18,6 +18,7 @@ from mqttkit.decode.service import DecodeService, DecodeSettings
 from mqttkit.messages import Message
 from mqttkit.scan_publisher import format_advertisement
 from mqttkit.scanner import Advertisement
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto
 from tests.support.clients import settings_for, wait_until
 
@@ -82,7 +83,7 @@ def house(broker: Mosquitto, topic: str, **fields: Any) -> Iterator[House]:
         wait_until(lambda: found.latest.get("status") == "offline")
 
 
-def test_values_presence_and_discovery_are_published(shared_broker: Mosquitto, topic: str) -> None:
+def test_values_presence_and_discovery_are_published(shared_broker: TestBroker, topic: str) -> None:
     """Each gateway's advertisement counts; the nearest one is named; silence means away."""
     with house(shared_broker, topic, away_after=1.0) as home:
         home.hear("hall", 20)
@@ -98,7 +99,7 @@ def test_values_presence_and_discovery_are_published(shared_broker: Mosquitto, t
         wait_until(lambda: home.state()["presence"] == "away")
 
 
-def test_the_status_of_the_gateways_is_the_availability(shared_broker: Mosquitto, topic: str) -> None:
+def test_the_status_of_the_gateways_is_the_availability(shared_broker: TestBroker, topic: str) -> None:
     """The discovery message names each gateway that heard the device."""
     with house(shared_broker, topic, gateway_status="gw/{scanner_id}") as home:
         home.hear("hall", 20)
@@ -109,7 +110,7 @@ def test_the_status_of_the_gateways_is_the_availability(shared_broker: Mosquitto
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"scanner_id": "x"', b'{"mac_address": 1, "scanner_id": "x"}'])
-def test_a_message_that_is_no_advertisement_is_counted(shared_broker: Mosquitto, topic: str, text: bytes) -> None:
+def test_a_message_that_is_no_advertisement_is_counted(shared_broker: TestBroker, topic: str, text: bytes) -> None:
     """The service continues."""
     with house(shared_broker, topic) as home:
         home.client.publish(f"{topic}/raw/x/y", text, qos=1).result(10)
@@ -131,7 +132,7 @@ def test_a_broker_that_lost_its_memory_gets_everything_again(broker: Mosquitto, 
         assert "ha/device/mqttkit_aabbccddeeff/config" in home.latest
 
 
-def test_silent_devices_are_found_and_removed(shared_broker: Mosquitto, topic: str) -> None:
+def test_silent_devices_are_found_and_removed(shared_broker: TestBroker, topic: str) -> None:
     """Both retained messages go; a foreign one on the same topics stays."""
     with house(shared_broker, topic) as home:
         home.hear("hall", 20)

@@ -23,6 +23,7 @@ from mqttkit.doctor.examination import STEPS, examine
 from mqttkit.doctor.visit import Visit
 from mqttkit.messages import Subscription
 from mqttkit.settings import TlsSettings
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto, wait_for_port
 from tests.support.clients import settings_for
 from tests.support.tls import Authority
@@ -109,7 +110,7 @@ def test_a_publish_that_the_acl_denies_in_silence(guarded: Mosquitto):
     assert "its ACL denies" in found["round-trip"].detail
 
 
-def test_a_broker_that_lets_anyone_in_is_warned_of(shared_broker: Mosquitto):
+def test_a_broker_that_lets_anyone_in_is_warned_of(shared_broker: TestBroker):
     found = visit(shared_broker.port)
     assert found["strangers"].verdict is Verdict.WARNED
     assert found["acl"].verdict is Verdict.WARNED
@@ -156,11 +157,11 @@ def test_plain_mqtt_to_a_tls_port(tls: tuple[int, str]):
     assert "the port speaks TLS" in assert_first_failure(visit(tls[0]), "connack").fix
 
 
-def test_tls_to_a_plain_port(shared_broker: Mosquitto):
+def test_tls_to_a_plain_port(shared_broker: TestBroker):
     assert_first_failure(visit(shared_broker.port, tls=TlsSettings()), "tls")
 
 
-def test_websockets_to_a_plain_port(shared_broker: Mosquitto):
+def test_websockets_to_a_plain_port(shared_broker: TestBroker):
     assert_first_failure(visit(shared_broker.port, transport="websockets"), "websocket")
 
 
@@ -249,7 +250,7 @@ def test_a_small_packet_limit_is_no_fault_of_the_acl(tmp_path: Path) -> None:
 
 
 def test_retained_messages_that_wildcards_do_not_get_are_named(
-    shared_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+    shared_broker: TestBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ delivers them only to subscriptions to the exact topic."""
 

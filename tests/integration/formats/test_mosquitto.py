@@ -13,6 +13,7 @@ from mqttkit.formats import Formatter, payload_formatter, verbose_formatter
 from mqttkit.formats.template import NotJson, template_formatter
 from mqttkit.messages import Message, Subscription
 from mqttkit.subscriber import ReadOptions, Subscriber
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, need
 from tests.support.clients import settings_for, wait_until
 from tests.support.commands import running
@@ -80,7 +81,7 @@ def layout(text: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("options", [(), ("-v",), ("-N",), ("-v", "-N")])
-def test_plain_formats_are_mosquitto_sub_s(shared_broker: Mosquitto, topic: str, options: tuple[str, ...]) -> None:
+def test_plain_formats_are_mosquitto_sub_s(shared_broker: TestBroker, topic: str, options: tuple[str, ...]) -> None:
     """Payloads with and without topics and line feeds."""
     output, _, messages = both(shared_broker, topic, PAYLOADS, (0,), *options)
     make = verbose_formatter if "-v" in options else payload_formatter
@@ -98,7 +99,7 @@ def test_plain_formats_are_mosquitto_sub_s(shared_broker: Mosquitto, topic: str,
         "@@|\\\\|\\a|\\e|\\n|\\r|\\t|\\v|plain é",
     ],
 )
-def test_format_strings_are_mosquitto_sub_s(shared_broker: Mosquitto, topic: str, template: str) -> None:
+def test_format_strings_are_mosquitto_sub_s(shared_broker: TestBroker, topic: str, template: str) -> None:
     """Every sequence except time and packet identifiers, at every QoS, with and without properties."""
     output, _, messages = both(shared_broker, topic, PAYLOADS, (0, 1, 2), "-N", "-F", template + END)
     mine, _ = ours(template_formatter(template + END, b""), messages)
@@ -109,7 +110,7 @@ def test_format_strings_are_mosquitto_sub_s(shared_broker: Mosquitto, topic: str
 @pytest.mark.parametrize("template", ["%j", "%J"])
 @pytest.mark.parametrize("pretty", [(), ("--pretty",)])
 def test_json_says_what_mosquitto_sub_s_says(
-    shared_broker: Mosquitto, topic: str, template: str, pretty: tuple[str, ...]
+    shared_broker: TestBroker, topic: str, template: str, pretty: tuple[str, ...]
 ) -> None:
     """%j and %J have mosquitto_sub's names and values; --pretty has its layout, except inside arrays."""
     payloads = PAYLOADS[:1] + PAYLOADS[2:5] if template == "%j" else (*PAYLOADS[2:4], b'{"a": {"b": true}}', b"no json")

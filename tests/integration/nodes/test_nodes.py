@@ -18,6 +18,7 @@ from mqttkit.cli import cli
 from mqttkit.errors import BrokerUnreachable
 from mqttkit.messages import Outcome
 from mqttkit.nodes import Fault, Fleet, GatewayNode, Runner, Scenario, SensorNode
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually
 from tests.support.pages import ROOT, find_page
@@ -37,7 +38,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["node", *arguments])
 
 
-def test_the_gateway_receives_every_reading(shared_broker: Mosquitto, topic: str) -> None:
+def test_the_gateway_receives_every_reading(shared_broker: TestBroker, topic: str) -> None:
     """1,000 readings of 10 sensors, as they were sent, none missing and none twice."""
     mqtt = broker_at(shared_broker.port)
     scenario = Scenario(duration=10.0, topic=f"{topic}/{{sensor_id}}", fleets=(Fleet(count=10, rate=10.0),))
@@ -50,7 +51,7 @@ def test_the_gateway_receives_every_reading(shared_broker: Mosquitto, topic: str
     assert {(row["missing"], row["duplicates"]) for row in rows} == {(0, 0)}
 
 
-def test_faults_arrive_as_what_they_are(shared_broker: Mosquitto, topic: str) -> None:
+def test_faults_arrive_as_what_they_are(shared_broker: TestBroker, topic: str) -> None:
     """Dropouts are missing, duplicates are told apart, the totals say both."""
     mqtt = broker_at(shared_broker.port)
     faults = (Fault(kind="dropout", at=2.0, seconds=2.0), Fault(kind="duplicates", at=6.0, seconds=1.0))
@@ -91,7 +92,7 @@ def test_a_sensor_that_loses_its_broker_goes_on(broker: Mosquitto) -> None:
     b'{"sensor_id": "a", "sequence": 1%s, "value": 1}' % (b"0" * 30),
 ])  # fmt: skip
 def test_what_is_no_reading_is_counted_and_disturbs_nothing(
-    shared_broker: Mosquitto, topic: str, payload: bytes
+    shared_broker: TestBroker, topic: str, payload: bytes
 ) -> None:
     """The next reading counts."""
     mqtt = broker_at(shared_broker.port)
@@ -111,7 +112,7 @@ def test_a_broker_that_is_not_there_is_named() -> None:
         SensorNode("s", broker_at(free_port())).connect_mqtt(5)
 
 
-def test_sensor_and_gateway_commands_meet(shared_broker: Mosquitto, topic: str) -> None:
+def test_sensor_and_gateway_commands_meet(shared_broker: TestBroker, topic: str) -> None:
     """`gateway --count` ends with 0 when all have come, and prints an aggregate a sensor."""
     at = ["-h", "127.0.0.1", "-p", str(shared_broker.port)]
     command = [sys.executable, "-m", "mqttkit", "node", "gateway", "--filter", f"{topic}/#", "--count", "60", "--json"]
@@ -128,7 +129,7 @@ def test_sensor_and_gateway_commands_meet(shared_broker: Mosquitto, topic: str) 
     assert (published.exit_code, totals["taken"], totals["outcomes"]) == (0, 60, {"acknowledged": 60})
 
 
-def test_a_gateway_whose_time_runs_out_ends_with_27(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_gateway_whose_time_runs_out_ends_with_27(shared_broker: TestBroker, topic: str) -> None:
     """As `sub -W`."""
     at = ("-h", "127.0.0.1", "-p", str(shared_broker.port), "--quiet")
     ended = run("gateway", "--filter", f"{topic}/#", "--count", "1", "--duration", "0.2", *at)
@@ -137,7 +138,7 @@ def test_a_gateway_whose_time_runs_out_ends_with_27(shared_broker: Mosquitto, to
 
 
 @pytest.mark.system
-def test_a_signal_ends_a_scenario_with_its_totals(shared_broker: Mosquitto, here: Path) -> None:
+def test_a_signal_ends_a_scenario_with_its_totals(shared_broker: TestBroker, here: Path) -> None:
     """SIGTERM in the middle: what was sent is acknowledged, exit code 0."""
     (here / "s.yaml").write_text("fleets: [{name: a, count: 3, rate: 50}]\n")
     command = [sys.executable, "-m", "mqttkit", "node", "run", "s.yaml", "-h", "127.0.0.1"]
@@ -189,7 +190,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
     assert all(f"`{name}`" in page for name in (*FAULTS, *MODELS, *KINDS))
 
 
-def test_the_pages_python_works(shared_broker: Mosquitto) -> None:
+def test_the_pages_python_works(shared_broker: TestBroker) -> None:
     """As it stands, at the shared broker's port."""
     text = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
     told = io.StringIO()
@@ -199,7 +200,7 @@ def test_the_pages_python_works(shared_broker: Mosquitto) -> None:
 
 
 @pytest.mark.system
-def test_the_pages_commands_work(shared_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_commands_work(shared_broker: TestBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a shell runs them."""
     monkeypatch.setenv("MQTTKIT_PORT", str(shared_broker.port))
     monkeypatch.setenv("MQTTKIT_HOST", "127.0.0.1")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.commands import invoke
 
@@ -25,7 +26,7 @@ def publisher(broker: Mosquitto, *messages: tuple[str, str], exit_code: int = 0)
     return ["--", sys.executable, "-c", "\n".join(("import subprocess, sys", *lines, f"sys.exit({exit_code})"))]
 
 
-def test_a_command_is_started_after_the_subscription(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_command_is_started_after_the_subscription(shared_broker: TestBroker, topic: str) -> None:
     """Its first message is not missed; everything else is ignored."""
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
     command = publisher(shared_broker, (f"{topic}/a", "{}"), (f"{topic}/a", '{"state":"ready"}'))
@@ -33,7 +34,7 @@ def test_a_command_is_started_after_the_subscription(shared_broker: Mosquitto, t
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_wrong_messages_are_8_and_are_shown(shared_broker: Mosquitto, topic: str, tmp_path: Path) -> None:
+def test_wrong_messages_are_8_and_are_shown(shared_broker: TestBroker, topic: str, tmp_path: Path) -> None:
     """On stderr, as JSON and as JUnit XML."""
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
     command = publisher(shared_broker, (f"{topic}/a", '{"state":"off"}'), (f"{topic}/a", "\x1b[31m"))
@@ -53,14 +54,14 @@ def test_wrong_messages_are_8_and_are_shown(shared_broker: Mosquitto, topic: str
     assert ElementTree.parse(report).getroot().get("failures") == "1"
 
 
-def test_nothing_at_all_is_27(shared_broker: Mosquitto, topic: str) -> None:
+def test_nothing_at_all_is_27(shared_broker: TestBroker, topic: str) -> None:
     """After the time limit."""
     done = invoke("expect", f"{topic}/a", "--within", "300ms", port=shared_broker.port)
     assert done.returncode == 27
     assert "0 matched, 0 did not" in done.stderr.decode()
 
 
-def test_steps_follow_each_other(shared_broker: Mosquitto, topic: str) -> None:
+def test_steps_follow_each_other(shared_broker: TestBroker, topic: str) -> None:
     """--then looks only at what arrives after the step before it."""
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
     steps = (f"{topic}/a", "--payload", "one", "--within", "20", *address, "--then", f"{topic}/b", "--payload", "two")
@@ -72,7 +73,7 @@ def test_steps_follow_each_other(shared_broker: Mosquitto, topic: str) -> None:
     assert f"on '{topic}/b'" in done.stderr.decode()
 
 
-def test_none_passes_in_silence_and_fails_on_a_message(shared_broker: Mosquitto, topic: str) -> None:
+def test_none_passes_in_silence_and_fails_on_a_message(shared_broker: TestBroker, topic: str) -> None:
     """And shows the message."""
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
     assert invoke("expect", f"{topic}/a", "--none", "--within", "0.3", *address).returncode == 0
@@ -83,7 +84,7 @@ def test_none_passes_in_silence_and_fails_on_a_message(shared_broker: Mosquitto,
     assert "it must not arrive" in done.stderr.decode()
 
 
-def test_a_failing_command_ends_it(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_failing_command_ends_it(shared_broker: TestBroker, topic: str) -> None:
     """With 1, long before the time limit."""
     address = ("-h", "127.0.0.1", "-p", str(shared_broker.port))
     done = invoke("expect", f"{topic}/a", "--within", "60", *address, *publisher(shared_broker, exit_code=3))
@@ -103,7 +104,7 @@ def test_a_failing_command_ends_it(shared_broker: Mosquitto, topic: str) -> None
         (("a", "--", "/no/such/program"), "cannot run /no/such/program"),
     ],
 )
-def test_mistakes_are_usage_errors(shared_broker: Mosquitto, arguments: tuple[str, ...], complaint: str) -> None:
+def test_mistakes_are_usage_errors(shared_broker: TestBroker, arguments: tuple[str, ...], complaint: str) -> None:
     """Named, with exit code 2."""
     words = [arguments] if isinstance(arguments, str) else list(arguments)
     place = words.index("--") if "--" in words else words.index("--then") if "--then" in words else len(words)

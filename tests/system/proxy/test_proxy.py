@@ -14,7 +14,8 @@ from mqttkit.messages import Message
 from mqttkit.proxy.rules import parse_rule
 from mqttkit.proxy.server import Proxy
 from mqttkit.settings import BrokerSettings, ClientSettings, MqttSettings, ReconnectSettings
-from tests.support.brokers import Mosquitto, free_port
+from mqttkit.testing.broker import TestBroker
+from tests.support.brokers import free_port
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, running
 
@@ -30,7 +31,7 @@ def through(proxy: Proxy, **client: object) -> MqttSettings:
     )
 
 
-def test_without_rules_everything_arrives(shared_broker: Mosquitto, topic: str) -> None:
+def test_without_rules_everything_arrives(shared_broker: TestBroker, topic: str) -> None:
     """In order, at every QoS, payloads of a megabyte included."""
     received: list[Message] = []
     with (
@@ -47,7 +48,7 @@ def test_without_rules_everything_arrives(shared_broker: Mosquitto, topic: str) 
         assert proxy.totals.connections == 1
 
 
-def test_a_dropped_acknowledgement_is_repeated_after_a_cut(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_dropped_acknowledgement_is_repeated_after_a_cut(shared_broker: TestBroker, topic: str) -> None:
     """The client publishes again with DUP on the next connection, and the receipt resolves."""
     rules = [parse_rule("drop PUBACK 1 from broker")]
     seen: list[str] = []
@@ -68,7 +69,7 @@ def test_a_dropped_acknowledgement_is_repeated_after_a_cut(shared_broker: Mosqui
         wait_until(lambda: any("PUBLISH" in text and " dup" in text for text in seen))
 
 
-def test_a_refusal_is_the_reason_that_a_client_gives(shared_broker: Mosquitto) -> None:
+def test_a_refusal_is_the_reason_that_a_client_gives(shared_broker: TestBroker) -> None:
     """Quota exceeded, as a broker would say it."""
     with Proxy(("127.0.0.1", shared_broker.port), rules=[parse_rule("answer CONNECT 0x97")]) as proxy:
         client = MqttClient(through(proxy, version="5"), retry=False)
@@ -78,7 +79,7 @@ def test_a_refusal_is_the_reason_that_a_client_gives(shared_broker: Mosquitto) -
         assert done.returncode == 4
 
 
-def test_a_duplicate_is_delivered_twice(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_duplicate_is_delivered_twice(shared_broker: TestBroker, topic: str) -> None:
     """To a subscriber at QoS 0."""
     received: list[bytes] = []
     with (
@@ -93,7 +94,7 @@ def test_a_duplicate_is_delivered_twice(shared_broker: Mosquitto, topic: str) ->
         assert received == [b"0", b"1", b"1", b"2"]
 
 
-def test_silence_keeps_connections_open_and_forwards_nothing(shared_broker: Mosquitto) -> None:
+def test_silence_keeps_connections_open_and_forwards_nothing(shared_broker: TestBroker) -> None:
     """As a power cut on the other side."""
     with Proxy(("127.0.0.1", shared_broker.port)) as proxy, MqttClient(through(proxy)) as client:
         client.connect()
@@ -118,7 +119,7 @@ def test_an_absent_broker_ends_the_connection(caplog: pytest.LogCaptureFixture) 
         assert proxy.totals.unreachable == 1
 
 
-def test_the_command_prints_packets_and_totals(shared_broker: Mosquitto, topic: str) -> None:
+def test_the_command_prints_packets_and_totals(shared_broker: TestBroker, topic: str) -> None:
     """Until a signal ends it with 0."""
     port = free_port()
     command = (*MQTTKIT, "proxy", f"127.0.0.1:{shared_broker.port}", "--listen", f"127.0.0.1:{port}", "--log")
@@ -136,7 +137,7 @@ def test_the_command_prints_packets_and_totals(shared_broker: Mosquitto, topic: 
     assert "duplicate PUBLISH 1: 1" in diagnostics.decode()
 
 
-def test_many_connections_at_the_same_time(shared_broker: Mosquitto, topic: str) -> None:
+def test_many_connections_at_the_same_time(shared_broker: TestBroker, topic: str) -> None:
     """Twenty clients, each with its own messages."""
     with Proxy(("127.0.0.1", shared_broker.port)) as proxy:
         failures: list[BaseException] = []

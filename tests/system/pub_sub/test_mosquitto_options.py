@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.brokers import Mosquitto
+from mqttkit.testing.broker import TestBroker
 from tests.support.commands import mqttkit, read_lines, subscribed
 
 pytestmark = pytest.mark.system
 
 
-def test_properties_given_by_d_arrive(shared_broker: Mosquitto, topic: str) -> None:
+def test_properties_given_by_d_arrive(shared_broker: TestBroker, topic: str) -> None:
     """-D publish PROPERTY VALUE, one of each."""
     given: list[str] = []
     for pair in ("content-type text/plain", "response-topic r/t", "correlation-data c1", "user-property name value"):
@@ -34,7 +34,7 @@ def test_properties_given_by_d_arrive(shared_broker: Mosquitto, topic: str) -> N
     }
 
 
-def test_a_topic_alias_and_a_subscription_identifier_travel(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_topic_alias_and_a_subscription_identifier_travel(shared_broker: TestBroker, topic: str) -> None:
     """The broker takes the alias; the message comes back with the identifier of the subscription."""
     with subscribed(shared_broker, "--json", "-D", "subscribe", "subscription-identifier", "56", topic) as subscriber:
         alias = ("-D", "publish", "topic-alias", "4")
@@ -46,7 +46,7 @@ def test_a_topic_alias_and_a_subscription_identifier_travel(shared_broker: Mosqu
     ]
 
 
-def test_a_will_has_properties(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_will_has_properties(shared_broker: TestBroker, topic: str) -> None:
     """The broker publishes them with the will of a client that is killed."""
     with subscribed(shared_broker, "--json", topic) as watcher:
         will = ("--will-topic", topic, "--will-payload", "gone", "-D", "will", "content-type", "text/plain")
@@ -59,7 +59,7 @@ def test_a_will_has_properties(shared_broker: Mosquitto, topic: str) -> None:
     assert (json.loads(line)["payload"], json.loads(line)["properties"]) == ("gone", expected)
 
 
-def test_options_come_from_a_file(shared_broker: Mosquitto, topic: str, tmp_path: Path) -> None:
+def test_options_come_from_a_file(shared_broker: TestBroker, topic: str, tmp_path: Path) -> None:
     """-o names host, port, topic and payload; the command line overrides one of them."""
     (tmp_path / "options").write_text(f"-h 127.0.0.1\n-p {shared_broker.port}\n-t {topic}\n-m from the file\n")
     with subscribed(shared_broker, topic) as subscriber:
@@ -68,7 +68,7 @@ def test_options_come_from_a_file(shared_broker: Mosquitto, topic: str, tmp_path
         assert read_lines(subscriber.stdout, 2) == [b"from the file", b"from here"]
 
 
-def test_u_removes_a_subscription_of_the_session(shared_broker: Mosquitto, topic: str) -> None:
+def test_u_removes_a_subscription_of_the_session(shared_broker: TestBroker, topic: str) -> None:
     """What the session no longer subscribes to is not kept for it."""
     session = ("-c", "-i", f"kept-{topic[-12:]}", "-x", "60", "-q", "1")
     port = shared_broker.port
@@ -80,14 +80,14 @@ def test_u_removes_a_subscription_of_the_session(shared_broker: Mosquitto, topic
     assert (kept.returncode, kept.stdout) == (0, b"b\n")
 
 
-def test_an_empty_payload_is_null_with_v(shared_broker: Mosquitto, topic: str) -> None:
+def test_an_empty_payload_is_null_with_v(shared_broker: TestBroker, topic: str) -> None:
     """As mosquitto_sub prints it."""
     with subscribed(shared_broker, "-v", topic) as subscriber:
         assert mqttkit("pub", "-n", topic, port=shared_broker.port).returncode == 0
         assert read_lines(subscriber.stdout, 1) == [f"{topic} (null)".encode()]
 
 
-def test_a_random_sample_is_printed(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_random_sample_is_printed(shared_broker: TestBroker, topic: str) -> None:
     """--random-filter 10 prints about a tenth; -C counts what was received."""
     with subscribed(shared_broker, "--random-filter", "10", "-C", "5000", topic) as subscriber:
         lines = b"".join(b"%d\n" % number for number in range(5_000))
@@ -100,7 +100,7 @@ def test_a_random_sample_is_printed(shared_broker: Mosquitto, topic: str) -> Non
 @pytest.mark.parametrize("identifier", ["dev+1", "dev#1", "a/b", "$x"])
 @pytest.mark.parametrize("qos", ["0", "1"])
 def test_a_client_identifier_may_have_any_character(
-    shared_broker: Mosquitto, topic: str, identifier: str, qos: str
+    shared_broker: TestBroker, topic: str, identifier: str, qos: str
 ) -> None:
     """A client identifier is not a topic."""
     done = mqttkit("pub", "-q", qos, "-i", identifier, "-m", "x", topic, port=shared_broker.port)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from paho.mqtt.properties import Properties as PahoProperties
 
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, running
@@ -56,7 +57,7 @@ def payloads(probe: Probe, count: int) -> list[bytes]:
     ],
 )
 def test_payload_bytes_leave_as_they_are(
-    shared_broker: Mosquitto, topic: str, tmp_path: Path, arguments: tuple[str, ...], stdin: bytes, wanted: list[bytes]
+    shared_broker: TestBroker, topic: str, tmp_path: Path, arguments: tuple[str, ...], stdin: bytes, wanted: list[bytes]
 ) -> None:
     """Each way to say the payload sends exactly those bytes."""
     (tmp_path / "file").write_bytes(BINARY)
@@ -68,7 +69,7 @@ def test_payload_bytes_leave_as_they_are(
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_qos_and_retain_are_as_asked(shared_broker: Mosquitto, topic: str, qos: int) -> None:
+def test_qos_and_retain_are_as_asked(shared_broker: TestBroker, topic: str, qos: int) -> None:
     """-q and -r reach the broker."""
     result = mqttkit("pub", "-m", "x", "-q", str(qos), "-r", topic, port=shared_broker.port)
     assert (result.returncode, result.stderr) == (0, b"")
@@ -77,7 +78,7 @@ def test_qos_and_retain_are_as_asked(shared_broker: Mosquitto, topic: str, qos: 
     assert (message.qos, message.retain) == (qos, True)
 
 
-def test_without_q_a_lone_message_goes_at_qos_1(shared_broker: Mosquitto, topic: str) -> None:
+def test_without_q_a_lone_message_goes_at_qos_1(shared_broker: TestBroker, topic: str) -> None:
     """The broker answers only what goes at QoS 1: so goes a lone message, and the first line of -l."""
     with listening(shared_broker, topic) as probe:
         assert mqttkit("pub", "-m", "x", topic, port=shared_broker.port).returncode == 0
@@ -85,7 +86,7 @@ def test_without_q_a_lone_message_goes_at_qos_1(shared_broker: Mosquitto, topic:
         assert [message.qos for message in probe.wait_for_messages(4)] == [1, 1, 0, 0]
 
 
-def test_properties_are_sent(shared_broker: Mosquitto, topic: str) -> None:
+def test_properties_are_sent(shared_broker: TestBroker, topic: str) -> None:
     """Each property option reaches the subscriber."""
     options = (
         *("--content-type", "a/b", "--response-topic", "r", "--correlation-data", "c", "--expiry", "60", "--utf8"),
@@ -105,7 +106,7 @@ def test_properties_are_sent(shared_broker: Mosquitto, topic: str) -> None:
     }
 
 
-def test_each_line_leaves_when_it_is_read(shared_broker: Mosquitto, topic: str) -> None:
+def test_each_line_leaves_when_it_is_read(shared_broker: TestBroker, topic: str) -> None:
     """A producer that writes a line and waits sees it arrive before the next one."""
     command = (*MQTTKIT, "pub", "-l", topic, "-h", "127.0.0.1", "-p", str(shared_broker.port))
     with listening(shared_broker, topic) as probe, running(command, stdin=subprocess.PIPE) as process:
@@ -129,7 +130,7 @@ def peak_memory(broker: Mosquitto, topic: str, lines: int) -> int:
     return usage.ru_maxrss
 
 
-def test_many_lines_take_no_more_memory_than_a_few(shared_broker: Mosquitto, topic: str) -> None:
+def test_many_lines_take_no_more_memory_than_a_few(shared_broker: TestBroker, topic: str) -> None:
     """Lines of more than 30 MB wait in the pipe, not in memory."""
     few = peak_memory(shared_broker, topic, 20_000)
     many = peak_memory(shared_broker, topic, 300_000)
@@ -228,7 +229,7 @@ def test_a_stream_goes_on_after_the_broker_was_away(broker: Mosquitto, topic: st
     assert process.returncode == 0, errors
 
 
-def test_an_interrupted_stream_is_130(shared_broker: Mosquitto, topic: str) -> None:
+def test_an_interrupted_stream_is_130(shared_broker: TestBroker, topic: str) -> None:
     """SIGINT and SIGTERM end a stream; what was read before has left."""
     for number in (signal.SIGINT, signal.SIGTERM):
         command = (*MQTTKIT, "pub", "-l", topic, "-h", "127.0.0.1", "-p", str(shared_broker.port))
@@ -245,7 +246,7 @@ def test_an_interrupted_stream_is_130(shared_broker: Mosquitto, topic: str) -> N
             assert re.fullmatch(rb"mqttkit: interrupted: [23] messages published\n", errors), errors
 
 
-def test_a_wrong_line_of_json_is_named_and_those_before_it_arrive(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_wrong_line_of_json_is_named_and_those_before_it_arrive(shared_broker: TestBroker, topic: str) -> None:
     """The first bad line ends the command with 2; everything before it is delivered, nothing after it."""
     good = json.dumps({"topic": topic, "payload": "x"})
     with listening(shared_broker, topic) as probe:
@@ -257,7 +258,7 @@ def test_a_wrong_line_of_json_is_named_and_those_before_it_arrive(shared_broker:
         assert payloads(probe, 3) == [b"x", b"x", b"end"]
 
 
-def test_json_lines_take_what_they_leave_out_from_the_options(shared_broker: Mosquitto, topic: str) -> None:
+def test_json_lines_take_what_they_leave_out_from_the_options(shared_broker: TestBroker, topic: str) -> None:
     """Topic, QoS and retain of the command hold for lines that say nothing of them."""
     with listening(shared_broker, f"{topic}/#") as probe:
         stdin = json.dumps({"payload": "1"}) + "\n" + json.dumps({"topic": f"{topic}/b", "payload": "2", "qos": 0})
@@ -267,7 +268,7 @@ def test_json_lines_take_what_they_leave_out_from_the_options(shared_broker: Mos
     assert sorted(found) == [(f"{topic}/a", 2), (f"{topic}/b", 0)]
 
 
-def test_properties_over_mqtt_3_1_1_are_warned_of(shared_broker: Mosquitto, topic: str) -> None:
+def test_properties_over_mqtt_3_1_1_are_warned_of(shared_broker: TestBroker, topic: str) -> None:
     """What the protocol cannot carry is said, once."""
     line = json.dumps({"topic": topic, "payload": "x", "properties": {"content_type": "a"}}) + "\n"
     result = mqttkit("pub", "--json", "-V", "311", port=shared_broker.port, stdin=line.encode() * 2)
@@ -370,7 +371,7 @@ def test_without_a_terminal_there_is_nobody_to_ask_for_the_password(topic: str) 
 @pytest.mark.parametrize("version", ["5", "311"])
 @pytest.mark.parametrize("arguments", [("-q", "0"), ("-q", "1"), ("-q", "2"), ("--repeat", "2", "--quiet")])
 def test_a_topic_on_which_the_broker_hangs_up_is_named(
-    shared_broker: Mosquitto, topic: str, version: str, arguments: tuple[str, ...]
+    shared_broker: TestBroker, topic: str, version: str, arguments: tuple[str, ...]
 ) -> None:
     """mosquitto closes the connection for a control character (MQTT 5, 1.5.4): the error names topic and character."""
     result = mqttkit("pub", f"{topic}/\x07", "-m", "x", "-V", version, *arguments, port=shared_broker.port)
@@ -378,7 +379,7 @@ def test_a_topic_on_which_the_broker_hangs_up_is_named(
     assert f"'{topic}/\\x07' has U+0007, a control character".encode() in result.stderr, result.stderr
 
 
-def test_a_line_stream_names_such_a_topic_at_its_end(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_line_stream_names_such_a_topic_at_its_end(shared_broker: TestBroker, topic: str) -> None:
     """The client connects again after each loss; the error that ends the command still names the cause."""
     result = mqttkit("pub", f"{topic}/\x9f", "-l", "--quiet", port=shared_broker.port, stdin=b"a\n")
     assert result.returncode == 6
@@ -386,7 +387,7 @@ def test_a_line_stream_names_such_a_topic_at_its_end(shared_broker: Mosquitto, t
 
 
 @pytest.mark.parametrize("option", ["-i", "-u", "--will-topic"])
-def test_a_connect_on_which_the_broker_hangs_up_is_named(shared_broker: Mosquitto, topic: str, option: str) -> None:
+def test_a_connect_on_which_the_broker_hangs_up_is_named(shared_broker: TestBroker, topic: str, option: str) -> None:
     """So it is for what CONNECT holds."""
     result = mqttkit("pub", topic, "-m", "x", option, "a\x1b", port=shared_broker.port)
     assert result.returncode == 3
@@ -394,7 +395,7 @@ def test_a_connect_on_which_the_broker_hangs_up_is_named(shared_broker: Mosquitt
 
 
 def test_a_port_that_speaks_no_websockets_is_named_as_such(
-    shared_broker: Mosquitto, topic: str, tmp_path: Path
+    shared_broker: TestBroker, topic: str, tmp_path: Path
 ) -> None:
     """And so is the other way round: the message says which option to take or to leave out."""
     result = mqttkit("pub", topic, "-m", "x", "--ws", port=shared_broker.port)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.pages import ROOT, find_page, shell_lines
 from tests.support.probe import Probe
@@ -42,7 +43,7 @@ def shell(line: str, broker: Mosquitto, directory: Path) -> subprocess.Completed
 
 
 @pytest.mark.parametrize("line", [line for line in examples("pub.md") if "forbidden" not in line])
-def test_each_example_of_pub_ends_with_0(shared_broker: Mosquitto, tmp_path: Path, line: str) -> None:
+def test_each_example_of_pub_ends_with_0(shared_broker: TestBroker, tmp_path: Path, line: str) -> None:
     """The commands of docs/reference/pub.md publish what they say."""
     (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8")
     (tmp_path / "copy.jsonl").write_text(json.dumps({"topic": "a", "payload": "b"}) + "\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.broker import temporary_broker
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, missing, mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, running, subscribed
@@ -35,7 +36,7 @@ def read_terminal(controller: int) -> bytes:
     return shown
 
 
-def test_json_on_a_terminal_is_indented_and_coloured(shared_broker: Mosquitto, topic: str) -> None:
+def test_json_on_a_terminal_is_indented_and_coloured(shared_broker: TestBroker, topic: str) -> None:
     """On a terminal it is for eyes; NO_COLOR takes the colours away."""
     shown = {}
     for name, more in (("colour", {}), ("plain", {"NO_COLOR": "1"})):
@@ -54,7 +55,7 @@ def test_json_on_a_terminal_is_indented_and_coloured(shared_broker: Mosquitto, t
     assert json.loads(b"".join(lines))["topic"] == topic
 
 
-def test_plain_payloads_on_a_terminal_stay_bytes(shared_broker: Mosquitto, topic: str) -> None:
+def test_plain_payloads_on_a_terminal_stay_bytes(shared_broker: TestBroker, topic: str) -> None:
     """No colour and no rich for what is not JSON."""
     controller, terminal = pty.openpty()
     with subscribed(shared_broker, topic, "-v", "-C", "1", stdout=terminal) as process:
@@ -65,7 +66,7 @@ def test_plain_payloads_on_a_terminal_stay_bytes(shared_broker: Mosquitto, topic
         assert process.wait(60) == 0
 
 
-def test_pretty_json_in_a_pipe_is_indented(shared_broker: Mosquitto, topic: str) -> None:
+def test_pretty_json_in_a_pipe_is_indented(shared_broker: TestBroker, topic: str) -> None:
     """--pretty is for pipes too, without colours."""
     with (
         subscribed(shared_broker, topic, "--json", "--pretty", "-C", "1") as process,
@@ -180,7 +181,7 @@ def test_a_stream_ends_with_4_where_its_user_is_gone(tmp_path: Path, topic: str)
     ],
 )
 def test_a_closed_standard_stream_is_no_crash(
-    shared_broker: Mosquitto, topic: str, command: str, closed: str, code: int
+    shared_broker: TestBroker, topic: str, command: str, closed: str, code: int
 ) -> None:
     """What needs the stream says so in one line; what does not goes its way."""
     with Probe(shared_broker.port) as probe:

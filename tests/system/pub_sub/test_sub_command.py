@@ -14,6 +14,7 @@ from paho.mqtt.properties import Properties as PahoProperties
 
 from mqttkit.formats.jsonlines import from_line
 from mqttkit.messages import Properties
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, mqttkit, read_lines, running, subscribed
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.system
 BINARY = bytes(range(256)) + b"\n\r\n\0\xff"
 
 
-def test_payload_bytes_come_out_as_they_came_in(shared_broker: Mosquitto, topic: str) -> None:
+def test_payload_bytes_come_out_as_they_came_in(shared_broker: TestBroker, topic: str) -> None:
     """Every byte of a payload is printed, and one line feed after it."""
     with subscribed(shared_broker, topic, "-C", "2") as process, Probe(shared_broker.port) as probe:
         probe.publish(topic, BINARY)
@@ -35,7 +36,7 @@ def test_payload_bytes_come_out_as_they_came_in(shared_broker: Mosquitto, topic:
 
 
 def test_verbose_prints_topic_space_payload_and_n_leaves_out_the_line_feed(
-    shared_broker: Mosquitto, topic: str
+    shared_broker: TestBroker, topic: str
 ) -> None:
     """-v and -N as mosquitto_sub."""
     with subscribed(shared_broker, f"{topic}/#", "-v", "-N", "-C", "2") as process, Probe(shared_broker.port) as probe:
@@ -45,7 +46,7 @@ def test_verbose_prints_topic_space_payload_and_n_leaves_out_the_line_feed(
     assert output == f"{topic}/é ".encode() + BINARY + f"{topic}/b y".encode()
 
 
-def test_a_message_is_printed_at_once_in_a_pipe(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_message_is_printed_at_once_in_a_pipe(shared_broker: TestBroker, topic: str) -> None:
     """stdout is flushed whenever no further message waits."""
     with subscribed(shared_broker, topic) as process, Probe(shared_broker.port) as probe:
         for number in range(3):
@@ -53,7 +54,7 @@ def test_a_message_is_printed_at_once_in_a_pipe(shared_broker: Mosquitto, topic:
             assert read_lines(process.stdout, 1) == [b"%d" % number]
 
 
-def test_it_ends_at_once_when_its_reader_is_gone(shared_broker: Mosquitto, topic: str) -> None:
+def test_it_ends_at_once_when_its_reader_is_gone(shared_broker: TestBroker, topic: str) -> None:
     """`| head -1` ends the command with 0 although no second message ever comes."""
     with subscribed(shared_broker, topic) as process, Probe(shared_broker.port) as probe:
         assert process.stdout is not None and process.stderr is not None
@@ -64,7 +65,7 @@ def test_it_ends_at_once_when_its_reader_is_gone(shared_broker: Mosquitto, topic
         assert process.stderr.read() == b""
 
 
-def test_a_pipe_into_head_ends_with_0_under_load(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_pipe_into_head_ends_with_0_under_load(shared_broker: TestBroker, topic: str) -> None:
     """A flood into `head -1` ends the pipeline, and both of it with 0."""
     sub = f"{' '.join(MQTTKIT)} sub {topic} -h 127.0.0.1 -p {shared_broker.port} -i {topic[-8:]}"
     script = f"set -o pipefail; {sub} | head -1"
@@ -77,7 +78,7 @@ def test_a_pipe_into_head_ends_with_0_under_load(shared_broker: Mosquitto, topic
     assert (len(output), errors, process.returncode) == (1001, b"", 0)
 
 
-def test_a_full_disk_is_said_once(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_full_disk_is_said_once(shared_broker: TestBroker, topic: str) -> None:
     """An error of writing is one line on stderr and exit code 1."""
     with open("/dev/full", "wb") as full, subscribed(shared_broker, topic, stdout=full) as process:
         with Probe(shared_broker.port) as probe:
@@ -87,7 +88,7 @@ def test_a_full_disk_is_said_once(shared_broker: Mosquitto, topic: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_without_an_end_to_reach_is_done(shared_broker: Mosquitto, topic: str, number: int) -> None:
+def test_interrupted_without_an_end_to_reach_is_done(shared_broker: TestBroker, topic: str, number: int) -> None:
     """Without -C there is nothing left to finish: a signal ends it with 0, and what came was printed."""
     with subscribed(shared_broker, topic) as process, Probe(shared_broker.port) as probe:
         probe.publish(topic, b"x")
@@ -98,7 +99,7 @@ def test_interrupted_without_an_end_to_reach_is_done(shared_broker: Mosquitto, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_before_the_count_is_130(shared_broker: Mosquitto, topic: str, number: int) -> None:
+def test_interrupted_before_the_count_is_130(shared_broker: TestBroker, topic: str, number: int) -> None:
     """With -C not reached a signal is an interruption."""
     with subscribed(shared_broker, topic, "-C", "2") as process, Probe(shared_broker.port) as probe:
         probe.publish(topic, b"x")
@@ -108,7 +109,7 @@ def test_interrupted_before_the_count_is_130(shared_broker: Mosquitto, topic: st
     assert (process.returncode, errors) == (130, b"mqttkit: interrupted: received 1 of 2 messages\n")
 
 
-def test_w_runs_out_with_27(shared_broker: Mosquitto, topic: str) -> None:
+def test_w_runs_out_with_27(shared_broker: TestBroker, topic: str) -> None:
     """As mosquitto_sub, with -C and without."""
     for more, says in ((("-C", "2"), b"0 of 2 messages"), ((), b"0 messages")):
         result = mqttkit("sub", topic, "-W", "0.3", *more, port=shared_broker.port)
@@ -116,13 +117,13 @@ def test_w_runs_out_with_27(shared_broker: Mosquitto, topic: str) -> None:
         assert result.stderr == b"mqttkit: timed out after 0.3 s: received " + says + b"\n"
 
 
-def test_e_ends_when_subscribed(shared_broker: Mosquitto, topic: str) -> None:
+def test_e_ends_when_subscribed(shared_broker: TestBroker, topic: str) -> None:
     """-E waits for the SUBACK and no message."""
     result = mqttkit("sub", topic, "-E", port=shared_broker.port)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
-def test_nothing_retained_ends_with_0(shared_broker: Mosquitto, topic: str) -> None:
+def test_nothing_retained_ends_with_0(shared_broker: TestBroker, topic: str) -> None:
     """--retained-only does not wait for a message that never comes."""
     result = mqttkit("sub", f"{topic}/#", "--retained-only", port=shared_broker.port)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
@@ -155,7 +156,7 @@ def test_mosquitto_s_small_queue_loses_no_retained_message_over_mqtt_5(broker: M
     assert {(line["qos"], line["retain"]) for line in found} == {(1, True)}
 
 
-def test_retained_only_ends_under_live_traffic(shared_broker: Mosquitto, topic: str) -> None:
+def test_retained_only_ends_under_live_traffic(shared_broker: TestBroker, topic: str) -> None:
     """Messages published meanwhile are neither printed nor do they keep the command from its end."""
     with Probe(shared_broker.port) as probe:
         for number in range(3):
@@ -170,7 +171,7 @@ def test_retained_only_ends_under_live_traffic(shared_broker: Mosquitto, topic: 
     assert (result.returncode, result.stdout) == (0, b"kept\n" * 3)
 
 
-def test_remove_retained_clears_what_it_printed(shared_broker: Mosquitto, topic: str) -> None:
+def test_remove_retained_clears_what_it_printed(shared_broker: TestBroker, topic: str) -> None:
     """Each retained message is printed once and is gone afterwards; -T keeps what it filters out."""
     with Probe(shared_broker.port) as probe:
         for name in ("a", "b", "keep"):
@@ -184,7 +185,7 @@ def test_remove_retained_clears_what_it_printed(shared_broker: Mosquitto, topic:
 
 
 @pytest.mark.parametrize("version", ["5", "311"])
-def test_r_prints_no_retained_message(shared_broker: Mosquitto, topic: str, version: str) -> None:
+def test_r_prints_no_retained_message(shared_broker: TestBroker, topic: str, version: str) -> None:
     """-R passes over what is stale; -T over what its filter matches."""
     with Probe(shared_broker.port) as probe:
         probe.publish(f"{topic}/a", b"stale", retain=True)
@@ -196,7 +197,7 @@ def test_r_prints_no_retained_message(shared_broker: Mosquitto, topic: str, vers
     assert output == b"fresh\n"
 
 
-def test_json_keeps_the_retain_flag_of_live_messages(shared_broker: Mosquitto, topic: str) -> None:
+def test_json_keeps_the_retain_flag_of_live_messages(shared_broker: TestBroker, topic: str) -> None:
     """--json subscribes at QoS 2 and with Retain As Published, so that QoS and retain flag are the publisher's."""
     with subscribed(shared_broker, topic, "--json", "-C", "3") as process, Probe(shared_broker.port) as probe:
         for qos in (0, 1, 2):
@@ -258,7 +259,7 @@ def test_json_copies_a_tree_without_loss(tmp_path: Path) -> None:
         )
 
 
-def test_a_kept_session_keeps_what_was_not_printed(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_kept_session_keeps_what_was_not_printed(shared_broker: TestBroker, topic: str) -> None:
     """With -c, messages behind the last one that -C prints stay with the broker for the next run."""
     arguments = ("sub", topic, "-q", "1", "-c", "-i", topic[-12:])
     assert mqttkit(*arguments, "-E", port=shared_broker.port).returncode == 0
@@ -328,7 +329,7 @@ def test_without_retry_a_lost_connection_is_3(broker: Mosquitto, topic: str) -> 
     assert (process.returncode, errors.count(b"\n")) == (3, 1), errors
 
 
-def test_the_topic_of_a_url_is_a_filter(shared_broker: Mosquitto, topic: str) -> None:
+def test_the_topic_of_a_url_is_a_filter(shared_broker: TestBroker, topic: str) -> None:
     """-L names broker and topic in one."""
     with Probe(shared_broker.port) as probe:
         probe.publish(f"{topic}/x", b"kept", retain=True)
@@ -374,7 +375,7 @@ def test_wrong_usage_is_2_before_anything_is_connected(arguments: tuple[str, ...
     assert says in result.stderr
 
 
-def test_percent_capital_j_passes_over_what_is_no_json(shared_broker: Mosquitto, topic: str) -> None:
+def test_percent_capital_j_passes_over_what_is_no_json(shared_broker: TestBroker, topic: str) -> None:
     """A payload that %J cannot print is named on stderr, and the others are printed."""
     with subscribed(shared_broker, topic, "-F", "%J", "-C", "2") as process, Probe(shared_broker.port) as probe:
         probe.publish(topic, b"no json")
@@ -384,7 +385,7 @@ def test_percent_capital_j_passes_over_what_is_no_json(shared_broker: Mosquitto,
     assert b"payload is not valid JSON" in errors and process.returncode == 0
 
 
-def test_a_filter_on_which_the_broker_hangs_up_is_named(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_filter_on_which_the_broker_hangs_up_is_named(shared_broker: TestBroker, topic: str) -> None:
     """mosquitto closes the connection for a control character (MQTT 5, 1.5.4)."""
     result = mqttkit("sub", f"{topic}/\x01/#", "-W", "20", port=shared_broker.port)
     assert result.returncode == 3

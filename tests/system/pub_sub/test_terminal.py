@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.commands import mqttkit
 from tests.support.terminals import on_terminal
@@ -20,7 +21,7 @@ ESCAPED = rb"\x1b[2J\x1b]0;title\x07\u202e\x9b1m"
 
 
 @pytest.fixture
-def evil(shared_broker: Mosquitto, topic: str) -> Mosquitto:
+def evil(shared_broker: TestBroker, topic: str) -> Mosquitto:
     """Retain a payload full of control characters."""
     mqttkit("pub", "-r", "-m", EVIL, topic, port=shared_broker.port)
     return shared_broker
@@ -43,7 +44,7 @@ def test_a_pipe_gets_the_bytes(evil: Mosquitto, topic: str) -> None:
     assert mqttkit("sub", "-C", "1", topic, port=evil.port).stdout == EVIL.encode() + b"\n"
 
 
-def test_json_shows_a_json_payload_as_json(shared_broker: Mosquitto, topic: str) -> None:
+def test_json_shows_a_json_payload_as_json(shared_broker: TestBroker, topic: str) -> None:
     """The payload is an object, not text with escaped quotes; control characters in it stay JSON escapes."""
     mqttkit("pub", "-r", "-m", json.dumps({"a": [1, "\x9b"]}, ensure_ascii=False), topic, port=shared_broker.port)
     with on_terminal("sub", "--json", "--quiet", "-C", "1", topic, port=shared_broker.port) as terminal:
@@ -52,7 +53,7 @@ def test_json_shows_a_json_payload_as_json(shared_broker: Mosquitto, topic: str)
     assert rb"\u009b" in shown
 
 
-def test_field_prints_one_value(shared_broker: Mosquitto, topic: str) -> None:
+def test_field_prints_one_value(shared_broker: TestBroker, topic: str) -> None:
     mqttkit("pub", "-r", "-m", '{"a":{"b":[1,"two"]}}', f"{topic}/1", port=shared_broker.port)
     mqttkit("pub", "-r", "-m", "text", f"{topic}/2", port=shared_broker.port)
     done = mqttkit("sub", "-v", "--field", "a.b.1", "--retained-only", f"{topic}/#", port=shared_broker.port)
@@ -71,7 +72,7 @@ def test_sub_says_that_it_waits_and_that_it_is_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80])
-def test_a_table_fits_the_terminal(shared_broker: Mosquitto, topic: str, columns: int) -> None:
+def test_a_table_fits_the_terminal(shared_broker: TestBroker, topic: str, columns: int) -> None:
     mqttkit("pub", "-r", "-m", "1234567", f"{topic}/{'long' * 30}", port=shared_broker.port)
     with on_terminal("retained", "list", f"{topic}/#", port=shared_broker.port, columns=columns) as terminal:
         lines = STYLES.sub(b"", terminal.finish()).decode().splitlines()

@@ -13,6 +13,7 @@ import pytest
 from mqttkit.client import MqttClient
 from mqttkit.messages import Message, Properties
 from mqttkit.settings import BrokerSettings, MqttSettings
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, invoke, running
@@ -30,7 +31,7 @@ def responding(broker: Mosquitto, topic: str, *arguments: str) -> Iterator[objec
         yield process
 
 
-def test_a_command_answers_with_its_output(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_command_answers_with_its_output(shared_broker: TestBroker, topic: str) -> None:
     """The payload is its stdin, the topic is in its environment; a signal ends it with 0 and its totals."""
     with responding(shared_broker, topic, "--command", 'printf "%s " "$MQTT_TOPIC"; rev') as process:
         done = invoke("request", f"{topic}/a", "-m", "hello", port=shared_broker.port)
@@ -40,7 +41,7 @@ def test_a_command_answers_with_its_output(shared_broker: Mosquitto, topic: str)
         assert b"1 answered, 0 failed" in process.stderr.read()
 
 
-def test_a_request_cannot_reach_the_shell(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_request_cannot_reach_the_shell(shared_broker: TestBroker, topic: str) -> None:
     """Neither payload nor topic are part of the command line."""
     with responding(shared_broker, topic, "--command", "cat"):
         attack = "$(touch /tmp/x); `id`; '\""
@@ -48,7 +49,7 @@ def test_a_request_cannot_reach_the_shell(shared_broker: Mosquitto, topic: str) 
         assert done.stdout.decode() == attack + "\n"
 
 
-def test_a_failed_command_is_an_error_for_the_requester(shared_broker: Mosquitto, topic: str) -> None:
+def test_a_failed_command_is_an_error_for_the_requester(shared_broker: TestBroker, topic: str) -> None:
     """Exit code 1 and the last line of the command's stderr, at once and not after the time limit."""
     with responding(shared_broker, topic, "--command", "echo broken >&2; exit 3"):
         begin = time.monotonic()
@@ -58,7 +59,7 @@ def test_a_failed_command_is_an_error_for_the_requester(shared_broker: Mosquitto
         assert "the command ended with 3: broken" in done.stderr.decode()
 
 
-def test_several_responders_answer(shared_broker: Mosquitto, topic: str) -> None:
+def test_several_responders_answer(shared_broker: TestBroker, topic: str) -> None:
     """-C waits for that many answers."""
     with (
         responding(shared_broker, topic, "--payload", "one"),
@@ -71,7 +72,7 @@ def test_several_responders_answer(shared_broker: Mosquitto, topic: str) -> None
         assert b"2 of 3 answers" in short.stderr
 
 
-def test_without_a_responder_the_time_limit_says_why(shared_broker: Mosquitto, topic: str) -> None:
+def test_without_a_responder_the_time_limit_says_why(shared_broker: TestBroker, topic: str) -> None:
     """Exit code 27. MQTT 5 brokers report that no one has subscribed."""
     done = invoke("request", f"{topic}/nobody", "-W", "0.5", port=shared_broker.port)
     assert done.returncode == 27
@@ -79,7 +80,7 @@ def test_without_a_responder_the_time_limit_says_why(shared_broker: Mosquitto, t
     assert b"No client has subscribed to that topic" in done.stderr
 
 
-def test_only_messages_with_the_correlation_data_are_answers(shared_broker: Mosquitto, topic: str) -> None:
+def test_only_messages_with_the_correlation_data_are_answers(shared_broker: TestBroker, topic: str) -> None:
     """Another message on the response topic is ignored."""
     settings = MqttSettings(broker=BrokerSettings(host="127.0.0.1", port=shared_broker.port))
 
@@ -98,7 +99,7 @@ def test_only_messages_with_the_correlation_data_are_answers(shared_broker: Mosq
     assert json.loads(done.stdout)["payload"] == "right"
 
 
-def test_mqtt_311_needs_a_response_topic(shared_broker: Mosquitto, topic: str) -> None:
+def test_mqtt_311_needs_a_response_topic(shared_broker: TestBroker, topic: str) -> None:
     """It has no properties: the caller and the responder name the topic."""
     refused = invoke("request", f"{topic}/a", "-V", "311", port=shared_broker.port)
     assert refused.returncode == 2
@@ -109,7 +110,7 @@ def test_mqtt_311_needs_a_response_topic(shared_broker: Mosquitto, topic: str) -
         assert (done.returncode, done.stdout) == (0, b"pong\n")
 
 
-def test_slow_commands_are_bounded_in_number(shared_broker: Mosquitto, topic: str) -> None:
+def test_slow_commands_are_bounded_in_number(shared_broker: TestBroker, topic: str) -> None:
     """With --concurrency 1 the second of two requests waits for the first."""
     arguments = ("--command", "sleep 1; date +%s%N", "--concurrency", "1")
     place = ("-h", "127.0.0.1", "-p", str(shared_broker.port))

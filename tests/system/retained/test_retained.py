@@ -11,6 +11,7 @@ from mqttkit.client import MqttClient
 from mqttkit.messages import Message, Properties
 from mqttkit.publisher import Publisher
 from mqttkit.settings import BrokerSettings, MqttSettings
+from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.commands import invoke
 
@@ -37,7 +38,7 @@ def shown(broker: Mosquitto, topic: str) -> list[str]:
 
 
 @pytest.fixture
-def three(shared_broker: Mosquitto, topic: str) -> Mosquitto:
+def three(shared_broker: TestBroker, topic: str) -> Mosquitto:
     """A broker with three retained messages below the topic."""
     properties = Properties(content_type="a/b", user_properties=(("k", "v"),))
     retain(
@@ -103,7 +104,7 @@ def test_prune_asks_first(three: Mosquitto, topic: str, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("retained-*.jsonl.zst"))) == 1
 
 
-def test_pruning_nothing_is_not_an_error(shared_broker: Mosquitto, topic: str, tmp_path: Path) -> None:
+def test_pruning_nothing_is_not_an_error(shared_broker: TestBroker, topic: str, tmp_path: Path) -> None:
     """And leaves no file."""
     done = invoke("retained", "prune", f"{topic}/#", "--yes", port=shared_broker.port, cwd=tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.glob("*.zst"))) == (0, b"", [])
@@ -131,7 +132,7 @@ def test_a_denied_removal_is_named(tmp_path: Path, topic: str) -> None:
         assert left.stdout.decode().splitlines() == [f"{topic}/fixed 1"]
 
 
-def test_a_shared_subscription_has_no_retained_messages(shared_broker: Mosquitto) -> None:
+def test_a_shared_subscription_has_no_retained_messages(shared_broker: TestBroker) -> None:
     """A usage error, not an empty list."""
     done = invoke("retained", "list", "$share/g/a", port=shared_broker.port)
     assert (done.returncode, b"shared subscription" in done.stderr) == (2, True)

@@ -23,8 +23,8 @@ from mqttkit.scanner import Advertisement, open_source
 from mqttkit.scanner.sources import bleak as bleak_source
 from mqttkit.scanner.sources.bleak import BleakSource
 from mqttkit.settings import ScannerSettings
+from mqttkit.testing.broker import TestBroker
 from tests.support.bluez import COMPANY, Radio, address, bluez, dbus_daemon
-from tests.support.brokers import Mosquitto
 from tests.support.clients import settings_for, wait_until
 
 pytestmark = pytest.mark.system
@@ -281,7 +281,7 @@ def test_the_command_ends_with_7_without_bluez(bus: str) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_the_status_topic_follows_the_radio(tmp_path: Path, shared_broker: Mosquitto, topic: str) -> None:
+def test_the_status_topic_follows_the_radio(tmp_path: Path, shared_broker: TestBroker, topic: str) -> None:
     """publish-scan says online, offline while D-Bus is away, online again, and offline at its end."""
     said: list[bytes] = []
     arguments = ["--source", "bleak", "--status-topic", f"{topic}/status", "--topic", f"{topic}/{{mac_address}}"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.client import MqttClient
-from tests.support.brokers import Mosquitto
+from mqttkit.testing.broker import TestBroker
 from tests.support.clients import settings_for, wait_until
 
 pytestmark = pytest.mark.system
@@ -33,7 +33,7 @@ def test_a_recording_is_decoded_and_the_rest_listed(tmp_path: Path) -> None:
     assert "AA:BB:CC:DD:EE:00" in done.stderr
 
 
-def test_the_service_publishes_states_and_ends_with_0_on_sigterm(shared_broker: Mosquitto, topic: str) -> None:
+def test_the_service_publishes_states_and_ends_with_0_on_sigterm(shared_broker: TestBroker, topic: str) -> None:
     """Then the removal lists the device, and removes it with --yes."""
     address = ["-p", str(shared_broker.port), "--state", f"{topic}/state/{{mac_address}}", "--prefix", f"{topic}/ha"]
     state = f"{topic}/state/{BEACON['mac_address']}"

@@ -24,6 +24,7 @@ def test_messages_are_recorded(mqtt_client, mqtt_recorder):
     assert mqtt_recorder.saw_nothing("other/#", within=0.1)
 
 def test_the_broker_is_shared(mqtt_broker, request):
+    assert "PUBLISH" in mqtt_broker.log
     assert mqtt_broker is request.getfixturevalue("_shared_mqtt_broker")
 
 def test_a_recorder_does_not_see_earlier_retained_messages(mqtt_client, mqtt_broker):

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.brokers import Mosquitto, missing
+from mqttkit.testing.broker import TestBroker
+from tests.support.brokers import missing
 from tests.support.clients import wait_until
 from tests.support.commands import mqttkit
 
 pytestmark = pytest.mark.system
 
 
-def test_without_a_terminal_it_prints_a_table(shared_broker: Mosquitto, topic: str) -> None:
+def test_without_a_terminal_it_prints_a_table(shared_broker: TestBroker, topic: str) -> None:
     """Control characters are escapes in the table, and every topic has its figures."""
     mqttkit("pub", "-r", "-m", "\x1b[2Jcold", f"{topic}/a", port=shared_broker.port)
     mqttkit("pub", "-r", "-m", "21.5", f"{topic}/b", port=shared_broker.port)
@@ -31,7 +32,7 @@ def test_without_a_terminal_it_prints_a_table(shared_broker: Mosquitto, topic: s
     assert rows[0][5:] == ["yes", "\\x1b[2Jcold"]
 
 
-def test_json_has_an_object_for_each_topic(shared_broker: Mosquitto, topic: str) -> None:
+def test_json_has_an_object_for_each_topic(shared_broker: TestBroker, topic: str) -> None:
     mqttkit("pub", "-r", "-m", "21.5", topic, port=shared_broker.port)
     done = mqttkit("top", "--json", "--seconds", "1", topic, port=shared_broker.port)
     (found,) = [json.loads(line) for line in done.stdout.splitlines()]
@@ -39,7 +40,7 @@ def test_json_has_an_object_for_each_topic(shared_broker: Mosquitto, topic: str)
     assert found == {"topic": topic, "rate": 0.0, "messages": 1, "bytes": 4, "retained": True, "payload": "21.5"}
 
 
-def test_errors_name_the_mistake(shared_broker: Mosquitto) -> None:
+def test_errors_name_the_mistake(shared_broker: TestBroker) -> None:
     assert mqttkit("top", "a/#/b", port=shared_broker.port).returncode == 2
     done = mqttkit("top", "$share/group/a", port=shared_broker.port)
     assert done.returncode == 2
@@ -57,7 +58,7 @@ def session() -> Iterator[list[str]]:
     subprocess.run([*command, "kill-server"], check=False, capture_output=True)
 
 
-def test_in_a_terminal_it_shows_the_tree(shared_broker: Mosquitto, topic: str, session: list[str]) -> None:
+def test_in_a_terminal_it_shows_the_tree(shared_broker: TestBroker, topic: str, session: list[str]) -> None:
     """In 80 columns: the tree, the keys and the value; q gives the terminal back."""
     mqttkit("pub", "-r", "-m", "21.5", f"{topic}/temperature", port=shared_broker.port)
     command = (
