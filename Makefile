@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation fuzz check format bench bench-peers bench-aio bench-record bench-bridge soak-bridge bench-controllers bench-top pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz check format bench bench-peers bench-aio bench-record bench-bridge dev-bridge soak-bridge bench-controllers bench-top pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ bench-controllers: $(VENV)/.demo ## Measure the controllers: signing, duplicates
 
 bench-bridge: $(VENV)/.dev ## Measure the bridge: throughput, latency, memory, catch-up (about 20 minutes)
 	$(BIN)/python -m tests.benchmarks.bridge --write docs/explanation/performance.md $(BENCH_ARGS)
+
+dev-bridge: $(VENV)/.demo ## Start a broker and a bridge together, for local work (DEV_ARGS=--help)
+	@$(BIN)/mqttkit bridge dev $(DEV_ARGS)
 
 soak-bridge: $(VENV)/.dev ## Kill bridge, broker and sink 20 times in a million metrics, for each sink; count (about 20 minutes)
 	$(BIN)/python -m tests.support.soak $(SOAK_ARGS)

@@ -151,14 +151,14 @@ def temporary_broker(backend: str = "auto", *, anonymous: bool = False) -> Itera
 
 
 @contextlib.contextmanager
-def run_temporary(**spec: Any) -> Iterator[tuple[Broker, Profile]]:
-    """Run a broker with these fields of `BrokerSpec` on a free loopback port until the block ends."""
+def run_temporary(*, port: int = 0, **spec: Any) -> Iterator[tuple[Broker, Profile]]:
+    """Run a broker with these fields of `BrokerSpec` on loopback until the block ends; port 0 picks a free one."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="mqttkit-broker-") as directory:
         paths = BrokerPaths(Path(directory) / "broker")
         name = f"temporary-{os.urandom(4).hex()}"
-        broker, result = start_broker(BrokerSpec(name=name, port=0, temporary=True, **spec), paths)
+        broker, result = start_broker(BrokerSpec(name=name, port=port, temporary=True, **spec), paths)
         try:
             yield broker, result.profile
         finally:

@@ -20,15 +20,17 @@ from mqttkit.errors import UsageError
 OWN_USERS = (OPERATOR, PROBE, CANARY)
 """Users that mqttkit creates for itself."""
 
+_DEVICE = (
+    (Access.READ, "commands/{user}/#"),
+    (Access.WRITE, "sensors/{user}/#"),
+    (Access.WRITE, "sensor/{user}/#"),
+    (Access.WRITE, "ble/raw/{user}/#"),
+    (Access.WRITE, "status/{user}/#"),
+    (Access.WRITE, "events/{user}/#"),
+)
 ROLES: dict[str, tuple[tuple[Access, str], ...]] = {
-    "device": (
-        (Access.READ, "commands/{user}/#"),
-        (Access.WRITE, "sensors/{user}/#"),
-        (Access.WRITE, "sensor/{user}/#"),
-        (Access.WRITE, "ble/raw/{user}/#"),
-        (Access.WRITE, "status/{user}/#"),
-        (Access.WRITE, "events/{user}/#"),
-    ),
+    "device": _DEVICE,
+    "metrics-device": (*_DEVICE, (Access.WRITE, "metrics/+/{user}/#")),
     "service": (
         (Access.READ, "sensors/#"),
         (Access.READ, "sensor/#"),

@@ -8,6 +8,7 @@ from mqttkit.cli.lazy import Entry, LazyGroup
 
 COMMANDS = {
     "run": Entry("mqttkit.cli.bridge.run", "run", "Run the bridge until it is stopped."),
+    "dev": Entry("mqttkit.cli.bridge.dev", "dev", "Start a broker and a bridge together, for local work."),
     "leave": Entry("mqttkit.cli.bridge.leave", "leave", "End the session of a bridge that is stopped."),
     "sessions": Entry("mqttkit.cli.bridge.sessions", "sessions", "List and remove the bridges' sessions."),
     "worker": Entry("mqttkit.cli.bridge.worker", "worker", "Move metrics from a Redis stream into a database."),

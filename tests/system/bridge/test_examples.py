@@ -17,7 +17,7 @@ import yaml
 
 from mqttkit.bridge.metric import MetricRefusal
 from tests.support.bridges import TENANT, body, metric_topic, publish_numbers, publisher, rows, wait_until
-from tests.support.brokers import mosquitto, need
+from tests.support.brokers import free_port, mosquitto, need
 from tests.support.pages import ROOT, find_page
 from tests.support.redis import redis_server
 
@@ -188,3 +188,40 @@ def test_page_names_every_reason() -> None:
     """A new reason code is documented."""
     page = find_page("bridge.md").read_text()
     assert [reason.value for reason in MetricRefusal if f"`{reason.value}`" not in page] == []
+
+
+def test_compose_with_bridge_runs_the_bridge(tmp_path: Path) -> None:
+    """docker-compose takes the printed file, and its command, run here, stores a metric and passes its health check."""
+    done = subprocess.run(
+        [MQTTKIT, "broker", "compose", "--with-bridge"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "empty")},
+    )
+    (tmp_path / "compose.yaml").write_text(done.stdout)
+    compose = [need("docker-compose"), "-f", str(tmp_path / "compose.yaml"), "config", "-q"]
+    assert subprocess.run(compose, capture_output=True, check=False).stderr == b""
+    service = yaml.safe_load(done.stdout)["services"]["mqttkit-default-bridge"]
+    (tmp_path / "tenants.yaml").write_text(f"- {TENANT}\n")
+    secret = tmp_path / "bridge.password"
+    secret.touch(0o600)
+    secret.write_text("word\n")
+    port = str(free_port())
+    with mosquitto(tmp_path / "mosquitto") as broker:
+        places = {"mqttkit-default": f"127.0.0.1:{broker.port}", "9464": port, "0.0.0.0": "127.0.0.1"}
+        words = [places.get(word, word) for word in service["command"]]
+        words = [re.sub("/(etc|var/lib)/mqttkit/", f"{tmp_path}/", word) for word in words]
+        process = subprocess.Popen([MQTTKIT, *words], env={**os.environ, "XDG_STATE_HOME": str(tmp_path)})
+        try:
+            check = [sys.executable, *service["healthcheck"]["test"][2:-1]]
+            check.append(service["healthcheck"]["test"][-1].replace("9464", port))
+            wait_until(lambda: not subprocess.run(check, capture_output=True, check=False).returncode)
+            with publisher(broker.port) as client:
+                wait_until(
+                    lambda: client.publish(metric_topic(), body(1), qos=1) and rows(tmp_path / "metrics.db") == [(1,)]
+                )
+        finally:
+            process.terminate()
+            process.wait(60)
+    assert process.returncode == 0

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mqttkit.broker import BrokerSpec
-from mqttkit.broker.backends.docker.container_plan import ContainerPlan
+from mqttkit.broker.backends.docker.container_plan import BesideService, ContainerPlan
 from mqttkit.broker.backends.docker.engine import environment, pinned, translated
 from mqttkit.errors import LifecycleError, PortTaken
 
@@ -27,6 +27,24 @@ def test_the_compose_file_is_yaml_and_publishes_on_loopback() -> None:
     assert service["mem_limit"] == 512 << 20
     assert "$$(hostname)" in service["healthcheck"]["test"][1]
     assert " $(" not in service["healthcheck"]["test"][1]
+
+
+def test_the_compose_file_has_services_beside_the_broker() -> None:
+    """They start after the broker, keep their state in a volume, and share its network; a dollar stays a dollar."""
+    beside = BesideService(
+        suffix="bridge", image="i", command=["run", "$x"], mounts=["./conf:/etc/x:ro"], state="/var/lib/x", port=9464,
+        health=["true"], stop_seconds=20, comment=["first"],
+    )  # fmt: skip
+    text = plan(network="plant").compose([beside])
+    found = yaml.safe_load(text)
+    service = found["services"]["mqttkit-edge-bridge"]
+    assert "\n  # first\n" in text
+    assert service["command"] == ["run", "$$x"]
+    assert service["volumes"] == ["./conf:/etc/x:ro", "mqttkit-edge-bridge:/var/lib/x"]
+    assert found["volumes"]["mqttkit-edge-bridge"] == {}
+    assert service["depends_on"] == ["mqttkit-edge"]
+    assert service["networks"] == ["plant"]
+    assert service["ports"] == ["127.0.0.1:9464:9464"]
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:

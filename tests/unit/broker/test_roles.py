@@ -30,6 +30,25 @@ def test_a_device_reads_its_commands_and_writes_its_own_topics() -> None:
     assert not check_subscription(acl, "$SYS/#", user="lamp").allowed
 
 
+def test_a_metrics_device_writes_metrics_as_its_own_agent() -> None:
+    """For any tenant, until its rule names one; it reads none, and has the rights of a device."""
+    tenant, other = "6f1d7c1e-0000-4000-8000-000000000001", "6f1d7c1e-0000-4000-8000-000000000002"
+    files = START.add("lamp", "password", role="metrics-device", iterations=1)
+    bound = files.revoke("lamp", "metrics/+/lamp/#", Access.WRITE).grant(
+        "lamp", Access.WRITE, f"metrics/{tenant}/lamp/#"
+    )
+    for access, topic, allowed, after in (
+        (Access.WRITE, f"metrics/{tenant}/lamp/temperature", True, True),
+        (Access.WRITE, f"metrics/{other}/lamp/temperature", True, False),
+        (Access.WRITE, f"metrics/{tenant}/other/temperature", False, False),
+        (Access.WRITE, "metrics/_mqttkit/canary/x", False, False),
+        (Access.READ, f"metrics/{tenant}/lamp/temperature", False, False),
+        (Access.WRITE, "sensors/lamp/temperature", True, True),
+    ):
+        assert check_access(files.acl, access, topic, user="lamp").allowed is allowed, (access, topic)
+        assert check_access(bound.acl, access, topic, user="lamp").allowed is after, (access, topic)
+
+
 def test_a_monitor_reads_everything_and_writes_nothing() -> None:
     """$SYS included."""
     acl = START.add("eye", "password", role="monitor", iterations=1).acl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mqttkit.broker.mosquitto import configuration
@@ -38,6 +39,46 @@ SECOND = 1_000_000_000
 """Nanoseconds, the engine's unit."""
 HEALTH_INTERVAL, HEALTH_TIMEOUT, HEALTH_START, HEALTH_RETRIES = 30, 6, 5, 3
 """Seconds, seconds, seconds, times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BesideService:
+    """Another service of the compose file, which starts after the broker and shares its network."""
+
+    suffix: str
+    """Appended to the broker's name: the name of the service and of its volume."""
+    image: str
+    command: Sequence[str]
+    mounts: Sequence[str]
+    """Directories of this machine, as compose takes them."""
+    state: str
+    """Where its volume is mounted."""
+    port: int
+    """Port that is published on loopback."""
+    health: Sequence[str]
+    """Health check, as words of a command."""
+    stop_seconds: int
+    """How long it may take to stop."""
+    comment: Sequence[str]
+    """What to do before the first start."""
+
+    def lines(self, broker: str, network: str | None) -> list[str]:
+        """Return its lines of the compose file."""
+        name = f"{broker}-{self.suffix}"
+        return [
+            *(f"  # {line}" for line in self.comment),
+            f"  {name}:",
+            f"    image: {json.dumps(self.image)}",
+            "    restart: unless-stopped",
+            f"    command: {json.dumps([word.replace('$', '$$') for word in self.command])}",
+            f"    volumes: {json.dumps([*self.mounts, f'{name}:{self.state}'])}",
+            f"    ports: {json.dumps([f'127.0.0.1:{self.port}:{self.port}'])}",
+            f"    depends_on: {json.dumps([broker])}",
+            f"    healthcheck:\n      test: {json.dumps(['CMD', *self.health])}\n      interval: {HEALTH_INTERVAL}s",
+            f"    stop_grace_period: {self.stop_seconds}s",
+            f"    logging: {json.dumps({'driver': 'json-file', 'options': LOG_LIMITS})}",
+            *([f"    networks: {json.dumps([network])}"] if network else []),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +144,8 @@ class ContainerPlan:
             revocations=revocations,
         )
 
-    def compose(self) -> str:
-        """Return a compose file of the same set-up, for the volumes that `up` fills."""
+    def compose(self, beside: Sequence[BesideService] = ()) -> str:
+        """Return a compose file of the same set-up, for the volumes that `up` fills, and of services beside it."""
         published = [f"{_bracketed(self.address(inner))}:{outer}:{inner}" for inner, outer in self.ports.items()]
         command = HEALTH_COMMAND.replace("$", "$$")
         lines = [
@@ -129,8 +170,10 @@ class ContainerPlan:
             f"      start_period: {HEALTH_START}s\n      retries: {HEALTH_RETRIES}",
             f"    logging: {json.dumps({'driver': 'json-file', 'options': LOG_LIMITS})}",
             *([f"    networks: {json.dumps([self.spec.network])}"] if self.spec.network else []),
+            *(line for service in beside for line in service.lines(self.name, self.spec.network)),
             "volumes:",
             *(f"  {volume}:\n    external: true" for volume in self.volumes),
+            *(f"  {self.name}-{service.suffix}: {{}}" for service in beside),
             *([f"networks:\n  {self.spec.network}:\n    external: true"] if self.spec.network else []),
         ]
         return "\n".join(lines) + "\n"
