@@ -538,8 +538,8 @@ def test_an_answer_that_is_quicker_than_its_caller_is_not_awaited(shared_broker:
         client.connect()
         send = client._connection.subscribe
 
-        def slowly(*arguments: Any) -> Any:
-            sent = send(*arguments)
+        def slowly(*arguments: Any, **options: Any) -> Any:
+            sent = send(*arguments, **options)
             time.sleep(0.3)  # the SUBACK arrives meanwhile
             return sent
 
