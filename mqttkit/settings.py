@@ -276,7 +276,7 @@ class BridgeSettings(Checked):
     topic: Annotated[str, METRIC_TOPIC] = "metrics/{tenant_id}/{agent_id}/{metric_name}"
     """Topic template; each placeholder is a whole level."""
     sink: str | None = field(default=None, repr=False)
-    """sqlite:PATH, redis://…, postgresql://…, http(s)://… or jsonl:PATH."""
+    """sqlite:PATH, redis://…, postgresql://…, influx(s)://…, victoria(s)://…, http(s)://… or jsonl:PATH."""
     sink_password_file: str | None = None
     """PostgreSQL and Redis: file whose first line is the password; read again for each new connection."""
     tenants: str | None = field(default=None, repr=False)

@@ -28,7 +28,10 @@ RECONNECT_SECONDS = 2.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _LOOPBACK_HOST = re.compile(r"(?<=[/@,])(?:127\.0\.0\.1|\[::1\]|localhost)(?=[:/,?#]|$)", re.IGNORECASE)
-_DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}
+_DEFAULT_PORTS = {
+    **{"redis": 6379, "rediss": 6379, "http": 80, "https": 443, "postgresql": 5432, "postgres": 5432},
+    **{"influx": 8086, "influxs": 8086, "victoria": 8428, "victorias": 8428},
+}
 
 
 def session_purpose(broker: BrokerSettings, topic_filter: str, sink: str, target: str) -> tuple[str, str, str, str]:

@@ -316,8 +316,8 @@ def _first_tenant(address: str | None) -> str:
 def _publish_chunk(client: MqttClient, topic: str, names: list[str]) -> list[str]:
     """Publish metrics and return the names of those that the broker acknowledged."""
     receipts: list[tuple[str, Receipt]] = []
-    for number, name in enumerate(names):
-        payload = json.dumps({"value": number, "dedupe_id": name}).encode()
+    for name in names:
+        payload = json.dumps({"value": int(name.rpartition("-")[2]), "dedupe_id": name}).encode()
         receipts.append((name, client.publish(topic, payload, qos=1, wait=30.0)))
     acknowledged = []
     for name, receipt in receipts:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mqttkit.bridge.sinks import sink_options
 from mqttkit.bridge.sinks.redis import tagged
 from mqttkit.bridge.sinks.redis_connection import SCHEMES, connect_redis, translated
 from mqttkit.errors import BridgeError, UsageError
@@ -28,17 +29,17 @@ def own_place(bridge: BridgeSettings, name: str) -> Iterator[BridgeSettings]:
     with tempfile.TemporaryDirectory(prefix="mqttkit-verify-") as directory:
         tenants = Path(directory, "tenants.yaml")
         tenants.write_text(f"- {uuid.uuid4()}\n", "utf-8")
-        place = dataclasses.replace(_beside(bridge, name), tenants=str(tenants))
+        place = dataclasses.replace(_beside(bridge, name, Path(directory)), tenants=str(tenants))
         try:
             yield place
         finally:
             try:
-                _remove(place)
+                _remove(place, name)
             except BridgeError as error:
                 logger.warning("cannot remove what the proof has stored as %s: %s", name, error)
 
 
-def _beside(bridge: BridgeSettings, name: str) -> BridgeSettings:
+def _beside(bridge: BridgeSettings, name: str, directory: Path) -> BridgeSettings:
     sink = bridge.sink or ""
     scheme = sink.split(":", 1)[0]
     if scheme in ("sqlite", "jsonl"):
@@ -48,16 +49,28 @@ def _beside(bridge: BridgeSettings, name: str) -> BridgeSettings:
     if scheme in SCHEMES:
         own_list = f"{bridge.list}:{name}" if bridge.list else None
         return dataclasses.replace(bridge, stream=f"{bridge.stream}:{name}", list=own_list, job_format="mqttkit")
+    if scheme in ("influx", "influxs", "victoria", "victorias"):
+        return dataclasses.replace(bridge, dead_letters=str(directory / "ledger.db"))
     raise UsageError("an http sink cannot be read back", hint="Use another sink for the proof")
 
 
-def _remove(place: BridgeSettings) -> None:
+def _remove(place: BridgeSettings, name: str) -> None:
     sink = place.sink or ""
     scheme, _, rest = sink.partition(":")
     if scheme in ("sqlite", "jsonl"):
         path = Path(rest.removeprefix("//")).expanduser()
         for file in path.parent.glob(f"{path.name}*"):
             file.unlink(missing_ok=True)
+    elif scheme in ("influx", "influxs"):
+        from mqttkit.bridge.sinks.remote.influx import InfluxDestination
+
+        with contextlib.closing(InfluxDestination(sink, sink_options(place))) as server:
+            server.query(f"DROP SERIES WHERE agent_id = '{name}'")
+    elif scheme in ("victoria", "victorias"):
+        from mqttkit.bridge.sinks.remote.victoria import VictoriaDestination
+
+        with contextlib.closing(VictoriaDestination(sink, sink_options(place))) as victoria:
+            victoria.delete(f'agent_id="{name}"')
     elif scheme in SCHEMES:
         _remove_keys(place)
     else:

@@ -23,6 +23,8 @@ class Receiver:
     """Headers and body of the requests that were accepted, each Idempotency-Key once."""
     keys: list[str] = field(default_factory=list)
     """Idempotency-Keys of all requests."""
+    texts: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    """Path, headers and body of the requests that have no JSON body."""
     answers: list[int] = field(default_factory=list)
     """Statuses to answer next, from the end; 200 when it is empty."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -67,6 +69,10 @@ def http_receiver(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
             data = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers["Content-Encoding"] == "gzip":
                 data = gzip.decompress(data)
+            if self.headers["Content-Type"] != "application/json":
+                receiver.texts.append((self.path, dict(self.headers), data))
+                self.answer(204)
+                return
             body = json.loads(data)
             status = receiver.answers.pop() if receiver.answers else 200
             if status == 200 and any(metric["value"] == receiver.poison for metric in body):

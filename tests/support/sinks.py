@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink
 from mqttkit.bridge.sinks.types import DeadLetter, Sink, SinkOptions
 from tests.support.bridges import TENANT
+from tests.support.line_servers import Influx, Victoria
 from tests.support.postgres import Postgres
 from tests.support.redis import RedisServer
 
@@ -40,6 +42,8 @@ class Case:
     @property
     def without_id(self) -> dict[str | None, int]:
         """How the three metrics without dedupe_id are read back."""
+        if self.address.startswith("influx"):
+            return {}
         stream = self.address.startswith("redis") and not self.jobs
         return {"" if stream else None: 3}
 
@@ -83,3 +87,21 @@ def postgresql_case(server: Postgres) -> Case:
             return [value for (value,) in connection.execute("SELECT value FROM metrics ORDER BY value")]
 
     return Case(server.url, values, server.stop, server.start)
+
+
+def influx_case(server: Influx) -> Case:
+    database = f"m{uuid.uuid4().hex}"
+    return Case(
+        server.address(database),
+        lambda: [row[1] for row in server.query("SELECT value FROM /.*/", database)],
+        server.stop,
+        server.start,
+    )
+
+
+def victoria_case(server: Victoria) -> Case:
+    """Without reading back, which waits for a second in each first batch."""
+    server.samples('{agent_id!=""}')
+    server.ask("/api/v1/admin/tsdb/delete_series", **{"match[]": '{agent_id!=""}'})
+    values = lambda: [value for _, value, _ in server.samples('{agent_id!=""}')]  # noqa: E731
+    return Case(f"{server.url}?check=no", values, server.stop, server.start)

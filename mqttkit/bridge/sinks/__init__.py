@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mqttkit.bridge.sinks.types import HttpOptions, Sink, SinkOptions
 from mqttkit.errors import UsageError
 from mqttkit.setting_rules import period_seconds
 from mqttkit.settings import BridgeSettings
+
+if TYPE_CHECKING:
+    from mqttkit.bridge.sinks.remote.ledger_sink import Destination
 
 
 def sink_options(settings: BridgeSettings) -> SinkOptions:
@@ -55,10 +60,6 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
         from mqttkit.bridge.sinks.redis import RedisSink
 
         return RedisSink(address, options)
-    if scheme in ("http", "https"):
-        from mqttkit.bridge.sinks.http import HttpSink
-
-        return HttpSink(address, options)
     if scheme == "jsonl":
         from mqttkit.bridge.sinks.jsonl import JsonlSink
 
@@ -67,9 +68,32 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
         from mqttkit.bridge.sinks.postgresql import PostgresqlSink
 
         return PostgresqlSink(address, options)
+    if scheme in _REMOTE:
+        from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
+
+        return LedgerSink(open_destination(address, options), options)
     raise UsageError(f"unknown kind of sink {scheme!r}", hint=_KINDS)
+
+
+def open_destination(address: str, options: SinkOptions) -> Destination:
+    """Return the server of a sink with a ledger, not connected yet; raise UsageError or MissingPart."""
+    scheme = address.partition(":")[0]
+    if scheme in _INFLUX:
+        from mqttkit.bridge.sinks.remote.influx import InfluxDestination
+
+        return InfluxDestination(address, options)
+    if scheme in _VICTORIA:
+        from mqttkit.bridge.sinks.remote.victoria import VictoriaDestination
+
+        return VictoriaDestination(address, options)
+    from mqttkit.bridge.sinks.remote.http import HttpDestination
+
+    return HttpDestination(address, options)
 
 
 _POSTGRESQL = ("postgresql", "postgres")
 _REDIS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
-_KINDS = "Sinks: sqlite:PATH, redis://…, postgresql://…, http(s)://…, jsonl:PATH"
+_INFLUX = ("influx", "influxs")
+_VICTORIA = ("victoria", "victorias")
+_REMOTE = ("http", "https", *_INFLUX, *_VICTORIA)
+_KINDS = "Sinks: sqlite:PATH, redis://…, postgresql://…, influx(s)://…, victoria(s)://…, http(s)://…, jsonl:PATH"

@@ -36,6 +36,8 @@ _PREFIX = "~"
 """Begins each key. Keys of earlier versions have no prefix and no metric name; they count until they expire."""
 _PRUNE = "DELETE FROM seen WHERE at < ? AND instr(key, '/retained:') = 0"
 """Keys of retained messages stay: the broker sends such a message again at every new subscription."""
+LOOKUP = 500
+"""Keys to look up in one query."""
 PRUNE_SECONDS = 60.0
 """Seconds between removals of keys older than the dedupe window."""
 
@@ -66,17 +68,17 @@ class Ledger:
 
     def new(self, batch: MetricBatch) -> NewMetrics:
         """Return the metrics whose key is not stored and does not appear earlier in the batch."""
-        found: list[Metric] = []
-        earlier: set[str] = set()
         with translated(self.path):
             metrics, contents = without_replays(batch, lambda names: read_contents(self._database, names))
-            for metric in metrics:
-                if metric.dedupe_id is not None:
-                    key = dedupe_key(metric)
-                    if key in earlier or self._is_stored(key, metric):
-                        continue
-                    earlier.add(key)
-                found.append(metric)
+        keys = [None if metric.dedupe_id is None else dedupe_key(metric) for metric in metrics]
+        stored = self._stored([key for key in keys if key is not None])
+        found: list[Metric] = []
+        for metric, key in zip(metrics, keys, strict=True):
+            if key is not None:
+                if key in stored or (self._has_earlier_keys and self._is_stored_earlier(metric)):
+                    continue
+                stored.add(key)
+            found.append(metric)
         return NewMetrics(found, contents)
 
     def commit(
@@ -149,14 +151,19 @@ class Ledger:
         rows = ((key, now) for key in keys)
         self._database.executemany("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
 
-    def _is_stored(self, key: str, metric: Metric) -> bool:
-        query = "SELECT 1 FROM seen WHERE key = ?"
-        if self._database.execute(query, (key,)).fetchone():
-            return True
-        if not self._has_earlier_keys:
-            return False
-        earlier = f"{metric.tenant_id}/{metric.agent_id}/{metric.dedupe_id}"
-        return self._database.execute(query, (earlier,)).fetchone() is not None
+    def _stored(self, keys: Sequence[str]) -> set[str]:
+        """Return those keys that are stored."""
+        found: set[str] = set()
+        with translated(self.path):
+            for first in range(0, len(keys), LOOKUP):
+                part = keys[first : first + LOOKUP]
+                query = f"SELECT key FROM seen WHERE key IN ({','.join('?' * len(part))})"  # noqa: S608
+                found.update(key for (key,) in self._database.execute(query, part))
+        return found
+
+    def _is_stored_earlier(self, metric: Metric) -> bool:
+        """Return whether an earlier version has stored a metric with the same identifiers."""
+        return bool(self._stored([f"{metric.tenant_id}/{metric.agent_id}/{metric.dedupe_id}"]))
 
     def _look_for_earlier_keys(self) -> bool:
         with translated(self.path):

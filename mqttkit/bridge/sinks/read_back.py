@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mqttkit.bridge.sinks import sink_options
 from mqttkit.bridge.sinks.redis_connection import SCHEMES, connect_redis, translated
+from mqttkit.bridge.sinks.types import SinkOptions
 from mqttkit.errors import UsageError
 from mqttkit.settings import BridgeSettings
 
@@ -33,6 +37,10 @@ def stored_ids(bridge: BridgeSettings, agent: str) -> list[str]:
         return list(_from_jsonl(Path(rest.removeprefix("//")).expanduser(), agent))
     if scheme in SCHEMES:
         return list(_from_redis(bridge, agent))
+    if scheme in ("influx", "influxs"):
+        return _from_influx(bridge, agent)
+    if scheme in ("victoria", "victorias"):
+        return list(_from_victoria(bridge, agent))
     raise UsageError("an http sink cannot be read back", hint="Use another sink for the proof")
 
 
@@ -81,6 +89,28 @@ def _entries(client: Any, stream: str) -> Iterator[dict[str, str]]:
     while entries := client.xrange(stream, after, "+", count=READ_ENTRIES):
         yield from (fields for _, fields in entries)
         after = f"({entries[-1][0]}"
+
+
+def _from_influx(bridge: BridgeSettings, agent: str) -> list[str]:
+    from mqttkit.bridge.sinks.remote.influx import InfluxDestination
+
+    with contextlib.closing(InfluxDestination(bridge.sink or "", _patient(bridge))) as server:
+        rows = server.query(f"SELECT dedupe_id FROM /.*/ WHERE agent_id = '{agent}'")  # noqa: S608 - a name of ours
+    return [str(name) for _, name in rows]
+
+
+def _from_victoria(bridge: BridgeSettings, agent: str) -> Iterator[str]:
+    """Yield the names of a proof's metrics, which are numbered by their values: no dedupe_id is stored."""
+    from mqttkit.bridge.sinks.remote.victoria import VictoriaDestination
+
+    now_ms = time.time_ns() // 1_000_000
+    with contextlib.closing(VictoriaDestination(bridge.sink or "", _patient(bridge))) as server:
+        for _, values, _ in server.export([f'agent_id="{agent}"'], 0, now_ms + 86_400_000):
+            yield from (f"{agent}-{value:.0f}" for value in values)
+
+
+def _patient(bridge: BridgeSettings) -> SinkOptions:
+    return dataclasses.replace(sink_options(bridge), timeout=60.0)
 
 
 def _jobs(client: Any, name: str) -> Iterator[dict[str, str]]:

@@ -164,8 +164,13 @@ class SqliteLetters:
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
         """Insert in the caller's transaction; raise DeadLettersFull."""
-        if not letters:
-            return
+        if letters:
+            count = self.check_room()
+            self._open().executemany(_INSERT_LETTER, letters)
+            self._count = count + len(letters)
+
+    def check_room(self) -> int:
+        """Return how many there are; raise DeadLettersFull at the limit."""
         if self._count is None or self._count >= self._limit:
             self._count = self.count()
         if self._count >= self._limit:
@@ -173,8 +178,7 @@ class SqliteLetters:
                 f"{self._path} has {self._count} dead letters, the limit is {self._limit}",
                 hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
             )
-        self._open().executemany(_INSERT_LETTER, letters)
-        self._count += len(letters)
+        return self._count
 
     def forget_count(self) -> None:
         """Count again before the next insert, because the last one was rolled back."""

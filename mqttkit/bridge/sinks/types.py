@@ -201,6 +201,8 @@ class HttpOptions:
 
     token_file: str | None = None
     """File with the bearer token in its first line."""
+    authorization: str = "Bearer"
+    """Word before the token in the header Authorization."""
     headers_file: str | None = None
     """File with one header per line: Name: value."""
     user: str | None = None

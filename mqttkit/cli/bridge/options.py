@@ -12,7 +12,7 @@ sink_option = setting_option(
     "--sink",
     path="bridge.sink",
     metavar="SINK",
-    help="sqlite:PATH, redis://…, postgresql://…, http(s)://… or jsonl:PATH.",
+    help="sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, http(s)://… or jsonl:PATH.",
 )
 password_option = setting_option(
     "--sink-password-file",

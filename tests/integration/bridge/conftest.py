@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.http_receiver import http_receiver
+from tests.support.line_servers import influx_server, victoria_server
 from tests.support.postgres import postgres
 from tests.support.redis import redis_server
-from tests.support.sinks import Case, postgresql_case, redis_case, sqlite_values
+from tests.support.sinks import Case, influx_case, postgresql_case, redis_case, sqlite_values, victoria_case
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +25,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
         def get(kind: str) -> Any:
             if kind not in running:
-                make = {"redis": redis_server, "postgresql": postgres}[kind]
-                running[kind] = stack.enter_context(make(tmp_path_factory.mktemp(kind)))  # type: ignore[operator]
+                servers = {
+                    "redis": redis_server,
+                    "postgresql": postgres,
+                    "influx": influx_server,
+                    "victoria": victoria_server,
+                }
+                running[kind] = stack.enter_context(servers[kind](tmp_path_factory.mktemp(kind)))  # type: ignore[operator]
             return running[kind]
 
         yield get
 
 
-@pytest.fixture(params=["sqlite", "redis", "list", "jsonl", "http", "postgresql"])
+@pytest.fixture(params=["sqlite", "redis", "list", "jsonl", "http", "postgresql", "influx", "victoria"])
 def case(
     request: pytest.FixtureRequest, tmp_path: Path, server: Callable[[str], Any], monkeypatch: Any
 ) -> Iterator[Case]:
@@ -44,6 +50,10 @@ def case(
         yield redis_case(server("redis"), kind)
     elif kind == "postgresql":
         yield postgresql_case(server("postgresql"))
+    elif kind == "influx":
+        yield influx_case(server("influx"))
+    elif kind == "victoria":
+        yield victoria_case(server("victoria"))
     elif kind == "jsonl":
         path = tmp_path / "metrics.jsonl"
         yield Case(f"jsonl:{path}", lambda: [json.loads(line)["value"] for line in path.read_text().splitlines()])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mqttkit.bridge.sinks import open_sink
-from mqttkit.bridge.sinks.http import HttpSink
+from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.types import Committed, HttpOptions, MetricBatch, SinkOptions
 from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
 from tests.support.http_receiver import Receiver, http_receiver
@@ -27,10 +27,10 @@ def receiver() -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def sink_of(receiver: Receiver, directory: Path, timeout: float = 5.0, **http: Any) -> Iterator[HttpSink]:
+def sink_of(receiver: Receiver, directory: Path, timeout: float = 5.0, **http: Any) -> Iterator[LedgerSink]:
     options = SinkOptions(timeout=timeout, http=HttpOptions(**http), dead_letters=str(directory / "ledger.db"))
     sink = open_sink(receiver.url, options)
-    assert isinstance(sink, HttpSink)
+    assert isinstance(sink, LedgerSink)
     with contextlib.closing(sink):
         sink.open()
         yield sink
@@ -143,7 +143,7 @@ def test_http_answer_is_bounded(receiver: Receiver, tmp_path: Path) -> None:
 def test_http_retry_after_is_honoured(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No request goes out before the time that the server asks for."""
     now = [100.0]
-    monkeypatch.setattr("mqttkit.bridge.sinks.http.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mqttkit.bridge.sinks.remote.http_connection.time.monotonic", lambda: now[0])
     receiver.headers, receiver.answers = {"Retry-After": "30"}, [429]
     with sink_of(receiver, tmp_path) as sink:
         batch = MetricBatch([metric(1)])

@@ -60,7 +60,7 @@ def test_tables_are_removed(server: Callable[[str], Any]) -> None:
         connection.execute("CREATE TABLE metrics (mine int)")
         store_and_read(BridgeSettings(sink=case.address))
         found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        assert {name for (name,) in found} == {"metrics", "mqttkit_sinks", "mqttkit_schema"}
+        assert {name for (name,) in found} == {"metrics", "mqttkit_contents", "mqttkit_sinks", "mqttkit_schema"}
         assert connection.execute("SELECT * FROM mqttkit_schema").fetchall() == []
 
 

@@ -29,6 +29,7 @@ from tests.support.bridges import (
     wait_until,
 )
 from tests.support.brokers import missing, mosquitto
+from tests.support.line_servers import influx_server
 from tests.support.redis import redis_server
 
 pytestmark = pytest.mark.system
@@ -96,6 +97,27 @@ def test_fault_8_sink_hangs(tmp_path: Path) -> None:
             values = [int(float(fields["value"])) for _, fields in reader.xrange(STREAM)]
         assert sorted(values) == list(range(total))
         process.finish()
+
+
+def test_fault_7_and_8_line_protocol(tmp_path: Path) -> None:
+    """InfluxDB stopped with SIGSTOP, then killed: not ready, nothing acknowledged; it gets every metric once."""
+    total = 3_000
+    with influx_server(tmp_path / "influx") as influx:
+        address = influx.address("metrics")
+        with bridged(tmp_path, sink=address, environment=QUICK) as (_, process, client):
+            publish_numbers(client, range(total // 3))
+            wait_until(lambda: process.acknowledged >= total // 3)
+            influx.send(signal.SIGSTOP)
+            publish_numbers(client, range(total // 3, total * 2 // 3))
+            wait_until(lambda: process.not_ready_because("influx://"))
+            influx.stop(signal.SIGKILL)
+            publish_numbers(client, range(total * 2 // 3, total))
+            assert process.acknowledged == total // 3
+            influx.start()
+            wait_until(lambda: process.acknowledged == total)
+            process.finish()
+        values = [value for _, value in influx.query("SELECT value FROM temperature", "metrics")]
+        assert sorted(values) == list(range(total))
 
 
 @contextlib.contextmanager

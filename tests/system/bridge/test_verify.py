@@ -17,6 +17,7 @@ from mqttkit.client import MqttClient
 from mqttkit.settings import BridgeSettings
 from tests.support.bridges import QUEUE_WITHOUT_LIMIT, TENANT, mqtt_settings
 from tests.support.brokers import mosquitto
+from tests.support.line_servers import influx_server, victoria_server
 from tests.support.redis import redis_server
 
 pytestmark = pytest.mark.system
@@ -84,3 +85,22 @@ def test_proof_fails_where_the_broker_drops(tmp_path: Path, monkeypatch: pytest.
         code, found = verify(broker.port, f"sqlite:{tmp_path / 'm.db'}", tmp_path, "--count", "8000", "--kill", "2")
         assert found["lost"] == 8_000 - found["stored"] > 0
         assert code == 1
+
+
+@pytest.mark.parametrize("kind", ["influx", "victoria"])
+def test_proof_with_line_protocol(tmp_path: Path, kind: str) -> None:
+    """Killed in mid-batch, the bridge stores every metric once, though the server has no transactions."""
+    with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker, line_server(kind, tmp_path / kind) as sink:
+        code, found = verify(broker.port, sink, tmp_path, "--count", "2000", "--kill", "1")
+        assert (found["stored"], found["lost"], found["twice"], found["kills"], code) == (2_000, 0, 0, 1, 0)
+
+
+@contextlib.contextmanager
+def line_server(kind: str, directory: Path) -> Iterator[str]:
+    """Run a server; yield its address as a sink."""
+    if kind == "influx":
+        with influx_server(directory) as influx:
+            yield influx.address("metrics")
+    else:
+        with victoria_server(directory) as victoria:
+            yield victoria.url

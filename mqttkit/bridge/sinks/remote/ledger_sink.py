@@ -1,42 +1,61 @@
-"""POST metrics as JSON arrays. A batch keeps one Idempotency-Key until the server has answered.
+"""Send batches to a server, with a ledger on disk that remembers what was sent.
 
-The ledger stores each request before it is sent. After a crash the sink sends the same request again under the same
-key, so a server that honours the key stores the batch once. The ledger also keeps the dedupe keys of stored metrics.
+The ledger stores each request before it is sent. After a crash the sink sends the same request again, so a server
+that recognises a repeated request stores the batch once. The ledger also keeps the dedupe keys of stored metrics.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import time
+from collections.abc import Sequence
+from typing import Protocol
 
 from mqttkit.bridge.identity import state_directory
-from mqttkit.bridge.json_record import encode_json, json_record
-from mqttkit.bridge.sinks.http_connection import HttpPoster
+from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.ledger import Ledger, PendingPost, dedupe_key
 from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, SinkOptions
 from mqttkit.errors import SinkRefused, SinkUnavailable
 
 logger = logging.getLogger(__name__)
 
-REFUSED = (400, 413, 415, 422)
-"""Statuses that blame the content of the batch: the pipeline splits it to find the metric at fault."""
-SHOWN = 200
-"""Characters of a failed answer that the error quotes."""
-LONGEST_WAIT = 3_600.0
-"""Most seconds to wait if the server sends Retry-After."""
+
+class Destination(Protocol):
+    """The server of a `LedgerSink`. Use it from one thread at a time; every method may block."""
+
+    @property
+    def name(self) -> str:
+        """For logs; without secrets."""
+        ...
+
+    def encode(self, metrics: Sequence[Metric]) -> bytes:
+        """Return the body of a request; raise SinkRefused if the server would not store one of the metrics."""
+        ...
+
+    def check_reachable(self) -> None:
+        """Raise SinkUnavailable if a request would probably fail."""
+        ...
+
+    def send(self, post: PendingPost, *, repeated: bool) -> None:
+        """Send the request and wait until it is stored; raise SinkUnavailable or SinkRefused.
+
+        `repeated` is True if an earlier attempt may have reached the server.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection; may be called twice."""
+        ...
 
 
-class HttpSink:
-    """One connection, kept alive, and one POST per batch."""
+class LedgerSink:
+    """One request per batch, each in the ledger until the server has answered."""
 
-    def __init__(self, address: str, options: SinkOptions) -> None:
-        self._poster = HttpPoster(address, options.http, options.timeout)
-        self.name = self._poster.name
+    def __init__(self, destination: Destination, options: SinkOptions) -> None:
+        self.name = destination.name
+        self._destination = destination
         self._options = options
         self._ledger: Ledger | None = None
-        self._wait_until = 0.0
-        self._wait_reason = ""
 
     @property
     def letters(self) -> DeadLetterStore:
@@ -55,22 +74,24 @@ class HttpSink:
         """Check that the ledger is writable and the server reachable; send a request again that a crash interrupted."""
         ledger = self._ledger_file()
         ledger.probe()
-        self._poster.check_reachable()
+        self._destination.check_reachable()
         self._resend(ledger, "")
 
     def commit(self, batch: MetricBatch) -> Committed:
-        """POST the new metrics, then commit the ledger."""
+        """Send the new metrics, then commit the ledger."""
         ledger = self._ledger_file()
         self._check_ledger(ledger)
+        if batch.letters:
+            ledger.letters.check_room()
         self._resend(ledger, batch.id)
         fresh = ledger.new(batch)
         if fresh.metrics:
-            body = encode_json([json_record(metric) for metric in fresh.metrics])
-            keys = tuple(dedupe_key(metric) for metric in fresh.metrics if metric.dedupe_id is not None)
-            post = ledger.pending() or PendingPost(batch.id, body, keys)
-            ledger.keep_pending(post)
+            earlier = ledger.pending()
+            post = earlier or PendingPost(batch.id, self._destination.encode(fresh.metrics), _keys(fresh.metrics))
+            if earlier is None:
+                ledger.keep_pending(post)
             try:
-                self._post(post)
+                self._destination.send(post, repeated=earlier is not None)
             except SinkRefused:
                 ledger.settle_pending(stored=False)
                 raise
@@ -79,7 +100,7 @@ class HttpSink:
 
     def close(self) -> None:
         """Close connection and ledger."""
-        self._poster.close()
+        self._destination.close()
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
@@ -90,28 +111,12 @@ class HttpSink:
         if post is None or post.batch == batch:
             return
         try:
-            self._post(post)
+            self._destination.send(post, repeated=True)
         except SinkRefused as error:
             logger.warning("the server refused a batch of an earlier run; its metrics arrive again: %s", error)
             ledger.settle_pending(stored=False)
         else:
             ledger.settle_pending(stored=True)
-
-    def _post(self, post: PendingPost) -> None:
-        """POST; raise SinkRefused, or SinkUnavailable if the same request must be sent again."""
-        if time.monotonic() < self._wait_until:
-            raise SinkUnavailable(self._wait_reason)
-        answer = self._poster.post(post.body, post.batch)
-        if 200 <= answer.status < 300:
-            return
-        message = f"{self.name} answered {answer.status} {answer.reason}: {answer.text[:SHOWN]}"
-        if answer.status in REFUSED:
-            raise SinkRefused(message)
-        if answer.retry_after > 0:
-            wait = min(LONGEST_WAIT, answer.retry_after)
-            self._wait_until = time.monotonic() + wait
-            message = self._wait_reason = f"{message}; waiting {wait:g} s as the server asks"
-        raise SinkUnavailable(message)
 
     def _check_ledger(self, ledger: Ledger) -> None:
         try:
@@ -130,3 +135,7 @@ class HttpSink:
                 path = str(directory / f"ledger-{digest}.db")
             self._ledger = Ledger(path, self._options)
         return self._ledger
+
+
+def _keys(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    return tuple(dedupe_key(metric) for metric in metrics if metric.dedupe_id is not None)

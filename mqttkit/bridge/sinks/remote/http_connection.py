@@ -1,4 +1,4 @@
-"""POST to one URL over urllib3: credentials from files, one deadline for the whole request, a bounded answer."""
+"""HTTP over urllib3: credentials from files, one deadline for the whole request, a bounded answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gzip
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +18,16 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Retry, connection, parse_url
 
 from mqttkit.bridge.sinks.types import HttpOptions
-from mqttkit.errors import SinkUnavailable, UsageError
+from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
 
 MAX_ANSWER = 65_536
 """Bytes of an answer that are read; the connection is closed after a longer one."""
+REFUSED = (400, 413, 415, 422)
+"""Statuses that blame the content of the batch: the pipeline splits it to find the metric at fault."""
+SHOWN = 200
+"""Characters of a failed answer that the error quotes."""
+LONGEST_WAIT = 3_600.0
+"""Most seconds to wait if the server sends Retry-After."""
 
 
 class HttpAnswer(NamedTuple):
@@ -33,11 +40,14 @@ class HttpAnswer(NamedTuple):
     """Seconds to wait before the next request, as the server asks; 0 if it does not."""
 
 
-class HttpPoster:
+class HttpClient:
     """Keeps one connection alive. Use it from one thread at a time."""
 
-    def __init__(self, address: str, options: HttpOptions, timeout: float) -> None:
-        """`timeout` in seconds bounds each `post` from the first byte to the last. Raise UsageError."""
+    def __init__(self, address: str, options: HttpOptions, timeout: float, *, repeatable: bool = True) -> None:
+        """`address` is http:// or https://, `timeout` in seconds bounds each request. Raise UsageError.
+
+        If `repeatable` is True, a request may be sent twice: again if the server had closed the idle connection.
+        """
         url = parse_url(address)
         if not url.host:
             raise UsageError(f"no host in sink {url.scheme}://…")
@@ -45,14 +55,18 @@ class HttpPoster:
             hint = "Use --http-username or --token-file"
             raise UsageError("credentials do not belong in the sink's address", hint=hint)
         self.name = f"{url.scheme}://{url.netloc}{url.path or ''}"
+        """Address without query; the sink may change it."""
         self._url = url
         self._options = options
         self._timeout = timeout
+        self._repeatable = repeatable
         self._socket: Any = None
         self._connected = False
         self._stamps: tuple[object, ...] = ()
         self._headers: dict[str, str] = {}
         self._pool: urllib3.HTTPConnectionPool | None = None
+        self._wait_until = 0.0
+        self._wait_reason = ""
         self._load()
 
     def check_reachable(self) -> None:
@@ -63,19 +77,37 @@ class HttpPoster:
         except OSError as error:
             raise SinkUnavailable(f"{self.name}: {error}") from error
 
-    def post(self, body: bytes, key: str) -> HttpAnswer:
-        """POST a JSON body under an Idempotency-Key; raise SinkUnavailable if there is no complete answer."""
+    def store(self, body: bytes, headers: dict[str, str]) -> None:
+        """POST to the address; raise SinkRefused, or SinkUnavailable if the same request must be sent again."""
+        if time.monotonic() < self._wait_until:
+            raise SinkUnavailable(self._wait_reason)
+        answer = self.request("POST", self._url.request_uri, body, headers)
+        if 200 <= answer.status < 300:
+            return
+        message = f"{self.name} answered {answer.status} {answer.reason}: {answer.text[:SHOWN].strip()}"
+        if answer.status in REFUSED:
+            raise SinkRefused(message)
+        if answer.retry_after > 0:
+            wait = min(LONGEST_WAIT, answer.retry_after)
+            self._wait_until = time.monotonic() + wait
+            message = self._wait_reason = f"{message}; waiting {wait:g} s as the server asks"
+        raise SinkUnavailable(message)
+
+    def request(
+        self, method: str, target: str, body: bytes, headers: dict[str, str], *, longest: int = MAX_ANSWER
+    ) -> HttpAnswer:
+        """Send one request and return the answer, cut after `longest` bytes; raise SinkUnavailable."""
         try:
             pool = self._load()
         except UsageError as error:
             raise SinkUnavailable(error.message, hint=error.hint) from error
-        headers = {**self._headers, "Content-Type": "application/json", "Idempotency-Key": key}
-        if self._options.gzip:
+        headers = {**self._headers, **headers}
+        if self._options.gzip and body:
             body = gzip.compress(body, 1, mtime=0)
             headers["Content-Encoding"] = "gzip"
         with self._deadline() as expired:
             try:
-                return self._read(self._send(pool, body, headers, expired))
+                return self._read(self._send(pool, (method, target, body, headers), expired), longest)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 self.close()
                 why = f"no complete answer within {self._timeout:g} s" if expired.is_set() else str(error)
@@ -89,28 +121,28 @@ class HttpPoster:
         self._socket = None
 
     def _send(
-        self, pool: urllib3.HTTPConnectionPool, body: bytes, headers: dict[str, str], expired: threading.Event
+        self,
+        pool: urllib3.HTTPConnectionPool,
+        request: tuple[str, str, bytes, dict[str, str]],
+        expired: threading.Event,
     ) -> urllib3.BaseHTTPResponse:
         """Send the request. If the server had closed the idle connection, send it again on a new one."""
         while True:
             self._connected = False
             try:
                 return pool.urlopen(
-                    "POST",
-                    self._url.request_uri,
-                    body,
-                    headers,
+                    *request,
                     retries=False,
                     redirect=False,
                     preload_content=False,
                     timeout=self._timeout,
                 )
             except urllib3.exceptions.ProtocolError:
-                if self._connected or expired.is_set():
+                if self._connected or not self._repeatable or expired.is_set():
                     raise
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> HttpAnswer:
-        text = response.read(MAX_ANSWER)
+    def _read(self, response: urllib3.BaseHTTPResponse, longest: int) -> HttpAnswer:
+        text = response.read(longest)
         if response.read(1):
             response.close()
         response.release_conn()
@@ -183,7 +215,7 @@ def _headers(options: HttpOptions) -> dict[str, str]:
         text = base64.b64encode(f"{options.user}:{password}".encode()).decode()
         headers["Authorization"] = f"Basic {text}"
     if options.token_file is not None:
-        headers["Authorization"] = f"Bearer {next(iter(_lines(options.token_file)))}"
+        headers["Authorization"] = f"{options.authorization} {next(iter(_lines(options.token_file)))}"
     return headers
 
 

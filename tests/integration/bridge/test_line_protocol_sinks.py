@@ -1,0 +1,206 @@
+"""The influx and victoria sinks against real servers: what they store, refuse and repeat."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqttkit.bridge.metric import Metric
+from mqttkit.bridge.sinks import open_sink, sink_options
+from mqttkit.bridge.sinks.ledger import PendingPost
+from mqttkit.bridge.sinks.read_back import stored_ids
+from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
+from mqttkit.bridge.sinks.types import Committed, MetricBatch, Sink, SinkOptions
+from mqttkit.bridge.verify_place import own_place
+from mqttkit.errors import SinkRefused, SinkUnavailable
+from mqttkit.settings import BridgeSettings
+from tests.support.http_receiver import http_receiver
+from tests.support.line_servers import Influx, Victoria, victoria_server
+from tests.support.sinks import metric
+
+ALL = '{agent_id!=""}'
+
+
+@pytest.fixture
+def influx(server: Callable[[str], Any]) -> Influx:
+    found = server("influx")
+    assert isinstance(found, Influx)
+    return found
+
+
+@pytest.fixture
+def victoria(tmp_path: Path) -> Iterator[Victoria]:
+    with victoria_server(tmp_path / "victoria", "-retentionPeriod=30d", "-maxLabelsPerTimeseries=8") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def opened(address: str, ledger: Path, **options: Any) -> Iterator[Sink]:
+    with contextlib.closing(open_sink(address, SinkOptions(dead_letters=str(ledger), **options))) as sink:
+        sink.open()
+        yield sink
+
+
+def now(value: float, dedupe_id: str | None = None, **fields: Any) -> Metric:
+    return metric(value, dedupe_id)._replace(timestamp_ms=time.time_ns() // 1_000_000, **fields)
+
+
+def test_influx_stores_columns_and_tags(influx: Influx, tmp_path: Path) -> None:
+    """Measurement is the metric's name; tenant, agent and tags are tags; value and dedupe_id are fields."""
+    address = influx.address("columns")
+    tags = json.dumps({"unit": "°C", "a b": "x,y=z", "quote": '"', "ok": True})
+    with opened(address, tmp_path / "ledger.db") as sink:
+        sink.commit(MetricBatch([metric(21.5, 'say "x\\y"')._replace(tags=tags)]))
+    ((moment, *row),) = influx.query('SELECT "a b", agent_id, dedupe_id, ok, quote, unit, value FROM t', "columns")
+    assert moment.startswith("2023-11-14T22:13:20.123")
+    assert row == ["x,y=z", "a", 'say "x\\y"', "true", '"', "°C", 21.5]
+
+
+def test_influx_repeats_a_batch_of_a_crashed_bridge_without_new_points(influx: Influx, tmp_path: Path) -> None:
+    """The request had arrived: the next bridge sends the same points, which replace themselves."""
+    address = influx.address("crash")
+    batch = MetricBatch([metric(number, f"d{number}" if number % 2 else None) for number in range(200)])
+    with opened(address, tmp_path / "ledger.db") as sink:
+        sink.commit(batch)
+        keep_pending(sink, batch.metrics)
+    with opened(address, tmp_path / "ledger.db") as sink:
+        sink.probe()
+        assert ledger_is_empty(sink)
+    assert influx.query("SELECT count(value) FROM t", "crash")[0][1] == 200
+
+
+def keep_pending(sink: Sink, metrics: Sequence[Metric]) -> None:
+    """Leave what a crash leaves that came after the request and before its answer."""
+    assert isinstance(sink, LedgerSink)
+    sink._ledger_file().keep_pending(PendingPost("earlier", sink._destination.encode(metrics), ()))
+
+
+def ledger_is_empty(sink: Sink) -> bool:
+    assert isinstance(sink, LedgerSink)
+    return sink._ledger_file().pending() is None
+
+
+def test_influx_that_drops_a_part_refuses_the_batch(influx: Influx, tmp_path: Path) -> None:
+    """A value of another type and a time before the retention are refused; the metrics beside them are stored once."""
+    address = influx.address("part")
+    influx.query('CREATE RETENTION POLICY "month" ON "part" DURATION 30d REPLICATION 1')
+    with opened(f"{address}?rp=month", tmp_path / "ledger.db") as sink:
+        metrics = [now(1), metric(2), now(3)]
+        with pytest.raises(SinkRefused, match="beyond retention policy"):
+            sink.commit(MetricBatch(metrics))
+        sink.commit(MetricBatch(metrics[:1]))
+        sink.commit(MetricBatch(metrics[2:]))
+    assert [row[1] for row in influx.query("SELECT value FROM month.t", "part")] in ([1, 3], [3, 1])
+
+
+def test_influx_without_its_database_is_unavailable(influx: Influx, tmp_path: Path) -> None:
+    """Nothing counts as stored until the database is there; the error names it."""
+    address = influx.address("missing")
+    influx.query("DROP DATABASE missing")
+    batch = MetricBatch([metric(1)])
+    with opened(address, tmp_path / "ledger.db") as sink:
+        with pytest.raises(SinkUnavailable, match="database not found"):
+            sink.commit(batch)
+        influx.address("missing")
+        assert sink.commit(batch) == Committed(1, 0)
+
+
+def test_influx_2_gets_organisation_bucket_and_token(tmp_path: Path) -> None:
+    """The address chooses the path of version 2, and the token has its scheme."""
+    (tmp_path / "token").write_text("secret\n")
+    with http_receiver() as receiver:
+        address = f"influx://127.0.0.1:{receiver.port}/?org=my+org&bucket=b"
+        settings = BridgeSettings(sink=address, token_file=str(tmp_path / "token"), http_gzip=True)
+        options = dataclasses.replace(sink_options(settings), dead_letters=str(tmp_path / "ledger.db"))
+        with contextlib.closing(open_sink(address, options)) as sink:
+            sink.open()
+            sink.commit(MetricBatch([metric(1, "x")]))
+    ((path, headers, body),) = receiver.texts
+    assert path == "/api/v2/write?org=my+org&bucket=b&precision=ns"
+    assert headers["Authorization"] == "Token secret"
+    assert body.startswith(b"t,agent_id=a,")
+
+
+def test_victoria_refuses_what_the_server_would_drop(victoria: Victoria, tmp_path: Path) -> None:
+    """It would answer 204 to a time outside its retention, too many labels and a label that is too long."""
+    many = json.dumps({f"n{number}": "x" for number in range(6)})
+    wrong = {
+        "older than the retention of 30 days": metric(1),
+        "two days ahead": now(1)._replace(timestamp_ms=time.time_ns() // 1_000_000 + 3 * 86_400_000),
+        "6 tags, and the server keeps 5": now(1, tags=many),
+        "a tag of 20000 bytes": now(1, tags=json.dumps({"x": "y" * 20_000})),
+    }
+    with opened(victoria.url, tmp_path / "ledger.db") as sink:
+        for reason, refused in wrong.items():
+            with pytest.raises(SinkRefused, match=reason):
+                sink.commit(MetricBatch([now(1), refused]))
+    assert victoria.samples(ALL) == []
+
+
+def test_victoria_that_stores_nothing_is_unavailable(tmp_path: Path) -> None:
+    """A server that drops new series answers 204; nothing counts as stored, because a sample is read back."""
+    with victoria_server(tmp_path / "victoria", "-storage.maxHourlySeries=1") as victoria:
+        with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:
+            assert sink.commit(MetricBatch([now(1)])) == Committed(1, 0)
+        with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:
+            batch = MetricBatch([now(2)._replace(metric_name="another")])
+            with pytest.raises(SinkUnavailable, match="answered 204, but another,agent_id=a"):
+                sink.commit(batch)
+            assert not ledger_is_empty(sink)
+
+
+def test_victoria_stores_a_repeated_batch_once(victoria: Victoria, tmp_path: Path) -> None:
+    """The answer was lost: only samples that are not stored yet are sent again, equal ones included."""
+    stamp = time.time_ns() // 1_000_000
+    same = [metric(1)._replace(timestamp_ms=stamp), metric(1)._replace(timestamp_ms=stamp)]
+    others = [metric(number / 7, f"d{number}")._replace(timestamp_ms=stamp - number // 2) for number in range(150)]
+    with opened(victoria.url, tmp_path / "ledger.db") as sink:
+        assert sink.commit(MetricBatch([*same, *others[:80]])) == Committed(82, 0)
+        keep_pending(sink, [*same, *others])
+    with opened(victoria.url, tmp_path / "ledger.db") as sink:
+        sink.probe()
+        assert ledger_is_empty(sink)
+    found = sorted(value for _, value, _ in victoria.samples(ALL))
+    assert found == pytest.approx(sorted([1.0, 1.0, *(number / 7 for number in range(150))]))
+
+
+@pytest.mark.parametrize("kind", ["influx", "victoria"])
+def test_what_a_proof_stores_is_removed(server: Callable[[str], Any], tmp_path: Path, kind: str) -> None:
+    """The user's own metrics stay."""
+    running = server(kind)
+    address = running.address("proof") if kind == "influx" else f"{running.url}?check=no"
+    name = "verify-0123456789ab"
+    with opened(address, tmp_path / "ledger.db") as sink:
+        sink.commit(MetricBatch([metric(7, "mine", agent="mine")]))
+    with own_place(BridgeSettings(sink=address), name) as place:
+        with contextlib.closing(open_sink(address, sink_options(place))) as sink:
+            sink.open()
+            sink.commit(MetricBatch([metric(number, f"{name}-{number}", agent=name) for number in range(3)]))
+        if kind == "victoria":
+            running.samples(ALL)
+        assert sorted(stored_ids(place, name)) == [f"{name}-{number}" for number in range(3)]
+    assert stored_ids(BridgeSettings(sink=address), name) == []
+    assert stored_ids(BridgeSettings(sink=address), "mine") == (["mine"] if kind == "influx" else ["mine-7"])
+
+
+def test_victoria_that_hangs_is_unavailable(victoria: Victoria, tmp_path: Path) -> None:
+    """After SIGCONT the batch is stored, each sample once."""
+    batch = MetricBatch([now(number) for number in range(3)])
+    with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:
+        sink.commit(MetricBatch([now(9)]))
+        victoria.send(signal.SIGSTOP)
+        try:
+            with pytest.raises(SinkUnavailable, match="no complete answer within 1 s"):
+                sink.commit(batch)
+        finally:
+            victoria.send(signal.SIGCONT)
+        assert sink.commit(batch) == Committed(3, 0)
+    assert sorted(value for _, value, _ in victoria.samples(ALL)) == [0, 1, 2, 9]
