@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation fuzz check format bench bench-peers bench-aio bench-record bench-bridge dev-bridge soak-bridge bench-controllers bench-top pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz check docs format bench bench-peers bench-aio bench-record bench-bridge dev-bridge soak-bridge bench-controllers bench-top pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ demo: $(VENV)/.demo ## Replay real advertisements: scanner -> broker -> subscrib
 	@$(BIN)/mqttkit demo
 
 test: ## Run every check and every test, in parallel; about five minutes on two cores (WORKERS=4)
-	@$(MAKE) --no-print-directory --jobs=2 check run-tests
+	@$(MAKE) --no-print-directory --jobs=2 check run-tests docs
 
 run-tests: $(VENV)/.dev ## Run every test, without the checks
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --durations 10 $(PYTEST_ARGS)
@@ -46,6 +46,9 @@ check: $(VENV)/.dev ## Lint, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## Build the pages of docs/ into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
 
 format: $(VENV)/.dev ## Format the code, and mend what the linter can
 	$(BIN)/ruff format .
@@ -98,7 +101,8 @@ soak-bridge: $(VENV)/.dev ## Kill bridge, broker and sink 20 times in a million 
 bench-top: $(VENV)/.dev ## Measure CPU and memory of `mqttkit top` with 10,000 busy topics (under a minute)
 	$(BIN)/python -m tests.benchmarks.live_view
 
-pictures: $(VENV)/.dev ## Make the pictures of the documentation from the real commands
+pictures: $(VENV)/.dev ## Make the pictures of the documentation from the real commands, and the drawings
+	@$(SYSTEM_PACKAGES) graphviz mscgen mosquitto tmux
 	$(BIN)/python -m tests.support.pictures
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/

@@ -1,10 +1,12 @@
 """The client for asyncio: the threaded client underneath, with one loop wake-up for each batch of messages.
 
-async with mqttkit.aio.connect("mqtt://localhost") as client:
-    await client.subscribe("sensor/#", qos=1)
-    await client.publish("sensor/1", "21.5", qos=1)
-    async for message in client.messages(timeout=10):
-        print(message.topic, message.text)
+Example::
+
+    async with mqttkit.aio.connect("mqtt://localhost") as client:
+        await client.subscribe("sensor/#", qos=1)
+        await client.publish("sensor/1", "21.5", qos=1)
+        async for message in client.messages(timeout=10):
+            print(message.topic, message.text)
 """
 
 from __future__ import annotations

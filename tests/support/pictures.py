@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
 
 from mqttkit.cli.top.app import TopApp
 from mqttkit.cli.top.tree_view import TreeView
@@ -34,15 +39,58 @@ SHOWN = "plant/vibration/pump-002"
 
 
 def main() -> None:
-    """Write docs/pictures/top.svg."""
-    PICTURES.mkdir(exist_ok=True)
+    """Write the pictures into docs/pictures."""
+    drawings()
+    screens()
+    live_view()
+
+
+def drawings() -> None:
+    """Draw what has a source in docs/pictures."""
+    subprocess.run(["dot", "-Tsvg", "architecture.dot", "-o", "architecture.svg"], cwd=PICTURES, check=True)
+    subprocess.run(["mscgen", "-T", "svg", "-i", "commit.msc", "-o", "commit.svg"], cwd=PICTURES, check=True)
+
+
+def screens() -> None:
+    """Write demo.svg, and doctor.svg of a broker that `broker up` has just started."""
+    with tempfile.TemporaryDirectory() as directory:
+        environment = {**os.environ, "HOME": directory, "XDG_STATE_HOME": f"{directory}/state"}
+        _write("demo", _screen("mqttkit demo --seconds 6 --backend process", 100, 40, environment))
+        subprocess.run([*MQTTKIT, "broker", "up", "--backend", "process"], env=environment, check=True)
+        _write("doctor", _screen("mqttkit doctor", 100, 40, environment))
+        subprocess.run([*MQTTKIT, "broker", "down"], env=environment, check=True)
+
+
+def _screen(line: str, columns: int, rows: int, environment: dict[str, str]) -> str:
+    """Return what a line of shell leaves on a terminal of this size, as SVG."""
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    tmux = ["tmux", "-L", f"pictures-{os.getpid()}", "-f", "/dev/null"]
+    script = f"PATH={path}; {line}; tmux wait-for -S shown; read line"
+    size = ["-x", str(columns), "-y", str(rows)]
+    subprocess.run([*tmux, "new-session", "-d", *size, "sh", "-c", script], env=environment, check=True)
+    try:
+        subprocess.run([*tmux, "wait-for", "shown"], check=True, timeout=120)
+        shown = subprocess.run([*tmux, "capture-pane", "-p", "-e"], check=True, capture_output=True, text=True).stdout
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=True)
+    console = Console(record=True, width=columns, file=io.StringIO(), legacy_windows=False)
+    console.print(Text.from_ansi("\n".join(f"$ {one.strip()}" for one in line.split(";")) + "\n" + shown.rstrip()))
+    return console.export_svg(title=line.rsplit(";", maxsplit=1)[-1].strip())
+
+
+def live_view() -> None:
+    """Write top.svg."""
     with tempfile.TemporaryDirectory() as directory, mosquitto(Path(directory), "sys_interval 1") as broker:
         mqttkit("pub", "-r", "-m", '{"name":"House 7","opened":2019,"floors":2}', "house/about", port=broker.port)
         with _fleets(broker.port):
             svg = asyncio.run(_picture(MqttSettings(broker=BrokerSettings(host="localhost", port=broker.port))))
-    text = "\n".join(line.rstrip() for line in svg.replace(f":{broker.port}", ":1883").splitlines())
-    (PICTURES / "top.svg").write_text(text + "\n")
-    sys.stdout.write(f"{PICTURES / 'top.svg'}\n")
+    _write("top", svg.replace(f":{broker.port}", ":1883"))
+
+
+def _write(name: str, svg: str) -> None:
+    path = PICTURES / f"{name}.svg"
+    path.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")
+    sys.stdout.write(f"{path}\n")
 
 
 @contextlib.contextmanager

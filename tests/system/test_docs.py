@@ -14,10 +14,11 @@ from pathlib import Path
 import click
 import pytest
 
-from mqttkit.cli import cli
+from mqttkit.cli import COMMANDS, cli
+from mqttkit.cli.help_topics import TOPICS
 from mqttkit.cli.lazy import LazyGroup
 from tests.support.brokers import free_port, need
-from tests.support.pages import PAGES, ROOT, blocks
+from tests.support.pages import DOCS, PAGES, ROOT, blocks, find_page
 
 pytestmark = pytest.mark.system
 
@@ -63,6 +64,27 @@ def test_each_link_leads_to_a_file(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_each_command_has_a_reference() -> None:
+    """The reference generates every command, each on one page."""
+    pages = "\n".join(path.read_text() for path in PAGES if path.name.endswith("-commands.md"))
+    assert sorted(re.findall(r":prog: mqttkit (\S+)", pages)) == sorted(COMMANDS)
+    for name, entry in COMMANDS.items():
+        assert f".. click:: {entry.module}:{entry.attribute}\n   :prog: mqttkit {name}\n" in pages
+
+
+def test_the_page_of_exit_codes_is_what_help_prints() -> None:
+    """The table and `mqttkit help exit-codes` have the same rows."""
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", find_page("exit-codes.md").read_text(), re.M)
+    assert rows == re.findall(r"^  (\d+) +(.*)$", TOPICS["exit-codes"], re.M)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_each_page_is_in_the_contents(path: Path) -> None:
+    """The index lists every page of docs/ itself."""
+    if path.is_relative_to(DOCS) and path.name != "index.md":
+        assert f"\n{path.relative_to(DOCS).with_suffix('')}\n" in (DOCS / "index.md").read_text()
+
+
 def test_readme_s_first_pipeline_runs(tmp_path: Path) -> None:
     """broker up, sub, publish-scan from the example capture, broker down: as the README has it."""
     need("mosquitto")
@@ -74,7 +96,7 @@ def test_readme_s_first_pipeline_runs(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    up, sub, publish, down = console_commands(ROOT / "README.md")
+    up, _, _, sub, publish, down = console_commands(ROOT / "README.md")[:6]
     run(*up, "--port", str(free_port()), "--backend", "process")
     try:
         run("pub", "-r", "-m", "first", "ble/raw/ready")  # comes as soon as the reader has subscribed

@@ -61,16 +61,27 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options by group."""
-        groups: dict[str, list[tuple[str, str]]] = {OWN: [], **{name: [] for name in GROUPS}}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
-            if record is not None:
-                groups[_group_of(param)].append(record)
         hidden = () if ctx.meta.get(_SHOW_ALL) else RARE
-        for name, records in groups.items():
-            if records and name not in hidden:
+        for name, records in option_groups(self, ctx).items():
+            if name not in hidden:
                 with formatter.section(name):
                     formatter.write_dl(records)
+
+    def further_options(self) -> dict[str, list[tuple[str, str]]]:
+        """Return the options that Click does not know: name and description, by group."""
+        return {}
+
+
+def option_groups(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """Return the name and description of each option, by group in the order of the help."""
+    groups: dict[str, list[tuple[str, str]]] = {OWN: [], **{name: [] for name in GROUPS}}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+        if record is not None:
+            groups[_group_of(param)].append(record)
+    if isinstance(command, GroupedCommand):
+        groups.update(command.further_options())
+    return {name: records for name, records in groups.items() if records}
 
 
 def _group_of(param: click.Parameter) -> str:

@@ -19,19 +19,14 @@ class MosquittoCommand(GroupedCommand):
         """Replace -D and -o by the options that they stand for."""
         return super().parse_args(ctx, self._with_files(self._replaced(args)))
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List -D and -o too."""
-        super().format_options(ctx, formatter)
-        with formatter.section("As in mosquitto's clients"):
-            formatter.write_dl(
-                [
-                    (
-                        "-D TYPE PROPERTY VALUE",
-                        f"An MQTT 5 property; TYPE is {', '.join(TYPES)}.",
-                    ),
-                    ("-o FILE", "Read options from FILE, one a line; options given here override them."),
-                ]
-            )
+    def further_options(self) -> dict[str, list[tuple[str, str]]]:
+        """Return -D and -o."""
+        return {
+            "As in mosquitto's clients": [
+                ("-D TYPE PROPERTY VALUE", f"An MQTT 5 property; TYPE is {', '.join(TYPES)}."),
+                ("-o FILE", "Read options from FILE, one a line; options given here override them."),
+            ]
+        }
 
     def _with_files(self, args: list[str]) -> list[str]:
         """Put the options of each -o FILE in front, without those that the command line gives itself."""
