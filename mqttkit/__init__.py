@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, whose i
 if TYPE_CHECKING:
     from mqttkit import aio
     from mqttkit.broker import temporary_broker
-    from mqttkit.client import ClientStats, ConnectionState, Receipt
+    from mqttkit.client import BlockReceipt, ClientStats, ConnectionState, Receipt
     from mqttkit.client.connecting import Client, connect
     from mqttkit.errors import (
         BrokerUnreachable,
@@ -41,7 +41,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "broker": ("temporary_broker",),
-    "client": ("ClientStats", "ConnectionState", "Receipt"),
+    "client": ("BlockReceipt", "ClientStats", "ConnectionState", "Receipt"),
     "client.connecting": ("Client", "connect"),
     "errors": (
         "BrokerUnreachable",
@@ -68,6 +68,7 @@ _MODULES = {
 """The public names in each submodule."""
 
 __all__ = [
+    "BlockReceipt",
     "BrokerSettings",
     "BrokerUnreachable",
     "Client",

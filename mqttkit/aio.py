@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.client import ClientStats, ConnectionState, MqttClient, Receipt
+from mqttkit.client import BlockReceipt, ClientStats, ConnectionState, MqttClient, Receipt
 from mqttkit.client.connecting import ConnectOptions, split_options
 from mqttkit.client.control import hold_reading, on_resolved
 from mqttkit.client.message_queue import MessageQueue
@@ -94,6 +94,19 @@ class AsyncClient:
         receipt = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
         return AsyncReceipt(receipt, self._receipts)
 
+    def publish_many(
+        self,
+        topic: str,
+        payloads: Iterable[bytes | str],
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Properties | None = None,
+    ) -> AsyncBlockReceipt:
+        """Publish a message for each payload, and return one receipt for all of them. Otherwise as `publish`."""
+        block = self._client.publish_many(topic, payloads, qos=qos, retain=retain, properties=properties)
+        return AsyncBlockReceipt(block, self._receipts)
+
     async def subscribe(self, *filters: Subscription | str, qos: int = 0, timeout: float = 10.0) -> list[int]:
         """Subscribe, and return the QoS granted for each filter. Raises what `Client.subscribe` raises."""
         return await asyncio.to_thread(self._client.subscribe, *filters, qos=qos, timeout=timeout)
@@ -167,8 +180,8 @@ class AsyncReceipt:
 
     __slots__ = ("_pending", "_receipt")
 
-    def __init__(self, receipt: Receipt, pending: _PendingReceipts) -> None:
-        self._receipt = receipt
+    def __init__(self, receipt: Receipt | BlockReceipt, pending: _PendingReceipts) -> None:
+        self._receipt: Receipt | BlockReceipt = receipt
         self._pending = pending
 
     @property
@@ -182,18 +195,29 @@ class AsyncReceipt:
         return self._receipt.result(0)
 
 
+class AsyncBlockReceipt(AsyncReceipt):
+    """The outcomes of one `publish_many`: `await` returns when all are known, and raises for the first failure."""
+
+    __slots__ = ("receipt",)
+
+    def __init__(self, receipt: BlockReceipt, pending: _PendingReceipts) -> None:
+        super().__init__(receipt, pending)
+        self.receipt = receipt
+        """Knows the outcome of each message, also while some are unknown."""
+
+
 class _PendingReceipts:
     """Futures of the receipts that somebody awaits."""
 
     def __init__(self) -> None:
-        self._futures: dict[Receipt, list[asyncio.Future[None]]] = {}
+        self._futures: dict[Receipt | BlockReceipt, list[asyncio.Future[None]]] = {}
 
     @property
     def has_waiters(self) -> bool:
         """True if somebody awaits a receipt. Any thread."""
         return bool(self._futures)
 
-    async def wait(self, receipt: Receipt) -> None:
+    async def wait(self, receipt: Receipt | BlockReceipt) -> None:
         """Wait until the outcome is known."""
         future = asyncio.get_running_loop().create_future()
         waiting = self._futures.setdefault(receipt, [])

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from mqttkit.client import MqttClient, Receipt
+from mqttkit.client import BlockReceipt, MqttClient, Receipt
 from mqttkit.client.control import round_trip
 from mqttkit.client.failures import discouraged_hint
 from mqttkit.client.packets import send_limits
@@ -46,8 +46,10 @@ class Publisher:
         self._patience = patience
         self._lower = lower
         self._lowered = 0
-        self._open: deque[tuple[str, Receipt]] = deque()
-        self._too_many = 2 * client.settings.limits.max_queued_messages + SETTLE_EVERY
+        self._open: deque[tuple[str, Receipt | BlockReceipt]] = deque()
+        self._opened = 0
+        """Messages of the receipts in `_open`, some of which may be known."""
+        self._too_many = self._limit = 2 * client.settings.limits.max_queued_messages + SETTLE_EVERY
         self._unconfirmed = False
         self._first_loss = self._loss_hint = ""
         self._warned_of_loss = self._warned_of_properties = False
@@ -55,7 +57,7 @@ class Publisher:
     @property
     def unresolved(self) -> int:
         """Messages whose outcome was unknown at the last check."""
-        return len(self._open)
+        return sum(_pending(receipt) for _, receipt in self._open)
 
     def send(self, messages: Iterable[Message]) -> None:
         """Publish each message.
@@ -63,9 +65,7 @@ class Publisher:
         Raises PublishDenied once the broker has denied one, TopicError if a topic name is malformed, and the client's
         own error if the client no longer tries to connect.
         """
-        if self.failed and not self._warned_of_loss:
-            self._warned_of_loss = True
-            log.warning("a message was not delivered, %s", self._first_loss)
+        self._warn_of_loss()
         publish, opened, patience = self._client.publish, self._open, self._patience
         if self._lower and self._client.broker_limits.restricted:
             messages = map(self._as_taken, messages)
@@ -76,8 +76,23 @@ class Publisher:
                 self._warn_of_properties()
             receipt = publish(topic, payload, qos=qos, retain=retain, properties=properties, wait=patience)
             opened.append((topic, receipt))
+            self._opened += 1
             if count % SETTLE_EVERY == 0:
                 self.settle()
+        self.settle()
+
+    def send_block(self, message: Message, payloads: Sequence[bytes]) -> None:
+        """Publish a message like `message` for each payload. Raises what `send` raises."""
+        self._warn_of_loss()
+        topic, _, qos, retain, _, _, properties, _ = message
+        self._unconfirmed = self._unconfirmed or not qos
+        if properties is not None and self._client.protocol_version != 5:
+            self._warn_of_properties()
+        block = self._client.publish_many(
+            topic, payloads, qos=qos, retain=retain, properties=properties, wait=self._patience
+        )
+        self._open.append((topic, block))
+        self._opened += len(block)
         self.settle()
 
     def finish(self, timeout: float) -> None:
@@ -89,7 +104,7 @@ class Publisher:
         if self._open:
             topic = self._open[0][0]
             raise PublishFailed(
-                f"{len(self._open)} of {self._total()} messages not acknowledged within {timeout:g} s,"
+                f"{self.unresolved} of {self._total()} messages not acknowledged within {timeout:g} s,"
                 f" the first on topic {topic!r}"
             )
         if self.failed:
@@ -103,50 +118,65 @@ class Publisher:
         opened = self._open
         while opened:
             topic, receipt = opened[0]
-            outcome = receipt.outcome
-            if outcome is None:
+            if receipt.outcome is None:
+                if isinstance(receipt, BlockReceipt) and receipt.failed:
+                    self._check_denied(topic, receipt)
                 break
             opened.popleft()
-            if outcome is Outcome.SENT or outcome is Outcome.ACKNOWLEDGED:
-                self.delivered += 1
-            else:
-                self._count(topic, receipt)
-        if len(opened) > self._too_many:
+            self._count(topic, receipt)
+        if self._opened > self._limit:
             self._settle_behind_the_head()
+            self._limit = self._opened + self._too_many
 
     def _settle_behind_the_head(self) -> None:
         """Count what is known behind an unknown outcome; the client bounds how many are unknown."""
-        waiting = list(self._open)
+        waiting = [(topic, receipt, receipt.done) for topic, receipt in self._open]
         self._open.clear()
-        self._open.extend(each for each in waiting if each[1].outcome is None)
-        unknown = {id(receipt) for _, receipt in self._open}
-        for topic, receipt in waiting:
-            if id(receipt) not in unknown:
+        self._open.extend((topic, receipt) for topic, receipt, done in waiting if not done)
+        for topic, receipt, done in waiting:
+            if done:
                 self._count(topic, receipt)
 
-    def _count(self, topic: str, receipt: Receipt) -> None:
-        if receipt.outcome is Outcome.SENT or receipt.outcome is Outcome.ACKNOWLEDGED:
+    def _count(self, topic: str, receipt: Receipt | BlockReceipt) -> None:
+        if isinstance(receipt, BlockReceipt):
+            self._opened -= len(receipt)
+            self.delivered += receipt.delivered
+            self.failed += receipt.failed
+            self._check_denied(topic, receipt)
+            for _, failed, reason, code in receipt.failures[:1]:
+                self._record_failure(topic, receipt.qos, failed, reason, code)
+            return
+        self._opened -= 1
+        outcome = receipt.outcome
+        if outcome is Outcome.SENT or outcome is Outcome.ACKNOWLEDGED:
             self.delivered += 1
-        else:
+        elif outcome is not None:
             self.failed += 1
-            self._record_failure(topic, receipt)
+            self._record_failure(topic, receipt.qos, outcome, receipt.reason, receipt.code)
+
+    def _check_denied(self, topic: str, block: BlockReceipt) -> None:
+        """Raise PublishDenied for the first message of a block that the broker denied."""
+        for _, outcome, reason, code in block.failures if block.failed else ():
+            if outcome is Outcome.DENIED:
+                if not block.done:
+                    self.delivered += block.delivered
+                self._record_failure(topic, block.qos, outcome, reason, code)
 
     def _total(self) -> int:
-        return self.delivered + self.failed + len(self._open)
+        return self.delivered + self.failed + self._opened
 
-    def _record_failure(self, topic: str, receipt: Receipt) -> None:
-        if receipt.outcome is Outcome.DENIED:
-            reason = receipt.reason or f"reason code 0x{receipt.code:02x}"
+    def _record_failure(self, topic: str, qos: int, outcome: Outcome, reason: str, code: int) -> None:
+        if outcome is Outcome.DENIED:
             hint = f"{self.delivered} earlier messages were delivered" if self.delivered else ""
-            raise PublishDenied(topic, reason.lower(), code=receipt.code, hint=hint)
+            raise PublishDenied(topic, reason.lower() or f"reason code 0x{code:02x}", code=code, hint=hint)
         failure = self._client.failure
         if self._client.given_up and failure is not None:
-            if receipt.outcome is Outcome.LOST and receipt.qos and not isinstance(failure, ConnectionRefused):
+            if outcome is Outcome.LOST and qos and not isinstance(failure, ConnectionRefused):
                 raise PublishLost(topic, f"not acknowledged: {failure}", hint=failure.hint)
             raise failure
         if not self._first_loss:
-            self._first_loss = f"the first on topic {topic!r}: {receipt.reason}"
-            self._loss_hint = send_limits.hint(receipt.reason) or discouraged_hint(topic)
+            self._first_loss = f"the first on topic {topic!r}: {reason}"
+            self._loss_hint = send_limits.hint(reason) or discouraged_hint(topic)
 
     def _confirm(self, timeout: float) -> None:
         """Confirm with a round trip that the broker has read the messages of QoS 0.
@@ -169,7 +199,16 @@ class Publisher:
             self._lowered += 1
         return taken
 
+    def _warn_of_loss(self) -> None:
+        if self.failed and not self._warned_of_loss:
+            self._warned_of_loss = True
+            log.warning("a message was not delivered, %s", self._first_loss)
+
     def _warn_of_properties(self) -> None:
         if not self._warned_of_properties:
             self._warned_of_properties = True
             log.warning("the connection uses MQTT 3.1.1, which has no properties: messages go without them")
+
+
+def _pending(receipt: Receipt | BlockReceipt) -> int:
+    return receipt.unresolved if isinstance(receipt, BlockReceipt) else 1

@@ -30,10 +30,15 @@ from mqttkit.topics import check_topic_name
 READ_BYTES = 256 * 1024
 MAX_PAYLOAD = 268_435_455
 """Bytes; MQTT 5, 2.1.4."""
+REPEATS = 1_000
+"""Messages per block of --repeat."""
 IDLE_SECONDS = 0.02
 """How often outcomes are checked while some are unknown and stdin has nothing new."""
 INTERRUPTED_SECONDS = 1.0
 """How long an interrupted command waits for unacknowledged messages."""
+
+Block = Iterable[Message] | tuple[Message, list[bytes]]
+"""Messages that are ready together, or one message and the payloads to publish it with."""
 
 _checked_name = functools.lru_cache(maxsize=4096)(check_topic_name)
 
@@ -177,12 +182,15 @@ def pub(connection: ConnectionOptions, **given: Any) -> None:
         _publish(client, blocks, options)
 
 
-def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], options: PublishOptions) -> None:
+def _publish(client: MqttClient, blocks: Iterable[Block], options: PublishOptions) -> None:
     """Publish every message; raise PublishFailed if one was not delivered."""
     publisher, patience = Publisher(client, lower=options.as_json), options.patience
     try:
         for block in blocks:
-            publisher.send(block)
+            if isinstance(block, tuple):
+                publisher.send_block(*block)
+            else:
+                publisher.send(block)
             while options.streaming and publisher.unresolved and not _stdin_ready():
                 publisher.settle()
     except UsageError:
@@ -196,7 +204,7 @@ def _publish(client: MqttClient, blocks: Iterable[Iterable[Message]], options: P
     publisher.finish(patience)
 
 
-def _blocks(options: PublishOptions, connection: ConnectionOptions) -> Iterable[Iterable[Message]]:
+def _blocks(options: PublishOptions, connection: ConnectionOptions) -> Iterable[Block]:
     """Return the messages to publish, in blocks that are ready together; raise UsageError."""
     topic = options.topic or connection.url_topic
     if topic is not None:
@@ -214,21 +222,25 @@ def _blocks(options: PublishOptions, connection: ConnectionOptions) -> Iterable[
     return _lone_messages(message._replace(payload=options.payload(), qos=probe), options.repeat, options.repeat_delay)
 
 
-def _lone_messages(message: Message, repeat: int, delay: float) -> Iterator[list[Message]]:
-    yield [message]
+def _lone_messages(message: Message, repeat: int, delay: float) -> Iterator[Block]:
+    if not delay:
+        for start in range(0, repeat, REPEATS):
+            yield message, [message.payload] * min(REPEATS, repeat - start)
+        return
+    yield message, [message.payload]
     for _ in range(repeat - 1):
         time.sleep(delay)
-        yield [message]
+        yield message, [message.payload]
 
 
-def _line_messages(message: Message, probe: int) -> Iterator[Iterable[Message]]:
-    """Yield a message per line; the first one at the QoS `probe`, so that the broker reports a denial."""
-    topic, _, qos, retain, _, _, properties, _ = message
+def _line_messages(message: Message, probe: int) -> Iterator[Block]:
+    """Yield the lines that are ready; the first one alone at the QoS `probe`, so that the broker reports a denial."""
+    first = message._replace(qos=probe)
     for lines in _lines():
-        if probe != qos:
-            yield [message._replace(payload=lines.pop(0), qos=probe)]
-            probe = qos
-        yield [Message(topic, line, qos, retain, properties=properties) for line in lines]
+        if first.qos != message.qos:
+            yield first, [lines.pop(0)]
+            first = message
+        yield message, lines
 
 
 def _json_messages(message: Message, topic: str | None) -> Iterator[Iterable[Message]]:

@@ -18,25 +18,23 @@ from mqttkit.client.connection import Connection
 from mqttkit.client.connection_setup import make_connection, set_will
 from mqttkit.client.message_queue import MessageQueue
 from mqttkit.client.network_thread import Hooks, NetworkThread
-from mqttkit.client.packets.encoding import encode_name, encode_payload
 from mqttkit.client.packets.outbox import Outbox
-from mqttkit.client.packets.properties import encode as encode_properties
 from mqttkit.client.packets.reason_codes import DENIED
-from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.packets.send_limits import BrokerLimits
+from mqttkit.client.publishing import PublishingClient
 from mqttkit.client.reconnect import ReconnectPolicy
 from mqttkit.client.state import ConnectionState, StateLog
 from mqttkit.client.stats import ClientStats
 from mqttkit.client.subscriptions import Subscriptions, denial
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied, UsageError
-from mqttkit.messages import Message, Properties, Subscription, Will
+from mqttkit.messages import Message, Subscription, Will
 from mqttkit.settings import MqttSettings
 from mqttkit.topics import check_topic_filter
 
 log = logging.getLogger(__name__)
 
 
-class MqttClient:
+class MqttClient(PublishingClient):
     """A client of one broker, or of several hosts that it tries in turn.
 
     Any thread may call the public methods, except the network thread, in which the handlers run. Handlers may only
@@ -187,35 +185,6 @@ class MqttClient:
         return self._outbox.unresolved
 
     # --- publishing ---------------------------------------------------------------------------------------
-
-    def publish(
-        self,
-        topic: str,
-        payload: bytes | str = b"",
-        *,
-        qos: int = 0,
-        retain: bool = False,
-        properties: Properties | None = None,
-        wait: float = 0.0,
-    ) -> Receipt:
-        """Publish a message and return its receipt. Text is sent as UTF-8. Any thread may call it.
-
-        Never blocks if `wait` is 0: without a connection, or if the queue is full, the message is dropped and the
-        receipt reports it. Otherwise waits up to `wait` seconds for a connection and for room in the queue.
-        Raises TopicError if the topic name is malformed and TypeError if the payload is not bytes or text.
-        """
-        data = payload if type(payload) is bytes else encode_payload(payload)
-        if not self.connected and not (wait > 0 and self.wait_connected(wait)):
-            return self._outbox.refuse("not connected", encode_name(topic))
-        if not topic.isprintable():  # quick, and true of every topic that no broker hangs up on, but for a few spaces
-            self._thread.remember_topic(topic)
-        if not 0 <= qos <= 2:
-            raise ValueError(f"QoS must be 0, 1 or 2, got {qos!r}")
-        section = b"" if properties is None else encode_properties(properties, self._outbox.broker.topic_aliases)
-        name = encode_name(topic)
-        receipt = self._outbox.put(name, data, qos, retain=retain, properties=section, wait=wait)
-        self._connection.wake()
-        return receipt
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until no publish is unresolved."""

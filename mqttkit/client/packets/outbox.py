@@ -9,22 +9,17 @@ from __future__ import annotations
 import collections
 import contextlib
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
+from mqttkit.client.packets.block import BlockReceipt, BlockSlice, IdentifierRange
+from mqttkit.client.packets.packet_batch import BATCH_BYTES, PacketBatch, PublishEncoder
+from mqttkit.client.packets.publish_queue import PublishQueue
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.packets.send_limits import BrokerLimits
 from mqttkit.client.packets.splitter import MAX_FAST_MID
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
 
-BATCH_BYTES = 256 * 1024
-"""A batch ends before the packet that would make it larger than this."""
-MAX_CACHED_LENGTHS = 4_096
-MAX_PACKET = 268_435_455
-"""Largest remaining length (MQTT 5, 1.5.5)."""
-FIXED_BYTES = 3
-"""Packet identifier and an empty property section."""
 ANY_PUBLISH = BrokerLimits()
 REASONS = {
     0x10: "No matching subscribers",
@@ -39,36 +34,12 @@ REASONS = {
 """Reason codes of PUBACK and PUBREC (MQTT 5, 3.4.2.1)."""
 
 
-class PacketBatch:
-    """Packets joined for one send."""
-
-    __slots__ = ("data", "items", "parts", "zeros")
-
-    def __init__(self) -> None:
-        self.items: list[Receipt | None] = []
-        """The publish that each part is of; None for acknowledgements."""
-        self.parts: list[bytes] = []
-        self.zeros = 0
-        """How many of the items are QoS 0."""
-        self.data = b""
-
-    def join(self) -> PacketBatch:
-        """Join the parts, without a copy if there is only one."""
-        self.data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
-        return self
-
-
-class Outbox:
-    """Bounded queue of publishes and the window of those under way."""
+class Outbox(PublishQueue):
+    """The queue of publishes and the window of those in flight."""
 
     def __init__(self, limits: LimitSettings, *, keeps_session: bool = False) -> None:
         """If the session is kept, publishes of QoS 1 and 2 wait for the next connection."""
-        self.limits = limits
-        self.counts: Counter[Outcome] = Counter()
-        self.dropped: Counter[str] = Counter()
-        """Dropped publishes by cause."""
-        self.unresolved = 0
-        """Publishes without an outcome."""
+        super().__init__(limits, keeps_session=keeps_session)
         self.window = limits.max_inflight
         """QoS 1 and 2 publishes that may be in flight at a time."""
         self.exact_window = limits.max_inflight
@@ -77,98 +48,19 @@ class Outbox:
         """What the broker takes; `resume` sets it."""
         self.acknowledgements: collections.deque[bytes] = collections.deque()
         """PUBACK packets to send."""
-        self.flights: dict[int, Receipt] = {}
+        self.flights: dict[int, Receipt | IdentifierRange] = {}
         """QoS 1 and 2 publishes in flight, by packet identifier."""
         self.publish_qos2: Callable[[Receipt], int] = _no_qos2
         """Hands a QoS 2 publish to paho; returns its packet identifier."""
         self.on_resolved: Callable[[], None] | None = None
         """Called after each batch of publishes whose outcome became known, without a lock."""
-        self._accepting = self._restricted = False
-        self._bytes = 0
-        self._queue: collections.deque[Receipt] = collections.deque()
-        self._held: collections.deque[Receipt] = collections.deque()
-        self._resend: collections.deque[tuple[int, Receipt]] = collections.deque()
+        self._restricted = False
+        self._held: collections.deque[Receipt | BlockSlice] = collections.deque()
+        self._resend: collections.deque[tuple[int, Receipt | IdentifierRange]] = collections.deque()
         self._mid = 0
-        self._lengths: dict[int, bytes] = {}
-        self._keeps_session = keeps_session
-        self._closed = False
+        self._encoder = PublishEncoder()
         self._owner = threading.RLock()
         """Held while a thread moves publishes between the queues: the network thread, or one that closes the client."""
-        self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
-        self.condition = threading.Condition(self._lock)
-
-    # Any thread may call what follows.
-
-    def put(
-        self, topic: bytes, payload: bytes, qos: int, *, retain: bool, properties: bytes, wait: float = 0.0
-    ) -> Receipt:
-        """Queue a publish, waiting up to `wait` seconds for room; return its receipt, a dropped one without room.
-
-        `topic` and `properties` are as they go on the wire, see `Receipt`. An empty queue has room for anything.
-        """
-        size = len(topic) + len(payload) + len(properties)
-        receipt = Receipt(self.condition, size, topic, payload, qos, retain, properties)
-        kept = False
-        with self._lock:
-            if self.unresolved >= self.limits.max_queued_messages or self._bytes + size > self.limits.max_queued_bytes:
-                kept = self._wait_for_room(size, wait) and self._keeps_session and qos > 0
-            cause = self._refusal(size, kept)
-            if cause:
-                self._drop(receipt, cause)
-            else:
-                self.unresolved += 1
-                self._bytes += size
-                self._queue.append(receipt)
-        return receipt
-
-    def refuse(self, cause: str, topic: bytes = b"") -> Receipt:
-        """Return the receipt of a publish that is dropped immediately."""
-        receipt = Receipt(self.condition, topic=topic)
-        with self._lock:
-            self._drop(receipt, cause)
-        return receipt
-
-    def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until nothing is unresolved."""
-        with self._lock:
-            return self.condition.wait_for(lambda: self.unresolved == 0, timeout)
-
-    def _refusal(self, size: int, kept: bool) -> str:
-        """Return why a publish cannot be queued; `kept` if it waited for room while the session is kept."""
-        if not self._accepting and not (kept and not self._closed):
-            return "the client is closed" if self._closed else "not connected"
-        if size > MAX_PACKET - FIXED_BYTES:
-            return "larger than MQTT allows"
-        full = self.unresolved >= self.limits.max_queued_messages or self._bytes + size > self.limits.max_queued_bytes
-        return "queue full" if full and self.unresolved else ""
-
-    def _wait_for_room(self, size: int, wait: float) -> bool:
-        """Wait until a full queue is half empty, so that the caller then runs for a while; return whether it waited.
-
-        The end of a connection ends the wait, unless the session is kept: then there is room once the next one sends.
-        """
-        limits = self.limits
-        if wait <= 0 or not self.unresolved or not self._accepting:
-            return False
-        self._room.wait_for(
-            lambda: (
-                (
-                    self.unresolved <= limits.max_queued_messages // 2
-                    and self._bytes + size <= max(limits.max_queued_bytes // 2, size)
-                )
-                or self._closed
-                or not (self._accepting or self._keeps_session)
-            ),
-            wait,
-        )
-        return True
-
-    def _drop(self, receipt: Receipt, cause: str) -> None:
-        receipt.reason, receipt.payload = cause, b""
-        receipt.outcome = Outcome.DROPPED
-        self.counts[Outcome.DROPPED] += 1
-        self.dropped[cause] += 1
 
     # Only the network thread calls what follows.
 
@@ -190,10 +82,13 @@ class Outbox:
         size = self._take_acknowledgements(batch)
         while self._resend and self._window_left() > 0 and size < BATCH_BYTES:
             mid, item = self._resend.popleft()
-            if self._restricted and self._refused(item, v5=v5):
+            message = item.message(mid) if isinstance(item, IdentifierRange) else item
+            cause = self._refusal_by_broker(message, len(message.payload), v5=v5)
+            if cause:
                 self.flights.pop(mid, None)
+                self._resolve_flights({mid: item}, Outcome.DROPPED, cause)
                 continue
-            size += self._append(batch, item, mid, v5=v5, dup=True)
+            size += self._encoder.add(batch, message, mid, v5=v5, dup=True)
         for queue in (self._held, self._queue):
             size = self._take_from(queue, batch, size, v5)
         return batch.join() if batch.parts else None
@@ -213,71 +108,97 @@ class Outbox:
             batch.items.append(None)
         return len(packets)
 
-    def _take_from(self, queue: collections.deque[Receipt], batch: PacketBatch, size: int, v5: bool) -> int:
+    def _take_from(
+        self, queue: collections.deque[Receipt | BlockSlice], batch: PacketBatch, size: int, v5: bool
+    ) -> int:
         """Move publishes from a queue into the batch; QoS 1 and 2 wait in `_held` while the window is full."""
-        left, held = self._window_left(), self._held
+        held = self._held
         while queue and size < BATCH_BYTES:
             item = queue[0]
-            if self._restricted and self._refused(item, v5=v5):
+            if isinstance(item, BlockSlice) and not item:
                 queue.popleft()
                 continue
-            if size and size + len(item.payload) > BATCH_BYTES:
+            if self._restricted and self._remove_refused(queue, v5=v5):
+                continue
+            payload = item.first_payload if isinstance(item, BlockSlice) else item.payload
+            if size and size + len(payload) > BATCH_BYTES:
                 return BATCH_BYTES
-            if item.qos and ((held and queue is not held) or self._must_wait(item, left)):
+            if item.qos and ((held and queue is not held) or self._must_wait(item, self._window_left())):
                 if queue is held:
                     return size
                 held.append(queue.popleft())
                 continue
-            queue.popleft()
-            mid = 0
-            if item.qos:
-                left -= 1
-                if item.qos == 2:
-                    self.flights[self.publish_qos2(item)] = item
-                    continue
-                mid = self._next_mid()
-                self.flights[mid] = item
-            size += self._append(batch, item, mid, v5=v5)
+            if isinstance(item, BlockSlice):
+                size += self._take_slice(item, batch, BATCH_BYTES - size, v5)
+            else:
+                queue.popleft()
+                size += self._take_publish(item, batch, v5)
         return size
 
-    def _refused(self, item: Receipt, *, v5: bool) -> bool:
-        """Drop a publish that the broker does not take; return whether it was one."""
-        size = len(item.topic) + len(item.payload) + (2 if item.qos else 0) + (len(item.properties) or 1 if v5 else 0)
-        cause = self.broker.refusal(item.qos, item.retain, len(self._encode_length(0, size)) + size)
-        if cause:
-            self._resolve((item,), Outcome.DROPPED, cause)
-        return bool(cause)
+    def _take_publish(self, item: Receipt, batch: PacketBatch, v5: bool) -> int:
+        """Move one publish into the batch, QoS 2 to paho; return its size."""
+        mid = 0
+        if item.qos == 2:
+            self.flights[self.publish_qos2(item)] = item
+            return 0
+        if item.qos:
+            mid = self._next_mid()
+            self.flights[mid] = item
+        return self._encoder.add(batch, item, mid, v5=v5)
 
-    def _append(self, batch: PacketBatch, item: Receipt, mid: int, *, v5: bool, dup: bool = False) -> int:
-        """Encode a publish into the batch (MQTT 5, 3.3); return its size."""
-        first = 0x30 | dup << 3 | item.qos << 1 | item.retain
-        middle = (item.properties or b"\0") if v5 else b""
-        if mid:
-            middle = mid.to_bytes(2, "big") + middle
-        length = len(item.topic) + len(middle) + len(item.payload)
-        head = self._lengths.get(first << 28 | length) or self._encode_length(first, length)
-        packet = head + item.topic + middle + item.payload
-        batch.parts.append(packet)
-        batch.items.append(item)
-        batch.zeros += not mid
-        return len(packet)
+    def _take_slice(self, waiting: BlockSlice, batch: PacketBatch, room: int, v5: bool) -> int:
+        """Move messages from the front of a slice into the batch, as many as the window allows; return their size."""
+        block, start = waiting.block, waiting.start
+        if not block.qos:
+            return self._encoder.add_zeros(batch, waiting, room, v5=v5)
+        if block.qos == 2:
+            mid = self.publish_qos2(block.message(start))
+            self.flights[mid] = IdentifierRange(block, start - mid)
+            waiting.start += 1
+            return 0
+        mids = self._next_mids(min(len(waiting), self._window_left()))
+        taken, size = self._encoder.add_acknowledged(batch, block, start, mids, room, v5=v5)
+        self._mid = mids[taken - 1]
+        self.flights.update(dict.fromkeys(mids[:taken], IdentifierRange(block, start - mids[0])))
+        waiting.start += taken
+        return size
 
-    def _encode_length(self, first: int, length: int) -> bytes:
-        """Return the fixed header: `first` and the remaining length (MQTT 5, 2.1.4)."""
-        head, rest = bytearray((first,)), length
-        while rest > 127:
-            head.append(rest & 127 | 128)
-            rest >>= 7
-        head.append(rest)
-        if len(self._lengths) >= MAX_CACHED_LENGTHS:
-            self._lengths.clear()
-        encoded = self._lengths[first << 28 | length] = bytes(head)
-        return encoded
+    def _remove_refused(self, queue: collections.deque[Receipt | BlockSlice], *, v5: bool) -> bool:
+        """Drop what the broker does not take of the first publish or slice; return whether there was something."""
+        item = queue[0]
+        if not isinstance(item, BlockSlice):
+            cause = self._refusal_by_broker(item, len(item.payload), v5=v5)
+            if cause:
+                queue.popleft()
+                self._resolve((item,), Outcome.DROPPED, cause)
+            return bool(cause)
+        block, start = item.block, item.start
+        if not self._refusal_by_broker(block, block.largest, v5=v5):
+            return False
+        good: list[BlockSlice] = []
+        for index in range(start, item.stop):
+            cause = self._refusal_by_broker(block, len(block.payloads[index]), v5=v5)
+            if cause:
+                good.append(BlockSlice(block, start, index))
+                self._resolve_slices((BlockSlice(block, index, index + 1),), Outcome.DROPPED, cause)
+                start = index + 1
+        if good:
+            queue[0] = BlockSlice(block, start, item.stop)
+            queue.extendleft(reversed(good))
+        return bool(good)
+
+    def _refusal_by_broker(self, item: Receipt | BlockReceipt, payload: int, *, v5: bool) -> str:
+        """Return why the broker does not take a publish with so many bytes of payload; empty if it does."""
+        if not self._restricted:
+            return ""
+        size = len(item.topic) + payload + (2 if item.qos else 0) + (len(item.properties) or 1 if v5 else 0)
+        head = self._encoder.fixed_header(0, size)
+        return self.broker.refusal(item.qos, item.retain, len(head) + size)
 
     def _window_left(self) -> int:
         return self.window - len(self.flights) + len(self._resend)
 
-    def _must_wait(self, item: Receipt, left: int) -> bool:
+    def _must_wait(self, item: Receipt | BlockSlice, left: int) -> bool:
         """Return whether a QoS 1 or 2 publish would exceed its window."""
         if left <= 0 or item.qos == 1:
             return left <= 0
@@ -290,21 +211,24 @@ class Outbox:
             if self._mid not in self.flights:
                 return self._mid
 
+    def _next_mids(self, count: int) -> range:
+        """Return up to `count` consecutive packet identifiers that are not under way."""
+        first = self._next_mid()
+        mids = range(first, min(first + count, MAX_FAST_MID + 1))
+        if self.flights.keys().isdisjoint(mids):
+            return mids
+        return range(first, next(mid for mid in mids if mid in self.flights))
+
     def sent(self, batch: PacketBatch) -> None:
         """The operating system has the whole batch: QoS 0 is done."""
         if batch.zeros:
             self._resolve([item for item in batch.items if item is not None and not item.qos], Outcome.SENT)
+        self._resolve_slices([each for _, each in batch.slices], Outcome.SENT)
 
     def interrupted(self, batch: PacketBatch, sent: int) -> None:
         """The connection ended with `sent` bytes of the batch handed over: QoS 0 beyond them goes back."""
-        again: list[Receipt] = []
-        whole: list[Receipt] = []
-        end = 0
-        for item, part in zip(batch.items, batch.parts, strict=True):
-            end += len(part)
-            if item is not None and not item.qos:
-                (whole if end <= sent else again).append(item)
-        self._resolve(whole, Outcome.SENT)
+        whole, again = batch.divide(sent)
+        self._resolve_all(whole, Outcome.SENT)
         with self._owner:
             self._queue.extendleft(reversed(again))
 
@@ -312,16 +236,39 @@ class Outbox:
         """Resolve publishes by packet identifier and reason code; 128 and above is a denial."""
         good: list[Receipt] = []
         denied: list[Receipt] = []
+        of_blocks: list[tuple[int, IdentifierRange, int]] = []
         with self._owner:
             for mid, code in found:
                 item = self.flights.pop(mid, None)
                 if item is None:
                     continue
+                if isinstance(item, IdentifierRange):
+                    of_blocks.append((mid, item, code))
+                    continue
                 if code:
-                    item.code, item.reason = code, REASONS.get(code, f"reason code 0x{code:02x}")
+                    item.code, item.reason = code, _reason(code)
                 (denied if code >= 128 else good).append(item)
         self._resolve(good, Outcome.ACKNOWLEDGED)
         self._resolve(denied, Outcome.DENIED)
+        self._acknowledge_blocks(of_blocks)
+
+    def _acknowledge_blocks(self, found: list[tuple[int, IdentifierRange, int]]) -> None:
+        """Resolve messages of blocks, by identifier, range and reason code; those in a row together."""
+        place = 0
+        while place < len(found):
+            mid, item, code = found[place]
+            stop = place + 1
+            while stop < len(found) and found[stop] == (mid + stop - place, item, code):
+                stop += 1
+            start = mid + item.offset
+            denied = code >= 128
+            self._resolve_slices(
+                (BlockSlice(item.block, start, start + stop - place),),
+                Outcome.DENIED if denied else Outcome.ACKNOWLEDGED,
+                _reason(code) if denied else "",
+                code,
+            )
+            place = stop
 
     def resume(self, broker: BrokerLimits = ANY_PUBLISH) -> None:
         """A connection was accepted: send again with DUP what is under way (4.4), and take new publishes."""
@@ -350,6 +297,7 @@ class Outbox:
 
     def lose(self, reason: str, *, keep_acknowledged: bool) -> None:
         """Resolve as lost what will not be sent or acknowledged: all QoS 0, and QoS 1 and 2 too unless kept."""
+        flights: dict[int, Receipt | IdentifierRange] = {}
         with self._owner, self._lock:
             waiting = [*self._held, *self._queue]
             self._held.clear()
@@ -357,10 +305,30 @@ class Outbox:
             self._queue.extend(item for item in waiting if item.qos and keep_acknowledged)
             lost = [item for item in waiting if not (item.qos and keep_acknowledged)]
             if not keep_acknowledged:
-                lost += self.flights.values()
+                flights.update(self.flights)
                 self.flights.clear()
                 self._resend.clear()
-        self._resolve(lost, Outcome.LOST, reason)
+        self._resolve_all(lost, Outcome.LOST, reason)
+        self._resolve_flights(flights, Outcome.LOST, reason)
+
+    def _resolve_all(self, items: Iterable[Receipt | BlockSlice], outcome: Outcome, reason: str = "") -> None:
+        receipts: list[Receipt] = []
+        slices: list[BlockSlice] = []
+        for item in items:
+            if isinstance(item, BlockSlice):
+                slices.append(item)
+            else:
+                receipts.append(item)
+        self._resolve(receipts, outcome, reason)
+        self._resolve_slices(slices, outcome, reason)
+
+    def _resolve_flights(self, flights: dict[int, Receipt | IdentifierRange], outcome: Outcome, reason: str) -> None:
+        """Resolve what was in flight."""
+        self._resolve_all(
+            (item.slice(mid) if isinstance(item, IdentifierRange) else item for mid, item in flights.items()),
+            outcome,
+            reason,
+        )
 
     def _resolve(self, items: Collection[Receipt], outcome: Outcome, reason: str = "") -> None:
         """Set the outcome, free the room, wake the waiting threads."""
@@ -374,16 +342,25 @@ class Outbox:
             freed += item.size
             item.outcome = outcome  # last: whoever sees it sees the reason too
         with self._lock:
-            self.unresolved -= len(items)
-            self._bytes -= freed
-            self.counts[outcome] += len(items)
-            if outcome is Outcome.DROPPED:
-                self.dropped[reason] += len(items)
-            self.condition.notify_all()
-            if self.unresolved <= self.limits.max_queued_messages // 2:
-                self._room.notify_all()
+            self._settle(len(items), freed, outcome, reason)
         if self.on_resolved is not None:
             self.on_resolved()
+
+    def _resolve_slices(
+        self, slices: Collection[BlockSlice], outcome: Outcome, reason: str = "", code: int = 0
+    ) -> None:
+        """Set the outcome of messages of blocks, as `_resolve` does."""
+        if not slices:
+            return
+        with self._lock:
+            freed = sum([each.block.resolve(each.start, each.stop, outcome, reason, code) for each in slices])
+            self._settle(sum(map(len, slices)), freed, outcome, reason)
+        if self.on_resolved is not None:
+            self.on_resolved()
+
+
+def _reason(code: int) -> str:
+    return REASONS.get(code, f"reason code 0x{code:02x}")
 
 
 def _no_qos2(_item: Receipt) -> int:

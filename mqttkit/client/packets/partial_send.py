@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mqttkit.client.packets.outbox import Outbox, PacketBatch
+from mqttkit.client.packets.outbox import Outbox
+from mqttkit.client.packets.packet_batch import PacketBatch
 
 
 class PartialSend:

@@ -48,6 +48,24 @@ def test_messages_arrive_in_order_and_receipts_can_be_awaited(shared_broker: Tes
     run(scenario())
 
 
+def test_a_block_can_be_awaited_as_a_whole(shared_broker: TestBroker) -> None:
+    """One receipt for all; it knows each message, and raises for the ones that had no room."""
+    topic = new_topic()
+
+    async def scenario() -> None:
+        async with aio.connect(settings_for(shared_broker.port, max_queued_messages=100)) as client:
+            await client.subscribe(topic, qos=1)
+            block = client.publish_many(topic, [str(number) for number in range(100)], qos=1)
+            assert await block is Outcome.ACKNOWLEDGED
+            assert block.receipt.delivered == 100
+            received = [message.text async for message in client.messages(timeout=1.0)]
+            assert received == [str(number) for number in range(100)]
+            with pytest.raises(PublishLost, match="message 101 of 150: queue full"):
+                await client.publish_many(topic, [b"x"] * 150, qos=1)
+
+    run(scenario())
+
+
 def test_a_slow_reader_pauses_the_broker_and_loses_nothing(shared_broker: TestBroker) -> None:
     """The queue is bounded: the client stops reading until the loop has read half of it."""
     topic = new_topic()

@@ -59,6 +59,7 @@ EXPECTED = [
     ["lamp True"],
     ["BrokerSettings.port: must be 1 to 65535, got 0"],
     ["True"],
+    [r"True 3 \[<Outcome.ACKNOWLEDGED: 'acknowledged'>(, <Outcome.ACKNOWLEDGED: 'acknowledged'>){2}\]"],
     ["sensor/1 21.5 b'21.5' False"],
     ["1"],
     ["sensor/1 21.5"],

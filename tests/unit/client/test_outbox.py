@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.client.packets.outbox import BATCH_BYTES, MAX_CACHED_LENGTHS, MAX_FAST_MID, MAX_PACKET, Outbox, PacketBatch
+from mqttkit.client.packets.outbox import MAX_FAST_MID, Outbox
+from mqttkit.client.packets.packet_batch import BATCH_BYTES, MAX_CACHED_LENGTHS, PacketBatch, PublishEncoder
+from mqttkit.client.packets.publish_queue import MAX_PACKET
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.packets.send_limits import BrokerLimits
 from mqttkit.client.packets.splitter import remaining_length
@@ -433,7 +435,7 @@ def test_a_batch_is_filled_to_its_last_byte() -> None:
 @pytest.mark.parametrize("length", [0, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, MAX_PACKET])
 def test_remaining_length_takes_as_few_bytes_as_it_can(length: int) -> None:
     """Seven bits a byte, the least first (MQTT 5, 1.5.5)."""
-    header = make()._encode_length(0x30, length)
+    header = PublishEncoder().fixed_header(0x30, length)
     assert header[0] == 0x30
     assert len(header) - 1 == sum(length >= bound for bound in (0, 128, 16_384, 2_097_152))
     assert remaining_length(header, 0) == (len(header), length)
@@ -441,10 +443,10 @@ def test_remaining_length_takes_as_few_bytes_as_it_can(length: int) -> None:
 
 def test_remembered_lengths_are_bounded() -> None:
     """Messages of many different sizes do not fill the memory."""
-    outbox, sizes = make(), []
+    encoder, sizes = PublishEncoder(), []
     for length in range(2 * MAX_CACHED_LENGTHS):
-        outbox._encode_length(0x30, length)
-        sizes.append(len(outbox._lengths))
+        encoder.fixed_header(0x30, length)
+        sizes.append(len(encoder._lengths))
     assert max(sizes) == MAX_CACHED_LENGTHS == 4_096
     assert sizes[MAX_CACHED_LENGTHS] == 1
 
