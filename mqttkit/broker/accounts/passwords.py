@@ -2,8 +2,8 @@
 
 A line is `user:$7$ITERATIONS$SALT$HASH`: PBKDF2-HMAC-SHA512 with a 64-byte key and a salt of exactly 12 bytes, both
 in base64. mosquitto 2.0 silently drops a user whose salt has another length. We read `$6$SALT$HASH`, one round of
-SHA-512 over password and salt, and `$argon2id$…`, which mosquitto 2.1 writes and older versions drop, but never write
-them.
+SHA-512 over password and salt, but never write it; nor do we write what only mosquitto 2.1 reads and its
+`mosquitto_passwd` writes: `$argon2id$…`, or in a build without Argon2 (Debian's) a salt of 64 bytes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ SALT_BYTES = 12
 HASH_BYTES = 64
 ARGON2ID = 2
 """Scheme of Argon2id hashes (RFC 9106, 3.1)."""
-ARGON2ID_VERSION = (2, 1)
-"""First mosquitto that reads them."""
+OTHER_HASHES_VERSION = (2, 1)
+"""First mosquitto that reads Argon2id hashes and salts of other lengths."""
+MAX_SALT_BYTES = 64
 MAX_ARGON2_KIB, MAX_ARGON2_PASSES = 1 << 20, 100
 MIN_PASSWORD = 16
 MIN_GUESSES = 12
@@ -53,7 +54,7 @@ class PasswordHash:
     iterations: int
     """Rounds of PBKDF2, passes of Argon2id; 1 for scheme 6."""
     salt: bytes = field(repr=False)
-    """12 bytes; empty for ARGON2ID."""
+    """12 bytes, from mosquitto 2.1 on up to 64; empty for ARGON2ID."""
     digest: bytes = field(repr=False)
     """64 bytes; empty for ARGON2ID."""
     encoded: str = field(default="", repr=False)
@@ -81,8 +82,10 @@ class PasswordHash:
         digits = rounds.lstrip("0")
         if not (digits.isascii() and digits.isdigit() and int(digits[:8]) <= MAX_ITERATIONS):
             raise ValueError(f"the iterations are not 1 to {MAX_ITERATIONS:,}")
-        salt = _decoded(parts[-2], SALT_BYTES, "salt")
-        return cls(int(parts[1]), int(digits), salt, _decoded(parts[-1], HASH_BYTES, "hash"))
+        most = MAX_SALT_BYTES if parts[1] == "7" else SALT_BYTES
+        salt = _decoded(parts[-2], "salt", least=SALT_BYTES, most=most)
+        digest = _decoded(parts[-1], "hash", least=HASH_BYTES, most=HASH_BYTES)
+        return cls(int(parts[1]), int(digits), salt, digest)
 
     def verify(self, password: str) -> bool:
         """Return in constant time whether this is the password."""
@@ -93,6 +96,11 @@ class PasswordHash:
         else:
             candidate = hashlib.sha512(password.encode() + self.salt).digest()
         return hmac.compare_digest(candidate, self.digest)
+
+    @property
+    def needs_new_broker(self) -> bool:
+        """Whether a mosquitto before OTHER_HASHES_VERSION would drop the user."""
+        return self.scheme == ARGON2ID or len(self.salt) != SALT_BYTES
 
     @property
     def name(self) -> str:
@@ -268,11 +276,12 @@ def _pbkdf2(password: str, salt: bytes, iterations: int) -> bytes:
     return hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations, dklen=HASH_BYTES)
 
 
-def _decoded(text: str, length: int, what: str) -> bytes:
+def _decoded(text: str, what: str, *, least: int, most: int) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"the {what} is not base64") from error
-    if len(data) != length:
-        raise ValueError(f"the {what} has {len(data)} bytes instead of {length}")
+    if not least <= len(data) <= most:
+        wanted = str(least) if least == most else f"{least} to {most}"
+        raise ValueError(f"the {what} has {len(data)} bytes instead of {wanted}")
     return data

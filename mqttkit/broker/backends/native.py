@@ -49,6 +49,19 @@ def mosquitto_version(program: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found.groups())
 
 
+def plugin_directory(program: Path) -> str | None:
+    """Return the directory of the plugins that came with a mosquitto, such as /usr/lib/x86_64-linux-gnu/mosquitto.
+
+    It is below the same prefix as the program. Return None if it is not found.
+    """
+    prefix = program.resolve().parents[1]
+    for pattern in ("lib/*/mosquitto", "lib/mosquitto", "lib64/mosquitto", "lib", "lib64"):
+        for place in sorted(prefix.glob(pattern)):
+            if all((place / name).is_file() for name in configuration.PLUGIN_FILES):
+                return str(place)
+    return None
+
+
 class ProcessBroker(LocalBroker):
     """mosquitto, with users, ACL, TLS, WebSockets, reload, statistics and persistence."""
 
@@ -133,6 +146,7 @@ class ProcessBroker(LocalBroker):
             anonymous=self.spec.anonymous,
             log_types=self.spec.log_types,
             revocations=has_revocations(self.spec, self.paths.authority, self.read_file),
+            plugins=plugin_directory(Path(self._program())),
         )
 
     def listeners(self) -> list[Listener]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from mqttkit.broker.accounts.acl_simulator import lint
-from mqttkit.broker.accounts.passwords import ARGON2ID, ARGON2ID_VERSION, PasswordFile
+from mqttkit.broker.accounts.passwords import ARGON2ID, OTHER_HASHES_VERSION, PasswordFile
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
 from mqttkit.broker.file_names import CONFIGURATION_FILE, PASSWORD_FILE
@@ -58,9 +58,10 @@ def passwords(examined: ExaminedBroker) -> Iterator[Result]:
         return
     for name, hashed in users.hashes.items():
         fix = f"mqttkit broker user passwd {name}{examined.name_option}"
-        if hashed.scheme == ARGON2ID:
-            if examined.broker.version() < ARGON2ID_VERSION:
-                yield failed(f"user {name!r} has an Argon2id hash, which this mosquitto cannot read", fix)
+        if hashed.needs_new_broker and examined.broker.version() < OTHER_HASHES_VERSION:
+            yield failed(f"user {name!r} has a hash of mosquitto 2.1, which this mosquitto cannot read", fix)
+        elif hashed.scheme == ARGON2ID:
+            continue
         elif hashed.scheme != 7:
             yield warned(f"user {name!r} has a hash with only one round ($6$)", fix)
         elif hashed.iterations < LEAST_ITERATIONS:
@@ -100,7 +101,7 @@ def settings(examined: ExaminedBroker) -> Iterator[Result]:
         dangers += 1
         yield failed("allow_anonymous was switched on manually", examined.restart)
     for name in ("password_file", "acl_file"):
-        if not re.search(rf"^{name} \S", text, re.M):
+        if not re.search(rf"^(plugin_opt_)?{name} \S", text, re.M):
             dangers += 1
             yield failed(f"{name} is missing", examined.restart)
     if not text.startswith("# Written by `mqttkit broker up`"):

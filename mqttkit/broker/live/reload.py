@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from mqttkit.broker.accounts.acl import Access
 from mqttkit.broker.accounts.acl_simulator import check_access
-from mqttkit.broker.accounts.passwords import ARGON2ID, ARGON2ID_VERSION, generate_password, password_line
+from mqttkit.broker.accounts.passwords import OTHER_HASHES_VERSION, generate_password, password_line
 from mqttkit.broker.accounts.roles import AccountFiles
 from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, PASSWORD_FILE
 from mqttkit.broker.mosquitto.configuration import CANARY
@@ -79,12 +79,12 @@ def _validated(broker: Broker, changes: Mapping[str, bytes]) -> AccountFiles:
 
 
 def _require_readable_hashes(broker: Broker, accounts: AccountFiles) -> None:
-    """Raise UsageError for an Argon2id hash if this mosquitto is too old for it: it would drop the user."""
-    users = [user for user, hashed in accounts.passwords.hashes.items() if hashed.scheme == ARGON2ID]
-    if users and broker.version() < ARGON2ID_VERSION:
+    """Raise UsageError for a hash of mosquitto 2.1 if this mosquitto is older: it would drop the user."""
+    users = [user for user, hashed in accounts.passwords.hashes.items() if hashed.needs_new_broker]
+    if users and broker.version() < OTHER_HASHES_VERSION:
         version = ".".join(map(str, broker.version()))
         raise UsageError(
-            f"user {users[0]!r} has an Argon2id hash, which mosquitto {version} cannot read",
+            f"user {users[0]!r} has a hash of mosquitto 2.1, which mosquitto {version} cannot read",
             hint=f"Give it another password: mqttkit broker user passwd {users[0]}",
         )
 
@@ -131,13 +131,22 @@ def _wait_until_read(broker: Broker, canary: Login) -> None:
     deadline = time.monotonic() + RELOAD_SECONDS
     while not _accepted(canary):
         if broker.running() is None:
-            raise LifecycleError("the broker ended at the reload", hint="See: mqttkit broker logs")
+            raise LifecycleError(
+                f"the broker ended because it cannot read the new files: {_last_error(broker)}; "
+                "it starts again with the old ones",
+                hint="See: mqttkit broker logs",
+            )
         if time.monotonic() > deadline:
             raise LifecycleError(
                 f"the broker did not read its files in {RELOAD_SECONDS:g} s; the old files are back",
                 hint="See: mqttkit broker logs",
             )
         time.sleep(POLL_SECONDS)
+
+
+def _last_error(broker: Broker) -> str:
+    errors = [line for line in broker.log_lines(tail=20) if "Error" in line]
+    return errors[0] if errors else "no error in its log"
 
 
 def _prove_closed(canary: Login, accounts: AccountFiles) -> None:
@@ -168,8 +177,9 @@ def _accepted(login: Login) -> bool:
 
 
 def _reload_or_stop(broker: Broker) -> None:
-    """Make the broker read the old files again; stop it if even that cannot be proven."""
+    """Make the broker read the old files again, or start it with them if it ended; stop it if neither can be proven."""
     if broker.running() is None:
+        broker.up()
         return
     try:
         _reload(broker, {}, _validated(broker, {}))

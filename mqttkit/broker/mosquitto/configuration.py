@@ -20,6 +20,9 @@ LOG_TYPES = ("error", "warning", "notice", "information")
 """What every broker logs."""
 FURTHER_LOG_TYPES = ("debug", "subscribe", "unsubscribe", "websockets")
 """What a broker may log too; `debug` includes each publish that the ACL denies."""
+PLUGIN_VERSION = (2, 1)
+"""First mosquitto that has plugins for password file and ACL file; it deprecates the options of these names."""
+PLUGIN_FILES = ("mosquitto_password_file.so", "mosquitto_acl_file.so")
 HEAD = "# Written by `mqttkit broker up`; your changes here are lost at the next start.\n"
 
 
@@ -116,14 +119,16 @@ def mosquitto_conf(
     root: str = "",
     log_types: Iterable[str] = (),
     revocations: bool = True,
+    plugins: str | None = None,
 ) -> str:
     """Return mosquitto.conf for the broker's version.
 
+    `plugins` is the directory of mosquitto's own plugins; without it, the broker gets options that 2.1 deprecates.
     `root` is the prefix of each path: empty if the broker's working directory is its root, `/mosquitto/` in the image.
     `revocations` says whether there is a revocation list: certificates from elsewhere may come without one.
     """
     lines = [
-        *_security(anonymous, root),
+        *_security(anonymous, root, plugins if version >= PLUGIN_VERSION else None),
         *_persistence(settings, root),
         *_limits(settings, version),
         "log_dest stderr",
@@ -182,12 +187,14 @@ def first_acl(*, anonymous: bool) -> str:
     )
 
 
-def _security(anonymous: bool, root: str) -> list[str]:
-    return [
-        f"allow_anonymous {_boolean(anonymous)}",
-        f"password_file {root}config/passwd",
-        f"acl_file {root}config/acl",
-    ]
+def _security(anonymous: bool, root: str, plugins: str | None) -> list[str]:
+    lines = [f"allow_anonymous {_boolean(anonymous)}"]
+    for name, place in (("password_file", "config/passwd"), ("acl_file", "config/acl")):
+        if plugins is None:
+            lines.append(f"{name} {root}{place}")
+        else:
+            lines += [f"global_plugin {plugins}/mosquitto_{name}.so", f"plugin_opt_{name} {root}{place}"]
+    return lines
 
 
 def _persistence(settings: Tuning, root: str) -> list[str]:

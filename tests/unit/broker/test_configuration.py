@@ -98,3 +98,21 @@ def test_unknown_profiles_and_settings_are_refused():
 def test_only_an_anonymous_broker_grants_topics_before_the_first_user():
     assert first_acl(anonymous=False).splitlines()[2].startswith("user ")
     assert "topic readwrite #" in first_acl(anonymous=True).split("user ")[0]
+
+
+@pytest.mark.parametrize(("version", "plugins"), [((2, 0, 22), "/usr/lib"), ((2, 1, 2), None)])
+def test_a_version_or_machine_without_plugins_gets_the_options(version: tuple[int, ...], plugins: str | None):
+    text = mosquitto_conf([Listener(port=1883, bind="127.0.0.1")], Tuning(), version=version, plugins=plugins)
+    assert "\npassword_file config/passwd\nacl_file config/acl\n" in text
+    assert "plugin" not in text
+
+
+def test_mosquitto_2_1_gets_plugins_with_the_same_files():
+    text = mosquitto_conf(
+        [Listener(port=1883, bind="127.0.0.1")], Tuning(), version=(2, 1, 0), plugins="/usr/lib", root="/mosquitto/"
+    )
+    assert (
+        "\nglobal_plugin /usr/lib/mosquitto_password_file.so\nplugin_opt_password_file /mosquitto/config/passwd\n"
+        "global_plugin /usr/lib/mosquitto_acl_file.so\nplugin_opt_acl_file /mosquitto/config/acl\n"
+    ) in text
+    assert "\npassword_file" not in text

@@ -74,7 +74,7 @@ def test_scheme_6_is_read() -> None:
         (f"anna:$7$0${SALT}${DIGEST}", "iterations"),
         (f"anna:$7$-5${SALT}${DIGEST}", "iterations"),
         (f"anna:$7${'9' * 5000}${SALT}${DIGEST}", "iterations"),
-        (f"anna:$7$101${base64.b64encode(bytes(16)).decode()}${DIGEST}", "salt has 16 bytes"),
+        (f"anna:$7$101${base64.b64encode(bytes(11)).decode()}${DIGEST}", "salt has 11 bytes"),
         (f"anna:$7$101${SALT}${base64.b64encode(bytes(63)).decode()}", "hash has 63 bytes"),
         (f"anna:$7$101$!!!!${DIGEST}", "salt is not base64"),
     ],
@@ -265,3 +265,15 @@ def test_users_and_passwords_have_at_most_65_535_bytes() -> None:
     for user, password in ((longest + "x", "secret"), ("anna", longest + "x")):
         with pytest.raises(UsageError, match="at most 65,535 bytes"):
             password_line(user, password, iterations=1)
+
+
+@pytest.mark.parametrize("size", [12, 16, 64])
+def test_a_longer_salt_is_read_and_needs_mosquitto_2_1(size: int) -> None:
+    """mosquitto_passwd 2.1 without Argon2 writes 64 bytes; mosquitto 2.0 drops such a user."""
+    salt = bytes(range(size))
+    digest = hashlib.pbkdf2_hmac("sha512", b"pass phrase", salt, 10, dklen=64)
+    encoded = [base64.b64encode(part).decode() for part in (salt, digest)]
+    hashed = PasswordHash.parse(f"$7$10${encoded[0]}${encoded[1]}")
+    assert hashed.verify("pass phrase")
+    assert not hashed.verify("pass phrases")
+    assert hashed.needs_new_broker == (size != 12)

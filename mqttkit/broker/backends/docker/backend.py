@@ -130,8 +130,11 @@ class DockerBroker:
 
     def configuration(self) -> str:
         """Return mosquitto.conf."""
-        revocations = has_revocations(self.spec, self.paths.authority, self.read_file)
-        return self.plan.configuration(self.version(), revocations=revocations)
+        revocations, version = has_revocations(self.spec, self.paths.authority, self.read_file), self.version()
+        with connect_engine() as client, self._holder(client, make=True) as container:
+            assert container is not None
+            plugins = inspection.plugin_directory(container, version)
+        return self.plan.configuration(version, revocations=revocations, plugins=plugins)
 
     def signal(self, name: str) -> None:
         """Send HUP or USR1 to the running broker."""
@@ -279,7 +282,8 @@ class DockerBroker:
             self._write(container, name, content)
         anonymous = self.spec.anonymous
         revocations = has_revocations(self.spec, self.paths.authority, read)
-        configuration = self.plan.configuration(version, revocations=revocations)
+        plugins = inspection.plugin_directory(container, version)
+        configuration = self.plan.configuration(version, revocations=revocations, plugins=plugins)
         self._write(container, CONFIGURATION_FILE, configuration.encode())
         passwords = read(PASSWORD_FILE)
         self._write(container, PASSWORD_FILE, passwords_for_start(passwords, profile))

@@ -131,7 +131,7 @@ class ContainerPlan:
             tls_port=INNER_TLS_PORT if self.spec.tls_port else None,
         )
 
-    def configuration(self, version: tuple[int, ...], *, revocations: bool = True) -> str:
+    def configuration(self, version: tuple[int, ...], *, revocations: bool = True, plugins: str | None = None) -> str:
         """Return mosquitto.conf for the version of the image's mosquitto."""
         settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
         return configuration.mosquitto_conf(
@@ -142,6 +142,7 @@ class ContainerPlan:
             root=f"{HOME}/",
             log_types=self.spec.log_types,
             revocations=revocations,
+            plugins=plugins,
         )
 
     def compose(self, beside: Sequence[BesideService] = ()) -> str:

@@ -184,6 +184,18 @@ def read_path(container: Container, path: str) -> bytes | None:
         return file.read()
 
 
+def has_path(container: Container, path: str) -> bool:
+    """Return whether the container has a file or directory of this name."""
+    from docker.errors import NotFound
+
+    try:
+        stream, _ = container.get_archive(path)
+    except NotFound:
+        return False
+    with reading(stream):
+        return True
+
+
 def put_file(container: Container, directory: str, name: str, content: bytes, owner: tuple[int, int]) -> None:
     """Put a file with mode 0600 below an existing directory of the container, subdirectories with mode 0700."""
     buffer = io.BytesIO()

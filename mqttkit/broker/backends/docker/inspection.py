@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mqttkit.broker.backends.docker.container_plan import HOME
-from mqttkit.broker.backends.docker.engine import BROKER_USER, environment, one_shot, read_path, run_in
+from mqttkit.broker.backends.docker.engine import BROKER_USER, environment, has_path, one_shot, read_path, run_in
 from mqttkit.broker.file_facts import FileFact
+from mqttkit.broker.mosquitto.configuration import PLUGIN_FILES, PLUGIN_VERSION
 from mqttkit.errors import LifecycleError, MissingPart
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
     from docker.models.images import Image
+
+
+PLUGIN_PLACES = (
+    "/usr/lib",
+    "/usr/lib/mosquitto",
+    "/usr/local/lib",
+    "/usr/lib/x86_64-linux-gnu/mosquitto",
+    "/usr/lib/aarch64-linux-gnu/mosquitto",
+)
+"""Where images have mosquitto's plugins."""
 
 
 def file_facts(container: Container, wanted: int) -> Iterator[FileFact]:
@@ -82,6 +93,16 @@ def broker_user(container: Container) -> tuple[int, int]:
     raise MissingPart(
         "the image has no user 'mosquitto'", hint="Choose an image that is laid out as eclipse-mosquitto with --image"
     )
+
+
+def plugin_directory(container: Container, version: tuple[int, ...]) -> str | None:
+    """Return the directory of mosquitto's own plugins in the container, or None; versions before 2.1 have none."""
+    if version < PLUGIN_VERSION:
+        return None
+    for place in PLUGIN_PLACES:
+        if all(has_path(container, f"{place}/{name}") for name in PLUGIN_FILES):
+            return place
+    return None
 
 
 def image_version(client: DockerClient, image: Image) -> tuple[int, ...]:

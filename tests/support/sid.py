@@ -1,0 +1,75 @@
+"""mosquitto 2.1 from Debian sid, for the tests that need a newer broker than the machine's.
+
+`make sid` prepares it once (about a minute, 400 MB): `python -m tests.support.sid`. Without it those tests skip.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path("/var/cache/mqttkit-tests/sid")
+"""The system; its files are readable for the broker's user, which a root's home directory is not."""
+READY = ROOT / "usr/mqttkit/ready"
+PROGRAMS = ROOT / "usr/mqttkit"
+"""Directory of scripts that run sid's programs with sid's libraries on this machine."""
+PACKAGES = ("mosquitto", "mosquitto-clients")
+WRAPPED = ("usr/sbin/mosquitto", "usr/bin/mosquitto_passwd", "usr/bin/mosquitto_pub", "usr/bin/mosquitto_sub")
+SCRIPT = """\
+#!/bin/sh
+for loader in {root}/lib64/ld-linux-x86-64.so.2 {root}/lib/ld-linux-aarch64.so.1; do
+    [ -e "$loader" ] && exec "$loader" --library-path "$(echo {root}/usr/lib/*-linux-gnu)" {root}/{program} "$@"
+done
+"""
+
+
+def sid_programs() -> Path:
+    """Return the directory with `mosquitto` 2.1 and its tools; skip the test if `make sid` has not run."""
+    if not READY.exists():
+        pytest.skip("no mosquitto 2.1 from Debian sid: prepare it with `make sid`")
+    return PROGRAMS
+
+
+def prepare() -> str:
+    """Install the packages into ROOT unless it exists; return why that is not possible, or an empty string."""
+    if os.geteuid() != 0:
+        return "only root can run debootstrap"
+    if shutil.which("debootstrap") is None:
+        return "debootstrap is missing: apt-get install debootstrap"
+    ROOT.parent.mkdir(parents=True, exist_ok=True)
+    with (ROOT.parent / "sid.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if READY.exists():
+            return ""
+        shutil.rmtree(ROOT, ignore_errors=True)
+        options = ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        done = subprocess.run(["debootstrap", *options, "sid", str(ROOT), _mirror()], check=False)
+        if done.returncode:
+            return f"debootstrap ended with {done.returncode}"
+        PROGRAMS.mkdir()
+        for program in WRAPPED:
+            script = PROGRAMS / Path(program).name
+            script.write_text(SCRIPT.format(root=ROOT, program=program))
+            script.chmod(0o755)
+        READY.touch()
+    return ""
+
+
+def _mirror() -> str:
+    """Return the mirror of this machine's apt that has the distribution itself."""
+    command = ["apt-get", "indextargets", "--format", "$(SITE) $(CODENAME)", "Created-By: Packages", "Origin: Debian"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    sites = [line.split()[0] for line in lines if "-security" not in line]
+    if not sites:
+        raise SystemExit("apt has no mirror of Debian: run apt-get update")
+    return sites[0]
+
+
+if __name__ == "__main__":
+    sys.exit(prepare())
