@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 from mqttkit.addresses import parse_address
 from mqttkit.errors import ConfigError, TopicError
@@ -216,3 +216,17 @@ def _fits(kind: Any, value: Any) -> bool:
     if origin is typing.Literal:
         return value in typing.get_args(kind)
     return isinstance(value, origin or kind)
+
+
+QoS = Annotated[int, between(0, 2)]
+Port = Annotated[int, between(1, 65_535)]
+Count = Annotated[int, at_least(1)]
+Seconds = Annotated[float, above(0)]
+Duration = Annotated[float, at_least(0)]
+
+
+class Checked:
+    """Base of all settings: checks each field by its type and its rule."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -1,0 +1,113 @@
+"""The settings of the bridge: how metrics get from MQTT into a sink. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from mqttkit.setting_rules import (
+    PERIOD,
+    TABLE_NAME,
+    Checked,
+    Count,
+    Duration,
+    Seconds,
+    at_least,
+    between,
+    one_of,
+    template,
+    topic_level,
+)
+
+METRIC_TOPIC = template("tenant_id", "agent_id", "metric_name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings(Checked):
+    """How much resident memory the bridge may use."""
+
+    warn: Count = 200_000_000
+    """Bytes above which it logs a warning."""
+    max: Annotated[int | None, at_least(1)] = None
+    """Bytes above which it drains and ends with exit code 75, so that it is restarted; null: no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeSettings(Checked):
+    """How metrics get from MQTT into a sink."""
+
+    topic: Annotated[str, METRIC_TOPIC] = "metrics/{tenant_id}/{agent_id}/{metric_name}"
+    """Topic template; each placeholder is a whole level."""
+    sink: str | None = field(default=None, repr=False)
+    """sqlite:PATH, redis://…, postgresql://…, influx(s)://…, victoria(s)://…, http(s)://… or jsonl:PATH."""
+    sink_password_file: str | None = None
+    """PostgreSQL and Redis: file whose first line is the password; read again for each new connection."""
+    tenants: str | None = field(default=None, repr=False)
+    """Known tenants: a YAML file, sqlite:PATH, or redis://…#SET."""
+    group: Annotated[str | None, topic_level("group")] = None
+    """Share the load with other bridges of this name ($share/NAME/…; MQTT 5, 4.8.2)."""
+    batch_size: Count = 500
+    """Most messages in one commit; half the Receive Maximum if that is less."""
+    batch_window: Duration = 0.05
+    """Seconds that a message may wait for others under load; without load it does not wait."""
+    queue_size: Count = 10_000
+    """Messages received and not yet in a batch."""
+    payload_limit: Count = 65_536
+    """Bytes; a longer payload is a dead letter."""
+    stream: str = "mqttkit:metrics"
+    """Redis: name of the stream."""
+    list: str | None = None
+    """Redis: push jobs onto this list instead."""
+    job: str = "StoreMetric"
+    """Redis list: name of the job."""
+    job_format: str = "mqttkit"
+    """Redis list: form of the jobs: mqttkit, laravel, rq, celery, sidekiq, or file:PATH of a JSON template."""
+    redis_durability: Annotated[str, one_of("server", "replica", "fsync")] = "server"
+    """Redis: when a batch is stored: as appendfsync says, once a replica has it, or once it is on disk (Redis 7.2)."""
+    table: Annotated[str, TABLE_NAME] = "metrics"
+    """PostgreSQL: table of the metrics."""
+    keep: Annotated[str | None, PERIOD] = None
+    """PostgreSQL: remove metrics whose time stamp is older, such as 30d."""
+    live: bool = True
+    """Redis: publish stored metrics on the channel metrics:{tenant_id}."""
+    dedupe_window: Count = 86_400
+    """Seconds that redis, http and jsonl remember a dedupe_id."""
+    dead_letter_limit: Annotated[int, at_least(0)] = 1_000_000
+    """Dead letters above which the bridge acknowledges nothing; the last batch may exceed it."""
+    dead_letter_quota: Annotated[int, at_least(0)] = 100_000
+    """Dead letters that one tenant may add in a day; further ones are counted, not stored. 0 means no limit."""
+    dead_letters: str | None = None
+    """SQLite file with the dead letters of the http and jsonl sinks."""
+    sink_timeout: Seconds = 5.0
+    """Seconds that one commit may take at the sink's server."""
+    token_file: str | None = None
+    """HTTP sink: file whose first line is the bearer token."""
+    http_headers_file: str | None = None
+    """HTTP sink: file with further headers, one `Name: value` per line."""
+    http_username: str | None = None
+    """HTTP sink: user for basic authentication."""
+    http_password_file: str | None = None
+    """HTTP sink: file whose first line is that user's password."""
+    http_ca_file: str | None = None
+    """HTTP sink: PEM file with the authorities to trust, instead of the system's."""
+    http_cert_file: str | None = None
+    """HTTP sink: PEM file with the client certificate."""
+    http_key_file: str | None = None
+    """HTTP sink: PEM file with its private key."""
+    http_gzip: bool = False
+    """HTTP sink: compress the body."""
+    health_host: str = "127.0.0.1"
+    """Address on which to serve /livez, /readyz and /metrics."""
+    health_port: Annotated[int | None, between(0, 65_535)] = None
+    """Their TCP port; not served if it is not set."""
+    leave_on_stop: bool = False
+    """End the session at SIGTERM: unsubscribe, and commit what the broker has queued for this bridge."""
+    drain_timeout: Seconds = 5.0
+    """Seconds to commit received messages after SIGTERM."""
+    stats_interval: Seconds = 60.0
+    """Seconds between log lines with counters."""
+    check_interval: Seconds = 60.0
+    """Seconds between checks that the broker still grants the subscription."""
+    skew_limit: Seconds = 300.0
+    """Seconds between a metric's time stamp and its arrival above which the bridge reports the clocks."""
+    memory: MemorySettings = field(default_factory=MemorySettings)
