@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
+from mqttkit.cli.options.help import CommandGroup, GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.errors import BenchmarkFailed
 
@@ -36,6 +37,15 @@ EXPLAINED = """With --rate each message has a scheduled time; latency counts fro
 even if the message left later.
 
 Ends with 1 if --fail-if or --baseline reports a failure; with 3 and a partial result if the broker goes away."""
+EXAMPLES = {
+    "pub": "-q 1 --rate 1000 --own-broker",
+    "sub": "-q 1 --count 200000 --own-broker --json",
+    "roundtrip": "--rate 1000 --own-broker",
+    "scan": "--rate 1000 --own-broker --fail-if 'p99>20ms'",
+    "fan-in": "--clients 50 --size 200 --rate 2000 --duration 30",
+    "fan-out": "--clients 50 --rate 100",
+    "connections": "--clients 500",
+}
 CLIENTS = {"connections": 1_000, "fan-in": 10, "fan-out": 10}
 """Clients without --clients; other scenarios have one."""
 
@@ -50,7 +60,7 @@ class Checks:
     as_json: bool
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def bench() -> None:
     """Measure a broker: rate, latency, loss, and their cost in CPU and memory.
 
@@ -102,7 +112,12 @@ def _command(scenario: str, text: str) -> click.Command:
     for option in reversed(OPTIONS):
         command = option(command)
     command.__doc__ = text
-    return click.command(scenario, short_help=text, help=f"{text}\n\n{EXPLAINED}")(command)
+    return click.command(
+        scenario,
+        cls=GroupedCommand,
+        short_help=text,
+        help=f"{text}\n\n{EXPLAINED}\n\n\b\nmqttkit bench {scenario} {EXAMPLES[scenario]}",
+    )(command)
 
 
 def _run(scenario: str, connection: ConnectionOptions, given: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mqttkit.cli.lazy import Entry, LazyGroup
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.loading import profile_values
 from mqttkit.config import Effective, find_config, load_settings
 from mqttkit.errors import ConfigError
@@ -25,7 +26,7 @@ def config() -> None:
     """Write, check and show the settings file."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("path", default="mqttkit.yaml")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(path: str, force: bool) -> None:
@@ -40,7 +41,7 @@ def init(path: str, force: bool) -> None:
     click.echo(f"wrote {path}", err=True)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("path", required=False)
 def check(path: str | None) -> None:
     """Validate the settings file PATH; without PATH, the file that commands would use.
@@ -55,7 +56,7 @@ def check(path: str | None) -> None:
     click.echo(f"{path}: valid")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--config", "path", metavar="FILE", help="Settings file.  [mqttkit.yaml, if there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: path, value, origin.")
 def show(path: str | None, as_json: bool) -> None:

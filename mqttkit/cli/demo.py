@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SOME_SECONDS
 from mqttkit.errors import Interrupted, MqttkitError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mqttkit.demo import Demo
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--seconds", type=SOME_SECONDS, default=15.0, help="How long to run.  [15]")
 @click.option(
     "--backend",

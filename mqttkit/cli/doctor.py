@@ -6,6 +6,7 @@ import click
 
 from mqttkit.addresses import SCHEMES
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.findings import show_findings
 from mqttkit.topics import check_topic_name
 
@@ -13,7 +14,7 @@ REACHING = ("dns", "tcp", "tls", "websocket")
 """Checks of the steps before CONNECT."""
 
 
-class UrlFirst(click.Command):
+class UrlFirst(GroupedCommand):
     """A command with an argument URL, the same as -L; a first word that is no URL is a host, the same as -h."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -30,7 +31,7 @@ class UrlFirst(click.Command):
         return super().parse_args(ctx, given)
 
 
-@click.command(cls=UrlFirst, options_metavar="[URL|HOST] [OPTIONS]")
+@click.command(cls=UrlFirst, default_qos="", options_metavar="[URL|HOST] [OPTIONS]")
 @click.option("--topic", metavar="TOPIC", help="Prefix of the topics used.  [mqttkit/doctor/ and a random level]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: findings and summary.")
 @terse_connection_options

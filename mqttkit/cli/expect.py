@@ -11,6 +11,7 @@ import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.errors import UsageError
@@ -27,16 +28,16 @@ SHOWN_BYTES = 200
 STEP_OPTIONS = [
     click.option("--within", "seconds", metavar="SECONDS", default="10", help="Time limit, such as 5 or 5s.  [10]"),
     click.option("--match", "programs", multiple=True, metavar="JQ", help="jq program that must yield true."),
-    click.option("--schema", type=click.Path(path_type=Path), help="JSON Schema that payloads must fit."),
-    click.option("--payload", help="Exact payload."),
-    click.option("--count", type=click.IntRange(1), default=1, help="Messages that must match.  [1]"),
+    click.option("--schema", type=click.Path(path_type=Path), metavar="FILE", help="JSON Schema of the payloads."),
+    click.option("--payload", metavar="TEXT", help="Exact payload."),
+    click.option("--count", type=COUNT, default=1, help="Messages that must match.  [1]"),
     click.option("--order", "in_order", is_flag=True, help="The --match programs must match one after the other."),
     click.option("--none", is_flag=True, help="Expect that no message matches within the time limit."),
     click.option("-R", "skip_retained", is_flag=True, help="Ignore retained messages."),
 ]
 
 
-class ExpectCommand(click.Command):
+class ExpectCommand(GroupedCommand):
     """A command whose arguments may hold further steps (`--then FILTER ...`) and a command line (`-- COMMAND`)."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -69,10 +70,10 @@ def _STEP(**given: Any) -> None:  # noqa: N802  # a command that only parses
     """Parse one further step."""
 
 
-@click.command(cls=ExpectCommand)
+@click.command(cls=ExpectCommand, default_qos="1")
 @_with_step_options
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option("--junit", type=click.Path(path_type=Path), help="Write the results as JUnit XML.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the results as JUnit XML.")
 @terse_connection_options
 def expect(connection: ConnectionOptions, *, as_json: bool, junit: Path | None, **given: Any) -> int:
     """Wait for messages on FILTER and check them; exit with 0 as soon as they have arrived.
@@ -175,8 +176,8 @@ def _as_object(result: StepResult) -> dict[str, Any]:
     }
 
 
-@click.command("wait-for-broker", cls=GroupedCommand)
-@click.option("-W", "seconds", type=click.FloatRange(0, min_open=True), default=30.0, help="Time limit.  [30]")
+@click.command("wait-for-broker", cls=GroupedCommand, default_qos="")
+@click.option("-W", "seconds", type=SOME_SECONDS, default=30.0, help="Time limit.  [30]")
 @terse_connection_options
 def wait_for_broker(connection: ConnectionOptions, *, seconds: float) -> None:
     """Wait until the broker answers CONNECT. An open port alone proves nothing.

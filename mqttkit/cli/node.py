@@ -35,7 +35,7 @@ def node() -> None:
     """Run simulated sensors and gateways as clients of a real broker."""
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="1")
 @click.option("--count", type=COUNT, default=1, help="Number of sensors.  [1]")
 @click.option("--rate", type=Number("N", low=0, above=True), default=1.0, help="Readings per second and sensor.  [1]")
 @click.option(
@@ -75,7 +75,7 @@ def sensor(
     play(scenario, connection, readings, paced=True)
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="")
 @click.argument("path", metavar="FILE")
 @click.option("--seed", type=SEED, help="Replaces the seed of the file.")
 @click.option(
@@ -107,7 +107,7 @@ def run(
         play(scenario, connection, readings, paced=speed != "max")
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="")
 @click.option("--filter", "topic_filter", metavar="FILTER", default="sensor/#", help="Topic filter.  [sensor/#]")
 @click.option("--count", type=COUNT, help="End after N readings.")
 @click.option("--duration", type=SOME_SECONDS, help="End after this time.")

@@ -10,16 +10,20 @@ import click
 
 from mqttkit.addresses import parse_address, show_address
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.numbers import COUNT, SEED
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import UsageError
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("target", metavar="BROKER")
 @click.option("--listen", default="127.0.0.1:11883", metavar="ADDRESS", help="Where to listen.  [127.0.0.1:11883]")
-@click.option("--rule", "rules", multiple=True, help="A fault, such as 'drop PUBACK 3'. Repeat for several.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the random numbers.  [0]")
-@click.option("--rate", type=click.IntRange(1), metavar="BYTES", help="Bytes a second for each direction.")
+@click.option(
+    "--rule", "rules", metavar="RULE", multiple=True, help="A fault, such as 'drop PUBACK 3'; can be repeated."
+)
+@click.option("--seed", type=SEED, default=0, help="Seed of the random numbers.  [0]")
+@click.option("--rate", type=COUNT, metavar="BYTES", help="Bytes a second for each direction.")
 @click.option("--log", "show", is_flag=True, help="Print each packet, decoded.")
 @click.option("--quiet", is_flag=True, help="Print only the error that ends the command on stderr.")
 def proxy(target: str, listen: str, *, show: bool, quiet: bool, **given: Any) -> None:

@@ -132,7 +132,7 @@ class PublishOptions:
         return None if properties == Properties() else properties
 
 
-@click.command(cls=MosquittoCommand)
+@click.command(cls=MosquittoCommand, default_qos="1; with -l 1 for the first line, then 0")
 @click.argument("topics", metavar="TOPIC", nargs=-1)
 @click.option("-t", "--topic", "more_topic", metavar="TOPIC", help="Topic name, instead of the argument.")
 @click.option("-m", "--message", metavar="TEXT", help="The payload.")

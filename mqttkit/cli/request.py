@@ -10,6 +10,7 @@ import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.cli.output.render import Output, on_terminal
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.errors import PublishFailed, RequestFailed, UsageError
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     from mqttkit.messages import Message
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="1")
 @click.argument("topic", required=False)
-@click.option("-m", "--message", help="The payload of the request.")
+@click.option("-m", "--message", metavar="TEXT", help="The payload of the request.")
 @click.option("-s", "--stdin-file", "whole_stdin", is_flag=True, help="The payload is the whole of stdin.")
-@click.option("-C", "count", type=click.IntRange(1), default=1, help="Answers to wait for.  [1]")
-@click.option("-W", "seconds", type=click.FloatRange(0, min_open=True), default=10.0, help="Time limit.  [10]")
-@click.option("-e", "--response-topic", help="Topic of the answers.  [MQTT 5: a private one]")
+@click.option("-C", "count", type=COUNT, default=1, help="Answers to wait for.  [1]")
+@click.option("-W", "seconds", type=SOME_SECONDS, default=10.0, help="Time limit.  [10]")
+@click.option("-e", "--response-topic", metavar="TOPIC", help="Topic of the answers.  [MQTT 5: a private one]")
 @click.option("-v", "--verbose", is_flag=True, help="Print topic, space, payload.")
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as a JSON object.")
 @click.option("--raw", is_flag=True, help="Do not escape control characters on a terminal.")
@@ -86,14 +87,16 @@ def _error_of(answer: Message) -> str | None:
     return next((value for name, value in properties if name == "error"), None)
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="1")
 @click.argument("filters", metavar="FILTER...", nargs=-1)
-@click.option("--command", help="Shell command: the request is its stdin, the answer its stdout.")
-@click.option("--payload", help="A fixed answer.")
-@click.option("-e", "--response-topic", help="Topic for answers to requests that name none (MQTT 3.1.1).")
-@click.option("--concurrency", type=click.IntRange(1, 1000), default=4, help="Commands that run at a time.  [4]")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0, help="Seconds for a command.  [30]")
-@click.option("-C", "count", type=click.IntRange(1), help="End after this number of requests.")
+@click.option("--command", metavar="COMMAND", help="Shell command: the request is its stdin, the answer its stdout.")
+@click.option("--payload", metavar="TEXT", help="A fixed answer.")
+@click.option("-e", "--response-topic", metavar="TOPIC", help="Topic for answers if the request names none.")
+@click.option(
+    "--concurrency", type=Number("N", low=1, high=1000, whole=True), default=4, help="Commands at a time.  [4]"
+)
+@click.option("--timeout", type=SOME_SECONDS, default=30.0, help="Seconds for a command.  [30]")
+@click.option("-C", "count", type=COUNT, help="End after this number of requests.")
 @terse_connection_options
 def respond(connection: ConnectionOptions, filters: tuple[str, ...], **given: Any) -> None:
     """Answer requests on the topic filters with the output of a command, or with a fixed payload.

@@ -147,7 +147,7 @@ class SubscribeOptions:
         return self.count is None and not self.retained_only
 
 
-@click.command(cls=MosquittoCommand)
+@click.command(cls=MosquittoCommand, default_qos="0; 2 with --json")
 @click.argument("filters", metavar="FILTER...", nargs=-1)
 @click.option("-t", "--topic", "more_filters", multiple=True, metavar="FILTER", help="Topic filter, as the argument.")
 @click.option("-T", "--filter-out", multiple=True, metavar="FILTER", help="Do not print messages that match FILTER.")

@@ -11,6 +11,7 @@ import click
 from mqttkit.cli.bridge.options import store_options
 from mqttkit.cli.bridge.stores import opened_registry, opened_sink
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import CommandGroup
 from mqttkit.cli.options.loading import load_without_broker
 from mqttkit.cli.options.setting_option import Command, add_options
 from mqttkit.errors import UsageError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mqttkit.bridge.sinks.types import StoredLetter
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=CommandGroup)
 def dead_letters() -> None:
     """Inspect the messages that the bridge refused; retry, export or remove them."""
 
@@ -30,8 +31,13 @@ def selection_options(command: Command) -> Command:
     """Add the options that choose letters; `_selection` takes them from the command's arguments."""
     options = (
         click.argument("ids", metavar="[ID]...", nargs=-1),
-        click.option("--reason", help="Only letters refused for this reason."),
-        click.option("--before", type=click.DateTime(), help="Only letters received before this time (UTC)."),
+        click.option("--reason", metavar="REASON", help="Only letters refused for this reason."),
+        click.option(
+            "--before",
+            type=click.DateTime(),
+            metavar="TIME",
+            help="Only letters received before this time (UTC): 2026-11-21T04:00:00.",
+        ),
     )
     return add_options(command, options)
 
@@ -53,7 +59,11 @@ def _settings(config: str | None) -> BridgeSettings:
 @selection_options
 @store_options
 def list_letters(config: str | None, **given: Any) -> None:
-    """List letters: identifier, time, reason, bytes, topic, separated by tabs."""
+    """List letters: identifier, time, reason, bytes, topic, separated by tabs.
+
+    \b
+    mqttkit bridge dead-letters list --reason tenant_unknown --sink sqlite:metrics.db
+    """
     from mqttkit.bridge.dead_letters import select
 
     selection = _selection(given)
@@ -67,7 +77,11 @@ def list_letters(config: str | None, **given: Any) -> None:
 @click.argument("letter_id")
 @store_options
 def show(letter_id: str, config: str | None) -> None:
-    """Show one letter as JSON; payload_text is the payload as text, with other bytes escaped."""
+    """Show one letter as JSON; payload_text is the payload as text, with other bytes escaped.
+
+    \b
+    mqttkit bridge dead-letters show 17 --sink sqlite:metrics.db
+    """
     with opened_sink(_settings(config)) as sink:
         stored = sink.letters.get(letter_id)
     if stored is None:
@@ -84,6 +98,9 @@ def retry(config: str | None, **given: Any) -> None:
     """Parse letters again, all or the chosen ones: valid metrics are stored, the other letters stay.
 
     Use it after adding an unknown tenant or correcting the topic template.
+
+    \b
+    mqttkit bridge dead-letters retry --sink sqlite:metrics.db --tenants tenants.yaml
     """
     from mqttkit.bridge.dead_letters import retry as retry_letters
     from mqttkit.bridge.metric import MetricParser
@@ -100,7 +117,11 @@ def retry(config: str | None, **given: Any) -> None:
 @selection_options
 @store_options
 def export(config: str | None, **given: Any) -> None:
-    """Print letters as JSON lines, with the payload in base64."""
+    """Print letters as JSON lines, with the payload in base64.
+
+    \b
+    mqttkit bridge dead-letters export --sink sqlite:metrics.db > letters.jsonl
+    """
     from mqttkit.bridge.dead_letters import export as export_letters
 
     selection = _selection(given)
@@ -113,7 +134,11 @@ def export(config: str | None, **given: Any) -> None:
 @click.option("--all", "everything", is_flag=True, help="Delete all of them.")
 @store_options
 def purge(everything: bool, config: str | None, **given: Any) -> None:
-    """Delete the chosen letters, or --all."""
+    """Delete the chosen letters, or --all.
+
+    \b
+    mqttkit bridge dead-letters purge 17 --sink sqlite:metrics.db
+    """
     from mqttkit.bridge.dead_letters import LetterSelection
     from mqttkit.bridge.dead_letters import purge as purge_letters
 

@@ -14,6 +14,7 @@ import click
 from mqttkit.cli.bridge.options import bridge_options
 from mqttkit.cli.bridge.stores import opened_registry
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.numbers import PORT
 from mqttkit.errors import UsageError
@@ -26,7 +27,7 @@ EXAMPLE_TENANT = "6f1d7c1e-0000-4000-8000-000000000001"
 DEFAULT_SINK = "sqlite:metrics.db"
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("-p", "--port", type=PORT, default=None, help="Port of the broker.  [a free one]")
 @click.option(
     "--backend",

@@ -6,11 +6,12 @@ import click
 
 from mqttkit.cli.bridge.options import bridge_options
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.signals import drain_on_signal
 from mqttkit.errors import UsageError
 
 
-@click.command()
+@click.command(cls=GroupedCommand, default_qos="")
 @bridge_options
 @connection_options
 def run(connection: ConnectionOptions) -> int:

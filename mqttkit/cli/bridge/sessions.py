@@ -8,13 +8,14 @@ import click
 
 from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
+from mqttkit.cli.options.help import CommandGroup
 from mqttkit.errors import UsageError
 
 if TYPE_CHECKING:
     from mqttkit.bridge.identity import StoredIdentity
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def sessions() -> None:
     """List and remove the sessions that bridges of this machine have at their brokers."""
 
@@ -26,6 +27,9 @@ def list_sessions() -> None:
     The columns are client identifier, state, broker, topic filter and sink, separated by tabs.
 
     The states are running, stopped (the broker queues messages for it until it expires) and none (no session).
+
+    \b
+    mqttkit bridge sessions list
     """
     from mqttkit.bridge.identity import stored_identities
 

@@ -6,10 +6,11 @@ import click
 
 from mqttkit.cli.bridge.options import bridge_options
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SECONDS, Number
 
 
-@click.command()
+@click.command(cls=GroupedCommand, default_qos="")
 @click.option("--count", type=COUNT, default=100_000, help="Metrics to publish.  [100000]")
 @click.option(
     "--kill", "kills", type=Number("N", low=0, whole=True), default=8, help="How often to kill the bridge.  [8]"
@@ -35,6 +36,9 @@ def verify(
     own tenant in its own file, table, stream or list beside yours, and removes it afterwards; consumers of yours
     may run. With --in-place the metrics belong to the registry's first tenant and stay in the sink. Exit code 1:
     metrics were lost, or stored twice.
+
+    \b
+    mqttkit bridge verify --count 100000 --kill 8 --sink sqlite:metrics.db --tenants tenants.yaml
     """
     from mqttkit.bridge.verify import Proof, ProofSettings
 

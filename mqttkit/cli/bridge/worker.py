@@ -6,13 +6,14 @@ import click
 
 from mqttkit.cli.bridge.options import health_options, password_option, sink_option, stream_option
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.numbers import SECONDS
 from mqttkit.cli.options.setting_option import setting_option
 from mqttkit.cli.signals import drain_on_signal
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option(
     "--source",
     required=True,
@@ -46,6 +47,9 @@ def worker(
 
     Entries are acknowledged to Redis once they are committed, and trimmed once every group has read them.
     Another worker takes over the entries of a worker that died. SIGTERM ends it after the current batch.
+
+    \b
+    mqttkit bridge worker --source redis://localhost --sink sqlite:metrics.db
     """
     from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
 

@@ -16,13 +16,14 @@ from mqttkit.cli.broker.accounts import (
     user_argument,
 )
 from mqttkit.cli.broker.options import json_option, name_option, named_broker
+from mqttkit.cli.options.help import CommandGroup
 from mqttkit.errors import UsageError
 
 GRANTS = click.Choice(("read", "write", "readwrite", "deny"))
 ACTIONS = click.Choice(("read", "write", "subscribe"))
 
 
-@click.group("acl")
+@click.group("acl", cls=CommandGroup)
 def acl_group() -> None:
     """Grant, revoke, list and check what users may read and write. A running broker applies each change."""
 
@@ -33,7 +34,11 @@ def acl_group() -> None:
 @click.argument("topic_filter", metavar="FILTER")
 @name_option
 def acl_grant(user: str, access: str, topic_filter: str, name: str) -> None:
-    """Let a user read or write the topics that FILTER matches; deny overrides every grant."""
+    """Let a user read or write the topics that FILTER matches; deny overrides every grant.
+
+    \b
+    mqttkit broker acl grant dashboard read 'sensors/#'
+    """
     from mqttkit.broker.accounts.acl import Access
 
     change_accounts(name, lambda files: files.grant(user, Access(access), topic_filter))
@@ -45,7 +50,11 @@ def acl_grant(user: str, access: str, topic_filter: str, name: str) -> None:
 @click.argument("words", metavar="[ACCESS] FILTER", nargs=-1, required=True)
 @name_option
 def acl_revoke(user: str, words: tuple[str, ...], name: str) -> None:
-    """Remove the rights granted on exactly FILTER: one access, or all of them."""
+    """Remove the rights granted on exactly FILTER: one access, or all of them.
+
+    \b
+    mqttkit broker acl revoke dashboard read 'sensors/#'
+    """
     from mqttkit.broker.accounts.acl import Access
 
     *accesses, topic_filter = words
@@ -61,7 +70,11 @@ def acl_revoke(user: str, words: tuple[str, ...], name: str) -> None:
 @name_option
 @json_option
 def acl_list(user: str | None, name: str, as_json: bool) -> None:
-    """List the rules of one user or of all users."""
+    """List the rules of one user or of all users.
+
+    \b
+    mqttkit broker acl list dashboard
+    """
     files = read_accounts(name)
     if user is not None:
         files.known(user)
@@ -86,7 +99,12 @@ def acl_list(user: str | None, name: str, as_json: bool) -> None:
 @name_option
 @json_option
 def acl_lint(path: Path | None, name: str, as_json: bool) -> int:
-    """Report rules that are wrong or probably unintended. Ends with 1 if there are any."""
+    """Report rules that are wrong or probably unintended. Ends with 1 if there are any.
+
+    \b
+    mqttkit broker acl lint
+    mqttkit broker acl lint --file /etc/mosquitto/acl
+    """
     from mqttkit.broker.accounts.acl import AclFile
     from mqttkit.broker.accounts.acl_simulator import lint
     from mqttkit.broker.accounts.roles import OWN_USERS
@@ -110,7 +128,11 @@ def acl_lint(path: Path | None, name: str, as_json: bool) -> int:
 @acl_group.command("edit")
 @name_option
 def acl_edit(name: str) -> None:
-    """Open the ACL file in $EDITOR, check it, and apply it. An invalid file changes nothing and is kept as a draft."""
+    """Open the ACL file in $EDITOR, check it, and apply it. An invalid file changes nothing and is kept as a draft.
+
+    \b
+    mqttkit broker acl edit
+    """
     from mqttkit.broker.accounts.acl import AclFile
     from mqttkit.broker.file_names import ACL_FILE
     from mqttkit.broker.live.accounts import replace_acl
@@ -136,7 +158,11 @@ def acl_edit(name: str) -> None:
 @acl_group.command("reset", short_help="Drop the lines that mosquitto rejects.")
 @name_option
 def acl_reset(name: str) -> None:
-    """Return to a valid ACL file: drop the lines that mosquitto rejects, and print them."""
+    """Return to a valid ACL file: drop the lines that mosquitto rejects, and print them.
+
+    \b
+    mqttkit broker acl reset
+    """
     from mqttkit.broker.live.accounts import reset_acl
 
     dropped = reset_acl(named_broker(name))
@@ -160,6 +186,9 @@ def acl_check(
     """Check whether the broker's rules allow an action. Ends with 0 if they do, with 1 if they do not.
 
     mosquitto grants every subscription: `subscribe` checks whether it would deliver any message.
+
+    \b
+    mqttkit broker acl check lamp write sensors/lamp/temperature
     """
     from mqttkit.broker.live.accounts import decide, prove_live
 

@@ -12,6 +12,7 @@ import click
 from mqttkit.cli.broker.accounts import passphrase
 from mqttkit.cli.broker.options import json_option, name_option, named_broker
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import CommandGroup
 from mqttkit.cli.options.numbers import Number
 from mqttkit.errors import UsageError
 
@@ -35,7 +36,7 @@ CONTENTS = {
 WITHOUT = {"broker.json": "settings: it was created by an older mqttkit", "ca/ca.key": "the authority's key"}
 
 
-@click.group("backup")
+@click.group("backup", cls=CommandGroup)
 def backup_group() -> None:
     """Create, verify and restore archives of a broker: messages, sessions, users, ACL and certificates."""
 
@@ -50,7 +51,11 @@ def backup_group() -> None:
 def backup_create(
     path: Path, keep: int | None, with_authority_key: bool, passphrase_file: str | None, name: str, as_json: bool
 ) -> None:
-    """Write an archive; the broker may run. It contains password hashes and keys: its mode is 0600."""
+    """Write an archive; the broker may run. It contains password hashes and keys: its mode is 0600.
+
+    \b
+    mqttkit broker backup create broker.backup --keep 7
+    """
     from mqttkit.broker.backup import create_backup
 
     if passphrase_file is not None and not with_authority_key:
@@ -65,7 +70,11 @@ def backup_create(
 @name_option
 @json_option
 def backup_verify(path: Path, name: str, as_json: bool) -> None:  # noqa: ARG001  every backup command takes --name
-    """Verify an archive: checksums, the database's structure, and a temporary broker that loads and saves it."""
+    """Verify an archive: checksums, the database's structure, and a temporary broker that loads and saves it.
+
+    \b
+    mqttkit broker backup verify broker.backup
+    """
     from mqttkit.broker.backup import verify_backup
 
     set_up_logging()
@@ -81,6 +90,9 @@ def backup_restore(path: Path, passphrase_file: str | None, name: str, as_json: 
     """Verify an archive and replace the stopped broker's files and settings with it. The old files are kept.
 
     A missing broker is created. --passphrase-file restores the authority's key.
+
+    \b
+    mqttkit broker backup restore broker.backup
     """
     from mqttkit.broker.backup import broker_for_restore, restore_backup
 

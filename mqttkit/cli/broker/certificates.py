@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mqttkit.cli.broker.options import json_option, name_option, named_broker
+from mqttkit.cli.options.help import CommandGroup
 from mqttkit.cli.options.numbers import Number
 from mqttkit.cli.options.setting_option import Command
 from mqttkit.errors import UsageError
@@ -24,7 +25,7 @@ def days_option(default: int) -> Callable[[Command], Command]:
     return click.option("--days", type=DAYS, default=default, show_default=True, help="Validity.")
 
 
-@click.group("cert")
+@click.group("cert", cls=CommandGroup)
 def cert_group() -> None:
     """Make, show and renew the certificates of a broker's TLS listener."""
 
@@ -33,7 +34,11 @@ def cert_group() -> None:
 @days_option(3_650)
 @name_option
 def cert_init(days: int, name: str) -> None:
-    """Make a certificate authority for the broker; its key stays on this machine."""
+    """Make a certificate authority for the broker; its key stays on this machine.
+
+    \b
+    mqttkit broker cert init
+    """
     from mqttkit.broker.certificates.authority import Authority
     from mqttkit.broker.profile import BrokerPaths
 
@@ -51,7 +56,11 @@ def cert_init(days: int, name: str) -> None:
 @days_option(365)
 @name_option
 def cert_server(names: tuple[str, ...], days: int, name: str) -> None:
-    """Sign the broker's certificate for loopback and each --san. A running TLS listener serves it immediately."""
+    """Sign the broker's certificate for loopback and each --san. A running TLS listener serves it immediately.
+
+    \b
+    mqttkit broker cert server --san broker.example --san 192.0.2.7
+    """
     from mqttkit.broker.live.certificates import install_server
 
     info = install_server(named_broker(name), names, days=days)
@@ -67,7 +76,11 @@ def cert_server(names: tuple[str, ...], days: int, name: str) -> None:
 @days_option(365)
 @name_option
 def cert_client(client: str, out: Path | None, days: int, name: str) -> None:
-    """Sign a client's certificate and print the names of its files."""
+    """Sign a client's certificate and print the names of its files.
+
+    \b
+    mqttkit broker cert client lamp --out lamp-certificates
+    """
     from mqttkit.broker.live.certificates import clients_directory, export_client
     from mqttkit.broker.profile import BrokerPaths
 
@@ -84,6 +97,9 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
     """Show the certificates of the broker's files and of its listener, or those in FILE.
 
     Ends with 1 if one has expired, or if the listener serves another certificate than the file.
+
+    \b
+    mqttkit broker cert show
     """
     from mqttkit.broker.certificates.authority import inspect
     from mqttkit.broker.live.certificates import ListedCertificate, list_certificates
@@ -112,7 +128,12 @@ def cert_show(path: Path | None, name: str, as_json: bool) -> int:
 @click.option("--days", type=DAYS, help="Validity.  [365; 3650 for the authority]")
 @name_option
 def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None, name: str) -> None:
-    """Renew the server's certificate, a client's, or with --ca the authority's. The broker serves it immediately."""
+    """Renew the server's certificate, a client's, or with --ca the authority's. The broker serves it immediately.
+
+    \b
+    mqttkit broker cert renew
+    mqttkit broker cert renew lamp --out lamp-certificates
+    """
     from mqttkit.broker.live import certificates
 
     if ca and client is not None:
@@ -140,7 +161,11 @@ def cert_renew(client: str | None, ca: bool, out: Path | None, days: int | None,
 )
 @name_option
 def cert_revoke(client: str, certificate: Path | None, name: str) -> None:
-    """Revoke every certificate that was issued to a client. A running broker refuses it from then on."""
+    """Revoke every certificate that was issued to a client. A running broker refuses it from then on.
+
+    \b
+    mqttkit broker cert revoke lamp
+    """
     from mqttkit.broker.live.certificates import revoke_client
 
     broker = named_broker(name)

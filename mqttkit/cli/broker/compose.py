@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mqttkit.cli.broker.options import name_option
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ DEFAULT_IMAGE = "mqttkit-bridge"
 DEFAULT_SINK = f"sqlite:{STATE}/metrics.db"
 
 
-@click.command("compose")
+@click.command("compose", cls=GroupedCommand)
 @name_option
 @click.option("--with-bridge", is_flag=True, help="Add a bridge that stores metrics (`mqttkit bridge run`).")
 @click.option("--bridge-image", metavar="IMAGE", default=DEFAULT_IMAGE, help=f"The bridge's image.  [{DEFAULT_IMAGE}]")

@@ -6,10 +6,11 @@ import click
 
 from mqttkit.cli.broker.options import json_option, name_option
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.findings import show_findings
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @name_option
 @json_option
 def doctor(name: str, as_json: bool) -> int:
@@ -17,6 +18,9 @@ def doctor(name: str, as_json: bool) -> int:
 
     The result of each check is "passed", "warned", "failed" or "not checked". Each problem comes with the command
     that fixes it.
+
+    \b
+    mqttkit broker doctor
     """
     from mqttkit.broker import existing_broker
     from mqttkit.broker.doctor.checklist import examine

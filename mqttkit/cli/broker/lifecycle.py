@@ -13,6 +13,7 @@ import click
 from mqttkit.cli.broker.options import TUNING, discard_option, json_option, name_option, spec_options
 from mqttkit.cli.broker.rows import listener_rows, show_rows
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.errors import UsageError
 
@@ -22,7 +23,7 @@ NOT_UP = 3
 """Exit code of `status` if the broker does not answer."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @name_option
 @spec_options
 @json_option
@@ -31,6 +32,10 @@ def up(name: str, as_json: bool, **given: Any) -> None:
 
     It listens on loopback only. Its user and password are generated, and the other commands find them
     automatically. If the broker already runs, this command changes nothing.
+
+    \b
+    mqttkit broker up
+    mqttkit broker up --listen 0.0.0.0 --tls-port 8883
     """
     from mqttkit.broker import start_broker
 
@@ -40,7 +45,7 @@ def up(name: str, as_json: bool, **given: Any) -> None:
     show_up(broker, result, as_json=as_json)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @name_option
 @click.option("--volumes", is_flag=True, help="Also delete its data, users and profile.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -49,6 +54,9 @@ def down(name: str, volumes: bool, yes: bool, discard_unsaved: bool) -> None:
     """Stop the broker; its data, users and profile stay for the next `up`.
 
     The broker first saves its messages. If that fails, it keeps running.
+
+    \b
+    mqttkit broker down
     """
     from mqttkit.broker import existing_broker, stop_broker
 
@@ -59,11 +67,15 @@ def down(name: str, volumes: bool, yes: bool, discard_unsaved: bool) -> None:
     click.echo(f"broker {name} {'stopped' if ran else 'was not running'}{'; its data is deleted' if volumes else ''}")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @name_option
 @json_option
 def status(name: str, as_json: bool) -> int:
-    """Show whether the broker answers, its addresses, and its memory and CPU. Ends with 3 if it does not answer."""
+    """Show whether the broker answers, its addresses, and its memory and CPU. Ends with 3 if it does not answer.
+
+    \b
+    mqttkit broker status
+    """
     from mqttkit.broker.status import broker_status
 
     found = broker_status(name)
@@ -74,7 +86,7 @@ def status(name: str, as_json: bool) -> int:
     return 0 if found.state == "up" else NOT_UP
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @name_option
 @spec_options
 @discard_option
@@ -83,6 +95,9 @@ def restart(name: str, as_json: bool, discard_unsaved: bool, **given: Any) -> No
     """Stop the broker and start it again; options not given keep their value.
 
     The broker first saves its messages. If that fails, or if it could not start again, it keeps running.
+
+    \b
+    mqttkit broker restart --profile small --max-connections 200
     """
     from mqttkit.broker import existing_broker, restart_broker
 
@@ -93,13 +108,16 @@ def restart(name: str, as_json: bool, discard_unsaved: bool, **given: Any) -> No
     show_up(broker, result, as_json=as_json)
 
 
-@click.command("reload")
+@click.command("reload", cls=GroupedCommand)
 @name_option
 def reload_(name: str) -> None:
     """Make the running broker apply its changed files: users, ACL and certificates.
 
     The files are checked first. After the reload an unknown user and a user without rights must still be denied;
     if one of them is not, the broker is stopped.
+
+    \b
+    mqttkit broker reload
     """
     from mqttkit.broker import existing_broker
     from mqttkit.broker.live.reload import apply_changes

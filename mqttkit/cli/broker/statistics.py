@@ -10,16 +10,21 @@ import click
 
 from mqttkit.cli.broker.options import name_option
 from mqttkit.cli.broker.rows import show_rows
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @name_option
 @click.option("--follow", is_flag=True, help="Print each update until interrupted.")
 @click.option("--count", type=COUNT, help="End after N updates; implies --follow.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per update.")
 def stats(name: str, follow: bool, count: int | None, as_json: bool) -> None:
-    """Show the broker's own statistics, read live from its $SYS topics."""
+    """Show the broker's own statistics, read live from its $SYS topics.
+
+    \b
+    mqttkit broker stats --follow
+    """
     from mqttkit.broker import Feature, existing_broker, require
     from mqttkit.broker.profile import read_profile
     from mqttkit.broker.statistics import StatisticsWatcher

@@ -17,6 +17,7 @@ from mqttkit.cli.broker.accounts import (
     user_argument,
 )
 from mqttkit.cli.broker.options import json_option, name_option, named_broker
+from mqttkit.cli.options.help import CommandGroup
 from mqttkit.cli.options.numbers import Number
 
 ROLES = ("device", "metrics-device", "service", "monitor", "bridge")
@@ -31,7 +32,7 @@ iterations_option = click.option(
 )
 
 
-@click.group("user")
+@click.group("user", cls=CommandGroup)
 def user_group() -> None:
     """Add, change, remove and list the users of a broker. A running broker applies each change."""
 
@@ -45,7 +46,11 @@ def user_group() -> None:
 @iterations_option
 @name_option
 def user_add(user: str, role: str | None, name: str, iterations: int, **given: Any) -> None:
-    """Add a user. Asks for the password without --generate and --password-file."""
+    """Add a user. Asks for the password without --generate and --password-file.
+
+    \b
+    mqttkit broker user add lamp --role device --generate
+    """
     password = new_password(**given)
     live = change_accounts(name, lambda files: files.add(user, password, role=role, iterations=iterations))
     say(f"user {user} may log in" if live else f"user {user} added; the broker is not running")
@@ -63,7 +68,11 @@ def user_add(user: str, role: str | None, name: str, iterations: int, **given: A
 @iterations_option
 @name_option
 def user_passwd(user: str, name: str, iterations: int, **given: Any) -> None:
-    """Give a user another password; its clients are disconnected. `mqttkit` is the operator."""
+    """Give a user another password; its clients are disconnected. `mqttkit` is the operator.
+
+    \b
+    mqttkit broker user passwd lamp --generate
+    """
     from mqttkit.broker.live.accounts import set_operator_password
     from mqttkit.broker.mosquitto.configuration import OPERATOR
 
@@ -82,7 +91,11 @@ def user_passwd(user: str, name: str, iterations: int, **given: Any) -> None:
 @user_argument
 @name_option
 def user_remove(user: str, name: str) -> None:
-    """Remove a user and its rules; its clients are disconnected."""
+    """Remove a user and its rules; its clients are disconnected.
+
+    \b
+    mqttkit broker user remove lamp
+    """
     change_accounts(name, lambda files: files.remove(user))
     say(f"user {user} removed")
 
@@ -91,7 +104,11 @@ def user_remove(user: str, name: str) -> None:
 @name_option
 @json_option
 def user_list(name: str, as_json: bool) -> None:
-    """List the users."""
+    """List the users.
+
+    \b
+    mqttkit broker user list
+    """
     from mqttkit.broker.accounts.roles import OWN_USERS
 
     files = read_accounts(name)

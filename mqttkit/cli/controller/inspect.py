@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mqttkit.cli.controller.options import controller_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.setting_option import Command, add_options, setting_option
 from mqttkit.errors import UsageError
@@ -27,7 +28,7 @@ def _store_options(command: Command) -> Command:
     return add_options(command, _STORE)
 
 
-@click.command("dead-letters")
+@click.command("dead-letters", cls=GroupedCommand)
 @_store_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the content of the message.")
 @click.option("--delete", is_flag=True, help="Delete the dead letters that are shown.")
@@ -36,6 +37,9 @@ def dead_letters(*, config: str | None, as_json: bool, delete: bool) -> None:
     """Show the messages that a controller could not handle or deliver, and why. It may be running.
 
     Signatures are not checked again: see `mqttkit controller decode`.
+
+    \b
+    mqttkit controller dead-letters --json
     """
     from mqttkit.cli.output.render import print_json, print_table
     from mqttkit.controller.configuration import state_file
@@ -58,7 +62,7 @@ def dead_letters(*, config: str | None, as_json: bool, delete: bool) -> None:
         store.close()
 
 
-@click.command(short_help="Verify a message and print its envelope.")
+@click.command(short_help="Verify a message and print its envelope.", cls=GroupedCommand)
 @controller_options
 @click.option(
     "--topic", required=True, metavar="TOPIC", help="Topic on which it was received; the signature covers it."
@@ -69,6 +73,9 @@ def decode(*, config: str | None, topic: str, path: str) -> None:
     """Verify the message in FILE (or stdin) as a controller does, and print its envelope as JSON.
 
     The age is not checked. Exit code 1: a controller refuses the message; the reason is on stderr.
+
+    \b
+    mqttkit controller decode --topic pdsno/discovery/zone-A/local-1 report.json
     """
     from mqttkit.cli.output.render import print_json
     from mqttkit.controller.configuration import open_codec

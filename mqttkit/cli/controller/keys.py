@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mqttkit.cli.controller.options import key_file_option
+from mqttkit.cli.options.help import CommandGroup
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.setting_option import add_options
 from mqttkit.controller.security.keys import (
@@ -41,7 +42,7 @@ def on_ring(command: Callable[..., None]) -> Callable[..., None]:
     return add_options(call, (key_file_option, config_option))
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def key() -> None:
     """Manage the ring of signing keys. Running controllers apply changes within a second.
 
@@ -78,6 +79,9 @@ def generate_key(
 
     Give each controller its own key with --owner, --role and --region: receivers then refuse what the role may not
     send. A key without an owner and a role may sign every message.
+
+    \b
+    mqttkit controller key generate --owner local-1 --role local --region zone-A
     """
     if region is None and role in ("local", "regional"):
         region = ControllerSettings().region
@@ -93,7 +97,11 @@ def generate_key(
 @on_ring
 @click.argument("path", metavar="FILE", type=click.Path())
 def add_key(keys: KeyFile, path: str) -> None:
-    """Add the key in FILE, which `generate --out` wrote. It verifies messages, but does not sign yet."""
+    """Add the key in FILE, which `generate --out` wrote. It verifies messages, but does not sign yet.
+
+    \b
+    mqttkit controller key add local-1.key
+    """
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -107,7 +115,11 @@ def add_key(keys: KeyFile, path: str) -> None:
 @on_ring
 @click.argument("kid")
 def activate_key(keys: KeyFile, kid: str) -> None:
-    """Sign with the key KID from now on; the previous one still verifies."""
+    """Sign with the key KID from now on; the previous one still verifies.
+
+    \b
+    mqttkit controller key activate local-1-2026
+    """
     keys.update(lambda ring: ring.activate(kid))
     click.echo(f"{kid} active")
 
@@ -116,7 +128,11 @@ def activate_key(keys: KeyFile, kid: str) -> None:
 @on_ring
 @click.argument("kid")
 def retire_key(keys: KeyFile, kid: str) -> None:
-    """Refuse messages signed with the key KID from now on."""
+    """Refuse messages signed with the key KID from now on.
+
+    \b
+    mqttkit controller key retire local-1-2025
+    """
     keys.update(lambda ring: ring.retire(kid))
     click.echo(f"{kid} retired")
 
@@ -125,7 +141,11 @@ def retire_key(keys: KeyFile, kid: str) -> None:
 @on_ring
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_keys(keys: KeyFile, as_json: bool) -> None:
-    """Show the keys, never their secrets."""
+    """Show the keys, never their secrets.
+
+    \b
+    mqttkit controller key list
+    """
     from mqttkit.cli.output.render import print_json, print_table
 
     rows = [

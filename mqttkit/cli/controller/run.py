@@ -14,6 +14,7 @@ import click
 from mqttkit.cli.controller.line_writer import LineWriter
 from mqttkit.cli.controller.options import run_options
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SEED, Number
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import PublishFailed, UsageError
@@ -31,7 +32,7 @@ policy_option = click.option(
 )
 
 
-@click.command()
+@click.command(cls=GroupedCommand, default_qos="")
 @run_options
 @click.option(
     "--subnet", metavar="SUBNET", default="192.168.1.0/24", help="Subnet to scan (simulated).  [192.168.1.0/24]"
@@ -52,6 +53,9 @@ def local(
     """Scan a subnet (simulated) again and again, report its devices, and follow policies.
 
     Prints each report and each policy as a JSON line. Exit code 6: no receipt came for some reports.
+
+    \b
+    mqttkit controller local --region zone-A --subnet 192.168.1.0/24
     """
     from mqttkit.controller import LocalController
     from mqttkit.controller.event_lines import report_subnet
@@ -76,7 +80,7 @@ def local(
     )
 
 
-@click.command()
+@click.command(cls=GroupedCommand, default_qos="")
 @run_options
 @policy_option
 @connection_options
@@ -85,6 +89,9 @@ def regional(*, connection: ConnectionOptions, duration: float | None, policy_fi
 
     A report is acknowledged when its line is written. A report that may have been printed before a crash has
     "redelivered": true.
+
+    \b
+    mqttkit controller regional --region zone-A
     """
     from mqttkit.controller import RegionalController
 
@@ -102,12 +109,16 @@ def regional(*, connection: ConnectionOptions, duration: float | None, policy_fi
         writer.write_all(lines.until())
 
 
-@click.command("global")
+@click.command("global", cls=GroupedCommand, default_qos="")
 @run_options
 @policy_option
 @connection_options
 def global_(*, connection: ConnectionOptions, duration: float | None, policy_file: str | None) -> None:
-    """Publish policies for all controllers and receive the system's events; print each as a JSON line."""
+    """Publish policies for all controllers and receive the system's events; print each as a JSON line.
+
+    \b
+    mqttkit controller global
+    """
     from mqttkit.controller import GlobalController
 
     rules = _rules(policy_file)

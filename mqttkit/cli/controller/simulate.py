@@ -6,10 +6,11 @@ import click
 
 from mqttkit.cli.controller.options import controller_options
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SEED, Number
 
 
-@click.command()
+@click.command(cls=GroupedCommand, default_qos="")
 @controller_options
 @click.option(
     "--locals", "count", type=Number("N", low=1, high=1_000, whole=True), default=1, help="Local controllers.  [1]"
@@ -26,6 +27,9 @@ def simulate(*, connection: ConnectionOptions, count: int, subnet: str, seed: in
     The steps: check the broker, prepare the keys, connect the regional controller, connect the local controllers,
     scan for devices (simulated ARP, ICMP and SNMP), and match each report received. Exit code 1: a report is
     missing.
+
+    \b
+    mqttkit controller simulate
     """
     from mqttkit.controller.simulation.walkthrough import Walkthrough
     from mqttkit.controller.simulation.walkthrough import simulate as run

@@ -10,12 +10,13 @@ import click
 
 from mqttkit.cli.controller.options import controller_options
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SOME_SECONDS
 
 ONCE_SECONDS = 2.0
 
 
-@click.command()
+@click.command(cls=GroupedCommand, default_qos="")
 @controller_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line each time a controller is heard.")
 @click.option("--once", is_flag=True, help="Print the known controllers after --duration (2 s), then end.")
@@ -25,6 +26,9 @@ def watch(*, connection: ConnectionOptions, as_json: bool, once: bool, duration:
     """Show each controller: status, last heartbeat, transport, reports, policy versions.
 
     A live table on a terminal, otherwise a line for each heartbeat.
+
+    \b
+    mqttkit controller watch
     """
     from mqttkit.cli.controller.live_table import COLUMNS, cells, live_table
     from mqttkit.cli.output.render import on_terminal, print_table

@@ -13,6 +13,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Output": ("--verbose", "--format", "--json", "--pretty", "--field", "--raw", "-N"),
     "Stop conditions": ("-C", "-W", "-E"),
+    "Databases": (
+        *("--sink-password-file", "--stream", "--list", "--table", "--keep", "--dead-letters", "--job", "--job-format"),
+        *("--redis-durability", "--token-file", "--http-headers-file", "--http-username", "--http-password-file"),
+        *("--http-ca-file", "--http-cert-file", "--http-key-file", "--http-gzip"),
+    ),
     "MQTT 5 properties": (
         *("--content-type", "--response-topic", "--correlation-data", "--expiry", "--user-property", "--utf8"),
         "--topic-alias",
@@ -45,6 +50,14 @@ class GroupedCommand(click.Command):
     `-h` as the last argument shows the help: no host follows it.
     """
 
+    def __init__(self, *args: Any, default_qos: str = "0", **attributes: Any) -> None:
+        """`default_qos` is what the help of -q shows; empty, it hides -q: the command uses a fixed QoS."""
+        super().__init__(*args, **attributes)
+        for param in self.params:
+            if isinstance(param, click.Option) and "--qos" in param.opts:
+                param.hidden = not default_qos
+                param.help = f"Quality of service: 0, 1 or 2.  [{default_qos}]"
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Show the help if the arguments end with -h."""
         if args[-1:] == ["-h"] and "--" not in args:
@@ -72,6 +85,16 @@ class GroupedCommand(click.Command):
         return {}
 
 
+class CommandGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = GroupedCommand
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help for -h too."""
+        return super().parse_args(ctx, ["--help"] if args == ["-h"] else args)
+
+
 def option_groups(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
     """Return the name and description of each option, by group in the order of the help."""
     groups: dict[str, list[tuple[str, str]]] = {OWN: [], **{name: [] for name in GROUPS}}
@@ -85,6 +108,8 @@ def option_groups(command: click.Command, ctx: click.Context) -> dict[str, list[
 
 
 def _group_of(param: click.Parameter) -> str:
+    if "--topic" in param.opts and param.metavar != "FILTER":
+        return OWN
     return next((_GROUP_OF[name] for name in param.opts if name in _GROUP_OF), OWN)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.output.render import Output, print_json, print_table
 from mqttkit.errors import UsageError
 
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(files: tuple[Path, ...], as_json: bool) -> None:
-    """Show time span, topics, rates, sizes and gaps of recordings."""
+    """Show time span, topics, rates, sizes and gaps of recordings.
+
+    \b
+    mqttkit record info site.jsonl.zst
+    """
     from mqttkit.recorder.recording import Recording
 
     for path in files:
@@ -71,13 +76,17 @@ def _rows(path: Path, summary: RecordingSummary) -> list[tuple[str, str]]:
     return rows
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("source", metavar="FILE", type=FILE)
-@click.option("-o", "--output", required=True, type=FILE, help="File to create.")
+@click.option("-o", "--output", required=True, type=FILE, metavar="FILE", help="File to create.")
 @click.option("--from", "start", metavar="TIME", help="Where the copy starts: 90, 1:30 or 2026-01-11T10:30:45Z.")
 @click.option("--to", "end", metavar="TIME", help="Where it ends.")
 def cut(source: Path, output: Path, start: str | None, end: str | None) -> None:
-    """Copy a part of a recording; its retained state is that of its first moment."""
+    """Copy a part of a recording; its retained state is that of its first moment.
+
+    \b
+    mqttkit record cut site.jsonl.zst -o part.jsonl.zst --from 1:30 --to 2:00
+    """
     from mqttkit.recorder.editing import cut_recording
     from mqttkit.recorder.recording import Recording, parse_offset
 
@@ -92,23 +101,31 @@ def cut(source: Path, output: Path, start: str | None, end: str | None) -> None:
     click.echo(f"{written:,} messages in {output}", file=sys.stderr)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=FILE)
-@click.option("-o", "--output", required=True, type=FILE, help="File to create.")
+@click.option("-o", "--output", required=True, type=FILE, metavar="FILE", help="File to create.")
 def merge(sources: tuple[Path, ...], output: Path) -> None:
-    """Join recordings made on one machine since its last start, in the order of time."""
+    """Join recordings made on one machine since its last start, in the order of time.
+
+    \b
+    mqttkit record merge a.jsonl.zst b.jsonl.zst -o both.jsonl.zst
+    """
     from mqttkit.recorder.editing import merge_recordings
 
     written = merge_recordings(sources, output)
     click.echo(f"{written:,} messages in {output}", file=sys.stderr)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("source", metavar="FILE", type=FILE)
 @click.option("--format", "kind", type=click.Choice(("ndjson", "csv", "mcap")), default="ndjson", help="[ndjson]")
-@click.option("-o", "--output", type=FILE, help="File to create.  [stdout]")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="File to create.  [stdout]")
 def export(source: Path, kind: str, output: Path | None) -> None:
-    """Write the messages as `sub --json` prints them, as CSV with a header, or as MCAP."""
+    """Write the messages as `sub --json` prints them, as CSV with a header, or as MCAP.
+
+    \b
+    mqttkit record export site.jsonl.zst --format csv -o site.csv
+    """
     from mqttkit.recorder.exchange import export_recording
     from mqttkit.recorder.recording import Recording
 
@@ -125,12 +142,16 @@ def export(source: Path, kind: str, output: Path | None) -> None:
             raise UsageError(f"{output} exists already", hint="Choose another name, or remove it") from None
 
 
-@click.command("import")
+@click.command("import", cls=GroupedCommand)
 @click.argument("source", metavar="FILE", type=FILE)
 @click.option("--format", "kind", type=click.Choice(("ndjson", "csv", "mcap")), required=True, help="Format of FILE.")
-@click.option("-o", "--output", required=True, type=FILE, help="File to create: NAME.jsonl.zst.")
+@click.option("-o", "--output", required=True, type=FILE, metavar="FILE", help="File to create: NAME.jsonl.zst.")
 def import_file(source: Path, kind: str, output: Path) -> None:
-    """Make a recording from lines of `sub --json`, from exported CSV, or from MCAP."""
+    """Make a recording from lines of `sub --json`, from exported CSV, or from MCAP.
+
+    \b
+    mqttkit record import site.csv --format csv -o site.jsonl.zst
+    """
     from mqttkit.recorder.exchange import import_recording
 
     written = import_recording(source, kind, output)

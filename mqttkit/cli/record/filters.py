@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
+from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import UsageError
@@ -41,20 +43,33 @@ def _with_unit(text: str, units: dict[str, Any], expected: str) -> float:
     return value
 
 
-@click.command("filters")
+FILE = click.Path(path_type=Path)
+
+
+@click.command("filters", cls=GroupedCommand, default_qos="2")
 @click.argument("filters", metavar="FILTER...", nargs=-1)
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to create: NAME.jsonl.zst.")
-@click.option("-C", "count", type=click.IntRange(1), help="End after this number of messages.")
-@click.option("-W", "seconds", type=click.FloatRange(0, min_open=True), help="End after this number of seconds.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File to create: NAME.jsonl.zst.",
+)
+@click.option("-C", "count", type=COUNT, help="End after this number of messages.")
+@click.option("-W", "seconds", type=SOME_SECONDS, help="End after this number of seconds.")
 @click.option("--max-size", callback=parse_size, metavar="SIZE", help="Start a new file at this size, e.g. 100M.")
 @click.option("--max-age", callback=parse_duration, metavar="DURATION", help="Start a new file after e.g. 1h.")
-@click.option("--keep", type=click.IntRange(1), help="Keep this number of files, remove the oldest.")
+@click.option("--keep", type=COUNT, help="Keep this number of files, remove the oldest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
 @terse_connection_options
 def record_filters(connection: ConnectionOptions, filters: tuple[str, ...], *, as_json: bool, **given: Any) -> int:
     """Record messages into FILE until interrupted, or until -C or -W ends it.
 
     Exit code 6: the recorder dropped messages, or was without a connection; the file has a gap for each.
+
+    \b
+    mqttkit record 'site/#' -o site.jsonl.zst -W 60
     """
     from mqttkit.recorder.recorder import Recorder, RecorderOptions, RecorderTotals
     from mqttkit.stop import Stop

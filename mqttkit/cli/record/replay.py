@@ -10,6 +10,7 @@ import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.numbers import Number
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import Interrupted, PublishFailed, UsageError
@@ -33,15 +34,17 @@ def _speed(_context: click.Context, _parameter: click.Parameter, text: str) -> f
     return value
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="as recorded")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--speed", default="1", callback=_speed, metavar="FACTOR", help="Times the recorded pace, or max.  [1]")
 @click.option("--from", "start", metavar="TIME", help="Start there: 90, 1:30 or 2026-01-11T10:30:45Z.")
 @click.option("--to", "end", metavar="TIME", help="Stop there.")
-@click.option("--loop", "loops", type=click.IntRange(0), default=1, help="Play this often; 0 until stopped.  [1]")
-@click.option("--filter", "include", multiple=True, help="Play only topics that match this topic filter.")
-@click.option("--filter-out", "exclude", multiple=True, help="Do not play topics that match this topic filter.")
-@click.option("--map", "maps", multiple=True, help="Rename topics: 'site/(.*)=test/$1'.")
+@click.option(
+    "--loop", "loops", type=Number("N", low=0, whole=True), default=1, help="Times to play; 0: until stopped.  [1]"
+)
+@click.option("--filter", "include", metavar="FILTER", multiple=True, help="Play only topics that match FILTER.")
+@click.option("--filter-out", "exclude", metavar="FILTER", multiple=True, help="Do not play topics that match FILTER.")
+@click.option("--map", "maps", metavar="PATTERN=NEW", multiple=True, help="Rename topics: 'site/(.*)=test/$1'.")
 @click.option("--no-retained", is_flag=True, help="Do not restore the retained state first.")
 @click.option("--pause-on-disconnect", is_flag=True, help="Stop the clock while there is no connection.")
 @click.option("--at", metavar="TIME", help="Wait until this time of day: 2026-01-11T10:30:00Z.")

@@ -23,9 +23,9 @@ SHOWN = 10
 """Topics that a plan names."""
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="")
 @click.argument("filters", metavar="FILTER...", nargs=-1)
-@click.option("-o", "--output", type=FILE, help="Snapshot for undo.  [retained-TIME.jsonl.zst in this folder]")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Snapshot for undo.  [retained-TIME.jsonl.zst]")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @terse_connection_options
@@ -64,9 +64,9 @@ def prune(
     _fail(change, "not removed")
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="")
 @click.argument("source", metavar="SNAPSHOT", type=FILE)
-@click.option("--filter", "filters", multiple=True, help="Restore only topics that match this topic filter.")
+@click.option("--filter", "filters", metavar="FILTER", multiple=True, help="Restore only topics that match FILTER.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @terse_connection_options
 def restore(connection: ConnectionOptions, source: Path, filters: tuple[str, ...], *, as_json: bool) -> None:

@@ -25,7 +25,7 @@ def chosen_filters(filters: tuple[str, ...], connection: ConnectionOptions) -> l
     return found
 
 
-@click.command("list", cls=GroupedCommand)
+@click.command("list", cls=GroupedCommand, default_qos="")
 @click.argument("filters", metavar="FILTER...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each topic.")
 @terse_connection_options
@@ -47,9 +47,9 @@ def list_retained(connection: ConnectionOptions, filters: tuple[str, ...], *, as
         print_table(("topic", "qos", "bytes"), sorted(rows))
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="")
 @click.argument("filters", metavar="FILTER...", nargs=-1)
-@click.option("-o", "--output", required=True, type=FILE, help="File to create: NAME.jsonl.zst.")
+@click.option("-o", "--output", required=True, type=FILE, metavar="FILE", help="File to create: NAME.jsonl.zst.")
 @terse_connection_options
 def snapshot(connection: ConnectionOptions, filters: tuple[str, ...], output: Path) -> None:
     """Save the retained messages with QoS and properties. `mqttkit replay` and `retained restore` read the file.
@@ -64,7 +64,7 @@ def snapshot(connection: ConnectionOptions, filters: tuple[str, ...], output: Pa
     click.echo(f"{count:,} retained messages in {output}", err=True)
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, default_qos="")
 @click.argument("first", metavar="SNAPSHOT", type=FILE)
 @click.argument("second", metavar="[SNAPSHOT]", type=FILE, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each difference.")

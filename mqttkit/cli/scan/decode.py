@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SOME_SECONDS, Number
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ LISTED = 20
 DAY = 86_400
 
 
-@click.command()
+@click.command(cls=GroupedCommand, default_qos="")
 @click.option("--once", metavar="FILE", help="Decode a recording, print a line per reading, and end.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print JSON lines.")
 @click.option("--keys", metavar="FILE", help="Bind keys: a MAC address and a key in hex on each line.")

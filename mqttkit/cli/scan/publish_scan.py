@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SOME_SECONDS
 from mqttkit.cli.options.setting_option import setting_option
 from mqttkit.cli.scan.source_options import source_options
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 FIRST_CONNECTION_SECONDS = 2.0
 
 
-@click.command("publish-scan")
+@click.command("publish-scan", cls=GroupedCommand)
 @setting_option(
     "--scanner-id", path="scanner.id", metavar="ID", help="Name of this scanner, a level of the topic.  [scanner-01]"
 )

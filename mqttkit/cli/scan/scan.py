@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mqttkit.cli.logs import set_up_logging
+from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS
 from mqttkit.cli.scan.source_options import source_options
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mqttkit.scanner import Advertisement, Source
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, which `--source replay:FILE` can read.")
 @click.option("--decode", "decoded", is_flag=True, help="Show the values of sensors.")

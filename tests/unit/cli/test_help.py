@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import click
 import pytest
@@ -66,38 +65,105 @@ def test_help_explains_topics() -> None:
         assert all(len(line) <= 100 for line in text.splitlines())
 
 
-def test_the_exit_codes_are_those_of_the_errors_and_of_the_readme() -> None:
-    """Each exit code of an error, and each one that the README explains, is in the list."""
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    """Each exit code of an error is in the list."""
     listed = dict(re.findall(r"^  (\d+) +(.*)$", TOPICS["exit-codes"], re.M))
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MqttkitError)]
     assert {str(kind.exit_code) for kind in kinds} <= set(listed)
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    for code, words in re.findall(r"^\| (\d+) \| (.*?) \|$", readme, re.M):
-        assert code in listed, (code, words)
 
 
-COMMANDS_OF_GROUPS = ("retained", "config", "node")
+def every_command() -> list[tuple[str, ...]]:
+    """Return the words of every command that is not a group, without `mqttkit`."""
+    found: list[tuple[str, ...]] = []
 
+    def walk(command: click.Command, words: tuple[str, ...]) -> None:
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                walk(command.get_command(context, name) or command, (*words, name))
+        else:
+            found.append(words)
 
-def commands() -> list[tuple[str, ...]]:
-    """Return the words of the commands whose help must have an example."""
-    found: list[tuple[str, ...]] = [(name,) for name in ("pub", "sub", "top", "request", "respond", "expect", "replay")]
-    for name in COMMANDS_OF_GROUPS:
-        group = cli.get_command(click.Context(cli), name)
-        assert isinstance(group, click.Group)
-        found += [(name, each) for each in group.list_commands(click.Context(group))]
+    walk(cli, ())
     return found
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_the_help_has_an_example_that_parses(words: tuple[str, ...]) -> None:
+EVERY_COMMAND = every_command()
+
+
+def command_at(words: tuple[str, ...]) -> click.Command:
+    """Return the command that these words name."""
     command: click.Command = cli
     for word in words:
         assert isinstance(command, click.Group)
         found = command.get_command(click.Context(command), word)
         assert found is not None
         command = found
-    examples = re.findall(rf"^ *mqttkit {' '.join(words)}( .*)?$", command.help or "", re.M)
+    return command
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_the_help_has_an_example_that_parses(words: tuple[str, ...]) -> None:
+    """Each command shows at least one line that a user can type."""
+    command = command_at(words)
+    typed = " ".join(word for word in words if word != "filters")
+    examples = re.findall(rf"^ *(?:.*\| )?mqttkit {typed}( .*)?$", command.help or "", re.M)
     assert examples
     for example in examples:
-        command.make_context(words[-1], shlex.split(example, comments=True)).close()
+        arguments = shlex.split(re.split(r" [|>&]", example)[0], comments=True)
+        command.make_context(words[-1], arguments).close()
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_each_value_has_a_name_that_means_something(words: tuple[str, ...]) -> None:
+    """The help shows PORT or SECONDS, not Click's names for its types; each option is explained."""
+    command = command_at(words)
+    context = click.Context(command)
+    for param in command.get_params(context):
+        if isinstance(param, click.Option) and not param.hidden:
+            shown = param.get_help_record(context)
+            assert shown is not None
+            assert not re.search(r"\b(INTEGER|FLOAT|PATH|FILENAME|RANGE)\b|%Y|<=", shown[0]), shown[0]
+            assert "TEXT" not in shown[0] or param.metavar or not isinstance(param.type, click.types.StringParamType)
+            assert len(shown[1]) >= 5, shown
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_each_default_shown_is_the_real_one(words: tuple[str, ...]) -> None:
+    """A number in square brackets at the end of an option's help is the default of the option."""
+    command = command_at(words)
+    for param in command.params:
+        if isinstance(param, click.Option) and param.expose_value and not param.multiple:
+            shown = re.search(r"  \[(\d[\d,]*(?:\.\d+)?)[^.\]]*\]$", param.help or "")
+            if shown and isinstance(param.default, (int, float, str)):
+                assert float(shown[1].replace(",", "")) == float(param.default), param.opts
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("pub", "1; with -l 1 for the first line, then 0"),
+        ("sub", "0; 2 with --json"),
+        ("record filters", "2"),
+        ("node sensor", "1"),
+        ("request", "1"),
+        ("top", "0"),
+    ],
+)
+def test_the_default_qos_is_shown(name: str, shown: str) -> None:
+    """The help of -q differs, because the commands do."""
+    (qos,) = (param for param in command_at(tuple(name.split())).params if "--qos" in param.opts)
+    assert isinstance(qos, click.Option)
+    assert (qos.help or "").endswith(f"  [{shown}]")
+
+
+def test_a_fixed_qos_is_not_offered() -> None:
+    """Commands that choose the QoS themselves do not list -q."""
+    for name in ("controller local", "bridge run", "doctor", "retained list"):
+        assert "--qos" not in run(*name.split(), "--help-all")
+
+
+@pytest.mark.parametrize("words", [words[:1] for words in EVERY_COMMAND] + EVERY_COMMAND, ids=" ".join)
+def test_h_shows_the_help_of_every_command(words: tuple[str, ...]) -> None:
+    """-h as the last word is a question, never an error."""
+    assert run(*words, "-h").startswith("Usage: ")
