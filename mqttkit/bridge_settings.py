@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from mqttkit.setting_rules import (
+    METRIC_COLUMNS,
     PERIOD,
     TABLE_NAME,
     Checked,
@@ -66,6 +67,10 @@ class BridgeSettings(Checked):
     """Redis: when a batch is stored: as appendfsync says, once a replica has it, or once it is on disk (Redis 7.2)."""
     table: Annotated[str, TABLE_NAME] = "metrics"
     """PostgreSQL: table of the metrics."""
+    columns: Annotated[str | None, METRIC_COLUMNS] = None
+    """PostgreSQL: names of its columns, such as timestamp_ms=time,value=reading; tags=- leaves a field out."""
+    hypertable: bool = True
+    """PostgreSQL: create the table as a hypertable if TimescaleDB is there."""
     keep: Annotated[str | None, PERIOD] = None
     """PostgreSQL: remove metrics whose time stamp is older, such as 30d."""
     live: bool = True

@@ -76,6 +76,29 @@ TABLE_NAME = ValueRule(
 )
 
 
+_FIELDS = ("tenant_id", "agent_id", "metric_name", "value", "timestamp_ms", "dedupe_id", "tags", "received_ms")
+_MAY_BE_LEFT_OUT = ("tags", "received_ms")
+
+
+def _names_columns(text: str) -> bool:
+    pairs = [part.partition("=") for part in text.split(",")]
+    left_out = [name for name, _, column in pairs if column == "-"]
+    names = {name: name for name in _FIELDS} | {name: column for name, _, column in pairs if column != "-"}
+    stored = [column for name, column in names.items() if name not in left_out]
+    return (
+        names.keys() == set(_FIELDS)
+        and set(left_out) <= set(_MAY_BE_LEFT_OUT)
+        and len({name for name, _, _ in pairs}) == len(pairs)
+        and len(set(stored)) == len(stored)
+        and all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", column) for column in stored)
+    )
+
+
+METRIC_COLUMNS = ValueRule(
+    f"FIELD=COLUMN,… with fields of {', '.join(_FIELDS)}; - leaves out {' or '.join(_MAY_BE_LEFT_OUT)}", _names_columns
+)
+
+
 def one_of(*choices: str) -> ValueRule:
     """Ask for one of the words."""
     return ValueRule(f"{', '.join(choices[:-1])} or {choices[-1]}", lambda value: value in choices)

@@ -87,8 +87,8 @@ def _remove_keys(place: BridgeSettings) -> None:
 
 
 def _remove_tables(place: BridgeSettings) -> None:
-    from mqttkit.bridge.sinks.postgresql import Database
-    from mqttkit.bridge.sinks.postgresql_schema import Tables, drop_tables
+    from mqttkit.bridge.sinks.postgresql.database import Database
+    from mqttkit.bridge.sinks.postgresql.tables import Tables, drop_tables
 
     database = Database(place.sink or "", 60.0, password_file=place.sink_password_file)
     with contextlib.closing(database), database.use() as connection:

@@ -33,6 +33,8 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
         durability=settings.redis_durability,
         live=settings.live,
         table=settings.table,
+        columns=settings.columns,
+        hypertable=settings.hypertable,
         keep=period_seconds(settings.keep) if settings.keep is not None else None,
         dedupe_window=settings.dedupe_window,
         dead_letter_limit=settings.dead_letter_limit,
@@ -46,8 +48,9 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
 def open_sink(address: str, options: SinkOptions) -> Sink:
     """Return the sink for an address such as sqlite:PATH, not opened yet; raise UsageError or MissingPart."""
     scheme, _, rest = address.partition(":")
-    if scheme not in _POSTGRESQL and (options.keep is not None or options.table != SinkOptions.table):
-        raise UsageError("--table and --keep are for PostgreSQL only")
+    only_postgresql = options.keep is not None or options.columns is not None or options.table != SinkOptions.table
+    if scheme not in _POSTGRESQL and only_postgresql:
+        raise UsageError("--table, --columns and --keep are for PostgreSQL only")
     if options.password_file is not None and scheme not in (*_POSTGRESQL, *_REDIS):
         raise UsageError("--sink-password-file is for PostgreSQL and Redis only")
     if not rest:
@@ -65,7 +68,7 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
 
         return JsonlSink(rest, options)
     if scheme in _POSTGRESQL:
-        from mqttkit.bridge.sinks.postgresql import PostgresqlSink
+        from mqttkit.bridge.sinks.postgresql.sink import PostgresqlSink
 
         return PostgresqlSink(address, options)
     if scheme in _REMOTE:

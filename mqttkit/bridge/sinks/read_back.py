@@ -17,7 +17,7 @@ from mqttkit.bridge.sinks.types import SinkOptions
 from mqttkit.errors import UsageError
 from mqttkit.settings import BridgeSettings
 
-_OF_AGENT = "SELECT dedupe_id FROM {table} WHERE agent_id = %s"
+_OF_AGENT = "SELECT {dedupe_id} FROM {table} WHERE {agent_id} = %s"
 READ_ENTRIES = 5_000
 """Entries of a stream read at a time."""
 
@@ -54,14 +54,16 @@ def _from_sqlite(path: str, agent: str) -> list[str]:
 
 
 def _from_postgresql(bridge: BridgeSettings, agent: str) -> list[str]:
-    from mqttkit.bridge.sinks.postgresql import Database
-    from mqttkit.bridge.sinks.postgresql_schema import Tables
+    from mqttkit.bridge.sinks.postgresql.columns import ColumnMap, quoted
+    from mqttkit.bridge.sinks.postgresql.database import Database
+    from mqttkit.bridge.sinks.postgresql.tables import Tables
 
-    tables = Tables(bridge.table)
+    tables = Tables(bridge.table, ColumnMap.parse(bridge.columns))
+    names = {name: quoted(tables.columns.name(name)) for name in ("dedupe_id", "agent_id")}
     timeout = max(bridge.sink_timeout, 60.0)
     database = Database(bridge.sink or "", timeout, tables, password_file=bridge.sink_password_file)
     with contextlib.closing(database), database.use() as connection:
-        found = connection.execute(_OF_AGENT.format(table=tables.metrics), (agent,))
+        found = connection.execute(_OF_AGENT.format(table=tables.metrics, **names), (agent,))
         return [name for (name,) in found.fetchall()]
 
 

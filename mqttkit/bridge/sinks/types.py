@@ -247,6 +247,10 @@ class SinkOptions:
     """Redis: publish each stored metric on metrics:{tenant_id}."""
     table: str = "metrics"
     """PostgreSQL: table of the metrics, with its schema if it has one."""
+    columns: str | None = None
+    """PostgreSQL: names of its columns, as FIELD=COLUMN,…"""
+    hypertable: bool = True
+    """PostgreSQL: create the table as a hypertable if TimescaleDB is there."""
     keep: float | None = None
     """PostgreSQL: seconds after which metrics are removed, by their time stamp."""
     dedupe_window: int = 86_400

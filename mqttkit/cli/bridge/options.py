@@ -41,6 +41,14 @@ _SHARED = (
         "--table", path="bridge.table", metavar="NAME", help="PostgreSQL: table of the metrics.  [metrics]"
     ),
     setting_option(
+        "--columns", path="bridge.columns", metavar="FIELD=COLUMN,…",
+        help="PostgreSQL: names of its columns, if they differ; tags=- and received_ms=- leave a field out.",
+    ),
+    setting_option(
+        "--hypertable/--no-hypertable", path="bridge.hypertable", default=None,
+        help="PostgreSQL: create the table as a hypertable if TimescaleDB is there.  [hypertable]",
+    ),
+    setting_option(
         "--keep", path="bridge.keep", metavar="PERIOD", help="PostgreSQL: remove metrics that are older, such as 30d."
     ),
     setting_option(

@@ -140,7 +140,7 @@ def test_postgresql_needs_no_right_to_create_if_the_tables_exist(server: Callabl
 
 def test_postgresql_keeps_metrics_for_a_period(server: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Older ones are removed, a bounded number with each commit."""
-    monkeypatch.setattr("mqttkit.bridge.sinks.postgresql.EXPIRE_ROWS", 3)
+    monkeypatch.setattr("mqttkit.bridge.sinks.postgresql.sink.EXPIRE_ROWS", 3)
     case = postgresql_case(server("postgresql"))
     now_ms = round(time.time() * 1000)
     fresh = [metric(number)._replace(timestamp_ms=now_ms) for number in (100, 101, 102)]

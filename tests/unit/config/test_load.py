@@ -264,6 +264,29 @@ def test_an_error_names_the_option_that_gave_the_value() -> None:
     assert refusal(flags={"bridge.group": located("a/b", "--group")}).startswith("--group: bridge.group: ")
 
 
+@pytest.mark.parametrize(
+    ("columns", "valid"),
+    [
+        ("timestamp_ms=time,value=reading,tags=-", True),
+        ("received_ms=-,tags=received_ms", True),
+        ("value=-", False),
+        ("speed=x", False),
+        ("value=agent_id", False),
+        ("value=a,value=b", False),
+        ("value=a b", False),
+        ("value", False),
+        ("value=", False),
+    ],
+)
+def test_columns_of_the_bridge_name_each_field_once(columns: str, valid: bool) -> None:
+    """Only tags and received_ms can be left out, and two fields never share a column."""
+    source = {"bridge.columns": columns}
+    if valid:
+        assert load(flags=source).settings.bridge.columns == columns
+    else:
+        assert "bridge.columns: must be FIELD=COLUMN" in refusal(flags=source)
+
+
 def test_a_secret_is_in_no_error() -> None:
     """No error shows a password, even if it is not text or its reference is in another setting."""
     assert "got" not in refusal("mqtt: {broker: {password: [hunter2]}}")

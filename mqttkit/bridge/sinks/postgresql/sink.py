@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import re
-import socket
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.bridge.sinks.postgresql_schema import METRIC_COLUMNS, Tables, prepare_tables
+from mqttkit.bridge.sinks.postgresql.columns import METRIC_COLUMNS, ColumnMap
+from mqttkit.bridge.sinks.postgresql.database import Database
+from mqttkit.bridge.sinks.postgresql.tables import Tables
 from mqttkit.bridge.sinks.types import (
     Committed,
     DeadLetter,
@@ -22,22 +18,12 @@ from mqttkit.bridge.sinks.types import (
     StoredLetter,
     without_replays,
 )
-from mqttkit.config import read_secret
-from mqttkit.errors import ConfigError, DeadLettersFull, MissingPart, SinkBroken, SinkRefused, SinkUnavailable
+from mqttkit.errors import DeadLettersFull, SinkUnavailable
 
 if TYPE_CHECKING:
     import psycopg
 
-logger = logging.getLogger(__name__)
-
-_COLUMNS = ", ".join(METRIC_COLUMNS)
-_STAGING = (
-    "CREATE TEMPORARY TABLE staging ("
-    + ", ".join(f"{name} {kind}" for name, kind in METRIC_COLUMNS.items())
-    + ") ON COMMIT DELETE ROWS"
-)
-_COPY = f"COPY staging ({_COLUMNS}) FROM STDIN"
-_INSERT = "INSERT INTO {metrics} ({columns}) SELECT {columns} FROM staging ON CONFLICT DO NOTHING"
+_COPY = f"COPY staging ({', '.join(METRIC_COLUMNS)}) FROM STDIN"
 _COUNT = "SELECT count(*) FROM {letters}"
 _SETTLE = "DELETE FROM {letters} WHERE id = ANY(%s)"
 _LETTERS = (
@@ -47,10 +33,6 @@ _LETTERS = (
 _READ = (
     "SELECT id, topic, payload, size, sha256, reason, detail, received_ms"
     " FROM {letters} WHERE id > %s ORDER BY id LIMIT %s"
-)
-_EXPIRE = (
-    "DELETE FROM {metrics} WHERE ctid IN (SELECT ctid FROM {metrics} WHERE timestamp_ms < %s"
-    " ORDER BY timestamp_ms LIMIT %s)"
 )
 _FORGET = "DELETE FROM mqttkit_sinks WHERE at < now() - interval '7 days'"
 _LAST = (
@@ -66,109 +48,6 @@ EXPIRE_SECONDS = 60.0
 """Seconds between removals of metrics older than `keep`, when there is nothing more to remove."""
 EXPIRE_ROWS = 5_000
 """Most rows that one commit removes."""
-
-
-def _library() -> Any:
-    try:
-        import psycopg
-    except ImportError as error:
-        raise MissingPart(
-            "psycopg is not installed", hint="Install it with: pip install 'mqttkit[postgresql]'"
-        ) from error
-    return psycopg
-
-
-class Database:
-    """A connection that reconnects after a failure, and that is cut if the server does not answer in time."""
-
-    def __init__(
-        self, address: str, timeout: float, tables: Tables | None = None, *, password_file: str | None = None
-    ) -> None:
-        """`timeout` in seconds bounds connecting and each block of `use`. Without `tables` it prepares none.
-
-        Each new connection reads its password from `password_file`, if that is given.
-        """
-        self.name = re.sub(r"//.*@", "//", address.split("?", maxsplit=1)[0])
-        self._address = address
-        self._timeout = timeout
-        self._tables = tables
-        self._password_file = password_file
-        self._connection: psycopg.Connection[Any] | None = None
-
-    @contextlib.contextmanager
-    def use(self) -> Iterator[psycopg.Connection[Any]]:
-        """Yield the connection in a transaction, which commits at the end or rolls back on an exception.
-
-        Raise SinkUnavailable, SinkRefused for data that cannot be stored, SinkBroken for tables of another shape.
-        """
-        library = _library()
-        try:
-            connection = self._connected()
-            with self._deadline(connection), connection.transaction():
-                yield connection
-        except ConfigError as error:
-            raise SinkUnavailable(f"{self.name}: {error}") from error
-        except (library.DataError, library.IntegrityError) as error:
-            raise SinkRefused(f"{self.name}: {_first_line(error)}") from error
-        except (library.OperationalError, library.InterfaceError) as error:
-            self.close()
-            raise SinkUnavailable(f"{self.name}: {_first_line(error)}") from error
-        except library.errors.ProgrammingError as error:
-            hint = "Check that the tables have the expected columns and that the user has rights on them"
-            raise SinkBroken(f"{self.name}: {_first_line(error)}", hint=hint) from error
-        except library.Error as error:
-            self.close()
-            raise SinkUnavailable(f"{self.name}: {_first_line(error)}") from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        if self._connection is None:
-            connection = self._connection = self._connect()
-            try:
-                with self._deadline(connection), connection.transaction():
-                    connection.execute("SET LOCAL client_min_messages = warning")
-                    if self._tables is not None:
-                        prepare_tables(connection, self._tables, self.name)
-                    connection.execute(_STAGING)
-            except BaseException:
-                self.close()
-                raise
-        return self._connection
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        options: dict[str, Any] = {"connect_timeout": max(2, round(self._timeout)), "application_name": "mqttkit"}
-        if self._password_file is not None:
-            options["password"] = read_secret(self._password_file, "", "sink_password_file")
-        connection: psycopg.Connection[Any] = _library().connect(self._address, autocommit=True, **options)
-        return connection
-
-    @contextlib.contextmanager
-    def _deadline(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Cut the connection from another thread when the time is up: libpq would wait forever."""
-        twin = socket.socket(fileno=os.dup(connection.fileno()))
-        timer = threading.Timer(self._timeout, _cut, (twin,))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()
-            twin.close()
-
-
-def _cut(twin: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is closed already
-        twin.shutdown(socket.SHUT_RDWR)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", maxsplit=1)[0] or type(error).__name__
 
 
 class PostgresqlLetters:
@@ -216,12 +95,13 @@ class PostgresqlSink:
     """A table of metrics and one of dead letters. `synchronous_commit` decides how durable a commit is."""
 
     def __init__(self, address: str, options: SinkOptions) -> None:
-        self._tables = Tables(options.table)
+        self._tables = Tables(options.table, ColumnMap.parse(options.columns), hypertable=options.hypertable)
         self._database = Database(address, options.timeout, self._tables, password_file=options.password_file)
         self.name = self._database.name
         self.letters = PostgresqlLetters(self._database, self._tables)
         self._limit = options.dead_letter_limit
         self._keep = options.keep
+        self._window = options.dedupe_window
         self._expire_at = time.monotonic()
         self._instance = uuid.uuid4()
 
@@ -263,7 +143,7 @@ class PostgresqlSink:
                 with cursor.copy(_COPY) as copy:
                     for metric in metrics:
                         copy.write_row(metric)
-                stored = cursor.execute(_INSERT.format(metrics=self._tables.metrics, columns=_COLUMNS)).rowcount
+                stored = cursor.execute(self._database.layout.insert).rowcount
             if contents:  # sorted, so that two bridges lock the rows in one order
                 names = sorted(contents)
                 values = [contents[name] for name in names]
@@ -279,12 +159,17 @@ class PostgresqlSink:
         return dict(connection.execute(_READ_CONTENTS, (self._tables.plain, list(names))).fetchall())
 
     def _expire(self, connection: psycopg.Connection[Any]) -> None:
-        """Remove metrics older than `keep`, a bounded number with each commit."""
-        if self._keep is None or time.monotonic() < self._expire_at:
+        """Remove metrics older than `keep`, and ids older than the dedupe window, a bounded number with each commit."""
+        if time.monotonic() < self._expire_at:
             return
-        oldest = round((time.time() - self._keep) * 1000)
-        query = _EXPIRE.format(metrics=self._tables.metrics)
-        removed = connection.execute(query, (oldest, EXPIRE_ROWS)).rowcount
+        layout, removed = self._database.layout, 0
+        if self._keep is not None:
+            oldest = round((time.time() - self._keep) * 1000)
+            parameters = {"oldest": oldest, "rows": EXPIRE_ROWS}
+            removed = connection.execute(layout.expire, parameters).rowcount
+        if layout.forget_ids:
+            parameters = {"seconds": self._window, "rows": EXPIRE_ROWS}
+            removed = max(removed, connection.execute(layout.forget_ids, parameters).rowcount)
         if removed < EXPIRE_ROWS:
             self._expire_at = time.monotonic() + EXPIRE_SECONDS
 

@@ -1,0 +1,1 @@
+"""Store metrics in PostgreSQL: the connection, the tables, the sink."""
