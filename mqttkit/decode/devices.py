@@ -48,8 +48,8 @@ class Device:
     content: tuple[object, ...] = ()
     """What its last advertisement contained."""
     content_time: float = 0.0
-    announced: str = ""
-    """Its latest discovery message."""
+    announced: tuple[object, ...] | None = None
+    """What its latest discovery message was made from; None if there is none on this connection."""
     published: float | None = None
     """When its state was published last; None if it was not, or not on this connection."""
 

@@ -5,6 +5,7 @@ See https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -107,6 +108,12 @@ def _component(value: Value, identifier: str, expire_after: float) -> dict[str, 
     return component
 
 
+def discovery_inputs(device: Device) -> tuple[object, ...]:
+    """Return all of a device that `discovery` depends on. It is quicker to compare than the message is to build."""
+    kinds = [(name, value.unit, value.device_class, type(value.value)) for name, value in device.values.items()]
+    return (device.name, device.manufacturer, device.model, kinds, list(device.gateways))
+
+
 def state(device: Device, last_seen: float) -> dict[str, object]:
     """Return the state message of a device; `last_seen` is in seconds since 1970."""
     nearest = device.gateways.get(device.nearest)
@@ -127,6 +134,7 @@ def plain_values(values: Mapping[str, Value]) -> dict[str, object]:
     return {_identifier(quantity): value.value for quantity, value in values.items()}
 
 
+@functools.lru_cache(maxsize=1_024)
 def _identifier(quantity: str) -> str:
     """Return a quantity as Home Assistant accepts it in identifiers and templates."""
     return re.sub("[^a-zA-Z0-9_-]", "_", quantity)

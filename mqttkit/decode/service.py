@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mqttkit.client import MqttClient
 from mqttkit.decode.decoders import Decoders
 from mqttkit.decode.devices import Device, DeviceTable
-from mqttkit.decode.discovery import config_topic, discovery, state
+from mqttkit.decode.discovery import config_topic, discovery, discovery_inputs, state
 from mqttkit.errors import AdvertisementError
 from mqttkit.messages import Message, Will
 from mqttkit.scanner.advertisement import Advertisement
@@ -123,7 +123,7 @@ class DecodeService:
             self._connects = connects
             self._client.publish(self._settings.status, "online", qos=1, retain=True)
             for device in self._table:
-                device.announced, device.published = "", None
+                device.announced, device.published = None, None
         for device in self._table.expire(now):
             self._publish(device)
         for device in self._table:
@@ -135,9 +135,10 @@ class DecodeService:
         settings, mac_address = self._settings, device.mac_address
         topic = fill_template(settings.state, {"mac_address": mac_address})
         if settings.prefix is not None:
-            config = json.dumps(discovery(device, topic, self._availability(device), settings.away_after))
-            if device.announced != config:
-                device.announced = config
+            inputs = discovery_inputs(device)
+            if device.announced != inputs:
+                device.announced = inputs
+                config = json.dumps(discovery(device, topic, self._availability(device), settings.away_after))
                 self._client.publish(config_topic(settings.prefix, mac_address), config, qos=1, retain=True)
         device.published = time.monotonic()
         last_seen = time.time() - (device.published - device.last)
