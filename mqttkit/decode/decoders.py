@@ -6,10 +6,12 @@ import functools
 import importlib.util
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mqttkit.decode import home_assistant_parsers, switchbot
+from mqttkit.decode import aranet, home_assistant_parsers, switchbot
+from mqttkit.decode.atc import SERVICE as ATC
+from mqttkit.decode.atc import decode_atc
 from mqttkit.decode.beacons import APPLE, EDDYSTONE, decode_eddystone, decode_ibeacon
 from mqttkit.decode.reading import Decode, Reading
 from mqttkit.decode.routes import Route, find_routes, short_uuid
@@ -20,7 +22,8 @@ log = logging.getLogger(__name__)
 DEVICES = 2_000
 """Devices whose decoders are kept; beyond that the one silent for longest is forgotten."""
 
-_SWITCHBOT = Route("switchbot", "")
+_SWITCHBOT, _ARANET, _LAST = Route("switchbot", ""), Route("aranet", ""), Route("theengs", "")
+_LIBRARIES: dict[Route, Callable[[], Decode | None]] = {_SWITCHBOT: switchbot.open_parser, _ARANET: aranet.open_parser}
 
 
 @dataclass
@@ -39,12 +42,14 @@ class DecodeCounts:
 class Decoders:
     """Decodes advertisements with every decoder that is installed. One thread may use it.
 
-    `keys` are the bind keys of devices that encrypt their data, by MAC address in normal form.
+    `keys` are the bind keys of devices that encrypt their data, by MAC address in normal form. `last` is asked about
+    advertisements in which no other decoder finds values.
     """
 
-    def __init__(self, keys: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, keys: Mapping[str, bytes] | None = None, *, last: Decode | None = None) -> None:
         self.counts = DecodeCounts()
         self._keys = keys or {}
+        self._last = last
         self._devices: OrderedDict[str, dict[Route, Decode | None]] = OrderedDict()
         self._routes = functools.lru_cache(maxsize=4_096)(_find_decoders)
 
@@ -53,6 +58,8 @@ class Decoders:
         self.counts.advertisements += 1
         services = (*advertisement.service_data, *advertisement.service_uuids)
         routes = self._routes(services, tuple(advertisement.manufacturer_data), advertisement.local_name or "")
+        if self._last is not None:
+            routes = (*routes, _LAST)
         known: Reading | None = None
         for route in routes:
             reading = self._call(route, advertisement)
@@ -77,6 +84,8 @@ class Decoders:
 
     def _decoder(self, route: Route, mac_address: str) -> Decode | None:
         """Return the decoder of a device, which is kept as long as the device advertises."""
+        if route is _LAST:
+            return self._last
         if route.module in _OWN:
             return _OWN[route.module]
         decoders = self._devices.get(mac_address)
@@ -88,19 +97,18 @@ class Decoders:
             self._devices.move_to_end(mac_address)
         if route not in decoders:
             key = self._keys.get(mac_address)
-            decoders[route] = (
-                switchbot.open_parser() if route is _SWITCHBOT else home_assistant_parsers.open_parser(route, key)
-            )
+            open_parser = _LIBRARIES.get(route)
+            decoders[route] = open_parser() if open_parser else home_assistant_parsers.open_parser(route, key)
         return decoders[route]
 
 
 def warn_if_incomplete() -> None:
     """Log a warning if only beacons can be decoded."""
     if importlib.util.find_spec("bthome_ble") is None:
-        log.warning("only iBeacon and Eddystone are decoded. For thermometers: pip install 'mqttkit[decode]'")
+        log.warning("only beacons and ATC thermometers are decoded. For others: pip install 'mqttkit[decode]'")
 
 
-_OWN: dict[str, Decode] = {"ibeacon": decode_ibeacon, "eddystone": decode_eddystone}
+_OWN: dict[str, Decode] = {"ibeacon": decode_ibeacon, "eddystone": decode_eddystone, "atc": decode_atc}
 
 
 def _find_decoders(services: tuple[str, ...], companies: tuple[int, ...], name: str) -> tuple[Route, ...]:
@@ -108,6 +116,10 @@ def _find_decoders(services: tuple[str, ...], companies: tuple[int, ...], name: 
     routes = list(find_routes(services, companies, name))
     if not switchbot.COMPANIES.isdisjoint(companies) or not switchbot.SERVICES.isdisjoint(map(short_uuid, services)):
         routes.append(_SWITCHBOT)
+    if aranet.COMPANY in companies:
+        routes.append(_ARANET)
+    if ATC in services:
+        routes.append(Route("atc", ""))
     if APPLE in companies:
         routes.append(Route("ibeacon", ""))
     if EDDYSTONE in services:

@@ -108,7 +108,7 @@ def _measure(broker: BrokerSettings, service: subprocess.Popen[str], rate: int, 
     say(f"{result['summary']}; the load was late by {late * 1e3:.0f} ms at the end")
     say(str(at_least("rate held", rate * min(taken / sent, 1.0), "advertisements/s", rate * 0.999)))
     say(str(at_most("lost", sent - taken, "advertisements", 1)))
-    say(str(at_most("CPU", result["cpu"] / taken * 1e6, "us per advertisement", 100, "imports and publishing included")))
+    say(str(at_most("CPU", result["cpu"] / taken * 1e6, "us per advertisement", 100, "with imports and publishing")))
     say(str(at_most("private memory", result["memory"] / MIB, "MiB", 60)))
     if delays:
         say(f"advertisement to state: median {statistics.median(delays) * 1e3:.1f} ms, worst {delays[-1] * 1e3:.1f} ms")

@@ -17,6 +17,7 @@ from mqttkit.cli.options.numbers import SOME_SECONDS, Number
 
 if TYPE_CHECKING:
     from mqttkit.decode import Decoders, Reading
+    from mqttkit.decode.reading import Decode
     from mqttkit.decode.service import DecodeSettings
     from mqttkit.scanner import Advertisement
 
@@ -29,6 +30,7 @@ DAY = 86_400
 @click.option("--once", metavar="FILE", help="Decode a recording, print a line per reading, and end.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print JSON lines.")
 @click.option("--keys", metavar="FILE", help="Bind keys: a MAC address and a key in hex on each line.")
+@click.option("--theengs", is_flag=True, help="Ask Theengs Decoder about devices that no other decoder knows.")
 @click.option("--raw", metavar="FILTER", help="Topic filter of the advertisements.  [ble/raw/#]")
 @click.option("--state", metavar="TEMPLATE", help="Topic template of the states.  [ble/state/{mac_address}]")
 @click.option("--gateway-status", metavar="TEMPLATE", help="Status topics of the gateways, with {scanner_id}.")
@@ -44,6 +46,7 @@ def decode(
     once: str | None,
     as_json: bool,
     keys: str | None,
+    theengs: bool,
     no_discovery: bool,
     remove_silent: float | None,
     yes: bool,
@@ -52,7 +55,7 @@ def decode(
     """Decode Bluetooth thermometers and other sensors for Home Assistant.
 
     Subscribes to the advertisements of all gateways and publishes one retained state per device. Without
-    `pip install 'mqttkit[decode]'` only iBeacon and Eddystone are decoded.
+    `pip install 'mqttkit[decode]'` only iBeacon, Eddystone and ATC thermometers are decoded.
 
     \b
     mqttkit decode -h broker.example
@@ -70,11 +73,17 @@ def decode(
         _remove(connection, settings, remove_silent, yes=yes)
         return
     warn_if_incomplete()
-    decoders = Decoders(read_keys(keys) if keys else {})
+    decoders = Decoders(read_keys(keys) if keys else {}, last=_open_theengs() if theengs else None)
     if once is not None:
         _decode_recording(decoders, once, as_json=as_json)
     else:
         _serve(connection, decoders, settings)
+
+
+def _open_theengs() -> Decode:
+    from mqttkit.decode.theengs import open_parser
+
+    return open_parser()
 
 
 def _serve(connection: ConnectionOptions, decoders: Decoders, settings: DecodeSettings) -> None:
