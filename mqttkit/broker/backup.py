@@ -122,6 +122,8 @@ def create_backup(broker: Broker, path: Path, *, keep: int = 0, passphrase: str 
     if keep:
         _rotate(path, keep)
     write_secret(path, content)
+    record = {"path": str(path.absolute()), "time": time.time()}
+    write_secret(broker.paths.last_backup, json.dumps(record).encode())
     return manifest
 
 

@@ -35,7 +35,7 @@ START_BYTES = 128 * 1024
 
 def open_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> Broker:
     """Return the broker of `spec`; the backend `auto` is the first one that this machine can use."""
-    name = usable_backends()[0] if spec.backend == "auto" else spec.backend
+    name = _candidates(spec)[0]
     backend = _backend(name)
     return backend(spec.with_backend(name), paths or BrokerPaths.of(spec.name))  # type: ignore[no-any-return]  # from a table of names
 
@@ -48,7 +48,7 @@ def start_broker(spec: BrokerSpec, paths: BrokerPaths | None = None) -> tuple[Br
     place = paths or BrokerPaths.of(spec.name)
     with locked(place):
         spec = _with_stored_choices(spec, place)
-        names = usable_backends() if spec.backend == "auto" else [spec.backend]
+        names = _candidates(spec)
         for name in names:
             broker = open_broker(spec.with_backend(name), place)
             try:
@@ -202,6 +202,13 @@ def _with_stored_choices(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
                 else f"Change a running broker with: mqttkit broker restart --name {spec.name} …",
             )
     return spec
+
+
+def _candidates(spec: BrokerSpec) -> list[str]:
+    """Return the backends to try; an image or a Docker network leaves only Docker."""
+    if spec.backend != "auto":
+        return [spec.backend]
+    return ["docker"] if spec.image or spec.network else usable_backends()
 
 
 def _backend(name: str) -> Any:

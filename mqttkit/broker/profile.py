@@ -219,6 +219,7 @@ class BrokerPaths:
     directory/broker.json    the BrokerSpec
     directory/pid.json       process and embedded: pid and start time
     directory/broker.log     process and embedded
+    directory/last-backup.json  path and time of the last backup
     directory/ca/            the authority's key: the broker cannot read it
     directory/root/          the broker's files, as /mosquitto in the image:
                              config/{mosquitto.conf,passwd,acl,certs/} and data/
@@ -251,6 +252,11 @@ class BrokerPaths:
     def log(self) -> Path:
         """The log of a broker that runs as a process."""
         return self.directory / "broker.log"
+
+    @property
+    def last_backup(self) -> Path:
+        """The file that names the last backup and its time."""
+        return self.directory / "last-backup.json"
 
     @property
     def authority(self) -> Path:

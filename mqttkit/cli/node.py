@@ -48,15 +48,20 @@ def node() -> None:
 @click.option(
     "--topic",
     metavar="TEMPLATE",
-    default="sensor/{sensor_id}/{model}",
-    help="Topic template.  [sensor/{sensor_id}/{model}]",
+    help="Topic template.  [sensor/{sensor_id}/{model}; as another user than the operator: sensor/USER/{sensor_id}/…]",
 )
 @click.option("--seed", type=SEED, default=0, help="The same seed gives the same readings.  [0]")
 @click.option("--duration", type=SOME_SECONDS, help="End after this time.")
 @readings_option
 @terse_connection_options
 def sensor(
-    *, connection: ConnectionOptions, topic: str, seed: int, duration: float | None, readings: int | None, **fleet: Any
+    *,
+    connection: ConnectionOptions,
+    topic: str | None,
+    seed: int,
+    duration: float | None,
+    readings: int | None,
+    **fleet: Any,
 ) -> None:
     """Publish the readings of simulated sensors; each sensor is a separate client.
 
@@ -67,6 +72,7 @@ def sensor(
     """
     from mqttkit.nodes import Fleet, Scenario
 
+    topic = topic or default_topic(connection.settings.mqtt.broker.username)
     qos = 1 if connection.qos is None else connection.qos
     try:
         scenario = Scenario(seed=seed, duration=duration, topic=topic, fleets=(Fleet(qos=qos, **fleet),))
@@ -143,6 +149,16 @@ def gateway(
     show(rows, as_json=as_json)
     if not complete:
         raise TimedOut(f"timed out after {duration:g} s: received {readings} of {count} readings")
+
+
+def default_topic(user: str | None) -> str:
+    """Return the topic template for sensors of a user; the role `device` may publish below sensor/USER."""
+    from mqttkit.broker.mosquitto.configuration import OPERATOR
+    from mqttkit.nodes.plan import TOPIC
+
+    if user in (None, "", OPERATOR) or any(character in str(user) for character in "/+#{}"):
+        return TOPIC
+    return TOPIC.replace("sensor/", f"sensor/{user}/", 1)
 
 
 def play(scenario: Scenario, connection: ConnectionOptions, readings: int | None, *, paced: bool) -> None:

@@ -1,6 +1,7 @@
 """Any image as a node of a simulation: start a container, reach it, remove it.
 
-Each container has a label with its maker's process. The next node that starts removes containers whose maker is gone.
+Each container has a label with its maker's process. The next node that starts removes containers whose maker is gone,
+provided that it can see that: not those of another machine or PID namespace.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mqttkit.broker.backends.docker.engine import connect_engine, ensure_image, execute, last_words, put_file
+from mqttkit.broker.backends.docker.engine import (
+    connect_engine,
+    ensure_image,
+    execute,
+    last_words,
+    put_file,
+    translated_errors,
+)
 from mqttkit.broker.backends.process_table import ProcessId, identify
 from mqttkit.broker.probe import Login
 from mqttkit.broker.readiness import wait_ready
@@ -28,7 +36,8 @@ if TYPE_CHECKING:
     from docker.models.networks import Network
 
 LABEL = "org.mqttkit.node"
-"""Label with the maker's process, as `pid:start`."""
+"""Label with the maker's process: `boot id:PID namespace:pid:start`."""
+BOOT_ID, NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 READY_SECONDS = 30.0
 STOP_SECONDS = 2
 POLL_SECONDS = 0.05
@@ -87,7 +96,7 @@ class DockerNode:
             remove_orphans(client)
             ensure_image(client, self.spec.image)
             container = self._create(client)
-            stack.callback(container.remove, force=True, v=True)
+            stack.callback(_remove, container, force=True, v=True)
             for path, content in self.spec.files.items():
                 directory, _, name = path.rpartition("/")
                 put_file(container, directory or "/", name, content, (0, 0))
@@ -99,10 +108,12 @@ class DockerNode:
 
     def stop(self) -> None:
         """Stop and remove the container with its volumes; do nothing if it is already gone."""
+        from docker.errors import NotFound
+
         if self._container is None:
             return
         container, self._container = self._container, None
-        with self._stack:
+        with self._stack, contextlib.suppress(NotFound):
             container.stop(timeout=STOP_SECONDS)
 
     def port(self, inner: int) -> int:
@@ -137,15 +148,16 @@ class DockerNode:
 
     def run(self, *command: str) -> tuple[str, int]:
         """Run a command in the container and return its output and exit code."""
-        return execute(self._running(), *command)
+        with translated_errors():
+            return execute(self._running(), *command)
 
     def logs(self) -> str:
         """Return the container's output so far."""
-        return self._running().logs().decode(errors="replace")
+        with translated_errors():
+            return self._running().logs().decode(errors="replace")
 
     def _create(self, client: DockerClient) -> Container:
         spec = self.spec
-        maker = identify(os.getpid())
         more: dict[str, Any] = {"network": spec.network} if spec.network else {}
         return client.containers.create(
             spec.image,
@@ -153,7 +165,7 @@ class DockerNode:
             name=self.name,
             hostname=self.name[:63],
             environment=dict(spec.environment),
-            labels={LABEL: f"{maker.pid}:{maker.start}"},
+            labels={LABEL: _maker()},
             ports={f"{inner}/tcp": ("127.0.0.1", 0) for inner in spec.ports},  # the engine picks a free port
             **more,
         )
@@ -165,8 +177,9 @@ class DockerNode:
 
     def _exit_message(self) -> str:
         container = self._running()
-        container.reload()
-        return "" if container.status == "running" else last_words(container)
+        with translated_errors():
+            container.reload()
+            return "" if container.status == "running" else last_words(container)
 
 
 def build_image(directory: Path, tag: str, *, arguments: Mapping[str, str] | None = None) -> str:
@@ -188,10 +201,9 @@ def build_image(directory: Path, tag: str, *, arguments: Mapping[str, str] | Non
 @contextlib.contextmanager
 def docker_network(name: str = "", *, internal: bool = True) -> Iterator[str]:
     """Create a network for nodes and remove it at the end; an internal network has no route outside."""
-    maker = identify(os.getpid())
     with connect_engine() as client:
         remove_orphans(client)
-        labels = {LABEL: f"{maker.pid}:{maker.start}"}
+        labels = {LABEL: _maker()}
         network = client.networks.create(
             name or f"mqttkit-{secrets.token_hex(4)}", driver="bridge", internal=internal, labels=labels
         )
@@ -203,14 +215,15 @@ def docker_network(name: str = "", *, internal: bool = True) -> Iterator[str]:
 
 def remove_orphans(client: DockerClient) -> int:
     """Remove the containers and networks whose maker is gone; return their number."""
+    local = client.api.base_url.startswith("http+docker")  # a local socket
     containers = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
-    orphans = [container for container in containers if not _maker_alive(container.labels)]
+    orphans = [container for container in containers if _maker_gone(container.labels, local=local)]
     for container in orphans:
         _remove(container, force=True, v=True)
     networks = [
         network
         for network in client.networks.list(filters={"label": LABEL})
-        if not _maker_alive(network.attrs.get("Labels") or {})
+        if _maker_gone(network.attrs.get("Labels") or {}, local=local)
     ]
     for network in networks:
         _remove(network)
@@ -234,6 +247,27 @@ def _host_port(container: Container, inner: int) -> int | None:
     return int(bindings[0]["HostPort"]) if bindings else None
 
 
-def _maker_alive(labels: Mapping[str, str]) -> bool:
-    pid, _, start = labels.get(LABEL, "").partition(":")
-    return pid.isdigit() and start.isdigit() and ProcessId(int(pid), int(start)).alive
+def _maker() -> str:
+    """Return what identifies this process among those of every machine and PID namespace."""
+    own = identify(os.getpid())
+    return f"{_here()}:{own.pid}:{own.start}"
+
+
+def _here() -> str:
+    return f"{BOOT_ID.read_text().strip()}:{NAMESPACE.readlink().name.strip('pid:[]')}"
+
+
+def _maker_gone(labels: Mapping[str, str], *, local: bool) -> bool:
+    """Return whether we know that the maker has ended.
+
+    A process of another PID namespace is not visible. One of another boot has ended if the engine is `local`;
+    otherwise it may run on another machine.
+    """
+    try:
+        boot, namespace, pid, start = labels.get(LABEL, "").split(":")
+        maker = ProcessId(int(pid), int(start))
+    except ValueError:
+        return False
+    if boot != BOOT_ID.read_text().strip():
+        return local
+    return f"{boot}:{namespace}" == _here() and not maker.alive

@@ -49,9 +49,18 @@ CHECKS: tuple[Check[ExaminedBroker], ...] = (
     Check("user", "the broker does not run as root", host.user, (down,)),
     Check("descriptors", "there are enough file descriptors for max_connections", host.descriptors, (down,)),
     Check("memory", "there is enough memory", host.memory, (down,)),
+    Check(
+        "queues",
+        "there is memory for the queues of absent clients",
+        host.queues,
+        (lacks(Feature.STATISTICS, Feature.TUNING), down),
+    ),
+    Check("sessions", "sessions of clients that never return end", host.sessions, (lacks(Feature.TUNING),)),
+    Check("health", "the health check succeeds", host.health, (down,)),
     Check("disk", "the data directory has space", host.disk),
     Check("data", "data survives a restart", host.data),
     Check("last-save", "the database was saved recently", host.last_save, (lacks(Feature.PERSISTENCE), down)),
+    Check("backup", "there is a recent backup", host.backup, (lacks(Feature.PERSISTENCE),)),
     Check("restart-policy", "the broker restarts after a crash or reboot", host.restart_policy),
     Check("image", "the image is pinned", host.image),
 )

@@ -11,8 +11,11 @@ from pathlib import Path
 from mqttkit.broker.backends.local_process import SPARE_DESCRIPTORS
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
+from mqttkit.broker.file_names import CONFIGURATION_FILE
+from mqttkit.broker.json_file import read_object
 from mqttkit.broker.mosquitto import configuration
-from mqttkit.broker.protocol import LACKS, Feature
+from mqttkit.broker.protocol import LACKS, Feature, Resources
+from mqttkit.broker.statistics import StatisticsWatcher
 
 CONNECTION_BYTES = 8 * 1024
 """Memory of one idle connection, rounded up: 3 to 6 KiB were measured with mosquitto 2.0."""
@@ -22,6 +25,8 @@ LOW_FREE = 0.1
 LATE = 2
 """A save is late after this many autosave intervals."""
 SLACK_SECONDS = 60
+BACKUP_DAYS, DAY = 8, 86_400
+"""An older backup is a warning, so that a weekly one is not."""
 MEMORY_SYSTEMS = ("tmpfs", "ramfs")
 
 
@@ -61,8 +66,7 @@ def memory(examined: ExaminedBroker) -> Iterator[Result]:
     if used is None:
         yield not_checked("this user cannot see its memory")
         return
-    free = _available_memory()
-    limit = min(used.limit_bytes or free + used.memory_bytes, free + used.memory_bytes)
+    limit = _memory_limit(used)
     full = used.memory_bytes + _tuning(examined).max_connections * CONNECTION_BYTES
     numbers = f"uses {used.memory_bytes // MIB} MiB of {limit // MIB} MiB"
     fix = f"mqttkit broker restart --profile small{examined.name_option}"
@@ -72,6 +76,64 @@ def memory(examined: ExaminedBroker) -> Iterator[Result]:
         yield warned(f"{numbers}; with max_connections clients about {full // MIB} MiB", fix)
     else:
         yield passed(f"{numbers}, about {full // MIB} MiB with max_connections clients")
+
+
+def queues(examined: ExaminedBroker) -> Iterator[Result]:
+    """Compare the full queues of the clients that are away with the memory that is left."""
+    used, settings = examined.broker.resources(), _tuning(examined)
+    if used is None:
+        yield not_checked("this user cannot see its memory")
+        return
+    with StatisticsWatcher(examined.profile) as watcher:
+        now = next(watcher.updates())
+    absent, each = max(0, now.clients_total - now.clients_connected), settings.max_queued_bytes
+    spare = max(0, _memory_limit(used) - used.memory_bytes)
+    if absent * each > spare:
+        fitting = max(configuration.LIMITS["max_queued_bytes"][0], spare // absent // 2)
+        yield warned(
+            f"{absent} clients are away and may queue {each / MIB:g} MiB each, but only {spare // MIB} MiB are left",
+            f"mqttkit broker restart --max-queued-bytes {fitting}{examined.name_option}",
+        )
+    else:
+        yield passed(f"{absent} clients are away; the memory is enough for the full queues of {spare // each:,}")
+
+
+def sessions(examined: ExaminedBroker) -> Iterator[Result]:
+    """Read when the session of a client that never returns ends."""
+    text = (examined.broker.read_file(CONFIGURATION_FILE) or b"").decode(errors="replace")
+    found = re.search(r"^persistent_client_expiration (\S+)", text, re.M)
+    if found is None:
+        yield warned("sessions of clients that never return stay forever, with their queues", examined.restart)
+    else:
+        yield passed(f"the session of a client that is away ends after {found[1]}")
+
+
+def health(examined: ExaminedBroker) -> Iterator[Result]:
+    """Read the result of the container's health check, which logs in and sends a message to itself."""
+    if examined.broker.backend != "docker":
+        yield not_checked(f"the {examined.broker.backend} backend has no health check")
+    elif examined.running.health in ("healthy", "starting"):
+        yield passed(f"its health check says {examined.running.health!r}")
+    else:
+        name = f"mqttkit-{examined.broker.spec.name}"
+        fix = f"docker inspect --format '{{{{json .State.Health}}}}' {name}, then: {examined.restart}"
+        yield failed(f"its health check says {examined.running.health or 'nothing'!r}", fix)
+
+
+def backup(examined: ExaminedBroker) -> Iterator[Result]:
+    """Look for the last backup, and read its age."""
+    record = read_object(examined.broker.paths.last_backup)
+    fix = f"mqttkit broker backup create FILE{examined.name_option}; examples/broker has a daily timer"
+    if record is None:
+        yield warned("it was never backed up", fix)
+        return
+    path, age = Path(str(record["path"])), time.time() - float(record["time"])
+    if not path.exists():
+        yield warned(f"its last backup {path} is gone", fix)
+    elif age > BACKUP_DAYS * DAY:
+        yield warned(f"its last backup is {age / DAY:.0f} days old: {path}", fix)
+    else:
+        yield passed(f"it was backed up {max(0.0, age) / 3600:.0f} hours ago to {path}")
 
 
 def disk(examined: ExaminedBroker) -> Iterator[Result]:
@@ -165,6 +227,12 @@ def image(examined: ExaminedBroker) -> Iterator[Result]:
 
 def _tuning(examined: ExaminedBroker) -> configuration.Tuning:
     return configuration.tuning(examined.broker.spec.tuning, examined.broker.spec.overrides)
+
+
+def _memory_limit(used: Resources) -> int:
+    """Return how much memory the broker may use: its limit, or what the machine has left."""
+    most = _available_memory() + used.memory_bytes
+    return min(used.limit_bytes or most, most)
 
 
 def _available_memory() -> int:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from mqttkit.broker.file_names import DATABASE_FILE, PASSWORD_FILE
+from mqttkit.broker.file_names import CONFIGURATION_FILE, DATABASE_FILE, PASSWORD_FILE
 from mqttkit.broker.mosquitto.database import count_retained
 from mqttkit.errors import UsageError
 
@@ -22,8 +22,9 @@ def report_losses(
     """
     if read(PASSWORD_FILE) is None:
         log.warning("%s is missing: its users are lost. Restore a backup, or add the users again", PASSWORD_FILE)
-    if not persistence:
-        return
+    conf = read(CONFIGURATION_FILE)
+    if not persistence or (conf is not None and b"\npersistence false\n" in conf):
+        return  # it has nothing to keep, or had nothing when it ran last
     content = read(DATABASE_FILE)
     if content is None:
         log.warning("%s is missing: retained messages and sessions are lost. Restore a backup", DATABASE_FILE)

@@ -42,6 +42,8 @@ class Tuning:
     """Bytes of the largest packet received or sent, 20 to 268435455."""
     autosave_interval: int = 300
     """Seconds between saves of the database."""
+    persistent_client_expiration: int = 365
+    """Days after which the session of a client that is away ends; mosquitto itself keeps it forever."""
     persistence: bool = True
     """Whether retained messages and sessions survive a restart."""
 
@@ -71,6 +73,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "max_inflight_messages": (1, 65_535),
     "max_packet_size": (20, 268_435_455),
     "autosave_interval": (1, 86_400),
+    "persistent_client_expiration": (1, 3_650),
 }
 """Least and greatest value. 0 is excluded: it means `no limit` to some versions and `drop all` to others."""
 
@@ -212,6 +215,7 @@ def _limits(settings: Tuning, version: tuple[int, ...]) -> list[str]:
         f"max_queued_messages {settings.max_queued_messages}",
         f"max_inflight_messages {settings.max_inflight_messages}",
         f"max_queued_bytes {settings.max_queued_bytes}",
+        f"persistent_client_expiration {settings.persistent_client_expiration}d",
     ]
     if version >= (1, 6):
         lines += [f"max_packet_size {settings.max_packet_size}"]

@@ -89,9 +89,10 @@ def status(name: str, as_json: bool) -> int:
 @click.command(cls=GroupedCommand)
 @name_option
 @spec_options
+@click.option("--reset", is_flag=True, help="Drop single tuning settings of earlier commands; only the profile counts.")
 @discard_option
 @json_option
-def restart(name: str, as_json: bool, discard_unsaved: bool, **given: Any) -> None:
+def restart(name: str, as_json: bool, discard_unsaved: bool, reset: bool, **given: Any) -> None:
     """Stop the broker and start it again; options not given keep their value.
 
     The broker first saves its messages. If that fails, or if it could not start again, it keeps running.
@@ -104,7 +105,8 @@ def restart(name: str, as_json: bool, discard_unsaved: bool, **given: Any) -> No
     set_up_logging()
     existing_broker(name)
     with interrupts_raise():
-        broker, result = restart_broker(requested_spec(name, given), discard_unsaved=discard_unsaved)
+        spec = requested_spec(name, given, reset=reset)
+        broker, result = restart_broker(spec, discard_unsaved=discard_unsaved)
     show_up(broker, result, as_json=as_json)
 
 
@@ -130,8 +132,11 @@ def reload_(name: str) -> None:
     click.echo(f"broker {name} {result}")
 
 
-def requested_spec(name: str, given: dict[str, Any]) -> Any:
-    """Return the BrokerSpec: the options given, then those of the last time, then the defaults."""
+def requested_spec(name: str, given: dict[str, Any], *, reset: bool = False) -> Any:
+    """Return the BrokerSpec: the options given, then those of the last time, then the defaults.
+
+    Single tuning settings of the last time beat a new tuning profile; they are named, and `reset` drops them.
+    """
     from mqttkit.broker.mosquitto.configuration import tuning
     from mqttkit.broker.profile import BrokerPaths, BrokerSpec, load_spec
 
@@ -140,7 +145,14 @@ def requested_spec(name: str, given: dict[str, Any]) -> Any:
     if "log_types" in given:
         given["log_types"] = tuple(kind for kind in given["log_types"] if kind != "none")
     overrides = {key: given.pop(key) for key in TUNING if key in given}
-    spec = dataclasses.replace(spec, **given, overrides={**spec.overrides, **overrides})
+    kept = {} if reset else {key: value for key, value in spec.overrides.items() if key not in overrides}
+    if kept and "tuning" in given:
+        listed = ", ".join(f"{key} {value}" for key, value in kept.items())
+        log.warning(
+            "these settings keep their own values beside the profile: %s. Drop them: mqttkit broker restart --reset",
+            listed,
+        )
+    spec = dataclasses.replace(spec, **given, overrides={**kept, **overrides})
     tuning(spec.tuning, spec.overrides)
     return spec
 

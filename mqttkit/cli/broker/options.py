@@ -18,6 +18,7 @@ TUNING = (
     "max_inflight_messages",
     "max_packet_size",
     "autosave_interval",
+    "persistent_client_expiration",
     "persistence",
 )
 
@@ -65,6 +66,7 @@ _SPEC_OPTIONS = (
     click.option("--max-inflight-messages", type=LIMIT, help="Most unacknowledged messages to a client."),
     click.option("--max-packet-size", type=LIMIT, help="Largest packet, bytes."),
     click.option("--autosave-interval", type=LIMIT, help="Seconds between saves to disk."),
+    click.option("--persistent-client-expiration", type=LIMIT, help="Days until the session of an absent client ends."),
     click.option("--persistence/--no-persistence", default=None, help="Keep messages across restarts."),
 )
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from mqttkit.broker.lifecycle import run_temporary
+from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.cli import cli
 from mqttkit.errors import BrokerUnreachable
 from mqttkit.messages import Outcome
@@ -209,3 +211,17 @@ def test_the_pages_commands_work(shared_broker: TestBroker, monkeypatch: pytest.
     ran = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, timeout=50)
     assert ran.returncode == 0, ran.stderr
     assert "sensor-005" in ran.stdout
+
+
+def test_a_user_with_the_role_device_publishes_readings_without_further_options(tmp_path: Path) -> None:
+    """Below sensor/USER, where the role may write; the operator and anonymous users need no such level."""
+    with run_temporary(backend="process") as (broker, profile):
+        change_accounts(broker, lambda files: files.add("lamp", "a long pass phrase", role="device"))
+        (tmp_path / "secret").write_text("a long pass phrase\n")
+        place = ("-h", profile.host, "-p", str(profile.port), "-u", "lamp", "--password-file", str(tmp_path / "secret"))
+        with GatewayNode("gateway", profile.settings) as gateway:
+            done = run("sensor", "--count", "2", "--rate", "100", "--readings", "4", *place)
+            assert done.exit_code == 0, done.output
+            assert gateway.wait_for(4, 60)
+            topics = {message.topic for message in gateway.received_messages}
+    assert topics == {"sensor/lamp/sensor-001/temperature", "sensor/lamp/sensor-002/temperature"}

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from mqttkit.broker.backends.docker.engine import connect_engine
+from mqttkit.broker.lifecycle import run_temporary
 from mqttkit.errors import LifecycleError, MissingPart
 from mqttkit.nodes.container import LABEL, DockerNode, NodeSpec, build_image, docker_network, remove_orphans
+from tests.support.brokers import need
 from tests.support.clients import wait_until
 from tests.support.docker import IMAGE
 from tests.support.probe import Probe
@@ -120,3 +122,48 @@ def test_the_next_node_removes_what_a_killed_simulation_left(client: Any) -> Non
 def _removed() -> int:
     with connect_engine() as client_of_engine:
         return remove_orphans(client_of_engine)
+
+
+def test_a_node_whose_container_was_removed_stops_without_an_error(client: Any) -> None:
+    node = DockerNode(NodeSpec(image=IMAGE, command=("sleep", "60")))
+    node.start()
+    client.containers.get(node.name).remove(force=True, v=True)
+    with pytest.raises(LifecycleError, match="No such container"):
+        node.logs()
+    node.stop()
+    node.stop()
+
+
+def test_the_node_of_a_live_maker_in_another_pid_namespace_stays(client: Any) -> None:
+    """As a maker in a container: from here its process is not visible, and its number may be another's."""
+    script = (
+        "from mqttkit.nodes.container import DockerNode, NodeSpec\n"
+        f"with DockerNode(NodeSpec(image={IMAGE!r}, command=('sleep', '60'))) as node:\n"
+        "    print(node.name, flush=True)\n"
+        "    input()\n"
+    )
+    command = [need("unshare"), "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as maker:
+        try:
+            assert maker.stdout is not None
+            name = maker.stdout.readline().strip()
+            with connect_engine() as engine:
+                assert remove_orphans(engine) == 0
+            assert client.containers.get(name).status == "running"
+        finally:
+            maker.communicate("\n", timeout=60)
+
+
+def test_a_node_of_an_earlier_boot_is_removed(client: Any) -> None:
+    """Its maker has ended with that boot; the engine kept the container."""
+    boot = "00000000-0000-0000-0000-000000000000"
+    client.containers.create(IMAGE, labels={LABEL: f"{boot}:1:1:1"})
+    with connect_engine() as engine:
+        assert remove_orphans(engine) == 1
+
+
+def test_an_image_alone_selects_docker_and_needs_no_registry(client: Any) -> None:
+    """The default image is not looked for."""
+    with run_temporary(image=IMAGE) as (broker, profile):
+        assert broker.backend == "docker"
+        assert profile.image is not None and profile.image.startswith(IMAGE)

@@ -311,6 +311,12 @@ def test_lost_users_and_messages_are_reported_when_the_broker_starts(broker: Bro
     assert "data/mosquitto.db is missing" in error
 
 
+def test_persistence_that_is_turned_on_again_reports_no_loss(broker: Broker):
+    run("restart", "--no-persistence")
+    (broker.paths.root / "data/mosquitto.db").unlink()
+    assert "missing" not in run("restart", "--persistence").stderr
+
+
 def test_a_killed_broker_is_down_and_comes_back_with_what_it_saved(broker: Broker):
     keep(broker)
     run("restart")

@@ -343,6 +343,17 @@ def up_again(backend: str, port: str) -> Profile:
     return profile
 
 
+def test_single_settings_that_beat_a_new_tuning_profile_are_named_and_dropped_on_request(ended: None):
+    up("--backend", "process", "--max-connections", "200")
+    error = run("restart", "--profile", "small").stderr
+    assert "keep their own values beside the profile: max_connections 200" in error
+    conf = existing_broker().paths.root / "config/mosquitto.conf"
+    assert "max_connections 200\n" in conf.read_text()
+    assert "keep their own" not in run("restart", "--profile", "small", "--max-connections", "150").stderr
+    assert "keep their own" not in run("restart", "--reset").stderr
+    assert "max_connections 100\n" in conf.read_text()
+
+
 def test_a_lost_profile_gets_the_operator_a_new_password(ended: None):
     """A killed `up` may have written the password file and not yet the profile."""
     profile = up("--backend", "process")
