@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation fuzz check docs format bench bench-peers bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge bench-controllers bench-top sid pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz check docs format bench bench-peers bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top sid pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/expl
 bench-aio: $(VENV)/.peers ## Compare the asyncio client with aiomqtt (about a minute)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
 	$(BIN)/python -m tests.benchmarks.peers.asyncio_clients --python $(VENV)/peers/bin/python
+
+soak-scan: $(VENV)/.dev ## Watch the memory of publish-scan for an hour, with a broker that restarts
+	@$(SYSTEM_PACKAGES) mosquitto
+	$(BIN)/python -m tests.support.soak_scan $(SOAK_ARGS)
 
 bench-decode: $(VENV)/.dev ## Measure `mqttkit decode` at 10,000 advertisements per second (under a minute)
 	@$(SYSTEM_PACKAGES) mosquitto
