@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation fuzz check docs format bench bench-peers bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top sid pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top sid pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -72,6 +72,10 @@ bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (about 6 minut
 bench-peers: $(VENV)/.peers ## Compare with other MQTT clients; writes docs/explanation/performance.md (under 10 minutes)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients
 	$(BIN)/python -m tests.benchmarks.peers --python $(VENV)/peers/bin/python --write docs/explanation/performance.md
+
+bench-wire: $(VENV)/.demo ## Measure the client against bare TCP peers; writes docs/explanation/performance.md (about two minutes)
+	@$(SYSTEM_PACKAGES) mosquitto-clients
+	$(BIN)/python -m tests.benchmarks.wire --write docs/explanation/performance.md
 
 bench-aio: $(VENV)/.peers ## Compare the asyncio client with aiomqtt (about a minute)
 	@$(SYSTEM_PACKAGES) mosquitto mosquitto-clients

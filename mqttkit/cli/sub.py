@@ -17,6 +17,7 @@ from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.cli.output.render import Output, on_terminal, pretty_json_formatter, watch_reader
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.client import ConnectionState, MqttClient, checked_settings
+from mqttkit.client.control import deliver_plain
 from mqttkit.client.message_queue import MessageBatch
 from mqttkit.errors import Interrupted, TimedOut, UsageError
 from mqttkit.formats import Formatter, payload_formatter, verbose_formatter
@@ -142,6 +143,12 @@ class SubscribeOptions:
         return [message for message in messages if random.uniform(0, 100) < self.share]  # noqa: S311  no secret
 
     @property
+    def plain(self) -> bool:
+        """True if only topic names and payloads are needed."""
+        looks = self.filter_out or self.skip_retained or self.retained_only or self.remove_retained
+        return not (looks or self.as_json or self.template is not None or self.field is not None)
+
+    @property
     def endless(self) -> bool:
         """True if only a signal or -W ends it."""
         return self.count is None and not self.retained_only
@@ -194,16 +201,19 @@ def sub(connection: ConnectionOptions, **given: Any) -> None:
     if not subscriptions:
         _unsubscribe(connection, options)
         return
+    keeps = not client.clean_session and max(each.qos for each in subscriptions) == 1
     subscriber = Subscriber(
         options.settings(connection),
         subscriptions,
         will=connection.will,
         retry=connection.retry and not options.retained_only,
-        manual_ack=not client.clean_session and max(each.qos for each in subscriptions) == 1,
+        manual_ack=keeps,
         lower_qos=options.as_json and connection.qos is None,
         seconds=options.seconds,
         bounded=not options.remove_retained,  # the network thread must read on to get the acknowledgements
     )
+    if options.plain and not keeps:
+        deliver_plain(subscriber.client)
     subscriber.on_state = _announcer(connection)
     with interrupts_raise(), subscriber:
         if options.dropped:

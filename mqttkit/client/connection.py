@@ -56,11 +56,11 @@ class Connection(IncomingPackets):
         super().__init__(*arguments, **options)
         self.attach(self.outbox, None)
 
-    def attach(self, outbox: Outbox, on_batch: Callable[[list[Message]], None] | None) -> None:
-        """Take publishes from `outbox` and give messages to `on_batch`. Before connecting."""
+    def attach(self, outbox: Outbox, on_batch: Callable[[list[Message]], None] | None, *, plain: bool = False) -> None:
+        """Take publishes from `outbox` and give messages to `on_batch`, see `Splitter`. Before connecting."""
         self.outbox, self.on_batch = outbox, on_batch
         deliver = None if on_batch is None else self._call_on_batch
-        self._reader = BatchReader(outbox, deliver, manual_ack=self._manual_ack)
+        self._reader = BatchReader(outbox, deliver, manual_ack=self._manual_ack, plain=plain)
         outbox.publish_qos2 = self._publish_qos2
 
     def open(self, address: tuple[str, int], *, v5: bool, settings: ClientSettings) -> None:

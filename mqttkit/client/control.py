@@ -39,6 +39,14 @@ def set_credentials(client: MqttClient, username: str, password: str) -> None:
     client._connection.username_pw_set(username, password)
 
 
+def deliver_plain(client: MqttClient) -> None:
+    """Let `on_messages` get tuples with the fields of Message but not their names. Before the client connects.
+
+    They are quicker to make, for a receiver that needs only topic names and payloads.
+    """
+    client._connection.attach(client._outbox, client._handle_messages, plain=True)
+
+
 def hold_reading(client: MqttClient, level: int) -> None:
     """Hold the broker back for a full inbox, as `MessageQueue` asks for. Any thread."""
     client._connection.hold_reading(level)

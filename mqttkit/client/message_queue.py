@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from mqttkit.messages import Message, Properties
@@ -18,6 +19,10 @@ OVERFULL = 4
 PROPERTIES_BYTES = 64
 """What properties take beside their texts."""
 NO_LIMIT = 1 << 62
+_TOPIC, _PAYLOAD, _RETAIN, _PROPERTIES = (
+    itemgetter(Message._fields.index(name)) for name in ("topic", "payload", "retain", "properties")
+)
+"""By place: the messages of a plain subscriber have no names."""
 
 
 class MessageBatch(NamedTuple):
@@ -66,10 +71,10 @@ class MessageQueue:
 
     def put(self, messages: list[Message]) -> None:
         """Add a batch. Never blocks; only the network thread may call it."""
-        size = sum([len(message.topic) + len(message.payload) for message in messages])
-        size += sum([_weight(message.properties) for message in messages if message.properties is not None])
+        size = sum(map(len, map(_TOPIC, messages))) + sum(map(len, map(_PAYLOAD, messages)))
+        size += sum([_weight(found) for found in map(_PROPERTIES, messages) if found is not None])
         self._batches.put(MessageBatch(messages, time.time_ns(), size))
-        self.retained += sum([message.retain for message in messages])
+        self.retained += sum(map(_RETAIN, messages))
         self._count(len(messages), size)
 
     def get(self, timeout: float | None = None) -> MessageBatch | None:

@@ -27,13 +27,20 @@ SMALL_READ_BYTES = 64 * 1024
 class BatchReader:
     """Parses the stream of one connection; only the network thread uses it."""
 
-    def __init__(self, outbox: Outbox, deliver: Callable[[list[Message]], None] | None, *, manual_ack: bool) -> None:
-        """Without `deliver`, every packet is returned by `next_packet`."""
+    def __init__(
+        self,
+        outbox: Outbox,
+        deliver: Callable[[list[Message]], None] | None,
+        *,
+        manual_ack: bool,
+        plain: bool = False,
+    ) -> None:
+        """Without `deliver`, every packet is returned by `next_packet`. `plain` is for the Splitter."""
         self._outbox = outbox
         self._deliver = deliver
         self._manual_ack = manual_ack
         self._buffer = ReadBuffer()
-        self._splitter = Splitter(outbox.flights, properties.decode)
+        self._splitter = Splitter(outbox.flights, properties.decode, plain=plain)
         self._pacing = ReadPacing()
         self._data = b""
         self._position = 0
@@ -45,8 +52,8 @@ class BatchReader:
 
     @property
     def pause(self) -> float:
-        """Seconds to wait before the next read, so that a fast stream gathers."""
-        return self._pacing.pause
+        """Seconds to wait before the next read, so that a fast stream gathers; 0 if the last read was full."""
+        return 0.0 if self._read_bytes == READ_BYTES else self._pacing.pause
 
     def fill(self, receive: Callable[[int], bytes], *, once: bool) -> bool:
         """Receive: one read if `once`, else until BlockingIOError; return False at the end of the stream.

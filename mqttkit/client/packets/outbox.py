@@ -112,38 +112,33 @@ class Outbox(PublishQueue):
         self, queue: collections.deque[Receipt | BlockSlice], batch: PacketBatch, size: int, v5: bool
     ) -> int:
         """Move publishes from a queue into the batch; QoS 1 and 2 wait in `_held` while the window is full."""
-        held = self._held
+        held, add = self._held, self._encoder.add
         while queue and size < BATCH_BYTES:
             item = queue[0]
-            if isinstance(item, BlockSlice) and not item:
-                queue.popleft()
-                continue
             if self._restricted and self._remove_refused(queue, v5=v5):
                 continue
-            payload = item.first_payload if isinstance(item, BlockSlice) else item.payload
-            if size and size + len(payload) > BATCH_BYTES:
+            if size and size + len(item.first_payload if isinstance(item, BlockSlice) else item.payload) > BATCH_BYTES:
                 return BATCH_BYTES
             if item.qos and ((held and queue is not held) or self._must_wait(item, self._window_left())):
                 if queue is held:
                     return size
                 held.append(queue.popleft())
-                continue
-            if isinstance(item, BlockSlice):
+            elif isinstance(item, BlockSlice):
                 size += self._take_slice(item, batch, BATCH_BYTES - size, v5)
+                if not item:
+                    queue.popleft()
             else:
                 queue.popleft()
-                size += self._take_publish(item, batch, v5)
+                size += add(batch, item, 0, v5=v5) if not item.qos else self._take_flight(item, batch, v5)
         return size
 
-    def _take_publish(self, item: Receipt, batch: PacketBatch, v5: bool) -> int:
-        """Move one publish into the batch, QoS 2 to paho; return its size."""
-        mid = 0
+    def _take_flight(self, item: Receipt, batch: PacketBatch, v5: bool) -> int:
+        """Move a publish of QoS 1 into the batch, of QoS 2 to paho; return its size."""
         if item.qos == 2:
             self.flights[self.publish_qos2(item)] = item
             return 0
-        if item.qos:
-            mid = self._next_mid()
-            self.flights[mid] = item
+        mid = self._next_mid()
+        self.flights[mid] = item
         return self._encoder.add(batch, item, mid, v5=v5)
 
     def _take_slice(self, waiting: BlockSlice, batch: PacketBatch, room: int, v5: bool) -> int:
@@ -182,10 +177,11 @@ class Outbox(PublishQueue):
                 good.append(BlockSlice(block, start, index))
                 self._resolve_slices((BlockSlice(block, index, index + 1),), Outcome.DROPPED, cause)
                 start = index + 1
-        if good:
-            queue[0] = BlockSlice(block, start, item.stop)
-            queue.extendleft(reversed(good))
-        return bool(good)
+        if not good:
+            return False
+        queue.popleft()
+        queue.extendleft(each for each in (BlockSlice(block, start, item.stop), *reversed(good)) if each)
+        return True
 
     def _refusal_by_broker(self, item: Receipt | BlockReceipt, payload: int, *, v5: bool) -> str:
         """Return why the broker does not take a publish with so many bytes of payload; empty if it does."""

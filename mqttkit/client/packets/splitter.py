@@ -7,6 +7,7 @@ else, and everything malformed, is left to paho packet by packet, so that its ch
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from itertools import repeat
 
 from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.messages import Message, Properties
@@ -23,35 +24,59 @@ MAX_FAST_MID = 49_151
 PUBACK_CODES = frozenset({0x00, 0x10})
 """Reason codes of a PUBACK below DENIED (MQTT 5, 3.4.2.1)."""
 
-_new_tuple = tuple.__new__
+_FLAGS = {first: (first >> 1 & 1, first & 1 == 1, first & 8 == 8) for first in range(0x30, 0x40)}
+"""QoS, retain and DUP by the first byte of a PUBLISH of QoS 0 or 1."""
+MessageFields = tuple[str, bytes, int, bool, bool, int, Properties | None, int]
+"""What a Message consists of."""
 
 
 class Splitter:
     """Parse packets in one loop; `messages`, `delivered` and `acknowledged` collect what was found."""
 
-    def __init__(self, awaited: Container[int], decode_properties: Callable[[bytes], Properties | None]) -> None:
+    def __init__(
+        self,
+        awaited: Container[int],
+        decode_properties: Callable[[bytes], Properties | None],
+        *,
+        plain: bool = False,
+    ) -> None:
+        """If `plain`, messages are tuples with the fields of Message but not their names, which are quicker to make."""
         self.messages: list[Message] = []
         """In the order received."""
         self.delivered: list[bytes] = []
         """The two bytes of the packet identifier of each QoS 1 message."""
         self.acknowledged: list[tuple[int, int]] = []
         """Packet identifier and reason code of each PUBACK that was awaited."""
+        self._plain = plain
         self._awaited = awaited
         self._decode_properties = decode_properties
         self._topics: dict[bytes, str] = {}
         self._properties: dict[bytes, Properties] = {}
 
     def split(self, data: bytes, position: int, *, v5: bool, epoch: int) -> tuple[int, int]:
-        """Parse from `position` to the first packet that is left to paho; return where it begins and ends.
+        """Parse from `position` to the first packet for paho; return the place where that begins, and its end.
 
         An end beyond `data` means that this many bytes are needed at least; (len, len) that all was parsed.
         """
+        found: list[MessageFields] = []
+        end = self._split(data, position, v5, epoch, found)
+        if self._plain:
+            self.messages += found  # type: ignore[arg-type]  # all that plain readers use are the places
+        else:
+            self.messages += map(tuple.__new__, repeat(Message), found)
+        return end
+
+    def _split(self, data: bytes, position: int, v5: bool, epoch: int, found: list[MessageFields]) -> tuple[int, int]:
         end = len(data)
-        topics, append, extra = self._topics, self.messages.append, 1 if v5 else 0
+        topics, append, extra = self._topics, found.append, 1 if v5 else 0
         while position + 1 < end:
             first, length, start = data[position], data[position + 1], position + 2
             if length > 127:
-                start, length = remaining_length(data, position)
+                if start < end and data[start] < 128:  # two bytes, up to 16,383: most packets that one does not hold
+                    length += (data[start] << 7) - 128
+                    start += 1
+                else:
+                    start, length = remaining_length(data, position)
             stop = start + length
             if stop > end or first & 0xF4 != 0x30:
                 if stop <= end and first == 0x40 and self._puback(data, start, length, v5):
@@ -64,17 +89,19 @@ class Splitter:
                 return position, stop
             raw = data[start + 2 : body]
             topic = topics.get(raw) or self._decode_topic(raw)
-            mid, properties = 0, None
-            if first & 2:
-                mid = data[body] << 8 | data[body + 1]
+            properties = None
             if v5 and data[after - 1]:
                 after, properties = self._find_properties(data, after - 1, stop)
                 if properties is None:
                     return position, stop
-            if mid or first & 2:
+            if first & 2:
                 self.delivered.append(data[body : body + 2])
-            message = (topic, data[after:stop], first >> 1 & 1, first & 1 == 1, first & 8 == 8, mid, properties, epoch)
-            append(_new_tuple(Message, message))
+                mid = data[body] << 8 | data[body + 1]
+                append((topic, data[after:stop], *_FLAGS[first], mid, properties, epoch))
+            elif first == 0x30:
+                append((topic, data[after:stop], 0, False, False, 0, properties, epoch))
+            else:
+                append((topic, data[after:stop], *_FLAGS[first], 0, properties, epoch))
             position = stop
         return (position, position) if position == end else (position, end + 1)
 

@@ -46,6 +46,17 @@ def test_verbose_prints_topic_space_payload_and_n_leaves_out_the_line_feed(
     assert output == f"{topic}/é ".encode() + BINARY + f"{topic}/b y".encode()
 
 
+def test_every_qos_and_properties_are_printed(shared_broker: TestBroker, topic: str) -> None:
+    """Messages that the splitter parses and those that paho parses come out of the same pipe, each once."""
+    with subscribed(shared_broker, topic, "-v", "-q", "2", "-C", "60") as process:
+        for qos in "012":
+            lines = "".join(f"{qos} {number}\n" for number in range(20))
+            options = ("-V", "5", "-q", qos, "--user-property", "a", "b", "-l", topic)
+            assert mqttkit("pub", *options, port=shared_broker.port, stdin=lines.encode()).returncode == 0
+        output, _ = process.communicate(timeout=60)
+    assert sorted(output.decode().splitlines()) == sorted(f"{topic} {q} {n}" for q in "012" for n in range(20))
+
+
 def test_a_message_is_printed_at_once_in_a_pipe(shared_broker: TestBroker, topic: str) -> None:
     """stdout is flushed whenever no further message waits."""
     with subscribed(shared_broker, topic) as process, Probe(shared_broker.port) as probe:

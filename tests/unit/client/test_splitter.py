@@ -94,6 +94,21 @@ def test_message_knows_its_connection_and_its_flags() -> None:
     assert not message.topic_is_valid
 
 
+def test_a_plain_splitter_gives_the_same_fields_without_names() -> None:
+    """Whatever the QoS, the flags and the length of the packet."""
+    data = b"".join(
+        bytes((first, *size)) + TOPIC + bytes((0, 7)) * (first >> 1 & 1) + b"x" * length
+        for first in (0x30, 0x31, 0x32, 0x33, 0x3A)
+        for length, size in ((1, (4 + (first & 2),)), (200, (0x80 | (203 + (first & 2) & 127), 1)))
+    )
+    plain, named = Splitter((), decode, plain=True), splitter()
+    assert plain.split(data, 0, v5=False, epoch=3) == named.split(data, 0, v5=False, epoch=3) == (len(data), len(data))
+    assert plain.messages == named.messages
+    assert {type(message) for message in plain.messages} == {tuple}
+    assert {type(message) for message in named.messages} == {Message}
+    assert [message.qos for message in named.messages] == [0] * 4 + [1] * 6
+
+
 def test_remaining_length_of_every_size() -> None:
     """One to four bytes; what is missing lies beyond; a fifth byte is malformed."""
     assert remaining_length(b"\x30\x7f", 0) == (2, 127)
