@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mqttkit.bench.machine import describe_machine
-from tests.benchmarks.bridge.measurements import flat_memory, latency, outage, redis_rate, sqlite_rate
+from tests.benchmarks.bridge.measurements import flat_memory, latency, outage, redis_rate, sqlite_rate, trimmed
 from tests.benchmarks.bridge.setup import Setup, need
 from tests.benchmarks.figures import Figure, as_table, at_most, say, say_progress, write_section
 
 
-def measure(count: int, memory_count: int, outage_seconds: float) -> Iterator[Figure]:
+def measure(count: int, memory_count: int, outage_seconds: float, trim_seconds: float) -> Iterator[Figure]:
     """Measure and yield one figure after the other."""
     with tempfile.TemporaryDirectory(prefix="mqttkit-bench-") as directory, Setup(Path(directory)) as setup:
         yield from redis_rate(setup, count)
@@ -28,6 +28,8 @@ def measure(count: int, memory_count: int, outage_seconds: float) -> Iterator[Fi
         median, tail = latency(setup, 20, 10)
         yield at_most("publish to stored when idle (20/s), median", median, "ms", 10)
         yield Figure("publish to stored when idle (20/s), 99th percentile", tail, "ms")
+        if trim_seconds:
+            yield from trimmed(setup, 6_000, trim_seconds)
         if outage_seconds:
             yield outage(setup, 5_000, outage_seconds)
         if memory_count:
@@ -50,10 +52,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=300_000, help="metrics for the throughput figures")
     parser.add_argument("--memory-count", type=int, default=10_000_000, help="metrics for flat memory; 0 skips it")
     parser.add_argument("--outage", type=float, default=60.0, help="seconds without a sink; 0 skips it")
+    parser.add_argument("--trim", type=float, default=120.0, help="seconds of ingest beside a worker; 0 skips it")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table into this page")
     options = parser.parse_args()
     figures = []
-    for figure in measure(options.count, options.memory_count, options.outage):
+    for figure in measure(options.count, options.memory_count, options.outage, options.trim):
         figures.append(figure)
         say_progress(str(figure))
     report = f"{describe_servers()}\n\n{as_table(figures)}"

@@ -88,6 +88,18 @@ class Setup:
             process.terminate()
             process.wait()
 
+    @contextlib.contextmanager
+    def worker(self, sink: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a worker that moves the stream into `sink`."""
+        command = [sys.executable, "-m", "mqttkit", "bridge", "worker", "--source", f"redis://127.0.0.1:{self.redis}"]
+        environment = {**os.environ, "XDG_STATE_HOME": str(self.directory), "MQTTKIT_BRIDGE_BATCH_SIZE": "1000"}
+        process = subprocess.Popen([*command, "--sink", sink, "--quiet"], env=environment)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
     def client(self, **session: Any) -> MqttClient:
         """Return a client of the broker, not connected."""
         settings = MqttSettings(
