@@ -77,10 +77,14 @@ class BridgeSettings(Checked):
     """Redis: publish stored metrics on the channel metrics:{tenant_id}."""
     dedupe_window: Count = 86_400
     """Seconds that redis, http and jsonl remember a dedupe_id."""
-    dead_letter_limit: Annotated[int, at_least(0)] = 1_000_000
-    """Dead letters above which the bridge acknowledges nothing; the last batch may exceed it."""
+    dead_letter_bytes: Annotated[int | None, at_least(1)] = None
+    """Bytes of dead letters at which the bridge acknowledges nothing; if it is not set, 10 GB, and 1 GB in Redis."""
+    dead_letter_limit: Annotated[int, at_least(0)] = 0
+    """Dead letters at which the bridge acknowledges nothing; the last batch may exceed it. 0: any number."""
     dead_letter_quota: Annotated[int, at_least(0)] = 100_000
-    """Dead letters that one tenant may add in a day; further ones are counted, not stored. 0 means no limit."""
+    """Dead letters of one tenant in a day above which the bridge warns, or drops further ones. 0: any number."""
+    dead_letter_overflow: Annotated[str, one_of("keep", "drop")] = "keep"
+    """What happens to letters above the quota: they are kept, or acknowledged and counted without being kept."""
     dead_letters: str | None = None
     """SQLite file with the dead letters of the http and jsonl sinks."""
     sink_timeout: Seconds = 5.0

@@ -36,7 +36,9 @@ class PipelineLimits:
     queue_bytes: int = 32 * 1024 * 1024
     """Bytes of their payloads. A single message may be larger."""
     letter_quota: int = 0
-    """Dead letters that one tenant may add in a day; 0 means no limit."""
+    """Dead letters of one tenant in a day above which the bridge warns; 0 means no limit."""
+    drop_letters: bool = False
+    """Whether it also drops them."""
 
 
 class Intake:

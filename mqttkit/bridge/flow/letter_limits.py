@@ -46,13 +46,16 @@ class LetterLog:
 
 
 class LetterQuota:
-    """How many dead letters each tenant may add in a day. All messages without a known tenant share one quota."""
+    """How many dead letters each tenant adds in a day. All messages without a known tenant share one quota."""
 
-    def __init__(self, quota: int, template: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`template` is that of the topics; a quota of 0 means no limit."""
+    def __init__(
+        self, quota: int, template: str, *, drop: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`template` is that of the topics; a quota of 0 means no limit. `drop` drops the letters above it."""
         self.dropped = 0
         """Letters that were not stored."""
         self._quota = quota
+        self._drop = drop
         self._level = template.split("/").index("{tenant_id}")
         self._clock = clock
         self._used: OrderedDict[str, list[float]] = OrderedDict()
@@ -82,10 +85,7 @@ class LetterQuota:
             return True
         if used[1] == self._quota + 1:
             who = f"tenant {tenant}" if tenant else "messages without a known tenant"
-            logger.warning(
-                "%s: the quota of %d dead letters a day is used up; further ones are counted, not stored",
-                who,
-                self._quota,
-            )
-        self.dropped += 1
-        return False
+            what = "counted, not stored" if self._drop else "stored. Find the cause: mqttkit bridge dead-letters list"
+            logger.warning("%s: more than %d dead letters today; further ones are %s", who, self._quota, what)
+        self.dropped += self._drop
+        return not self._drop

@@ -119,7 +119,7 @@ class Pipeline:
         self._reserved = parser.reserved
         self.books = books or Books()
         self.intake = Intake(limits, self.books, pause)
-        self.letter_quota = LetterQuota(limits.letter_quota, parser.template)
+        self.letter_quota = LetterQuota(limits.letter_quota, parser.template, drop=limits.drop_letters)
         self._letter_log = LetterLog()
         self.read_ahead = ReadAhead(self.intake, self._prepare)
         self.blocked = ""

@@ -38,6 +38,7 @@ def sink_options(settings: BridgeSettings) -> SinkOptions:
         keep=period_seconds(settings.keep) if settings.keep is not None else None,
         dedupe_window=settings.dedupe_window,
         dead_letter_limit=settings.dead_letter_limit,
+        dead_letter_bytes=settings.dead_letter_bytes,
         dead_letters=settings.dead_letters,
         timeout=settings.sink_timeout,
         password_file=settings.sink_password_file,

@@ -57,7 +57,7 @@ class Ledger:
 
     def __init__(self, path: str, options: SinkOptions) -> None:
         self.path = path
-        self.letters = SqliteLetters(path, options.dead_letter_limit)
+        self.letters = SqliteLetters(path, options.letter_limit())
         self._file = Path(path).expanduser()
         self._window = options.dedupe_window
         self._database = connect(path, _TABLES, DEAD_LETTERS, CONTENTS)

@@ -29,7 +29,7 @@ from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.jobs import JobFormat, job_format
 from mqttkit.bridge.sinks.redis_connection import Caller, connect_redis, redacted, translated
 from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, SinkOptions, StoredLetter
-from mqttkit.errors import BridgeError, DeadLettersFull, SinkBroken, SinkUnavailable, UsageError
+from mqttkit.errors import BridgeError, SinkBroken, SinkUnavailable, UsageError
 
 if TYPE_CHECKING:
     import redis
@@ -48,7 +48,8 @@ if done[1] == batch then
   call('EXPIRE', last, window)
   return tonumber(done[2])
 end
-if #letters > 0 and call('XLEN', dead) >= limit then return -1 end
+if #letters > 0 and limit > 0 and call('XLEN', dead) >= limit then return -1 end
+if #letters > 0 and (tonumber(redis.pcall('MEMORY', 'USAGE', dead)) or 0) >= tonumber(ARGV[11]) then return -1 end
 
 local period = math.floor(call('TIME')[1] / window)
 local now, before, past = seen .. period, seen .. period - 1, seen .. period - 2
@@ -149,7 +150,7 @@ for _, l in ipairs(letters) do
   call('XADD', dead, '*', 'topic', l[1], 'payload', l[2], 'size', l[3], 'sha256', l[4], 'reason', l[5],
     'detail', l[6], 'received_ms', l[7])
 end
-for index = 11, #ARGV do call('XDEL', dead, ARGV[index]) end
+for index = 12, #ARGV do call('XDEL', dead, ARGV[index]) end
 call('HSET', last, 'batch', batch, 'stored', stored)
 call('EXPIRE', last, window)
 return stored
@@ -160,6 +161,8 @@ The rows are one flat list, which unpacks faster than one list per row. The scri
 skips them if this server has no subscriber and no replica or cluster node that would forward them.
 """
 
+MEMORY_BYTES = 1_000_000_000
+"""Bytes of all dead letters in Redis, by default."""
 WAITAOF_SINCE = (7, 2)
 SCANNED, SHOWN_KEYS = 1_000, 5
 """Keys that one SCAN looks at, and names of other stores that an error shows."""
@@ -230,6 +233,7 @@ class RedisSink:
     def __init__(self, address: str, options: SinkOptions) -> None:
         self.name = redacted(address)
         self._options = options
+        self._limit = options.letter_limit(MEMORY_BYTES)
         self._data = options.list_name or options.stream
         self._base = tagged(self._data)
         self._jobs: JobFormat | None = None
@@ -288,12 +292,13 @@ class RedisSink:
             _pack(batch.letters),
             batch.id,
             self._options.dedupe_window,
-            self._options.dead_letter_limit,
+            self._limit.number,
             10 if self._jobs else 8,
             ("LPUSH" if self._jobs.left else "RPUSH") if self._jobs else "",
             "live" if self._options.live else "",
             self._jobs.hash_prefix if self._jobs else "",
             _pack(batch.contents),
+            self._limit.size,
             *batch.settles,
         ]
         keys = [self._data, f"{self._base}:last:{self._instance}", self._dead]
@@ -305,10 +310,7 @@ class RedisSink:
             stored = self._run(keys, arguments)
             self._wait_until_durable()
         if stored < 0:
-            raise DeadLettersFull(
-                f"{self.name}: the limit of {self._options.dead_letter_limit} dead letters is reached",
-                hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
-            )
+            raise self._limit.error(self.name)
         return Committed(stored, len(batch.metrics) - stored)
 
     def close(self) -> None:

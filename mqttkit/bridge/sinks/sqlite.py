@@ -11,14 +11,18 @@ from pathlib import Path
 
 from mqttkit.bridge.sinks.file_identity import FileIdentity, file_changed, identity_of
 from mqttkit.bridge.sinks.types import (
+    KEPT_BYTES,
+    LETTER_OVERHEAD,
     Committed,
     DeadLetter,
+    LetterLimit,
     MetricBatch,
     SinkOptions,
     StoredLetter,
+    letter_size,
     without_replays,
 )
-from mqttkit.errors import DeadLettersFull, SinkBroken, SinkRefused, SinkUnavailable
+from mqttkit.errors import SinkBroken, SinkRefused, SinkUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ _READ_LETTERS = (
     "SELECT id, topic, payload, size, sha256, reason, detail, received_ms"
     " FROM dead_letters WHERE id > ? ORDER BY id LIMIT ?"
 )
+_MEASURE_LETTERS = "SELECT count(*), coalesce(sum(min(size, ?)), 0) FROM dead_letters"
 _INSERT_LETTER = (
     "INSERT INTO dead_letters (topic, payload, size, sha256, reason, detail, received_ms) VALUES (?,?,?,?,?,?,?)"
 )
@@ -149,40 +154,37 @@ def close_moved(database: sqlite3.Connection, path: str) -> None:
 
 
 class SqliteLetters:
-    """Dead letters in a SQLite file, at most `limit`."""
+    """Dead letters in a SQLite file, up to the limit."""
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, path: str, limit: LetterLimit) -> None:
         self._path = path
         self._limit = limit
-        self._count: int | None = None
+        self._used: tuple[int, int] | None = None
         self.database: sqlite3.Connection | None = None
 
     def attach(self, database: sqlite3.Connection) -> None:
         """Work on this open file."""
         self.database = database
-        self._count = None
+        self._used = None
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
         """Insert in the caller's transaction; raise DeadLettersFull."""
         if letters:
-            count = self.check_room()
+            number, size = self.check_room()
             self._open().executemany(_INSERT_LETTER, letters)
-            self._count = count + len(letters)
+            self._used = number + len(letters), size + sum(letter_size(letter.size) for letter in letters)
 
-    def check_room(self) -> int:
-        """Return how many there are; raise DeadLettersFull at the limit."""
-        if self._count is None or self._count >= self._limit:
-            self._count = self.count()
-        if self._count >= self._limit:
-            raise DeadLettersFull(
-                f"{self._path} has {self._count} dead letters, the limit is {self._limit}",
-                hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
-            )
-        return self._count
+    def check_room(self) -> tuple[int, int]:
+        """Return how many there are, and their bytes; raise DeadLettersFull at the limit."""
+        if self._used is None or self._limit.reached(*self._used):
+            self._used = self._measure()
+        if self._limit.reached(*self._used):
+            raise self._limit.error(self._path)
+        return self._used
 
     def forget_count(self) -> None:
         """Count again before the next insert, because the last one was rolled back."""
-        self._count = None
+        self._used = None
 
     def count(self) -> int:
         """Return how many there are."""
@@ -212,8 +214,13 @@ class SqliteLetters:
         if not ids:
             return 0
         cursor = self._open().executemany("DELETE FROM dead_letters WHERE id = ?", [(int(i),) for i in ids])
-        self._count = None
+        self._used = None
         return cursor.rowcount
+
+    def _measure(self) -> tuple[int, int]:
+        with translated(self._path):
+            number, kept = self._open().execute(_MEASURE_LETTERS, (KEPT_BYTES,)).fetchone()
+        return number, kept * 4 // 3 + number * LETTER_OVERHEAD
 
     def _open(self) -> sqlite3.Connection:
         if self.database is None:
@@ -229,7 +236,7 @@ class SqliteSink:
         self._file = Path(self.path).expanduser()
         self._identity: FileIdentity | None = None
         self.name = f"sqlite:{self.path}"
-        self.letters = SqliteLetters(self.path, options.dead_letter_limit)
+        self.letters = SqliteLetters(self.path, options.letter_limit())
         self._database: sqlite3.Connection | None = None
 
     def open(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from mqttkit.bridge.metric import Metric, MetricRefusal
+from mqttkit.errors import DeadLettersFull
 from mqttkit.messages import Message
 
 KEPT_BYTES = 65_536
@@ -21,6 +22,11 @@ MAX_TOPIC_KEPT = 1_024
 
 MAX_DETAIL = 300
 """Characters of a dead letter's explanation."""
+
+LETTER_OVERHEAD = 400
+"""Bytes of a dead letter besides its payload."""
+STORE_BYTES = 10_000_000_000
+"""Bytes of all dead letters in a store on disk, by default."""
 
 _PROCESS = uuid.uuid4().hex
 _numbers = itertools.count(1)
@@ -51,6 +57,33 @@ class DeadLetter(NamedTuple):
     def body(self) -> bytes:
         """The bytes of the payload that were kept."""
         return base64.b64decode(self.payload)
+
+
+@dataclass(frozen=True)
+class LetterLimit:
+    """When a store has no room for more dead letters."""
+
+    number: int
+    """0: any number."""
+    size: int
+    """Bytes."""
+
+    def reached(self, number: int, size: int) -> bool:
+        """Return whether a store with so many letters, of so many bytes, is full."""
+        return 0 < self.number <= number or size >= self.size
+
+    def error(self, store: str) -> DeadLettersFull:
+        """Return the error of a store that is full."""
+        number = f"{self.number} letters or " if self.number else ""
+        return DeadLettersFull(
+            f"{store}: the dead letters have reached their limit, {number}{self.size / 1e9:g} GB",
+            hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
+        )
+
+
+def letter_size(size: int) -> int:
+    """Return approximately how many bytes a dead letter takes whose payload has `size` bytes."""
+    return min(size, KEPT_BYTES) * 4 // 3 + LETTER_OVERHEAD
 
 
 class StoredLetter(NamedTuple):
@@ -255,8 +288,11 @@ class SinkOptions:
     """PostgreSQL: seconds after which metrics are removed, by their time stamp."""
     dedupe_window: int = 86_400
     """Seconds for which redis, http and jsonl remember a dedupe_id. Databases find it in their rows."""
-    dead_letter_limit: int = 1_000_000
-    """Once the store has this many dead letters, a batch with another one waits. The last batch may exceed it."""
+    dead_letter_limit: int = 0
+    """Once the store has this many dead letters, a batch with another one waits. The last batch may exceed it. 0: any
+    number."""
+    dead_letter_bytes: int | None = None
+    """The same for the bytes of the letters. None: 10 GB, and 1 GB in Redis, which keeps them in memory."""
     dead_letters: str | None = None
     """SQLite file for the ledger of the http and jsonl sinks."""
     timeout: float = 5.0
@@ -265,3 +301,7 @@ class SinkOptions:
     """PostgreSQL and Redis: file with the password in its first line, read for each new connection."""
     http: HttpOptions = HttpOptions()
     """HTTP: credentials, headers, certificates, compression."""
+
+    def letter_limit(self, default_bytes: int = STORE_BYTES) -> LetterLimit:
+        """Return when the store of dead letters is full."""
+        return LetterLimit(self.dead_letter_limit, self.dead_letter_bytes or default_bytes)

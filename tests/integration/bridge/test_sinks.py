@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import random
 from collections import Counter
 
 import pytest
@@ -97,6 +99,24 @@ def test_sink_with_a_full_dead_letter_store_takes_nothing(case: Case) -> None:
         sink.commit(batch)
         assert sink.letters.count() == 1
     assert sorted(set(case.values())) == [1, 2]
+
+
+def test_dead_letters_are_bounded_in_bytes(case: Case) -> None:
+    """A few large letters fill the store as many small ones do; removing them makes room."""
+    body = random.Random(1).randbytes(65_536)  # PostgreSQL would compress a plain one
+    large = LETTER._replace(payload=base64.b64encode(body).decode(), size=1_000_000)
+    with contextlib.closing(case.open(dead_letter_bytes=1_000_000)) as sink:
+        for _ in range(20):
+            try:
+                sink.commit(MetricBatch([], [large]))
+            except DeadLettersFull as error:
+                assert "limit, 0.001 GB" in str(error)
+                break
+        assert 10 <= sink.letters.count() <= 13
+        with pytest.raises(DeadLettersFull):
+            sink.commit(MetricBatch([metric(1)], [LETTER]))
+        sink.letters.remove([stored.id for stored in sink.letters.read()])
+        assert sink.commit(MetricBatch([metric(1)], [LETTER])) == Committed(1, 0)
 
 
 @pytest.mark.parametrize("case", [*SERVERS, "influx", "victoria"], indirect=True)

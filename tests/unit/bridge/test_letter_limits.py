@@ -35,17 +35,25 @@ def test_letters_are_logged_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) 
     assert "secret" not in caplog.text
 
 
+def test_letters_above_the_quota_are_kept_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The bridge has acknowledged their messages, and loses none."""
+    quota = LetterQuota(10, BridgeSettings.topic)
+    assert len(quota.admit(letters(25))) == 25
+    assert quota.dropped == 0
+    assert caplog.text.count(f"tenant {A}: more than 10 dead letters today; further ones are stored") == 1
+
+
 def test_one_tenant_cannot_fill_the_store(caplog: pytest.LogCaptureFixture) -> None:
-    """Above its quota its letters are dropped and counted; others have their own, or share one."""
+    """On request its letters above the quota are dropped and counted; other tenants have their own, or share one."""
     now = [0.0]
-    quota = LetterQuota(10, BridgeSettings.topic, lambda: now[0])
+    quota = LetterQuota(10, BridgeSettings.topic, drop=True, clock=lambda: now[0])
     assert len(quota.admit(letters(8))) == 8
     assert len(quota.admit(letters(8, A.upper()))) == 2
     assert len(quota.admit(letters(3, B))) == 3
     assert len(quota.admit(letters(7, "x", MetricRefusal.TENANT_FORMAT))) == 7
     assert len(quota.admit(letters(7, B, MetricRefusal.TENANT_UNKNOWN))) == 3
     assert quota.dropped == 6 + 4
-    assert caplog.text.count("is used up") == 2
+    assert caplog.text.count("are counted, not stored") == 2
     assert f"tenant {A}" in caplog.text
     now[0] += 86_400
     assert len(quota.admit(letters(8))) == 8
@@ -54,7 +62,7 @@ def test_one_tenant_cannot_fill_the_store(caplog: pytest.LogCaptureFixture) -> N
 def test_quota_of_zero_is_no_limit_and_memory_is_bounded() -> None:
     """The tenant that was silent longest is forgotten."""
     assert len(LetterQuota(0, BridgeSettings.topic).admit(letters(50))) == 50
-    quota = LetterQuota(1, BridgeSettings.topic)
+    quota = LetterQuota(1, BridgeSettings.topic, drop=True)
     for number in range(MAX_TENANTS + 5):
         quota.admit(letters(1, f"t{number}"))
     assert len(quota._used) == MAX_TENANTS

@@ -11,6 +11,8 @@ from mqttkit.bridge.sinks.postgresql.columns import METRIC_COLUMNS, ColumnMap
 from mqttkit.bridge.sinks.postgresql.database import Database
 from mqttkit.bridge.sinks.postgresql.tables import Tables
 from mqttkit.bridge.sinks.types import (
+    KEPT_BYTES,
+    LETTER_OVERHEAD,
     Committed,
     DeadLetter,
     MetricBatch,
@@ -18,13 +20,15 @@ from mqttkit.bridge.sinks.types import (
     StoredLetter,
     without_replays,
 )
-from mqttkit.errors import DeadLettersFull, SinkUnavailable
+from mqttkit.errors import SinkUnavailable
 
 if TYPE_CHECKING:
     import psycopg
 
 _COPY = f"COPY staging ({', '.join(METRIC_COLUMNS)}) FROM STDIN"
 _COUNT = "SELECT count(*) FROM {letters}"
+_SIZE_ON_DISK = "SELECT pg_total_relation_size(to_regclass(%s))"
+_SIZE = "SELECT coalesce(sum(least(size, %s) * 4 / 3 + %s), 0) FROM {letters}"
 _SETTLE = "DELETE FROM {letters} WHERE id = ANY(%s)"
 _LETTERS = (
     "INSERT INTO {letters} (topic, payload, size, sha256, reason, detail, received_ms)"
@@ -82,7 +86,11 @@ class PostgresqlLetters:
 
 
 def _count(connection: psycopg.Connection[Any], table: str) -> int:
-    found = connection.execute(_COUNT.format(letters=table)).fetchone()
+    return _single(connection, _COUNT.format(letters=table), ())
+
+
+def _single(connection: psycopg.Connection[Any], query: str, parameters: Sequence[object]) -> int:
+    found = connection.execute(query, parameters).fetchone()
     return int(found[0]) if found else 0
 
 
@@ -99,7 +107,7 @@ class PostgresqlSink:
         self._database = Database(address, options.timeout, self._tables, password_file=options.password_file)
         self.name = self._database.name
         self.letters = PostgresqlLetters(self._database, self._tables)
-        self._limit = options.dead_letter_limit
+        self._limit = options.letter_limit()
         self._keep = options.keep
         self._window = options.dedupe_window
         self._expire_at = time.monotonic()
@@ -174,9 +182,11 @@ class PostgresqlSink:
             self._expire_at = time.monotonic() + EXPIRE_SECONDS
 
     def _check_room(self, connection: psycopg.Connection[Any]) -> None:
-        count = _count(connection, self._tables.letters)
-        if count >= self._limit:
-            raise DeadLettersFull(
-                f"{self.name} has {count} dead letters, the limit is {self._limit}",
-                hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
-            )
+        """Raise DeadLettersFull at the limit. The size on disk is an upper bound: it counts removed letters too."""
+        table = self._tables.letters
+        number = _count(connection, table) if self._limit.number else 0
+        size = _single(connection, _SIZE_ON_DISK, (table,))
+        if size >= self._limit.size:
+            size = _single(connection, _SIZE.format(letters=table), (KEPT_BYTES, LETTER_OVERHEAD))
+        if self._limit.reached(number, size):
+            raise self._limit.error(self.name)
