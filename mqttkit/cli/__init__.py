@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "pub": Entry("mqttkit.cli.pub", "pub", "Publish messages: an argument, a file, lines, JSON lines."),
     "sub": Entry("mqttkit.cli.sub", "sub", "Subscribe and print messages."),
     "top": Entry("mqttkit.cli.top.command", "top", "Show topics, rates and values live."),
+    "web": Entry("mqttkit.cli.web.command", "web", "Show topics, rates, values and plots in the browser."),
     "request": Entry("mqttkit.cli.request", "request", "Publish a request and print the answers."),
     "respond": Entry("mqttkit.cli.request", "respond", "Answer requests with the output of a command."),
     "expect": Entry("mqttkit.cli.expect", "expect", "Wait for messages and check them: assertions for CI."),

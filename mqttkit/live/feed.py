@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from mqttkit.addresses import show_address
@@ -26,8 +26,20 @@ class Feed:
     Entering raises BrokerUnreachable, ConnectionRefused or SubscriptionDenied. Any thread may call the methods.
     """
 
-    def __init__(self, settings: MqttSettings, topic_filters: Sequence[str], tree: TopicTree, *, qos: int = 0) -> None:
-        """Raise TopicError if a filter is malformed."""
+    def __init__(
+        self,
+        settings: MqttSettings,
+        topic_filters: Sequence[str],
+        tree: TopicTree,
+        *,
+        qos: int = 0,
+        on_messages: Callable[[list[Message], float], object] | None = None,
+    ) -> None:
+        """Raise TopicError if a filter is malformed.
+
+        The network thread calls `on_messages` with each batch and its time, once the tree has it and still holding
+        the tree's lock.
+        """
         self.settings = settings
         self.topic_filters = tuple(topic_filters)
         self.tree = tree
@@ -39,6 +51,7 @@ class Feed:
         self._subscriptions = [Subscription(each, qos, retain_as_published=True) for each in topic_filters]
         self._sys_in_tree = any(matches(each, SYS + "version") for each in topic_filters)
         self._sys: dict[str, str] = {}
+        self._on_messages = on_messages
         self.client = MqttClient(settings, on_messages=self._take, on_state=self._follow_state)
 
     def __enter__(self) -> Feed:
@@ -87,7 +100,13 @@ class Feed:
                 self._remember_sys(message)
             if not self._sys_in_tree:
                 messages = [message for message in messages if not message.topic.startswith("$SYS/")]
-        self.tree.add(messages, time.monotonic())
+        now = time.monotonic()
+        if self._on_messages is None:
+            self.tree.add(messages, now)
+        else:
+            with self.tree.lock:
+                self.tree.add(messages, now)
+                self._on_messages(messages, now)
         self.changed.set()
 
     def _remember_sys(self, message: Message) -> None:

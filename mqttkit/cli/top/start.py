@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 
 from mqttkit.errors import MissingPart
 from mqttkit.live.actions import RetainedMessages
 from mqttkit.live.feed import Feed
+from mqttkit.live.garbage import search_rarely
 from mqttkit.live.rows import Order
-
-GARBAGE_THRESHOLD = 20_000
-"""New objects before Python looks for cycles. A busy broker makes 100,000 messages a second, and none is in a cycle."""
 
 
 def run(feed: Feed, order: Order) -> None:
@@ -28,8 +25,7 @@ def run(feed: Feed, order: Order) -> None:
         logger = logging.getLogger("mqttkit")
         before = logger.handlers[:]
         logger.handlers[:] = [_StatusHandler(app)]  # a log line on stderr would land in the middle of the view
-        gc.freeze()
-        gc.set_threshold(GARBAGE_THRESHOLD)
+        search_rarely()
         try:
             app.run()
         finally:

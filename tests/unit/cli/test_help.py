@@ -29,7 +29,7 @@ def test_help_lists_options_in_groups_without_the_rare_ones() -> None:
     assert "--help-all" in shown
 
 
-@pytest.mark.parametrize("name", ["sub", "pub", "top", "request", "node sensor"])
+@pytest.mark.parametrize("name", ["sub", "pub", "top", "web", "request", "node sensor"])
 def test_help_all_lists_every_option_once(name: str) -> None:
     words = name.split()
     shown = run(*words, "--help-all")
