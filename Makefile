@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation fuzz check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top sid pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top bench-web sid pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -113,13 +113,17 @@ soak-bridge: $(VENV)/.dev ## Kill bridge, broker and sink 20 times in a million 
 bench-top: $(VENV)/.dev ## Measure CPU and memory of `mqttkit top` with 10,000 busy topics (under a minute)
 	$(BIN)/python -m tests.benchmarks.live_view
 
+bench-web: $(VENV)/.dev ## Measure how many messages `mqttkit web` carries to a reader and to Chromium, and the loss (under a minute)
+	$(BIN)/python -m tests.benchmarks.web_view
+	$(BIN)/python -m tests.benchmarks.web_view --browser
+
 sid: $(VENV)/.dev ## Install mosquitto 2.1 from Debian sid beside the system (as root, about a minute) and run the tests that need it
 	@$(SYSTEM_PACKAGES) debootstrap
 	$(BIN)/python -m tests.support.sid
 	$(BIN)/python -m pytest tests/system/broker/test_mosquitto_21.py $(PYTEST_ARGS)
 
 pictures: $(VENV)/.dev ## Make the pictures of the documentation from the real commands, and the drawings
-	@$(SYSTEM_PACKAGES) graphviz mscgen mosquitto tmux
+	@$(SYSTEM_PACKAGES) chromium chromium-driver graphviz mscgen mosquitto tmux
 	$(BIN)/python -m tests.support.pictures
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/

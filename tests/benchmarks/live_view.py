@@ -66,9 +66,9 @@ def _measure(port: int, seconds: float) -> None:
         os.write(screen, b"+")  # open every branch: all topics are rows
         time.sleep(2)
         output.clear()
-        began, used = time.monotonic(), _cpu_seconds(process.pid)
+        began, used = time.monotonic(), cpu_seconds(process.pid)
         time.sleep(seconds)
-        cpu = (_cpu_seconds(process.pid) - used) / (time.monotonic() - began)
+        cpu = (cpu_seconds(process.pid) - used) / (time.monotonic() - began)
         memory, resident = private_memory(process.pid), _resident(process.pid)
         rates = [float(found.replace(b",", b"")) for found in RATE.findall(b"".join(output))]
         process.terminate()
@@ -89,7 +89,8 @@ def _read(screen: int, output: list[bytes]) -> None:
         return
 
 
-def _cpu_seconds(process_id: int) -> float:
+def cpu_seconds(process_id: int) -> float:
+    """Return the CPU time that a process has used, in seconds."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -22,6 +22,7 @@ from mqttkit.live.feed import Feed
 from mqttkit.live.rows import Order
 from mqttkit.live.tree import TopicTree
 from mqttkit.settings import BrokerSettings, MqttSettings
+from tests.support import browser_pictures
 from tests.support.brokers import mosquitto
 from tests.support.commands import MQTTKIT, mqttkit
 
@@ -42,7 +43,7 @@ def main() -> None:
     """Write the pictures into docs/pictures."""
     drawings()
     screens()
-    live_view()
+    live_views()
 
 
 def drawings() -> None:
@@ -78,11 +79,13 @@ def _screen(line: str, columns: int, rows: int, environment: dict[str, str]) -> 
     return console.export_svg(title=line.rsplit(";", maxsplit=1)[-1].strip())
 
 
-def live_view() -> None:
-    """Write top.svg."""
+def live_views() -> None:
+    """Write top.svg and the pictures of `mqttkit web`."""
     with tempfile.TemporaryDirectory() as directory, mosquitto(Path(directory), "sys_interval 1") as broker:
         mqttkit("pub", "-r", "-m", '{"name":"House 7","opened":2019,"floors":2}', "house/about", port=broker.port)
         with _fleets(broker.port):
+            with browser_pictures.scanners(broker.port, Path(directory)):
+                sys.stdout.writelines(f"{path}\n" for path in browser_pictures.take(broker.port, PICTURES))
             svg = asyncio.run(_picture(MqttSettings(broker=BrokerSettings(host="localhost", port=broker.port))))
     _write("top", svg.replace(f":{broker.port}", ":1883"))
 

@@ -1,6 +1,6 @@
 // The map of Bluetooth scanners and devices: a device lies near the scanner that receives it best.
 
-import { html } from "./html.js";
+import { html, useMemo } from "./html.js";
 import { age, visible } from "./format.js";
 
 const WIDTH = 900;
@@ -10,12 +10,17 @@ const FARTHEST = 190; // at WEAK dBm; farther if there is one scanner
 const STRONG = -35;
 const WEAK = -100;
 const LABELS = 60; // with more devices, names would cover each other
+const APART = 30; // pixels between two devices, if there are few
+const ROUNDS = 24; // of pushing devices apart
+const PUSHED = 200; // more devices stay where they are
 
 export function BluetoothTab({ app }) {
   const ble = app.stream.second?.ble;
-  if (ble === undefined || ble.scanners.length === 0) {
-    return html`<p class="notice">No advertisements yet. Start a scanner with: mqttkit publish-scan</p>`;
-  }
+  const drawn = useMemo(() => (ble === undefined || ble.scanners.length === 0 ? null : html`<${DeviceMap} ble=${ble} />`), [ble]);
+  return drawn ?? html`<p class="notice">No advertisements yet. Start a scanner with: mqttkit publish-scan</p>`;
+}
+
+function DeviceMap({ ble }) {
   const scanners = ble.scanners.map((name, place) => ({ name, ...scannerPlace(place, ble.scanners.length) }));
   const devices = ble.devices.map(([address, name, silent, seen]) => ({
     address,
@@ -24,6 +29,7 @@ export function BluetoothTab({ app }) {
     seen,
     ...devicePlace(address, seen, scanners),
   }));
+  if (devices.length <= PUSHED) pushApart(devices, scanners);
   return html`
     <div class="map-and-list">
       <svg class="map" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label="Scanners and devices">
@@ -66,7 +72,7 @@ function DeviceTable({ devices, scanners }) {
 function scannerPlace(place, total) {
   if (total === 1) return { x: WIDTH / 2, y: HEIGHT / 2 };
   const angle = (2 * Math.PI * place) / total + Math.PI;
-  return { x: WIDTH / 2 + Math.cos(angle) * WIDTH * 0.27, y: HEIGHT / 2 + Math.sin(angle) * HEIGHT * 0.25 };
+  return { x: WIDTH / 2 + Math.cos(angle) * WIDTH * 0.3, y: HEIGHT / 2 + Math.sin(angle) * HEIGHT * 0.3 };
 }
 
 function devicePlace(address, seen, scanners) {
@@ -79,6 +85,32 @@ function devicePlace(address, seen, scanners) {
   const x = centre("x") + Math.cos(angle) * distance;
   const y = centre("y") + Math.sin(angle) * distance;
   return { x: clamp(x, 14, WIDTH - 14), y: clamp(y, 22, HEIGHT - 14) };
+}
+
+/** Move devices that cover each other or a scanner. */
+function pushApart(devices, scanners) {
+  const fixed = scanners.map((scanner) => ({ ...scanner, fixed: true }));
+  const all = [...fixed, ...devices];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    for (let first = 0; first < all.length; first += 1) {
+      for (let second = Math.max(first + 1, fixed.length); second < all.length; second += 1) push(all[first], all[second]);
+    }
+  }
+}
+
+function push(a, b) {
+  const dx = b.x - a.x;
+  const dy = b.y - a.y;
+  const distance = Math.hypot(dx, dy) || 0.1;
+  if (distance >= APART) return;
+  const share = (APART - distance) / distance / (a.fixed ? 1 : 2);
+  const [x, y] = [(dx || 0.1) * share, (dy || 0.1) * share];
+  b.x = clamp(b.x + x, 14, WIDTH - 14);
+  b.y = clamp(b.y + y, 22, HEIGHT - 14);
+  if (!a.fixed) {
+    a.x = clamp(a.x - x, 14, WIDTH - 14);
+    a.y = clamp(a.y - y, 22, HEIGHT - 14);
+  }
 }
 
 function strength(rssi) {

@@ -106,10 +106,10 @@ function options(lines, width, height) {
     axes: [{ ...axis, values: (_, times) => times.map(timeOfDay) }, { ...axis, size: 64 }],
     cursor: { drag: { x: false, y: false } },
     series: [
-      { label: "time", value: (_, time) => (time === null ? "" : timeOfDay(time)) },
+      { label: "time", value: (drawn, time) => timeOfDay(time ?? drawn.data[0].at(-1)) },
       ...lines.map((line, place) => ({
         label: line.label,
-        value: (_, value) => (value === null || value === undefined ? "" : String(Number(value.toPrecision(6)))),
+        value: (drawn, value, place) => shortNumber(value ?? drawn.data[place]?.at(-1)),
         stroke: COLOURS[place % COLOURS.length],
         width: 1.5,
         spanGaps: true,
@@ -117,6 +117,10 @@ function options(lines, width, height) {
       })),
     ],
   };
+}
+
+function shortNumber(value) {
+  return value === null || value === undefined ? "" : String(Number(value.toPrecision(6)));
 }
 
 function timeOfDay(seconds) {
