@@ -34,27 +34,13 @@ class MemorySettings(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BridgeSettings(Checked):
-    """How metrics get from MQTT into a sink."""
+class SinkSettings(Checked):
+    """A sink and its options."""
 
-    topic: Annotated[str, METRIC_TOPIC] = "metrics/{tenant_id}/{agent_id}/{metric_name}"
-    """Topic template; each placeholder is a whole level."""
     sink: str | None = field(default=None, repr=False)
     """sqlite:PATH, redis://…, postgresql://…, influx(s)://…, victoria(s)://…, http(s)://… or jsonl:PATH."""
     sink_password_file: str | None = None
     """PostgreSQL and Redis: file whose first line is the password; read again for each new connection."""
-    tenants: str | None = field(default=None, repr=False)
-    """Known tenants: a YAML file, sqlite:PATH, or redis://…#SET."""
-    group: Annotated[str | None, topic_level("group")] = None
-    """Share the load with other bridges of this name ($share/NAME/…; MQTT 5, 4.8.2)."""
-    batch_size: Count = 500
-    """Most messages in one commit; half the Receive Maximum if that is less."""
-    batch_window: Duration = 0.05
-    """Seconds that a message may wait for others under load; without load it does not wait."""
-    queue_size: Count = 10_000
-    """Messages received and not yet in a batch."""
-    payload_limit: Count = 65_536
-    """Bytes; a longer payload is a dead letter."""
     stream: str = "mqttkit:metrics"
     """Redis: name of the stream."""
     list: str | None = None
@@ -81,10 +67,6 @@ class BridgeSettings(Checked):
     """Bytes of dead letters at which the bridge acknowledges nothing; if it is not set, 10 GB, and 1 GB in Redis."""
     dead_letter_limit: Annotated[int, at_least(0)] = 0
     """Dead letters at which the bridge acknowledges nothing; the last batch may exceed it. 0: any number."""
-    dead_letter_quota: Annotated[int, at_least(0)] = 100_000
-    """Dead letters of one tenant in a day above which the bridge warns, or drops further ones. 0: any number."""
-    dead_letter_overflow: Annotated[str, one_of("keep", "drop")] = "keep"
-    """What happens to letters above the quota: they are kept, or acknowledged and counted without being kept."""
     dead_letters: str | None = None
     """SQLite file with the dead letters of the http and jsonl sinks."""
     sink_timeout: Seconds = 5.0
@@ -105,6 +87,44 @@ class BridgeSettings(Checked):
     """HTTP sink: PEM file with its private key."""
     http_gzip: bool = False
     """HTTP sink: compress the body."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings(SinkSettings):
+    """One of several sinks, with its options and its share of the metrics."""
+
+    name: Annotated[str | None, topic_level("output")] = None
+    """Name in logs and metrics, and of its session; the sink's scheme if it is not set."""
+    only_tenants: tuple[str, ...] = ()
+    """Store metrics of these tenants; all if it is empty."""
+    only_metrics: tuple[str, ...] = ()
+    """Store metrics of these names, in which * matches any text; all if it is empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeSettings(SinkSettings):
+    """How metrics get from MQTT into one sink, or into several outputs."""
+
+    outputs: tuple[OutputSettings, ...] = field(default=(), repr=False)
+    """Several sinks, in place of `sink`; then `sink` chooses one of them by name or address."""
+    topic: Annotated[str, METRIC_TOPIC] = "metrics/{tenant_id}/{agent_id}/{metric_name}"
+    """Topic template; each placeholder is a whole level."""
+    tenants: str | None = field(default=None, repr=False)
+    """Known tenants: a YAML file, sqlite:PATH, or redis://…#SET."""
+    group: Annotated[str | None, topic_level("group")] = None
+    """Share the load with other bridges of this name ($share/NAME/…; MQTT 5, 4.8.2)."""
+    batch_size: Count = 500
+    """Most messages in one commit; half the Receive Maximum if that is less."""
+    batch_window: Duration = 0.05
+    """Seconds that a message may wait for others under load; without load it does not wait."""
+    queue_size: Count = 10_000
+    """Messages received and not yet in a batch."""
+    payload_limit: Count = 65_536
+    """Bytes; a longer payload is a dead letter."""
+    dead_letter_quota: Annotated[int, at_least(0)] = 100_000
+    """Dead letters of one tenant in a day above which the bridge warns, or drops further ones. 0: any number."""
+    dead_letter_overflow: Annotated[str, one_of("keep", "drop")] = "keep"
+    """What happens to letters above the quota: they are kept, or acknowledged and counted without being kept."""
     health_host: str = "127.0.0.1"
     """Address on which to serve /livez, /readyz and /metrics."""
     health_port: Annotated[int | None, between(0, 65_535)] = None

@@ -8,6 +8,8 @@ from typing import Annotated
 from mqttkit.addresses import parse_address
 from mqttkit.bridge_settings import BridgeSettings as BridgeSettings  # noqa: PLC0414 - `settings` exports it
 from mqttkit.bridge_settings import MemorySettings as MemorySettings  # noqa: PLC0414 - as above
+from mqttkit.bridge_settings import OutputSettings as OutputSettings  # noqa: PLC0414 - as above
+from mqttkit.bridge_settings import SinkSettings as SinkSettings  # noqa: PLC0414 - as above
 from mqttkit.setting_rules import (
     COMPANIES,
     HEX,

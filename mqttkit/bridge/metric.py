@@ -44,6 +44,8 @@ class MetricRefusal(str, enum.Enum):
     """The tenant is not a UUID."""
     TENANT_UNKNOWN = "tenant_unknown"
     """The registry does not know the tenant."""
+    UNROUTED = "unrouted"
+    """No output stores metrics of this tenant and name."""
     PAYLOAD_EMPTY = "payload_empty"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     JSON_ENCODING = "json_encoding"
@@ -192,6 +194,13 @@ class MetricParser:
         timestamp_ms = received_ms if given is None or given is msgspec.UNSET else parse_timestamp(given)
         text = _tags_text(tags) if tags else None
         return Metric(*names, body.value, timestamp_ms, dedupe_id, text, received_ms)
+
+    def names(self, topic: str) -> tuple[str, str, str] | None:
+        """Return tenant, agent and metric name of a topic; None if it does not match the template."""
+        try:
+            return self._names.get(topic) or self._learn(topic)
+        except Refusal:
+            return None
 
     def _learn(self, topic: str) -> tuple[str, str, str]:
         found = self._topic.fullmatch(topic)

@@ -12,6 +12,7 @@ from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.flow.intake import PipelineLimits
 from mqttkit.bridge.flow.pipeline import Pipeline
+from mqttkit.bridge.flow.route import Route
 from mqttkit.bridge.group import GroupWatch
 from mqttkit.bridge.metric import MetricParser, check_metric_template, reserved_prefix, template_filter
 from mqttkit.bridge.observe.health import Health, Sample, serve_health
@@ -79,10 +80,12 @@ class Bridge:
         notifier: Notifier | None = None,
         books: Books | None = None,
         leave: bool = False,
+        route: Route | None = None,
     ) -> None:
         """Check the settings; open nothing yet. If `retry` is False, the first failure to connect ends the bridge.
 
-        If `leave` is True, commit what the broker has queued for this bridge, end the session, and stop.
+        If `leave` is True, commit what the broker has queued for this bridge, end the session, and stop. With a
+        `route`, the bridge is one of several outputs.
         """
         self.settings = bridge = settings.bridge
         sink = required_sink(bridge)
@@ -91,19 +94,17 @@ class Bridge:
         self.canary = Canary(self._reserved)
         self.ready = False
         self._mqtt = settings.mqtt
-        self._retry, self._will = retry, will
+        self._retry, self._will, self._route = retry, will, route
         self._notifier = notifier or Notifier()
         self._books = books
         self._sink: Sink = open_sink(sink, sink_options(bridge))
         self._stop = Stop()
         self._failure: BaseException | None = None
-        self._memory = MemoryWatch(bridge.memory)
-        self._clock = ClockWatch(bridge.skew_limit)
+        self._memory, self._clock = MemoryWatch(bridge.memory), ClockWatch(bridge.skew_limit)
         self._restart = False
         self._worker_at = time.monotonic()
         self._worker_progress = -1
-        self._leave_now = leave
-        self._leaving = leave or bridge.leave_on_stop
+        self._leave_now, self._leaving = leave, leave or bridge.leave_on_stop
         self.session: BridgeSession
         self._takeover: MqttkitError | None = None
         self._takeovers: list[float] = []
@@ -114,6 +115,11 @@ class Bridge:
     def stop(self) -> None:
         """Ask the bridge to drain and stop. Only sets a flag."""
         self._stop.set()
+
+    @property
+    def is_built(self) -> bool:
+        """True once `health` and `samples` can be called."""
+        return hasattr(self, "pipeline")
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -198,6 +204,8 @@ class Bridge:
     def _open_session(self) -> BridgeSession:
         bridge = self.settings
         target = (bridge.list or bridge.stream) if "redis" in self._sink.name else ""
+        if self._route is not None:
+            target = f"{target}#{self._route.name}"
         return BridgeSession(self._mqtt, topic_filter=self.filter, sink=self._sink.name, target=target)
 
     def _make_pipeline(self, registry: TenantRegistry, receive_maximum: int) -> Pipeline:
@@ -210,7 +218,7 @@ class Bridge:
             drop_letters=bridge.dead_letter_overflow == "drop",
         )
         parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
-        return Pipeline(
+        pipeline = Pipeline(
             parser=parser,
             registry=registry,
             sink=self._sink,
@@ -219,6 +227,8 @@ class Bridge:
             pause=self.client.pause_reading,
             books=self._books,
         )
+        pipeline.route = self._route
+        return pipeline
 
     def _connect(self) -> None:
         if self._retry:
@@ -274,7 +284,8 @@ class Bridge:
     def _log_books(self) -> None:
         books = self.pipeline.books
         logger.info(
-            "%s acknowledged=%d stale=%d returned=%d retries=%d",
+            "%s%s acknowledged=%d stale=%d returned=%d retries=%d",
+            f"{self._route.name}: " if self._route is not None else "",
             books.balance(),
             books.acknowledged,
             books.stale,

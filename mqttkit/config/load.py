@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mqttkit.config.schema import Leaf, Section, key_of, root
 from mqttkit.config.secret_files import read_secret
 from mqttkit.config.sources import Layer, find_config, from_environment, from_file, from_values, unknown_key
 from mqttkit.errors import ConfigError
-from mqttkit.setting_rules import lacks_value
+from mqttkit.setting_rules import Checked, lacks_value
 from mqttkit.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -36,6 +36,9 @@ _FILE_PREFIXES = {
     "bridge.tenants": ("sqlite:", ""),
     "bridge.dead_letters": ("",),
     "bridge.job_format": ("file:",),
+    "bridge.outputs.sink": ("sqlite:", "jsonl:"),
+    "bridge.outputs.dead_letters": ("",),
+    "bridge.outputs.job_format": ("file:",),
     "scanner.source": ("replay:",),
 }
 """By dotted path: what precedes a file name in settings that may also name something else."""
@@ -158,7 +161,7 @@ def _value(leaf: Leaf, values: Mapping[str, LocatedValue]) -> Any:
         raise _bad(leaf, expected, error.node) from error
     except Surplus as error:
         raise unknown_key(f"{leaf.path}.{error.key}", error.node.where) from error
-    return _located(leaf, value, node)
+    return _located(leaf.path, value, node)
 
 
 def _bad(leaf: Leaf, problem: str, node: LocatedValue) -> ConfigError:
@@ -166,17 +169,28 @@ def _bad(leaf: Leaf, problem: str, node: LocatedValue) -> ConfigError:
     return ConfigError(f"{leaf.path}: {problem}", where=node.where, got=got)
 
 
-def _located(leaf: Leaf, value: Any, node: LocatedValue) -> Any:
+def _located(path: str, value: Any, node: LocatedValue) -> Any:
     """Return a file name with ~ expanded, relative to the settings file that names it; other values unchanged."""
+    if isinstance(value, tuple):
+        return tuple(_with_located_fields(path, item, node) for item in value)
     if not isinstance(value, str):
         return value
-    if leaf.path.endswith("_file"):
+    if path.endswith("_file"):
         return str(Path(node.base) / Path(value).expanduser())
-    for prefix in _FILE_PREFIXES.get(leaf.path, ()) if node.base else ():
+    for prefix in _FILE_PREFIXES.get(path, ()) if node.base else ():
         name = value.removeprefix(prefix)
         if value.startswith(prefix) and name and "://" not in name and not name.startswith(":"):
             return prefix + str(Path(node.base) / Path(name).expanduser())
     return value
+
+
+def _with_located_fields(path: str, item: Any, node: LocatedValue) -> Any:
+    """Return an item of a list of settings with located file names."""
+    if not isinstance(item, Checked):
+        return item
+    values = {one.name: getattr(item, one.name) for one in fields(item)}  # type: ignore[arg-type]
+    located = {name: _located(f"{path}.{name}", value, node) for name, value in values.items()}
+    return type(item)(**located)
 
 
 def _read_secret_files(values: dict[str, LocatedValue]) -> None:

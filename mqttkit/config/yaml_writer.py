@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Any
 
@@ -42,7 +43,7 @@ def rows(effective: Effective) -> Iterator[dict[str, object]]:
         value: Any = effective.settings
         for part in leaf.path.split("."):
             value = getattr(value, part, None)
-        masked = MASK if leaf.secret and value is not None else value
+        masked = MASK if leaf.secret and value else value
         yield {"path": leaf.path, "value": masked, "origin": effective.origins[leaf.path]}
 
 
@@ -99,7 +100,7 @@ def _shown(section: Section, value: Any, effective: Effective, depth: int) -> It
             yield f"{'  ' * depth}{name}:", ""
             yield from _shown(child, found, effective, depth + 1)
         else:
-            text = MASK if isinstance(child, Leaf) and child.secret and found is not None else found
+            text = MASK if isinstance(child, Leaf) and child.secret and found else found
             origin = effective.origins.get(child.path, "default")
             yield f"{'  ' * depth}{name}: {scalar(text)}", origin
 
@@ -116,6 +117,8 @@ def descriptions(cls: type) -> dict[str, str]:
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
     body = next(node.body for node in classes if node.name == cls.__name__)
     found: dict[str, str] = {}
+    for base in filter(is_dataclass, cls.__bases__):
+        found.update(descriptions(base))
     name = ""
     for item in body:
         if isinstance(item, ast.Expr) and name:

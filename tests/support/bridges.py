@@ -99,6 +99,8 @@ class BridgeProcess:
     sink: str = ""
     options: tuple[str, ...] = ()
     tenants: str = ""
+    config: str = ""
+    """A settings file that names the sinks, in place of `sink`."""
     environment: dict[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     """What to put before the program, such as faketime."""
@@ -121,13 +123,14 @@ class BridgeProcess:
 
     def start(self, *, ready: bool = True) -> BridgeProcess:
         """Start it, and wait until it is ready."""
-        sink = self.sink or f"sqlite:{self.database}"
+        sink = ("--config", self.config) if self.config else ("--sink", self.sink or f"sqlite:{self.database}")
         with (self.directory / "bridge.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     *self.command,
                     *(sys.executable, "-m", "mqttkit", "bridge", "run", "-h", self.host, "-p", str(self.port)),
-                    *("--sink", sink, "--tenants", self.tenants, "--health-port", str(self.health_port)),
+                    *sink,
+                    *("--tenants", self.tenants, "--health-port", str(self.health_port)),
                     *self.options,
                 ],
                 stdout=log,

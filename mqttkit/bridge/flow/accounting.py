@@ -44,7 +44,8 @@ class Books:
     returned: int = 0
     """Messages dropped from the queue when their connection ended: the broker sends them again."""
     put_aside: int = 0
-    """Messages that are not metrics and not wrong: mqttkit's own, and empty ones, which clear a retained message."""
+    """Messages that are not stored here and not wrong: mqttkit's own, those for other outputs, and empty ones, which
+    clear a retained message."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Dead letters by reason."""
     acknowledged: int = 0

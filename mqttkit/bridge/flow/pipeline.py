@@ -21,6 +21,7 @@ from mqttkit.bridge.flow.histogram import Histogram
 from mqttkit.bridge.flow.intake import Intake, PipelineLimits
 from mqttkit.bridge.flow.letter_limits import LetterLog, LetterQuota
 from mqttkit.bridge.flow.read_ahead import ReadAhead
+from mqttkit.bridge.flow.route import Route
 from mqttkit.bridge.metric import Metric, MetricParser, MetricRefusal, Refusal
 from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink, dead_letter
 from mqttkit.bridge.tenants.types import TenantRegistry
@@ -116,7 +117,8 @@ class Pipeline:
         self._acknowledge = acknowledge
         self._limits = limits
         self._now_ms = now_ms
-        self._reserved = parser.reserved
+        self.route: Route | None = None
+        """Set it before the first step: messages for other outputs are acknowledged and not stored."""
         self.books = books or Books()
         self.intake = Intake(limits, self.books, pause)
         self.letter_quota = LetterQuota(limits.letter_quota, parser.template, drop=limits.drop_letters)
@@ -180,12 +182,11 @@ class Pipeline:
         now_ms = self._now_ms()
         prepared = _Prepared()
         for message in messages:
-            if not message.payload or message.topic.startswith(self._reserved):
+            if self._is_aside(message):
                 prepared.put_aside.append(message)
                 continue
             try:
-                retained = _content_id(message) if message.retain else None
-                metric = self._parser.parse(message.topic, message.payload, now_ms, retained=retained)
+                metric = self._parse(message, now_ms)
             except Refusal as refusal:
                 prepared.refuse(message, refusal.reason, refusal.detail, now_ms)
             except Exception as error:  # noqa: BLE001 - a bug in a handler must not stop the stream
@@ -201,6 +202,18 @@ class Pipeline:
         if prepared.metrics:
             self.skew_ms = now_ms - max(metric.timestamp_ms for metric in prepared.metrics)
         return prepared
+
+    def _is_aside(self, message: Message) -> bool:
+        """Return whether the message needs no commit here."""
+        if not message.payload or message.topic.startswith(self._parser.reserved):
+            return True
+        return self.route is not None and not self.route.takes(message.topic)
+
+    def _parse(self, message: Message, now_ms: int) -> Metric:
+        if self.route is not None and self.route.is_unrouted(message.topic):
+            raise Refusal(MetricRefusal.UNROUTED, "no output stores this metric")
+        retained = _content_id(message) if message.retain else None
+        return self._parser.parse(message.topic, message.payload, now_ms, retained=retained)
 
     def _commit_all(self, prepared: _Prepared) -> bool:
         """Commit the batch, or its halves if the sink refuses it. Return False if the bridge was stopped."""

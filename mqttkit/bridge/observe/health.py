@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -46,6 +46,17 @@ class Sample:
     label: tuple[str, str] | None = None
     histogram: Histogram | None = None
     """For the kind histogram, which has no value."""
+    output: str = ""
+    """Name of the output, if there are several."""
+
+    def of_output(self, name: str) -> Sample:
+        """Return the sample with the label `output`."""
+        return replace(self, output=name)
+
+    def labels(self) -> dict[str, str]:
+        """Return all labels."""
+        labels = {"output": self.output} if self.output else {}
+        return {**labels, **dict([self.label] if self.label else [])}
 
 
 class HealthServer:
@@ -163,16 +174,16 @@ class _Collector:
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+        makers = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
         families: dict[str, Any] = {}
         for sample in self._samples:
             name = PREFIX + sample.name
-            labels = [sample.label[0]] if sample.label else []
-            if sample.histogram is not None:
-                buckets, total = sample.histogram.buckets()
-                families[name] = HistogramMetricFamily(name, sample.help, buckets=buckets, sum_value=total)
-                continue
+            labels = sample.labels()
             if name not in families:
-                make = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
-                families[name] = make(name, sample.help, labels=labels)
-            families[name].add_metric([sample.label[1]] if sample.label else [], sample.value)
+                families[name] = makers[sample.kind](name, sample.help, labels=list(labels))
+            if sample.histogram is None:
+                families[name].add_metric(list(labels.values()), sample.value)
+            else:
+                buckets, total = sample.histogram.buckets()
+                families[name].add_metric(list(labels.values()), buckets=buckets, sum_value=total)
         yield from families.values()

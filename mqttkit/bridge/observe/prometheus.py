@@ -30,7 +30,7 @@ def book_samples(books: Books) -> list[Sample]:
     counters = [
         ("received_messages", "Messages received from the broker", balance.received + books.returned + books.put_aside),
         ("returned_messages", "Queued messages dropped at a reconnect; the broker sends them again", books.returned),
-        ("put_aside_messages", "Messages of mqttkit itself, and empty ones", books.put_aside),
+        ("put_aside_messages", "Messages of mqttkit itself, of other outputs, and empty ones", books.put_aside),
         ("stored_metrics", "Metrics committed", balance.stored),
         ("duplicate_metrics", "Metrics whose dedupe_id was stored before", balance.duplicate),
         ("acknowledged_messages", "Metrics and dead letters acknowledged to the broker", books.acknowledged),

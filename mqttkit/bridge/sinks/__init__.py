@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from mqttkit.bridge.sinks.types import HttpOptions, Sink, SinkOptions
 from mqttkit.errors import UsageError
 from mqttkit.setting_rules import period_seconds
-from mqttkit.settings import BridgeSettings
+from mqttkit.settings import SinkSettings
 
 if TYPE_CHECKING:
     from mqttkit.bridge.sinks.remote.ledger_sink import Destination
 
 
-def sink_options(settings: BridgeSettings) -> SinkOptions:
+def sink_options(settings: SinkSettings) -> SinkOptions:
     """Return the sink's part of the settings."""
     http = HttpOptions(
         token_file=settings.token_file,

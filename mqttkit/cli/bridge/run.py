@@ -22,10 +22,12 @@ def run(connection: ConnectionOptions) -> int:
     \b
     mqttkit bridge run --sink sqlite:metrics.db --tenants tenants.yaml
     """
+    from mqttkit.bridge.outputs.supervisor import OutputSet
     from mqttkit.bridge.service import Bridge
 
     if connection.url_topic is not None:
         raise UsageError("-L must not contain a topic here", hint="Set the topic with --topic")
-    service = Bridge(connection.settings, retry=connection.retry, will=connection.will)
+    run_all = OutputSet if connection.settings.bridge.outputs else Bridge
+    service = run_all(connection.settings, retry=connection.retry, will=connection.will)
     drain_on_signal(service.stop)
     return service.run()

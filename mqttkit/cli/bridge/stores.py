@@ -28,8 +28,10 @@ def opened_registry(bridge: BridgeSettings) -> Iterator[TenantRegistry]:
 @contextlib.contextmanager
 def opened_sink(bridge: BridgeSettings) -> Iterator[Sink]:
     """Open the sink with its dead letters; raise UsageError if the settings name none."""
+    from mqttkit.bridge.outputs.plan import chosen_sink
     from mqttkit.bridge.sinks import open_sink, sink_options
 
+    bridge = chosen_sink(bridge)
     if not bridge.sink:
         raise UsageError("no sink given", hint="Example: --sink sqlite:metrics.db")
     with contextlib.closing(open_sink(bridge.sink, sink_options(bridge))) as sink:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 
 from mqttkit.cli.bridge.options import bridge_options
@@ -40,10 +42,12 @@ def verify(
     \b
     mqttkit bridge verify --count 100000 --kill 8 --sink sqlite:metrics.db --tenants tenants.yaml
     """
+    from mqttkit.bridge.outputs.plan import chosen_sink
     from mqttkit.bridge.verify import Proof, ProofSettings
 
+    given = connection.settings
     settings = ProofSettings(
-        settings=connection.settings,
+        settings=dataclasses.replace(given, bridge=chosen_sink(given.bridge)),
         count=count,
         kills=kills,
         publisher=publisher,

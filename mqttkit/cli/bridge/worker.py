@@ -51,10 +51,11 @@ def worker(
     \b
     mqttkit bridge worker --source redis://localhost --sink sqlite:metrics.db
     """
+    from mqttkit.bridge.outputs.plan import chosen_sink
     from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
 
     set_up_logging(quiet=quiet)
-    settings = load_without_broker(config).bridge
+    settings = chosen_sink(load_without_broker(config).bridge)
     service = StreamWorker(
         WorkerSettings(
             source=source,

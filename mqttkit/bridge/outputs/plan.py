@@ -1,0 +1,92 @@
+"""From the settings of several outputs to the settings of one bridge for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+
+from mqttkit.bridge.flow.route import Route, Share
+from mqttkit.bridge.metric import MetricParser
+from mqttkit.bridge.session import normal_sink
+from mqttkit.errors import UsageError
+from mqttkit.settings import BridgeSettings, OutputSettings, Settings, SinkSettings
+
+
+@dataclass(frozen=True)
+class Output:
+    """One bridge of several."""
+
+    name: str
+    settings: Settings
+    route: Route
+
+
+def plan_outputs(settings: Settings) -> list[Output]:
+    """Return the outputs that the settings name, or the one that `sink` chooses; raise UsageError."""
+    bridge = settings.bridge
+    names = _names(bridge.outputs)
+    shares = [
+        Share(frozenset(tenant.lower() for tenant in output.only_tenants), output.only_metrics)
+        for output in bridge.outputs
+    ]
+    planned = []
+    for position, output in enumerate(bridge.outputs):
+        if bridge.sink not in (None, names[position], output.sink):
+            continue
+        parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
+        route = Route(names[position], shares, position, parser)
+        planned.append(Output(names[position], _settings_of(settings, output, names[position]), route))
+    if not planned:
+        raise UsageError(f"no output {bridge.sink!r}", hint=f"Outputs: {', '.join(names)}")
+    return planned
+
+
+def chosen_sink(bridge: BridgeSettings) -> BridgeSettings:
+    """Return the settings of the single sink to work on: of the output that `sink` names, if there are several."""
+    if not bridge.outputs:
+        return bridge
+    names = _names(bridge.outputs)
+    if bridge.sink is None:
+        raise UsageError("the settings name several outputs", hint=f"Choose one: --sink {names[0]}")
+    for name, output in zip(names, bridge.outputs, strict=True):
+        if bridge.sink in (name, output.sink):
+            return _bridge_of(bridge, output)
+    raise UsageError(f"no output {bridge.sink!r}", hint=f"Outputs: {', '.join(names)}")
+
+
+def _names(outputs: tuple[OutputSettings, ...]) -> list[str]:
+    """Return the outputs' names; raise UsageError if two are equal, or store in the same place."""
+    for output in outputs:
+        if not output.sink:
+            raise UsageError("an output has no sink", hint="Example: outputs: [{sink: 'sqlite:metrics.db'}]")
+    names = [output.name or (output.sink or "").partition(":")[0] for output in outputs]
+    places = [
+        (normal_sink(output.sink or ""), output.table, output.stream, output.list, output.dead_letters)
+        for output in outputs
+    ]
+    for found, what in ((Counter(names), "have the name"), (Counter(places), "store in")):
+        (one, count), *_ = found.most_common(1)
+        if count > 1:
+            shown = one if isinstance(one, str) else "the same place"
+            raise UsageError(f"two outputs {what} {shown}", hint="Give each its own name: and sink:")
+    return names
+
+
+def _settings_of(settings: Settings, output: OutputSettings, name: str) -> Settings:
+    """Return settings in which session, group and sink are the output's own."""
+    bridge = settings.bridge
+    group = f"{bridge.group}-{name}" if bridge.group else None
+    client = settings.mqtt.client
+    if client.client_id is not None:
+        client = dataclasses.replace(client, client_id=f"{client.client_id}-{name}")
+    return dataclasses.replace(
+        settings,
+        bridge=dataclasses.replace(_bridge_of(bridge, output), group=group, health_port=None),
+        mqtt=dataclasses.replace(settings.mqtt, client=client),
+    )
+
+
+def _bridge_of(bridge: BridgeSettings, output: OutputSettings) -> BridgeSettings:
+    own = {item.name: getattr(output, item.name) for item in dataclasses.fields(SinkSettings)}
+    return dataclasses.replace(bridge, outputs=(), **own)
