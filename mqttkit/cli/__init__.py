@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "bridge": Entry("mqttkit.cli.bridge", "bridge", "Move metrics into a database without losing any."),
     "controller": Entry("mqttkit.cli.controller", "controller", "Run network controllers over MQTT."),
     "bench": Entry("mqttkit.cli.bench", "bench", "Measure a broker: rate, latency, loss."),
+    "completion": Entry("mqttkit.cli.completion.command", "completion", "Complete words in bash, zsh or fish."),
     "node": Entry("mqttkit.cli.node", "node", "Run simulated sensors and a gateway."),
 }
 """Every command, in the order of the help text."""

@@ -60,6 +60,10 @@ class LazyGroup(click.Group):
             return None
         command = getattr(importlib.import_module(entry.module), entry.attribute)
         assert isinstance(command, click.Command)
+        if ctx.resilient_parsing:
+            from mqttkit.cli.completion.values import attach
+
+            return attach(command)
         return command
 
     def resolve_command(

@@ -132,6 +132,7 @@ def test_every_command_of_the_built_wheel_has_help(tmp_path: Path) -> None:
     files = wheel.namelist()
     assert not [name for name in files if name.startswith("tests") or "peer" in name]
     assert [name for name in files if name.startswith("mqttkit/data/captures/")]
+    pages = {Path(name).stem for name in files if "share/man/man1/" in name}
     entry_points = next(name for name in files if name.endswith("entry_points.txt"))
     assert b"mqttkit = mqttkit.__main__:main" in wheel.read(entry_points)
     python = clean_environment(tmp_path / "venv", wheel)
@@ -142,6 +143,7 @@ def test_every_command_of_the_built_wheel_has_help(tmp_path: Path) -> None:
     assert "publish-scan" in shown
     for words, text in shown.items():
         assert text.startswith(f"Usage: {f'mqttkit {words}'.strip()} "), words
+    assert pages == {f"mqttkit {words}".strip().replace(" ", "-") for words in shown}
 
 
 def build_wheel(directory: Path) -> zipfile.ZipFile:

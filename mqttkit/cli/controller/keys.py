@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,20 +15,14 @@ from mqttkit.cli.controller.options import key_file_option
 from mqttkit.cli.options.help import CommandGroup
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.setting_option import add_options
-from mqttkit.controller.security.keys import (
-    ROLES,
-    Key,
-    KeyFile,
-    KeyRing,
-    KeyStatus,
-    generate,
-    key_from_json,
-    key_to_json,
-    write_private,
-)
 from mqttkit.errors import UsageError
 from mqttkit.settings import ControllerSettings
 
+if TYPE_CHECKING:
+    from mqttkit.controller.security.keys import Key, KeyFile, KeyRing
+
+ROLES = ("local", "regional", "global", "operator")
+"""Roles that a key can have; those of `mqttkit.controller.security.keys`, whose import takes a tenth of a second."""
 ALGORITHMS = {"HS256": "HS256", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 
 
@@ -60,7 +54,7 @@ def key() -> None:
     help="EdDSA: a key pair. HS256: one shared secret.  [EdDSA]",
 )
 @click.option("--owner", metavar="ID", help="Controller that may use the key; without it, every controller may.")
-@click.option("--role", type=click.Choice(list(ROLES)), help="Role of the controllers that may use the key.")
+@click.option("--role", type=click.Choice(ROLES), help="Role of the controllers that may use the key.")
 @click.option("--region", metavar="NAME", help="Region of a local or regional key.  [zone-A]")
 @click.option(
     "--out", metavar="FILE", type=click.Path(), help="Write it for other rings: the public key, or the shared secret."
@@ -83,6 +77,8 @@ def generate_key(
     \b
     mqttkit controller key generate --owner local-1 --role local --region zone-A
     """
+    from mqttkit.controller.security.keys import generate, key_to_json, write_private
+
     if region is None and role in ("local", "regional"):
         region = ControllerSettings().region
     name = kid or f"{time.strftime('%Y%m%d')}-{secrets.token_hex(3)}"
@@ -102,6 +98,8 @@ def add_key(keys: KeyFile, path: str) -> None:
     \b
     mqttkit controller key add local-1.key
     """
+    from mqttkit.controller.security.keys import key_from_json
+
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -171,11 +169,14 @@ def list_keys(keys: KeyFile, as_json: bool) -> None:
 def key_file(config: str | None) -> KeyFile:
     """Return the key ring that the settings name."""
     from mqttkit.controller.configuration import key_file as path_of
+    from mqttkit.controller.security.keys import KeyFile
 
     return KeyFile(path_of(load_without_broker(config).controller))
 
 
 def _add(ring: KeyRing, made: Key) -> KeyRing:
+    from mqttkit.controller.security.keys import KeyStatus
+
     first = not any(key.owner == made.owner and key.status is KeyStatus.ACTIVE for key in ring)
     ring = ring.add(made)
     return ring.activate(made.kid) if first else ring

@@ -11,8 +11,10 @@ from click.testing import CliRunner
 
 from mqttkit import errors
 from mqttkit.cli import COMMANDS, cli
+from mqttkit.cli.controller import keys
 from mqttkit.cli.help_topics import TOPICS
 from mqttkit.cli.options.help import GROUPS, GroupedCommand
+from mqttkit.controller.security.keys import ROLES
 
 
 def run(*words: str) -> str:
@@ -167,3 +169,8 @@ def test_a_fixed_qos_is_not_offered() -> None:
 def test_h_shows_the_help_of_every_command(words: tuple[str, ...]) -> None:
     """-h as the last word is a question, never an error."""
     assert run(*words, "-h").startswith("Usage: ")
+
+
+def test_the_roles_offered_are_those_of_keys() -> None:
+    """The command names the roles itself, so that its help does not import the library for signatures."""
+    assert keys.ROLES == ROLES

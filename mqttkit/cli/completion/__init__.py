@@ -1,0 +1,1 @@
+"""Completion in the shell: the scripts, and the values that mqttkit itself knows."""

@@ -1,0 +1,53 @@
+"""`mqttkit completion`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.shell_completion import ShellComplete, get_completion_class
+
+from mqttkit.cli.options.help import GroupedCommand
+
+VARIABLE = "_MQTTKIT_COMPLETE"
+"""The variable in which the scripts of Click ask for completions."""
+FILES = {
+    "bash": "~/.local/share/bash-completion/completions/mqttkit",
+    "zsh": "~/.zfunc/_mqttkit",
+    "fish": "~/.config/fish/completions/mqttkit.fish",
+}
+"""Where each shell finds a script; zsh needs the directory in its fpath."""
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("shell", type=click.Choice(list(FILES)))
+@click.option("--install", is_flag=True, help="Write the script to where the shell finds it.")
+def completion(*, shell: str, install: bool) -> None:
+    """Print the completion script of a shell, or install it for this user.
+
+    It completes commands, options, files, and the names of brokers, users, profiles, models and topics. Topics
+    come from the broker, which has 0.3 s to send some.
+
+    \b
+    mqttkit completion bash --install
+    eval "$(mqttkit completion bash)"
+    """
+    text = script(shell)
+    if not install:
+        click.echo(text)
+        return
+    path = Path(FILES[shell]).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+    click.echo(f"wrote {path}; it works in new shells")
+    if shell == "zsh":
+        click.echo("add to ~/.zshrc, before compinit:  fpath+=~/.zfunc")
+
+
+def script(shell: str) -> str:
+    """Return the script of a shell."""
+    from mqttkit.cli import cli
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    return ShellComplete.source(kind(cli, {}, "mqttkit", VARIABLE)).strip()
