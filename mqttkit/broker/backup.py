@@ -42,6 +42,7 @@ from mqttkit.broker.mosquitto.database import DatabaseSummary, read_database, su
 from mqttkit.broker.operator_files import (
     AUTHORITY,
     AUTHORITY_KEY,
+    BRIDGES,
     SETTINGS,
     archived_authority,
     archived_settings,
@@ -69,7 +70,7 @@ FORMATS = (1, 2)
 MANIFEST = "manifest.json"
 RESTORED = (DATABASE_FILE, PASSWORD_FILE, ACL_FILE, CA_FILE, CERTIFICATE_FILE, KEY_FILE, REVOCATION_FILE)
 """Files that a restore replaces; `up` writes mosquitto.conf from the broker's settings."""
-MEMBERS = (*RESTORED, CONFIGURATION_FILE, SETTINGS, AUTHORITY, AUTHORITY_KEY)
+MEMBERS = (*RESTORED, CONFIGURATION_FILE, SETTINGS, BRIDGES, AUTHORITY, AUTHORITY_KEY)
 MAX_BYTES = 4 << 30
 
 
@@ -224,6 +225,8 @@ def _collect(broker: Broker) -> dict[str, bytes]:
         raise LifecycleError("the broker has no database to back up", hint="Start it once: mqttkit broker up")
     AccountFiles.parse(found[PASSWORD_FILE], found[ACL_FILE])
     found[SETTINGS] = spec_json(broker.spec)
+    if broker.paths.bridges.exists():
+        found[BRIDGES] = broker.paths.bridges.read_bytes()
     return {name: content for name, content in found.items() if content is not None}
 
 

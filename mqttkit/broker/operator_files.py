@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 SETTINGS = "broker.json"
 """Listeners, ports, limits and the other settings of the broker."""
+BRIDGES = "bridges.json"
+"""Connections to other brokers, with their passwords."""
 AUTHORITY, AUTHORITY_KEY = "ca/ca.crt", "ca/ca.key"
 """The authority's certificate and its key, which is encrypted with a passphrase."""
 
@@ -56,7 +58,8 @@ def archived_authority(files: Mapping[str, bytes], passphrase: str | None) -> Au
 
 def operator_files(paths: BrokerPaths) -> dict[str, bytes | None]:
     """Return the files of the operator that a restore may replace."""
-    names = {SETTINGS: paths.spec, AUTHORITY: paths.authority / "ca.crt", AUTHORITY_KEY: paths.authority / "ca.key"}
+    names = {SETTINGS: paths.spec, BRIDGES: paths.bridges}
+    names |= {AUTHORITY: paths.authority / "ca.crt", AUTHORITY_KEY: paths.authority / "ca.key"}
     return {name: place.read_bytes() if place.exists() else None for name, place in names.items()}
 
 
@@ -66,6 +69,8 @@ def restore_operator_files(broker: Broker, files: Mapping[str, bytes], authority
     if spec is not None:
         broker.spec = dataclasses.replace(spec, name=broker.spec.name, backend=broker.backend, temporary=False)
     save_spec(paths, broker.spec)
+    if BRIDGES in files:
+        write_secret(paths.bridges, files[BRIDGES])
     if authority is not None:
         authority.save(paths.authority)
     elif CA_FILE in files and not (paths.authority / "ca.crt").exists():

@@ -259,6 +259,11 @@ class BrokerPaths:
         return self.directory / "last-backup.json"
 
     @property
+    def bridges(self) -> Path:
+        """The file of its connections to other brokers."""
+        return self.directory / "bridges.json"
+
+    @property
     def authority(self) -> Path:
         """The certificate authority's directory."""
         return self.directory / "ca"

@@ -133,6 +133,11 @@ class StatisticsWatcher:
         with self._condition:
             return max(0, int(_number(self._values.get(TOPICS["retained"], ""))) - len(self._values))
 
+    def bridge_connected(self, client_id: str) -> bool:
+        """Return whether the broker reports that its bridge with this client identifier is connected."""
+        with self._condition:
+            return self._values.get(f"connection/{client_id}/state") == "1"
+
     def updates(self) -> Iterator[Statistics]:
         """Yield the statistics now and after each update, indefinitely.
 

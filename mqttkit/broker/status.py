@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from mqttkit.broker.bridge_setup import bridge_states
 from mqttkit.broker.lifecycle import open_broker
 from mqttkit.broker.probe import CLOSED, ask, operator_login
 from mqttkit.broker.profile import BrokerPaths, Profile, load_spec, read_profile
@@ -71,6 +72,8 @@ class BrokerStatus:
     """PUBLISH packets received per second, averaged over a minute."""
     sent_per_second: float | None = None
     """PUBLISH packets sent per second, averaged over a minute."""
+    bridges: tuple[dict[str, object], ...] = ()
+    """Name, address (`to`) and state (`connected`) of each connection to another broker."""
     last_save: float | None = None
     """When the database was saved, seconds since the epoch."""
     trouble: str | None = None
@@ -162,10 +165,11 @@ def _traffic(broker: Broker, profile: Profile) -> dict[str, Any]:
     if Feature.STATISTICS in LACKS[broker.backend]:
         return {}
     with StatisticsWatcher(profile) as watcher:
-        now = watcher.now()
+        now, bridges = watcher.now(), tuple(bridge_states(broker, watcher))
     if now is None:
-        return {}
+        return {"bridges": bridges}
     return {
+        "bridges": bridges,
         "connections": max(0, now.clients_connected),
         "received_per_second": now.received_per_second,
         "sent_per_second": now.sent_per_second,

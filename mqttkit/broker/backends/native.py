@@ -18,6 +18,7 @@ from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, PASSWORD_FIL
 from mqttkit.broker.live.losses import report_losses
 from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto import configuration
+from mqttkit.broker.mosquitto.bridge_connections import bridge_files, bridge_section, load_bridges
 from mqttkit.broker.mosquitto.configuration import Listener
 from mqttkit.broker.ports import listening_inodes, numeric
 from mqttkit.broker.profile import Profile
@@ -113,7 +114,8 @@ class ProcessBroker(LocalBroker):
             report_losses(self.read_file, self.write_file, persistence=settings.persistence)
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend)
         self.files.make("data")
-        for name, content in missing_certificates(self.spec, self.paths.authority, self.read_file).items():
+        certificates = missing_certificates(self.spec, self.paths.authority, self.read_file)
+        for name, content in {**certificates, **bridge_files(self.paths)}.items():
             self.write_file(name, content)
         self.write_file(CONFIGURATION_FILE, self.configuration().encode())
         passwords, acl = self.read_file(PASSWORD_FILE), self.read_file(ACL_FILE)
@@ -139,7 +141,7 @@ class ProcessBroker(LocalBroker):
     def configuration(self) -> str:
         """Return mosquitto.conf."""
         settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
-        return configuration.mosquitto_conf(
+        text = configuration.mosquitto_conf(
             self.listeners(),
             settings,
             version=self.version(),
@@ -148,6 +150,7 @@ class ProcessBroker(LocalBroker):
             revocations=has_revocations(self.spec, self.paths.authority, self.read_file),
             plugins=plugin_directory(Path(self._program())),
         )
+        return text + bridge_section(load_bridges(self.paths))
 
     def listeners(self) -> list[Listener]:
         """Return the listeners that the settings ask for."""

@@ -19,6 +19,7 @@ COMMANDS: dict[str, Entry] = {
     "doctor": Entry("mqttkit.cli.broker.doctor", "doctor", "Check it against the production checklist."),
     "cert": Entry("mqttkit.cli.broker.certificates", "cert_group", "Make, show and renew certificates for TLS."),
     "backup": Entry("mqttkit.cli.broker.backup", "backup_group", "Create, verify and restore archives."),
+    "bridge": Entry("mqttkit.cli.broker.bridges", "bridge_group", "Connect it to other brokers."),
     "compose": Entry("mqttkit.cli.broker.compose", "compose", "Print a compose file for the same broker."),
 }
 OTHER_NAMES = {"start": "up", "run": "up", "stop": "down", "ps": "status", "list": "status", "users": "user"}

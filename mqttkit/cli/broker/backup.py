@@ -30,6 +30,7 @@ CONTENTS = {
     "config/acl": "ACL",
     "config/mosquitto.conf": "mosquitto.conf",
     "broker.json": "settings (listeners, ports, limits)",
+    "bridges.json": "bridges to other brokers, with their passwords",
     "config/certs/server.crt": "the server's certificate and key",
     "ca/ca.key": "the authority's key, encrypted",
 }

@@ -218,6 +218,9 @@ def show_status(found: dict[str, Any]) -> None:
         "last save": found["last_save"] and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["last_save"])),
     }
     show_rows(rows)
+    for bridge in found["bridges"]:
+        state = "connected" if bridge["connected"] else "not connected"
+        click.echo(f"  {'bridge':<10} {bridge['name']} to {bridge['to']}: {state}")
     for lack in found["lacks"]:
         click.echo(f"  {'lacks':<10} {lack}")
 

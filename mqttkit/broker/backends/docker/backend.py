@@ -37,6 +37,7 @@ from mqttkit.broker.file_names import ACL_FILE, CONFIGURATION_FILE, DATABASE_FIL
 from mqttkit.broker.live.losses import report_losses
 from mqttkit.broker.live.save import save_database
 from mqttkit.broker.mosquitto import configuration
+from mqttkit.broker.mosquitto.bridge_connections import bridge_files, bridge_section, load_bridges
 from mqttkit.broker.probe import operator_login
 from mqttkit.broker.profile import BrokerPaths, BrokerSpec, Profile, read_profile, save_profile, save_spec
 from mqttkit.broker.protocol import Resources, Running, UpResult
@@ -88,7 +89,7 @@ class DockerBroker:
         with connect_engine() as client:
             container = self._container(client)
             if container is not None and container.status == "running" and profile is not None:
-                wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
+                wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: engine.why_ended(container))
                 return UpResult(profile=profile, already=True, seconds=0.0)
             image = engine.ensure_image(client, self.plan.image)
             self._remove_container(client, keep_log=True)
@@ -134,7 +135,10 @@ class DockerBroker:
         with connect_engine() as client, self._holder(client, make=True) as container:
             assert container is not None
             plugins = inspection.plugin_directory(container, version)
-        return self.plan.configuration(version, revocations=revocations, plugins=plugins)
+        return self._configuration(version, revocations=revocations, plugins=plugins)
+
+    def _configuration(self, version: tuple[int, ...], **given: Any) -> str:
+        return self.plan.configuration(version, **given) + bridge_section(load_bridges(self.paths), f"{HOME}/")
 
     def signal(self, name: str) -> None:
         """Send HUP or USR1 to the running broker."""
@@ -260,7 +264,7 @@ class DockerBroker:
         self._prepare(container, profile, inspection.image_version(client, image))
         save_profile(self.paths, profile)
         container.start()
-        seconds = wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: _cause(container))
+        seconds = wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: engine.why_ended(container))
         if configuration.tuning(self.spec.tuning, self.spec.overrides).persistence:
             save_database(self, seconds=READY_SECONDS)
         return UpResult(profile=profile, already=False, seconds=seconds)
@@ -278,12 +282,13 @@ class DockerBroker:
         def read(name: str) -> bytes | None:
             return engine.read_path(container, f"{HOME}/{name}")
 
-        for name, content in missing_certificates(self.spec, self.paths.authority, read).items():
+        certificates = missing_certificates(self.spec, self.paths.authority, read)
+        for name, content in {**certificates, **bridge_files(self.paths)}.items():
             self._write(container, name, content)
         anonymous = self.spec.anonymous
         revocations = has_revocations(self.spec, self.paths.authority, read)
         plugins = inspection.plugin_directory(container, version)
-        configuration = self.plan.configuration(version, revocations=revocations, plugins=plugins)
+        configuration = self._configuration(version, revocations=revocations, plugins=plugins)
         self._write(container, CONFIGURATION_FILE, configuration.encode())
         passwords = read(PASSWORD_FILE)
         self._write(container, PASSWORD_FILE, passwords_for_start(passwords, profile))
@@ -389,11 +394,3 @@ def _with_websockets(spec: BrokerSpec) -> BrokerSpec:
         return spec
     wanted = INNER_WEBSOCKET_PORT if spec.port else None
     return dataclasses.replace(spec, websocket_port=wanted, automatic_ports=(*spec.automatic_ports, "websocket_port"))
-
-
-def _cause(container: Container) -> str:
-    """Return why the container is gone or restarts in a loop, or an empty string while it runs."""
-    state = engine.state_of(container)
-    if state.get("Running") and not state.get("Restarting"):
-        return ""
-    return engine.last_words(container)

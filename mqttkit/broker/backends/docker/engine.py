@@ -358,3 +358,11 @@ def state_of(container: Container) -> dict[str, Any]:
     """Return the container's current state."""
     container.reload()
     return dict(container.attrs["State"])
+
+
+def why_ended(container: Container) -> str:
+    """Return why the container is gone or restarts in a loop, or an empty string while it runs."""
+    state = state_of(container)
+    if state.get("Running") and not state.get("Restarting"):
+        return ""
+    return last_words(container)

@@ -1,0 +1,237 @@
+"""Add, test and remove bridges of a broker: its own connections to other brokers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mqttkit.addresses import is_loopback
+from mqttkit.broker.lifecycle import restart_broker, start_broker
+from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, BridgeTopic, load_bridges, save_bridges
+from mqttkit.broker.profile import read_profile
+from mqttkit.broker.protocol import Broker, Feature, require
+from mqttkit.broker.statistics import StatisticsWatcher
+from mqttkit.client import MqttClient
+from mqttkit.errors import (
+    BrokerUnreachable,
+    ConnectionRefused,
+    LifecycleError,
+    MqttkitError,
+    SubscriptionDenied,
+    UsageError,
+    reason_of,
+)
+from mqttkit.messages import Message, Outcome, Subscription
+from mqttkit.settings import BrokerSettings, MqttSettings, TlsSettings
+
+CONNECT_SECONDS = 20.0
+CANARY_SECONDS = 15.0
+ARRIVAL_SECONDS = 15.0
+"""How long a canary may be under way."""
+POLL_SECONDS = 0.1
+STARTS = re.compile(r"mosquitto version \S+ starting")
+REFUSED = re.compile(r"Connection Refused: (not authorised|bad user)", re.I)
+"""What the broker logs if trying again does not help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeTrial:
+    """The result of sending a canary over a bridge."""
+
+    direction: str
+    """`out` or `in`."""
+    topic: str
+    """Topic on which it was published; the pattern if it was not sent."""
+    seconds: float | None = None
+    """Time until it arrived; None if it was not sent."""
+    reason: str = ""
+    """Why it was not sent."""
+
+
+def add_bridge(broker: Broker, bridge: BridgeConnection, *, test: bool = True) -> list[BridgeTrial]:
+    """Add a bridge and restart the broker; with `test`, require that it connects and send a canary each way.
+
+    If that fails, the bridge is removed again. A broker that is down only stores the bridge. Raises UsageError,
+    LifecycleError.
+    """
+    require(broker, Feature.ACL, "a bridge")
+    old = load_bridges(broker.paths)
+    if any(one.name == bridge.name for one in old):
+        raise UsageError(
+            f"bridge {bridge.name!r} already exists", hint=f"Remove it with: mqttkit broker bridge remove {bridge.name}"
+        )
+    if broker.backend == "docker" and is_loopback(bridge.host):
+        raise UsageError(
+            f"{bridge.host} is the container itself", hint="Use an address of this machine, or a name in --network"
+        )
+    if not _apply(broker, old, [*old, bridge]) or not test:
+        return []
+    try:
+        return try_bridge(broker, bridge)
+    except MqttkitError:
+        _apply(broker, old, old)
+        broker.remove_file(bridge.trust_file)
+        raise
+
+
+def remove_bridge(broker: Broker, name: str) -> bool:
+    """Remove a bridge and restart the broker; return whether it runs. Raises UsageError if there is no such bridge."""
+    bridge = find_bridge(broker, name)
+    old = load_bridges(broker.paths)
+    ran = _apply(broker, old, [one for one in old if one.name != name])
+    if bridge.trusted is not None:
+        broker.remove_file(bridge.trust_file)
+    return ran
+
+
+def find_bridge(broker: Broker, name: str) -> BridgeConnection:
+    """Return the bridge of this name; raise UsageError if there is none."""
+    bridges = {bridge.name: bridge for bridge in load_bridges(broker.paths)}
+    if name not in bridges:
+        raise UsageError(f"no bridge has the name {name!r}", hint=f"There are: {', '.join(bridges) or 'none'}")
+    return bridges[name]
+
+
+def try_bridge(broker: Broker, bridge: BridgeConnection) -> list[BridgeTrial]:
+    """Wait until the bridge is connected, and send a canary in each direction.
+
+    Raises LifecycleError if it does not connect, or if a canary does not arrive.
+    """
+    _wait_connected(broker, bridge)
+    trials = []
+    for direction in ("out", "in"):
+        topics = [topic for topic in bridge.topics if topic.direction in (direction, "both")]
+        if topics:
+            wide = next((topic for topic in topics if topic.pattern[-1] in "+#"), topics[0])
+            trials.append(_send_canary(broker, bridge, wide, direction))
+    return trials
+
+
+def _apply(broker: Broker, old: list[BridgeConnection], new: list[BridgeConnection]) -> bool:
+    """Store the bridges and restart a running broker; if that fails, return to the old ones."""
+    ran = broker.running() is not None
+    save_bridges(broker.paths, new)
+    if not ran:
+        return False
+    try:
+        restart_broker(broker.spec)
+    except MqttkitError:
+        save_bridges(broker.paths, old)
+        start_broker(broker.spec)
+        raise
+    return True
+
+
+def _wait_connected(broker: Broker, bridge: BridgeConnection) -> None:
+    profile = read_profile(broker.paths)
+    if profile is None or broker.running() is None:
+        raise LifecycleError(f"broker {broker.spec.name!r} is not running", hint="Start it with: mqttkit broker up")
+    deadline = time.monotonic() + CONNECT_SECONDS
+    with StatisticsWatcher(profile) as watcher:
+        while not watcher.bridge_connected(bridge.client_id):
+            problem = _last_problem(broker)
+            if time.monotonic() > deadline or REFUSED.search(problem):
+                raise LifecycleError(
+                    f"bridge {bridge.name!r} does not connect to {bridge.url}: {problem or 'nothing in the log'}",
+                    hint="Check address, user, password and --cafile, or keep it untested with --no-test",
+                )
+            time.sleep(POLL_SECONDS)
+
+
+def _last_problem(broker: Broker) -> str:
+    """Return the last error or refusal that the broker has logged since it started; empty if there is none."""
+    lines = list(broker.log_lines(tail=200))
+    start = max((number for number, line in enumerate(lines) if STARTS.search(line)), default=0)
+    return next((line for line in reversed(lines[start:]) if "Error" in line or "Refused" in line), "")
+
+
+def _send_canary(broker: Broker, bridge: BridgeConnection, topic: BridgeTopic, direction: str) -> BridgeTrial:
+    """Publish on one broker and wait for the message on the other one."""
+    if topic.pattern[-1] not in "+#":
+        reason = "the topic has no wildcard at its end, and a canary would disturb its readers"
+        return BridgeTrial(direction=direction, topic=topic.pattern, reason=reason)
+    mark = f"mqttkit-canary-{secrets.token_hex(4)}"
+    name = "/".join(mark if level in ("+", "#") else level for level in topic.pattern.split("/"))
+    here, there = topic.local_prefix + name, topic.remote_prefix + name
+    source, target = (here, there) if direction == "out" else (there, here)
+    arrived = threading.Event()
+
+    def take(message: Message) -> None:
+        if message.topic == target:
+            arrived.set()
+
+    try:
+        with contextlib.ExitStack() as stack:
+            settings = (_own_settings(broker), stack.enter_context(_remote_settings(bridge)))
+            sending, receiving = settings if direction == "out" else settings[::-1]
+            receiver = stack.enter_context(MqttClient(receiving, on_message=take, retry=False))
+            receiver.connect(timeout=CANARY_SECONDS)
+            receiver.subscribe(Subscription(target, 1))
+            sender = stack.enter_context(MqttClient(sending, retry=False))
+            sender.connect(timeout=CANARY_SECONDS)
+            begin = time.monotonic()
+            if sender.publish(source, mark.encode(), qos=1).wait(CANARY_SECONDS) is Outcome.DENIED:
+                return BridgeTrial(direction=direction, topic=source, reason="the user may not publish on it")
+            if not arrived.wait(ARRIVAL_SECONDS):
+                raise LifecycleError(
+                    f"bridge {bridge.name!r} is connected, but a message on {source} did not arrive on {target}",
+                    hint="May the user read and write these topics on the other broker?",
+                )
+    except (SubscriptionDenied, BrokerUnreachable, ConnectionRefused) as error:
+        return BridgeTrial(direction=direction, topic=source, reason=error.message)
+    return BridgeTrial(direction=direction, topic=source, seconds=time.monotonic() - begin)
+
+
+def _own_settings(broker: Broker) -> MqttSettings:
+    """Return the settings of a client of the broker, as its operator."""
+    profile = read_profile(broker.paths)
+    if profile is None:
+        raise LifecycleError(f"broker {broker.spec.name!r} has no profile", hint="Write it with: mqttkit broker up")
+    return profile.settings
+
+
+@contextlib.contextmanager
+def _remote_settings(bridge: BridgeConnection) -> Iterator[MqttSettings]:
+    """Yield the settings of a client of the other broker, as the bridge's user."""
+    with tempfile.TemporaryDirectory(prefix="mqttkit-bridge-") as directory:
+        tls = None
+        if bridge.trusted is not None:
+            trusted = Path(directory) / "ca.crt"
+            trusted.write_text(bridge.trusted)
+            tls = TlsSettings(ca_file=str(trusted))
+        yield MqttSettings(
+            broker=BrokerSettings(
+                host=bridge.host, port=bridge.port, username=bridge.username, password=bridge.password, tls=tls
+            )
+        )
+
+
+def new_client_id(broker: Broker, name: str) -> str:
+    """Return a client identifier for a new bridge, which no other broker uses."""
+    return f"{broker.spec.name}-{name}-{secrets.token_hex(4)}"
+
+
+def trusted_certificates(ca_file: str | None) -> str:
+    """Return the PEM certificates of a file, or of the system's authorities; raise UsageError."""
+    place = ca_file or ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+    try:
+        ssl.create_default_context(cafile=place)
+        return Path(place).read_text()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot use the certificates in {place}: {reason_of(error)}") from error
+
+
+def bridge_states(broker: Broker, watcher: StatisticsWatcher) -> list[dict[str, object]]:
+    """Return name, address and connection of each bridge, as the broker reports them."""
+    return [
+        {"name": bridge.name, "to": bridge.url, "connected": watcher.bridge_connected(bridge.client_id)}
+        for bridge in load_bridges(broker.paths)
+    ]

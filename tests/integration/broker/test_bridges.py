@@ -1,0 +1,158 @@
+"""A bridge between two real brokers, as `mqttkit broker bridge` adds, tests, shows and removes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mqttkit.broker import Broker, BrokerSpec, Profile, bridge_setup, existing_broker, start_broker, stop_broker
+from mqttkit.broker.backup import create_backup, restore_backup
+from mqttkit.broker.live.accounts import change_accounts
+from mqttkit.broker.mosquitto.bridge_connections import load_bridges
+from mqttkit.broker.profile import read_profile
+from tests.support.brokers import free_port, need
+from tests.support.clients import wait_until
+from tests.support.commands import invoke
+from tests.support.probe import Probe
+
+PASSWORD = "a long pass phrase"
+TOPICS = ("--topic", "site/# out 1", "--topic", "commands/# in 1")
+
+
+@pytest.fixture
+def cloud() -> Iterator[Broker]:
+    """The other broker, with TLS and a user `site`."""
+    need("mosquitto")
+    broker, _ = start_broker(BrokerSpec(name="cloud", backend="process", port=0, tls_port=free_port()))
+    try:
+        change_accounts(broker, lambda files: files.add("site", PASSWORD))
+        yield broker
+    finally:
+        stop_broker(broker, volumes=True)
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """The broker that gets the bridge."""
+    need("mosquitto")
+    broker, _ = start_broker(BrokerSpec(backend="process", port=0))
+    yield broker
+    stop_broker(broker, volumes=True)
+
+
+@pytest.fixture
+def place(cloud: Broker, tmp_path: Path) -> list[str]:
+    """The options that name the other broker and its user."""
+    (tmp_path / "secret").write_text(f"{PASSWORD}\n")
+    url = f"mqtts://site@localhost:{cloud.spec.tls_port}"
+    return ["--to", url, "--password-file", str(tmp_path / "secret"), "--cafile", str(cloud.paths.authority / "ca.crt")]
+
+
+def grant(cloud: Broker, access: str, topic: str) -> None:
+    assert invoke("broker", "acl", "grant", "site", access, topic, "--name", "cloud").returncode == 0
+
+
+def bridge(*words: str, code: int = 0) -> str:
+    """Run `mqttkit broker bridge …`, require its exit code, and return stdout and stderr."""
+    done = invoke("broker", "bridge", *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    return (done.stdout + done.stderr).decode()
+
+
+def probe(broker: Broker) -> Probe:
+    profile = profile_of(broker)
+    return Probe(profile.port, profile.username, profile.password)
+
+
+def profile_of(broker: Broker) -> Profile:
+    profile = read_profile(broker.paths)
+    assert profile is not None
+    return profile
+
+
+def status() -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(invoke("broker", "status", "--json").stdout)["bridges"]
+    return found
+
+
+def test_a_bridge_is_proven_in_each_direction_shown_and_removed(broker: Broker, cloud: Broker, place: list[str]):
+    for topic in ("site/#", "commands/#"):
+        grant(cloud, "readwrite", topic)
+    said = bridge("add", "up", *place, *TOPICS)
+    assert said.count("arrived after") == 2
+    assert PASSWORD not in said
+    assert [one["connected"] for one in status()] == [True]
+    with probe(cloud) as reader, probe(broker) as writer:
+        reader.subscribe("site/#")
+        writer.publish("site/t", b"21")
+        assert reader.wait_for_messages(1)[0].payload == b"21"
+    assert PASSWORD not in bridge("list", "--json")
+    assert bridge("test", "up").count("arrived after") == 2
+    assert "already exists" in bridge("add", "up", *place, *TOPICS, code=2)
+    bridge("remove", "up")
+    assert status() == []
+    assert broker.read_file("config/certs/bridge-up.crt") is None
+    assert b"\nconnection " not in (broker.read_file("config/mosquitto.conf") or b"")
+    assert "no bridge has the name" in bridge("remove", "up", code=2)
+
+
+def test_messages_wait_while_the_other_broker_is_down(broker: Broker, cloud: Broker, place: list[str]):
+    grant(cloud, "readwrite", "site/#")
+    bridge("add", "up", *place, "--topic", "site/# out 1")
+    stop_broker(cloud)
+    wait_until(lambda: [one["connected"] for one in status()] == [False])
+    with probe(broker) as writer:
+        writer.publish("site/t", b"21", retain=True)
+    start_broker(cloud.spec)
+    with probe(cloud) as reader:
+        reader.subscribe("site/#")
+        reader.pump(lambda: bool(reader.messages), 120)
+        assert reader.messages[0].payload == b"21"
+
+
+def test_a_wrong_password_adds_no_bridge(broker: Broker, place: list[str], tmp_path: Path):
+    (tmp_path / "secret").write_text("another pass phrase\n")
+    assert "not authorised" in bridge("add", "up", *place, *TOPICS, code=1)
+    assert load_bridges(broker.paths) == []
+    assert broker.read_file("config/certs/bridge-up.crt") is None
+    with probe(broker) as still:
+        assert still.code == 0
+
+
+def test_a_message_that_does_not_arrive_adds_no_bridge(
+    broker: Broker, cloud: Broker, place: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The other broker accepts the user and drops what it may not publish."""
+    monkeypatch.setattr(bridge_setup, "ARRIVAL_SECONDS", 1.0)
+    grant(cloud, "read", "site/#")
+    assert "did not arrive" in bridge("add", "up", *place, "--topic", "site/# out 1", code=1)
+    assert load_bridges(broker.paths) == []
+
+
+def test_a_topic_without_a_wildcard_gets_no_canary(broker: Broker, cloud: Broker, place: list[str]):
+    grant(cloud, "readwrite", "site/t")
+    assert "a canary would disturb its readers" in bridge("add", "up", *place, "--topic", "site/t out 1")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("mqtt://u:p@h", "visible to every user"), ("wss://h", "WebSockets"), ("mqtt://h", "--cafile needs")],
+)
+def test_a_url_that_a_bridge_cannot_use_is_an_error(broker: Broker, tmp_path: Path, url: str, reason: str):
+    (tmp_path / "ca").touch()
+    assert reason in bridge("add", "up", "--to", url, "--topic", "a", "--cafile", str(tmp_path / "ca"), code=2)
+
+
+def test_a_bridge_is_in_a_backup_and_comes_back(broker: Broker, place: list[str], tmp_path: Path):
+    bridge("add", "up", *place, *TOPICS, "--no-test")
+    kept = load_bridges(broker.paths)
+    create_backup(broker, tmp_path / "archive")
+    bridge("remove", "up")
+    stop_broker(broker)
+    restore_backup(broker, tmp_path / "archive")
+    start_broker(existing_broker().spec)
+    assert load_bridges(broker.paths) == kept
+    assert b"connection up\n" in (broker.read_file("config/mosquitto.conf") or b"")
