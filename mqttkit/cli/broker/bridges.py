@@ -61,7 +61,11 @@ def bridge_add(bridge: str, name: str, no_test: bool, **given: Any) -> None:
 @bridge_argument
 @name_option
 def bridge_test(bridge: str, name: str) -> None:
-    """Wait until a bridge is connected, and send a message over it in each direction."""
+    """Wait until a bridge is connected, and send a message over it in each direction.
+
+    \b
+    mqttkit broker bridge test cloud
+    """
     from mqttkit.broker.bridge_setup import find_bridge, try_bridge
 
     broker = named_broker(name)
@@ -75,7 +79,11 @@ def bridge_test(bridge: str, name: str) -> None:
 @name_option
 @json_option
 def bridge_list(name: str, as_json: bool) -> None:
-    """List the bridges and their topics. `broker status` shows whether they are connected."""
+    """List the bridges and their topics. `broker status` shows whether they are connected.
+
+    \b
+    mqttkit broker bridge list --json
+    """
     from mqttkit.broker.mosquitto.bridge_connections import load_bridges
 
     found = load_bridges(named_broker(name).paths)
@@ -96,7 +104,11 @@ def bridge_list(name: str, as_json: bool) -> None:
 @bridge_argument
 @name_option
 def bridge_remove(bridge: str, name: str) -> None:
-    """Remove a bridge and restart the broker. The other broker keeps its session until that expires."""
+    """Remove a bridge and restart the broker. The other broker keeps its session until that expires.
+
+    \b
+    mqttkit broker bridge remove cloud
+    """
     from mqttkit.broker.bridge_setup import remove_bridge
 
     remove_bridge(named_broker(name), bridge)
