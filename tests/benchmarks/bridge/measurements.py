@@ -199,7 +199,7 @@ def trimmed(setup: Setup, rate: float, seconds: float) -> list[Figure]:
             lengths.append(int(store.xlen(STREAM)))
             time.sleep(0.25)
         took = time.monotonic() - began
-        wait_for(lambda: int(store.xlen(STREAM)) < rate, 60, "the worker to trim the rest")
+        wait_for(lambda: int(store.xlen(STREAM)) < rate, 120 + 10 * seconds, "the worker to trim the rest")
     fifth = max(1, len(lengths) // 5)
     first, last = max(lengths[fifth : 2 * fifth]), max(lengths[-fifth:])
     return [
