@@ -2,119 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 from mqttkit.cli.options.loading import config_option
 from mqttkit.cli.options.numbers import Number
-from mqttkit.cli.options.setting_option import Command, add_options, setting_option
+from mqttkit.cli.options.setting_option import Command, add_options, file_option, setting_option
 
-sink_option = setting_option(
-    "--sink",
-    path="bridge.sink",
-    metavar="SINK",
-    help="sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, http(s)://… or jsonl:PATH.",
+
+def _setting(name: str, metavar: str, help_text: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Return the option for the setting of the same name. FILE as `metavar` takes a path; a/b is a pair of flags."""
+    path = "bridge." + name.partition("/")[0].removeprefix("--").replace("-", "_")
+    if metavar == "FILE":
+        return file_option(name, path=path, help=help_text)
+    if "/" in name:
+        return setting_option(name, path=path, default=None, help=help_text)
+    return setting_option(name, path=path, metavar=metavar or None, help=help_text, **attributes)
+
+
+sink_option = _setting(
+    "--sink", "SINK", "sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, http(s)://… or jsonl:PATH."
 )
-password_option = setting_option(
+password_option = _setting(
     "--sink-password-file",
-    path="bridge.sink_password_file",
-    metavar="FILE",
-    type=click.Path(),
-    help="PostgreSQL, Redis: read the password from the first line of FILE for each new connection.",
+    "FILE",
+    "PostgreSQL, Redis: read the password from the first line of FILE for each new connection.",
 )
-stream_option = setting_option(
-    "--stream", path="bridge.stream", metavar="NAME", help="Redis: name of the stream.  [mqttkit:metrics]"
-)
+stream_option = _setting("--stream", "NAME", "Redis: name of the stream.  [mqttkit:metrics]")
 _SHARED = (
     sink_option,
     password_option,
-    setting_option(
-        "--tenants", path="bridge.tenants", metavar="REGISTRY",
-        help="Known tenants: a YAML file, sqlite:PATH or redis://…#SET.",
-    ),
-    setting_option(
-        "--topic", path="bridge.topic", metavar="TEMPLATE",
-        help="Topic template.  [metrics/{tenant_id}/{agent_id}/{metric_name}]",
-    ),
+    _setting("--tenants", "REGISTRY", "Known tenants: a YAML file, sqlite:PATH or redis://…#SET."),
+    _setting("--topic", "TEMPLATE", "Topic template.  [metrics/{tenant_id}/{agent_id}/{metric_name}]"),
     stream_option,
-    setting_option("--list", path="bridge.list", metavar="NAME", help="Redis: push jobs onto this list instead."),
-    setting_option(
-        "--table", path="bridge.table", metavar="NAME", help="PostgreSQL: table of the metrics.  [metrics]"
+    _setting("--list", "NAME", "Redis: push jobs onto this list instead."),
+    _setting("--table", "NAME", "PostgreSQL: table of the metrics.  [metrics]"),
+    _setting(
+        "--columns",
+        "FIELD=COLUMN,…",
+        "PostgreSQL: names of its columns, if they differ; tags=- and received_ms=- leave a field out.",
     ),
-    setting_option(
-        "--columns", path="bridge.columns", metavar="FIELD=COLUMN,…",
-        help="PostgreSQL: names of its columns, if they differ; tags=- and received_ms=- leave a field out.",
+    _setting(
+        "--hypertable/--no-hypertable",
+        "",
+        "PostgreSQL: create the table as a hypertable if TimescaleDB is there.  [hypertable]",
     ),
-    setting_option(
-        "--hypertable/--no-hypertable", path="bridge.hypertable", default=None,
-        help="PostgreSQL: create the table as a hypertable if TimescaleDB is there.  [hypertable]",
+    _setting("--keep", "PERIOD", "PostgreSQL: remove metrics that are older, such as 30d."),
+    _setting("--dead-letters", "FILE", "HTTP and JSONL: SQLite file for the dead letters."),
+    _setting("--job", "NAME", "Redis list: name of the job.  [StoreMetric]"),
+    _setting(
+        "--job-format",
+        "FORMAT",
+        "Redis list: mqttkit, laravel, rq, celery, sidekiq, or file:PATH of a template.  [mqttkit]",
     ),
-    setting_option(
-        "--keep", path="bridge.keep", metavar="PERIOD", help="PostgreSQL: remove metrics that are older, such as 30d."
+    _setting(
+        "--redis-durability",
+        "",
+        "Redis: a batch is stored when the server, a replica, or the disk has it.  [server]",
+        type=click.Choice(["server", "replica", "fsync"]),
     ),
-    setting_option(
-        "--dead-letters", path="bridge.dead_letters", metavar="FILE", type=click.Path(),
-        help="HTTP and JSONL: SQLite file for the dead letters.",
-    ),
-    setting_option("--job", path="bridge.job", metavar="NAME", help="Redis list: name of the job.  [StoreMetric]"),
-    setting_option(
-        "--job-format", path="bridge.job_format", metavar="FORMAT",
-        help="Redis list: mqttkit, laravel, rq, celery, sidekiq, or file:PATH of a template.  [mqttkit]",
-    ),
-    setting_option(
-        "--redis-durability", path="bridge.redis_durability", type=click.Choice(["server", "replica", "fsync"]),
-        help="Redis: a batch is stored when the server, a replica, or the disk has it.  [server]",
-    ),
-    setting_option(
-        "--token-file", path="bridge.token_file", metavar="FILE", type=click.Path(),
-        help="HTTP: read the bearer token from the first line of FILE.",
-    ),
-    setting_option(
-        "--http-headers-file", path="bridge.http_headers_file", metavar="FILE", type=click.Path(),
-        help="HTTP: read further headers from FILE, one `Name: value` per line.",
-    ),
-    setting_option(
-        "--http-username", path="bridge.http_username", metavar="NAME", help="HTTP: user for basic authentication."
-    ),
-    setting_option(
-        "--http-password-file", path="bridge.http_password_file", metavar="FILE", type=click.Path(),
-        help="HTTP: read that user's password from the first line of FILE.",
-    ),
-    setting_option(
-        "--http-ca-file", path="bridge.http_ca_file", metavar="FILE", type=click.Path(),
-        help="HTTP: PEM file with the authorities to trust.",
-    ),
-    setting_option(
-        "--http-cert-file", path="bridge.http_cert_file", metavar="FILE", type=click.Path(),
-        help="HTTP: PEM file with the client certificate.",
-    ),
-    setting_option(
-        "--http-key-file", path="bridge.http_key_file", metavar="FILE", type=click.Path(),
-        help="HTTP: PEM file with its private key.",
-    ),
-    setting_option(
-        "--http-gzip/--no-http-gzip", path="bridge.http_gzip", default=None, help="HTTP: compress the body.  [no]"
-    ),
-)  # fmt: skip
+    _setting("--token-file", "FILE", "HTTP: read the bearer token from the first line of FILE."),
+    _setting("--http-headers-file", "FILE", "HTTP: read further headers from FILE, one `Name: value` per line."),
+    _setting("--http-username", "NAME", "HTTP: user for basic authentication."),
+    _setting("--http-password-file", "FILE", "HTTP: read that user's password from the first line of FILE."),
+    _setting("--http-ca-file", "FILE", "HTTP: PEM file with the authorities to trust."),
+    _setting("--http-cert-file", "FILE", "HTTP: PEM file with the client certificate."),
+    _setting("--http-key-file", "FILE", "HTTP: PEM file with its private key."),
+    _setting("--http-gzip/--no-http-gzip", "", "HTTP: compress the body.  [no]"),
+)
 _HEALTH = (
-    setting_option(
-        "--health-port", path="bridge.health_port", type=Number("PORT", low=0, high=65_535, whole=True),
-        help="Serve /livez, /readyz and /metrics on this port; 0 picks a free one.",
+    _setting(
+        "--health-port",
+        "",
+        "Serve /livez, /readyz and /metrics on this port; 0 picks a free one.",
+        type=Number("PORT", low=0, high=65_535, whole=True),
     ),
-    setting_option(
-        "--health-host", path="bridge.health_host", metavar="ADDRESS", help="Address to serve them on.  [127.0.0.1]"
-    ),
-)  # fmt: skip
+    _setting("--health-host", "ADDRESS", "Address to serve them on.  [127.0.0.1]"),
+)
 _RUNNING = (
-    setting_option("--group", path="bridge.group", metavar="NAME", help="Share the load with bridges of this name."),
-    setting_option(
-        "--leave-on-stop/--stay", path="bridge.leave_on_stop", default=None,
-        help="At SIGTERM commit what the broker has queued and end the session.  [stay]",
+    _setting("--group", "NAME", "Share the load with bridges of this name."),
+    _setting(
+        "--leave-on-stop/--stay",
+        "",
+        "At SIGTERM commit what the broker has queued and end the session.  [stay]",
     ),
-    setting_option(
-        "--live/--no-live", path="bridge.live", default=None, help="Redis: publish on metrics:{tenant_id}.  [live]"
-    ),
+    _setting("--live/--no-live", "", "Redis: publish on metrics:{tenant_id}.  [live]"),
     *_HEALTH,
-)  # fmt: skip
+)
 
 
 def bridge_options(command: Command) -> Command:

@@ -17,7 +17,7 @@ from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.options.loading import config_option, load
 from mqttkit.cli.options.numbers import LONG_SECONDS, PORT, QOS, Number
 from mqttkit.cli.options.properties import property_option, will_properties, will_property_option
-from mqttkit.cli.options.setting_option import Command, add_options, given_settings, setting_option
+from mqttkit.cli.options.setting_option import Command, add_options, file_option, given_settings, setting_option
 from mqttkit.cli.options.texts import Bytes, Text
 from mqttkit.errors import UsageError
 from mqttkit.messages import Will
@@ -159,8 +159,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "-P", "--password", expand=_password, type=Text("PASSWORD"),
         help="Password; - asks for it. Other users can read it in the process list.",
     ),
-    setting_option(
-        "--password-file", path="mqtt.broker.password_file", metavar="FILE", type=click.Path(),
+    file_option(
+        "--password-file", path="mqtt.broker.password_file",
         help="Read the password from the first line of FILE.",
     ),
     setting_option("-i", "--id", path="mqtt.client.client_id", type=Text("ID"), help="Client identifier.  [random]"),
@@ -192,18 +192,15 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     setting_option(
         "--tls", path="mqtt.broker.tls", is_flag=True, help="Use TLS; trust the system's authorities, or the profile's."
     ),
-    setting_option(
-        "--cafile", path="mqtt.broker.tls.ca_file", metavar="FILE", type=click.Path(),
+    file_option(
+        "--cafile", path="mqtt.broker.tls.ca_file",
         help="PEM file of the authorities to trust; implies --tls.",
     ),
-    setting_option(
-        "--cert", path="mqtt.broker.tls.cert_file", metavar="FILE", type=click.Path(),
+    file_option(
+        "--cert", path="mqtt.broker.tls.cert_file",
         help="PEM file of the client's certificate; implies --tls.",
     ),
-    setting_option(
-        "--key", path="mqtt.broker.tls.key_file", metavar="FILE", type=click.Path(),
-        help="PEM file of the client's private key.",
-    ),
+    file_option("--key", path="mqtt.broker.tls.key_file", help="PEM file of the client's private key."),
     setting_option(
         "--tls-alpn", path="mqtt.broker.tls.alpn", multiple=True, metavar="NAME",
         help="Application protocol to offer; can be repeated.",

@@ -40,6 +40,11 @@ def setting_option(
     return click.option(*names, expose_value=False, callback=keep, **attributes)
 
 
+def file_option(*names: str, path: str, help: str) -> Callable[[Command], Command]:
+    """Add an option that takes the name of a file."""
+    return setting_option(*names, path=path, metavar="FILE", type=click.Path(), help=help)
+
+
 def given_settings() -> dict[str, Given]:
     """Return the settings that the running command's options give, by dotted path."""
     found: dict[str, Given] = click.get_current_context().meta.get(_META, {})
