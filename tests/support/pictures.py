@@ -56,7 +56,7 @@ def screens() -> None:
     """Write demo.svg, and doctor.svg of a broker that `broker up` has just started."""
     with tempfile.TemporaryDirectory() as directory:
         environment = {**os.environ, "HOME": directory, "XDG_STATE_HOME": f"{directory}/state"}
-        _write("demo", _screen("mqttkit demo --seconds 6 --backend process", 100, 40, environment))
+        _write("demo", _screen("mqttkit demo --seconds 6 --backend process", 100, 24, environment))
         subprocess.run([*MQTTKIT, "broker", "up", "--backend", "process"], env=environment, check=True)
         _write("doctor", _screen("mqttkit doctor", 100, 40, environment))
         subprocess.run([*MQTTKIT, "broker", "down"], env=environment, check=True)
@@ -71,7 +71,9 @@ def _screen(line: str, columns: int, rows: int, environment: dict[str, str]) -> 
     subprocess.run([*tmux, "new-session", "-d", *size, "sh", "-c", script], env=environment, check=True)
     try:
         subprocess.run([*tmux, "wait-for", "shown"], check=True, timeout=120)
-        shown = subprocess.run([*tmux, "capture-pane", "-p", "-e"], check=True, capture_output=True, text=True).stdout
+        shown = subprocess.run(
+            [*tmux, "capture-pane", "-p", "-e", "-S", "-50"], check=True, capture_output=True, text=True
+        ).stdout
     finally:
         subprocess.run([*tmux, "kill-server"], check=True)
     console = Console(record=True, width=columns, file=io.StringIO(), legacy_windows=False)

@@ -10,7 +10,7 @@ import select
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import fstat
 from typing import TYPE_CHECKING, Any
 
@@ -186,4 +186,34 @@ def fitting_widths(
     while sum(widths.values()) > max(room, len(widths)):
         widest = max(widths, key=lambda index: widths[index])
         widths[widest] -= 1
+    return widths
+
+
+def live_widths(
+    columns: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    width: int,
+    *,
+    shrink: Mapping[str, int],
+    drop: Sequence[str],
+) -> dict[int, int]:
+    """Return the width of each column of a live table, by its number, so that the table fits into `width` cells.
+
+    The columns of `shrink` are narrowed first, the widest one first, each at most to the width given. If that is not
+    enough, the columns of `drop` are left out, the first one first.
+    """
+    from rich.cells import cell_len
+
+    natural = dict(enumerate(max(map(cell_len, column), default=0) for column in zip(columns, *lines, strict=True)))
+    for dropped in range(len(drop) + 1):
+        widths = {index: size for index, size in natural.items() if columns[index] not in drop[:dropped]}
+        excess = sum(widths.values()) + BORDER * len(widths) + 1 - width
+        while excess > 0:
+            spare = {index: size for index, size in widths.items() if size > shrink.get(columns[index], size)}
+            if not spare:
+                break
+            widths[max(spare, key=lambda index: spare[index])] -= 1
+            excess -= 1
+        if excess <= 0:
+            break
     return widths

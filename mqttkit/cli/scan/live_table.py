@@ -12,12 +12,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mqttkit.cli.output.render import live_widths
 from mqttkit.decode.reading import Reading
 from mqttkit.scanner import Advertisement
 from mqttkit.scanner.advertisement import manufacturer_fields, printable
 
 REMEMBERED = 10_000
 """Devices in memory; beyond that the one silent for longest is dropped."""
+NEAR, FAR = -65, -85
+"""dBm: signals that are strong, and those below which they are weak."""
+QUIET_SECONDS = 10.0
 
 
 @dataclass
@@ -61,19 +65,35 @@ class Devices:
         if len(self._devices) > REMEMBERED:
             self._devices.popitem(last=False)
 
-    def table(self, rows: int) -> Table:
-        """Return a table of `rows` devices: those heard in the last minute first, the strongest at the top."""
+    def table(self, rows: int, width: int = 120) -> Table:
+        """Return a table of `rows` devices: those heard in the last minute first, the strongest at the top.
+
+        It fits into `width` cells: addresses stay whole, the other texts are shortened, and columns are left out.
+        """
         now = time.time()
-        table = Table(title=f"{len(self._devices)} devices, {self.heard} advertisements")
-        for column, justify in _COLUMNS:
-            table.add_column(column, justify=justify, no_wrap=True)
         ranked = sorted(self._devices.items(), key=lambda item: (now - item[1].last > 60, -item[1].strength))
-        for mac_address, device in ranked[: max(rows, 1)]:
-            rssi = "?" if device.rssi is None else str(device.rssi)
-            age = f"{max(0.0, now - device.last):.0f} s"
-            cells = (mac_address, device.name, rssi, str(device.heard), age, device.about)
-            table.add_row(*(Text(cell) for cell in cells))
+        lines = [_cells(mac_address, device, now) for mac_address, device in ranked[: max(rows, 1)]]
+        texts = [[cell.plain for cell in line] for line in lines]
+        widths = live_widths([name for name, _ in _COLUMNS], texts, width, shrink=_SHRINK, drop=_DROP)
+        table = Table(title=f"{len(self._devices)} devices, {self.heard} advertisements")
+        for index, size in widths.items():
+            table.add_column(_COLUMNS[index][0], justify=_COLUMNS[index][1], width=size, no_wrap=True)
+        for line in lines:
+            table.add_row(*(line[index] for index in widths))
+        if len(ranked) > len(lines):
+            table.caption = f"{len(ranked) - len(lines)} more"
         return table
+
+
+def _cells(mac_address: str, device: Device, now: float) -> list[Text]:
+    """Return a row: a strong signal in green, a weak one in red; a device that was not heard for long dimmed."""
+    rssi = "?" if device.rssi is None else str(device.rssi)
+    signal = "green" if device.strength >= NEAR else "red" if device.strength < FAR else "yellow"
+    age = max(0.0, now - device.last)
+    return [
+        *(Text(mac_address), Text(device.name), Text(rssi, signal), Text(str(device.heard))),
+        *(Text(f"{age:.0f} s", "dim" if age > QUIET_SECONDS else ""), Text(device.about)),
+    ]
 
 
 _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
@@ -82,8 +102,11 @@ _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("RSSI dBm", "right"),
     ("heard", "right"),
     ("last", "right"),
-    ("companies, services or values", "left"),
+    ("content", "left"),
 )
+_SHRINK = {"name": 8, "content": 8}
+_DROP = ("content", "heard", "last", "name")
+"""What a narrow terminal leaves out, the first one first."""
 
 
 def _about(advertisement: Advertisement) -> str:
@@ -106,7 +129,7 @@ def show_table(
     devices = Devices()
 
     def render() -> Table:
-        return devices.table(console.height - 6)
+        return devices.table(console.height - 7, console.width)
 
     with Live(get_renderable=render, console=console, refresh_per_second=4):
         for batch in batches:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 
+import pytest
+from rich.console import Console
+
+from mqttkit.cli.controller.live_table import table
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.security.gate import PlainCodec
@@ -31,6 +36,35 @@ def test_a_heartbeat_of_odd_content_is_shown_and_ends_nothing() -> None:
     (row,) = book.rows()
     assert (row["status"], row["reports"], row["hops"], row["policies"]) == ("online", 0, 0, {})
     assert cells(row)[:4] == ["lc-1", "['local']", "?", "online"]
+
+
+@pytest.mark.parametrize("width", [120, 80, 60])
+def test_the_table_fits_the_terminal(width: int) -> None:
+    """Controllers, status and last heartbeat stay; a line counts the controllers without room."""
+    codec, topics = PlainCodec(), Topics()
+    book = StatusBook(topics, codec)
+    for number in range(12):
+        name = f"local_cntl_zone-A_{number:03}"
+        payload = {
+            "state": "online",
+            "incarnation": "i",
+            "transport": "mqtt",
+            "role": "local",
+            "policies": {"global": 4, "zone-A": 12},
+        }
+        beat = Envelope(
+            message_id=new_message_id(), message_type="status", sender_id=name, region="zone-A",
+            timestamp=time.time_ns() // 1_000_000, sequence=1, payload=payload,
+        )  # fmt: skip
+        book.note(topics.status(name), codec.wrap(beat, topics.status(name)))
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(table(book, 8, width))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum("local_cntl_zone-A_0" in line and "online" in line for line in lines) == 8
+    assert "4 more" in lines[-1]
+    assert ("policies" in capture.get()) == (width >= 120)
 
 
 def test_a_table_is_drawn_while_heartbeats_come() -> None:

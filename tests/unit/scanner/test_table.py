@@ -6,6 +6,7 @@ import io
 import time
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from mqttkit.cli.scan import live_table as scan_render
@@ -44,6 +45,25 @@ def test_what_a_device_said_once_stays_and_the_strongest_come_first() -> None:
     assert [row[5] for row in rows(devices)] == ["180f", "4c00", "", ""]
     assert len(rows(devices, 2)) == 2
     assert devices.table(2).title == "4 devices, 5 advertisements"
+
+
+@pytest.mark.parametrize("width", [120, 100, 80, 60, 40])
+def test_the_table_fits_the_terminal(width: int) -> None:
+    """Addresses stay whole and no line is wider than the terminal; a line counts the devices without room."""
+    devices = Devices()
+    for number in range(30):
+        services = ("0000180f-0000-1000-8000-00805f9b34fb",) * 3
+        devices.add(heard(number, rssi=-40 - 2 * number, local_name="a name of some length", service_uuids=services))
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(devices.table(10, width))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum("AA:BB:CC:DD:EE:" in line for line in lines) == 10
+    assert "AA:BB:CC:DD:EE:09" in capture.get()
+    assert "20 more" in lines[-1]
+    assert ("content" in capture.get()) == (width >= 80)
+    assert ("-40" in capture.get()) == (width >= 40)
 
 
 def test_a_bounded_number_of_devices_is_remembered(monkeypatch: Any) -> None:
