@@ -18,6 +18,7 @@ from mqttkit.settings import BridgeSettings
 from tests.support.bridges import QUEUE_WITHOUT_LIMIT, TENANT, mqtt_settings
 from tests.support.brokers import mosquitto
 from tests.support.line_servers import influx_server, victoria_server
+from tests.support.postgres import postgres
 from tests.support.redis import redis_server
 
 pytestmark = pytest.mark.system
@@ -85,6 +86,21 @@ def test_proof_fails_where_the_broker_drops(tmp_path: Path, monkeypatch: pytest.
         code, found = verify(broker.port, f"sqlite:{tmp_path / 'm.db'}", tmp_path, "--count", "8000", "--kill", "2")
         assert found["lost"] == 8_000 - found["stored"] > 0
         assert code == 1
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "list", "postgresql"])
+def test_proof_with_every_other_sink(tmp_path: Path, kind: str) -> None:
+    """Killed in mid-batch, the bridge stores every metric once."""
+    with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker, contextlib.ExitStack() as stack:
+        options: tuple[str, ...] = ()
+        if kind == "jsonl":
+            sink = f"jsonl:{tmp_path / 'm.jsonl'}"
+        elif kind == "list":
+            sink, options = stack.enter_context(redis_server(tmp_path / "redis")).url, ("--list", "jobs")
+        else:
+            sink = stack.enter_context(postgres(tmp_path)).url
+        code, found = verify(broker.port, sink, tmp_path, "--count", "2000", "--kill", "1", *options)
+        assert (found["stored"], found["lost"], found["twice"], found["kills"], code) == (2_000, 0, 0, 1, 0)
 
 
 @pytest.mark.parametrize("kind", ["influx", "victoria"])
