@@ -283,6 +283,8 @@ class ControllerSettings(Checked):
     """Longest message that it accepts, bytes."""
     keep_session: bool = True
     """Let the broker keep the session for a day while the controller is offline, so that no report is lost."""
+    policy_qos: Annotated[int, between(1, 2)] = 1
+    """QoS of the policies that it publishes and receives: 1, or 2 to deliver each exactly once per connection."""
     handler_retries: Annotated[int, between(0, 100)] = 2
     """How often to call a failed handler again before the message becomes a dead letter."""
 

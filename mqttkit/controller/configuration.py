@@ -28,6 +28,13 @@ def open_codec(settings: ControllerSettings, *, signs: bool = True) -> Codec:
     return SignedCodec(keys, max_bytes=settings.max_message_bytes)
 
 
+def required_id(settings: ControllerSettings) -> str:
+    """Return the controller's identifier; raise ConfigError without one."""
+    if settings.id is None:
+        raise ConfigError("a controller needs an identifier", where="controller.id", hint="Give one: --id NAME")
+    return settings.id
+
+
 def key_file(settings: ControllerSettings) -> Path:
     """Return the path of the key ring."""
     return Path(settings.key_file) if settings.key_file else _state_directory() / "keys.json"

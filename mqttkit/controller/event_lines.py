@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
+from mqttkit.controller.discovery.types import DiscoveryFailed, DiscoverySource, to_report
 from mqttkit.controller.roles import LocalController
-from mqttkit.controller.simulation.subnet_scan import discover
+
+log = logging.getLogger(__name__)
 
 Event = Mapping[str, Any]
 
@@ -49,10 +53,13 @@ class EventLines:
         """End the stream after the events put before. Any thread or signal handler may call it."""
         self._queue.put(None)
 
-    def until(self, moment: float | None = None) -> Iterator[Event]:
-        """Yield events up to a moment of the monotonic clock, or to the end; then `ended` says which it was."""
+    def until(self, moment: Callable[[], float] | None = None) -> Iterator[Event]:
+        """Yield events up to a moment of the monotonic clock, or to the end; then `ended` says which it was.
+
+        Each event may change the moment.
+        """
         while not self.ended:
-            moments = [one for one in (moment, self._end) if one is not None]
+            moments = [one for one in (moment() if moment is not None else None, self._end) if one is not None]
             try:
                 event = self._queue.get(timeout=max(0.0, min(moments) - time.monotonic()) if moments else None)
             except queue.Empty:
@@ -67,17 +74,56 @@ class EventLines:
                 self._condition.notify_all()
 
 
-def report_subnet(
-    controller: LocalController, lines: EventLines, *, subnet: str, interval: float, cycles: int | None, seed: int
-) -> Iterator[Event]:
-    """Scan (simulated) and report a subnet every `interval` seconds, `cycles` times or until `lines` end.
+class ScanLoop:
+    """Scans in a separate thread, and reports, as the stream of a local controller."""
 
-    The seed counts up with each cycle. Yields the reports and the events of `lines`.
-    """
-    done = 0
-    while (cycles is None or done < cycles) and not lines.ended:
-        report = {"cycle": done + 1, **discover(subnet, seed=seed + done)}
-        controller.publish_discovery_report(report)
-        done += 1
-        lines.put({"report": done, "subnet": subnet, **report["scans"], "devices": len(report["devices"])})
-        yield from lines.until(time.monotonic() + (interval if done != cycles else 0.0))
+    def __init__(self, controller: LocalController, lines: EventLines, source: DiscoverySource) -> None:
+        self._controller, self._lines, self._source = controller, lines, source
+        self.error: DiscoveryFailed | None = None
+        """The error of the last scan, if it failed."""
+
+    def run(self, *, interval: float, cycles: int | None) -> Iterator[Event]:
+        """Scan every `interval` seconds, or as a policy says, `cycles` times or until the lines end.
+
+        Yields a line for each report and failed scan, and the events of the lines.
+        """
+        for cycle in count(1):
+            began = time.monotonic()
+            threading.Thread(target=self._scan, name="discovery", daemon=True).start()
+            for event in self._lines.until():
+                if isinstance(event, _ScanResult):
+                    yield self._report(cycle, event)
+                    break
+                yield event
+            if cycle == cycles or self._lines.ended:
+                return
+            yield from self._lines.until(lambda began=began: began + self._controller.scan_interval(interval))  # type: ignore[misc]
+
+    def _scan(self) -> None:
+        """Scan once; the result goes through the lines, so that a signal ends the wait for it."""
+        try:
+            self._lines.put(_ScanResult(to_report(self._source())))
+        except DiscoveryFailed as error:
+            self._lines.put(_ScanResult(error=error))
+        except Exception as error:
+            log.exception("the discovery failed")
+            self._lines.put(_ScanResult(error=DiscoveryFailed(f"the discovery failed: {error!r}")))
+
+    def _report(self, cycle: int, result: _ScanResult) -> Event:
+        self.error = result.error
+        if result.error is not None:
+            self._controller.failed_scans += 1
+            log.error("scan %d failed: %s", cycle, result.error)
+            return {"scan": cycle, "error": result.error.message}
+        report, _ = self._controller.report_devices({"cycle": cycle, **result})
+        changes = {name: len(keys) for name, keys in report["changes"].items()}
+        scans = {"subnet": report["subnet"], **report.get("scans", {})} if "subnet" in report else {}
+        return {"report": cycle, **scans, "devices": len(report["devices"]), "changes": changes}
+
+
+class _ScanResult(dict[str, Any]):
+    """The report of a scan, on its way through the lines; or the error instead."""
+
+    def __init__(self, report: Mapping[str, Any] | None = None, *, error: DiscoveryFailed | None = None) -> None:
+        super().__init__(report or {})
+        self.error = error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,15 +32,18 @@ class PolicyIssuer:
         self._published: Policy | None = None
         """The policy that this run published last."""
         self._overtaken = self._due = False
+        self._numbering = threading.Lock()
+        """Held while a version is taken: a newer one that arrives meanwhile is seen either before or after it."""
         self._signer = ""
         """The key that signed the policy when it was sent last."""
 
     def publish(self, rules: Mapping[str, Any], expires: int | None) -> tuple[Policy, Promise]:
         """Publish the next version, retained, and save it as the policy in force."""
-        policy = Policy(self.scope, self._store.next_number(f"policy {self.scope}"), dict(rules), expires)
-        text = json.dumps(policy.rules, separators=(",", ":"))
-        self._store.save_policy(self.scope, StoredPolicy(policy.version, expires, text))
-        self._published = policy
+        with self._numbering:
+            policy = Policy(self.scope, self._store.next_number(f"policy {self.scope}"), dict(rules), expires)
+            text = json.dumps(policy.rules, separators=(",", ":"))
+            self._store.save_policy(self.scope, StoredPolicy(policy.version, expires, text))
+            self._published = policy
         return policy, self._send(policy)
 
     def connected(self) -> None:
@@ -64,9 +68,10 @@ class PolicyIssuer:
             log.error(text, envelope.sender_id, self.scope)
         if newer and envelope is not None:
             version = int(envelope.payload["version"])
-            self._store.skip_numbers(f"policy {self.scope}", version)
-            if self._published is None or by_rival:
-                return  # adopt it
+            with self._numbering:
+                self._store.skip_numbers(f"policy {self.scope}", version)
+                if self._published is None or by_rival:
+                    return  # adopt it
             log.warning("the state file had lost version %d of policy %s", version, self.scope)
             self._overtaken = True
         self._due = True

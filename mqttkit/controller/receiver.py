@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from mqttkit.controller.messages.envelope import Envelope
 from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import Kind, Place, Topics
 from mqttkit.controller.policies import Policy, PolicyBook
-from mqttkit.controller.security.gate import Gate, OpenedMessage, open_message
+from mqttkit.controller.security.gate import STATELESS, Gate, OpenedMessage, open_message
 from mqttkit.controller.store import Novelty, Store
 from mqttkit.controller.transports.types import ReceivedMessage
 from mqttkit.errors import StoreFailed
@@ -25,6 +25,26 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Place, Envelope], None]
 PolicyHandler = Callable[[Policy], None]
+
+
+class BatchBook(Protocol):
+    """Collects what the messages of a batch cause, until the batch is committed."""
+
+    def clear(self) -> None:
+        """Forget it: the batch is undone."""
+        ...
+
+    def send(self) -> None:
+        """Let it happen: the batch is committed."""
+        ...
+
+
+class RequestBook(BatchBook, Protocol):
+    """The requests of a batch."""
+
+    def take(self, opened: OpenedMessage) -> None:
+        """Take a verified request; raise MessageRefused."""
+        ...
 
 
 class PolicyWatcher(Protocol):
@@ -82,6 +102,8 @@ class Receiver:
         self._handlers = handlers
         self._on_policy = on_policy
         self._on_policy_replaced = on_policy_replaced
+        self.desk: RequestBook | None = None
+        """Gets the requests. Set it before the first message."""
         self._receipts = receipts or ReceiptBook(lambda _address, _receipt: None)
         self.before_commit: Callable[[], bool] = lambda: True
         """Called in the worker after each batch; False leaves the batch unacknowledged."""
@@ -112,6 +134,11 @@ class Receiver:
                     self.counters["overflow"] += 1
 
     @property
+    def is_current_thread(self) -> bool:
+        """True in the worker's thread, in which handlers run."""
+        return threading.current_thread() is self._thread
+
+    @property
     def waiting(self) -> int:
         """Number of messages that the worker has not seen yet."""
         return self._inbox.qsize()
@@ -140,6 +167,7 @@ class Receiver:
             except Exception:
                 log.exception("cannot process %d messages; they are not acknowledged", len(work))
                 self._store.roll_back()
+                self._clear_books()
             if len(work) < len(batch):
                 return
 
@@ -164,11 +192,12 @@ class Receiver:
                 self._restore_counters(counters)
                 log.error("%s; %d messages are waiting", error, len(batch))  # noqa: TRY400  logged each second
                 self._store.roll_back()
-                self._receipts.clear()
+                self._clear_books()
                 batch = [replace(delivery, dup=True) for delivery in batch]
             if self._stop.wait(STORE_SECONDS):
                 return False
-        self._receipts.send()
+        for book in self._books():
+            book.send()
         for delivery in batch:
             try:
                 delivery.ack()
@@ -180,7 +209,14 @@ class Receiver:
         """Undo a batch whose output could not be written; its messages will be delivered again."""
         self.counters = counters
         self._store.roll_back()
-        self._receipts.clear()
+        self._clear_books()
+
+    def _clear_books(self) -> None:
+        for book in self._books():
+            book.clear()
+
+    def _books(self) -> Sequence[BatchBook]:
+        return (self._receipts,) if self.desk is None else (self._receipts, self.desk)
 
     def _restore_counters(self, counters: Counter[str]) -> None:
         """Restore the counters from before a batch, except those that other threads have changed since."""
@@ -257,7 +293,7 @@ class Receiver:
         if policy is not None:
             if seen is Novelty.NEW:
                 self.policies.put(policy)
-        elif place.kind not in (Kind.STATUS, Kind.RECEIPT):
+        elif place.kind not in STATELESS:
             self._gate.admit(opened, seen)
 
     def _handle(self, place: Place, opened: OpenedMessage, policy: Policy | None, delivery: ReceivedMessage) -> bool:
@@ -266,7 +302,7 @@ class Receiver:
         self.redelivered = delivery.dup
         while True:
             try:
-                self._call(place, opened.envelope, policy)
+                self._call(place, opened, policy)
                 return True
             except MessageRefused:
                 raise
@@ -283,13 +319,16 @@ class Receiver:
         self.counters["dead_lettered"] += 1
         self._store.add_dead_letter(delivery.topic, delivery.data, f"{type(error).__name__}: {error}")
 
-    def _call(self, place: Place, envelope: Envelope, policy: Policy | None) -> None:
+    def _call(self, place: Place, opened: OpenedMessage, policy: Policy | None) -> None:
         if policy is not None:
             self._on_policy(policy)
             return
+        if place.kind is Kind.REQUEST and self.desk is not None:
+            self.desk.take(opened)
+            return
         handler = self._handlers.get(place.kind)
         if handler is not None:
-            handler(place, envelope)
+            handler(place, opened.envelope)
 
     def _log_refusal(self, error: MessageRefused, delivery: ReceivedMessage) -> None:
         """Count a refusal; log each reason at most once a second."""

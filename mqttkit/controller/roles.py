@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mqttkit.controller.controller import Controller
+from mqttkit.controller.discovery.inventory import DeviceInventory
+from mqttkit.controller.discovery.types import Discover, Found, to_report
 from mqttkit.controller.handover.outbox import ReportOutbox
 from mqttkit.controller.handover.receipts import parse_receipt
 from mqttkit.controller.messages.envelope import Envelope
@@ -17,10 +19,14 @@ from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import GLOBAL, Place
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.simulation.subnet_scan import discover
+from mqttkit.controller.store import StoredDevice
 from mqttkit.controller.transports.types import Promise
 from mqttkit.errors import PublishFailed, SubscriptionDenied
 
 log = logging.getLogger(__name__)
+
+MIN_SCAN_SECONDS, MAX_SCAN_SECONDS = 0.01, 86_400.0
+"""Limits of `scan_interval` in a policy."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,51 @@ ReportHandler = Callable[[Report], None]
 
 
 class LocalController(Controller):
-    """Finds the devices of one subnet, reports them, follows policies."""
+    """Finds the devices of one network, reports them, follows policies."""
 
     role: ClassVar[str] = "local"
+
+    def __init__(self, *arguments: Any, discover: Discover | None = None, **options: Any) -> None:
+        """`discover` scans once and returns the devices; without it, scans are simulated."""
+        self._discover = discover
+        self.failed_scans = 0
+        """Number of scans that raised an error."""
+        super().__init__(*arguments, **options)
+        self._inventory = DeviceInventory(self._store)
+
+    def report_devices(self, found: Found) -> tuple[dict[str, Any], Promise]:
+        """Report what a scan has found, with the devices that are new, changed and gone since the last report.
+
+        Returns the report and its promise. Raises DiscoveryFailed if `found` is not devices, MessageRefused,
+        StoreFailed.
+        """
+        report = to_report(found)
+        changes = self._inventory.compare(self.controller_id, report["devices"])
+        report["changes"] = changes.to_payload()
+        promise = self.publish_discovery_report(report)
+        self._inventory.save(self.controller_id, report["devices"], changes, seen=int(self._codec.time() * 1_000))
+        self._store.save()
+        return report, promise
+
+    def scan_interval(self, otherwise: float) -> float:
+        """Return the seconds between scans: those of the region's policy, else of the global one, else `otherwise`."""
+        for scope in (self.settings.region, GLOBAL):
+            policy = self.policy(scope)
+            if policy is not None and "scan_interval" in policy.rules and self._can_apply(policy):
+                return float(policy.rules["scan_interval"])
+        return otherwise
+
+    def _can_apply(self, policy: Policy) -> bool:
+        """Return whether the rules that this controller applies by itself have values that work."""
+        interval = policy.rules.get("scan_interval", MIN_SCAN_SECONDS)
+        return type(interval) in (int, float) and MIN_SCAN_SECONDS <= interval <= MAX_SCAN_SECONDS
+
+    def _handle_policy(self, policy: Policy) -> None:
+        if not self._can_apply(policy):
+            text = "policy %s version %d is not applied: scan_interval must be %g to %g seconds, got %.80r"
+            interval = policy.rules["scan_interval"]
+            log.error(text, policy.scope, policy.version, MIN_SCAN_SECONDS, MAX_SCAN_SECONDS, interval)
+        super()._handle_policy(policy)
 
     def publish_discovery_report(self, report: Mapping[str, Any]) -> Promise:
         """Publish a report at QoS 1; its promise is `ok` when the regional controller's receipt has arrived.
@@ -64,9 +112,12 @@ class LocalController(Controller):
     def run_discovery_cycle(
         self, *, subnet: str = "192.168.1.0/24", seed: int = 0, timeout: float = 10.0
     ) -> dict[str, Any]:
-        """Scan (simulated: ARP, ICMP, SNMP), publish the report, wait for its receipt; raise PublishFailed."""
-        report = discover(subnet, seed=seed)
-        promise = self.publish_discovery_report(report)
+        """Scan, publish the report, wait for its receipt; raise PublishFailed, or what the scan raises.
+
+        Without a discovery function the scan is simulated (ARP, ICMP, SNMP), and `subnet` and `seed` count.
+        """
+        found = self._discover() if self._discover is not None else discover(subnet, seed=seed)
+        report, promise = self.report_devices(found)
         promise.wait(timeout)
         if not promise.ok:
             raise PublishFailed(self._why_not(promise, timeout))
@@ -76,8 +127,28 @@ class LocalController(Controller):
         if promise.reason:
             return f"the report of {self.controller_id} was not delivered: {promise.reason}"
         if promise.taken_by:
-            return f"{promise.taken_by} took the report of {self.controller_id}, but no receipt came in {timeout:.0f} s"
-        return f"no transport accepted the report of {self.controller_id} within {timeout:.0f} s"
+            text = f"{promise.taken_by} took the report of {self.controller_id}, but no receipt came in {timeout:g} s"
+            return "; ".join(filter(None, (text, self.unknown_subscribers, self.clock_error)))
+        if self.clock_error:
+            return f"the report of {self.controller_id} waits: {self.clock_error}"
+        return f"no transport accepted the report of {self.controller_id} within {timeout:g} s"
+
+    @property
+    def unknown_subscribers(self) -> str:
+        """What MQTT 3.1.1 does not say about a report that the broker has taken; empty on MQTT 5."""
+        if self.mqtt is None or self.mqtt.shows_subscribers or self._sender.current != self.mqtt.name:
+            return ""
+        return "on MQTT 3.1.1 the broker does not say whether any client subscribes"
+
+    @property
+    def clock_error(self) -> str:
+        """How this machine's clock differs from the regional controller's; empty if that is allowed."""
+        return self._sender.clock.text
+
+    def status(self) -> dict[str, Any]:
+        """Return the content of the heartbeat, with what is not known about the reports."""
+        known = {"subscribers_unknown": True} if self.unknown_subscribers else {}
+        return super().status() | known | {"failed_scans": self.failed_scans}
 
     def _open_outbox(self) -> ReportOutbox | None:
         path = self._store.path
@@ -92,7 +163,7 @@ class LocalController(Controller):
 
     def _handle_receipt(self, place: Place, envelope: Envelope) -> None:
         if place.controller_id == self.controller_id:
-            self._sender.receive(envelope.sender_id, parse_receipt(envelope.payload))
+            self._sender.receive(envelope.sender_id, parse_receipt(envelope.payload), envelope.timestamp / 1000)
 
 
 class RegionalController(Controller):
@@ -107,6 +178,11 @@ class RegionalController(Controller):
         self._condition = threading.Condition()
         self._report_handler: ReportHandler | None = None
         super().__init__(*arguments, **options)
+        self._inventory = DeviceInventory(self._store)
+
+    def devices(self) -> list[StoredDevice]:
+        """Return the inventory of the region: the devices that its local controllers have found, also those gone."""
+        return self._store.devices()
 
     def subscribe_to_discovery_reports(
         self, handler: ReportHandler | None = None, *, flush: Callable[[], bool] = lambda: True
@@ -137,7 +213,8 @@ class RegionalController(Controller):
                 self.controller_id = former
                 raise
             self.mqtt.send(former_topic, farewell, qos=1, retain=True)
-            self._heartbeat_due.set()
+            self._subscribe_own()
+            self._heartbeats.due.set()
 
     def wait_for_report(self, controller_id: str, *, sequence: int = 0, timeout: float = 10.0) -> Report | None:
         """Wait up to `timeout` seconds for a report with that sequence number or a later one; None if none arrives."""
@@ -166,6 +243,7 @@ class RegionalController(Controller):
         redelivered = self._receiver.redelivered
         report = Report(envelope.sender_id, envelope.sequence, envelope.message_id, envelope.payload, redelivered)
         check_report(envelope.payload)
+        self._keep_devices(envelope)
         if self._report_handler is not None:
             self._report_handler(report)
         with self._condition:
@@ -174,6 +252,13 @@ class RegionalController(Controller):
                 self.reports[report.controller_id] = report
             self.report_count += 1
             self._condition.notify_all()
+
+    def _keep_devices(self, envelope: Envelope) -> None:
+        """Bring the inventory up to date; the batch's commit makes it last. An older report changes nothing."""
+        owner, devices = envelope.sender_id, envelope.payload["devices"]
+        if envelope.timestamp >= self._store.last_report(owner):
+            changes = self._inventory.compare(owner, devices)
+            self._inventory.save(owner, devices, changes, seen=envelope.timestamp)
 
 
 class GlobalController(Controller):

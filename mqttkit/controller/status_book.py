@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mqttkit.controller.messages.envelope import Envelope
 from mqttkit.controller.messages.refusals import MessageRefused
 from mqttkit.controller.messages.topics import Kind, Topics
-from mqttkit.controller.security.gate import SKEW_SECONDS, Codec, open_message
+from mqttkit.controller.security.gate import SKEW_SECONDS, Codec, OpenedMessage, open_message
 
 MISSED_BEATS = 3
 """A controller is silent after so many missing heartbeats."""
@@ -35,6 +34,8 @@ class ControllerStatus:
     """When it arrived, by the clock of this machine."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """Payload of its last online heartbeat."""
+    kid: str = ""
+    """The key that signed its last heartbeat."""
 
 
 class StatusBook:
@@ -45,52 +46,67 @@ class StatusBook:
     ) -> None:
         self.refused: Counter[str] = Counter()
         """Refused messages, by reason."""
+        self.refused_on: Counter[str] = Counter()
+        """Refused messages, by the controller that their topic belongs to."""
         self.controllers: dict[str, ControllerStatus] = {}
         self._topics, self._codec, self._skew, self._now = topics, codec, skew, now
         self._lock = threading.Lock()
 
-    def note(self, topic: str, data: bytes) -> ControllerStatus | None:
+    def note(self, topic: str, data: bytes, *, retained: bool = False) -> ControllerStatus | None:
         """Record a message from a status topic; return None if it changes nothing.
+
+        A `retained` one counts from when it was written, by its sender's clock, because its arrival proves nothing.
 
         An old heartbeat never replaces a newer one. A will counts only for the run and the connection that set it.
         An empty message, which anyone may publish without a key, removes nothing. An online heartbeat that is too old
         to be fresh proves nothing about the present: its controller is silent.
         """
         with self._lock:
-            return self._note(topic, data)
+            return self._note(topic, data, retained=retained)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per controller, sorted by name, as `watch` shows them."""
         with self._lock:
             return [self._row(seen) for _, seen in sorted(self.controllers.items())]
 
-    def _note(self, topic: str, data: bytes) -> ControllerStatus | None:
+    def silent_since(self, shown: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return the rows whose status differs from the one that `shown` has for the controller."""
+        return [row for row in self.rows() if shown.get(row["controller"], row["status"]) != row["status"]]
+
+    def _note(self, topic: str, data: bytes, *, retained: bool) -> ControllerStatus | None:
         if not data:
-            self.refused["empty"] += 1
+            self._refuse(topic, "empty")
             return None
         try:
             place = self._topics.place(topic)
-            envelope = open_message(self._codec, place, data).envelope
+            opened = open_message(self._codec, place, data)
         except MessageRefused as error:
-            self.refused[error.reason.value] += 1
+            self._refuse(topic, error.reason.value)
             return None
+        envelope = opened.envelope
         state, incarnation = envelope.payload.get("state"), envelope.payload.get("incarnation")
         if place.kind is not Kind.STATUS or state not in ("online", "offline") or not isinstance(incarnation, str):
-            self.refused["malformed"] += 1
+            self._refuse(topic, "malformed")
             return None
         known = self.controllers.get(envelope.sender_id)
-        seen = self._status(envelope, known)
+        seen = self._status(opened, known, retained=retained)
         if known is not None and not _is_newer(known, seen):
-            self.refused["stale"] += 1
+            self._refuse(topic, "stale")
             return None
         self.controllers[envelope.sender_id] = seen
         return seen
 
-    def _status(self, envelope: Envelope, known: ControllerStatus | None) -> ControllerStatus:
+    def _refuse(self, topic: str, reason: str) -> None:
+        self.refused[reason] += 1
+        self.refused_on[topic.rpartition("/")[2]] += 1
+
+    def _status(self, opened: OpenedMessage, known: ControllerStatus | None, *, retained: bool) -> ControllerStatus:
+        envelope = opened.envelope
         payload = envelope.payload
         interval = _number(payload, "heartbeat_interval", 10.0)
         too_old = self._now() - envelope.timestamp / 1000 > self._skew + MISSED_BEATS * interval
         online = payload["state"] == "online"
+        arrived = min(self._now(), envelope.timestamp / 1000) if retained else self._now()
         same_run = known is not None and known.incarnation == payload["incarnation"]
         return ControllerStatus(
             envelope.sender_id,
@@ -99,8 +115,9 @@ class StatusBook:
             int(_number(payload, "connection", 0)),
             max(envelope.sequence, known.sequence if known and same_run and not online else 0),
             envelope.timestamp,
-            float("-inf") if online and too_old else self._now(),
+            float("-inf") if online and too_old else arrived,
             payload if online or known is None else known.detail,
+            opened.key.kid if opened.key is not None else "",
         )
 
     def _row(self, seen: ControllerStatus) -> dict[str, Any]:
@@ -109,7 +126,9 @@ class StatusBook:
         silent = seen.state == "online" and self._now() - seen.arrived > MISSED_BEATS * _number(
             detail, "heartbeat_interval", 10.0
         )
+        counters = _object(detail, "counters")
         sent = _object(detail, "sent")
+        reasons = {name.removeprefix("refused_"): counters[name] for name in counters if name.startswith("refused_")}
         return {
             "controller": seen.controller_id,
             "role": str(detail.get("role", "?")),
@@ -119,8 +138,13 @@ class StatusBook:
             "transport": str(detail.get("transport", "")),
             "hops": _number(detail, "hops", 0),
             "reports": _number(detail, "reports", sum(_number(sent, name, 0) for name in sent)),
-            "refused": _number(_object(detail, "counters"), "refused", 0),
+            "unsent": _number(detail, "unsent", 0),
+            "refused": _number(counters, "refused", 0),
+            "refusals": reasons,
+            "store_errors": _number(counters, "store_errors", 0),
+            "refused_here": self.refused_on[seen.controller_id],
             "policies": _object(detail, "policies"),
+            "applied": _object(detail, "applied"),
         }
 
 

@@ -13,10 +13,10 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqttkit.errors import StoreFailed
 
@@ -28,6 +28,10 @@ CREATE TABLE IF NOT EXISTS policies (
     scope TEXT PRIMARY KEY, version INTEGER NOT NULL, digest BLOB NOT NULL, expires INTEGER, payload TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sequences (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS subscriptions (topic_filter TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS devices (
+    owner TEXT NOT NULL, key TEXT NOT NULL, device TEXT NOT NULL, first INTEGER NOT NULL, gone INTEGER NOT NULL,
+    PRIMARY KEY (owner, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reporters (owner TEXT PRIMARY KEY, seen INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS dead_letters (
     topic TEXT NOT NULL, data BLOB NOT NULL, reason TEXT NOT NULL, died INTEGER NOT NULL);
 """
@@ -35,6 +39,18 @@ _SET_POLICY = """
 INSERT INTO policies VALUES (?, ?, ?, ?, ?) ON CONFLICT (scope) DO UPDATE SET
     version = excluded.version, expires = excluded.expires, payload = excluded.payload
     WHERE excluded.version >= policies.version
+"""
+_SET_DEVICE = """
+INSERT INTO devices VALUES (?, ?, ?, ?, ?) ON CONFLICT (owner, key) DO UPDATE SET
+    device = excluded.device, first = CASE WHEN gone THEN excluded.first ELSE first END, gone = 0
+"""
+_FORGET_DEVICES = """
+DELETE FROM devices WHERE gone AND owner = ? AND key IN (
+    SELECT key FROM devices WHERE gone AND owner = ? ORDER BY gone DESC LIMIT -1 OFFSET ?)
+"""
+_DEVICES = """
+SELECT owner, key, device, first, gone, seen FROM devices JOIN reporters USING (owner)
+    WHERE ? IS NULL OR owner = ? ORDER BY owner, key
 """
 _SLACK = 1_000
 _SEQUENCE_BLOCK = 1_000
@@ -61,6 +77,22 @@ class StoredPolicy:
     """JSON."""
 
 
+class StoredDevice(NamedTuple):
+    """A device that a controller has found. Times are milliseconds since the epoch, by that controller's clock."""
+
+    owner: str
+    """The local controller."""
+    key: str
+    device: str
+    """JSON."""
+    first: int
+    """When it was found, or found again."""
+    gone: int
+    """When it was missing; 0 if it is present."""
+    seen: int = 0
+    """When its controller last reported; set by `devices`."""
+
+
 class Store:
     """The state of one controller. With `path` None it stays in memory, for tests and simulations.
 
@@ -81,6 +113,8 @@ class Store:
         self.nonce_seconds = nonce_seconds
         """Seconds to remember a nonce: longer than a message can be fresh."""
         self.max_dead = max_dead
+        self.undone = 0
+        """Number of roll-backs so far."""
         self._lock = threading.RLock()
         self._undone = False
         self._inserted = 0
@@ -157,6 +191,7 @@ class Store:
     def roll_back(self) -> None:
         """Undo everything since the last commit; ignore the error of a broken store."""
         with self._lock, contextlib.suppress(sqlite3.Error):
+            self.undone += 1
             self._undone = False
             self._messages.clear()
             self._nonces.clear()
@@ -274,6 +309,32 @@ class Store:
     def subscriptions(self) -> list[str]:
         """Return the topic filters that the broker's session may have."""
         return [row[0] for row in self._run("SELECT topic_filter FROM subscriptions ORDER BY topic_filter")]
+
+    def save_devices(
+        self, owner: str, present: Sequence[StoredDevice], gone: Sequence[str], *, seen: int, max_gone: int
+    ) -> None:
+        """Save what a report has changed, without a commit; keep at most `max_gone` devices that are gone."""
+        with self._alone():
+            self._db.execute("INSERT OR REPLACE INTO reporters VALUES (?, ?)", (owner, seen))
+            self._db.executemany(_SET_DEVICE, [row[:5] for row in present])
+            marked = [(seen, owner, key) for key in gone]
+            self._db.executemany("UPDATE devices SET gone = ? WHERE owner = ? AND key = ?", marked)
+            if gone:
+                self._db.execute(_FORGET_DEVICES, (owner, owner, max_gone))
+
+    def devices(self, owner: str | None = None) -> list[StoredDevice]:
+        """Return the devices that a controller has found, or those of all, with those that are gone."""
+        return [StoredDevice(*row) for row in self._run(_DEVICES, (owner, owner))]
+
+    def last_report(self, owner: str) -> int:
+        """Return when the newest report of a controller was written, milliseconds since the epoch; 0 without any."""
+        row = self._row("SELECT seen FROM reporters WHERE owner = ?", (owner,))
+        return int(row[0]) if row else 0
+
+    def save(self) -> None:
+        """Commit what another thread than the handling one has changed."""
+        with self._alone():
+            self._db.commit()
 
     def add_dead_letter(self, topic: str, data: bytes, reason: str) -> None:
         """Save a message that no handler could process; beyond `max_dead` the oldest are deleted."""

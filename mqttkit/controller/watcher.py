@@ -15,6 +15,9 @@ from mqttkit.controller.status_book import StatusBook
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import ControllerSettings, MqttSettings
 
+LOOK_SECONDS = 0.5
+"""How often to look whether a controller has become silent."""
+
 
 class ControllerWatcher:
     """Subscribes to the status of every controller. Entering it connects; raises what the client raises."""
@@ -45,15 +48,24 @@ class ControllerWatcher:
         self._inbox.put(None)
 
     def changes(self, duration: float | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the row of a controller at each heartbeat, until `stop` is called or `duration` seconds have passed."""
-        end = None if duration is None else time.monotonic() + duration
+        """Yield the row of a controller at each heartbeat, and when it becomes silent.
+
+        Ends when `stop` is called or `duration` seconds have passed.
+        """
+        end = float("inf") if duration is None else time.monotonic() + duration
+        shown: dict[str, str] = {}
         while True:
             try:
-                message = self._inbox.get(timeout=None if end is None else max(0.0, end - time.monotonic()))
+                message = self._inbox.get(timeout=max(0.0, min(LOOK_SECONDS, end - time.monotonic())))
             except queue.Empty:
-                return
-            if message is None:
-                return
-            seen = self.book.note(message.topic, message.payload)
-            if seen is not None:
-                yield next(row for row in self.book.rows() if row["controller"] == seen.controller_id)
+                if time.monotonic() >= end:
+                    return
+                rows = self.book.silent_since(shown)
+            else:
+                if message is None:
+                    return
+                seen = self.book.note(message.topic, message.payload, retained=message.retain)
+                rows = [row for row in self.book.rows() if seen is not None and row["controller"] == seen.controller_id]
+            for row in rows:
+                shown[row["controller"]] = row["status"]
+                yield row

@@ -12,6 +12,10 @@ COMMANDS = {
     "regional": Entry("mqttkit.cli.controller.run", "regional", "Run a regional controller: it receives reports."),
     "global": Entry("mqttkit.cli.controller.run", "global_", "Run a global controller: it publishes policies."),
     "watch": Entry("mqttkit.cli.controller.watch", "watch", "Show the controllers and their status."),
+    "policy": Entry("mqttkit.cli.controller.requests", "policy", "Show policies, or set a running controller's."),
+    "event": Entry("mqttkit.cli.controller.requests", "event", "Publish an event."),
+    "request": Entry("mqttkit.cli.controller.requests", "request", "Ask a controller and print its answer."),
+    "devices": Entry("mqttkit.cli.controller.inspect", "devices", "Show the devices that a controller knows."),
     "dead-letters": Entry(
         "mqttkit.cli.controller.inspect", "dead_letters", "Show the messages that a controller could not handle."
     ),

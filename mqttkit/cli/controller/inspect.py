@@ -1,10 +1,12 @@
-"""`mqttkit controller dead-letters | decode`: look at messages, without a broker."""
+"""`mqttkit controller devices | dead-letters | decode`: look at state and messages, without a broker."""
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +15,9 @@ from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.loading import config_option, load_without_broker
 from mqttkit.cli.options.setting_option import Command, add_options, setting_option
 from mqttkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from mqttkit.controller.store import Store, StoredDevice
 
 _STORE = (
     setting_option("--controller-id", path="controller.id", metavar="ID", help="Identifier of the controller."),
@@ -42,13 +47,8 @@ def dead_letters(*, config: str | None, as_json: bool, delete: bool) -> None:
     mqttkit controller dead-letters --json
     """
     from mqttkit.cli.output.render import print_json, print_table
-    from mqttkit.controller.configuration import state_file
-    from mqttkit.controller.store import Store
 
-    path = state_file(load_without_broker(config).controller)
-    if not path.exists():
-        raise UsageError(f"there is no state file {path}", hint="Name it: --controller-id ID or --state-file FILE")
-    store = Store(path)
+    store = _open_store(config)
     try:
         rows = store.dead_letters()
         if as_json:
@@ -60,6 +60,57 @@ def dead_letters(*, config: str | None, as_json: bool, delete: bool) -> None:
             store.delete_dead_letters(len(rows))
     finally:
         store.close()
+
+
+@click.command(cls=GroupedCommand)
+@_store_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with all fields of the device.")
+@click.option("--gone", is_flag=True, help="Show the devices that are gone, too.")
+@config_option
+def devices(*, config: str | None, as_json: bool, gone: bool) -> None:
+    """Show the inventory of a regional controller, or what a local one has found. It may be running.
+
+    Times are those of the controller that found the device.
+
+    \b
+    mqttkit controller devices --controller-id rc-1
+    """
+    from mqttkit.cli.output.render import print_json, print_table
+
+    store = _open_store(config)
+    try:
+        rows = [row for row in store.devices() if gone or not row.gone]
+    finally:
+        store.close()
+    if as_json:
+        for row in rows:
+            times = {"first_seen": _time(row.first), "last_seen": _time(row.gone or row.seen)}
+            print_json({**json.loads(row.device), "found_by": row.owner, "gone": bool(row.gone), **times})
+        return
+    columns = ("device", "ip", "kind", "found_by", "status", "first_seen", "last_seen")
+    print_table(columns, [_device_cells(row) for row in rows], optional=("kind", "first_seen", "found_by"))
+
+
+def _device_cells(row: StoredDevice) -> list[str]:
+    device = json.loads(row.device)
+    ip, kind = (str(device.get(name, "")) for name in ("ip", "kind"))
+    status = "gone" if row.gone else "present"
+    return [row.key, ip, kind, row.owner, status, _time(row.first), _time(row.gone or row.seen)]
+
+
+def _time(milliseconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(milliseconds / 1_000))
+
+
+def _open_store(config: str | None) -> Store:
+    """Open the state file that the settings name; raise UsageError if there is none."""
+    from mqttkit.controller.configuration import state_file
+    from mqttkit.controller.store import Store
+
+    path = state_file(load_without_broker(config).controller)
+    if not path.exists():
+        raise UsageError(f"there is no state file {path}", hint="Name it: --controller-id ID or --state-file FILE")
+    return Store(path)
 
 
 @click.command(short_help="Verify a message and print its envelope.", cls=GroupedCommand)

@@ -11,6 +11,9 @@ key_file_option = setting_option(
     "--key-file", path="controller.key_file", metavar="FILE", type=click.Path(),
     help="Key ring.  [in the user's state directory]",
 )  # fmt: skip
+sender_option = setting_option(
+    "--controller-id", path="controller.id", metavar="ID", help="Who sends it.  [the owner of a key of the ring]"
+)
 _SHARED = (
     setting_option("--region", path="controller.region", metavar="NAME", help="Region.  [zone-A]"),
     setting_option("--base", path="controller.base", metavar="TOPIC", help="First level of all topics.  [pdsno]"),

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mqttkit.cli.controller.line_writer import LineWriter
 from mqttkit.cli.controller.options import run_options
+from mqttkit.cli.controller.requests import read_rules
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SEED, Number
 from mqttkit.cli.signals import on_interrupt
-from mqttkit.errors import PublishFailed, UsageError
+from mqttkit.errors import PublishFailed
 from mqttkit.settings import ControllerSettings
 
 if TYPE_CHECKING:
-    from mqttkit.controller import Report
+    from mqttkit.controller import LocalController, Report
     from mqttkit.controller.controller import Controller
     from mqttkit.controller.event_lines import EventLines
 
@@ -35,47 +34,76 @@ policy_option = click.option(
 @click.command(cls=GroupedCommand, default_qos="")
 @run_options
 @click.option(
-    "--subnet", metavar="SUBNET", default="192.168.1.0/24", help="Subnet to scan (simulated).  [192.168.1.0/24]"
+    "--discover",
+    metavar="SOURCE",
+    default="simulation",
+    help="simulation, neighbours, sweep, or a shell command that prints a JSON object for each device.  [simulation]",
 )
-@click.option("--interval", type=Number("SECONDS", low=0.01), default=60.0, help="Time between scans.  [60]")
+@click.option(
+    "--subnet", metavar="SUBNET", default="192.168.1.0/24", help="Subnet to sweep or simulate.  [192.168.1.0/24]"
+)
+@click.option(
+    "--rate", type=Number("N", low=1, high=1_000), default=100.0, help="Datagrams of a sweep a second.  [100]"
+)
+@click.option(
+    "--interval",
+    type=Number("SECONDS", low=0.01),
+    default=60.0,
+    help="Time between scans, unless a policy has a scan_interval.  [60]",
+)
 @click.option("--cycles", type=COUNT, help="End after N scans.")
-@click.option("--seed", type=SEED, default=0, help="Seed of the first scan; it counts up.  [0]")
+@click.option("--seed", type=SEED, default=0, help="Seed of the first simulated scan; it counts up.  [0]")
 @connection_options
 def local(
     *,
     connection: ConnectionOptions,
     duration: float | None,
+    discover: str,
     subnet: str,
+    rate: float,
     interval: float,
     cycles: int | None,
     seed: int,
 ) -> int:
-    """Scan a subnet (simulated) again and again, report its devices, and follow policies.
+    """Scan a network again and again, report its devices and what has changed, and follow policies.
 
-    Prints each report and each policy as a JSON line. Exit code 6: no receipt came for some reports.
+    `neighbours` reads the neighbour table of this machine, `sweep` sends a datagram to each address of the subnet.
+    Prints each report and each policy as a JSON line. Exit code 6: no receipt came for some reports; 1: the last scan
+    failed.
 
     \b
     mqttkit controller local --region zone-A --subnet 192.168.1.0/24
     """
     from mqttkit.controller import LocalController
-    from mqttkit.controller.event_lines import report_subnet
-    from mqttkit.controller.simulation.subnet_scan import discover
+    from mqttkit.controller.discovery.opening import ScanPlan, open_discovery
+    from mqttkit.controller.event_lines import ScanLoop
 
-    discover(subnet, seed=seed)  # raises before anything is connected
+    source = open_discovery(discover, ScanPlan(subnet, rate, seed))
     with (
         _lines(duration) as (lines, writer),
+        contextlib.closing(source),
         LocalController(_settings(connection), connection.settings.mqtt) as running,
     ):
         _require_broker(running, connection)
         running.subscribe_to_policy_updates(lambda policy: lines.put({"policy": policy.scope, **policy.to_payload()}))
-        writer.write_all(report_subnet(running, lines, subnet=subnet, interval=interval, cycles=cycles, seed=seed))
+        scans = ScanLoop(running, lines, source)
+        writer.write_all(scans.run(interval=interval, cycles=cycles))
+        source.close()
         if running.flush(FLUSH_SECONDS):
+            if scans.error is not None:
+                raise scans.error
             return 0
-        left, taken = running.unsent, running.taken
+        error = _no_receipts(running)
         running.disconnect_mqtt(flush=0)
-    raise PublishFailed(
-        f"no receipt for {left} reports within {FLUSH_SECONDS:g} s; a transport had taken {taken} of them. "
-        "They are sent again at the next start",
+    raise error
+
+
+def _no_receipts(running: LocalController) -> PublishFailed:
+    """Return the error for the reports that have no receipt at the end."""
+    known = "".join(f"; {text}" for text in (running.unknown_subscribers, running.clock_error) if text)
+    return PublishFailed(
+        f"no receipt for {running.unsent} reports within {FLUSH_SECONDS:g} s; "
+        f"a transport had taken {running.taken} of them{known}. They are sent again at the next start",
         hint="Is a regional controller of the same region running? See: mqttkit controller watch",
     )
 
@@ -95,7 +123,7 @@ def regional(*, connection: ConnectionOptions, duration: float | None, policy_fi
     """
     from mqttkit.controller import RegionalController
 
-    rules = _rules(policy_file)
+    rules = read_rules(policy_file) if policy_file is not None else None
     with (
         _lines(duration) as (lines, writer),
         RegionalController(_settings(connection), connection.settings.mqtt) as running,
@@ -121,7 +149,7 @@ def global_(*, connection: ConnectionOptions, duration: float | None, policy_fil
     """
     from mqttkit.controller import GlobalController
 
-    rules = _rules(policy_file)
+    rules = read_rules(policy_file) if policy_file is not None else None
     with (
         _lines(duration) as (lines, writer),
         GlobalController(_settings(connection), connection.settings.mqtt) as running,
@@ -151,19 +179,6 @@ def _require_broker(running: Controller, connection: ConnectionOptions) -> None:
     client = running.mqtt.client if running.mqtt is not None else None
     if client is not None and not connection.retry and not client.connected and client.failure is not None:
         raise client.failure
-
-
-def _rules(path: str | None) -> dict[str, Any] | None:
-    """Return the JSON object in a file; raise UsageError."""
-    if path is None:
-        return None
-    try:
-        rules = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"cannot read the policy in {path}: {error}") from error
-    if not isinstance(rules, dict):
-        raise UsageError(f"cannot read the policy in {path}: it must be a JSON object")
-    return rules
 
 
 @contextlib.contextmanager

@@ -24,6 +24,9 @@ class PendingMessage:
     envelope: Envelope
     topic: str
     retain: bool
+    qos: int = 1
+    expires: float = float("inf")
+    """When it is no longer worth sending, by the monotonic clock."""
     needs_receipt: bool = False
     """Only the addressee's receipt settles it; without, a transport that accepts it does."""
     data: bytes = b""

@@ -8,11 +8,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
+from mqttkit.controller.handover.clock import AddresseeClock
 from mqttkit.controller.handover.outbox import ReportOutbox
 from mqttkit.controller.handover.pending import PendingMessage, ReceiptWaits, SendAttempt
 from mqttkit.controller.handover.receipts import CLOCK_REASONS, ReportReceipt
-from mqttkit.controller.messages.envelope import Envelope, parse
-from mqttkit.controller.security.gate import Codec
+from mqttkit.controller.handover.retained import MissingRetained
+from mqttkit.controller.messages.envelope import parse
+from mqttkit.controller.security.gate import SKEW_SECONDS, Codec
 from mqttkit.controller.transports.types import Promise, Transport
 from mqttkit.errors import MqttkitError, StoreFailed
 
@@ -43,6 +45,7 @@ class Sender:
         codec: Codec,
         *,
         limit: int = 10_000,
+        skew: float = SKEW_SECONDS,
         outbox: ReportOutbox | None = None,
         on_denied: Callable[[str, bytes, str], None] = lambda _topic, _data, _reason: None,
     ) -> None:
@@ -58,23 +61,22 @@ class Sender:
         """Messages that were denied for good, and given to `on_denied`."""
         self.unanswered = 0
         """How often the deadline for a receipt has passed."""
+        self.clock = AddresseeClock(skew)
+        """How this machine's clock differs from that of the reports' addressee."""
         self._transports, self._codec = transports, codec
-        self._on_denied, self._limit = on_denied, limit
+        self._on_denied, self._limit, self._outbox = on_denied, limit, outbox
         self._condition = threading.Condition()
-        self._outbox = outbox
         self._open: dict[str, PendingMessage] = {}
         """All messages that are not settled, by message_id, oldest first."""
-        self._queue: deque[PendingMessage] = deque()
-        self._reports: deque[PendingMessage] = deque()
-        """Messages that need a receipt; they have their own queue, so that they never hold up others."""
+        self._queue = deque[PendingMessage]()
+        self._reports = deque[PendingMessage]()  # need a receipt; never hold up others
         self._waits = ReceiptWaits()
         self._receipts: deque[tuple[str, ReportReceipt]] = deque()
-        self._finished: list[str] = []
-        """Settled messages that are still in the outbox."""
+        self._finished: list[str] = []  # settled messages that are still in the outbox
         self._under_way: deque[SendAttempt] = deque()
         self._later: deque[tuple[float, PendingMessage]] = deque()
         self._suspect: dict[str, float] = {}
-        self._missing_on_first: dict[str, PendingMessage] = {}
+        self._missing = MissingRetained(transports[0].name if transports else "")
         self._ready = self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
 
@@ -88,21 +90,21 @@ class Sender:
         if self._ready and self._open and self._thread.ident is None:
             self._thread.start()
 
-    def put(self, envelope: Envelope, topic: str, *, retain: bool = False, needs_receipt: bool = False) -> Promise:
+    def put(self, item: PendingMessage) -> Promise:
         """Queue a message; if the queue is full, drop the oldest one. Raises StoreFailed if the outbox fails.
 
-        With `needs_receipt` the sender repeats the message until its addressee has acknowledged it, and keeps it in the
+        The sender repeats a message that needs a receipt until its addressee has acknowledged it, and keeps it in the
         outbox until then.
         """
-        item = PendingMessage(envelope, topic, retain, needs_receipt)
-        if needs_receipt and self._outbox is not None and not self._stopping:
+        envelope = item.envelope
+        if item.needs_receipt and self._outbox is not None and not self._stopping:
             try:
                 item.data = envelope.to_bytes()
             except (MqttkitError, ValueError, TypeError) as error:
                 log.warning("cannot send message %s: %s", envelope.message_id, error)
                 item.promise.settle(False, str(error))
                 return item.promise
-            self._outbox.add(envelope.message_id, topic, item.data)
+            self._outbox.add(envelope.message_id, item.topic, item.data)
         self._enqueue(item)
         return item.promise
 
@@ -126,8 +128,11 @@ class Sender:
             self._run_if_needed()
             self._condition.notify()
 
-    def receive(self, addressee: str, receipt: ReportReceipt) -> None:
-        """Take a verified receipt of a controller. Does not block."""
+    def receive(self, addressee: str, receipt: ReportReceipt, written: float) -> None:
+        """Take a verified receipt of a controller, written at that time by its clock. Does not block."""
+        refused = not CLOCK_REASONS.isdisjoint(receipt.refused.values())
+        if refused or receipt.handled:  # what is handled was fresh enough, however late its receipt arrives
+            self.clock.record(addressee, written - self._codec.time() if refused else 0.0)
         with self._condition:
             self._receipts.append((addressee, receipt))
             self._condition.notify()
@@ -204,7 +209,9 @@ class Sender:
 
     def _fill(self) -> bool:
         """Send the messages that can be sent; return True if there was one."""
-        self._resend_retained()
+        if self._missing and self._transports[0].available:
+            for item in self._missing.take():
+                self._start(item, self._transports[0])
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             item = self._later.popleft()[1]
@@ -223,16 +230,25 @@ class Sender:
         """Return the queue whose first message can be sent now."""
         if self._queue and self._choose(self._queue[0]) is not None:
             return self._queue
-        room = len(self._waits) + len(self._under_way) < WITHOUT_RECEIPT
+        limit = 1 if self.clock.is_wrong else WITHOUT_RECEIPT
+        room = len(self._waits) + len(self._under_way) < limit
         if room and self._reports and self._choose(self._reports[0]) is not None:
             return self._reports
         return None
 
     def _start(self, item: PendingMessage, transport: Transport) -> None:
+        if item.expires <= time.monotonic():
+            self._settle(item, False, "no transport took it in time")
+            return
+        age = self._codec.time() - item.envelope.timestamp / 1000
+        if not self._codec.signs and age > self.clock.skew:
+            item.denial = f"expired: it is {age:.0f} s old, receivers refuse unsigned messages after the clock skew"
+            self._deny(item)
+            return
         try:
             encoded = item.data or item.envelope.to_bytes()
             data = self._codec.wrap_bytes(encoded, item.topic, item.envelope.sender_id)
-            ticket = transport.send(item.topic, data, qos=1, retain=item.retain)
+            ticket = transport.send(item.topic, data, qos=item.qos, retain=item.retain)
         except (MqttkitError, ValueError, TypeError) as error:
             log.warning("cannot send message %s: %s", item.envelope.message_id, error)
             self._settle(item, False, str(error))
@@ -277,7 +293,7 @@ class Sender:
     def _taken_over(self, one: SendAttempt) -> None:
         self._count_sent(one.transport)
         if one.item.retain:
-            self._track_retained(one)
+            self._missing.taken(one.item, one.transport)
         one.item.promise.taken_by = one.transport
         if one.item.needs_receipt:
             self._waits.add(one.item, one.transport, time.monotonic())
@@ -376,21 +392,3 @@ class Sender:
         except MqttkitError as error:
             log.warning("the denied message is not kept: %s", error)
         self._settle(item, False, item.denial)
-
-    def _track_retained(self, one: SendAttempt) -> None:
-        """Remember whether the first transport still has an older retained message."""
-        first = self._transports[0].name
-        if one.transport == first:
-            missing = self._missing_on_first.get(one.item.topic)
-            if missing is not None and missing.envelope.sequence <= one.item.envelope.sequence:
-                del self._missing_on_first[one.item.topic]
-        else:
-            self._missing_on_first[one.item.topic] = one.item
-
-    def _resend_retained(self) -> None:
-        """When the first transport is back, send it the retained messages that only other transports have."""
-        if not self._missing_on_first or not self._transports[0].available:
-            return
-        missing, self._missing_on_first = self._missing_on_first, {}
-        for item in missing.values():
-            self._start(PendingMessage(item.envelope, item.topic, retain=True), self._transports[0])

@@ -7,11 +7,11 @@
 | policy/global | global |
 | policy/{region} | regional, of the region |
 | events/system | any |
-| events/{region} | global, or any of the region |
+| events/{region} | global, operator, or any of the region |
 | status/{id} | any; the role and the region in the heartbeat must be those of the key |
 | requests/{id}, answers/{id} | any; the addressee checks the role and the region |
 | messages/{prefix}/system | any |
-| messages/{prefix}/{region} | global, or any of the region |
+| messages/{prefix}/{region} | global, operator, or any of the region |
 
 A key with an owner signs only for this sender. A shared key, without owner and role, may sign everything.
 """
@@ -47,7 +47,7 @@ def _is_allowed(key: Key, place: Place, envelope: Envelope) -> bool:
     if place.kind in (Kind.REQUEST, Kind.ANSWER):
         return key.region is None or key.region == envelope.region
     if place.kind in (Kind.EVENT, Kind.OWN):
-        return place.region == SYSTEM or key.role == "global" or key.region == place.region
+        return place.region == SYSTEM or key.role in ("global", "operator") or key.region == place.region
     role_fits = key.role is None or envelope.payload.get("role", key.role) == key.role
     region_fits = key.region is None or envelope.region == envelope.payload.get("region", key.region) == key.region
     return role_fits and region_fits

@@ -43,6 +43,13 @@ class OpenedMessage:
 class Codec(Protocol):
     """Converts envelopes to bytes for the wire and back."""
 
+    signs: bool
+    """True if it signs and dates each message when it leaves."""
+
+    def time(self) -> float:
+        """Return the time by the clock that dates signatures, seconds since the epoch."""
+        ...
+
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Return the bytes to publish on `topic`; sign again for each try."""
         ...
@@ -71,12 +78,18 @@ class Codec(Protocol):
 class SignedCodec:
     """Signs envelopes, and opens only those signed with a key that the ring accepts."""
 
+    signs = True
+
     def __init__(
         self, keys: KeyRing | KeyFile, *, max_bytes: int = MAX_BYTES, now: Callable[[], float] = time.time
     ) -> None:
         self._now = now
         self.keys = keys
         self.max_bytes = max_bytes
+
+    def time(self) -> float:
+        """Return the time, seconds since the epoch."""
+        return self._now()
 
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Sign with the active key; raise UsageError without one, MessageRefused if the message is too large."""
@@ -119,8 +132,14 @@ class SignedCodec:
 class PlainCodec:
     """Leaves envelopes unsigned: for brokers whose access rules are enough."""
 
+    signs = False
+
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
+
+    def time(self) -> float:
+        """Return the time, seconds since the epoch."""
+        return time.time()
 
     def wrap(self, envelope: Envelope, topic: str) -> bytes:
         """Return the envelope's JSON; raise MessageRefused if it is too large."""

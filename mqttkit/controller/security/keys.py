@@ -64,6 +64,15 @@ class Key:
     """Region of a local or regional key."""
     created: int = 0
     """Seconds since the epoch."""
+    replaces: str | None = None
+    """Identifier of the key that a rotation replaces by this one."""
+    retires: int = 0
+    """When it stops verifying, seconds since the epoch; 0 for never."""
+
+    @property
+    def is_retired(self) -> bool:
+        """True if messages signed with it are refused."""
+        return self.status is KeyStatus.RETIRED or 0 < self.retires <= time.time()
 
     @property
     def can_sign(self) -> bool:
@@ -106,7 +115,7 @@ class KeyRing:
         key = self.keys.get(kid)
         if key is None:
             raise MessageRefused(MessageRefusal.UNKNOWN_KEY, f"the key ring has no key {kid[:64]!r}")
-        if key.status is KeyStatus.RETIRED:
+        if key.is_retired:
             raise MessageRefused(MessageRefusal.RETIRED_KEY, f"key {kid!r} is retired")
         return key
 
@@ -132,7 +141,7 @@ class KeyRing:
     def activate(self, kid: str) -> KeyRing:
         """Make a key the active one of its owner; the owner's previous one still verifies."""
         key = self._known(kid)
-        if key.status is KeyStatus.RETIRED:
+        if key.is_retired or key.retires:
             raise UsageError(f"key {kid!r} is retired and cannot be activated again")
         if not key.can_sign:
             raise UsageError(f"key {kid!r} is a public key: it verifies but cannot sign")
@@ -151,6 +160,41 @@ class KeyRing:
             hint = "Activate another first: mqttkit controller key activate KID"
             raise UsageError(f"key {kid!r} is active", hint=hint)
         return KeyRing({**self.keys, kid: replace(key, status=KeyStatus.RETIRED)})
+
+    def retire_at(self, kid: str, moment: int) -> KeyRing:
+        """Refuse messages signed with a key from a moment on; raise UsageError for the active key."""
+        key = self.retire(kid).keys[kid]
+        return KeyRing({**self.keys, kid: replace(key, status=KeyStatus.ACCEPTED, retires=moment)})
+
+    def for_owner(self, owner: str) -> KeyRing:
+        """Return what one controller needs: its signing keys, and the public part of the others.
+
+        Raises UsageError if it has no active key.
+        """
+        needed = {
+            key.kid: key if key.owner in (owner, None) else replace(key.public(), status=KeyStatus.ACCEPTED)
+            for key in self
+            if not key.is_retired
+        }
+        ring = KeyRing(needed)
+        ring.signer(owner)
+        return ring
+
+    def merge(self, other: KeyRing) -> KeyRing:
+        """Add the keys of another ring; raise UsageError if one has the identifier of a different key here."""
+        ring = self
+        for key in other:
+            known = self.keys.get(key.kid)
+            if known is None:
+                ring = ring.add(replace(key, status=KeyStatus.ACCEPTED))
+                if key.status is KeyStatus.ACTIVE:
+                    ring = ring.activate(key.kid)
+            elif known.public().jwk != key.public().jwk or known.owner != key.owner or known.role != key.role:
+                raise UsageError(f"the key ring has another key with the identifier {key.kid!r}")
+            elif key.can_sign and not known.can_sign:
+                ring = KeyRing({**ring.keys, key.kid: replace(known, jwk=key.jwk)})
+                ring = ring.activate(key.kid) if key.status is KeyStatus.ACTIVE else ring
+        return ring
 
     def _known(self, kid: str) -> Key:
         if kid not in self.keys:
@@ -197,8 +241,7 @@ class KeyFile:
 
     def save(self, ring: KeyRing) -> None:
         """Replace the file atomically, mode 0600."""
-        document = {"keys": [_to_json(key) for key in ring]}
-        write_private(self.path, json.dumps(document, indent=2) + "\n")
+        write_private(self.path, keys_to_json(ring))
         self.refresh()
 
     def _look(self) -> None:
@@ -262,6 +305,11 @@ def key_to_json(key: Key) -> str:
     return json.dumps(_to_json(replace(key, status=KeyStatus.ACCEPTED)), indent=2) + "\n"
 
 
+def keys_to_json(ring: KeyRing) -> str:
+    """Return a ring as the JSON of a key file."""
+    return json.dumps({"keys": [_to_json(key) for key in ring]}, indent=2) + "\n"
+
+
 def write_private(path: Path, text: str) -> None:
     """Replace a file of mode 0600, and create its directory if it is missing."""
     make_private_directory(path.parent)
@@ -280,6 +328,8 @@ def _to_json(key: Key) -> dict[str, Any]:
     return {
         **{"kid": key.kid, "alg": key.algorithm, "status": key.status.value},
         **{"owner": key.owner, "role": key.role, "region": key.region, "created": key.created, "jwk": dict(key.jwk)},
+        **({"replaces": key.replaces} if key.replaces else {}),
+        **({"retires": key.retires} if key.retires else {}),
     }
 
 
@@ -294,6 +344,8 @@ def _from_json(entry: Mapping[str, Any]) -> Key:
         role=entry.get("role"),
         region=entry.get("region"),
         created=int(entry.get("created", 0)),
+        replaces=entry.get("replaces"),
+        retires=int(entry.get("retires", 0)),
     )
     _check_material(key)
     _check_role(key)

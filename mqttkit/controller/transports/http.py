@@ -80,7 +80,7 @@ class HttpTransport:
         for thread in self._threads:
             thread.start()
 
-    def subscribe(self, topic_filter: str) -> None:
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
         """Add a filter to the poll; the next poll returns its retained messages."""
         self._new_filters.put(topic_filter)
 

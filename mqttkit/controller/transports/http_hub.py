@@ -100,7 +100,7 @@ class HttpHub:
         self._thread.start()
         wake()
 
-    def subscribe(self, topic_filter: str) -> None:
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
         """Receive the messages posted on the filter."""
         self._filters.append(topic_filter)
 

@@ -64,7 +64,7 @@ class MemoryTransport:
         self._bus.join(self)
         wake()
 
-    def subscribe(self, topic_filter: str) -> None:
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
         """Receive retained messages now, and new messages as they are sent."""
         self._filters.append(topic_filter)
         kept = [ReceivedMessage(topic, data, self.name) for topic, data in self._bus.retained(topic_filter)]

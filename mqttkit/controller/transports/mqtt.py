@@ -22,6 +22,8 @@ COPY_SECONDS = 5.0
 """Seconds after a change of client identifier during which both sessions may deliver a copy."""
 AGAIN_SECONDS = 1.0
 """Seconds before the next try of a subscription that the broker did not answer."""
+RENEW_SECONDS = 5.0
+"""Seconds for publishes under way before the transport connects again with another will."""
 SESSION_SECONDS = 24 * 3600
 """Seconds for which the broker keeps the session of a disconnected controller."""
 
@@ -44,11 +46,14 @@ class MqttTransport:
         self._keep_session = keep_session
         self._receive: Receive | None = None
         self._wake: Callable[[], None] = lambda: None
-        self._filters: list[str] = []
+        self._filters: dict[str, int] = {}
+        """Each topic filter with the QoS of its subscription."""
         self._open_filters: set[str] = set()
         self._denied_filters: set[str] = set()
         self._subscriber: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._swapping = threading.Lock()
+        """Held while the client is replaced or closed."""
         self._ended = threading.Event()
         self._copies_until = 0.0
         self.connection = 0
@@ -60,19 +65,23 @@ class MqttTransport:
         """True while connected."""
         return self.client.connected
 
+    @property
+    def shows_subscribers(self) -> bool:
+        """True if the broker says when nobody subscribes to a message: MQTT 5 does, MQTT 3.1.1 does not."""
+        return self.client.protocol_version == 5
+
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
         """Start to connect, and keep trying until closed."""
         self._receive, self._wake = receive, wake
         self.client.start()
 
-    def subscribe(self, topic_filter: str) -> None:
-        """Subscribe at QoS 1, now or with the next connection; raise SubscriptionDenied.
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
+        """Subscribe, now or with the next connection; raise SubscriptionDenied.
 
         The filter is queued before the connection is checked, so a connection established meanwhile finds it.
         """
         with self._lock:
-            if topic_filter not in self._filters:
-                self._filters.append(topic_filter)
+            self._filters[topic_filter] = qos
             self._open_filters.add(topic_filter)
         if not self.client.connected:
             return
@@ -80,7 +89,7 @@ class MqttTransport:
             self._subscribe_now(topic_filter)
         except SubscriptionDenied:
             with self._lock:
-                self._filters.remove(topic_filter)
+                self._filters.pop(topic_filter, None)
                 self._open_filters.discard(topic_filter)
             raise
         except MqttkitError as error:
@@ -106,6 +115,33 @@ class MqttTransport:
             return settled(False)
         return self.client.publish(topic, data, qos=qos, retain=retain)
 
+    def renew_will(self) -> None:
+        """Connect again, so that the broker gets a will signed with the key that signs now. The session continues."""
+        with self._swapping:
+            if self.client.connected:  # without a connection, the next one gets a new will anyway
+                self.client.close(flush=RENEW_SECONDS)
+                self._start_again()
+
+    def stand_down(self) -> None:
+        """Leave the broker to another instance with the same client identifier, until `resume`."""
+        with self._swapping:
+            self.client.close(flush=0)
+        self._wake()
+
+    def resume(self) -> None:
+        """Connect again after `stand_down`."""
+        with self._swapping:
+            self._start_again()
+
+    def _start_again(self) -> None:
+        """Replace the closed client by one that subscribes to everything again."""
+        if self._ended.is_set():
+            return
+        with self._lock:
+            self._open_filters.update(self._filters)
+        self.client = self._make(self.client.client_id)
+        self.client.start()
+
     def change_client_id(self, client_id: str) -> None:
         """Continue as another client: the new client connects and subscribes before the old one leaves.
 
@@ -117,7 +153,7 @@ class MqttTransport:
         try:
             self.client.connect(timeout=10)
             if self._filters:
-                self.client.subscribe(*(Subscription(one, qos=1) for one in self._filters))
+                self.client.subscribe(*(Subscription(one, qos=qos) for one, qos in self._filters.items()))
         except MqttkitError:
             self.client.close(flush=0)
             self.client = old
@@ -131,7 +167,8 @@ class MqttTransport:
     def close(self) -> None:
         """Disconnect."""
         self._ended.set()
-        self.client.close()
+        with self._swapping:
+            self.client.close()
         with self._lock:
             subscriber = self._subscriber
         if subscriber is not None and subscriber is not threading.current_thread():
@@ -213,6 +250,6 @@ class MqttTransport:
             return waiting
 
     def _subscribe_now(self, topic_filter: str) -> None:
-        self.client.subscribe(Subscription(topic_filter, qos=1))
+        self.client.subscribe(Subscription(topic_filter, qos=self._filters.get(topic_filter, 1)))
         with self._lock:
             self._open_filters.discard(topic_filter)

@@ -20,15 +20,15 @@ def open_transports(
     topics: Topics,
     codec: Codec,
     *,
-    will: Callable[[int], Will],
+    will: Callable[[int], Will] | None,
     bus: MemoryBus,
 ) -> list[Transport]:
     """Return each transport that has an address, in the configured order. None is started."""
     found: list[Transport] = []
     for name in settings.transports:
         if name == "mqtt":
-            assert settings.id is not None
-            found.append(MqttTransport(mqtt, settings.id, will=will, keep_session=settings.keep_session))
+            client_id = settings.id if will is not None else mqtt.client.client_id  # a short-lived one has any
+            found.append(MqttTransport(mqtt, client_id or "", will=will, keep_session=settings.keep_session))
         elif name == "http":
             found += _open_http(settings, topics, codec, mqtt.broker.tls)
         elif name == "memory":

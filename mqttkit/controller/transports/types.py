@@ -62,8 +62,8 @@ class Transport(Protocol):
         """Start. `receive` gets received messages; `wake` is called when `available` may have changed."""
         ...
 
-    def subscribe(self, topic_filter: str) -> None:
-        """Subscribe now, or as soon as the transport is available."""
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
+        """Subscribe now, or as soon as the transport is available. `qos` is for MQTT."""
         ...
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:

@@ -240,10 +240,56 @@ def test_a_changed_region_ends_the_old_subscriptions(
         assert f"{topic}/discovery/zone-A/+" in first._store.subscriptions()
     with RegionalController(dataclasses.replace(settings, region="zone-B"), mqtt) as second:
         second.subscribe_to_discovery_reports()
-        wanted = [f"{topic}/discovery/zone-B/+", f"{topic}/policy/zone-B"]
+        wanted = [f"{topic}/discovery/zone-B/+", f"{topic}/policy/zone-B", f"{topic}/requests/rc-1"]
         eventually(lambda: second._store.subscriptions() == wanted)
         with LocalController(settings_of(tmp_path, "lc-1", base=topic), mqtt) as local:
             report = local.publish_discovery_report({"devices": []})
             assert not local.flush(1.0)
             assert report.taken_by == ""  # MQTT 5: the broker says that no client subscribes
             local.disconnect_mqtt(flush=0)
+
+
+def test_of_two_instances_the_older_one_stands_down_until_the_newer_one_leaves(plant: Plant) -> None:
+    """They do not end each other's connections again and again; the older one continues by itself afterwards."""
+    older = plant.start(RegionalController, "rc-1", heartbeat_interval=0.5)
+    newer = plant.start(RegionalController, "rc-1", heartbeat_interval=0.5, state_file=str(plant.directory / "2.db"))
+    eventually(lambda: older._standby is not None and older._standby.is_waiting)
+    eventually(lambda: newer.mqtt is not None and newer.mqtt.available)
+    assert newer.mqtt is not None and older.mqtt is not None
+    connection = newer.mqtt.connection
+    newer.subscribe_to_discovery_reports()
+    local = plant.start(LocalController, "lc-1")
+    for number in range(20):
+        assert local.publish_discovery_report({"devices": [], "number": number}).wait(60)
+    assert (newer.mqtt.connection, newer.report_count, older.mqtt.available) == (connection, 20, False)
+    newer.disconnect_mqtt()
+    older.subscribe_to_discovery_reports()
+    eventually(lambda: older.mqtt is not None and older.mqtt.available)
+    assert local.publish_discovery_report({"devices": []}).wait(60)
+    assert older.report_count == 1
+
+
+def test_an_instance_that_stood_down_ends_when_it_is_closed(plant: Plant) -> None:
+    """No thread waits for the other instance any more."""
+    older = plant.start(LocalController, "lc-1", heartbeat_interval=0.5)
+    plant.start(LocalController, "lc-1", heartbeat_interval=0.5, state_file=str(plant.directory / "2.db"))
+    eventually(lambda: older._standby is not None and older._standby.is_waiting)
+    older.disconnect_mqtt(flush=0)
+    assert older._standby is not None and not older._standby.is_waiting
+
+
+def test_policies_at_qos_2_are_published_and_received_once(plant: Plant) -> None:
+    """`policy_qos` 2: PUBREC, PUBREL, PUBCOMP, and an acknowledgement only after the commit."""
+    high = plant.start(GlobalController, "gc-1", policy_qos=2)
+    local = plant.start(LocalController, "lc-1", policy_qos=2)
+    seen: list[int] = []
+    local.subscribe_to_policy_updates(lambda policy: seen.append(policy.version))
+    found: list[int] = []
+    mqtt = broker_at(plant.broker.port)
+    client = plant.stack.enter_context(MqttClient(mqtt, on_message=lambda message: found.append(message.qos)))
+    client.connect(timeout=60)
+    client.subscribe(Subscription(high.topics.policy(), qos=2))
+    promise = high.publish_policy_update({"level": 1})[1]
+    assert promise.wait(60) and promise.ok
+    eventually(lambda: found == [2] and seen == [1])
+    eventually(lambda: local.status()["applied"] == {"global": 1})

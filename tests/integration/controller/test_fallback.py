@@ -272,7 +272,7 @@ def test_a_heartbeat_that_cannot_be_signed_is_said(
     keys.save(KeyRing())
     eventually(lambda: "cannot send a heartbeat: the key ring has no active key" in caplog.text)
     keys.save(before)
-    assert regional._heartbeat_thread.is_alive()
+    assert regional._heartbeats.thread.is_alive()
 
 
 def test_the_http_client_notices_a_hub_that_comes_and_goes(stack: ExitStack) -> None:

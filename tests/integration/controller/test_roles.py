@@ -178,9 +178,9 @@ def test_a_controller_that_vanishes_is_offline_by_its_will(own: Fleet, broker: M
     local = own.start(LocalController, "lc-1")
     _, found = statuses(own)
     eventually(lambda: found.get("lc-1") == "online")
-    local._stop.set()  # no heartbeat after the fall
-    local._heartbeat_due.set()
-    local._heartbeat_thread.join(10)
+    local._heartbeats.stopping.set()  # no heartbeat after the fall
+    local._heartbeats.due.set()
+    local._heartbeats.thread.join(10)
     taker = own.stack.enter_context(MqttClient(_as_client(own.mqtt, "lc-1")))
     taker.connect(timeout=10)  # a take-over ends the connection without DISCONNECT
     eventually(lambda: found.get("lc-1") == "offline")

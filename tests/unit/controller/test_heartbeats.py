@@ -33,17 +33,17 @@ def test_an_end_that_comes_between_two_beats_is_not_missed(
     lonely: LocalController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the threads interleave: the heartbeat does not sleep through it."""
-    clear = lonely._heartbeat_due.clear
+    clear = lonely._heartbeats.due.clear
 
     def end_meanwhile() -> None:
-        lonely._stop.set()
-        lonely._heartbeat_due.set()
+        lonely._heartbeats.stopping.set()
+        lonely._heartbeats.due.set()
         clear()
 
-    monkeypatch.setattr(lonely._heartbeat_due, "clear", end_meanwhile)
+    monkeypatch.setattr(lonely._heartbeats.due, "clear", end_meanwhile)
     lonely.connect_mqtt(0)
-    lonely._heartbeat_thread.join(20)
-    assert not lonely._heartbeat_thread.is_alive()
+    lonely._heartbeats.thread.join(20)
+    assert not lonely._heartbeats.thread.is_alive()
 
 
 @pytest.mark.parametrize("mistake", [OSError("stale file handle"), StoreFailed("disk full"), KeyError("x")])
@@ -63,9 +63,9 @@ def test_a_heartbeat_that_fails_is_said_and_the_next_one_is_sent(
     monkeypatch.setattr(lonely, "_heartbeat", fail_once)
     lonely.connect_mqtt(0)
     eventually(lambda: "cannot send a heartbeat" in caplog.text)
-    lonely._heartbeat_due.set()
+    lonely._heartbeats.due.set()
     eventually(lambda: len(sent) >= 2)
-    assert lonely._heartbeat_thread.is_alive()
+    assert lonely._heartbeats.thread.is_alive()
 
 
 def test_a_store_that_fails_leaves_the_transports_threads_alone(

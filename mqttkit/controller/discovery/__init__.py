@@ -1,0 +1,1 @@
+"""Finding devices: the sources of local controllers, what has changed, and the inventory of regional ones."""

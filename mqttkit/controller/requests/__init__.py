@@ -1,0 +1,1 @@
+"""Requests from one controller to another, with answers."""
