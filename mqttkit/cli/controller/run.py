@@ -64,12 +64,11 @@ def local(
     interval: float,
     cycles: int | None,
     seed: int,
-) -> int:
+) -> None:
     """Scan a network again and again, report its devices and what has changed, and follow policies.
 
-    `neighbours` reads the neighbour table of this machine, `sweep` sends a datagram to each address of the subnet.
-    Prints each report and each policy as a JSON line. Exit code 6: no receipt came for some reports; 1: the last scan
-    failed.
+    `neighbours` reads the neighbour table, `sweep` sends a datagram to each address of the subnet. Prints
+    each report and policy as a JSON line. Exit code 6: no receipt for some reports; 1: the last scan failed.
 
     \b
     mqttkit controller local --region zone-A --subnet 192.168.1.0/24
@@ -89,13 +88,10 @@ def local(
         scans = ScanLoop(running, lines, source)
         writer.write_all(scans.run(interval=interval, cycles=cycles))
         source.close()
-        if running.flush(FLUSH_SECONDS):
-            if scans.error is not None:
-                raise scans.error
-            return 0
-        error = _no_receipts(running)
+        error = scans.error if running.flush(FLUSH_SECONDS) else _no_receipts(running)
         running.disconnect_mqtt(flush=0)
-    raise error
+    if error is not None:
+        raise error
 
 
 def _no_receipts(running: LocalController) -> PublishFailed:

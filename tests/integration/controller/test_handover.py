@@ -182,7 +182,7 @@ def test_an_unsigned_report_that_waited_too_long_is_a_dead_letter(bus: Bus) -> N
         PendingMessage(report, local.topics.discovery("zone-A", "lc-1"), retain=False, needs_receipt=True)
     )
     assert promise.wait(60) and not promise.ok
-    assert promise.reason.startswith("expired: it is 40")
+    assert re.match(r"expired: it is 4\d\d s old", promise.reason)
     assert len(local._store.dead_letters()) == 1
 
 
@@ -261,7 +261,7 @@ def _start(stack: ExitStack, command: list[str]) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_every_report_is_printed_over_six_kills(tmp_path: Path, shared_broker: Mosquitto, topic: str) -> None:
+def test_every_report_is_printed_over_six_kills(tmp_path: Path, shared_broker: TestBroker, topic: str) -> None:
     """SIGKILL of the regional controller under load: none is missing on stdout, and copies are marked."""
     settings = settings_of(tmp_path, "lc-1", base=topic)
     command = [

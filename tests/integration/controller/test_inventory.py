@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from mqttkit.cli import cli
 from mqttkit.controller import GlobalController, LocalController, MemoryBus, RegionalController
 from mqttkit.controller.discovery.types import DiscoveryFailed
-from tests.support.brokers import Mosquitto
+from mqttkit.testing.broker import TestBroker
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
 
@@ -77,7 +77,7 @@ def test_a_discovery_that_fails_is_an_error_of_the_cycle(tmp_path: Path, stack: 
     assert local.unsent == 0
 
 
-def run_local(directory: Path, broker: Mosquitto, base: str, *arguments: str) -> Any:
+def run_local(directory: Path, broker: TestBroker, base: str, *arguments: str) -> Any:
     """Run `mqttkit controller local` in this process."""
     options = ["--controller-id", "lc-1", "--base", base, "-h", "127.0.0.1", "-p", str(broker.port)]
     files = ["--key-file", str(make_keys(directory)), "--state-file", str(directory / "local.db")]
@@ -85,7 +85,7 @@ def run_local(directory: Path, broker: Mosquitto, base: str, *arguments: str) ->
 
 
 def test_a_command_is_the_source_of_a_local_controller(
-    tmp_path: Path, shared_broker: Mosquitto, topic: str, stack: ExitStack
+    tmp_path: Path, shared_broker: TestBroker, topic: str, stack: ExitStack
 ) -> None:
     """`--discover 'COMMAND'`; a scan that fails is a line, and the exit code if it was the last one."""
     regional = RegionalController(settings_of(tmp_path, "rc-1", base=topic), broker_at(shared_broker.port))
@@ -105,7 +105,7 @@ def test_a_command_is_the_source_of_a_local_controller(
 
 
 def test_a_policy_changes_the_time_between_scans(
-    tmp_path: Path, shared_broker: Mosquitto, topic: str, stack: ExitStack
+    tmp_path: Path, shared_broker: TestBroker, topic: str, stack: ExitStack
 ) -> None:
     """The region's scan_interval goes before the global one; a value that cannot work is not applied."""
 

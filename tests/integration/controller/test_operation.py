@@ -16,7 +16,7 @@ from mqttkit.controller import GlobalController, LocalController, RegionalContro
 from mqttkit.controller.controller import Controller
 from mqttkit.controller.operation.operator import RetainedState
 from mqttkit.controller.security.keys import KeyFile, KeyRing, KeyStatus, generate
-from tests.support.brokers import Mosquitto
+from mqttkit.testing.broker import TestBroker
 from tests.support.controllers import broker_at, eventually, settings_of
 
 Kind = TypeVar("Kind", bound=Controller)
@@ -51,7 +51,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, shared_broker: Mosquitto, topic: str) -> Iterator[Site]:
+def site(tmp_path: Path, shared_broker: TestBroker, topic: str) -> Iterator[Site]:
     """Under the test's own topic."""
     with ExitStack() as stack:
         yield Site(tmp_path, shared_broker.port, topic, stack)

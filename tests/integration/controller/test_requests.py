@@ -23,7 +23,7 @@ from mqttkit.controller.controller import Controller
 from mqttkit.controller.security.keys import KeyFile, KeyRing, generate
 from mqttkit.controller.transports.types import ReceivedMessage
 from mqttkit.errors import RequestFailed, UsageError
-from tests.support.brokers import Mosquitto
+from mqttkit.testing.broker import TestBroker
 from tests.support.controllers import broker_at, eventually, settings_of
 
 Kind = TypeVar("Kind", bound=Controller)
@@ -51,7 +51,7 @@ class Offices:
 
 
 @pytest.fixture
-def offices(tmp_path: Path, shared_broker: Mosquitto, topic: str) -> Iterator[Offices]:
+def offices(tmp_path: Path, shared_broker: TestBroker, topic: str) -> Iterator[Offices]:
     """On the shared broker."""
     with ExitStack() as stack:
         yield Offices(tmp_path, shared_broker.port, topic, stack)
