@@ -182,7 +182,7 @@ def _lag(setup: Setup, began: float, rate: float, seconds: float) -> float:
 def trimmed(setup: Setup, rate: float, seconds: float) -> list[Figure]:
     """Measure how many entries Redis holds that the worker has read, while metrics are ingested.
 
-    The worker trims every 5 s, so these are a few seconds of ingest. The figures are the highest of a fifth of the time.
+    The worker trims every 5 s, so these are a few seconds of ingest. Figures are the highest of a fifth of the time.
     """
     setup.clear()
     setup.make_session()
