@@ -14,9 +14,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import IO, Any
 
 from mqttkit.bench.plan import Plan, Sent
@@ -26,14 +26,6 @@ from mqttkit.stop import Stop
 
 READY, GO = b"ready\n", b"go\n"
 START_SECONDS = 60.0
-
-
-def numbered(settings: MqttSettings, name: str) -> MqttSettings:
-    """Return settings with `name` appended to the client identifier, if there is one."""
-    given = settings.client.client_id
-    if given is None:
-        return settings
-    return replace(settings, client=replace(settings.client, client_id=f"{given}-{name}"))
 
 
 class Feeder:
@@ -125,33 +117,30 @@ def main() -> None:
         _say(out, json.dumps({"error": str(error), "exit_code": error.exit_code}).encode() + b"\n")
 
 
-def _prepare(plan: Plan, settings: MqttSettings, stack: ExitStack) -> Any:
+def _prepare(plan: Plan, settings: MqttSettings, stack: ExitStack) -> Callable[[Stop], Sent]:
     """Connect the clients; return the function that publishes."""
+    if plan.scenario == "scan":
+        return _prepare_scan(plan, settings, stack)
+    from mqttkit.bench.fleet import Fleet
+    from mqttkit.bench.publishing import LoadPublisher
+    from mqttkit.bench.usage import allow_files
+
+    allow_files(plan.publishers)
+    fleet = stack.enter_context(Fleet(settings, name="pub-"))
+    fleet.connect(plan.publishers, Stop(), rate=plan.connect_rate)
+    return LoadPublisher(plan, fleet).run
+
+
+def _prepare_scan(plan: Plan, settings: MqttSettings, stack: ExitStack) -> Callable[[Stop], Sent]:
+    """Connect the scan publisher's client."""
+    from mqttkit.bench.scan import NumberedReplay, publish_scan
     from mqttkit.client import MqttClient
 
-    source = None
-    if plan.scenario == "scan":
-        from mqttkit.bench.scan import NumberedReplay, publish_scan
-
-        source = NumberedReplay(plan)
-    clients = []
-    for index in range(plan.publishers):
-        client = stack.enter_context(_closed_without_flush(MqttClient(numbered(settings, f"pub-{index}"), retry=False)))
-        client.connect()
-        clients.append(client)
-    if source is not None:
-        return lambda stop: publish_scan(plan, clients[0], source, stop)
-    from mqttkit.bench.publishing import publish_all
-
-    return lambda stop: publish_all(plan, clients, stop=stop)
-
-
-@contextlib.contextmanager
-def _closed_without_flush(client: Any) -> Iterator[Any]:
-    try:
-        yield client
-    finally:
-        client.close(flush=0)
+    source = NumberedReplay(plan)
+    client = MqttClient(settings, retry=False)
+    stack.callback(client.close, flush=0)
+    client.connect()
+    return lambda stop: publish_scan(plan, client, source, stop)
 
 
 def stop_at_end(source: int, stop: Stop) -> None:

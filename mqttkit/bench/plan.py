@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-HEADER = struct.Struct(">IQQ")
-"""Publisher, sequence number, scheduled time of sending (CLOCK_MONOTONIC in nanoseconds, of one host)."""
+from mqttkit.messages import Subscription
+
+HEADER = struct.Struct(">QQ")
+"""Sequence number, scheduled time of sending (CLOCK_MONOTONIC in nanoseconds, of one host); the topic names the
+publisher. A smaller payload has no header."""
 DEFAULT_SECONDS = 10.0
+GROUP = "mqttkit-bench"
+"""Name of the group of a shared subscription."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +25,16 @@ class Plan:
     """Prefix of the topics."""
     publishers: int = 1
     subscribers: int = 0
+    layout: str = "all"
+    """Who receives: `all` subscribers everything, `pairs` subscriber n what publisher n publishes, or `shared`:
+    one subscriber each message."""
     qos: int = 0
     size: int = 283
     """Payload, bytes."""
     rate: float = 0.0
     """Messages per second in total; 0 means as fast as possible."""
+    connect_rate: float = 0.0
+    """New connections per second; 0 means as fast as possible."""
     duration: float = 0.0
     """Seconds, if `count` is 0."""
     count: int = 0
@@ -46,6 +57,25 @@ class Plan:
     def topic_of(self, publisher: int) -> str:
         """Return the topic of a publisher."""
         return f"{self.topic}/{publisher}"
+
+    @property
+    def numbered(self) -> bool:
+        """True if a payload has room for its number and its time."""
+        return self.scenario == "scan" or self.size >= HEADER.size
+
+    def subscriptions(self) -> list[Subscription]:
+        """Return the subscription of each subscriber."""
+        if self.layout == "pairs":
+            return [Subscription(self.topic_of(number), qos=self.qos) for number in range(self.subscribers)]
+        share = f"$share/{GROUP}/" if self.layout == "shared" else ""
+        return [Subscription(f"{share}{self.topic}/#", qos=self.qos)] * self.subscribers
+
+    def expected(self, published: Mapping[int, int]) -> dict[tuple[int, int], int]:
+        """Return how many messages should arrive, by subscriber (0 for all of a shared one) and publisher."""
+        if self.layout == "pairs":
+            return {(number, number): count for number, count in published.items() if number < self.subscribers}
+        groups = 1 if self.layout == "shared" else self.subscribers
+        return {(group, number): count for group in range(groups) for number, count in published.items()}
 
 
 @dataclass(frozen=True)
@@ -70,11 +100,11 @@ class Sent:
     """Peak resident memory of the publishing process, bytes."""
 
 
-def stamp(publisher: int, number: int, when: int, padding: bytes) -> bytes:
+def stamp(number: int, when: int, padding: bytes) -> bytes:
     """Return a payload with a header that the receiver reads."""
-    return HEADER.pack(publisher, number, when) + padding
+    return HEADER.pack(number, when) + padding
 
 
 def padding_for(size: int) -> bytes:
-    """Return the bytes that fill a payload of `size` bytes after its header; none if `size` is smaller."""
-    return bytes(max(size - HEADER.size, 0))
+    """Return the bytes that fill a payload of `size` bytes after its header; the whole payload if it has none."""
+    return bytes(size - HEADER.size if size >= HEADER.size else size)

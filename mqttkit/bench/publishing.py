@@ -2,134 +2,138 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from mqttkit.bench.fleet import TURN_SECONDS, Fleet, Member
 from mqttkit.bench.histogram import Histogram
-from mqttkit.bench.plan import Plan, Sent, padding_for, stamp
+from mqttkit.bench.plan import HEADER, Plan, Sent, padding_for, stamp
 from mqttkit.bench.usage import cpu_seconds, peak_memory
-from mqttkit.client import MqttClient, Receipt
+from mqttkit.client.packets.receipt import Receipt
 from mqttkit.messages import Outcome
 from mqttkit.stop import Stop
 
-ROOM_SECONDS = 10.0
-"""Seconds to wait for room in the client's queue."""
-SHORTEST_SLEEP = 0.000_5
-"""Seconds. Messages due within this time leave together."""
-FLAT_OUT_BLOCK = 64
-"""Messages between two readings of the clock."""
+FLAT_OUT_BLOCK = 256
+"""Messages between two turns of the loop, without a rate."""
+FLAT_OUT_QUEUED = 4_000
+"""Messages that wait in all connections together, without a rate."""
 
 
-def publish_all(
-    plan: Plan,
-    clients: Sequence[MqttClient],
-    *,
-    stop: Stop,
-    latencies: Histogram | None = None,
-    progress: Callable[[int], None] = lambda _sent: None,
-) -> Sent:
-    """Publish the plan, the clients taking turns; return when every outcome is known or `drain` is over.
+class LoadPublisher:
+    """Publishes a plan over the connections of a fleet, which take turns.
 
-    At a fixed rate each message contains its scheduled time, even if it leaves late, so that the latency includes
-    the delay (no coordinated omission). At QoS 1 and 2 `latencies` gets the time from there to the acknowledgement.
+    At a fixed rate each message contains its scheduled time, even if it leaves late, so that the latency includes the
+    delay (no coordinated omission).
     """
-    before = [Counter(client.stats.published) for client in clients]
-    began, cpu = time.monotonic(), cpu_seconds()
-    watcher = AcknowledgementWatch(latencies) if latencies is not None and plan.rate and plan.qos else None
-    numbers, behind = _send(plan, clients, stop, watcher, progress)
-    deadline = time.monotonic() + plan.drain
-    for client in clients:
-        client.flush(max(0.0, deadline - time.monotonic()))
-    if watcher is not None:
-        watcher.close()
-    failure = next((client.failure for client in clients if client.failure is not None), None)
-    outcomes: Counter[Outcome] = Counter()
-    for client, start in zip(clients, before, strict=True):
-        outcomes.update(Counter(client.stats.published) - start)
-    return Sent(
-        messages=tuple(numbers),
-        seconds=time.monotonic() - began,
-        cpu=cpu_seconds() - cpu,
-        outcomes={outcome.value: count for outcome, count in outcomes.items()},
-        behind=behind,
-        error=str(failure or ""),
-        exit_code=0 if failure is None else failure.exit_code,
-        memory=peak_memory(),
-    )
 
+    def __init__(self, plan: Plan, fleet: Fleet, latencies: Histogram | None = None) -> None:
+        """At QoS 1 and 2 and a fixed rate `latencies` gets the time from the schedule to the acknowledgement."""
+        self.numbers = [0] * plan.publishers
+        """Messages per publisher, without those dropped."""
+        self.behind = 0.0
+        """Largest delay behind the schedule, seconds."""
+        self.sent = 0
+        self._plan, self._fleet = plan, fleet
+        self._padding = padding_for(plan.size)
+        self._topics = [plan.topic_of(index) for index in range(plan.publishers)]
+        self._watch = (
+            AcknowledgementWatch(fleet, latencies) if latencies is not None and plan.rate and plan.qos else None
+        )
+        self._room = max(FLAT_OUT_QUEUED // plan.publishers, 1)
 
-def _send(
-    plan: Plan,
-    clients: Sequence[MqttClient],
-    stop: Stop,
-    watcher: AcknowledgementWatch | None,
-    progress: Callable[[int], None],
-) -> tuple[list[int], float]:
-    """Send until the plan is over; return the messages per publisher and the largest delay."""
-    numbers, sent, behind = [0] * len(clients), 0, 0.0
-    padding = padding_for(plan.size)
-    topics = [plan.topic_of(index) for index in range(len(clients))]
-    start = time.monotonic_ns()
-    while not stop.is_set:
-        elapsed = (time.monotonic_ns() - start) / 1e9
-        if plan.over(sent, elapsed) or any(client.failure for client in clients):
-            break
-        due = _due(plan, sent, elapsed)
-        if due <= sent:
-            time.sleep(max((sent / plan.rate) - elapsed, SHORTEST_SLEEP))
-            continue
-        for index in range(sent, due):
-            turn = index % len(clients)
-            when = start + int(index / plan.rate * 1e9) if plan.rate else time.monotonic_ns()
-            payload = stamp(turn, numbers[turn], when, padding)
-            receipt = clients[turn].publish(topics[turn], payload, qos=plan.qos, wait=ROOM_SECONDS)
-            numbers[turn] += receipt.outcome is not Outcome.DROPPED
-            if watcher is not None:
-                watcher.add(when, receipt)
-        if plan.rate:
-            behind = max(behind, (time.monotonic_ns() - start) / 1e9 - due / plan.rate)
-        sent = due
-        progress(sent)
-    return numbers, behind
+    def run(self, stop: Stop, progress: Callable[[int], None] = lambda _sent: None) -> Sent:
+        """Publish; return when every outcome is known or `drain` is over."""
+        members = self._fleet.members[: self._plan.publishers]
+        before = Counter[Outcome]()
+        for member in members:
+            before.update(member.outbox.counts)
+        began, cpu = time.monotonic(), cpu_seconds()
+        self._send(stop, progress)
+        deadline = time.monotonic() + self._plan.drain
+        while self._fleet.unresolved and time.monotonic() < deadline and not self._fleet.failure:
+            self._fleet.turn(TURN_SECONDS)
+        outcomes = Counter[Outcome]()
+        for member in members:
+            outcomes.update(member.outbox.counts)
+        outcomes.subtract(before)
+        outcomes[Outcome.LOST] += self._fleet.unresolved
+        failure = self._fleet.failure
+        return Sent(
+            messages=tuple(self.numbers),
+            seconds=time.monotonic() - began,
+            cpu=cpu_seconds() - cpu,
+            outcomes={outcome.value: count for outcome, count in outcomes.items()},
+            behind=self.behind,
+            error=str(failure or ""),
+            exit_code=0 if failure is None else failure.exit_code,
+            memory=peak_memory(),
+        )
 
+    def _send(self, stop: Stop, progress: Callable[[int], None]) -> None:
+        plan, fleet = self._plan, self._fleet
+        start = time.monotonic_ns()
+        while not stop.is_set and fleet.failure is None:
+            elapsed = (time.monotonic_ns() - start) / 1e9
+            if plan.over(self.sent, elapsed):
+                return
+            due = due_messages(plan, self.sent, elapsed)
+            for index in range(self.sent, due):
+                turn = index % plan.publishers
+                when = start + int(index / plan.rate * 1e9) if plan.rate else time.monotonic_ns()
+                if not plan.rate and not self._has_room(turn):
+                    due = index
+                    break
+                self._publish(turn, when)
+            if plan.rate and due > self.sent:
+                self.behind = max(self.behind, (time.monotonic_ns() - start) / 1e9 - (due - 1) / plan.rate)
+            moved, self.sent = due > self.sent, due
+            progress(self.sent)
+            if plan.rate:
+                fleet.turn(min(max(self.sent / plan.rate - (time.monotonic_ns() - start) / 1e9, 0.0), TURN_SECONDS))
+            else:
+                fleet.turn(0.0 if moved else TURN_SECONDS)
 
-def _due(plan: Plan, sent: int, elapsed: float) -> int:
-    """Return how many messages are due."""
-    due = int(min(elapsed, plan.duration or elapsed) * plan.rate) + 1 if plan.rate else sent + FLAT_OUT_BLOCK
-    return min(due, plan.count) if plan.count else due
+    def _has_room(self, turn: int) -> bool:
+        return self._fleet.members[turn].outbox.unresolved < self._room
+
+    def _publish(self, turn: int, when: int) -> None:
+        numbered = self._plan.size >= HEADER.size
+        payload = stamp(self.numbers[turn], when, self._padding) if numbered else self._padding
+        receipt = self._fleet.publish(turn, self._topics[turn], payload, self._plan.qos)
+        if receipt.outcome is not Outcome.DROPPED:
+            self.numbers[turn] += 1
+            if self._watch is not None:
+                self._watch.add(turn, when, receipt)
 
 
 class AcknowledgementWatch:
-    """Waits for receipts in order in its own thread, and records the time since each message's schedule."""
+    """Records the time from each message's schedule to its acknowledgement."""
 
-    def __init__(self, latencies: Histogram) -> None:
+    def __init__(self, fleet: Fleet, latencies: Histogram) -> None:
         self._latencies = latencies
-        self._waiting: deque[tuple[int, Receipt]] = deque()
-        self._more = threading.Event()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="acknowledgements", daemon=True)
-        self._thread.start()
+        self._waiting: list[deque[tuple[int, Receipt]]] = [deque() for _ in fleet.members]
+        for member in fleet.members:
+            member.outbox.on_resolved = self._handler(member)
 
-    def add(self, when: int, receipt: Receipt) -> None:
-        """Add the receipt of a message with the scheduled time `when`."""
-        self._waiting.append((when, receipt))
-        self._more.set()
+    def add(self, number: int, when: int, receipt: Receipt) -> None:
+        """Add the receipt of a message of connection `number` with the scheduled time `when`."""
+        self._waiting[number].append((when, receipt))
 
-    def close(self) -> None:
-        """Record the receipts that are known, and end the thread."""
-        self._closed = True
-        self._more.set()
-        self._thread.join()
+    def _handler(self, member: Member) -> Callable[[], None]:
+        waiting, add = self._waiting[member.number], self._latencies.add
 
-    def _run(self) -> None:
-        while not (self._closed and not self._waiting):
-            if not self._waiting:
-                self._more.wait(0.5)
-                self._more.clear()
-                continue
-            when, receipt = self._waiting.popleft()
-            outcome = receipt.wait(0 if self._closed else 10)
-            if outcome is Outcome.ACKNOWLEDGED:
-                self._latencies.add(time.monotonic_ns() - when)
+        def resolved() -> None:
+            now = time.monotonic_ns()
+            while waiting and waiting[0][1].outcome is not None:
+                when, receipt = waiting.popleft()
+                if receipt.outcome is Outcome.ACKNOWLEDGED:
+                    add(now - when)
+
+        return resolved
+
+
+def due_messages(plan: Plan, sent: int, elapsed: float) -> int:
+    """Return how many messages are due."""
+    due = int(min(elapsed, plan.duration or elapsed) * plan.rate) + 1 if plan.rate else sent + FLAT_OUT_BLOCK
+    return min(due, plan.count) if plan.count else due

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from mqttkit.bench.histogram import Histogram
@@ -29,75 +29,114 @@ class Point:
     max: float
 
 
-def read_header(message: Message) -> tuple[int, int, int]:
-    """Read the header of a payload of `plan.stamp`."""
-    return HEADER.unpack_from(message.payload)
+class _HeaderReader:
+    """Reads the header of a payload of `plan.stamp`, and the publisher from the topic."""
+
+    def __init__(self) -> None:
+        self._publishers: dict[str, int] = {}
+
+    def __call__(self, message: Message) -> tuple[int, int, int]:
+        publisher = self._publishers.get(message.topic)
+        if publisher is None:
+            publisher = self._publishers[message.topic] = int(message.topic.rpartition("/")[2])
+        return (publisher, *HEADER.unpack_from(message.payload))
 
 
 class MessageReceiver:
-    """Counts the messages of all publishers for one subscriber; `receive` runs in its network thread."""
+    """Counts the messages of all publishers for all subscribers of a fleet; `receive` runs in its loop."""
 
-    def __init__(self, plan: Plan, *, read: Reader = read_header, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, plan: Plan, *, read: Reader | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.received = 0
         self.bytes = 0
         self.last = 0
         """Time of the last message in nanoseconds of the clock; 0 if there is none."""
         self.first = 0
-        self.sequences = [Sequence() for _ in range(plan.publishers)]
+        self.sequences: dict[tuple[int, int], Sequence] = {}
+        """By subscriber (0 for all of a shared subscription) and publisher."""
         self.points: list[Point] = []
         self.latencies = Histogram()
+        self._plan = plan
+        self._is_shared = plan.layout == "shared"
         self._interval = int(plan.interval * 1e9)
         self._current = Histogram()
+        self._counted = 0
         self._since = 0
-        self._read = read
+        self._read = read or _HeaderReader()
         self._clock = clock
 
-    def receive(self, messages: list[Message]) -> None:
-        """Count messages that arrived together."""
+    def receive(self, subscriber: int, messages: list[Message]) -> None:
+        """Count messages that arrived together at a subscriber."""
         now = self._clock()
         if not self.first:
             self.first = self._since = now
-        read, sequences, found = self._read, self.sequences, []
-        size = 0
-        for message in messages:
-            publisher, number, when = read(message)
-            sequences[publisher].add(number)
-            found.append(now - when)
-            size += len(message.payload)
-        self._current.add_all(found)
-        self.bytes += size
+        self.bytes += sum([len(message.payload) for message in messages])
         self.received += len(messages)
+        self._counted += len(messages)
         self.last = now
+        if self._plan.numbered:
+            self._check(0 if self._is_shared else subscriber, messages, now)
         if now - self._since >= self._interval:
             self.end_interval(now)
+
+    def _check(self, subscriber: int, messages: list[Message], now: int) -> None:
+        read, sequences, found = self._read, self.sequences, []
+        for message in messages:
+            publisher, number, when = read(message)
+            sequence = sequences.get((subscriber, publisher))
+            if sequence is None:
+                sequence = sequences[subscriber, publisher] = Sequence()
+            sequence.add(number)
+            found.append(now - when)
+        self._current.add_all(found)
 
     def end_interval(self, now: int) -> None:
         """End the current interval. The caller ends the last one of a run."""
         current, self._current = self._current, Histogram()
         seconds = max(now - self._since, 1) / 1e9
-        if current.total:
-            summary = current.summary()
-            self.points.append(
-                Point((now - self.first) / 1e9, current.total / seconds, summary["p50"], summary["p99"], summary["max"])
-            )
+        if self._counted:
+            summary = {"p50": 0.0, "p99": 0.0, "max": 0.0} | current.summary()
+            rate = self._counted / seconds
+            self.points.append(Point((now - self.first) / 1e9, rate, summary["p50"], summary["p99"], summary["max"]))
             self.latencies.merge(current)
-        self._since = now
+        self._since, self._counted = now, 0
+
+    def lost(self, published: Mapping[int, int]) -> int:
+        """Return how many messages are missing, given the number of each publisher's."""
+        expected = self._plan.expected(published)
+        if not self._plan.numbered:
+            return max(sum(expected.values()) - self.received, 0)
+        return sum(self.sequences.get(stream, NONE).lost(count) for stream, count in expected.items())
+
+    @property
+    def duplicated(self) -> int:
+        """Messages that arrived again."""
+        return sum(sequence.duplicated for sequence in self.sequences.values())
+
+    @property
+    def reordered(self) -> int:
+        """Messages that arrived after a later one of their publisher; a shared subscription has no order."""
+        return 0 if self._is_shared else sum(sequence.reordered for sequence in self.sequences.values())
 
     def as_points(self) -> list[dict[str, float]]:
         """Return the intervals for JSON."""
         return [asdict(point) for point in self.points]
 
 
-def wait_for_all(receivers: list[MessageReceiver], expected: int, drain: float, ended: Callable[[], bool]) -> None:
-    """Wait until each receiver has `expected` messages, or no message arrives for `drain` seconds."""
-    seen, since = -1, time.monotonic()
-    while not ended():
-        received = [receiver.received for receiver in receivers]
-        if all(count >= expected for count in received):
-            return
-        now = time.monotonic()
-        if sum(received) != seen:
-            seen, since = sum(received), now
-        elif now - since >= drain:
-            return
-        time.sleep(0.02)
+NONE = Sequence()
+"""Of a publisher from which nothing came."""
+
+
+class Arrival:
+    """Whether everything has arrived, or nothing more comes."""
+
+    def __init__(self, receiver: MessageReceiver, expected: int, drain: float) -> None:
+        self._receiver, self._expected, self._drain = receiver, expected, drain
+        self._seen, self._since = -1, time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """True if all `expected` messages are there, or none has arrived for `drain` seconds."""
+        received, now = self._receiver.received, time.monotonic()
+        if received != self._seen:
+            self._seen, self._since = received, now
+        return received >= self._expected or now - self._since >= self._drain

@@ -5,25 +5,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from mqttkit.bench.feeder import Feeder, numbered
+from mqttkit.bench.feeder import Feeder
+from mqttkit.bench.fleet import TURN_SECONDS, Fleet
 from mqttkit.bench.histogram import Histogram
-from mqttkit.bench.plan import Plan, Sent
-from mqttkit.bench.publishing import publish_all
-from mqttkit.bench.receiving import MessageReceiver, wait_for_all
-from mqttkit.bench.report.result import BenchResult
-from mqttkit.bench.usage import cpu_seconds, peak_memory
-from mqttkit.client import MqttClient
+from mqttkit.bench.plan import HEADER, Plan, Sent
+from mqttkit.bench.publishing import LoadPublisher
+from mqttkit.bench.receiving import Arrival, MessageReceiver
+from mqttkit.bench.report.result import LATE_MS, BenchResult
+from mqttkit.bench.usage import allow_files, cpu_seconds, peak_memory
 from mqttkit.errors import BrokerUnreachable, Interrupted, MqttkitError
-from mqttkit.messages import Subscription
 from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
 
 Progress = Callable[[float, int, int], None]
 """Called regularly with seconds since the start, messages sent and messages received."""
 MIB = 1024 * 1024
+FEEDER_SECONDS = 10.0
+"""How long a publishing process that was stopped may take to report."""
 
 
 def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | None = None) -> BenchResult:
@@ -31,7 +33,7 @@ def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | 
 
     If the connection is lost later, the result is partial and has the exit code of that error.
     """
-    if plan.scenario == "connections":
+    if not plan.publishers:
         from mqttkit.bench.connections import run_connections
 
         return run_connections(plan, settings, stop)
@@ -41,48 +43,37 @@ def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | 
 
 
 def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> BenchResult:
-    """Publish from this process; receive in the same clients if the plan has a subscriber."""
-    receiver = MessageReceiver(plan)
-    latencies = Histogram()
-    with ExitStack() as stack:
-        clients = []
-        for index in range(plan.publishers):
-            client = MqttClient(numbered(settings, f"{index}"), retry=False, on_messages=receiver.receive)
-            stack.callback(client.close, flush=0)
-            client.connect()
-            clients.append(client)
+    """Publish from this process; receive in the same connections if the plan has a subscriber."""
+    receiver, latencies = MessageReceiver(plan), Histogram()
+    allow_files(plan.publishers)
+    with Fleet(settings, receive=receiver.receive) as fleet:
+        fleet.connect(plan.publishers, stop, rate=plan.connect_rate)
         if plan.subscribers:
-            clients[0].subscribe(Subscription(f"{plan.topic}/#", qos=plan.qos))
-        cpu = cpu_seconds()
-        with _reporting(progress, [receiver]) as report:
-            sent = publish_all(plan, clients, stop=stop, latencies=latencies, progress=report)
-            if plan.subscribers and not sent.error:
-                wait_for_all([receiver], sum(sent.messages), plan.drain, lambda: _ended_early(clients, stop))
-        cpu = cpu_seconds() - cpu
-        return _result(plan, sent, [receiver] if plan.subscribers else [], latencies, cpu, stop, _failure(clients))
+            fleet.subscribe(plan.subscriptions(), stop)
+        cpu, began = cpu_seconds(), time.monotonic()
+        with _reporting(progress, receiver) as report:
+            sent = LoadPublisher(plan, fleet, latencies).run(stop, report)
+            if plan.subscribers:
+                _receive_rest(plan, fleet, receiver, sent, stop)
+        side = _Side(fleet, receiver if plan.subscribers else None, cpu_seconds() - cpu, time.monotonic() - began)
+        return _result(plan, sent, side, latencies, stop)
 
 
 def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> BenchResult:
     """Receive in this process, publish in another."""
-    receivers = [_receiver(plan) for _ in range(plan.subscribers)]
-    with ExitStack() as stack:
-        feeder = stack.enter_context(Feeder(plan, settings))
-        clients = []
-        for index, receiver in enumerate(receivers):
-            client = MqttClient(numbered(settings, f"sub-{index}"), retry=False, on_messages=receiver.receive)
-            stack.callback(client.close, flush=0)
-            client.connect()
-            client.subscribe(Subscription(f"{plan.topic}/#", qos=plan.qos))
-            clients.append(client)
-        feeder.wait_ready()
-        cpu = cpu_seconds()
+    receiver = _receiver(plan)
+    allow_files(plan.subscribers)
+    with Feeder(plan, settings) as feeder, Fleet(settings, name="sub-", receive=receiver.receive) as fleet:
+        fleet.connect(plan.subscribers, stop, rate=plan.connect_rate)
+        fleet.subscribe(plan.subscriptions(), stop)
+        _Answer(feeder.wait_ready).turn(fleet, lambda: stop.is_set)
+        cpu, began = cpu_seconds(), time.monotonic()
         feeder.go()
-        with _reporting(progress, receivers):
-            sent = _wait_for_feeder(feeder, clients, stop)
-            if not sent.error:
-                wait_for_all(receivers, sum(sent.messages), plan.drain, lambda: _ended_early(clients, stop))
-        cpu = cpu_seconds() - cpu
-        return _result(plan, sent, receivers, Histogram(), cpu, stop, _failure(clients))
+        with _reporting(progress, receiver):
+            sent = _wait_for_feeder(feeder, fleet, stop)
+            _receive_rest(plan, fleet, receiver, sent, stop)
+        side = _Side(fleet, receiver, cpu_seconds() - cpu, time.monotonic() - began)
+        return _result(plan, sent, side, Histogram(), stop)
 
 
 def _receiver(plan: Plan) -> MessageReceiver:
@@ -93,40 +84,59 @@ def _receiver(plan: Plan) -> MessageReceiver:
     return MessageReceiver(plan, read=read_advertisement)
 
 
-def _wait_for_feeder(feeder: Feeder, clients: list[MqttClient], stop: Stop) -> Sent:
-    """Wait for the publishing process; stop it if this side ends first."""
-    found: list[Sent | MqttkitError] = []
+def _receive_rest(plan: Plan, fleet: Fleet, receiver: MessageReceiver, sent: Sent, stop: Stop) -> None:
+    """Receive until everything has arrived, or nothing more comes."""
+    if sent.error:
+        return
+    arrival = Arrival(receiver, sum(plan.expected(dict(enumerate(sent.messages))).values()), plan.drain)
+    while not (arrival.over or stop.is_set or fleet.failure):
+        fleet.turn(TURN_SECONDS)
 
-    def wait() -> None:
+
+T = TypeVar("T")
+
+
+class _Answer(Generic[T]):
+    """What a function that blocks returns; it runs in a thread while this one turns the fleet."""
+
+    def __init__(self, wait: Callable[[], T]) -> None:
+        self.value: T | None = None
+        """None until it returns."""
+        self._error: MqttkitError | None = None
+        self._wait = wait
+        self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
         try:
-            found.append(feeder.result())
+            self.value = self._wait()
         except MqttkitError as error:
-            found.append(error)
+            self._error = error
 
-    waiter = threading.Thread(target=wait, name="feeder", daemon=True)
-    waiter.start()
-    while waiter.is_alive() and not _ended_early(clients, stop):
-        waiter.join(0.05)
-    if not found:
-        feeder.stop()
-        waiter.join(10)
-    if found and isinstance(found[0], Sent):
-        return found[0]
-    cause = found[0] if found else _failure(clients)
-    return Sent((0,), 0.0, 0.0, {}, 0.0, str(cause or "stopped"), cause.exit_code if cause else Interrupted.exit_code)
+    def turn(self, fleet: Fleet, stop: Callable[[], bool]) -> bool:
+        """Turn the fleet until there is an answer or `stop` returns True; return whether there is one. Raises an error."""
+        while self._thread.is_alive() and not stop():
+            fleet.turn(TURN_SECONDS)
+        if self._error is not None:
+            raise self._error
+        return not self._thread.is_alive()
 
 
-def _ended_early(clients: list[MqttClient], stop: Stop) -> bool:
-    """Return True if the user stopped the run, or a connection ended for good."""
-    return stop.is_set or _failure(clients) is not None
-
-
-def _failure(clients: list[MqttClient]) -> MqttkitError | None:
-    return next((client.failure for client in clients if client.failure is not None), None)
+def _wait_for_feeder(feeder: Feeder, fleet: Fleet, stop: Stop) -> Sent:
+    """Wait for the publishing process; stop it if this side ends first."""
+    answer = _Answer(feeder.result)
+    try:
+        if not answer.turn(fleet, lambda: stop.is_set or fleet.failure is not None):
+            feeder.stop()
+            end = time.monotonic() + FEEDER_SECONDS
+            answer.turn(fleet, lambda: time.monotonic() > end)
+    except MqttkitError as error:
+        return Sent((0,), 0.0, 0.0, {}, 0.0, str(error), error.exit_code)
+    return answer.value or Sent((0,), 0.0, 0.0, {}, 0.0, "stopped", Interrupted.exit_code)
 
 
 @contextmanager
-def _reporting(progress: Progress | None, receivers: list[MessageReceiver]) -> Iterator[Callable[[int], None]]:
+def _reporting(progress: Progress | None, receiver: MessageReceiver) -> Iterator[Callable[[int], None]]:
     """Call `progress` twice a second while the body runs; the body reports how many messages it has sent."""
     sent, ended, began = [0], threading.Event(), time.monotonic()
 
@@ -135,7 +145,7 @@ def _reporting(progress: Progress | None, receivers: list[MessageReceiver]) -> I
 
     def watch() -> None:
         while progress is not None and not ended.wait(0.5):
-            progress(time.monotonic() - began, sent[0], sum(receiver.received for receiver in receivers))
+            progress(time.monotonic() - began, sent[0], receiver.received)
 
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()
@@ -147,36 +157,35 @@ def _reporting(progress: Progress | None, receivers: list[MessageReceiver]) -> I
 
 
 @dataclass(frozen=True)
-class _Ended:
-    reason: str
-    code: int
+class _Side:
+    """The receiving side at the end of a run."""
+
+    fleet: Fleet
+    receiver: MessageReceiver | None
+    cpu: float
+    """CPU seconds."""
+    seconds: float
 
 
-def _ended(sent: Sent, failure: MqttkitError | None, stop: Stop) -> _Ended:
+def _end(result: BenchResult, sent: Sent, failure: MqttkitError | None, stop: Stop) -> None:
+    """Record why the run ended early, if it did."""
     if failure is not None:
-        return _Ended(str(failure), failure.exit_code)
-    if sent.error:
-        return _Ended(sent.error, sent.exit_code or BrokerUnreachable.exit_code)
-    return _Ended("interrupted", Interrupted.exit_code) if stop.is_set else _Ended("", 0)
+        result.partial, result.exit_code = str(failure), failure.exit_code
+    elif sent.error:
+        result.partial, result.exit_code = sent.error, sent.exit_code or BrokerUnreachable.exit_code
+    elif stop.is_set:
+        result.partial, result.exit_code = "interrupted", Interrupted.exit_code
 
 
-def _result(
-    plan: Plan,
-    sent: Sent,
-    receivers: list[MessageReceiver],
-    acknowledged: Histogram,
-    cpu: float,
-    stop: Stop,
-    failure: MqttkitError | None,
-) -> BenchResult:
-    ended = _ended(sent, failure, stop)
+def _result(plan: Plan, sent: Sent, side: _Side, acknowledged: Histogram, stop: Stop) -> BenchResult:
     published = sum(sent.messages)
-    result = BenchResult(plan, partial=ended.reason, exit_code=ended.code)
+    result = BenchResult(plan)
+    _end(result, sent, side.fleet.failure, stop)
     metrics = result.metrics
     metrics["published"] = published
     metrics["publish_rate"] = published / sent.seconds if sent.seconds else 0.0
-    if receivers:
-        _add_received(result, sent, receivers, cpu)
+    if side.receiver is not None:
+        add_received(result, sent, side.receiver, side.cpu)
     else:
         metrics["rate"] = metrics["publish_rate"]
         metrics["mib"] = metrics["rate"] * plan.size / MIB
@@ -188,41 +197,36 @@ def _result(
     if published:
         metrics["cpu_publish"] = sent.cpu / published * 1e6
     metrics["memory_publish"] = sent.memory / MIB
+    for cpu, seconds in ((sent.cpu, sent.seconds), (side.cpu, side.seconds)):
+        result.note_generator(cpu, seconds, flat_out=not plan.rate)
     _add_notes(result)
     return result
 
 
-def _add_received(result: BenchResult, sent: Sent, receivers: list[MessageReceiver], cpu: float) -> None:
-    plan, metrics = result.plan, result.metrics
-    for receiver in receivers:
-        receiver.end_interval(time.monotonic_ns() if receiver.last == 0 else receiver.last)
-    received = sum(receiver.received for receiver in receivers)
-    first = min((receiver.first for receiver in receivers if receiver.first), default=0)
-    seconds = (max(receiver.last for receiver in receivers) - first) / 1e9
-    latencies = Histogram()
-    for receiver in receivers:
-        latencies.merge(receiver.latencies)
+def add_received(result: BenchResult, sent: Sent, receiver: MessageReceiver, cpu: float) -> None:
+    """Add the metrics of what arrived."""
+    plan, metrics, received = result.plan, result.metrics, receiver.received
+    receiver.end_interval(receiver.last or time.monotonic_ns())
+    seconds = (receiver.last - receiver.first) / 1e9
     metrics["received"] = received
     metrics["rate"] = received / seconds if seconds > 0 else 0.0
-    metrics["mib"] = sum(receiver.bytes for receiver in receivers) / MIB / seconds if seconds > 0 else 0.0
-    metrics.update(latencies.summary())
-    streams = [(sequence, index) for receiver in receivers for index, sequence in enumerate(receiver.sequences)]
-    known = dict(enumerate(sent.messages))
-    metrics["lost"] = sum(sequence.lost(known.get(index, 0)) for sequence, index in streams)
-    metrics["duplicated"] = sum(sequence.duplicated for sequence, _ in streams)
-    metrics["reordered"] = sum(sequence.reordered for sequence, _ in streams)
-    if received:
+    metrics["mib"] = receiver.bytes / MIB / seconds if seconds > 0 else 0.0
+    metrics.update(receiver.latencies.summary())
+    metrics["lost"] = receiver.lost(dict(enumerate(sent.messages)))
+    metrics["duplicated"] = receiver.duplicated
+    metrics["reordered"] = receiver.reordered
+    if received and plan.scenario != "roundtrip":
         metrics["cpu_receive"] = cpu / received * 1e6
-    metrics["memory"] = peak_memory() / MIB
-    result.points = receivers[0].as_points()
-    if plan.scenario == "roundtrip":
-        for name in ("cpu_receive", "memory"):
-            metrics.pop(name, None)  # nothing may have arrived
+    if plan.scenario != "roundtrip":
+        metrics["memory"] = peak_memory() / MIB
+    result.points = receiver.as_points()
 
 
 def _add_notes(result: BenchResult) -> None:
     plan, metrics = result.plan, result.metrics
     if not plan.rate and "p50" in metrics:
         result.notes.append("without --rate every queue is full, and the latencies are those of full queues")
-    if plan.rate and metrics.get("behind", 0) > 100:
+    if plan.rate and metrics.get("behind", 0) > LATE_MS:
         result.notes.append("the load generator fell behind its schedule; the latencies include the delay")
+    if not plan.numbered and plan.subscribers:
+        result.notes.append(f"payloads below {HEADER.size} bytes have no room for their number and time: no latencies")

@@ -5,6 +5,21 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
+from mqttkit.errors import UsageError
+
+SPARE_FILES = 100
+
+
+def allow_files(connections: int) -> None:
+    """Raise the limit of open files for this number of connections; raise UsageError if the system forbids it."""
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        hint = "See: ulimit -Hn"
+        raise UsageError(f"{connections} connections need {needed} open files; the limit is {hard}", hint=hint)
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
 
 def cpu_seconds() -> float:
     """Return the CPU time of this process, user and kernel."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqttkit.bench.scenarios import SUITE
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import CommandGroup, GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
@@ -31,12 +32,15 @@ SCENARIOS = {
     "scan": "Publish replayed advertisements to a subscriber.",
     "fan-in": "Many publishers, one subscriber.",
     "fan-out": "One publisher, many subscribers.",
-    "connections": "Many idle clients in one process, and the cost of each.",
+    "pairs": "Many publishers, a subscriber for each.",
+    "shared": "Many publishers, subscribers that share a subscription.",
+    "connections": "Many idle connections.",
 }
 EXPLAINED = """With --rate each message has a scheduled time; latency counts from then,
 even if the message left later.
 
-Ends with 1 if --fail-if or --baseline reports a failure; with 3 and a partial result if the broker goes away."""
+Ends with 1 if messages were lost, dropped or denied, or if --fail-if or --baseline reports a failure; with 3 and a
+partial result if the broker goes away."""
 EXAMPLES = {
     "pub": "-q 1 --rate 1000 --own-broker",
     "sub": "-q 1 --count 200000 --own-broker --json",
@@ -44,10 +48,16 @@ EXAMPLES = {
     "scan": "--rate 1000 --own-broker --fail-if 'p99>20ms'",
     "fan-in": "--clients 50 --size 200 --rate 2000 --duration 30",
     "fan-out": "--clients 50 --rate 100",
-    "connections": "--clients 500",
+    "pairs": "-q 1 --clients 500 --rate 500 --own-broker",
+    "shared": "-q 1 --clients 100 --subscribers 3 --rate 1000 --own-broker",
+    "connections": "--clients 5000 --connect-rate 200",
 }
-CLIENTS = {"connections": 1_000, "fan-in": 10, "fan-out": 10}
+CLIENTS = {"connections": 1_000, "fan-in": 10, "fan-out": 10, "pairs": 10, "shared": 10}
 """Clients without --clients; other scenarios have one."""
+MANY = 100
+"""From this number on --clients replaces the number of clients of a scenario with a name of the suite."""
+SHARERS = 5
+"""Subscribers of `shared` without --subscribers."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +78,20 @@ def bench() -> None:
     mqttkit bench roundtrip --rate 1000 --own-broker
     mqttkit bench sub -q 1 --count 200000 --own-broker --json
     mqttkit bench scan --rate 1000 --own-broker --fail-if 'p99>20ms'
+    mqttkit bench p2p-1K-1K-1K-1K --own-broker
     """
 
 
 OPTIONS = (
-    click.option("--rate", type=Number("N", low=0), default=0.0, help="Messages per second in all.  [unlimited]"),
+    click.option("--rate", type=Number("N", low=0), help="Messages per second in all.  [unlimited]"),
     click.option("--duration", type=SOME_SECONDS, help="How long to run.  [10]"),
     click.option("--count", type=COUNT, help="End after N messages, instead of --duration."),
     click.option(
-        "--size", type=Number("BYTES", low=20, high=268_000_000, whole=True), default=283, help="Payload size.  [283]"
+        "--size", type=Number("BYTES", low=0, high=268_000_000, whole=True), help="Payload size.  [283]"
     ),
-    click.option("--clients", type=COUNT, help="Number of clients: publishers for fan-in, subscribers for fan-out."),
+    click.option("--clients", type=COUNT, help="Number of clients; for fan-in, pairs and shared of publishers."),
+    click.option("--subscribers", type=COUNT, help="shared: number of subscribers.  [5]"),
+    click.option("--connect-rate", type=Number("N", low=0), help="New connections per second.  [unlimited]"),
     click.option("--topic", metavar="TOPIC", help="Prefix of the topics.  [mqttkit-bench/ and a random level]"),
     click.option("--source", default="", metavar="FILE", help="scan: recording to replay.  [a bundled one]"),
     click.option(
@@ -116,7 +129,8 @@ def _command(scenario: str, text: str) -> click.Command:
         scenario,
         cls=GroupedCommand,
         short_help=text,
-        help=f"{text}\n\n{EXPLAINED}\n\n\b\nmqttkit bench {scenario} {EXAMPLES[scenario]}",
+        help=f"{text}\n\n{EXPLAINED}\n\n\b\nmqttkit bench {scenario} {EXAMPLES.get(scenario, '--own-broker')}",
+        default_qos=str(SUITE[scenario][1].get("qos", 0)) if scenario in SUITE else "0",
     )(command)
 
 
@@ -137,7 +151,7 @@ def _run(scenario: str, connection: ConnectionOptions, given: dict[str, Any]) ->
     _show(result, checks)
 
 
-for _name, _text in SCENARIOS.items():
+for _name, _text in (*SCENARIOS.items(), *((name, text) for name, (text, _) in SUITE.items())):
     bench.add_command(_command(_name, _text))
 
 
@@ -157,24 +171,48 @@ def _plan(scenario: str, connection: ConnectionOptions, given: dict[str, Any]) -
     from mqttkit.bench.plan import DEFAULT_SECONDS, Plan
     from mqttkit.topics import check_topic_name
 
-    clients = given["clients"] or CLIENTS.get(scenario, 1)
-    publishers = clients if scenario in ("pub", "fan-in") else 1
-    subscribers = 0 if scenario == "pub" else 1 if scenario in ("fan-in", "roundtrip", "scan") else clients
     qos = connection.settings.mqtt.client.qos if connection.qos is None else connection.qos
-    return Plan(
+    plan = Plan(
         scenario=scenario,
         topic=check_topic_name(given["topic"] or f"mqttkit-bench/{uuid.uuid4().hex[:12]}"),
-        publishers=publishers,
-        subscribers=subscribers,
         qos=qos,
-        size=given["size"],
-        rate=given["rate"],
-        duration=given["duration"] or (0.0 if given["count"] else DEFAULT_SECONDS),
-        count=given["count"] or 0,
+        duration=0.0 if given["count"] else DEFAULT_SECONDS,
         source=given["source"],
         tls=connection.settings.mqtt.broker.tls is not None,
         websockets=connection.settings.mqtt.broker.transport == "websockets",
     )
+    plan = replace(plan, **(SUITE[scenario][1] if scenario in SUITE else _clients(scenario, given)))
+    fields = ("size", "rate", "connect_rate", "duration", "count")
+    chosen = {name: given[name] for name in fields if given[name] is not None}
+    if given["count"]:
+        chosen["duration"] = given["duration"] or 0.0
+    if connection.qos is not None:
+        chosen["qos"] = qos
+    if given["clients"] and scenario in SUITE:
+        chosen |= _scaled(plan, given["clients"])
+    return replace(plan, **chosen)
+
+
+def _clients(scenario: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return how many publishers and subscribers a scenario has, and who receives."""
+    clients = given["clients"] or CLIENTS.get(scenario, 1)
+    counts: dict[str, tuple[int, int]] = {
+        "pub": (clients, 0),
+        "roundtrip": (1, 1),
+        "scan": (1, 1),
+        "fan-in": (clients, 1),
+        "pairs": (clients, clients),
+        "shared": (clients, given["subscribers"] or SHARERS),
+        "connections": (0, clients),
+    }
+    publishers, subscribers = counts.get(scenario, (1, clients))
+    layout = scenario if scenario in ("pairs", "shared") else "all"
+    return {"publishers": publishers, "subscribers": subscribers, "layout": layout}
+
+
+def _scaled(plan: Plan, clients: int) -> dict[str, Any]:
+    """Return a scenario of the suite with fewer or more of the clients of which it has many."""
+    return {name: clients for name in ("publishers", "subscribers") if getattr(plan, name) >= MANY}
 
 
 def _show(result: BenchResult, checks: Checks) -> None:
@@ -185,7 +223,8 @@ def _show(result: BenchResult, checks: Checks) -> None:
     click.echo(json.dumps(result.as_json()) if checks.as_json else "\n".join(as_text(result)))
     if checks.plot:
         write_plot(result, checks.plot)
-    failures = [why for condition in checks.conditions if (why := condition.failure(result.metrics))]
+    failures = [result.losses] if result.losses else []
+    failures += [why for condition in checks.conditions if (why := condition.failure(result.metrics))]
     if checks.baseline is not None:
         failures += checks.baseline.failures(result.metrics)
     if result.partial:
@@ -210,10 +249,10 @@ def _stoppable() -> Iterator[Stop]:
 @contextlib.contextmanager
 def _own_broker(plan: Plan) -> Iterator[BrokerSettings]:
     """Run a broker with the transport of the plan."""
-    from mqttkit.bench.connections import allow_files
     from mqttkit.bench.own_broker import own_broker
+    from mqttkit.bench.usage import allow_files
 
-    allow_files(1_000)
+    allow_files(2 * (plan.publishers + plan.subscribers))  # the broker inherits the limit
     with own_broker(tls=plan.tls, websockets=plan.websockets) as broker:
         yield broker
 

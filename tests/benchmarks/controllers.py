@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from mqttkit import __version__
-from mqttkit.bench.connections import allow_files
 from mqttkit.bench.own_broker import own_broker
-from mqttkit.bench.usage import cpu_seconds, private_memory, threads
+from mqttkit.bench.usage import allow_files, cpu_seconds, private_memory, threads
 from mqttkit.client import MqttClient
 from mqttkit.controller import LocalController, RegionalController
 from mqttkit.controller.messages.envelope import Envelope, new_message_id

@@ -13,6 +13,10 @@ from mqttkit.bench.plan import Plan
 
 FORMAT = 1
 """Version of the JSON."""
+BUSY_PERCENT, BUSY_SECONDS, LATE_MS = 90.0, 1.0, 100.0
+GENERATOR_LIMIT = "the load generator was the limit: it used a whole core; the broker may be faster"
+LOSSES = ("lost", "dropped", "failed")
+"""Metrics that must be 0."""
 
 
 @dataclass
@@ -30,6 +34,25 @@ class BenchResult:
     """Why the run ended early; empty if it did not."""
     exit_code: int = 0
     """The exit code of an early end."""
+
+    def note_generator(self, cpu: float, seconds: float, *, flat_out: bool) -> None:
+        """Record what a process of the load generator used; note if that limited the run."""
+        share = 100 * cpu / max(seconds, 1e-6)
+        self.metrics["generator"] = max(share, self.metrics.get("generator", 0.0))
+        late = self.metrics.get("behind", 0.0) > LATE_MS
+        if (
+            share >= BUSY_PERCENT
+            and seconds >= BUSY_SECONDS
+            and (flat_out or late)
+            and GENERATOR_LIMIT not in self.notes
+        ):
+            self.notes.append(GENERATOR_LIMIT)
+
+    @property
+    def losses(self) -> str:
+        """What did not arrive, as text; empty if everything did."""
+        found = [f"{show(self.metrics[name])} {METRICS[name].text}" for name in LOSSES if self.metrics.get(name)]
+        return ", ".join(found)
 
     def as_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -73,15 +96,13 @@ METRICS: Mapping[str, ResultMetric] = {
     "failed": ResultMetric("denied or lost after sending", "messages", False),
     "duplicated": ResultMetric("duplicated", "messages", False),
     "reordered": ResultMetric("reordered", "messages", False),
-    "cpu_publish": ResultMetric("CPU, publisher", "us/message", False),
-    "cpu_receive": ResultMetric("CPU, subscriber", "us/message", False),
-    "memory_publish": ResultMetric("peak memory, publisher", "MiB", False),
-    "memory": ResultMetric("peak memory, subscriber", "MiB", False),
+    "cpu_publish": ResultMetric("CPU, publishing side", "us/message", False),
+    "cpu_receive": ResultMetric("CPU, receiving side", "us/message", False),
+    "memory_publish": ResultMetric("peak memory, publishing side", "MiB", False),
+    "memory": ResultMetric("peak memory, receiving side", "MiB", False),
     "clients": ResultMetric("clients connected", "clients"),
     "connect_rate": ResultMetric("connections", "clients/s", True),
-    "memory_client": ResultMetric("memory per client", "KiB", False),
-    "memory_growth": ResultMetric("memory per client, second half compared with first", "ratio", False),
-    "threads_client": ResultMetric("threads per client", "threads", False),
+    "generator": ResultMetric("CPU of the load generator", "% of a core"),
 }
 
 

@@ -136,7 +136,7 @@ def _serve_subscriber(connection: socket.socket, count: int, size: int) -> Excha
 
 
 def _accept(connection: socket.socket) -> tuple[bool, bytes]:
-    """Answer CONNECT; return whether it asked for MQTT 5, and what came behind it."""
+    """Answer CONNECT; return whether it asked for MQTT 5, and the bytes behind it."""
     data = b""
     while packet_end(data, 0) > len(data) or not data:
         data += connection.recv(READ_BYTES)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mqttkit.bench.histogram import QUANTILES, Histogram
 from mqttkit.bench.plan import HEADER, Plan, padding_for, stamp
-from mqttkit.bench.publishing import _due
+from mqttkit.bench.publishing import due_messages
 from mqttkit.bench.receiving import MessageReceiver
 from mqttkit.bench.sequence import Sequence
 from mqttkit.messages import Message
@@ -64,9 +64,9 @@ def test_every_number_is_received_lost_or_repeated(numbers: list[int], more: int
 def test_a_fixed_rate_has_a_time_for_each_message() -> None:
     """What is due grows with the clock alone, never with what was sent, and ends with the plan."""
     plan = Plan(scenario="pub", topic="t", rate=1_000, duration=2)
-    assert [_due(plan, 0, elapsed) for elapsed in (0.0, 0.0105, 1.0, 5.0)] == [1, 11, 1001, 2001]
-    assert _due(Plan(scenario="pub", topic="t", rate=10, count=3), 0, 9.0) == 3
-    assert _due(Plan(scenario="pub", topic="t", count=100), 90, 0.0) == 100
+    assert [due_messages(plan, 0, elapsed) for elapsed in (0.0, 0.0105, 1.0, 5.0)] == [1, 11, 1001, 2001]
+    assert due_messages(Plan(scenario="pub", topic="t", rate=10, count=3), 0, 9.0) == 3
+    assert due_messages(Plan(scenario="pub", topic="t", count=100), 90, 0.0) == 100
 
 
 def test_plan_is_over_by_count_or_by_time() -> None:
@@ -77,19 +77,22 @@ def test_plan_is_over_by_count_or_by_time() -> None:
 
 
 def test_payloads_have_the_size_asked_for() -> None:
-    """Header and padding together; the header alone where less is asked for."""
-    assert len(stamp(1, 2, 3, padding_for(100))) == 100
-    assert len(stamp(1, 2, 3, padding_for(5))) == HEADER.size
+    """Header and padding together; a payload without room for a header has none."""
+    assert len(stamp(1, 2, padding_for(100))) == 100
+    assert len(stamp(1, 2, padding_for(HEADER.size))) == HEADER.size == 16
+    assert [len(padding_for(size)) for size in (0, 5, 15)] == [0, 5, 15]
+    assert [Plan(scenario="sub", topic="t", size=size).numbered for size in (0, 15, 16)] == [False, False, True]
 
 
 def test_receiver_counts_from_the_intended_time() -> None:
     """Latency is arrival less the time in the message; intervals give the course over time."""
     now = [1_000_000_000]
-    receiver = MessageReceiver(Plan(scenario="sub", topic="t", publishers=2, interval=0.1), clock=lambda: now[0])
-    receiver.receive([Message("t/0", stamp(0, 0, 999_000_000, b"")), Message("t/1", stamp(1, 0, 998_000_000, b""))])
+    plan = Plan(scenario="sub", topic="t", publishers=2, subscribers=1, interval=0.1)
+    receiver = MessageReceiver(plan, clock=lambda: now[0])
+    receiver.receive(0, [Message("t/0", stamp(0, 999_000_000, b"")), Message("t/1", stamp(0, 998_000_000, b""))])
     now[0] += 200_000_000
-    receiver.receive([Message("t/0", stamp(0, 1, 1_197_000_000, b"xx"))])
-    assert (receiver.received, receiver.latencies.maximum, receiver.bytes) == (3, 3_000_000, 62)
+    receiver.receive(0, [Message("t/0", stamp(1, 1_197_000_000, b"xx"))])
+    assert (receiver.received, receiver.latencies.maximum, receiver.bytes) == (3, 3_000_000, 50)
     (point,) = receiver.as_points()
     assert (point["seconds"], point["rate"], point["max"]) == (0.2, 15.0, 3.0)
-    assert [sequence.lost(2) for sequence in receiver.sequences] == [0, 1]
+    assert receiver.lost({0: 2, 1: 2}) == 1
