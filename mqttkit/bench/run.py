@@ -114,7 +114,7 @@ class _Answer(Generic[T]):
             self._error = error
 
     def turn(self, fleet: Fleet, stop: Callable[[], bool]) -> bool:
-        """Turn the fleet until there is an answer or `stop` returns True; return whether there is one. Raises an error."""
+        """Turn the fleet until there is an answer or `stop` returns True; return whether there is an answer."""
         while self._thread.is_alive() and not stop():
             fleet.turn(TURN_SECONDS)
         if self._error is not None:
