@@ -121,7 +121,7 @@ def _examine(broker: Broker, profile: Profile | None) -> BrokerStatus:
             health=running.health,
             trouble=HALTED[running.halted],
         )
-    uptime = time.time() - running.started
+    uptime = max(0.0, time.time() - running.started)  # the clock may have been set back
     state, trouble = _answer(profile, uptime)
     return status(
         state=state,

@@ -183,7 +183,7 @@ def last_save(examined: ExaminedBroker) -> Iterator[Result]:
     if saved is None:
         yield failed("the database was never saved", f"mqttkit broker logs{examined.name_option}")
         return
-    age = time.time() - saved
+    age = max(0.0, time.time() - saved)  # the clock may have been set back
     if age > allowed and up_for > allowed:
         yield failed(f"the last save is {age:.0f} s old", f"mqttkit broker logs{examined.name_option}")
     else:

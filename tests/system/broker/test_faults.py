@@ -1,23 +1,36 @@
-"""What a broker survives: a killed process, a full disk, a read-only directory, replaced files, a paused process."""
+"""What a broker survives.
+
+A killed or paused process, a full disk, a read-only directory, replaced files, a wrong owner, two `up` at the same
+time, a clock that jumps, damaged state files, a port taken between choice and start, an engine that hangs.
+
+A killed container and a restarted engine are in `test_docker_recovery.py`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Profile, existing_broker, start_broker, stop_broker
+from mqttkit.broker.backends import local_process
+from mqttkit.broker.backends.local_process import LocalBroker
+from mqttkit.broker.backends.process_table import ProcessId
 from mqttkit.broker.probe import ask, operator_login
 from mqttkit.broker.profile import locked, read_profile, save_spec
+from mqttkit.errors import UsageError
 from tests.support.brokers import free_port, missing, need
 from tests.support.probe import Probe
 
@@ -27,10 +40,10 @@ pytestmark = [
 ]
 
 
-def run(*arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, code: int | None = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run `mqttkit broker …` and require its exit code."""
     command = [sys.executable, "-m", "mqttkit", "broker", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=env)
     assert code in (None, done.returncode), done.stdout + done.stderr
     return done
 
@@ -337,3 +350,94 @@ def test_a_paused_broker_saves_before_it_stops(broker: Broker):
     run("up")
     assert kept(broker) == ["kept"]
     assert existing_broker().running() != running
+
+
+def test_two_ups_at_the_same_time_make_one_broker(broker: Broker):
+    run("down")
+    command = [sys.executable, "-m", "mqttkit", "broker", "up"]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(child.communicate(timeout=90)[0].splitlines()[0].split(",")[0] for child in children)
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert said == ["broker default is up", *["broker default was up already"] * 2]
+    assert answers(broker)
+
+
+@pytest.mark.parametrize("backend", ("process", "embedded"))
+def test_an_automatic_port_taken_before_the_broker_listens_is_chosen_again(
+    monkeypatch: pytest.MonkeyPatch, backend: str
+):
+    """Another program takes the port between choice and start: `up` tries another one and reports nothing."""
+    launch, taken_ports = LocalBroker._launch, []
+
+    def launch_late(self: LocalBroker) -> ProcessId:
+        if not taken_ports:
+            taken_ports.append(self.spec.port)
+            taken.enter_context(socket.create_server(("127.0.0.1", self.spec.port)))
+        return launch(self)
+
+    monkeypatch.setattr(LocalBroker, "_launch", launch_late)
+    monkeypatch.setattr(local_process, "READY_SECONDS", 5.0)
+    with contextlib.ExitStack() as taken:
+        broker, result = start_broker(BrokerSpec(name="late", backend=backend, port=0))
+        taken.callback(stop_broker, broker, volumes=True)
+        assert result.profile.port not in taken_ports
+        assert ask(operator_login(result.profile)).accepted
+        assert broker.spec.automatic_ports == ("port",)
+
+
+def test_a_directory_replaced_by_a_link_does_not_lead_root_to_another_file(broker: Broker, tmp_path: Path):
+    """The broker's user owns root/, and may replace root/config by a symbolic link: `write_file` refuses."""
+    run("down")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "passwd").write_text("precious")
+    (broker.paths.root / "config").rename(broker.paths.root / "aside")
+    (broker.paths.root / "config").symlink_to(tmp_path / "foreign")
+    with pytest.raises(UsageError, match="symbolic link"):
+        broker.write_file("config/passwd", b"root:everything")
+    assert "symbolic link" in run("up", code=2).stderr
+    assert (tmp_path / "foreign" / "passwd").read_text() == "precious"
+    assert [entry.name for entry in (tmp_path / "foreign").iterdir()] == ["passwd"]
+    shutil.rmtree(tmp_path / "foreign")
+    (broker.paths.root / "config").unlink()
+    (broker.paths.root / "aside").rename(broker.paths.root / "config")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], dict[str, str]]]:
+    """A function that makes the clock of brokers started meanwhile jump, such as by `+30d`.
+
+    It returns the environment in which a command has the same clock. The machine's own clock stays.
+    """
+    library, real = Path("/usr/lib", f"{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1"), need("mosquitto")
+    if not library.exists():
+        missing("libfaketime is not installed")
+    with tempfile.TemporaryDirectory() as directory:
+        offset, program = Path(directory, "offset"), Path(directory, "mosquitto")
+        variables = f"LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={offset} FAKETIME_NO_CACHE=1"
+        program.write_text(f'#!/bin/sh\nexec env {variables} FAKETIME_DONT_FAKE_MONOTONIC=1 {real} "$@"\n')
+        for path, mode in ((offset.parent, 0o755), (program, 0o755)):
+            path.chmod(mode)
+        monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+
+        def jump(by: str) -> dict[str, str]:
+            offset.write_text(by)
+            return {**os.environ, "LD_PRELOAD": str(library), "FAKETIME": by}
+
+        jump("+0")
+        yield jump
+
+
+def test_a_clock_that_jumps_loses_nothing(clock: Callable[[str], dict[str, str]], broker: Broker):
+    """Forward, as NTP does on a machine without a battery, and back: status, save, restart and login work."""
+    keep(broker)
+    for direction, by in (("forward", "+30d"), ("back", "-30d")):
+        environment = clock(by)
+        found = json.loads(run("status", "--json", env=environment).stdout)
+        assert found["state"] == "up"
+        assert found["uptime"] >= 0
+        keep(broker, direction)
+        run("restart", env=environment)
+        assert {"kept", direction} <= set(kept(broker))
+    lines = list(broker.log_lines())
+    year, month = time.strftime("%Y %m", time.localtime(time.time() - 30 * 86_400)).split()
+    assert any(line.startswith(f"{year}-{month}") for line in lines), "the broker's clock has jumped"

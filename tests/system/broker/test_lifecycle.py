@@ -18,12 +18,10 @@ from pathlib import Path
 import pytest
 
 from mqttkit.broker import BrokerPaths, BrokerSpec, Profile, existing_broker, start_broker, temporary_broker
-from mqttkit.broker.backends import embedded, local_process
-from mqttkit.broker.backends.local_process import LocalBroker
-from mqttkit.broker.backends.process_table import ProcessId
+from mqttkit.broker.backends import embedded
 from mqttkit.broker.probe import Login, ask, operator_login
 from mqttkit.broker.profile import load_profile
-from mqttkit.errors import BrokerUnreachable, LifecycleError, UsageError
+from mqttkit.errors import BrokerUnreachable, LifecycleError
 from tests.support.brokers import free_port, need
 from tests.support.clients import wait_until
 
@@ -211,37 +209,6 @@ def test_anonymous_can_be_switched_on_and_off_again(ended: None):
     assert b"topic" not in (existing_broker().read_file("config/acl") or b"").split(b"user ")[0]
 
 
-def test_two_ups_at_a_time_make_one_broker(ended: None, tmp_path: Path):
-    command = [*MQTTKIT, "up", "--backend", "process", "--port", str(free_port())]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = sorted(child.communicate(timeout=60)[0].splitlines()[0].split(",")[0] for child in children)
-    assert [child.returncode for child in children] == [0, 0, 0]
-    assert said == ["broker default is up", *["broker default was up already"] * 2]
-    assert len(works_in(tmp_path)) == 1
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_an_automatic_port_taken_before_the_broker_listens_is_chosen_again(
-    ended: None, monkeypatch: pytest.MonkeyPatch, backend: str
-):
-    """Another program takes the port between choice and start: `up` tries another one and reports nothing."""
-    launch, taken_ports = LocalBroker._launch, []
-
-    def launch_late(self: LocalBroker) -> ProcessId:
-        if not taken_ports:
-            taken_ports.append(self.spec.port)
-            taken.enter_context(socket.create_server(("127.0.0.1", self.spec.port)))
-        return launch(self)
-
-    monkeypatch.setattr(LocalBroker, "_launch", launch_late)
-    monkeypatch.setattr(local_process, "READY_SECONDS", 5.0)
-    with contextlib.ExitStack() as taken:
-        broker, result = start_broker(BrokerSpec(backend=backend, port=0))
-        assert result.profile.port not in taken_ports
-        assert ask(operator_login(result.profile)).accepted
-        assert broker.spec.automatic_ports == ("port",)
-
-
 def test_an_embedded_broker_whose_mqtt_5_port_is_taken_chooses_another(ended: None, monkeypatch: pytest.MonkeyPatch):
     """rumqttd would run on without that listener, and the profile would name another program's port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -251,23 +218,6 @@ def test_an_embedded_broker_whose_mqtt_5_port_is_taken_chooses_another(ended: No
         monkeypatch.setattr(embedded, "READY_SECONDS", 1.0)
         _, result = start_broker(BrokerSpec(backend="embedded", port=0))
         assert result.profile.v5_port not in (None, server.getsockname()[1])
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="the broker's user differs from ours only as root")
-def test_a_directory_replaced_by_a_link_does_not_lead_root_to_another_file(ended: None, tmp_path: Path):
-    """The broker's user owns root/, and may replace root/config by a symbolic link: `write_file` refuses."""
-    up("--backend", "process")
-    run("down")
-    broker = existing_broker()
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "passwd").write_text("precious")
-    (broker.paths.root / "config").rename(broker.paths.root / "aside")
-    (broker.paths.root / "config").symlink_to(tmp_path / "foreign")
-    with pytest.raises(UsageError, match="symbolic link"):
-        broker.write_file("config/passwd", b"root:everything")
-    assert "symbolic link" in run("up", code=2).stderr
-    assert (tmp_path / "foreign" / "passwd").read_text() == "precious"
-    assert [entry.name for entry in (tmp_path / "foreign").iterdir()] == ["passwd"]
 
 
 def test_a_paused_broker_is_taken_down(ended: None, tmp_path: Path):
