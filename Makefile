@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation fuzz check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top bench-web sid pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz test-brokers test-mosquitto-clients check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top bench-web sid pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -63,6 +63,14 @@ $(VENV)/.mutation: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev ## Feed 30,000 mutated packet streams per MQTT version to the client (about a minute)
 	$(BIN)/python -m tests.support.fuzz $(FUZZ_ARGS)
+
+test-brokers: $(VENV)/.dev ## Run mqttkit with other brokers and client libraries; writes docs/reference/interoperability.md (as root, about 20 minutes)
+	@$(SYSTEM_PACKAGES) mosquitto redis-server debootstrap nodejs npm
+	$(BIN)/python -m tests.interoperability --directory $(VENV)/interoperability --write docs/reference/interoperability.md $(BROKER_ARGS)
+
+test-mosquitto-clients: $(VENV)/.dev ## Run mosquitto's own tests of its clients against pub, sub and request (as root, about 8 minutes)
+	@$(SYSTEM_PACKAGES) debootstrap microsocks
+	$(BIN)/python -m tests.interoperability.mosquitto_clients --directory $(VENV)/interoperability $(CLIENT_TEST_ARGS)
 
 bench: $(VENV)/.demo ## Measure the figures that mqttkit promises (about 6 minutes; needs a quiet machine)
 	@$(SYSTEM_PACKAGES) mosquitto

@@ -14,6 +14,7 @@ SCHEMES = {
     "wss": (443, True, True),
 }
 """By URL scheme: the usual port, whether it uses TLS, whether it uses WebSockets."""
+SOCKS_PORT, MAX_SOCKS_TEXT = 1080, 255
 URL_FORM = "mqtt(s)://[user[:password]@]host[:port] or ws(s)://…"
 
 
@@ -92,6 +93,32 @@ def parse_url(url: str) -> BrokerUrl:
         websockets=websockets,
         path=unquote(path),
     )
+
+
+@dataclass(frozen=True)
+class ProxyUrl:
+    """The parts of socks5h://[user[:password]@]host[:port]."""
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def parse_proxy(url: str) -> ProxyUrl:
+    """Split the URL of a proxy; raise ValueError, which never shows a password."""
+    from urllib.parse import unquote
+
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() != "socks5h":
+        raise ValueError("must be socks5h://[user[:password]@]host[:port]")
+    user, _, address = rest.rstrip("/").rpartition("@")
+    host, port = parse_address(address, SOCKS_PORT)
+    name, _, password = user.partition(":")
+    found = ProxyUrl(host, port, unquote(name) or None, unquote(password) or None)
+    if max(len((part or "").encode()) for part in (found.host, found.username, found.password)) > MAX_SOCKS_TEXT:
+        raise ValueError(f"must have at most {MAX_SOCKS_TEXT} bytes in each part")
+    return found
 
 
 def _without_password(url: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any
 
-from mqttkit.addresses import parse_address
+from mqttkit.addresses import parse_address, parse_proxy
 from mqttkit.errors import ConfigError, TopicError
 from mqttkit.topics import check_level, check_scanner_id, check_template, check_topic_name
 
@@ -145,6 +145,7 @@ HOST = ValueRule("a host name or an address", lambda value: bool(value.strip()))
 HOSTS = ValueRule("a list of host or host:port", lambda value: all(parse_address(one, 1) for one in value))
 LISTEN_ADDRESS = ValueRule("host:port", _is_listen_address)
 WITHOUT_NUL = ValueRule("text without NUL", lambda value: "\0" not in value)
+PROXY = ValueRule("socks5h://[user[:password]@]host[:port]", lambda value: bool(parse_proxy(value)))
 HEX = ValueRule("bytes in hexadecimal", lambda value: re.fullmatch("([0-9a-fA-F]{2})+", value) is not None)
 PAIRS = ValueRule("a list of name=value", lambda value: all("=" in one and "\0" not in one for one in value))
 TOPIC_NAME = ValueRule("a topic name", lambda value: bool(check_topic_name(value)))

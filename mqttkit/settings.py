@@ -17,6 +17,7 @@ from mqttkit.setting_rules import (
     HOSTS,
     LISTEN_ADDRESS,
     PAIRS,
+    PROXY,
     SCANNER_ID,
     SOURCE,
     TOPIC_NAME,
@@ -73,6 +74,8 @@ class BrokerSettings(Checked):
     """Path of the broker's Unix socket; replaces host and port. With TLS the certificate must name `host`."""
     bind_address: Annotated[str | None, HOST] = None
     """Address of this machine from which to connect; the system chooses if it is not set."""
+    proxy: Annotated[str | None, PROXY] = field(default=None, repr=False)
+    """SOCKS 5 proxy to connect through, socks5h://[user[:password]@]host[:port]; it resolves the broker's name."""
     username: str | None = None
     """User name for CONNECT."""
     password: str | None = field(default=None, repr=False)

@@ -109,7 +109,7 @@ class SubscriptionKeeper:
         result = self._canary.send(self._client, timeout=ANSWER_SECONDS)
         missing = result is CanaryResult.MISSING
         if missing and self._client.connected and self._client.stats.received == before:
-            reason = "the broker granted it but delivers nothing: its access list forbids reading"
+            reason = f"granted, but a test message did not come within {ANSWER_SECONDS:g} s: the ACL may deny reading"
             raise SubscriptionDenied(self._filter, reason, code=NO_PERMISSION)
         self._note_delivers()
 

@@ -10,6 +10,7 @@ import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.cli.output.render import Output, on_terminal
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from mqttkit.messages import Message
 
 
-@click.command(cls=GroupedCommand, default_qos="1")
+@click.command(cls=MosquittoCommand, default_qos="1")
 @click.argument("topic", required=False)
+@click.option("-t", "--topic", "more_topic", metavar="TOPIC", help="Topic name, instead of the argument.")
 @click.option("-m", "--message", metavar="TEXT", help="The payload of the request.")
 @click.option("-s", "--stdin-file", "whole_stdin", is_flag=True, help="The payload is the whole of stdin.")
 @click.option("-C", "count", type=COUNT, default=1, help="Answers to wait for.  [1]")
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as a JSON object.")
 @click.option("--raw", is_flag=True, help="Do not escape control characters on a terminal.")
 @terse_connection_options
-def request(connection: ConnectionOptions, topic: str | None, **given: Any) -> None:
+def request(connection: ConnectionOptions, topic: str | None, more_topic: str | None, **given: Any) -> None:
     """Publish a request on TOPIC and print the answers.
 
     Exit code 27: fewer answers than -C arrived in time. Exit code 1: a responder answered with an error.
@@ -43,7 +45,7 @@ def request(connection: ConnectionOptions, topic: str | None, **given: Any) -> N
     """
     from mqttkit.request_response.requester import Requester, RequestOptions
 
-    place = topic or connection.url_topic
+    place = topic or more_topic or connection.url_topic
     if place is None:
         raise UsageError("no topic", hint="For example: mqttkit request device/1/ping -m hello")
     if given["message"] is not None and given["whole_stdin"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from mqttkit.addresses import parse_proxy
 from mqttkit.client.connection import Connection
 from mqttkit.client.packets import properties as convert
 from mqttkit.client.transport.tls import TlsFiles
@@ -40,6 +41,8 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
     connection.opener.timeout = settings.client.connect_timeout
     connection.opener.user_timeout = settings.client.keep_alive
     connection.opener.source = broker.bind_address
+    if broker.proxy is not None and broker.unix_socket is None:
+        connection.opener.proxy = parse_proxy(broker.proxy)
     if broker.unix_socket is not None:
         connection.opener.server_name = broker.host
     if broker.transport == "websockets":

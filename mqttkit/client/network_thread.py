@@ -136,8 +136,8 @@ class NetworkThread:
         return decision
 
     def _probe(self) -> reconnect.Address | None:
-        """Return the first address that accepts a TCP connection."""
-        for address in self._policy.addresses:
+        """Return the first address that accepts a TCP connection; through a proxy none, it accepts in any case."""
+        for address in self._policy.addresses if self._connection.opener.proxy is None else ():
             try:
                 sockets.probe(address, PROBE_TIMEOUT, source=self._connection.opener.source)
             except (OSError, ValueError) as error:

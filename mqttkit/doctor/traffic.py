@@ -86,7 +86,7 @@ def round_trip(visit: Visit) -> Iterator[Result]:
                 yield failed(f"a publish of {len(payload)} bytes to {topic} failed: {reason}", "see the limits above")
                 return
             yield failed(
-                f"nothing came back on {topic}: the broker grants the subscription, but its ACL denies the messages",
+                f"nothing came back on {topic}: the broker acknowledged, but its ACL may deny the messages",
                 CHOOSE,
             )
             return

@@ -47,12 +47,12 @@ class _Field(NamedTuple):
     cuts: bool = False
     """A maximum width has an effect."""
     parts: bool = False
-    """A precision puts blanks between groups of digits."""
+    """A precision puts blanks, or colons, between groups of digits."""
 
 
 NONE = Properties()
 _ESCAPES = {"\\": b"\\", "0": b"\0", "a": b"\a", "e": b"\x1b", "n": b"\n", "r": b"\r", "t": b"\t", "v": b"\v"}
-_SEQUENCE = re.compile(r"%(-?)(0?)(\d*)(?:\.(\d*))?(.?)|@(.?)|\\(.?)|([^%@\\]+)", re.DOTALL)
+_SEQUENCE = re.compile(r"%(-?)(0?)(\d*)(?:\.(\d*)(:?))?(.?)|@(.?)|\\(.?)|([^%@\\]+)", re.DOTALL)
 MAX_WIDTH = 10_000
 
 
@@ -92,7 +92,7 @@ def json_value(message: Message, when: int) -> dict[str, Any]:
 
 def _value(match: re.Match[str], pretty: bool) -> Value:
     """Return the value of one piece of the format string."""
-    align, zero, width, precision, letter, moment, escape, literal = match.groups()
+    align, zero, width, precision, colon, letter, moment, escape, literal = match.groups()
     if literal is not None:
         return _constant(literal.encode("utf-8", "surrogateescape"))
     if escape is not None:
@@ -103,11 +103,14 @@ def _value(match: re.Match[str], pretty: bool) -> Value:
         return _moment(moment)
     if letter in "jJ" and letter:
         return _json(letter, pretty)
-    if letter in _FLOATS and letter:
+    if letter in _FLOATS and letter and not colon:
         return _float(_FLOATS[letter], bool(align), bool(zero), width, precision)
-    if letter not in _FIELDS or not letter:
+    if letter not in _FIELDS or not letter or (colon and not _FIELDS[letter].parts):
         raise UsageError(f"-F: unknown sequence {match.group()!r}; use one of %j %J %d %f %" + " %".join(_FIELDS))
-    return _padded(_FIELDS[letter], bool(align), bool(zero), width, precision)
+    field = _FIELDS[letter]
+    if field.parts and precision and int(precision):
+        field = field._replace(value=_parted(field.value, int(precision), b":" if colon else b" "))
+    return _padded(field, bool(align), bool(zero), width, precision)
 
 
 def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | None) -> Value:
@@ -116,8 +119,6 @@ def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | 
     least = int(width or 0) if field.has_width else 0
     if max(limit or 0, least) > MAX_WIDTH:
         raise UsageError(f"-F: a width must be at most {MAX_WIDTH}")
-    if field.parts and precision and int(precision):
-        field = field._replace(value=_parted(field.value, int(precision)))
     if limit is None and not least:
         return field.value
     pad = b"0" if zero and field.pads_zero and not left else b" "
@@ -129,12 +130,12 @@ def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | 
     return padded
 
 
-def _parted(digits: Value, size: int) -> Value:
-    """Put a blank after every `size` digits."""
+def _parted(digits: Value, size: int, separator: bytes) -> Value:
+    """Put the separator after every `size` digits."""
 
     def value(message: Message, when: int) -> bytes:
         text = digits(message, when)
-        return b" ".join(text[start : start + size] for start in range(0, len(text), size))
+        return separator.join(text[start : start + size] for start in range(0, len(text), size))
 
     return value
 

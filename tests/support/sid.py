@@ -49,7 +49,7 @@ def prepare() -> str:
             return ""
         shutil.rmtree(ROOT, ignore_errors=True)
         options = ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        done = subprocess.run(["debootstrap", *options, "sid", str(ROOT), _mirror()], check=False)
+        done = subprocess.run(["debootstrap", *options, "sid", str(ROOT), mirror()], check=False)
         if done.returncode:
             return f"debootstrap ended with {done.returncode}"
         PROGRAMS.mkdir()
@@ -61,7 +61,7 @@ def prepare() -> str:
     return ""
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return the mirror of this machine's apt that has the distribution itself."""
     command = ["apt-get", "indextargets", "--format", "$(SITE) $(CODENAME)", "Created-By: Packages", "Origin: Debian"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -33,6 +33,8 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (BrokerSettings, "hosts", [(), ("a",), ("a:1", "[::1]:65535")], [("",), ("a", "b:0"), ("a:65536",)]),
     (BrokerSettings, "transport", ["tcp", "websockets"], ["", "udp"]),
     (BrokerSettings, "websocket_path", ["/", "/mqtt"], ["", "mqtt"]),
+    (BrokerSettings, "proxy", [None, "socks5h://h", "SOCKS5H://u:p%3A@[::1]:1/"],
+     ["", "h:1", "http://h:1", "socks5h://", "socks5h://h:0", f"socks5h://{'u' * 256}@h"]),
     (BrokerSettings, "bind_address", [None, "127.0.0.2", "::1"], ["", " "]),
     (TlsSettings, "psk", [None, "00", "aAfF09"], ["", "a", "0x00", "aa aa", "gg"]),
     (TlsSettings, "psk_identity", ["", "lamp"], ["a\0"]),

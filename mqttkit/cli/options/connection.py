@@ -149,6 +149,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--unix", path="mqtt.broker.unix_socket", metavar="SOCKET", type=click.Path(),
         help="Broker's Unix socket, instead of host and port.",
     ),
+    setting_option("--proxy", path="mqtt.broker.proxy", metavar="URL", help="socks5h://user:password@host:port"),
     setting_option(
         "-A", "--bind", path="mqtt.broker.bind_address", metavar="ADDRESS",
         help="Address of this machine from which to connect.",

@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Session": (
         *("--id", "--keepalive", "--version", "--disable-clean-session", "--session-expiry", "--receive-maximum"),
-        *("--no-retry", "--bind", "--max-packet-size"),
+        *("--no-retry", "--proxy", "--bind", "--max-packet-size"),
     ),
     "Will": ("--will-topic", "--will-payload", "--will-qos", "--will-retain", "--will-delay"),
     "Logging": ("--quiet", "--debug"),

@@ -74,7 +74,7 @@ def replace_properties(args: list[str], options: Container[str]) -> list[str]:
             ]
             replaced = property_words(kind.lower(), name.lower(), values)
             if replaced and replaced[0] not in options:
-                raise UsageError(f"-D {kind} {name}: this command does not send a {kind.upper()}")
+                raise UsageError(f"-D {kind} {name}: this command does not take it")
             found += replaced
         else:
             found.append(word)

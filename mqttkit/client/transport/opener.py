@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mqttkit.addresses import ProxyUrl
 from mqttkit.client.transport import sockets
+from mqttkit.client.transport.socks import connect_through
 from mqttkit.client.transport.tls import TlsFiles
 from mqttkit.client.transport.websocket import BatchedWebSocket
 
@@ -21,6 +23,8 @@ class Opener:
         self.deadline = 0.0
         """When the current attempt ends, on the monotonic clock."""
         self.tls: TlsFiles | None = None
+        self.proxy: ProxyUrl | None = None
+        """SOCKS proxy to connect through."""
         self.source: str | None = None
         """Address of this machine from which to connect."""
         self.server_name: str | None = None
@@ -69,7 +73,11 @@ class Opener:
         def watch(opening: socket.socket) -> None:
             self._opening = opening
 
-        return sockets.open_stream(address, self.deadline - time.monotonic(), watch, source=self.source)
+        via = address if self.proxy is None else (self.proxy.host, self.proxy.port)
+        opened = sockets.open_stream(via, self.deadline - time.monotonic(), watch, source=self.source)
+        if self.proxy is not None:
+            connect_through(opened, self.proxy, address, self.deadline)
+        return opened
 
     def _set_options(self, opened: socket.socket) -> None:
         if opened.family == socket.AF_UNIX:

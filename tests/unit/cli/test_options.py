@@ -204,7 +204,7 @@ def test_each_of_mosquittos_properties_becomes_a_setting() -> None:
         ("-D connect will-delay-interval 1", "does not send this property. It sends: publish content-type, "),
         ("-D x y 1", "-D x y: mqttkit does not send this property"),
         ("-D", "mqttkit does not send this property"),
-        ("-D publish content-type x", "-D publish content-type: this command does not send a PUBLISH"),
+        ("-D publish content-type x", "-D publish content-type: this command does not take it"),
         ("-D connect user-property a", "-D connect user-property needs a name and a value"),
         ("-D connect user-property a=b c", "must not contain '=' here, got 'a=b'"),
         ("-D connect receive-maximum", "-D connect receive-maximum needs a value"),

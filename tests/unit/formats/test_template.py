@@ -74,6 +74,7 @@ def test_payloads_come_out_byte_for_byte(batch: list[Message], end: bytes) -> No
         ("%t|%p|%q|%r|%l|%m", b"a/b|h\xc3\xa9\xff|1|1|4|7"),
         ("%x %X", b"68c3a9ff 68C3A9FF"),
         ("%.2x|%.4X|%.0x|%.3x", b"68 c3 a9 ff|68C3 A9FF|68c3a9ff|68c 3a9 ff"),
+        ("%.2:x|%.4:X", b"68:c3:a9:ff|68C3:A9FF"),
         ("%14.2x|%-14.2x|", b"   68 c3 a9 ff|68 c3 a9 ff   |"),
         ("%A %C %E %F %R %S", b"5 text/plain 60 1 r/t 42,43"),
         ("%D", b"\x00c"),

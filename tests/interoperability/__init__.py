@@ -1,0 +1,1 @@
+"""mqttkit against other brokers, other clients, and mosquitto's own tests. Run by make targets, not by pytest."""
