@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.support.brokers import free_port, wait_for_port
+from tests.support.line_servers import Influx, Victoria, influx_server, victoria_server
 from tests.support.postgres import Postgres, postgres
 from tests.support.redis import RedisServer, redis_server
 
@@ -49,6 +50,12 @@ def soak_sink(kind: str, directory: Path) -> Iterator[SoakSink]:
     elif kind == "postgresql":
         with postgres(directory) as server:
             yield PostgresqlTable(server)
+    elif kind == "influx":
+        with influx_server(directory / "influx") as influx:
+            yield InfluxSeries(influx)
+    elif kind == "victoria":
+        with victoria_server(directory / "victoria") as victoria:
+            yield VictoriaSeries(victoria)
     else:
         with contextlib.closing(IdempotentServer(directory / "received.db")) as receiver:
             yield receiver
@@ -140,6 +147,36 @@ class PostgresqlTable:
             cursor.itersize = 10_000
             cursor.execute("SELECT value FROM metrics")
             return _count((value for (value,) in cursor), count)
+
+
+class InfluxSeries:
+    """Points in InfluxDB; the server is killed with SIGKILL."""
+
+    def __init__(self, server: Influx) -> None:
+        self._server = server
+        self.address = server.address("metrics")
+
+    def interrupt(self) -> None:
+        self._server.stop(signal.SIGKILL)
+        self._server.start()
+
+    def stored(self, count: int) -> bytearray:
+        return _count((value for _, value in self._server.query("SELECT value FROM /.*/", "metrics")), count)
+
+
+class VictoriaSeries:
+    """Samples in VictoriaMetrics, which keeps the last seconds in memory only: it is stopped with SIGTERM."""
+
+    def __init__(self, server: Victoria) -> None:
+        self._server = server
+        self.address = server.url
+
+    def interrupt(self) -> None:
+        self._server.stop()
+        self._server.start()
+
+    def stored(self, count: int) -> bytearray:
+        return _count((value for _, value, _ in self._server.samples('{tenant_id!=""}')), count)
 
 
 class IdempotentServer:

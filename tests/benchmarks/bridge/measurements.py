@@ -163,7 +163,7 @@ def outage(setup: Setup, rate: float, seconds: float) -> Figure:
             time.sleep(seconds)
             os.kill(server, signal.SIGCONT)
             began = time.monotonic()
-            wait_for(lambda: _lag(setup, began, rate, seconds) <= rate / 5, 120, "the bridge to catch up")
+            wait_for(lambda: _lag(setup, began, rate, seconds, total) <= rate / 5, 900, "the bridge to catch up")
             took = time.monotonic() - began
         finally:
             publisher.kill()
@@ -171,10 +171,10 @@ def outage(setup: Setup, rate: float, seconds: float) -> Figure:
     return at_most(f"catch-up after {seconds:.0f} s without a sink at {rate:,.0f}/s", took, "s", 30)
 
 
-def _lag(setup: Setup, began: float, rate: float, seconds: float) -> float:
+def _lag(setup: Setup, began: float, rate: float, seconds: float, total: int) -> float:
     """Return approximately how many published metrics are not stored yet."""
     time.sleep(0.2)
-    published = rate * (3 + seconds + time.monotonic() - began)
+    published = min(total, rate * (3 + seconds + time.monotonic() - began))
     with setup.store() as store:
         return published - int(store.xlen(STREAM))
 

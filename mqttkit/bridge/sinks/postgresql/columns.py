@@ -42,7 +42,7 @@ def quoted(name: str) -> str:
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """The names of the columns. A field that is not in the mapping has a column of its own name."""
+    """The names of the columns. A field that is not in the mapping has a column of the same name."""
 
     names: Mapping[str, str] = field(default_factory=dict)
 
