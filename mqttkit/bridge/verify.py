@@ -149,6 +149,11 @@ class Proof:
         self._failure: Exception | None = None
         self._stop = threading.Event()
 
+    @property
+    def published(self) -> int:
+        """Metrics that the broker has acknowledged so far."""
+        return len(self._published)
+
     def run(self) -> ProofResult:
         """Publish, kill the bridge, wait and count. At the end, remove the bridge's session and what it has stored."""
         if self._proof.in_place:

@@ -146,7 +146,7 @@ def _run(scenario: str, connection: ConnectionOptions, given: dict[str, Any]) ->
     with _stoppable() as stop, contextlib.ExitStack() as stack:
         if given["own_broker"]:
             settings = replace(settings, broker=stack.enter_context(_own_broker(plan)))
-        with _progress() as progress:
+        with _progress(plan) as progress:
             result = run(plan, settings, stop=stop, progress=progress)
     _show(result, checks)
 
@@ -258,16 +258,20 @@ def _own_broker(plan: Plan) -> Iterator[BrokerSettings]:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[float, int, int], None] | None]:
+def _progress(plan: Plan) -> Iterator[Callable[[float, int, int], None] | None]:
     """Yield a function that shows progress on stderr; None if that is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
 
+    from mqttkit.cli.output.progress import progress_text
+
     def show(seconds: float, sent: int, received: int) -> None:
+        done = max(sent, received) / plan.count if plan.count else seconds / (plan.duration or seconds)
         sent_text = f"{sent:,} sent, " if sent else ""
         rate = received / max(seconds, 0.001)
-        click.echo(f"\r{seconds:5.1f} s: {sent_text}{received:,} received, {rate:,.0f}/s \x1b[K", nl=False, err=True)
+        text = f"{progress_text(done, seconds)}: {sent_text}{received:,} received, {rate:,.0f}/s"
+        click.echo(f"\r{text} \x1b[K", nl=False, err=True)
 
     try:
         yield show

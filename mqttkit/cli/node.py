@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -163,10 +165,18 @@ def default_topic(user: str | None) -> str:
 
 def play(scenario: Scenario, connection: ConnectionOptions, readings: int | None, *, paced: bool) -> None:
     """Run a scenario and print its totals as one JSON line; raise PublishFailed if a reading was not acknowledged."""
+    from mqttkit.cli.output.progress import progress
     from mqttkit.nodes import Runner
 
     runner = Runner(scenario, connection.settings.mqtt, paced=paced)
-    with on_interrupt(runner.stop):
+    began = time.monotonic()
+
+    def share() -> float:
+        by_count = runner.totals.taken / readings if readings else 0.0
+        return max(by_count, (time.monotonic() - began) / scenario.duration if paced and scenario.duration else 0.0)
+
+    watched = progress(share) if readings or (paced and scenario.duration) else contextlib.nullcontext()
+    with on_interrupt(runner.stop), watched:
         totals = runner.run(limit=readings)
     click.echo(json.dumps(totals.to_json()))
     if not totals.good:

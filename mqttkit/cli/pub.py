@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -179,7 +180,18 @@ def pub(connection: ConnectionOptions, **given: Any) -> None:
         MqttClient(checked_settings(connection.settings.mqtt), will=connection.will, retry=retry) as client,
     ):
         client.connect()
-        _publish(client, blocks, options)
+        with _progress(options):
+            _publish(client, blocks, options)
+
+
+def _progress(options: PublishOptions) -> contextlib.AbstractContextManager[None]:
+    """Show on a terminal how much of a file that is stdin has been published."""
+    if not (options.streaming and sys.stderr.isatty()):
+        return contextlib.nullcontext()
+    from mqttkit.cli.output.progress import progress, share_of_stdin
+
+    share = share_of_stdin()
+    return progress(share) if share else contextlib.nullcontext()
 
 
 def _publish(client: MqttClient, blocks: Iterable[Block], options: PublishOptions) -> None:

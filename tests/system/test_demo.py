@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -99,6 +100,15 @@ def test_interrupt_ends_it_cleanly_broker_included(own_tmp: Path) -> None:
     figures = numbers(output)
     assert figures["published"] == figures["received"] > 0
     assert left_behind(own_tmp) == []
+
+
+def test_json_is_all_that_is_printed() -> None:
+    """With --json the figures are one object, without progress lines."""
+    need("mosquitto")
+    words = ["--seconds", "1", "--backend", "process", "--json"]
+    figures = json.loads(subprocess.run([*COMMAND, *words], check=True, capture_output=True, text=True).stdout)
+    assert figures["published"] == figures["received"] > 0
+    assert figures["lost"] == 0
 
 
 def test_terminal_gets_a_live_table() -> None:

@@ -57,19 +57,25 @@ def _settings(config: str | None) -> BridgeSettings:
 
 @dead_letters.command("list", short_help="List letters, one a line.")
 @selection_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each letter.")
 @store_options
-def list_letters(config: str | None, **given: Any) -> None:
+def list_letters(config: str | None, as_json: bool, **given: Any) -> None:
     """List letters: identifier, time, reason, bytes, topic, separated by tabs.
 
     \b
     mqttkit bridge dead-letters list --reason tenant_unknown --sink sqlite:metrics.db
     """
     from mqttkit.bridge.dead_letters import select
+    from mqttkit.cli.output.render import print_json
 
     selection = _selection(given)
     with opened_sink(_settings(config)) as sink:
         for stored in select(sink.letters, selection):
             letter = stored.letter
+            if as_json:
+                line = {"id": stored.id, "received": _time(stored), "reason": letter.reason, "bytes": letter.size}
+                print_json({**line, "topic": letter.topic})
+                continue
             click.echo(f"{stored.id}\t{_time(stored)}\t{letter.reason}\t{letter.size}\t{letter.topic!r}")
 
 

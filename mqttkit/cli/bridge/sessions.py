@@ -21,7 +21,8 @@ def sessions() -> None:
 
 
 @sessions.command("list")
-def list_sessions() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each session.")
+def list_sessions(as_json: bool) -> None:
     """List the sessions, one on each line.
 
     The columns are client identifier, state, broker, topic filter and sink, separated by tabs.
@@ -32,9 +33,14 @@ def list_sessions() -> None:
     mqttkit bridge sessions list
     """
     from mqttkit.bridge.identity import stored_identities
+    from mqttkit.cli.output.render import print_json
 
     set_up_logging()
     for stored in stored_identities():
+        if as_json:
+            purpose = dict(zip(("broker", "filter", "sink"), stored.purpose, strict=False))
+            print_json({"client_id": stored.client_id, "state": _state(stored), **purpose})
+            continue
         click.echo("\t".join((stored.client_id, _state(stored), *stored.purpose)))
 
 

@@ -49,14 +49,20 @@ def remove(tenant_id: str, config: str | None) -> None:
 
 
 @tenant.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each tenant.")
 @store_options
-def list_tenants(config: str | None) -> None:
+def list_tenants(config: str | None, as_json: bool) -> None:
     """List the tenants: identifier, tab, name.
 
     \b
     mqttkit bridge tenant list --tenants tenants.yaml
     """
+    from mqttkit.cli.output.render import print_json
+
     set_up_logging()
     with opened_registry(load_without_broker(config).bridge) as registry:
         for tenant_id, name in registry.all().items():
+            if as_json:
+                print_json({"tenant_id": tenant_id, "name": name})
+                continue
             click.echo(f"{tenant_id}\t{name}" if name else tenant_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import click
 
@@ -21,17 +22,10 @@ from mqttkit.cli.options.numbers import COUNT, SECONDS, Number
 @click.option("--publisher-password-file", metavar="FILE", type=click.Path(), help="File with that user's password.")
 @click.option("--time-limit", type=SECONDS, default=600.0, help="Time for the whole proof.  [600]")
 @click.option("--in-place", is_flag=True, help="Store in the sink itself, and leave the metrics there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @bridge_options
 @connection_options
-def verify(
-    connection: ConnectionOptions,
-    count: int,
-    kills: int,
-    publisher: str | None,
-    publisher_password_file: str | None,
-    time_limit: float,
-    in_place: bool,
-) -> int:
+def verify(connection: ConnectionOptions, *, as_json: bool, **given: Any) -> int:
     """Prove on this set-up that no metric is lost: send numbered metrics through broker, bridge and sink.
 
     The proof starts a separate bridge and kills it with SIGKILL again and again. It stores its metrics under its
@@ -44,17 +38,16 @@ def verify(
     """
     from mqttkit.bridge.outputs.plan import chosen_sink
     from mqttkit.bridge.verify import Proof, ProofSettings
+    from mqttkit.cli.output.progress import progress
+    from mqttkit.cli.output.render import print_json
 
-    given = connection.settings
-    settings = ProofSettings(
-        settings=dataclasses.replace(given, bridge=chosen_sink(given.bridge)),
-        count=count,
-        kills=kills,
-        publisher=publisher,
-        publisher_password_file=publisher_password_file,
-        time_limit=time_limit,
-        in_place=in_place,
-    )
-    result = Proof(settings).run()
-    click.echo(result.line())
+    settings = connection.settings
+    chosen = dataclasses.replace(settings, bridge=chosen_sink(settings.bridge))
+    proof = Proof(ProofSettings(settings=chosen, **given))
+    with progress(lambda: proof.published / given["count"], what="killing the bridge again and again"):
+        result = proof.run()
+    if as_json:
+        print_json({**dataclasses.asdict(result), "lost": result.lost})
+    else:
+        click.echo(result.line())
     return 0 if result.passed else 1

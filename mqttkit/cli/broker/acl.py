@@ -180,8 +180,16 @@ def acl_reset(name: str) -> None:
 @click.option("--live", is_flag=True, help="Confirm it on the running broker with a test message; needs the password.")
 @password_file_option
 @name_option
+@json_option
 def acl_check(
-    user: str, action: str, topic: str, client_id: str | None, live: bool, password_file: str | None, name: str
+    user: str,
+    action: str,
+    topic: str,
+    client_id: str | None,
+    live: bool,
+    password_file: str | None,
+    name: str,
+    as_json: bool,
 ) -> int:
     """Check whether the broker's rules allow an action. Ends with 0 if they do, with 1 if they do not.
 
@@ -191,15 +199,20 @@ def acl_check(
     mqttkit broker acl check lamp write sensors/lamp/temperature
     """
     from mqttkit.broker.live.accounts import decide, prove_live
+    from mqttkit.cli.output.render import print_json
 
     files = read_accounts(name)
     files.known(user)
     decision = decide(files.acl, action, topic, user=user, client_id=client_id)
-    click.echo(f"{'allowed' if decision.allowed else 'denied'}: {decision.reason}")
+    if not as_json:
+        click.echo(f"{'allowed' if decision.allowed else 'denied'}: {decision.reason}")
     if client_id is None and any("%c" in rule.topic for rule in files.acl.patterns):
         say("rules with %c were not checked: name the client with --client-id")
     if live:
         password = known_password(password_file)
         prove_live(named_broker(name), action, topic, user=user, password=password, decision=decision)
-        click.echo("the running broker agrees")
+        if not as_json:
+            click.echo("the running broker agrees")
+    if as_json:
+        print_json({"allowed": decision.allowed, "reason": decision.reason, "live": live})
     return 0 if decision.allowed else 1

@@ -174,3 +174,18 @@ def test_h_shows_the_help_of_every_command(words: tuple[str, ...]) -> None:
 def test_the_roles_offered_are_those_of_keys() -> None:
     """The command names the roles itself, so that its help does not import the library for signatures."""
     assert keys.ROLES == ROLES
+
+
+REPORTS = ("list", "show", "status", "stats", "logs", "check", "lint", "info", "diff", "doctor", "verify", "watch")
+"""Last words of commands that print results."""
+FURTHER_REPORTS = ("demo", "top", "request", "expect", "replay", "scan", "decode", "node gateway", "broker up")
+JSON_ANYWAY = ("bridge dead-letters show", "config check")
+"""The first prints JSON only; the second prints nothing but the path."""
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_a_command_that_prints_results_has_json(words: tuple[str, ...]) -> None:
+    """Programs can read each result."""
+    name = " ".join(words)
+    if (words[-1] in REPORTS or words[0] == "bench" or name in FURTHER_REPORTS) and name not in JSON_ANYWAY:
+        assert any("--json" in param.opts for param in command_at(words).params)
