@@ -51,6 +51,10 @@ def _beside(bridge: BridgeSettings, name: str, directory: Path) -> BridgeSetting
         return dataclasses.replace(bridge, stream=f"{bridge.stream}:{name}", list=own_list, job_format="mqttkit")
     if scheme in ("influx", "influxs", "victoria", "victorias"):
         return dataclasses.replace(bridge, dead_letters=str(directory / "ledger.db"))
+    if scheme in ("nats", "natss"):
+        server = sink.split("?")[0]
+        beside = f"{server}-{name}?subject={name}"
+        return dataclasses.replace(bridge, sink=beside, dead_letters=str(directory / "ledger.db"))
     raise UsageError("an http sink cannot be read back", hint="Use another sink for the proof")
 
 
@@ -71,6 +75,11 @@ def _remove(place: BridgeSettings, name: str) -> None:
 
         with contextlib.closing(VictoriaDestination(sink, sink_options(place))) as victoria:
             victoria.delete(f'agent_id="{name}"')
+    elif scheme in ("nats", "natss"):
+        from mqttkit.bridge.sinks.remote.nats import NatsDestination
+
+        with contextlib.closing(NatsDestination(sink, sink_options(place))) as nats:
+            nats.delete_stream()
     elif scheme in SCHEMES:
         _remove_keys(place)
     else:

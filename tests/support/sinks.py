@@ -13,9 +13,11 @@ from typing import Any
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.remote.nats import NatsDestination
 from mqttkit.bridge.sinks.types import DeadLetter, Sink, SinkOptions
 from tests.support.bridges import TENANT
 from tests.support.line_servers import Influx, Victoria
+from tests.support.nats import NatsServer
 from tests.support.postgres import Postgres
 from tests.support.redis import RedisServer
 
@@ -97,6 +99,16 @@ def influx_case(server: Influx) -> Case:
         server.stop,
         server.start,
     )
+
+
+def nats_case(server: NatsServer) -> Case:
+    address = server.address(f"m{uuid.uuid4().hex}")
+
+    def values() -> list[float]:
+        with contextlib.closing(NatsDestination(address, SinkOptions())) as destination:
+            return [json.loads(data)["value"] for data in destination.read()]
+
+    return Case(address, values, server.stop, server.start)
 
 
 def victoria_case(server: Victoria) -> Case:

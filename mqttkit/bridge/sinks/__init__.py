@@ -52,8 +52,8 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
     only_postgresql = options.keep is not None or options.columns is not None or options.table != SinkOptions.table
     if scheme not in _POSTGRESQL and only_postgresql:
         raise UsageError("--table, --columns and --keep are for PostgreSQL only")
-    if options.password_file is not None and scheme not in (*_POSTGRESQL, *_REDIS):
-        raise UsageError("--sink-password-file is for PostgreSQL and Redis only")
+    if options.password_file is not None and scheme not in (*_POSTGRESQL, *_REDIS, *_NATS):
+        raise UsageError("--sink-password-file is for PostgreSQL, Redis and NATS only")
     if not rest:
         raise UsageError(f"{address!r} is not a sink", hint=_KINDS)
     if scheme == "sqlite":
@@ -90,6 +90,10 @@ def open_destination(address: str, options: SinkOptions) -> Destination:
         from mqttkit.bridge.sinks.remote.victoria import VictoriaDestination
 
         return VictoriaDestination(address, options)
+    if scheme in _NATS:
+        from mqttkit.bridge.sinks.remote.nats import NatsDestination
+
+        return NatsDestination(address, options)
     from mqttkit.bridge.sinks.remote.http import HttpDestination
 
     return HttpDestination(address, options)
@@ -99,5 +103,6 @@ _POSTGRESQL = ("postgresql", "postgres")
 _REDIS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 _INFLUX = ("influx", "influxs")
 _VICTORIA = ("victoria", "victorias")
-_REMOTE = ("http", "https", *_INFLUX, *_VICTORIA)
-_KINDS = "Sinks: sqlite:PATH, redis://…, postgresql://…, influx(s)://…, victoria(s)://…, http(s)://…, jsonl:PATH"
+_NATS = ("nats", "natss")
+_REMOTE = ("http", "https", *_INFLUX, *_VICTORIA, *_NATS)
+_KINDS = "Sinks: sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, http://…, jsonl:PATH"

@@ -41,6 +41,8 @@ def stored_ids(bridge: BridgeSettings, agent: str) -> list[str]:
         return _from_influx(bridge, agent)
     if scheme in ("victoria", "victorias"):
         return list(_from_victoria(bridge, agent))
+    if scheme in ("nats", "natss"):
+        return _from_nats(bridge, agent)
     raise UsageError("an http sink cannot be read back", hint="Use another sink for the proof")
 
 
@@ -109,6 +111,14 @@ def _from_victoria(bridge: BridgeSettings, agent: str) -> Iterator[str]:
     with contextlib.closing(VictoriaDestination(bridge.sink or "", _patient(bridge))) as server:
         for _, values, _ in server.export([f'agent_id="{agent}"'], 0, now_ms + 86_400_000):
             yield from (f"{agent}-{value:.0f}" for value in values)
+
+
+def _from_nats(bridge: BridgeSettings, agent: str) -> list[str]:
+    from mqttkit.bridge.sinks.remote.nats import NatsDestination
+
+    with contextlib.closing(NatsDestination(bridge.sink or "", _patient(bridge))) as server:
+        rows = [json.loads(data) for data in server.read(agent)]
+    return [row["dedupe_id"] for row in rows if row["agent_id"] == agent]
 
 
 def _patient(bridge: BridgeSettings) -> SinkOptions:

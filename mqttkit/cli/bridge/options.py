@@ -23,7 +23,9 @@ def _setting(name: str, metavar: str, help_text: str, **attributes: Any) -> Call
 
 
 sink_option = _setting(
-    "--sink", "SINK", "sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, http(s)://… or jsonl:PATH."
+    "--sink",
+    "SINK",
+    "sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, http://… or jsonl:PATH.",
 )
 password_option = _setting(
     "--sink-password-file",

@@ -12,9 +12,10 @@ import pytest
 
 from tests.support.http_receiver import http_receiver
 from tests.support.line_servers import influx_server, victoria_server
+from tests.support.nats import nats_server
 from tests.support.postgres import postgres
 from tests.support.redis import redis_server
-from tests.support.sinks import Case, influx_case, postgresql_case, redis_case, sqlite_values, victoria_case
+from tests.support.sinks import Case, influx_case, nats_case, postgresql_case, redis_case, sqlite_values, victoria_case
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
                     "redis": redis_server,
                     "postgresql": postgres,
                     "influx": influx_server,
+                    "nats": nats_server,
                     "victoria": victoria_server,
                 }
                 running[kind] = stack.enter_context(servers[kind](tmp_path_factory.mktemp(kind)))  # type: ignore[operator]
@@ -37,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         yield get
 
 
-@pytest.fixture(params=["sqlite", "redis", "list", "jsonl", "http", "postgresql", "influx", "victoria"])
+@pytest.fixture(params=["sqlite", "redis", "list", "jsonl", "http", "postgresql", "influx", "victoria", "nats"])
 def case(
     request: pytest.FixtureRequest, tmp_path: Path, server: Callable[[str], Any], monkeypatch: Any
 ) -> Iterator[Case]:
@@ -52,6 +54,8 @@ def case(
         yield postgresql_case(server("postgresql"))
     elif kind == "influx":
         yield influx_case(server("influx"))
+    elif kind == "nats":
+        yield nats_case(server("nats"))
     elif kind == "victoria":
         yield victoria_case(server("victoria"))
     elif kind == "jsonl":

@@ -119,7 +119,7 @@ def test_dead_letters_are_bounded_in_bytes(case: Case) -> None:
         assert sink.commit(MetricBatch([metric(1)], [LETTER])) == Committed(1, 0)
 
 
-@pytest.mark.parametrize("case", [*SERVERS, "influx", "victoria"], indirect=True)
+@pytest.mark.parametrize("case", [*SERVERS, "influx", "victoria", "nats"], indirect=True)
 def test_sink_out_of_reach_is_unavailable_until_it_is_back(case: Case) -> None:
     """A server that is down is SinkUnavailable; the same sink works again once the server is back."""
     assert case.stop is not None

@@ -18,6 +18,7 @@ from mqttkit.settings import BridgeSettings
 from tests.support.bridges import QUEUE_WITHOUT_LIMIT, TENANT, mqtt_settings
 from tests.support.brokers import mosquitto
 from tests.support.line_servers import influx_server, victoria_server
+from tests.support.nats import nats_server
 from tests.support.postgres import postgres
 from tests.support.redis import redis_server
 
@@ -103,20 +104,23 @@ def test_proof_with_every_other_sink(tmp_path: Path, kind: str) -> None:
         assert (found["stored"], found["lost"], found["twice"], found["kills"], code) == (2_000, 0, 0, 1, 0)
 
 
-@pytest.mark.parametrize("kind", ["influx", "victoria"])
-def test_proof_with_line_protocol(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["influx", "victoria", "nats"])
+def test_proof_with_a_ledger(tmp_path: Path, kind: str) -> None:
     """Killed in mid-batch, the bridge stores every metric once, though the server has no transactions."""
-    with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker, line_server(kind, tmp_path / kind) as sink:
+    with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker, remote_server(kind, tmp_path / kind) as sink:
         code, found = verify(broker.port, sink, tmp_path, "--count", "2000", "--kill", "1")
         assert (found["stored"], found["lost"], found["twice"], found["kills"], code) == (2_000, 0, 0, 1, 0)
 
 
 @contextlib.contextmanager
-def line_server(kind: str, directory: Path) -> Iterator[str]:
+def remote_server(kind: str, directory: Path) -> Iterator[str]:
     """Run a server; yield its address as a sink."""
     if kind == "influx":
         with influx_server(directory) as influx:
             yield influx.address("metrics")
+    elif kind == "nats":
+        with nats_server(directory) as nats:
+            yield nats.address("METRICS")
     else:
         with victoria_server(directory) as victoria:
             yield victoria.url
