@@ -144,7 +144,7 @@ class StatusBook:
             "store_errors": _number(counters, "store_errors", 0),
             "refused_here": self.refused_on[seen.controller_id],
             "policies": _object(detail, "policies"),
-            "applied": _object(detail, "applied"),
+            "applied": _object(detail, "applied" if "applied" in detail else "policies"),
         }
 
 

@@ -28,6 +28,20 @@ _DEVICE = (
     (Access.WRITE, "status/{user}/#"),
     (Access.WRITE, "events/{user}/#"),
 )
+_EVERY_CONTROLLER = (
+    *((Access.READ, f"pdsno/{topic}") for topic in ("policy/+", "events/+", "messages/#", "status/+")),
+    *((Access.READ, f"pdsno/{topic}/{{user}}") for topic in ("requests", "answers")),
+    *((Access.WRITE, f"pdsno/{topic}") for topic in ("events/+", "messages/#", "requests/+", "answers/+")),
+    (Access.WRITE, "pdsno/status/{user}"),
+)
+"""What controllers of every role need; the user's name is the controller's identifier."""
+_LOCAL = ((Access.READ, "pdsno/receipts/+/{user}"), (Access.WRITE, "pdsno/discovery/+/{user}"))
+_REGIONAL = (
+    (Access.READ, "pdsno/discovery/+/+"),
+    (Access.WRITE, "pdsno/receipts/+/+"),
+    (Access.WRITE, "pdsno/policy/+"),
+)
+
 ROLES: dict[str, tuple[tuple[Access, str], ...]] = {
     "device": _DEVICE,
     "metrics-device": (*_DEVICE, (Access.WRITE, "metrics/+/{user}/#")),
@@ -53,6 +67,10 @@ ROLES: dict[str, tuple[tuple[Access, str], ...]] = {
         (Access.WRITE, "status/{user}/#"),
         (Access.WRITE, "events/{user}/#"),
     ),
+    "controller": (*_EVERY_CONTROLLER, *_LOCAL, *_REGIONAL),
+    "controller-local": (*_EVERY_CONTROLLER, *_LOCAL),
+    "controller-regional": (*_EVERY_CONTROLLER, *_REGIONAL),
+    "controller-global": (*_EVERY_CONTROLLER, (Access.WRITE, "pdsno/policy/global")),
 }
 """What each role may do; {user} is the user's name."""
 

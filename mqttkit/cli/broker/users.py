@@ -20,7 +20,10 @@ from mqttkit.cli.broker.options import json_option, name_option, named_broker
 from mqttkit.cli.options.help import CommandGroup
 from mqttkit.cli.options.numbers import Number
 
-ROLES = ("device", "metrics-device", "service", "monitor", "bridge")
+ROLES = (
+    *("device", "metrics-device", "service", "monitor", "bridge"),
+    *("controller", "controller-local", "controller-regional", "controller-global"),
+)
 weak_option = click.option("--weak", is_flag=True, help="Accept a password that is short or easy to guess.")
 generate_option = click.option("--generate", is_flag=True, help="Generate a password and print it on stdout.")
 iterations_option = click.option(

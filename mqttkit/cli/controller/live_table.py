@@ -13,21 +13,31 @@ if TYPE_CHECKING:
 
     from mqttkit.controller.status_book import StatusBook
 
-COLUMNS = ("controller", "role", "region", "status", "last heartbeat", "transport", "reports", "refused", "policies")
-NUMBERS = ("last heartbeat", "reports", "refused")
+COLUMNS = (
+    *("controller", "role", "region", "status", "last heartbeat", "transport", "reports", "refused", "errors"),
+    "policies",
+)
+NUMBERS = ("last heartbeat", "reports", "refused", "errors")
 SHRINK = {"controller": 24, "transport": 4, "policies": 8, "region": 6}
-DROP = ("policies", "role", "refused", "transport", "region", "reports")
+DROP = ("errors", "policies", "role", "refused", "transport", "region", "reports")
 """What a narrow terminal leaves out, the first one first."""
 COLOURS = {"online": "green", "offline": "red", "silent": "yellow"}
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """Return a row's cells as text, in the order of COLUMNS."""
-    policies = " ".join(f"{scope}:{version}" for scope, version in row["policies"].items())
+    """Return a row's cells as text, in the order of COLUMNS. `!` marks a policy that the controller cannot apply."""
+    applied = row["applied"].items()
+    policies = " ".join(f"{one[0]}:{one[1]}{'' if one in applied else '!'}" for one in row["policies"].items())
     transport = row["transport"] + (f" ({row['hops']} hops)" if row["hops"] else "")
     return [
         *(row["controller"], row["role"], row["region"], row["status"], f"{row['last_heartbeat']:.1f} s"),
-        *(transport, str(row["reports"]), str(row["refused"]), policies),
+        *(
+            transport,
+            str(row["reports"]),
+            str(row["refused"] + row["refused_here"]),
+            str(row["store_errors"]),
+            policies,
+        ),
     ]
 
 

@@ -25,12 +25,13 @@ ONCE_SECONDS = 2.0
 def watch(*, connection: ConnectionOptions, as_json: bool, once: bool, duration: float | None) -> None:
     """Show each controller: status, last heartbeat, transport, reports, policy versions.
 
-    A live table on a terminal, otherwise a line for each heartbeat.
+    A live table on a terminal, otherwise a line for each heartbeat, and when a controller becomes silent. A policy
+    with `!` is in force, but the controller cannot apply it.
 
     \b
     mqttkit controller watch
     """
-    from mqttkit.cli.controller.live_table import COLUMNS, cells, live_table
+    from mqttkit.cli.controller.live_table import COLUMNS, DROP, cells, live_table
     from mqttkit.cli.output.render import on_terminal, print_table
     from mqttkit.cli.signals import on_interrupt
     from mqttkit.controller.watcher import ControllerWatcher
@@ -51,7 +52,7 @@ def watch(*, connection: ConnectionOptions, as_json: bool, once: bool, duration:
         for row in watcher.book.rows():
             _print_line(json.dumps(row))
     elif once:
-        print_table(COLUMNS, [cells(row) for row in watcher.book.rows()])
+        print_table(COLUMNS, [cells(row) for row in watcher.book.rows()], optional=DROP)
 
 
 def _wait(changes: Iterable[object]) -> None:

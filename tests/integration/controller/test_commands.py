@@ -334,7 +334,9 @@ def test_the_table_tells_how_often_the_transport_changed() -> None:
     row = {
         **{"controller": "lc-1", "role": "local", "region": "zone-A", "status": "online", "last_heartbeat": 1.23},
         **{"transport": "http", "hops": 3, "reports": 7, "refused": 0, "policies": {"global": 2, "zone-A": 5}},
+        **{"refused_here": 2, "store_errors": 1, "applied": {"global": 2}},
     }
     shown = dict(zip(COLUMNS, cells(row), strict=True))
-    assert (shown["transport"], shown["policies"]) == ("http (3 hops)", "global:2 zone-A:5")
+    assert (shown["transport"], shown["policies"]) == ("http (3 hops)", "global:2 zone-A:5!")
+    assert (shown["refused"], shown["errors"]) == ("2", "1")
     assert dict(zip(COLUMNS, cells({**row, "hops": 0}), strict=True))["transport"] == "http"

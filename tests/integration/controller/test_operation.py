@@ -173,3 +173,14 @@ def test_the_keys_of_one_controller_are_exported_and_imported(site: Site) -> Non
     other.save(KeyRing().add(generate("rc-1")))
     clash = CliRunner().invoke(cli, ["controller", "key", "import", out, "--key-file", str(other.path)])
     assert (clash.exit_code, "another key with the identifier 'rc-1'" in clash.stderr) == (2, True)
+
+
+def test_watch_shows_a_controller_that_has_become_silent(site: Site) -> None:
+    """With `--once` by the age of its retained heartbeat; with `--json` as a line when it happens."""
+    local = site.start(LocalController, "lc-1")
+    eventually(lambda: len(state(site).online) == 1)
+    local._heartbeats.close()  # it hangs: its connection stays
+    lines = site.run("watch", "--json", "--duration", "3").stdout.splitlines()
+    assert [json.loads(line)["status"] for line in lines][-1] == "silent"
+    once = site.run("watch", "--once", "--duration", "0.5", "--json").stdout
+    assert json.loads(once)["status"] == "silent"

@@ -96,6 +96,7 @@ def test_a_table_is_drawn_while_heartbeats_come() -> None:
 
 TOPIC = "pdsno/status/lc-1"
 CODEC = PlainCodec()
+TOPICS = Topics()
 
 
 def heartbeat(state: str, sequence: int, *, age: float = 0.0, connection: int = 1, run: str = "run-1") -> bytes:
@@ -133,3 +134,25 @@ def test_an_empty_message_removes_no_controller() -> None:
     book.note(TOPIC, heartbeat("online", 1))
     assert book.note(TOPIC, b"") is None
     assert (len(book.rows()), book.refused["empty"]) == (1, 1)
+
+
+def test_a_retained_heartbeat_counts_from_when_it_was_written() -> None:
+    """Its arrival proves nothing: a controller that has sent none for three intervals is silent."""
+    clock = [time.time()]
+    book = StatusBook(TOPICS, CODEC, now=lambda: clock[0])
+    book.note(TOPICS.status("lc-1"), heartbeat("online", 1, age=40.0), retained=True)
+    assert book.rows()[0]["status"] == "silent"
+    book.note(TOPICS.status("lc-1"), heartbeat("online", 2, age=40.0))
+    assert book.rows()[0]["status"] == "online"  # it has just arrived, whatever its sender's clock says
+    assert book.silent_since({"lc-1": "online"}) == []
+    clock[0] += 31.0
+    assert [row["status"] for row in book.silent_since({"lc-1": "online"})] == ["silent"]
+
+
+def test_refusals_and_errors_of_each_controller_are_shown() -> None:
+    """Those that it counts, and those of its own messages here."""
+    book = StatusBook(TOPICS, CODEC)
+    book.note(TOPICS.status("lc-1"), heartbeat("online", 1))
+    book.note(TOPICS.status("lc-1"), b"{}")
+    (row,) = book.rows()
+    assert (row["refused_here"], row["refusals"], row["store_errors"]) == (1, {}, 0)
