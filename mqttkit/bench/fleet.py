@@ -7,22 +7,24 @@ thread: the loop reads and writes where a socket is ready.
 from __future__ import annotations
 
 import selectors
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from mqttkit.addresses import show_address
 from mqttkit.bench.histogram import Histogram
 from mqttkit.client import MqttClient
 from mqttkit.client.connection_setup import make_connection
-from mqttkit.client.failures import refused, unreachable
+from mqttkit.client.failures import lost, refused, unreachable
 from mqttkit.client.packets.encoding import encode_name
 from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.client.packets.receipt import Receipt
 from mqttkit.client.packets.unexpected import UnexpectedPacket
 from mqttkit.client.subscriptions import denial
+from mqttkit.client.transport.opener import Opener
 from mqttkit.errors import BrokerUnreachable, MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import MqttSettings
@@ -36,6 +38,21 @@ TURN_SECONDS = 0.05
 TEND_SECONDS = 1.0
 """How often every connection checks its keep alive."""
 SUBACK_SECONDS = 60.0
+
+
+class EagerOpener(Opener):
+    """Begins to connect to a known place and does not wait: a slow answer must not delay the other connections."""
+
+    def __init__(self, family: int, place: Any) -> None:
+        super().__init__()
+        self._family, self._place = family, place
+
+    def _connect(self, address: tuple[str, int]) -> socket.socket:
+        opening = socket.socket(self._family, socket.SOCK_STREAM)
+        opening.setblocking(False)
+        with suppress(BlockingIOError):
+            opening.connect(self._place)
+        return opening
 
 
 class Member:
@@ -70,6 +87,8 @@ class Fleet:
         self._receive = receive
         self._address = (settings.broker.host, settings.broker.port)
         self._v5 = True
+        self._place: tuple[int, Any] | None = None
+        """Family and address of the broker's socket; None if connections are opened one by one."""
         self._selector = selectors.DefaultSelector()
         self._dirty: set[Member] = set()
         self._waiting = 0
@@ -137,11 +156,19 @@ class Fleet:
         connection.on_socket_unregister_write = lambda _c, _d, opened: self._want(member, opened, writes=False)
         self.members.append(member)
         member.since = due
+        if self._place is not None:
+            eager = EagerOpener(*self._place)
+            eager.timeout, eager.user_timeout = connection.opener.timeout, connection.opener.user_timeout
+            connection.opener = eager
         try:
             connection.open(self._address, v5=self._v5, settings=self._settings.client)
         except Exception as error:  # the resolver, OpenSSL and paho raise many kinds
             raise unreachable(self._address, connection.opener.step, error) from error
         self._waiting += 1
+        opener, opened = connection.opener, cast("Any", connection.socket())
+        if number == 0 and opened is not None and opener.tls is None and not (opener.websocket_path or opener.source):
+            place = opened.getpeername()
+            self._place = (opened.family, place) if isinstance(place, tuple) else None
 
     def _receiver(self, member: Member) -> Callable[[list[Message]], None]:
         receive, number = self._receive, member.number
@@ -156,8 +183,7 @@ class Fleet:
         self.connecting.add(time.monotonic_ns() - member.since)
 
     def _handle_end(self, member: Member, reason: str) -> None:
-        where = show_address(*self._address)
-        self._end(member, BrokerUnreachable(where, "mqtt", reason.lower(), what="lost the connection to broker"))
+        self._end(member, lost(self._address, reason))
 
     def _end(self, member: Member, error: MqttkitError) -> None:
         if member.ended is not None or self._closing:
