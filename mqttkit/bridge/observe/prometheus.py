@@ -15,7 +15,12 @@ def samples_of(
     """Return every sample; `resident` in bytes."""
     return [
         *book_samples(pipeline.books),
-        Sample("dropped_letters", "Dead letters above their tenant's quota", "counter", pipeline.letter_quota.dropped),
+        Sample(
+            "dropped_letters",
+            "Dead letters dropped above the quota of their tenant",
+            "counter",
+            pipeline.letter_quota.dropped,
+        ),
         Sample("lost_sessions", "Connections whose session the broker had lost", "counter", session.lost),
         Sample("interruptions", "Connections that ended while the bridge ran", "counter", session.interruptions),
         Sample("delay_seconds", "Time from reception to commit", "histogram", 0.0, histogram=pipeline.delay),
