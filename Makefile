@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation fuzz test-brokers test-mosquitto-clients check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top bench-web sid pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz test-brokers test-mosquitto-clients check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top bench-web sid home-assistant pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -129,6 +129,10 @@ sid: $(VENV)/.dev ## Install mosquitto 2.1 from Debian sid beside the system (as
 	@$(SYSTEM_PACKAGES) debootstrap
 	$(BIN)/python -m tests.support.sid
 	$(BIN)/python -m pytest tests/system/broker/test_mosquitto_21.py $(PYTEST_ARGS)
+
+home-assistant: $(VENV)/.dev ## Check discovery messages with Home Assistant itself, in Debian sid (as root, ten minutes the first time)
+	@$(SYSTEM_PACKAGES) debootstrap
+	$(BIN)/python -m tests.support.home_assistant
 
 pictures: $(VENV)/.dev ## Make the pictures of the documentation from the real commands, and the drawings
 	@$(SYSTEM_PACKAGES) chromium chromium-driver graphviz mscgen mosquitto tmux

@@ -305,13 +305,17 @@ class ControllerCore:
         self._drop_old_subscriptions()
 
     def _say(self, state: str) -> None:
-        """Send one heartbeat at QoS 0, retained, by the first available transport; log errors, raise none."""
+        """Send one heartbeat, retained, by the first available transport; log errors, raise none.
+
+        The last one has QoS 1: closing the transport then waits until the broker has it.
+        """
         transport = next((one for one in self.transports if one.available), None)
         if transport is None:
             return
         topic = self.topics.status(self.controller_id)
+        qos = 1 if state == "offline" else 0
         try:
-            transport.send(topic, self._codec.wrap(self._heartbeat(state), topic), qos=0, retain=True)
+            transport.send(topic, self._codec.wrap(self._heartbeat(state), topic), qos=qos, retain=True)
         except MqttkitError as error:
             log.warning("cannot send a heartbeat: %s", error)
         except Exception:

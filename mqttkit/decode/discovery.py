@@ -14,7 +14,20 @@ from mqttkit.decode.reading import Value
 from mqttkit.scanner.advertisement import format_timestamp
 
 _TOTALS = {"energy", "water", "gas", "volume"}
+_SENSOR_CLASSES = frozenset((
+    "apparent_power", "aqi", "atmospheric_pressure", "battery", "carbon_dioxide", "carbon_monoxide", "conductivity",
+    "current", "data_rate", "data_size", "distance", "duration", "energy", "energy_storage", "frequency", "gas",
+    "humidity", "illuminance", "irradiance", "moisture", "nitrogen_dioxide", "nitrogen_monoxide", "nitrous_oxide",
+    "ozone", "ph", "pm1", "pm10", "pm25", "power", "power_factor", "precipitation", "precipitation_intensity",
+    "pressure", "reactive_power", "signal_strength", "sound_pressure", "speed", "sulphur_dioxide", "temperature",
+    "volatile_organic_compounds", "volatile_organic_compounds_parts", "voltage", "volume", "volume_flow_rate",
+    "volume_storage", "water", "weight", "wind_direction", "wind_speed",
+))  # fmt: skip
+"""Classes of sensors since Home Assistant 2024.11; it refuses an entity with another class."""
+_OTHER_NAMES = {"mass": "weight", "dew_point": "temperature"}
+"""Classes of the parsers that Home Assistant has under another name."""
 _BINARY_CLASSES = {
+    "battery",
     "battery_charging",
     "carbon_monoxide",
     "cold",
@@ -101,8 +114,9 @@ def _component(value: Value, identifier: str, expire_after: float) -> dict[str, 
     component |= {"platform": "sensor", "value_template": "{{ " + template + " }}"}
     if value.unit:
         component["unit_of_measurement"] = value.unit
-        if value.device_class:
-            component["device_class"] = value.device_class
+        device_class = _OTHER_NAMES.get(value.device_class or "", value.device_class)
+        if device_class in _SENSOR_CLASSES:
+            component["device_class"] = device_class
         if not isinstance(value.value, str):
             component["state_class"] = "total_increasing" if value.device_class in _TOTALS else "measurement"
     return component

@@ -53,7 +53,6 @@ class EmbeddedBroker(LocalBroker):
     def _prepare(self, profile: Profile | None) -> Profile:
         if self.unusable():
             raise MissingPart(self.unusable(), hint=INSTALL)
-        self._check_supported()
         new = self._new_profile(profile)
         self.write_file(CONFIG, rumqttd_toml(self.spec, new).encode())
         return new
@@ -82,8 +81,9 @@ class EmbeddedBroker(LocalBroker):
         login = replace(operator_login(profile), port=profile.v5_port, version="5")
         wait_ready(login, seconds=READY_SECONDS, died=lambda: "" if self.running() else "it ended")
 
-    def _check_supported(self) -> None:
-        """Raise `UsageError` for the first setting that rumqttd does not support."""
+    def _check(self) -> None:
+        """Raise `UsageError` also for the first setting that rumqttd does not support."""
+        super()._check()
         spec = self.spec
         if spec.websocket_port:
             require(self, Feature.WEBSOCKETS, "--websocket-port")

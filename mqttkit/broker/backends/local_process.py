@@ -63,6 +63,10 @@ class LocalBroker(abc.ABC):
     def _owns(self, arguments: list[str]) -> bool:
         """Return whether a command line is a broker of this backend."""
 
+    def _check(self) -> None:
+        """Raise `UsageError` for settings that contradict each other or that the backend does not support."""
+        self.spec.check()
+
     def _owner(self) -> tuple[int, int] | None:
         """Return the (uid, gid) that the broker runs as, or None for the current user."""
         return None
@@ -77,7 +81,7 @@ class LocalBroker(abc.ABC):
 
     def up(self) -> UpResult:
         """Start the broker and return when it has answered CONNECT; undo a start that fails."""
-        self.spec.check()
+        self._check()
         profile = read_profile(self.paths)
         running = self._process()
         if running is not None and profile is not None:

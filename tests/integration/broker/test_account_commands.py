@@ -304,6 +304,6 @@ def test_an_argon2id_hash_is_rejected_before_a_reload_by_a_mosquitto_that_would_
     text = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
     content = broker.read_file("config/passwd") or b""
     broker.write_file("config/passwd", content + f"anna:{text}\n".encode())
-    assert "'anna' has an Argon2id hash" in run("reload", code=2).stderr
+    assert "'anna' has a hash of mosquitto 2.1" in run("reload", code=2).stderr
     run("user", "list")
     broker.write_file("config/passwd", content)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
+
 from mqttkit.decode.devices import Device
 from mqttkit.decode.discovery import config_topic, discovery, state
 from mqttkit.decode.reading import Reading, Value
@@ -90,3 +92,15 @@ def test_a_device_that_no_gateway_hears_has_no_rssi() -> None:
     """And no gateway."""
     silent = state(Device("AA:BB:CC:DD:EE:FF"), 0.0)
     assert (silent["rssi"], silent["gateway"], silent["presence"]) == (None, None, "away")
+
+
+@pytest.mark.parametrize(
+    ("device_class", "expected"),
+    [("temperature", "temperature"), ("mass", "weight"), ("dew_point", "temperature"), ("rotation", None)],
+)
+def test_a_class_is_one_of_home_assistant_s(device_class: str, expected: str | None) -> None:
+    """It refuses a sensor with another one: the parsers have more classes than it has."""
+    known = Device("AA:BB:CC:DD:EE:FF", values={"odd": Value("odd", 1, "x", device_class)})
+    components = discovery(known, "state", ["status"], 300.0)["components"]
+    assert isinstance(components, dict)
+    assert components["mqttkit_aabbccddeeff_odd"].get("device_class") == expected
