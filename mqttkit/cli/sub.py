@@ -29,6 +29,8 @@ from mqttkit.topics import check_topic_filter
 
 log = logging.getLogger(__name__)
 
+RETAIN_HANDLING = {"always": 0, "new": 1, "never": 2}
+"""When the broker sends retained messages (MQTT 5, 3.8.3.1)."""
 REMOVAL_SECONDS = 30.0
 """How long --remove-retained waits for acknowledgements at the end."""
 
@@ -49,6 +51,7 @@ class SubscribeOptions:
     dropped: tuple[str, ...]
     share: float
     retain_as_published: bool
+    retain_handling: str | None
     verbose: bool
     template: str | None
     as_json: bool
@@ -65,6 +68,8 @@ class SubscribeOptions:
             raise UsageError("--field does not work with --json and -F", hint="With -F, use %J or a pipe into jq")
         if self.retained_only and self.skip_retained:
             raise UsageError("--retained-only and -R together print nothing")
+        if self.retain_handling is not None and (self.skip_retained or self.retained_only):
+            raise UsageError("--retain-handling does not work with -R and --retained-only")
         if self.retain_as_published and (self.retained_only or self.skip_retained):
             raise UsageError("--retain-as-published does not work with -R and --retained-only")
 
@@ -120,7 +125,7 @@ class SubscribeOptions:
                 qos=default if connection.qos is None else connection.qos,
                 no_local=self.remove_retained and not topic_filter.startswith("$share/"),
                 retain_as_published=self.retain_as_published or (self.as_json and not told),
-                retain_handling=2 if self.skip_retained else 0,
+                retain_handling=2 if self.skip_retained else RETAIN_HANDLING[self.retain_handling or "always"],
             )
             for topic_filter in filters
         ]
@@ -168,6 +173,12 @@ class SubscribeOptions:
 @click.option("--retained-only", is_flag=True, help="Print the retained messages, then end.")
 @click.option("--remove-retained", is_flag=True, help="Clear each retained message received.")
 @click.option("--retain-as-published", is_flag=True, help="Keep the retain flag of live messages (MQTT 5).")
+@click.option(
+    "--retain-handling",
+    type=click.Choice(list(RETAIN_HANDLING)),
+    metavar="WHEN",
+    help="Ask for retained messages always, never, or only for new subscriptions (MQTT 5).  [always]",
+)
 @click.option(
     "--random-filter",
     "share",

@@ -73,7 +73,7 @@ def broker_results(name: str, base: Path) -> dict[str, Any]:
 
 
 def client_results(base: Path) -> dict[str, Any]:
-    """Return what came back from each library, on the mosquitto of this machine."""
+    """Return the results of each library, on the mosquitto of this machine."""
     directory = base / "run-clients"
     directory.mkdir(exist_ok=True)
     found: dict[str, Any] = {}

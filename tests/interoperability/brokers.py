@@ -42,7 +42,7 @@ def _mosquitto(command: list[str], directory: Path) -> Cluster:
 
 
 def amqtt(directory: Path) -> Cluster:
-    """Return amqtt, from PyPI into a virtual environment of its own."""
+    """Return amqtt, from PyPI in a separate virtual environment."""
     python = directory.parent / "amqtt-python" / "bin" / "python"
     if not python.exists():
         run([sys.executable, "-m", "venv", str(python.parent.parent)])
@@ -90,28 +90,38 @@ def rabbitmq(directory: Path, nodes: int = 1) -> Cluster:
         command = sid.bound(directory, ["/usr/lib/rabbitmq/bin/rabbitmq-server"])
         members.append(Node(name, port, command, directory, environment))
     helper = Node("epmd", epmd, sid.bound(directory, ["/usr/bin/epmd", "-port", str(epmd)]), directory)
-    settings = f"`{RABBITMQ_SETTINGS}`" + ("; `mqtt.durable_queue_type = quorum`" if nodes > 1 else "")
+    quorum = "; `mqtt.durable_queue_type = quorum` (classic: a kept session is lost with its node)"
+    settings = f"`{RABBITMQ_SETTINGS}`" + (quorum if nodes > 1 else "")
     return Cluster("RabbitMQ", sid.version("rabbitmq-server"), members, settings, helpers=[helper])
 
 
-def nats(directory: Path, nodes: int = 1) -> Cluster:
-    """Return NATS with JetStream, which its MQTT needs."""
+def nats(directory: Path, nodes: int = 1, *, defaults: bool = False) -> Cluster:
+    """Return NATS with JetStream, which its MQTT needs; with `defaults` it sends again after 30 s."""
     sid = Sid()
     sid.install("nats-server")
     routes = [free_port() for _ in range(nodes)]
     members = []
     for number, route in enumerate(routes):
         port, name = free_port(), f"nats{number}"
-        lines = [f"server_name: {name}", f"host: 127.0.0.1\nport: {free_port()}", f"max_payload: {NATS_MAX_PAYLOAD}"]
+        lines = [
+            f"server_name: {name}",
+            f"host: 127.0.0.1\nport: {free_port()}",
+            *([] if defaults else [f"max_payload: {NATS_MAX_PAYLOAD}"]),
+        ]
         lines += [f"jetstream {{ store_dir: {directory}/{name} }}"]
-        lines += [f"mqtt {{ host: 127.0.0.1, port: {port}, ack_wait: 5s, max_ack_pending: 1000 }}"]
+        more = "" if defaults else ", ack_wait: 5s, max_ack_pending: 1000"
+        lines += [f"mqtt {{ host: 127.0.0.1, port: {port}{more} }}"]
         if nodes > 1:
             peers = ", ".join(f"nats://127.0.0.1:{each}" for each in routes)
             lines += [f"cluster {{ name: mqttkit, host: 127.0.0.1, port: {route}, routes: [{peers}] }}"]
         (directory / f"{name}.conf").write_text("\n".join(lines) + "\n")
         command = sid.outside("/usr/sbin/nats-server")
         members.append(Node(name, port, [*command, "-c", f"{name}.conf"], directory))
-    settings = "`max_payload: 8MB` (1 MB); `mqtt { ack_wait: 5s }` (30 s: sent again so late)"
+    settings = (
+        "`max_payload: 8MB` (1 MB); `mqtt { ack_wait: 5s, max_ack_pending: 1000 }` (30 s, so late it sends again; 1024)"
+    )
+    if defaults:
+        settings = "the defaults: `max_payload: 1MB`, `ack_wait: 30s`"
     return Cluster("NATS", sid.version("nats-server"), members, settings)
 
 
@@ -120,6 +130,7 @@ BROKERS: dict[str, Callable[[Path], Cluster]] = {
     "mosquitto-2.1": mosquitto_of_sid,
     "amqtt": amqtt,
     "nats": nats,
+    "nats-defaults": lambda directory: nats(directory, defaults=True),
     "rabbitmq": rabbitmq,
     "ejabberd": ejabberd,
     "activemq": activemq,

@@ -84,7 +84,7 @@ def exchange(cluster: Cluster, command: Sequence[str], version: str) -> str:
 
 
 def _compare(cluster: Cluster, prefix: str) -> str:
-    """Send one message at a time: at QoS 0 mosquitto drops what a client's socket does not take at once."""
+    """Send one message at a time: at QoS 0 mosquitto drops what a client's socket has no room for."""
     total = right = 0
     with client(cluster) as one:
         one.subscribe(f"{prefix}/from/#", qos=2, timeout=SECONDS)

@@ -24,8 +24,7 @@ SIZES = (("16 MB", 16_000_000), ("8 MB", 8_000_000), ("1 MB", 1_000_000), ("200 
 def client(cluster: Cluster, node: int = 0, **options: Any) -> Any:
     """Return a client of a node."""
     url = f"mqtt://127.0.0.1:{cluster.ports[node % len(cluster.ports)]}"
-    given = {"username": cluster.username, "password": cluster.password}
-    return mqttkit.connect(url, retry=False, **{key: value for key, value in given.items() if value}, **options)
+    return mqttkit.connect(url, retry=False, **options)
 
 
 def topic(name: str) -> str:
@@ -99,7 +98,7 @@ def will(cluster: Cluster) -> str:
 def kept_session(cluster: Cluster) -> str:
     """Return whether it keeps messages for a client that is away."""
     place, name = topic("session"), f"kept-{secrets.token_hex(4)}"
-    options = {"client_id": name, "clean_session": False, "session_expiry": 600}
+    options: dict[str, Any] = {"client_id": name, "clean_session": False, "session_expiry": 600}
     with client(cluster, **options) as away:
         away.subscribe(place, qos=1, timeout=SECONDS)
     with client(cluster, -1) as sender:

@@ -92,8 +92,6 @@ class Cluster:
     nodes: list[Node]
     settings: str = ""
     """What had to be set, in the broker's own words."""
-    username: str | None = None
-    password: str | None = None
     helpers: list[Node] = field(default_factory=list)
     """Processes that the nodes need, such as a database."""
 

@@ -9,7 +9,7 @@ import click
 GROUPS: dict[str, tuple[str, ...]] = {
     "Filters": (
         *("--topic", "--filter-out", "--unsubscribe", "-R", "--retained-only", "--remove-retained"),
-        *("--retain-as-published", "--random-filter"),
+        *("--retain-as-published", "--retain-handling", "--random-filter"),
     ),
     "Output": ("--verbose", "--format", "--json", "--pretty", "--field", "--raw", "-N"),
     "Stop conditions": ("-C", "-W", "-E"),

@@ -1,1 +1,1 @@
-"""Programs that answer with another client library; each runs in an environment of its own."""
+"""Programs that answer with another client library; each runs in a separate environment."""

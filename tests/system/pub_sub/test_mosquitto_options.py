@@ -80,6 +80,16 @@ def test_u_removes_a_subscription_of_the_session(shared_broker: TestBroker, topi
     assert (kept.returncode, kept.stdout) == (0, b"b\n")
 
 
+def test_retained_messages_come_only_to_a_new_subscription(shared_broker: TestBroker, topic: str) -> None:
+    """--retain-handling new: the session that has the subscription already gets none."""
+    session = ("-c", "-i", f"kept-{topic[-12:]}", "-x", "60", "--retain-handling", "new", topic)
+    assert mqttkit("pub", "-r", "-m", "kept", topic, port=shared_broker.port).returncode == 0
+    first = mqttkit("sub", "-C", "1", "-W", "60", *session, port=shared_broker.port)
+    assert (first.returncode, first.stdout) == (0, b"kept\n")
+    again = mqttkit("sub", "-C", "1", "-W", "1", *session, port=shared_broker.port)
+    assert (again.returncode, again.stdout) == (27, b"")
+
+
 def test_an_empty_payload_is_null_with_v(shared_broker: TestBroker, topic: str) -> None:
     """As mosquitto_sub prints it."""
     with subscribed(shared_broker, "-v", topic) as subscriber:
