@@ -215,6 +215,7 @@ class Bridge:
             batch_window=bridge.batch_window,
             queue_messages=max(bridge.queue_size, 2 * receive_maximum),
             letter_quota=bridge.dead_letter_quota,
+            retained_return=bridge.group is None,
             drop_letters=bridge.dead_letter_overflow == "drop",
         )
         parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)

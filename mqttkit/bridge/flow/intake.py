@@ -37,6 +37,8 @@ class PipelineLimits:
     """Bytes of their payloads. A single message may be larger."""
     letter_quota: int = 0
     """Dead letters of one tenant in a day above which the bridge warns; 0 means no limit."""
+    retained_return: bool = True
+    """Whether a new subscription brings retained messages again. A shared one does not (MQTT 5, 4.8.2)."""
     drop_letters: bool = False
     """Whether it also drops them."""
 

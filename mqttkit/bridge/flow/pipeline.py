@@ -222,7 +222,8 @@ class Pipeline:
             part = parts.pop()
             if part.stored_letters is None:
                 part.stored_letters = self.letter_quota.admit(part.letters)
-            batch = MetricBatch(part.metrics, part.stored_letters, contents=part.contents())
+            contents = part.contents() if self._limits.retained_return else {}
+            batch = MetricBatch(part.metrics, part.stored_letters, contents=contents)
             try:
                 committed = self._persist(partial(self._commit, batch))
             except SinkRefused as error:

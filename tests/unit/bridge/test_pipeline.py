@@ -348,6 +348,15 @@ def test_retained_message_that_came_live_is_a_duplicate(bench: Bench) -> None:
     bench.check(stored=5, duplicate=1)
 
 
+def test_contents_are_not_kept_if_retained_messages_never_return(tmp_path: Path) -> None:
+    """Members of a group get no retained messages, so the sink need not remember anything."""
+    bench = Bench(tmp_path, retained_return=False)
+    bench.offer(message(1, b'{"value":1}'))
+    assert bench.pipeline.step(0)
+    assert bench.sink.batches[0].contents == {}
+    bench.sink.close()
+
+
 @pytest.mark.parametrize("busy", [False, True])
 def test_only_an_idle_sink_is_probed(bench: Bench, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
     """At the start, and after more than 5 s without a batch; an idle iteration lasts 0.5 s."""
