@@ -97,6 +97,7 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (ControllerSettings, "id", [None, "a"], ["", "a/b"]),
     (ControllerSettings, "region", ["a"], ["", "#"]),
     (ControllerSettings, "base", ["a", "a/b"], ["", "a/#"]),
+    (ControllerSettings, "policy_qos", [1, 2], [0, 3]),
     (ControllerSettings, "transports", [("mqtt",), ("memory", "http", "mqtt")], [(), ("pigeon",), ("mqtt", "x")]),
     (ControllerSettings, "http_url", [None, "http://a", "https://a"], ["a", "ftp://a"]),
     (ControllerSettings, "http_listen", [None, "a:0", "a:65535", "[::1]:1"], ["a", ":1", "a:65536", "a:x", "a:\u00b2"]),
