@@ -38,9 +38,9 @@ class SinkSettings(Checked):
     """A sink and its options."""
 
     sink: str | None = field(default=None, repr=False)
-    """sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, http://… or jsonl:PATH."""
+    """sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, kafka://…, http://… or jsonl:PATH."""
     sink_password_file: str | None = None
-    """PostgreSQL, Redis, NATS: file whose first line is the password; read again for each new connection."""
+    """PostgreSQL, Redis, NATS, Kafka: file whose first line is the password; read again for each new connection."""
     stream: str = "mqttkit:metrics"
     """Redis: name of the stream."""
     list: str | None = None

@@ -30,7 +30,15 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LOOPBACK_HOST = re.compile(r"(?<=[/@,])(?:127\.0\.0\.1|\[::1\]|localhost)(?=[:/,?#]|$)", re.IGNORECASE)
 _DEFAULT_PORTS = {
     **{"redis": 6379, "rediss": 6379, "http": 80, "https": 443, "postgresql": 5432, "postgres": 5432},
-    **{"influx": 8086, "influxs": 8086, "victoria": 8428, "victorias": 8428, "nats": 4222, "natss": 4222},
+    **{
+        "influx": 8086,
+        "influxs": 8086,
+        "victoria": 8428,
+        "victorias": 8428,
+        "nats": 4222,
+        "natss": 4222,
+        "kafka": 9092,
+    },
 }
 
 

@@ -55,6 +55,10 @@ def _beside(bridge: BridgeSettings, name: str, directory: Path) -> BridgeSetting
         server = sink.split("?")[0]
         beside = f"{server}-{name}?subject={name}"
         return dataclasses.replace(bridge, sink=beside, dead_letters=str(directory / "ledger.db"))
+    if scheme in ("kafka", "kafkas"):
+        server, _, query = sink.partition("?")
+        beside = f"{server}-{name}?{query}" if query else f"{server}-{name}"
+        return dataclasses.replace(bridge, sink=beside, dead_letters=str(directory / "ledger.db"))
     raise UsageError("an http sink cannot be read back", hint="Use another sink for the proof")
 
 
@@ -80,6 +84,11 @@ def _remove(place: BridgeSettings, name: str) -> None:
 
         with contextlib.closing(NatsDestination(sink, sink_options(place))) as nats:
             nats.delete_stream()
+    elif scheme in ("kafka", "kafkas"):
+        from mqttkit.bridge.sinks.remote.kafka import KafkaDestination
+
+        with contextlib.closing(KafkaDestination(sink, sink_options(place))) as kafka:
+            kafka.delete_topic()
     elif scheme in SCHEMES:
         _remove_keys(place)
     else:

@@ -13,9 +13,11 @@ from typing import Any
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.remote.kafka import KafkaDestination
 from mqttkit.bridge.sinks.remote.nats import NatsDestination
 from mqttkit.bridge.sinks.types import DeadLetter, Sink, SinkOptions
 from tests.support.bridges import TENANT
+from tests.support.kafka import KafkaCluster
 from tests.support.line_servers import Influx, Victoria
 from tests.support.nats import NatsServer
 from tests.support.postgres import Postgres
@@ -109,6 +111,17 @@ def nats_case(server: NatsServer) -> Case:
             return [json.loads(data)["value"] for data in destination.read()]
 
     return Case(address, values, server.stop, server.start)
+
+
+def kafka_case(server: KafkaCluster) -> Case:
+    address = server.address(f"m{uuid.uuid4().hex}")
+
+    def values() -> list[float]:
+        with contextlib.closing(KafkaDestination(address, SinkOptions())) as destination:
+            destination.check_reachable()
+            return [json.loads(data)["value"] for data in destination.read()]
+
+    return Case(address, values)
 
 
 def victoria_case(server: Victoria) -> Case:

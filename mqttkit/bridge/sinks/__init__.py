@@ -52,8 +52,8 @@ def open_sink(address: str, options: SinkOptions) -> Sink:
     only_postgresql = options.keep is not None or options.columns is not None or options.table != SinkOptions.table
     if scheme not in _POSTGRESQL and only_postgresql:
         raise UsageError("--table, --columns and --keep are for PostgreSQL only")
-    if options.password_file is not None and scheme not in (*_POSTGRESQL, *_REDIS, *_NATS):
-        raise UsageError("--sink-password-file is for PostgreSQL, Redis and NATS only")
+    if options.password_file is not None and scheme not in (*_POSTGRESQL, *_REDIS, *_NATS, *_KAFKA):
+        raise UsageError("--sink-password-file is for PostgreSQL, Redis, NATS and Kafka only")
     if not rest:
         raise UsageError(f"{address!r} is not a sink", hint=_KINDS)
     if scheme == "sqlite":
@@ -94,6 +94,10 @@ def open_destination(address: str, options: SinkOptions) -> Destination:
         from mqttkit.bridge.sinks.remote.nats import NatsDestination
 
         return NatsDestination(address, options)
+    if scheme in _KAFKA:
+        from mqttkit.bridge.sinks.remote.kafka import KafkaDestination
+
+        return KafkaDestination(address, options)
     from mqttkit.bridge.sinks.remote.http import HttpDestination
 
     return HttpDestination(address, options)
@@ -104,5 +108,8 @@ _REDIS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 _INFLUX = ("influx", "influxs")
 _VICTORIA = ("victoria", "victorias")
 _NATS = ("nats", "natss")
-_REMOTE = ("http", "https", *_INFLUX, *_VICTORIA, *_NATS)
-_KINDS = "Sinks: sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, http://…, jsonl:PATH"
+_KAFKA = ("kafka", "kafkas")
+_REMOTE = ("http", "https", *_INFLUX, *_VICTORIA, *_NATS, *_KAFKA)
+_KINDS = (
+    "Sinks: sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, kafka://…, http://…, jsonl:PATH"
+)

@@ -43,6 +43,8 @@ def stored_ids(bridge: BridgeSettings, agent: str) -> list[str]:
         return list(_from_victoria(bridge, agent))
     if scheme in ("nats", "natss"):
         return _from_nats(bridge, agent)
+    if scheme in ("kafka", "kafkas"):
+        return _from_kafka(bridge, agent)
     raise UsageError("an http sink cannot be read back", hint="Use another sink for the proof")
 
 
@@ -118,6 +120,14 @@ def _from_nats(bridge: BridgeSettings, agent: str) -> list[str]:
 
     with contextlib.closing(NatsDestination(bridge.sink or "", _patient(bridge))) as server:
         rows = [json.loads(data) for data in server.read(agent)]
+    return [row["dedupe_id"] for row in rows if row["agent_id"] == agent]
+
+
+def _from_kafka(bridge: BridgeSettings, agent: str) -> list[str]:
+    from mqttkit.bridge.sinks.remote.kafka import KafkaDestination
+
+    with contextlib.closing(KafkaDestination(bridge.sink or "", _patient(bridge))) as server:
+        rows = [json.loads(data) for data in server.read()]
     return [row["dedupe_id"] for row in rows if row["agent_id"] == agent]
 
 

@@ -25,7 +25,7 @@ def _setting(name: str, metavar: str, help_text: str, **attributes: Any) -> Call
 sink_option = _setting(
     "--sink",
     "SINK",
-    "sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, http://… or jsonl:PATH.",
+    "sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, kafka://…, http://… or jsonl:PATH.",
 )
 password_option = _setting(
     "--sink-password-file",

@@ -11,11 +11,21 @@ from typing import Any
 import pytest
 
 from tests.support.http_receiver import http_receiver
+from tests.support.kafka import kafka_cluster
 from tests.support.line_servers import influx_server, victoria_server
 from tests.support.nats import nats_server
 from tests.support.postgres import postgres
 from tests.support.redis import redis_server
-from tests.support.sinks import Case, influx_case, nats_case, postgresql_case, redis_case, sqlite_values, victoria_case
+from tests.support.sinks import (
+    Case,
+    influx_case,
+    kafka_case,
+    nats_case,
+    postgresql_case,
+    redis_case,
+    sqlite_values,
+    victoria_case,
+)
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
                     "postgresql": postgres,
                     "influx": influx_server,
                     "nats": nats_server,
+                    "kafka": kafka_cluster,
                     "victoria": victoria_server,
                 }
                 running[kind] = stack.enter_context(servers[kind](tmp_path_factory.mktemp(kind)))  # type: ignore[operator]
@@ -39,7 +50,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         yield get
 
 
-@pytest.fixture(params=["sqlite", "redis", "list", "jsonl", "http", "postgresql", "influx", "victoria", "nats"])
+@pytest.fixture(
+    params=["sqlite", "redis", "list", "jsonl", "http", "postgresql", "influx", "victoria", "nats", "kafka"]
+)
 def case(
     request: pytest.FixtureRequest, tmp_path: Path, server: Callable[[str], Any], monkeypatch: Any
 ) -> Iterator[Case]:
@@ -56,6 +69,8 @@ def case(
         yield influx_case(server("influx"))
     elif kind == "nats":
         yield nats_case(server("nats"))
+    elif kind == "kafka":
+        yield kafka_case(server("kafka"))
     elif kind == "victoria":
         yield victoria_case(server("victoria"))
     elif kind == "jsonl":

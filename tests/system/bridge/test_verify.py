@@ -17,6 +17,7 @@ from mqttkit.client import MqttClient
 from mqttkit.settings import BridgeSettings
 from tests.support.bridges import QUEUE_WITHOUT_LIMIT, TENANT, mqtt_settings
 from tests.support.brokers import mosquitto
+from tests.support.kafka import kafka_cluster
 from tests.support.line_servers import influx_server, victoria_server
 from tests.support.nats import nats_server
 from tests.support.postgres import postgres
@@ -104,7 +105,7 @@ def test_proof_with_every_other_sink(tmp_path: Path, kind: str) -> None:
         assert (found["stored"], found["lost"], found["twice"], found["kills"], code) == (2_000, 0, 0, 1, 0)
 
 
-@pytest.mark.parametrize("kind", ["influx", "victoria", "nats"])
+@pytest.mark.parametrize("kind", ["influx", "victoria", "nats", "kafka"])
 def test_proof_with_a_ledger(tmp_path: Path, kind: str) -> None:
     """Killed in mid-batch, the bridge stores every metric once, though the server has no transactions."""
     with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker, remote_server(kind, tmp_path / kind) as sink:
@@ -118,6 +119,9 @@ def remote_server(kind: str, directory: Path) -> Iterator[str]:
     if kind == "influx":
         with influx_server(directory) as influx:
             yield influx.address("metrics")
+    elif kind == "kafka":
+        with kafka_cluster(directory) as kafka:
+            yield kafka.address("metrics")
     elif kind == "nats":
         with nats_server(directory) as nats:
             yield nats.address("METRICS")

@@ -43,7 +43,7 @@ class NatsDestination:
     def __init__(self, address: str, options: SinkOptions) -> None:
         """Raise UsageError, or MissingPart without nats-py."""
         try:
-            import nats  # noqa: F401 - imported again where it is used
+            import nats  # noqa: F401 - other methods import what they use
         except ImportError as error:
             raise MissingPart("nats-py is not installed", hint="pip install 'mqttkit[nats]'") from error
         parts = urlsplit(address)
