@@ -113,5 +113,5 @@ def test_password_in_the_address_and_in_a_file_is_an_error(tmp_path: Path) -> No
     """Otherwise nobody knows which one counts."""
     with pytest.raises(UsageError, match="password file is given too"):
         open_sink("redis://user:word@127.0.0.1", SinkOptions(password_file=str(tmp_path / "secret")))
-    with pytest.raises(UsageError, match="for PostgreSQL and Redis only"):
+    with pytest.raises(UsageError, match="--sink-password-file is for"):
         open_sink("sqlite:m.db", SinkOptions(password_file="secret"))
