@@ -22,6 +22,8 @@ def run_connections(plan: Plan, settings: MqttSettings, stop: Stop) -> BenchResu
         try:
             fleet.connect(plan.subscribers, stop, rate=plan.connect_rate)
             result.metrics["connect_rate"] = len(fleet.members) / max(time.monotonic() - began, 1e-6)
+            if plan.connect_rate:
+                result.metrics["behind"] = fleet.behind * 1000
             result.note_generator(cpu_seconds() - cpu, time.monotonic() - began, flat_out=not plan.connect_rate)
             _keep(fleet, plan.duration, stop)
         except MqttkitError as error:

@@ -80,6 +80,8 @@ class Fleet:
         self.members: list[Member] = []
         self.connecting = Histogram()
         """Nanoseconds from the time at which a connection was due to its CONNACK."""
+        self.behind = 0.0
+        """The longest time that a connection began later than it was due, seconds."""
         self.failure: MqttkitError | None = None
         """Why the first connection that was lost is gone."""
         self._settings = settings
@@ -128,7 +130,9 @@ class Fleet:
                 self._raise_failure()
             if stop.is_set:
                 break
-            self._open(due or time.monotonic_ns())
+            now = time.monotonic_ns()
+            self.behind = max(self.behind, (now - due) / 1e9 if rate else 0.0)
+            self._open(due or now)
             self.turn(0)
         self._await(lambda: not self._waiting or stop.is_set, self._settings.client.connect_timeout, "CONNACK")
 
@@ -212,13 +216,13 @@ class Fleet:
 
     def subscribe(self, subscriptions: Sequence[Subscription], stop: Stop) -> None:
         """Subscribe the first connections, one with each; raise SubscriptionDenied for the first denial."""
-        members = self.members[: len(subscriptions)]
-        for member, subscription in zip(members, subscriptions, strict=True):
+        chosen = list(zip(self.members, subscriptions, strict=False))  # a run that is stopped has fewer members
+        for member, subscription in chosen:
             member.connection.subscribe(subscription.topic_filter, subscription.qos)
         self._await(
-            lambda: stop.is_set or all(member.answer is not None for member in members), SUBACK_SECONDS, "SUBACK"
+            lambda: stop.is_set or all(member.answer is not None for member, _ in chosen), SUBACK_SECONDS, "SUBACK"
         )
-        for member, subscription in zip(members, subscriptions, strict=True):
+        for member, subscription in chosen:
             if member.answer and member.answer[0] >= DENIED:
                 raise denial(subscription.topic_filter, member.answer[0])
 

@@ -15,7 +15,7 @@ from mqttkit.bench.histogram import Histogram
 from mqttkit.bench.plan import HEADER, Plan, Sent
 from mqttkit.bench.publishing import LoadPublisher
 from mqttkit.bench.receiving import Arrival, MessageReceiver
-from mqttkit.bench.report.result import LATE_MS, BenchResult
+from mqttkit.bench.report.result import BenchResult
 from mqttkit.bench.usage import allow_files, cpu_seconds, peak_memory
 from mqttkit.errors import BrokerUnreachable, Interrupted, MqttkitError
 from mqttkit.settings import MqttSettings
@@ -26,6 +26,9 @@ Progress = Callable[[float, int, int], None]
 MIB = 1024 * 1024
 FEEDER_SECONDS = 10.0
 """How long a publishing process that was stopped may take to report."""
+
+STOPPED = Sent((0,), 0.0, 0.0, {}, 0.0, "stopped", Interrupted.exit_code)
+"""Of a publishing process that did not report."""
 
 
 def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | None = None) -> BenchResult:
@@ -66,12 +69,13 @@ def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progres
     with Feeder(plan, settings) as feeder, Fleet(settings, name="sub-", receive=receiver.receive) as fleet:
         fleet.connect(plan.subscribers, stop, rate=plan.connect_rate)
         fleet.subscribe(plan.subscriptions(), stop)
-        _Answer(feeder.wait_ready).turn(fleet, lambda: stop.is_set)
+        ready, sent = _Answer(feeder.wait_ready).turn(fleet, lambda: stop.is_set), STOPPED
         cpu, began = cpu_seconds(), time.monotonic()
-        feeder.go()
-        with _reporting(progress, receiver):
-            sent = _wait_for_feeder(feeder, fleet, stop)
-            _receive_rest(plan, fleet, receiver, sent, stop)
+        if ready:
+            feeder.go()
+            with _reporting(progress, receiver):
+                sent = _wait_for_feeder(feeder, fleet, stop)
+                _receive_rest(plan, fleet, receiver, sent, stop)
         side = _Side(fleet, receiver, cpu_seconds() - cpu, time.monotonic() - began)
         return _result(plan, sent, side, Histogram(), stop)
 
@@ -132,7 +136,7 @@ def _wait_for_feeder(feeder: Feeder, fleet: Fleet, stop: Stop) -> Sent:
             answer.turn(fleet, lambda: time.monotonic() > end)
     except MqttkitError as error:
         return Sent((0,), 0.0, 0.0, {}, 0.0, str(error), error.exit_code)
-    return answer.value or Sent((0,), 0.0, 0.0, {}, 0.0, "stopped", Interrupted.exit_code)
+    return answer.value or STOPPED
 
 
 @contextmanager
@@ -226,7 +230,5 @@ def _add_notes(result: BenchResult) -> None:
     plan, metrics = result.plan, result.metrics
     if not plan.rate and "p50" in metrics:
         result.notes.append("without --rate every queue is full, and the latencies are those of full queues")
-    if plan.rate and metrics.get("behind", 0) > LATE_MS:
-        result.notes.append("the load generator fell behind its schedule; the latencies include the delay")
     if not plan.numbered and plan.subscribers:
         result.notes.append(f"payloads below {HEADER.size} bytes have no room for their number and time: no latencies")

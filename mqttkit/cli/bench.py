@@ -16,7 +16,7 @@ from mqttkit.bench.scenarios import SUITE
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import CommandGroup, GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
-from mqttkit.errors import BenchmarkFailed
+from mqttkit.errors import BenchmarkFailed, UsageError
 
 if TYPE_CHECKING:
     from mqttkit.bench.plan import Plan
@@ -190,6 +190,10 @@ def _plan(scenario: str, connection: ConnectionOptions, given: dict[str, Any]) -
         chosen["qos"] = qos
     if given["clients"] and scenario in SUITE:
         chosen |= _scaled(plan, given["clients"])
+    if given["subscribers"]:
+        if plan.layout != "shared":
+            raise UsageError("--subscribers is for shared subscriptions", hint="Use --clients, or mqttkit bench shared")
+        chosen["subscribers"] = given["subscribers"]
     return replace(plan, **chosen)
 
 
@@ -202,7 +206,7 @@ def _clients(scenario: str, given: dict[str, Any]) -> dict[str, Any]:
         "scan": (1, 1),
         "fan-in": (clients, 1),
         "pairs": (clients, clients),
-        "shared": (clients, given["subscribers"] or SHARERS),
+        "shared": (clients, SHARERS),
         "connections": (0, clients),
     }
     publishers, subscribers = counts.get(scenario, (1, clients))

@@ -15,6 +15,7 @@ FORMAT = 1
 """Version of the JSON."""
 BUSY_PERCENT, BUSY_SECONDS, LATE_MS = 90.0, 1.0, 100.0
 GENERATOR_LIMIT = "the load generator was the limit: it used a whole core; the broker may be faster"
+GENERATOR_LATE = "the load generator fell behind its schedule; the latencies include the delay"
 LOSSES = ("lost", "dropped", "failed")
 """Metrics that must be 0."""
 
@@ -39,14 +40,11 @@ class BenchResult:
         """Record what a process of the load generator used; note if that limited the run."""
         share = 100 * cpu / max(seconds, 1e-6)
         self.metrics["generator"] = max(share, self.metrics.get("generator", 0.0))
+        busy = share >= BUSY_PERCENT and seconds >= BUSY_SECONDS
         late = self.metrics.get("behind", 0.0) > LATE_MS
-        if (
-            share >= BUSY_PERCENT
-            and seconds >= BUSY_SECONDS
-            and (flat_out or late)
-            and GENERATOR_LIMIT not in self.notes
-        ):
-            self.notes.append(GENERATOR_LIMIT)
+        for applies, note in ((busy and (flat_out or late), GENERATOR_LIMIT), (late, GENERATOR_LATE)):
+            if applies and note not in self.notes:
+                self.notes.append(note)
 
     @property
     def losses(self) -> str:

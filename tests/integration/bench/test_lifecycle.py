@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import lifecycle
+from tests.benchmarks.idle_clients import measure_idle_clients
 from tests.support.brokers import need
 
 
@@ -22,3 +23,12 @@ def test_each_step_of_a_brokers_life_has_a_figure(monkeypatch: pytest.MonkeyPatc
     assert docker.detail.startswith("not measured: no Docker engine answers")
     assert {"broker up, process backend", "user add to first login", "verification of that backup"} <= set(figures)
     assert all(figure.value > 0 for figure in figures.values())
+
+
+def test_each_idle_client_has_one_thread() -> None:
+    """Memory, growth and threads of each client are figures; no connection is lost."""
+    need("mosquitto")
+    lost, memory, growth, threads = measure_idle_clients(20)
+    assert (lost.value, lost.met, threads.value, threads.met) == (0, True, 1, True)
+    assert 0 < memory.value < 1024
+    assert growth.value >= 0

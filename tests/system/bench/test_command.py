@@ -193,6 +193,7 @@ def test_fault_found_is_exit_1_and_the_numbers_are_there(tmp_path: Path) -> None
         ["--plot", "p.gif"],
         ["--topic", "a/#"],
         ["--size", "-1"],
+        ["--subscribers", "3"],
     ],
 )
 def test_bad_input_is_exit_2_before_any_load(options: list[str]) -> None:

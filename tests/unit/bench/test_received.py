@@ -6,7 +6,7 @@ import pytest
 
 from mqttkit.bench.plan import Plan, Sent, stamp
 from mqttkit.bench.receiving import MessageReceiver
-from mqttkit.bench.report.result import GENERATOR_LIMIT, BenchResult
+from mqttkit.bench.report.result import GENERATOR_LATE, GENERATOR_LIMIT, BenchResult
 from mqttkit.bench.run import add_received
 from mqttkit.messages import Message
 
@@ -67,4 +67,5 @@ def test_a_busy_generator_is_named_as_the_limit() -> None:
         result.note_generator(cpu, seconds, flat_out=flat_out)
         result.note_generator(0.0, seconds, flat_out=flat_out)
         assert (GENERATOR_LIMIT in result.notes) is limit
+        assert (GENERATOR_LATE in result.notes) is (behind > 0)
         assert result.metrics["generator"] == 100 * cpu / seconds
