@@ -122,7 +122,8 @@ def nats(directory: Path, nodes: int = 1, *, defaults: bool = False) -> Cluster:
     )
     if defaults:
         settings = "the defaults: `max_payload: 1MB`, `ack_wait: 30s`"
-    return Cluster("NATS", sid.version("nats-server"), members, settings)
+    name = "NATS with its defaults," if defaults else "NATS"
+    return Cluster(name, sid.version("nats-server"), members, settings)
 
 
 BROKERS: dict[str, Callable[[Path], Cluster]] = {

@@ -22,7 +22,7 @@ from tests.support.clients import wait_until
 METRICS = 20_000
 KILLS = 3
 TIME_LIMIT = 240
-KILL_AFTER, DOWN_SECONDS = 6.0, 8.0
+KILL_AFTER, DOWN_SECONDS = 3.0, 5.0
 """When a node of a cluster is killed during the proof, and for how long it is down."""
 ROUNDS = 3
 GONE = "not within 60 s"
@@ -35,7 +35,7 @@ def verify(cluster: Cluster, directory: Path) -> str:
     hosts = [word for port in cluster.ports for word in ("-h", f"127.0.0.1:{port}")]
     words = ["bridge", "verify", "--count", str(METRICS), "--kill", str(KILLS), "--time-limit", str(TIME_LIMIT)]
     words += ["--sink", "sqlite:metrics.db", "--tenants", "tenants.yaml", "--quiet", *hosts]
-    with _killer(cluster):
+    with _killer(cluster) as killed:
         done = subprocess.run(
             [sys.executable, "-m", "mqttkit", *words],
             cwd=directory,
@@ -47,19 +47,22 @@ def verify(cluster: Cluster, directory: Path) -> str:
         return f"exit code {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1][:160]}"
     found = dict(word.split("=") for word in done.stdout.split())
     parts = [f"lost {found['lost']}", f"twice {found['twice']}", f"again {found['duplicates']}"]
+    if len(cluster.nodes) > 1:
+        parts.append(f"nodes killed {len(killed)}")
     return f"{', '.join(parts)}; {float(found['seconds']):.0f} s"
 
 
 @contextlib.contextmanager
-def _killer(cluster: Cluster) -> Iterator[None]:
-    """Kill each node of a cluster but the last, one after the other, and start it again."""
-    stop = threading.Event()
+def _killer(cluster: Cluster) -> Iterator[list[str]]:
+    """Kill each node of a cluster but the last, one after the other, and start it again; yield the names so far."""
+    stop, killed = threading.Event(), list[str]()
 
     def kill() -> None:
         for node in cluster.nodes[:-1]:
             if stop.wait(KILL_AFTER):
                 return
             node.kill()
+            killed.append(node.name)
             stop.wait(DOWN_SECONDS)
             node.launch()
             node.wait()
@@ -68,7 +71,7 @@ def _killer(cluster: Cluster) -> Iterator[None]:
     if len(cluster.nodes) > 1:
         thread.start()
     try:
-        yield
+        yield killed
     finally:
         stop.set()
         if thread.is_alive():

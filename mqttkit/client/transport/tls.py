@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,12 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
             raise ConfigError(f"no file {file!r}", where="TLS")
     if settings.key_file and not settings.cert_file:
         raise ConfigError("a private key needs its certificate", where="TLS", hint="Give --cert too")
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigError(f"{settings.ca_file!r} is not a PEM file of certificates: {error}", where="TLS") from error
-    # Python 3.13 refuses authorities without a key usage extension, such as those of OpenSSL's own example
-    # (https://docs.python.org/3/library/ssl.html#ssl.VERIFY_X509_STRICT): trust the same ones with every Python.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # Not `create_default_context`: that of Python 3.13 refuses authorities without a key usage extension, such as those
+    # of OpenSSL's own example, and each one raises if it cannot write $SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_authorities(context, settings.ca_file)
+    _log_keys(context)
     if settings.cert_file:
         _load_certificate(context, settings, settings.cert_file)
     if settings.alpn:
@@ -42,6 +42,28 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
         log.warning("TLS certificates are not checked (insecure): anyone between this machine and the broker can read")
     return context
+
+
+def _load_authorities(context: ssl.SSLContext, ca_file: str | None) -> None:
+    import ssl
+
+    try:
+        if ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(ca_file)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"{ca_file!r} is not a PEM file of certificates: {error}", where="TLS") from error
+
+
+def _log_keys(context: ssl.SSLContext) -> None:
+    """Write the keys of connections into $SSLKEYLOGFILE, for Wireshark; warn if that file cannot be written."""
+    name = os.environ.get("SSLKEYLOGFILE")
+    if name:
+        try:
+            context.keylog_filename = name
+        except OSError as error:
+            log.warning("cannot write TLS keys into SSLKEYLOGFILE: %s", error)
 
 
 def _shared_key_context(settings: TlsSettings) -> ssl.SSLContext:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.client import MqttClient
+from mqttkit.client.transport.tls import make_context
 from mqttkit.errors import BrokerUnreachable, ConfigError
 from mqttkit.messages import Message, Outcome, Subscription
 from mqttkit.settings import TlsSettings
@@ -175,3 +176,14 @@ def _handshake_once(listener: socket.socket, context: ssl.SSLContext, chosen: li
                 chosen.append(secured.selected_alpn_protocol())
     except OSError:
         connection.close()
+
+
+def test_a_key_log_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SSLKEYLOGFILE is for looking at packets: it must not end a connection. One that can be written is used."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "keys"))
+    make_context(TlsSettings())
+    assert "cannot write TLS keys into SSLKEYLOGFILE" in caplog.text
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    assert make_context(TlsSettings()).keylog_filename == str(tmp_path / "keys")
