@@ -96,8 +96,7 @@ def _run(work: Callable[[], Any]) -> int:
     except click.exceptions.Exit as finished:
         return finished.exit_code
     except click.ClickException as error:
-        with contextlib.suppress(OSError):  # as in _say
-            error.show()
+        _say(_usage_error(error))
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -112,6 +111,16 @@ def _run(work: Callable[[], Any]) -> int:
         log.debug("raised here:", exc_info=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _usage_error(error: click.ClickException) -> str:
+    """Return Click's message in the form of mqttkit's: what is wrong, then the command to type."""
+    text = error.format_message().rstrip(".")
+    text = text[:1].lower() + text[1:]
+    context = getattr(error, "ctx", None)
+    if context is None or "mqttkit " in text:
+        return text
+    return f"{text}. See: {context.command_path} --help"
 
 
 def has_no_reader(stream: TextIO) -> bool:

@@ -77,9 +77,9 @@ class LazyGroup(click.Group):
                 click.echo(ctx.get_help())
                 ctx.exit()
         if args[0] not in self.entries and not args[0].startswith("-"):
-            meant = self.other_names.get(args[0]) or _nearest(args[0], list(self.entries))
-            hint = f" Did you mean: {ctx.command_path} {meant}" if meant else f" See: {ctx.command_path} --help"
-            ctx.fail(f"no command {args[0]!r}.{hint}")
+            from mqttkit.cli.options.help import no_command
+
+            ctx.fail(no_command(ctx, args[0], list(self.entries), self.other_names.get(args[0], "")))
         return super().resolve_command(ctx, args)
 
     def _show_topic(self, ctx: click.Context, words: list[str]) -> None:
@@ -95,9 +95,3 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self.entries.items()])
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(word, known, n=1)), "")

@@ -143,7 +143,7 @@ class PublishOptions:
 @click.option("-n", "--null-message", "null", is_flag=True, help="Publish an empty payload.")
 @click.option("--json", "as_json", is_flag=True, help="Publish each line of stdin, in the format of `sub --json`.")
 @click.option("-r", "--retain", is_flag=True, help="Make the broker keep the message for later subscribers.")
-@click.option("--repeat", type=COUNT, default=1, help="Publish the message N times.  [1]")
+@click.option("--repeat", type=COUNT, default=1, help="Publish N times; {{n}}, {{now}}, {{random}} differ.  [1]")
 @click.option("--repeat-delay", type=SECONDS, default=0.0, help="Time between two of them.  [0]")
 @click.option("-W", "patience", type=SECONDS, default=30.0, help="How long to wait for acknowledgements.  [30]")
 @click.option("--content-type", type=Text("TYPE"), help="MQTT 5: type of the payload, such as application/json.")
@@ -235,6 +235,9 @@ def _blocks(options: PublishOptions, connection: ConnectionOptions) -> Iterable[
 
 
 def _lone_messages(message: Message, repeat: int, delay: float) -> Iterator[Block]:
+    if repeat > 1 and (b"{{" in message.payload or "{{" in message.topic):
+        yield from _numbered_messages(message, repeat, delay)
+        return
     if not delay:
         for start in range(0, repeat, REPEATS):
             yield message, [message.payload] * min(REPEATS, repeat - start)
@@ -243,6 +246,17 @@ def _lone_messages(message: Message, repeat: int, delay: float) -> Iterator[Bloc
     for _ in range(repeat - 1):
         time.sleep(delay)
         yield message, [message.payload]
+
+
+def _numbered_messages(message: Message, repeat: int, delay: float) -> Iterator[Block]:
+    """Yield messages whose {{n}}, {{now}} and {{random}} differ."""
+    from mqttkit.formats.placeholders import fill
+
+    for number in range(1, repeat + 1):
+        if number > 1:
+            time.sleep(delay)
+        topic = fill(message.topic.encode(), number).decode()
+        yield message._replace(topic=topic), [fill(message.payload, number)]
 
 
 def _line_messages(message: Message, probe: int) -> Iterator[Block]:

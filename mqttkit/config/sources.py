@@ -45,7 +45,7 @@ def from_file(path: str, environ: Mapping[str, str]) -> Layer:
     """Return the settings of a YAML file; raise ConfigError."""
     from mqttkit.config.yaml_reader import read_file
 
-    return flatten(read_file(path, environ), root())
+    return flatten(read_file(path, environ, hint="Write one: mqttkit config init"), root())
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:

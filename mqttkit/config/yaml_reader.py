@@ -25,14 +25,16 @@ _REFERENCE = re.compile(r"(\$?)\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_file(path: str, environ: Mapping[str, str]) -> LocatedValue:
-    """Read a YAML file, and fill its ${NAME} references from `environ`; raise ConfigError."""
+def read_file(path: str, environ: Mapping[str, str], *, hint: str = "") -> LocatedValue:
+    """Read a YAML file, and fill its ${NAME} references from `environ`.
+
+    Raise ConfigError, with `hint` if the file cannot be read.
+    """
     try:
         with Path(path).open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        hint = "Write one: mqttkit config init"
         raise ConfigError(f"cannot read it: {cause}", where=path, hint=hint) from error
     if len(data) > MAX_BYTES:
         raise ConfigError(f"larger than {MAX_BYTES} bytes", where=path)

@@ -12,7 +12,7 @@ from mqttkit.nodes.plan import Scenario
 
 def load_scenario(path: str, environ: Mapping[str, str]) -> Scenario:
     """Return the scenario in a file; raise ConfigError."""
-    node = read_file(path, environ)
+    node = read_file(path, environ, hint="FILE is a scenario in YAML. For one without a file: mqttkit node sensor")
     try:
         found: Scenario = convert(Scenario, node)
     except Mismatch as error:

@@ -80,6 +80,8 @@ def backup_verify(path: Path, name: str, as_json: bool) -> None:  # noqa: ARG001
 
     set_up_logging()
     _show(path, verify_backup(path).manifest, as_json=as_json)
+    if not as_json:
+        click.echo("  verified: checksums, structure, and a broker that loads it")
 
 
 @backup_group.command("restore", short_help="Verify an archive and restore it.")

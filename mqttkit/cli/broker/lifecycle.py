@@ -40,9 +40,10 @@ def up(name: str, as_json: bool, **given: Any) -> None:
     from mqttkit.broker import start_broker
 
     set_up_logging()
+    began = time.monotonic()
     with interrupts_raise():
         broker, result = start_broker(requested_spec(name, given))
-    show_up(broker, result, as_json=as_json)
+    show_up(broker, result, time.monotonic() - began, as_json=as_json)
 
 
 @click.command(cls=GroupedCommand)
@@ -104,10 +105,11 @@ def restart(name: str, as_json: bool, discard_unsaved: bool, reset: bool, **give
 
     set_up_logging()
     existing_broker(name)
+    began = time.monotonic()
     with interrupts_raise():
         spec = requested_spec(name, given, reset=reset)
         broker, result = restart_broker(spec, discard_unsaved=discard_unsaved)
-    show_up(broker, result, as_json=as_json)
+    show_up(broker, result, time.monotonic() - began, as_json=as_json)
 
 
 @click.command("reload", cls=GroupedCommand)
@@ -157,8 +159,8 @@ def requested_spec(name: str, given: dict[str, Any], *, reset: bool = False) -> 
     return spec
 
 
-def show_up(broker: Any, result: Any, *, as_json: bool) -> None:
-    """Print how to reach the broker, and what the network reaches; never its password."""
+def show_up(broker: Any, result: Any, seconds: float, *, as_json: bool) -> None:
+    """Print how to reach the broker and how long the start took, and what the network reaches; never its password."""
     from mqttkit.broker.exposure import exposed_listeners
     from mqttkit.broker.profile import BrokerPaths
 
@@ -167,11 +169,11 @@ def show_up(broker: Any, result: Any, *, as_json: bool) -> None:
     if exposed:
         _warn_of_exposure(exposed, anonymous=broker.spec.anonymous)
     if as_json:
-        done = {"already": result.already, "seconds": round(result.seconds, 3), "network_urls": urls}
+        done = {"already": result.already, "seconds": round(seconds, 3), "network_urls": urls}
         click.echo(json.dumps({**public_fields(profile), **done}))
         return
     version = ".".join(map(str, broker.version()))
-    state = "was up already" if result.already else f"is up, ready in {result.seconds:.2f} s"
+    state = "was up already" if result.already else f"is up, ready in {seconds:.2f} s"
     option = "" if profile.name == "default" else f" --broker {profile.name}"
     click.echo(f"broker {profile.name} {state}")
     rows = {

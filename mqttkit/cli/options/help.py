@@ -94,6 +94,23 @@ class CommandGroup(click.Group):
         """Show the help for -h too."""
         return super().parse_args(ctx, ["--help"] if args == ["-h"] else args)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for an unknown name, suggest the nearest one."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(no_command(ctx, args[0], list(self.commands)))
+        return super().resolve_command(ctx, args)
+
+
+def no_command(ctx: click.Context, name: str, known: list[str], meant: str = "") -> str:
+    """Return the error for an unknown command: the command that is meant, or the nearest one, or where to look."""
+    from difflib import get_close_matches
+
+    meant = meant or next(iter(get_close_matches(name, known, n=1)), "")
+    hint = f"Did you mean: {ctx.command_path} {meant}" if meant else f"See: {ctx.command_path} --help"
+    return f"no command {name!r}. {hint}"
+
 
 def option_groups(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
     """Return the name and description of each option, by group in the order of the help."""

@@ -127,4 +127,5 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings, cert_file:
         raise ConfigError(
             f"certificate {cert_file!r} and key {settings.key_file or cert_file!r} cannot be used: {error}",
             where="TLS",
+            hint="--cert takes a PEM file with the client's certificate, --key one with its private key",
         ) from error

@@ -53,6 +53,7 @@ def payloads(probe: Probe, count: int) -> list[bytes]:
         (("-l",), b"a\n\nb\r\n\xff\nlast", [b"a", b"", b"b\r", b"\xff", b"last"]),
         (("-l",), b"a\nb\n", [b"a", b"b"]),
         (("-m", "x", "--repeat", "3"), b"", [b"x"] * 3),
+        (("-m", "{{n}}", "--repeat", "3"), b"", [b"1", b"2", b"3"]),
         (("-m", "x", "--repeat", "2", "--repeat-delay", "0.01"), b"", [b"x"] * 2),
     ],
 )
