@@ -49,7 +49,8 @@ def main() -> None:
 def drawings() -> None:
     """Draw what has a source in docs/pictures."""
     subprocess.run(["dot", "-Tsvg", "architecture.dot", "-o", "architecture.svg"], cwd=PICTURES, check=True)
-    subprocess.run(["mscgen", "-T", "svg", "-i", "commit.msc", "-o", "commit.svg"], cwd=PICTURES, check=True)
+    for name in ("commit", "controller"):
+        subprocess.run(["mscgen", "-T", "svg", "-i", f"{name}.msc", "-o", f"{name}.svg"], cwd=PICTURES, check=True)
 
 
 def screens() -> None:

@@ -103,11 +103,11 @@ def set_policy(
     mqttkit controller policy set rules.json --scope zone-A
     """
     from mqttkit.cli.output.render import print_json
-    from mqttkit.controller.operation.operator import RetainedState
+    from mqttkit.controller.operation.operator import find_publisher
 
     settings = connection.settings
     rules = read_rules(path)
-    address = to or RetainedState(settings.controller, settings.mqtt).publisher(scope)
+    address = to or find_publisher(settings.controller, settings.mqtt, scope, timeout)
     ends = None if expires is None else int((time.time() + expires) * 1_000)
     with _operator(connection, timeout) as operator:
         answer = operator.request(address, "policy.set", {"rules": rules, "expires": ends}, timeout=timeout)

@@ -93,19 +93,17 @@ class RetainedState:
         shown = {row["controller"] for row in self.book.rows() if row["status"] == "online"}
         return [one for name, one in sorted(self.book.controllers.items()) if name in shown]
 
-    def publisher(self, scope: str) -> str:
-        """Return the online controller that publishes a scope's policy; raise UsageError unless there is one."""
+    def publisher(self, scope: str) -> str | None:
+        """Return the online controller that publishes a scope's policy, or None; raise UsageError for several."""
         role = "global" if scope == GLOBAL else "regional"
         found = [
             one.controller_id
             for one in self.online
             if one.detail.get("role") == role and (scope == GLOBAL or one.detail.get("region") == scope)
         ]
-        if len(found) == 1:
-            return found[0]
-        names = f"several are: {', '.join(found)}" if found else "none is"
-        hint = "Name it: --to ID" if found else f"Start one: mqttkit controller {role}"
-        raise UsageError(f"one {role} controller must be online to set the policy of {scope}; {names}", hint=hint)
+        if len(found) > 1:
+            raise UsageError(f"{', '.join(found)} publish the policy of {scope}", hint="Name one: --to ID")
+        return found[0] if found else None
 
     def signed_with(self, kid: str) -> list[str]:
         """Return what is retained with the signature of a key: `status/ID` and `policy/SCOPE`."""
@@ -126,6 +124,17 @@ class RetainedState:
             return
         envelope = opened.envelope
         self.policies[policy.scope] = RetainedPolicy(policy, envelope.sender_id, opened.key, envelope.timestamp)
+
+
+def find_publisher(settings: ControllerSettings, mqtt: MqttSettings, scope: str, timeout: float) -> str:
+    """Return the controller that publishes a scope's policy, as soon as it is online; raise UsageError at the end."""
+    deadline = time.monotonic() + timeout
+    while (found := RetainedState(settings, mqtt).publisher(scope)) is None:
+        if time.monotonic() >= deadline:
+            role = "global" if scope == GLOBAL else "regional"
+            text = f"no {role} controller that publishes the policy of {scope} is online"
+            raise UsageError(text, hint=f"Start one: mqttkit controller {role}")
+    return found
 
 
 def _retained(mqtt: MqttSettings, filters: tuple[str, ...]) -> Iterator[Message]:

@@ -233,15 +233,33 @@ def test_the_example_does_what_simulate_does(reachable: Mosquitto, topic: str, h
 
 @pytest.mark.system
 def test_the_pages_commands_work(reachable: Mosquitto, here: Path) -> None:
-    """Each block of docs/how-to/controller.md, as a shell runs it."""
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    for number, block in enumerate(blocks):
-        text = block.replace("mqttkit ", f"{sys.executable} -m mqttkit ")
-        if number:
-            (here / "state").mkdir(exist_ok=True)
-            text = f"export XDG_STATE_HOME={here}/state/{number}\n{text}wait\n"
-        ran = subprocess.run(["sh", "-ec", text], capture_output=True, text=True, timeout=50)
+    """Each block of docs/how-to/controller.md, as a shell runs it, with its own state.
+
+    A controller in the background is awaited, and runs until the other commands have ended, at any machine's pace.
+    """
+    program = f"{sys.executable} -m mqttkit"
+    online = f"until {program} controller watch --once --json --duration 0.3 | grep -q '\"online\"'; do :; done"
+    for number, block in enumerate(re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)):
+        text = block.replace("mqttkit ", f"{program} ")
+        text = re.sub("controller (policy set|request)", r"controller \1 --timeout 60", text)
+        text = re.sub(r"--duration \d+ &\n", f"& trap 'kill $!' EXIT\n{online}\n", text)
+        (here / "state").mkdir(exist_ok=True)
+        text = f"export XDG_STATE_HOME={here}/state/{number}\n{text}"
+        ran = subprocess.run(["sh", "-ec", text], capture_output=True, text=True, timeout=100)
         assert ran.returncode == 0, (block, ran.stdout, ran.stderr)
+
+
+@pytest.mark.system
+def test_the_pages_program_runs() -> None:
+    """The Python section of the page, as it stands there."""
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[:3] == [
+        "lc-1 found 1 devices",
+        "rc-1 asks to restart 10.0.0.7",
+        "{'restarted': '10.0.0.7'}",
+    ]
 
 
 # --- the status book ----------------------------------------------------------------------------------------

@@ -87,13 +87,16 @@ def shown(site: Site) -> list[tuple[str, int, str, list[str]]]:
 def test_a_policy_without_a_controller_that_publishes_it_is_an_error(site: Site) -> None:
     """None, or several; the message says what to do."""
     rules = site.rules("{}")
-    none = site.run("policy", "set", rules, "--scope", "zone-A")
+    none = site.run("policy", "set", rules, "--scope", "zone-A", "--timeout", "0.5")
     assert (none.exit_code, "Start one: mqttkit controller regional" in none.stderr) == (2, True), none.output
     for name in ("rc-1", "rc-2"):
         site.start(RegionalController, name)
     eventually(lambda: len(state(site).online) == 2)
     several = site.run("policy", "set", rules, "--scope", "zone-A")
-    assert (several.exit_code, "several are: rc-1, rc-2. Name it: --to ID" in several.stderr) == (2, True)
+    assert (several.exit_code, "rc-1, rc-2 publish the policy of zone-A. Name one: --to ID" in several.stderr) == (
+        2,
+        True,
+    )
     assert site.run("policy", "set", rules, "--scope", "zone-A", "--to", "rc-2").exit_code == 0
     assert site.run("policy", "set", str(site.directory / "no.json")).exit_code == 2
 
