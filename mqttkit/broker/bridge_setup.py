@@ -103,8 +103,9 @@ def find_bridge(broker: Broker, name: str) -> BridgeConnection:
 def try_bridge(broker: Broker, bridge: BridgeConnection) -> list[BridgeTrial]:
     """Wait until the bridge is connected, and send a canary in each direction.
 
-    Raises LifecycleError if it does not connect, or if a canary does not arrive.
+    Raises LifecycleError if it does not connect, if a canary does not arrive, or if the broker crashes meanwhile.
     """
+    before = broker.running()
     _wait_connected(broker, bridge)
     trials = []
     for direction in ("out", "in"):
@@ -112,6 +113,9 @@ def try_bridge(broker: Broker, bridge: BridgeConnection) -> list[BridgeTrial]:
         if topics:
             wide = next((topic for topic in topics if topic.pattern[-1] in "+#"), topics[0])
             trials.append(_send_canary(broker, bridge, wide, direction))
+    after = broker.running()
+    if before is None or after is None or after.pid != before.pid:
+        raise LifecycleError(f"the broker crashed with bridge {bridge.name!r}", hint="See: mqttkit broker logs")
     return trials
 
 

@@ -39,7 +39,7 @@ def _first_certificate(spec: BrokerSpec, authority: Path) -> dict[str, bytes]:
     """Return the files of a server certificate, signed by the broker's own authority.
 
     The authority is created if there is none. The certificate is valid for loopback and the listen address, or for
-    the machine's name if the broker listens on every address.
+    the machine's name if the broker listens on every address; in a Docker network also for the container's name.
     """
     from mqttkit.broker.certificates.authority import Authority
 
@@ -47,15 +47,20 @@ def _first_certificate(spec: BrokerSpec, authority: Path) -> dict[str, bytes]:
         Authority.create(f"mqttkit {spec.name}").save(authority)
     signer = Authority.load(authority)
     try:
-        issued = signer.sign_server(_names(spec.listen))
+        issued = signer.sign_server((*_names(spec.listen), *network_names(spec)))
     except UsageError:
-        issued = signer.sign_server()
+        issued = signer.sign_server(network_names(spec))
     return {
         CA_FILE: signer.pem,
         CERTIFICATE_FILE: issued.certificate,
         KEY_FILE: issued.key,
         REVOCATION_FILE: signer.revocation_list(),
     }
+
+
+def network_names(spec: BrokerSpec) -> tuple[str, ...]:
+    """Return the name by which other containers of its network reach the broker."""
+    return (f"mqttkit-{spec.name}",) if spec.network else ()
 
 
 def _names(listen: str) -> tuple[str, ...]:

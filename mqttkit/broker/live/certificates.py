@@ -18,7 +18,7 @@ from mqttkit.broker.certificates.authority import (
     check_pair,
     inspect,
 )
-from mqttkit.broker.certificates.initial_certificate import WILDCARDS
+from mqttkit.broker.certificates.initial_certificate import WILDCARDS, network_names
 from mqttkit.broker.certificates.issued import issued_serials, record_issued
 from mqttkit.broker.file_names import CA_FILE, CERTIFICATE_FILE, KEY_FILE, REVOCATION_FILE
 from mqttkit.broker.live.reload import apply_changes
@@ -53,7 +53,8 @@ def install_server(broker: Broker, names: Sequence[str] = (), *, days: int = LEA
     require(broker, Feature.TLS, "a server certificate")
     listen = broker.spec.listen
     listen_names = () if listen in WILDCARDS or is_loopback(listen) else (listen,)
-    issued = Authority.load(broker.paths.authority).sign_server((*names, *listen_names), days=days)
+    names = (*names, *listen_names, *network_names(broker.spec))
+    issued = Authority.load(broker.paths.authority).sign_server(names, days=days)
     return _install(broker, issued)
 
 

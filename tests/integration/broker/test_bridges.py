@@ -8,11 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.broker import Broker, BrokerSpec, Profile, bridge_setup, existing_broker, start_broker, stop_broker
+from mqttkit.broker import (
+    Broker,
+    BrokerPaths,
+    BrokerSpec,
+    Profile,
+    bridge_setup,
+    existing_broker,
+    start_broker,
+    stop_broker,
+)
+from mqttkit.broker.backends.docker.backend import DockerBroker
 from mqttkit.broker.backup import create_backup, restore_backup
 from mqttkit.broker.live.accounts import change_accounts
-from mqttkit.broker.mosquitto.bridge_connections import load_bridges
+from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, load_bridges
 from mqttkit.broker.profile import read_profile
+from mqttkit.errors import UsageError
 from tests.support.brokers import free_port, need
 from tests.support.clients import wait_until
 from tests.support.commands import invoke
@@ -156,3 +167,10 @@ def test_a_bridge_is_in_a_backup_and_comes_back(broker: Broker, place: list[str]
     start_broker(existing_broker().spec)
     assert load_bridges(broker.paths) == kept
     assert b"connection up\n" in (broker.read_file("config/mosquitto.conf") or b"")
+
+
+def test_the_loopback_address_of_a_container_is_not_this_machine(tmp_path: Path):
+    broker = DockerBroker(BrokerSpec(backend="docker"), BrokerPaths(tmp_path))
+    bridge = BridgeConnection(name="up", host="localhost", port=1883, client_id="c", topics=())
+    with pytest.raises(UsageError, match="is the container itself"):
+        bridge_setup.add_bridge(broker, bridge)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
 from mqttkit.broker import BrokerSpec
+from mqttkit.broker.backends.docker import engine
 from mqttkit.broker.backends.docker.container_plan import BesideService, ContainerPlan
 from mqttkit.broker.backends.docker.engine import environment, pinned, translated
 from mqttkit.errors import LifecycleError, PortTaken
@@ -109,3 +111,13 @@ def test_compose_has_log_limits_the_network_and_numeric_addresses():
     assert service["networks"] == ["plant"]
     assert found["networks"] == {"plant": {"external": True}}
     assert all(entry.startswith(("127.0.0.1:", "[::1]:")) for entry in service["ports"])
+
+
+def test_a_command_that_runc_could_not_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that ran and failed."""
+    answers = [(f"{engine.NOT_ENTERED}: exit status 1: unknown", 126), ("done", 0), ("no", 1)]
+    monkeypatch.setattr(engine, "_execute_once", lambda *_, **__: answers.pop(0))
+    monkeypatch.setattr(engine, "EXEC_PAUSE", 0.0)
+    container: Any = None
+    assert engine.execute(container, "true") == ("done", 0)
+    assert engine.execute(container, "false") == ("no", 1)

@@ -40,6 +40,8 @@ ENGINE_SECONDS = 60.0
 """Time limit of each call."""
 ANSWER_SECONDS = 5.0
 """An engine that does not tell its version in this time is away."""
+EXEC_ATTEMPTS, EXEC_PAUSE = 5, 0.5
+NOT_ENTERED = "OCI runtime exec failed: exec failed: unable to start container process: error executing setns process"
 BROKER_USER = "mosquitto"
 """User of the broker in the image."""
 PORT_WORDS = ("port is already allocated", "address already in use", "failed to bind")
@@ -221,8 +223,18 @@ def run_in(container: Container, *command: str) -> str:
 def execute(container: Container, *command: str, user: str = "") -> tuple[str, int]:
     """Run a command in the running container and return output and exit code; without `user`, the image's user.
 
-    The output is read as a stream, because the SDK's `exec_run` never closes its socket.
+    If runc fails to enter the container, which happens on a busy machine, the command has not begun: try again.
     """
+    for _ in range(EXEC_ATTEMPTS):
+        text, code = _execute_once(container, *command, user=user)
+        if code == 0 or not text.startswith(NOT_ENTERED):
+            break
+        time.sleep(EXEC_PAUSE)
+    return text, code
+
+
+def _execute_once(container: Container, *command: str, user: str) -> tuple[str, int]:
+    """Run a command; its output is read as a stream, because the SDK's `exec_run` never closes its socket."""
     api: Any = container.client and container.client.api
     identity = api.exec_create(container.id, list(command), user=user)["Id"]
     with reading(api.exec_start(identity, stream=True)) as chunks:
