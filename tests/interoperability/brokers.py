@@ -90,7 +90,7 @@ def rabbitmq(directory: Path, nodes: int = 1) -> Cluster:
         command = sid.bound(directory, ["/usr/lib/rabbitmq/bin/rabbitmq-server"])
         members.append(Node(name, port, command, directory, environment))
     helper = Node("epmd", epmd, sid.bound(directory, ["/usr/bin/epmd", "-port", str(epmd)]), directory)
-    quorum = "; `mqtt.durable_queue_type = quorum` (classic: a kept session is lost with its node)"
+    quorum = "; `mqtt.durable_queue_type = quorum` (classic queues are on one node only)"
     settings = f"`{RABBITMQ_SETTINGS}`" + (quorum if nodes > 1 else "")
     return Cluster("RabbitMQ", sid.version("rabbitmq-server"), members, settings, helpers=[helper])
 
@@ -118,7 +118,7 @@ def nats(directory: Path, nodes: int = 1, *, defaults: bool = False) -> Cluster:
         command = sid.outside("/usr/sbin/nats-server")
         members.append(Node(name, port, [*command, "-c", f"{name}.conf"], directory))
     settings = (
-        "`max_payload: 8MB` (1 MB); `mqtt { ack_wait: 5s, max_ack_pending: 1000 }` (30 s, so late it sends again; 1024)"
+        "`max_payload: 8MB` (1 MB); `mqtt { ack_wait: 5s, max_ack_pending: 1000 }` (30 s until it sends again; 1024)"
     )
     if defaults:
         settings = "the defaults: `max_payload: 1MB`, `ack_wait: 30s`"

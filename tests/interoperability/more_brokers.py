@@ -47,7 +47,7 @@ modules:
         "EJABBERD_LOG_PATH": f"{inside}/ejabberd.log",
     }
     node = Node("ejabberd", port, sid.bound(directory, words), directory, environment)
-    settings = "`mod_mqtt: {max_queue: 100000}` (5,000: it ends a client that falls behind)"
+    settings = "`mod_mqtt: {max_queue: 100000}` (5,000 packets that wait for a client)"
     return Cluster("ejabberd", sid.version("ejabberd"), [node], settings)
 
 
