@@ -27,7 +27,7 @@ MIB = 1024 * 1024
 FEEDER_SECONDS = 10.0
 """How long a publishing process that was stopped may take to report."""
 
-STOPPED = Sent((0,), 0.0, 0.0, {}, 0.0, "stopped", Interrupted.exit_code)
+STOPPED = Sent((0,), 0.0, 0.0, {}, 0.0, "interrupted", Interrupted.exit_code)
 """Of a publishing process that did not report."""
 
 

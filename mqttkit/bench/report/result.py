@@ -14,6 +14,8 @@ from mqttkit.bench.plan import Plan
 FORMAT = 1
 """Version of the JSON."""
 BUSY_PERCENT, BUSY_SECONDS, LATE_MS = 90.0, 1.0, 100.0
+SHORTEST_SECONDS = 0.1
+"""A shorter run says nothing about the generator."""
 GENERATOR_LIMIT = "the load generator was the limit: it used a whole core; the broker may be faster"
 GENERATOR_LATE = "the load generator fell behind its schedule; the latencies include the delay"
 LOSSES = ("lost", "dropped", "failed")
@@ -38,7 +40,9 @@ class BenchResult:
 
     def note_generator(self, cpu: float, seconds: float, *, flat_out: bool) -> None:
         """Record what a process of the load generator used; note if that limited the run."""
-        share = 100 * cpu / max(seconds, 1e-6)
+        if seconds < SHORTEST_SECONDS:
+            return
+        share = 100 * cpu / seconds
         self.metrics["generator"] = max(share, self.metrics.get("generator", 0.0))
         busy = share >= BUSY_PERCENT and seconds >= BUSY_SECONDS
         late = self.metrics.get("behind", 0.0) > LATE_MS
