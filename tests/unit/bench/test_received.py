@@ -24,6 +24,8 @@ def test_a_round_trip_from_which_nothing_came_back_has_its_metrics() -> None:
     add_received(result, sent, MessageReceiver(plan), 0.1)
     assert (result.metrics["received"], result.metrics["lost"]) == (0, 5)
     assert result.losses == "5 lost"
+    result.metrics.update({"lost": 0, "dropped": 2, "failed": 1})
+    assert result.losses == "2 dropped before sending, 1 denied or lost after sending"
 
 
 @pytest.mark.parametrize(
