@@ -109,6 +109,8 @@ class BridgeSettings(SinkSettings):
     """Several sinks, in place of `sink`; then `sink` chooses one of them by name or address."""
     topic: Annotated[str, METRIC_TOPIC] = "metrics/{tenant_id}/{agent_id}/{metric_name}"
     """Topic template; each placeholder is a whole level."""
+    mapping: str | None = None
+    """JMESPath expression that turns a payload into metrics; if it is not set, each payload is a metric."""
     tenants: str | None = field(default=None, repr=False)
     """Known tenants: a YAML file, sqlite:PATH, or redis://…#SET."""
     group: Annotated[str | None, topic_level("group")] = None

@@ -67,18 +67,18 @@ def retry(sink: Sink, parser: MetricParser, registry: TenantRegistry, selection:
     done = Retried(0, 0, 0)
     for page in _pages(select(sink.letters, selection)):
         parsed = [(letter.id, _parse(parser, letter)) for letter in page]
-        tenants = {metric.tenant_id for _, metric in parsed if metric is not None}
+        tenants = {metric.tenant_id for _, metrics in parsed for metric in metrics}
         known = registry.known(tenants) if tenants else set()
-        good = [(name, metric) for name, metric in parsed if metric is not None and metric.tenant_id in known]
+        good = [(name, metrics) for name, metrics in parsed if metrics and metrics[0].tenant_id in known]
         done = done.plus(_commit(sink, good)).plus(Retried(0, 0, len(page) - len(good)))
     return done
 
 
-def _commit(sink: Sink, good: list[tuple[str, Metric]]) -> Retried:
+def _commit(sink: Sink, good: list[tuple[str, list[Metric]]]) -> Retried:
     """Store the metrics and remove their letters; if the sink refuses some, find those and leave their letters."""
     if not good:
         return Retried(0, 0, 0)
-    batch = MetricBatch([metric for _, metric in good], settles=[name for name, _ in good])
+    batch = MetricBatch([metric for _, metrics in good for metric in metrics], settles=[name for name, _ in good])
     try:
         try:
             committed = sink.commit(batch)
@@ -103,17 +103,18 @@ def export(store: DeadLetterStore, selection: LetterSelection, write: Callable[[
     return count
 
 
-def _parse(parser: MetricParser, stored: StoredLetter) -> Metric | None:
+def _parse(parser: MetricParser, stored: StoredLetter) -> list[Metric]:
+    """Return the metrics of a letter; none if it is still wrong."""
     letter = stored.letter
     if not letter.whole:
-        return None
+        return []
     try:
-        return parser.parse(letter.topic, letter.body, letter.received_ms)
+        return parser.parse_all(letter.topic, letter.body, letter.received_ms)
     except Refusal:
-        return None
+        return []
     except Exception as error:  # noqa: BLE001 - one letter must not stop the others
         logger.warning("letter %s cannot be parsed: %r", stored.id, error)
-        return None
+        return []
 
 
 def _pages(letters: Iterator[StoredLetter]) -> Iterator[list[StoredLetter]]:

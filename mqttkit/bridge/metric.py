@@ -58,6 +58,8 @@ class MetricRefusal(str, enum.Enum):
     DUPLICATE_KEY = "duplicate_key"
     NUL_CHARACTER = "nul_character"
     """A string contains U+0000, which some stores cannot keep."""
+    MAPPING = "mapping"
+    """The mapping failed, or returned something else than metrics."""
     VALUE_MISSING = "value_missing"
     VALUE_TYPE = "value_type"
     VALUE_PRECISION = "value_precision"
@@ -109,17 +111,19 @@ _Unset = msgspec.UnsetType
 _Scalar = str | int | float | bool | None
 
 
-class _Body(msgspec.Struct, gc=False):
+class MetricBody(msgspec.Struct, gc=False):
+    """A metric's payload."""
+
     value: float
     timestamp: str | int | float | _Unset | None = msgspec.UNSET
     dedupe_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | _Unset | None = msgspec.UNSET
     tags: dict[str, _Scalar] | _Unset | None = msgspec.UNSET
 
 
-_decode: Callable[[bytes], _Body] = msgspec.json.Decoder(_Body).decode
+_decode: Callable[[bytes], MetricBody] = msgspec.json.Decoder(MetricBody).decode
 _encode = msgspec.json.Encoder().encode
 
-_PARTS = {
+PARTS = {
     "tenant_id": r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
     "agent_id": r"[A-Za-z0-9._:@-]{1,128}",
     "metric_name": r"[A-Za-z0-9._:@-]{1,128}",
@@ -157,7 +161,7 @@ class MetricParser:
         check_metric_template(template)
         levels = [level.strip("{}") if "{" in level else None for level in template.split("/")]
         fixed = template.split("/")
-        strict = (f"({_PARTS[n]})" if n else re.escape(f) for n, f in zip(levels, fixed, strict=True))
+        strict = (f"({PARTS[n]})" if n else re.escape(f) for n, f in zip(levels, fixed, strict=True))
         loose = ("([^/]*)" if n else re.escape(f) for n, f in zip(levels, fixed, strict=True))
         self._topic = re.compile("/".join(strict))
         self._loose = re.compile("/".join(loose), re.DOTALL)
@@ -174,8 +178,7 @@ class MetricParser:
         `retained` is the dedupe_id to use for a retained message whose payload has none.
         """
         names = self._names.get(topic) or self._learn(topic)
-        if len(payload) > self._payload_limit:
-            raise Refusal(MetricRefusal.PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, the limit is {self._payload_limit}")
+        self.check_size(payload)
         try:
             body = _decode(payload)
         except (ValueError, RecursionError) as error:
@@ -183,7 +186,23 @@ class MetricParser:
         if not -_EXACT < body.value < _EXACT:
             _check_exact(payload)
         if payload.count(b":") != _colons(body) or b"\\u003" in payload:
-            _check_keys(payload)
+            check_json(payload)
+        return self._metric(names, body, received_ms, retained)
+
+    def parse_all(self, topic: str, payload: bytes, received_ms: int, *, retained: str | None = None) -> list[Metric]:
+        """Return the metrics of a message; here, one. See `parse`."""
+        return [self.parse(topic, payload, received_ms, retained=retained)]
+
+    def require_names(self, topic: str) -> tuple[str, str, str]:
+        """Return tenant, agent and metric name of a topic; raise Refusal."""
+        return self._names.get(topic) or self._learn(topic)
+
+    def check_size(self, payload: bytes) -> None:
+        """Raise Refusal for a payload that is too long."""
+        if len(payload) > self._payload_limit:
+            raise Refusal(MetricRefusal.PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, the limit is {self._payload_limit}")
+
+    def _metric(self, names: tuple[str, str, str], body: MetricBody, received_ms: int, retained: str | None) -> Metric:
         tags = body.tags
         dedupe_id = body.dedupe_id or None
         if dedupe_id is None:
@@ -198,7 +217,7 @@ class MetricParser:
     def names(self, topic: str) -> tuple[str, str, str] | None:
         """Return tenant, agent and metric name of a topic; None if it does not match the template."""
         try:
-            return self._names.get(topic) or self._learn(topic)
+            return self.require_names(topic)
         except Refusal:
             return None
 
@@ -220,9 +239,9 @@ class MetricParser:
         if found is None:
             raise Refusal(MetricRefusal.TOPIC_SHAPE, f"the topic does not match {self.template}")
         tenant, agent, metric = (found.groups()[index] for index in self._order)
-        if re.fullmatch(_PARTS["tenant_id"], tenant) is None:
+        if re.fullmatch(PARTS["tenant_id"], tenant) is None:
             raise Refusal(MetricRefusal.TENANT_FORMAT, f"{_short(tenant)} is not a UUID")
-        wrong = "agent_id" if re.fullmatch(_PARTS["agent_id"], agent) is None else "metric_name"
+        wrong = "agent_id" if re.fullmatch(PARTS["agent_id"], agent) is None else "metric_name"
         what = agent if wrong == "agent_id" else metric
         raise Refusal(MetricRefusal.TOPIC_SHAPE, f"{wrong} {_short(what)} is not 1 to 128 of A-Z a-z 0-9 . _ : @ -")
 
@@ -254,7 +273,7 @@ def _parse_iso(text: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _colons(body: _Body) -> int:
+def _colons(body: MetricBody) -> int:
     """Return how many colons the payload has if it has no duplicate key, no unknown key and no escaped colon."""
     count = 1
     if body.timestamp is not msgspec.UNSET:
@@ -303,7 +322,7 @@ def _no_constant(name: str) -> NoReturn:
     raise _NotFinite(f"{name} is not a JSON number")
 
 
-def _check_keys(payload: bytes) -> Any:
+def check_json(payload: bytes) -> Any:
     """Decode with the slower decoder, which reports duplicate keys; raise Refusal."""
     try:
         return json.loads(payload, object_pairs_hook=_pairs, parse_constant=_no_constant)
@@ -321,7 +340,7 @@ def _check_keys(payload: bytes) -> Any:
 
 def _check_exact(payload: bytes) -> None:
     """Refuse an integer as value that a double would round."""
-    value = _check_keys(payload)["value"]
+    value = check_json(payload)["value"]
     if isinstance(value, int) and int(float(value)) != value:
         detail = f"a double cannot hold {_short(str(value))}; send it as a string tag"
         raise Refusal(MetricRefusal.VALUE_PRECISION, detail)
@@ -338,7 +357,7 @@ def explain(payload: bytes, error: Exception) -> NoReturn:
     """Raise the Refusal for a payload that the fast decoder rejected with `error`."""
     if not payload:
         raise Refusal(MetricRefusal.PAYLOAD_EMPTY)
-    body = _check_keys(payload)
+    body = check_json(payload)
     if not isinstance(body, dict):
         raise Refusal(MetricRefusal.JSON_SHAPE, f"expected a JSON object, not {type(body).__name__}")
     detail = str(error)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.flow.intake import PipelineLimits
+from mqttkit.bridge.flow.mapping import open_parser
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.flow.route import Route
 from mqttkit.bridge.group import GroupWatch
-from mqttkit.bridge.metric import MetricParser, check_metric_template, reserved_prefix, template_filter
+from mqttkit.bridge.metric import check_metric_template, reserved_prefix, template_filter
 from mqttkit.bridge.observe.health import Health, Sample, serve_health
 from mqttkit.bridge.observe.prometheus import samples_of
 from mqttkit.bridge.observe.resource_watch import CertificateWatch, ClockWatch, MemoryWatch, resident_bytes
@@ -218,9 +219,8 @@ class Bridge:
             retained_return=bridge.group is None,
             drop_letters=bridge.dead_letter_overflow == "drop",
         )
-        parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
         pipeline = Pipeline(
-            parser=parser,
+            parser=open_parser(bridge),
             registry=registry,
             sink=self._sink,
             acknowledge=self._acknowledge,

@@ -72,6 +72,12 @@ class Books:
             self.received += number
             self.in_flight += number
 
+    def expand(self, number: int) -> None:
+        """Count the further metrics of messages that have several."""
+        with self._lock:
+            self.received += number
+            self.in_flight += number
+
     def give_back(self, number: int) -> None:
         """Count messages that the broker will send again."""
         with self._lock:

@@ -53,14 +53,22 @@ class _Prepared:
     put_aside: list[Message] = field(default_factory=list)
     """Messages that need no commit, only an acknowledgement in its turn."""
 
+    def add(self, message: Message, metrics: list[Metric]) -> None:
+        """Add the metrics of a message; one without any needs no commit."""
+        if metrics:
+            self.metrics += metrics
+            self.sources += [message] * len(metrics)
+        else:
+            self.put_aside.append(message)
+
     def refuse(self, message: Message, reason: MetricRefusal, detail: str, now_ms: int) -> None:
         self.letters.append(dead_letter(message, reason, detail, now_ms))
 
     def refuse_tenants(self, unknown: set[str], now_ms: int) -> None:
         pairs = list(zip(self.metrics, self.sources, strict=True))
-        for metric, message in pairs:
-            if metric.tenant_id in unknown:
-                self.refuse(message, MetricRefusal.TENANT_UNKNOWN, metric.tenant_id, now_ms)
+        refused = {id(message): (metric, message) for metric, message in pairs if metric.tenant_id in unknown}
+        for metric, message in refused.values():
+            self.refuse(message, MetricRefusal.TENANT_UNKNOWN, metric.tenant_id, now_ms)
         kept = [pair for pair in pairs if pair[0].tenant_id not in unknown]
         self.metrics = [metric for metric, _ in kept]
         self.sources = [message for _, message in kept]
@@ -150,6 +158,7 @@ class Pipeline:
         meanwhile = (
             self.read_ahead.while_committing() if len(messages) >= self._limits.batch_size else contextlib.nullcontext()
         )
+        self.books.expand(len(prepared.metrics) + len(prepared.letters) + len(prepared.put_aside) - len(messages))
         with meanwhile:
             if (prepared.metrics or prepared.letters) and not self._commit_all(prepared):
                 return False
@@ -186,15 +195,14 @@ class Pipeline:
                 prepared.put_aside.append(message)
                 continue
             try:
-                metric = self._parse(message, now_ms)
+                metrics = self._parse(message, now_ms)
             except Refusal as refusal:
                 prepared.refuse(message, refusal.reason, refusal.detail, now_ms)
             except Exception as error:  # noqa: BLE001 - a bug in a handler must not stop the stream
                 self._note_handler_error(error)
                 prepared.refuse(message, MetricRefusal.HANDLER_ERROR, repr(error), now_ms)
             else:
-                prepared.metrics.append(metric)
-                prepared.sources.append(message)
+                prepared.add(message, metrics)
         tenants = {metric.tenant_id for metric in prepared.metrics}
         unknown = tenants - self._registry.known(tenants) if tenants else set()
         if unknown:
@@ -209,11 +217,11 @@ class Pipeline:
             return True
         return self.route is not None and not self.route.takes(message.topic)
 
-    def _parse(self, message: Message, now_ms: int) -> Metric:
+    def _parse(self, message: Message, now_ms: int) -> list[Metric]:
         if self.route is not None and self.route.is_unrouted(message.topic):
             raise Refusal(MetricRefusal.UNROUTED, "no output stores this metric")
         retained = _content_id(message) if message.retain else None
-        return self._parser.parse(message.topic, message.payload, now_ms, retained=retained)
+        return self._parser.parse_all(message.topic, message.payload, now_ms, retained=retained)
 
     def _commit_all(self, prepared: _Prepared) -> bool:
         """Commit the batch, or its halves if the sink refuses it. Return False if the bridge was stopped."""

@@ -109,10 +109,10 @@ def retry(config: str | None, **given: Any) -> None:
     mqttkit bridge dead-letters retry --sink sqlite:metrics.db --tenants tenants.yaml
     """
     from mqttkit.bridge.dead_letters import retry as retry_letters
-    from mqttkit.bridge.metric import MetricParser
+    from mqttkit.bridge.flow.mapping import open_parser
 
     selection, bridge = _selection(given), _settings(config)
-    parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
+    parser = open_parser(bridge)
     with opened_registry(bridge) as registry, opened_sink(bridge) as sink:
         sink.open()
         done = retry_letters(sink, parser, registry, selection)

@@ -38,6 +38,7 @@ _SHARED = (
     password_option,
     _setting("--tenants", "REGISTRY", "Known tenants: a YAML file, sqlite:PATH or redis://…#SET."),
     _setting("--topic", "TEMPLATE", "Topic template.  [metrics/{tenant_id}/{agent_id}/{metric_name}]"),
+    _setting("--mapping", "EXPRESSION", "JMESPath expression that turns a payload into metrics."),
     stream_option,
     _setting("--list", "NAME", "Redis: push jobs onto this list instead."),
     _setting("--table", "NAME", "PostgreSQL: table of the metrics.  [metrics]"),

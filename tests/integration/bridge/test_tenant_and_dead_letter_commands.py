@@ -152,7 +152,7 @@ def test_poisoned_letter_does_not_stop_the_others(tmp_path: Path, monkeypatch: p
         parser = MetricParser(BridgeSettings.topic, payload_limit=1_000)
         parse = parser.parse
 
-        def break_at_five(topic: str, payload: bytes, received_ms: int) -> Metric:
+        def break_at_five(topic: str, payload: bytes, received_ms: int, **_: object) -> Metric:
             if b"5" in payload:
                 raise RuntimeError("a bug")
             return parse(topic, payload, received_ms)

@@ -139,7 +139,7 @@ def test_large_float_is_accepted() -> None:
 )
 def test_usual_payload_needs_no_second_decoding(payload: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Colons in strings and keys do not send a payload to the slow check for duplicate keys."""
-    monkeypatch.setattr("mqttkit.bridge.metric._check_keys", lambda _payload: pytest.fail("decoded twice"))
+    monkeypatch.setattr("mqttkit.bridge.metric.check_json", lambda _payload: pytest.fail("decoded twice"))
     assert parser().parse(TOPIC, payload, NOW).value == 1
 
 
