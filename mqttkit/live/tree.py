@@ -112,21 +112,6 @@ class TopicNode:
         else:
             self.rate += share * (arrived / seconds - self.rate)
 
-    def start_totals(self) -> None:
-        """Begin the totals with the node itself."""
-        own = self.message is not None
-        self.total_rate, self.total_count, self.newest = self.rate, self.count, self.when
-        self.total_bytes = len(self.message.payload) if self.message is not None else 0
-        self.topics = int(own)
-
-    def add_totals(self, child: TopicNode) -> None:
-        """Add the totals of a child."""
-        self.total_rate += child.total_rate
-        self.total_count += child.total_count
-        self.total_bytes += child.total_bytes
-        self.topics += child.topics
-        self.newest = max(self.newest, child.newest)
-
     def forget(self) -> None:
         """Become a branch without a message."""
         self.message, self.values, self.count, self.rate = None, [], 0, 0.0
@@ -170,6 +155,25 @@ def _size(properties: Properties) -> int:
     return 300 + pairs + sum(map(len, texts))
 
 
+def _sum_up(order: Sequence[TopicNode]) -> None:
+    """Compute the totals of all nodes, given parents before their children. Without calls: it runs every second."""
+    for node in order:
+        message = node.message
+        node.total_rate, node.total_count, node.newest = node.rate, node.count, node.when
+        if message is None:
+            node.total_bytes = node.topics = 0
+        else:
+            node.total_bytes, node.topics = len(message[1]), 1
+    for node in reversed(order):
+        parent = node.parent
+        if parent is not None:
+            parent.total_rate += node.total_rate
+            parent.total_count += node.total_count
+            parent.total_bytes += node.total_bytes
+            parent.topics += node.topics
+            parent.newest = max(parent.newest, node.newest)
+
+
 @dataclass
 class Dropped:
     """What was given up to stay within the memory limit."""
@@ -193,6 +197,8 @@ class TopicTree:
         """Bytes in use, estimated."""
         self.received = 0
         """Messages received."""
+        self.version = 0
+        """Grows with each topic that is added or dropped."""
         self.dropped = Dropped()
         self.root = TopicNode("", None)
         self.lock = threading.RLock()
@@ -212,26 +218,29 @@ class TopicTree:
     def add(self, messages: Sequence[Message], when: float) -> None:
         """Take messages that arrived at `when`."""
         with self.lock:
-            nodes, used = self._nodes, 0
+            nodes, used, largest = self._nodes, 0, self._largest
             for message in messages:
-                node = nodes.get(message[0]) or self._insert(message)
-                if len(message[1]) > self._largest:
+                topic, payload, _, retain, _, _, properties, _ = message
+                node = nodes.get(topic) or self._insert(message)
+                size = len(payload)
+                if size > largest:
                     message = self._cut(message)  # noqa: PLW2901
-                if message[6] is not None or node.extra:
-                    used += node.replace_extra(message[6])
-                payload, values = message[1], node.values
+                    payload, size = message.payload, largest
+                if properties is not None or node.extra:
+                    used += node.replace_extra(properties)
+                values = node.values
                 node.count += 1
                 node.message = message
                 node.when = when
                 values += (when, payload)
-                used += len(payload)
+                used += size
                 if len(values) > 2 * node.keep:
                     used -= len(values[1])  # type: ignore[arg-type]  # times and payloads alternate
                     del values[:2]
                 else:
                     used += VALUE_BYTES
-                if message[3]:
-                    node.retained = bool(payload)
+                if retain:
+                    node.retained = size > 0
             self.used += used
             self.received += len(messages)
             if self.used > self.max_bytes:
@@ -244,13 +253,11 @@ class TopicTree:
             first, share = self._ticked is None, 1 - math.exp(-seconds / RATE_SECONDS)
             self._ticked = now
             order = self._nodes_in_order()
-            for node in order:
-                if not first and seconds > 0:
-                    node.update_rate(seconds, share)
-                node.start_totals()
-            for node in reversed(order):
-                if node.parent is not None:
-                    node.parent.add_totals(node)
+            if not first and seconds > 0:
+                for node in order:
+                    if node.rate or node.count != node._counted:
+                        node.update_rate(seconds, share)
+            _sum_up(order)
 
     def watch(self, node: TopicNode | None) -> None:
         """Keep more values of this topic than of the others."""
@@ -268,6 +275,7 @@ class TopicTree:
             self._nodes.clear()
             self._order = self._watched = self._ticked = None
             self.used = self.received = 0
+            self.version += 1
             self.dropped = Dropped()
 
     def copy(self) -> TopicTree:
@@ -307,6 +315,7 @@ class TopicTree:
         self.used += 2 * len(topic)
         self._nodes[topic] = node
         self._order = None
+        self.version += 1
         return node
 
     def _nodes_in_order(self) -> list[TopicNode]:
@@ -361,3 +370,4 @@ class TopicTree:
             self.used -= NODE_BYTES + 2 * len(node.name)
             node = parent
         self._order = None
+        self.version += 1

@@ -92,8 +92,8 @@ class TopApp(App[None]):
         self._frozen_at: float | None = None
         self._frozen_received = 0
         self._frames = 0
-        self._known = 0
-        """Topics in the tree when the rows were chosen."""
+        self._version = -1
+        """The tree's version when the rows were chosen."""
 
     def compose(self) -> ComposeResult:
         """Build the screen."""
@@ -126,18 +126,25 @@ class TopApp(App[None]):
         """Compute rates, sort the rows, draw the header; once a second."""
         self.feed.tree.tick(time.monotonic())
         if self._frozen_at is None:
-            self._view.rebuild()
+            if self._view.view.order is not Order.NAME:
+                self._version = -1
+            self._draw_rows()
             self._show_detail()
         self._show_texts()
+
+    def _draw_rows(self) -> None:
+        """Draw the rows; choose and sort them again only if that can change them."""
+        version = self.feed.tree.version
+        if version != self._version:
+            self._version = version
+            self._view.rebuild()
+        self._view.refresh()
 
     def _frame(self) -> None:
         """Draw what has changed since the last frame."""
         if self._frozen_at is None and self.feed.changed.is_set():
             self.feed.changed.clear()
-            if len(self.feed.tree) != self._known:
-                self._known = len(self.feed.tree)
-                self._view.rebuild()
-            self._view.refresh()
+            self._draw_rows()
             self._frames += 1
             if self._frames % DETAIL_FRAMES == 0:
                 self._show_detail()
@@ -145,14 +152,14 @@ class TopApp(App[None]):
     def _show_texts(self) -> None:
         frozen = None if self._frozen_at is None else self.feed.tree.received - self._frozen_received
         lines = header_lines(self.feed, self.size.width, view=self._view.view, frozen=frozen)
-        self.query_one("#header", Static).update(Text("\n", no_wrap=True).join(lines))
+        self.query_one("#header", Static).update(Text("\n", no_wrap=True).join(lines), layout=False)
         title = Text(no_wrap=True)
         for segment in self._view.title():
             title.append(segment.text, segment.style)
-        self.query_one("#title", Static).update(title)
+        self.query_one("#title", Static).update(title, layout=False)
         keys = KEYS if self.size.width >= len(KEYS) else SHORT_KEYS
         status = Text(visible(self.news), style="bold", no_wrap=True) if self.news else Text(keys, "dim", no_wrap=True)
-        self.query_one("#status", Static).update(status)
+        self.query_one("#status", Static).update(status, layout=False)
 
     def _show_detail(self) -> None:
         node = self._view.cursor

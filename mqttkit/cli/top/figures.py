@@ -33,6 +33,17 @@ def size(count: float) -> str:
 
 def shorten(text: str, width: int) -> str:
     """Return the part of a text that fits into `width` cells of a terminal; `…` marks the cut."""
+    if text.isascii():
+        return text if len(text) <= width else text[: max(0, width - 1)].rstrip() + "…"
     from rich.cells import cell_len, set_cell_size
 
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"
+
+
+def fit(text: str, width: int) -> str:
+    """Return a text with exactly `width` cells of a terminal: cut, or with spaces at its end."""
+    if text.isascii():
+        return text[:width].ljust(width)
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, width)

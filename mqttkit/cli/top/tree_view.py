@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from rich.cells import set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
+from textual.color import Color
+from textual.filter import LineFilter
 from textual.geometry import Region, Size
 from textual.message import Message as Event
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from mqttkit.cli.top.figures import age, rate, shorten, size
+from mqttkit.cli.top.figures import age, fit, rate, shorten, size
 from mqttkit.formats.visible import visible
 from mqttkit.live.payloads import one_line
 from mqttkit.live.rows import Order, View, is_open, opens_all, rows
@@ -33,8 +34,10 @@ FRESH = Style(color="cyan")
 FRESH_SECONDS = 0.5
 """A value is highlighted for so long after it arrived."""
 MAX_INDENT = 20
-FIGURES = 8 + 6 + 5 + 2
+FIGURES = 8 + 6 + 5 + 3
 """Columns of rate, size, age and the retained mark."""
+KEPT_NAMES = 1_000
+"""Rows whose first column is kept as text."""
 
 
 class TreeView(ScrollView, can_focus=True):
@@ -70,6 +73,9 @@ class TreeView(ScrollView, can_focus=True):
         self.now: Callable[[], float] = time.monotonic
         self._index = 0
         self._all_open = True
+        self._first_columns: dict[TopicNode, tuple[bool | None, int, str]] = {}
+        self._final_styles: dict[Style, Style] = {}
+        self._drawn_on: tuple[Color, Sequence[LineFilter]] = (Color(0, 0, 0), ())
 
     # --- rows ---------------------------------------------------------------------------------------------
 
@@ -197,16 +203,39 @@ class TreeView(ScrollView, can_focus=True):
         )
         return Strip([Segment(text, SORTED if column is order else TITLE) for column, text in columns])
 
-    def render_line(self, y: int) -> Strip:
-        """Draw one line."""
-        row = y + self.scroll_offset.y
-        width = self.size.width
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Draw the visible lines.
+
+        Textual's own method looks up borders, padding and colours for each line; this widget has none of them.
+        """
+        background, filters = self.background_colors[1], self.get_line_filters()
+        if (background, filters) != self._drawn_on:
+            self._drawn_on = (background, filters)
+            self._final_styles.clear()
+        width, first = self.size.width, self.scroll_offset.y
+        strips = [self._row(first + y, width) for y in crop.line_range]
+        left, right = crop.column_span
+        return strips if (left, right) == (0, self.region.width) else [strip.crop(left, right) for strip in strips]
+
+    def _row(self, row: int, width: int) -> Strip:
         if row >= len(self.rows):
-            return Strip.blank(width)
-        strip = self._draw(self.rows[row])
+            return Strip([Segment(" " * width, self._final_style(PLAIN))], width)
+        pieces, least = self._draw(self.rows[row], width), self._widths()[0] + FIGURES
         if row == self._index:
-            strip = Strip([Segment(segment.text, CURSOR) for segment in strip])
-        return strip.adjust_cell_length(width)
+            pieces = [(text, CURSOR) for text, _ in pieces]
+        strip = Strip([Segment(text, self._final_style(style)) for text, style in pieces], max(width, least))
+        return strip if width >= least else strip.crop(0, width)
+
+    def _final_style(self, style: Style) -> Style:
+        """Return a style as Textual's filters change it, for the colours that a terminal has."""
+        found = self._final_styles.get(style)
+        if found is None:
+            background, filters = self._drawn_on
+            segments = [Segment("x", style)]
+            for each in filters:
+                segments = each.apply(segments, background)
+            found = self._final_styles[style] = segments[0].style or PLAIN
+        return found
 
     def _widths(self) -> tuple[int, int]:
         """Return the widths of the topic and of the value."""
@@ -214,23 +243,34 @@ class TreeView(ScrollView, can_focus=True):
         name = max(12, min(60, left * 11 // 20))
         return name, left - name
 
-    def _draw(self, node: TopicNode) -> Strip:
+    def _draw(self, node: TopicNode, width: int) -> list[tuple[str, Style]]:
+        """Return the texts of a row, together as wide as the row."""
         name_width, value_width = self._widths()
-        arrow = ("▾ " if is_open(node, all_open=self._all_open) else "▸ ") if node.children else "  "
-        indent = " " * min(MAX_INDENT, 2 * (node.depth - 1))
-        name = set_cell_size(shorten(indent + arrow + (visible(node.name) or "(empty)"), name_width), name_width)
         silent = self.now() - node.newest
-        segments = [
-            Segment(name, BRANCH if node.children else PLAIN),
-            Segment(rate(node.total_rate).rjust(8), RATE if node.total_rate else DIM),
-            Segment(size(node.total_bytes).rjust(6), PLAIN),
-            Segment(age(silent).rjust(5), DIM),
-            Segment(" R " if node.retained else "   ", MARK),
-        ]
         if node.message is not None:
-            text = one_line(node.message.payload) or "(empty)"
-            segments.append(Segment(shorten(text, value_width - 1), FRESH if silent < FRESH_SECONDS else PLAIN))
+            value = one_line(node.message.payload) or "(empty)"
+            value_style = FRESH if silent < FRESH_SECONDS else PLAIN
         else:
-            topics = f"{node.topics:,} topic" + ("s" if node.topics != 1 else "")
-            segments.append(Segment(shorten(topics, value_width - 1), DIM))
-        return Strip(segments)
+            value, value_style = f"{node.topics:,} topic" + ("s" if node.topics != 1 else ""), DIM
+        return [
+            (self._first_column(node, name_width), BRANCH if node.children else PLAIN),
+            (rate(node.total_rate).rjust(8), RATE if node.total_rate else DIM),
+            (size(node.total_bytes).rjust(6), PLAIN),
+            (age(silent).rjust(5), DIM),
+            (" R " if node.retained else "   ", MARK),
+            (fit(shorten(value, value_width - 1), max(0, width - name_width - FIGURES)), value_style),
+        ]
+
+    def _first_column(self, node: TopicNode, width: int) -> str:
+        """Return the first column of a row."""
+        opened = is_open(node, all_open=self._all_open) if node.children else None
+        known = self._first_columns.get(node)
+        if known is not None and known[:2] == (opened, width):
+            return known[2]
+        arrow = "  " if opened is None else "▾ " if opened else "▸ "
+        indent = " " * min(MAX_INDENT, 2 * (node.depth - 1))
+        text = fit(shorten(indent + arrow + (visible(node.name) or "(empty)"), width), width)
+        if len(self._first_columns) >= KEPT_NAMES:
+            self._first_columns.clear()
+        self._first_columns[node] = (opened, width, text)
+        return text

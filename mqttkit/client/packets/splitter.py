@@ -12,9 +12,12 @@ from itertools import repeat
 from mqttkit.client.packets.reason_codes import DENIED
 from mqttkit.messages import Message, Properties
 
-MAX_CACHED_TOPICS = 4_096
-"""Topic names kept decoded, each of at most MAX_CACHED_TOPIC_BYTES; more at a time and the cache begins again."""
+MAX_CACHED_TOPICS = 16_384
+"""Topic names kept decoded; more at a time and the cache begins again."""
 MAX_CACHED_TOPIC_BYTES = 512
+"""Bytes of the longest of them."""
+MAX_CACHED_BYTES = 2 * 1024 * 1024
+"""Bytes of all of them."""
 MAX_CACHED_PROPERTIES = 1_024
 """Property sections kept decoded, each of at most MAX_CACHED_PROPERTY_BYTES."""
 MAX_CACHED_PROPERTY_BYTES = 256
@@ -51,6 +54,7 @@ class Splitter:
         self._awaited = awaited
         self._decode_properties = decode_properties
         self._topics: dict[bytes, str] = {}
+        self._topic_bytes = 0
         self._properties: dict[bytes, Properties] = {}
 
     def split(self, data: bytes, position: int, *, v5: bool, epoch: int) -> tuple[int, int]:
@@ -119,8 +123,10 @@ class Splitter:
         """Decode a topic name; bytes that are not UTF-8 become lone surrogates (PEP 383)."""
         topic = raw.decode("utf-8", "surrogateescape")
         if len(raw) <= MAX_CACHED_TOPIC_BYTES:
-            if len(self._topics) >= MAX_CACHED_TOPICS:
+            self._topic_bytes += len(raw)
+            if len(self._topics) >= MAX_CACHED_TOPICS or self._topic_bytes > MAX_CACHED_BYTES:
                 self._topics.clear()
+                self._topic_bytes = len(raw)
             self._topics[raw] = topic
         return topic
 

@@ -63,13 +63,22 @@ def test_topics_are_decoded_once_and_the_cache_is_bounded() -> None:
 
 
 def test_the_topic_cache_begins_again_once_it_is_full() -> None:
-    """4,096 topics are kept; the next new one is the first of the next 4,096."""
+    """16,384 topics are kept; the next new one is the first of the next 16,384."""
     found = splitter()
-    for number in range(4_096):
-        found.split(b"\x30\x06\x00\x04%04d" % number, 0, v5=False, epoch=1)
-    assert len(found._topics) == 4_096
+    for number in range(16_384):
+        found.split(b"\x30\x07\x00\x05%05d" % number, 0, v5=False, epoch=1)
+    assert len(found._topics) == 16_384
     found.split(b"\x30\x06\x00\x04next", 0, v5=False, epoch=1)
     assert found._topics == {b"next": "next"}
+
+
+def test_long_topics_are_kept_up_to_two_mebibytes() -> None:
+    found = splitter()
+    for number in range(6_000):
+        found.split(b"\x30\x82\x04\x02\x00%0512d" % number, 0, v5=False, epoch=1)
+    assert len(found.messages) == 6_000
+    assert sum(map(len, found._topics)) <= incoming.MAX_CACHED_BYTES
+    assert len(found._topics) == 6_000 - 4_096
 
 
 def test_properties_are_decoded_once_and_the_cache_is_bounded() -> None:
