@@ -25,6 +25,8 @@ WATCHED_VALUES = 200
 """Values kept of the topic that the user looks at."""
 FEW_VALUES = 2
 """Values kept of each topic once memory is short: enough for the difference."""
+NO_VALUES: list[float | bytes] = []
+"""The values of every node without a message; nobody may change it. A list for each would take 56 bytes."""
 SHED_TO = 0.8
 """Share of the limit that is used after old values and topics were dropped."""
 
@@ -64,7 +66,7 @@ class TopicNode:
         """When it arrived."""
         self.count = 0
         """Messages received on the topic itself."""
-        self.values: list[float | bytes] = []
+        self.values: list[float | bytes] = NO_VALUES
         """Recent payloads, oldest first: time, payload, time, payload, …"""
         self.keep = FEW_VALUES
         """Number of values to keep."""
@@ -114,7 +116,7 @@ class TopicNode:
 
     def forget(self) -> None:
         """Become a branch without a message."""
-        self.message, self.values, self.count, self.rate = None, [], 0, 0.0
+        self.message, self.values, self.count, self.rate = None, NO_VALUES, 0, 0.0
         self.retained, self.extra, self._counted = False, 0, 0
 
     def copy_to(self, other: TopicNode) -> None:
@@ -189,7 +191,7 @@ class Dropped:
 class TopicTree:
     """Topics by level. `add`, `tick`, `watch`, `clear` and `copy` may run in different threads."""
 
-    def __init__(self, *, max_bytes: int = 64 * 1024 * 1024, values: int = 10) -> None:
+    def __init__(self, *, max_bytes: int = 64 * 1024 * 1024, values: int = 6) -> None:
         """Keep `values` payloads of each topic while all of it fits into `max_bytes`."""
         self.max_bytes = max_bytes
         self.values = values
@@ -311,7 +313,7 @@ class TopicTree:
                 child.keep = self.values
                 self.used += NODE_BYTES + 2 * len(name)
             node = child
-        node.new, node.began_retained = True, message.retain
+        node.new, node.began_retained, node.values = True, message.retain, []
         self.used += 2 * len(topic)
         self._nodes[topic] = node
         self._order = None

@@ -35,6 +35,7 @@ from mqttkit.live.actions import (
     subscribe_command,
 )
 from mqttkit.live.feed import Feed
+from mqttkit.live.local_broker import local_profile
 from mqttkit.live.payloads import Shape
 from mqttkit.live.rows import Order, View, topic_test
 from mqttkit.live.tree import TopicNode
@@ -86,6 +87,7 @@ class TopApp(App[None]):
         self._view = TreeView(feed.tree, order)
         self._detail = DetailView()
         self._connection = connection_words(feed.settings)
+        self._profile = local_profile(feed.settings)
         self._shape = Shape.AUTO
         self._search = ""
         self._asking = ""
@@ -151,7 +153,7 @@ class TopApp(App[None]):
 
     def _show_texts(self) -> None:
         frozen = None if self._frozen_at is None else self.feed.tree.received - self._frozen_received
-        lines = header_lines(self.feed, self.size.width, view=self._view.view, frozen=frozen)
+        lines = header_lines(self.feed, self.size.width, profile=self._profile, view=self._view.view, frozen=frozen)
         self.query_one("#header", Static).update(Text("\n", no_wrap=True).join(lines), layout=False)
         title = Text(no_wrap=True)
         for segment in self._view.title():

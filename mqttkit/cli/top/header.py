@@ -13,9 +13,12 @@ from mqttkit.live.feed import Feed
 from mqttkit.live.rows import View
 
 
-def header_lines(feed: Feed, width: int, *, view: View, frozen: int | None) -> list[Text]:
-    """Return three lines: connection, broker, view. `frozen` counts the messages since the view was frozen."""
-    lines = [_connection(feed, frozen), _broker(feed), _view(feed, view)]
+def header_lines(feed: Feed, width: int, *, profile: str, view: View, frozen: int | None) -> list[Text]:
+    """Return three lines: connection, broker, view. `frozen` counts the messages since the view was frozen.
+
+    `profile` is that of a broker which `broker up` runs, or empty.
+    """
+    lines = [_connection(feed, frozen), _broker(feed, profile), _view(feed, view)]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines
@@ -36,9 +39,11 @@ def _connection(feed: Feed, frozen: int | None) -> Text:
     return line
 
 
-def _broker(feed: Feed) -> Text:
+def _broker(feed: Feed, profile: str) -> Text:
     found = feed.statistics
     line = Text(" broker  ", style="not bold", no_wrap=True)
+    if profile:
+        line.append(f"{profile}  ", "cyan")
     if found is None:
         line.append("no $SYS figures: this broker sends none, or not to this user", "dim")
         return line

@@ -26,7 +26,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(scope="module")
 def web_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with mosquitto(tmp_path_factory.mktemp("broker"), "sys_interval 1") as running:
+    with mosquitto(tmp_path_factory.mktemp("broker"), "sys_interval 1", "max_queued_messages 0") as running:
         yield running
 
 

@@ -84,7 +84,7 @@ def test_the_estimate_is_what_the_memory_costs() -> None:
 
 def test_old_values_go_before_topics() -> None:
     """Short of memory, the tree first keeps two values of each topic; both are counted."""
-    tree = TopicTree(max_bytes=80_000)
+    tree = TopicTree(max_bytes=80_000, values=10)
     for number in range(20):
         tree.add([Message(f"t/{one}", b"x" * 100) for one in range(40)], float(number))
     assert tree.dropped.values > 0
