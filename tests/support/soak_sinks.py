@@ -161,7 +161,11 @@ class InfluxSeries:
         self._server.start()
 
     def stored(self, count: int) -> bytearray:
-        return _count((value for _, value in self._server.query("SELECT value FROM /.*/", "metrics")), count)
+        return _count(self._values(), count)
+
+    def _values(self) -> Iterator[float]:
+        for (name,) in self._server.query("SHOW MEASUREMENTS", "metrics"):
+            yield from (value for _, value in self._server.query(f'SELECT value FROM "{name}"', "metrics"))
 
 
 class VictoriaSeries:
