@@ -1,7 +1,7 @@
 """Many connections of one process, driven from one loop: a load generator that costs little itself.
 
 A thread per connection would measure the scheduler. Each connection is the client's `Connection` without its network
-thread: the loop reads and writes where a socket is ready.
+thread: the loop reads and writes when a socket is ready.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Splitter:
         self._properties: dict[bytes, Properties] = {}
 
     def split(self, data: bytes, position: int, *, v5: bool, epoch: int) -> tuple[int, int]:
-        """Parse from `position` to the first packet for paho; return the place where that begins, and its end.
+        """Parse from `position` to the first packet for paho; return its beginning and its end.
 
         An end beyond `data` means that this many bytes are needed at least; (len, len) that all was parsed.
         """
@@ -76,7 +76,7 @@ class Splitter:
         while position + 1 < end:
             first, length, start = data[position], data[position + 1], position + 2
             if length > 127:
-                if start < end and data[start] < 128:  # two bytes, up to 16,383: most packets that one does not hold
+                if start < end and data[start] < 128:  # two bytes: up to 16,383
                     length += (data[start] << 7) - 128
                     start += 1
                 else:
