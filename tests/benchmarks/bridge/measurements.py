@@ -33,6 +33,9 @@ from tests.benchmarks.figures import Figure, at_least, at_most
 ROUNDS = 3
 """The bridge and the plain script take turns, because other work on the machine disturbs a single round."""
 
+CATCH_UP_SECONDS = 300.0
+"""How long to wait for a bridge that catches up; on a busy machine it may never reach the publisher."""
+
 PLAIN = """
 import json, sys, redis, paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -163,8 +166,9 @@ def outage(setup: Setup, rate: float, seconds: float) -> Figure:
             time.sleep(seconds)
             os.kill(server, signal.SIGCONT)
             began = time.monotonic()
-            wait_for(lambda: _lag(setup, began, rate, seconds, total) <= rate / 5, 900, "the bridge to catch up")
-            took = time.monotonic() - began
+            took = 0.0
+            while took < CATCH_UP_SECONDS and _lag(setup, began, rate, seconds, total) > rate / 5:
+                took = time.monotonic() - began
         finally:
             publisher.kill()
             publisher.wait()
