@@ -256,7 +256,7 @@ class RegionalController(Controller):
     def _keep_devices(self, envelope: Envelope) -> None:
         """Bring the inventory up to date; the batch's commit makes it last. An older report changes nothing."""
         owner, devices = envelope.sender_id, envelope.payload["devices"]
-        if envelope.timestamp >= self._store.last_report(owner):
+        if self._inventory.is_newest(owner, envelope.timestamp):
             changes = self._inventory.compare(owner, devices)
             self._inventory.save(owner, devices, changes, seen=envelope.timestamp)
 

@@ -41,14 +41,15 @@ class DeviceInventory:
         """Present devices by controller and key, as the store has them."""
         self._last: dict[str, Sequence[Any]] = {}
         """The last list of devices of each controller, to recognise the same list quickly."""
+        self._seen: dict[str, int] = {}
+        """When the newest report of each controller was written."""
+        self._saved: dict[str, int] = {}
+        """The same, as the store has it."""
         self._undone = store.undone
 
     def compare(self, owner: str, devices: Sequence[Any]) -> DeviceChanges:
         """Return how `devices` differ from those that the store has of a controller."""
-        if self._undone != self._store.undone:  # a roll-back has undone what was saved last
-            self._present.clear()
-            self._last.clear()
-            self._undone = self._store.undone
+        self._check_undone()
         if self._last.get(owner) == devices:
             return DeviceChanges()
         before = self._load(owner)
@@ -59,8 +60,22 @@ class DeviceInventory:
         new = {key: one for key, one in now.items() if key not in before}
         return DeviceChanges(new, changed, {key: one for key, one in before.items() if key not in now})
 
+    def is_newest(self, owner: str, seen: int) -> bool:
+        """Return whether no later report of a controller is known than one that was written at `seen`."""
+        self._check_undone()
+        if owner not in self._seen:
+            self._seen[owner] = self._saved[owner] = self._store.last_report(owner)
+        return seen >= self._seen[owner]
+
     def save(self, owner: str, devices: Sequence[Any], changes: DeviceChanges, *, seen: int) -> None:
-        """Save a report that was written at `seen`, milliseconds since the epoch; `Store.commit` makes it last."""
+        """Save a report that was written at `seen`, milliseconds since the epoch; `Store.commit` makes it last.
+
+        Without changes, the store gets the time once a second.
+        """
+        self._seen[owner] = seen
+        if not changes and 0 <= seen - self._saved.get(owner, 0) < 1_000:
+            return
+        self._saved[owner] = seen
         rows = [
             StoredDevice(owner, key, json.dumps(dict(one)), seen, 0)
             for key, one in {**changes.new, **changes.changed}.items()
@@ -71,6 +86,13 @@ class DeviceInventory:
         for key in changes.gone:
             del present[key]
         self._last[owner] = devices
+
+    def _check_undone(self) -> None:
+        """Forget what was saved last, if a roll-back has undone it."""
+        if self._undone != self._store.undone:
+            for known in (self._present, self._last, self._seen, self._saved):
+                known.clear()
+            self._undone = self._store.undone
 
     def _load(self, owner: str) -> dict[str, Mapping[str, Any]]:
         if owner not in self._present:
