@@ -1,4 +1,4 @@
-"""What applications use of every controller: events, policies, requests, messages of their own types."""
+"""The public methods of every controller: events, policies, requests, and message types of the application."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class Controller(ControllerCore):
         return self._not_applied.get(scope) != version and policy is not None and self._can_apply(policy)
 
     def _can_apply(self, policy: Policy) -> bool:
-        """Return whether the rules that this controller applies by itself have values that work."""
+        """Return whether the rules that this controller applies automatically have values that work."""
         return True
 
     def _handle_policy(self, policy: Policy) -> None:

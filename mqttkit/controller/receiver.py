@@ -144,7 +144,7 @@ class Receiver:
         return self._inbox.qsize()
 
     def close(self) -> None:
-        """Handle the queued messages, then end; at the first batch whose output cannot be written, end at once."""
+        """Handle the queued messages, then end; at the first batch whose output cannot be written, end immediately."""
         with self._lock:
             self._stop.set()
         if self._thread.is_alive():

@@ -88,7 +88,7 @@ class LocalController(Controller):
         return otherwise
 
     def _can_apply(self, policy: Policy) -> bool:
-        """Return whether the rules that this controller applies by itself have values that work."""
+        """Return whether the rules that this controller applies automatically have values that work."""
         interval = policy.rules.get("scan_interval", MIN_SCAN_SECONDS)
         return type(interval) in (int, float) and MIN_SCAN_SECONDS <= interval <= MAX_SCAN_SECONDS
 
@@ -146,7 +146,7 @@ class LocalController(Controller):
         return self._sender.clock.text
 
     def status(self) -> dict[str, Any]:
-        """Return the content of the heartbeat, with what is not known about the reports."""
+        """Return the content of the heartbeat, with a mark if the broker does not show subscribers."""
         known = {"subscribers_unknown": True} if self.unknown_subscribers else {}
         return super().status() | known | {"failed_scans": self.failed_scans}
 

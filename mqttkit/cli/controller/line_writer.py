@@ -1,4 +1,4 @@
-"""Writes JSON lines to stdout and stays able to stop when nobody reads them."""
+"""Writes JSON lines to stdout and stays able to stop when no program reads them."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class RequestDesk:
             self._reply(task, self._carry_out(task))
 
     def _carry_out(self, task: _Task) -> AnswerPayload:
-        """Return the answer; whatever a handler raises becomes an answer."""
+        """Return the answer; an exception of the handler becomes an answer."""
         content = task.content
         try:
             handler = self._authorise(task)

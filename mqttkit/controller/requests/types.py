@@ -1,8 +1,8 @@
 """What a request and its answer contain, and how their payloads are checked. Pure.
 
 A request names the run and the connection of its addressee, as the addressee's last heartbeat shows them:
-`{"type", "incarnation", "connection", "expires", "payload"}`. After a restart or a reconnect it is void, whatever the
-broker has kept. The answer is `{"request", "ok", "payload"}` or `{"request", "ok", "reason", "message"}`.
+`{"type", "incarnation", "connection", "expires", "payload"}`. After a restart or a reconnect it is void, even if
+the broker has kept it. The answer is `{"request", "ok", "payload"}` or `{"request", "ok", "reason", "message"}`.
 """
 
 from __future__ import annotations

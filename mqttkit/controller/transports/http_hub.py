@@ -101,8 +101,12 @@ class HttpHub:
         wake()
 
     def subscribe(self, topic_filter: str, qos: int = 1) -> None:
-        """Receive the messages posted on the filter."""
-        self._filters.append(topic_filter)
+        """Receive the retained messages of the filter now, and those posted on it from now on."""
+        with self._lock:
+            self._filters.append(topic_filter)
+            found = [(topic, data) for topic, data in self._retained.items() if matches(topic_filter, topic)]
+        if found and self._receive is not None:
+            self._receive([ReceivedMessage(topic, data, self.name) for topic, data in found])
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
         """Store the message for the clients that poll, if it passes the same check as a posted message."""

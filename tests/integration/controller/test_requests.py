@@ -21,6 +21,7 @@ from mqttkit.controller import (
 )
 from mqttkit.controller.controller import Controller
 from mqttkit.controller.security.keys import KeyFile, KeyRing, generate
+from mqttkit.controller.transports.http_hub import HttpHub
 from mqttkit.controller.transports.types import ReceivedMessage
 from mqttkit.errors import RequestFailed, UsageError
 from mqttkit.testing.broker import TestBroker
@@ -215,3 +216,21 @@ def test_messages_of_an_application_reach_the_handlers_of_their_prefix(offices: 
     assert [name for name, type_, _ in heard if type_ == "acme.backup"] == ["first", "second"]
     assert ("zone", "acme.zone", {}) in heard
     assert [name for name, type_, _ in heard if type_ == "event"] == ["event", "event, too"]
+
+
+def test_requests_travel_over_http(tmp_path: Path) -> None:
+    """In both directions, between a hub's controller and one that polls; the heartbeat of before is enough."""
+    with ExitStack() as stack:
+        served = settings_of(tmp_path, "rc-1", transports=("http",), http_listen="127.0.0.1:0", heartbeat_interval=30.0)
+        regional = RegionalController(served, broker_at(1), bus=MemoryBus())
+        stack.callback(regional.disconnect_mqtt, flush=0)
+        regional.connect_mqtt(0)
+        hub = regional.transports[0]
+        assert isinstance(hub, HttpHub)
+        settings = settings_of(tmp_path, "lc-1", transports=("http",), http_url=hub.url, heartbeat_interval=30.0)
+        local = LocalController(settings, broker_at(1))
+        stack.callback(local.disconnect_mqtt, flush=0)
+        local.connect_mqtt(0)
+        eventually(lambda: regional.topics.status("lc-1") in hub._retained)
+        assert regional.request("lc-1", "ping", timeout=60) == {"controller": "lc-1", "role": "local"}
+        assert local.request("rc-1", "ping", timeout=60) == {"controller": "rc-1", "role": "regional"}

@@ -17,10 +17,11 @@ TOPICS = Topics()
 LOCAL = generate("l", "HS256", owner="lc-1", role="local", region="zone-A")
 REGIONAL = generate("r", "HS256", owner="rc-1", role="regional", region="zone-A")
 GLOBAL = generate("g", "HS256", owner="gc-1", role="global")
+OPERATOR = generate("op", "HS256", owner="op-1", role="operator")
 OWNED = generate("o", "HS256", owner="lc-1")
 SHARED = generate("s", "HS256")
 TYPES = {"discovery": "discovery.report", "policy": "policy.update", "events": "event", "status": "status"}
-TYPES["receipts"] = "receipt"
+TYPES |= {"receipts": "receipt", "requests": "request", "answers": "answer", "messages": "acme.x"}
 
 
 def envelope(topic: str, sender: str, about: str, **payload: object) -> Envelope:
@@ -66,6 +67,18 @@ def refusal(key: Key, topic: str, region: str, payload: dict[str, object] | None
     (LOCAL, "pdsno/events/zone-B", "zone-B", False),
     (OWNED, "pdsno/events/zone-A", "zone-A", False),
     (GLOBAL, "pdsno/events/zone-B", "zone-B", True),
+    (OPERATOR, "pdsno/events/zone-B", "zone-B", True),
+    (OPERATOR, "pdsno/policy/global", "global", False),
+    (OPERATOR, "pdsno/policy/zone-A", "zone-A", False),
+    (OPERATOR, "pdsno/discovery/zone-A/op-1", "zone-A", False),
+    (OPERATOR, "pdsno/receipts/zone-A/lc-1", "zone-A", False),
+    (OPERATOR, "pdsno/requests/lc-1", "zone-A", True),
+    (LOCAL, "pdsno/requests/rc-1", "zone-A", True),
+    (LOCAL, "pdsno/requests/rc-1", "zone-B", False),
+    (LOCAL, "pdsno/answers/rc-1", "zone-A", True),
+    (LOCAL, "pdsno/messages/acme/zone-A", "zone-A", True),
+    (LOCAL, "pdsno/messages/acme/zone-B", "zone-B", False),
+    (LOCAL, "pdsno/messages/acme/system", "global", True),
 ])  # fmt: skip
 def test_a_key_signs_only_what_its_role_and_region_allow(key: Key, topic: str, region: str, allowed: bool) -> None:
     """Each type of message on each kind of topic."""
