@@ -111,7 +111,7 @@ def test_a_newcomer_gets_the_latest_policies(fleet: Fleet) -> None:
         "global": (3, {"level": 3}),
         "zone-A": (1, {"scan_seconds": 30}),
     }
-    assert local.status()["policies"] == {"global": 3, "zone-A": 1}
+    eventually(lambda: local.status()["policies"] == {"global": 3, "zone-A": 1})
 
 
 def test_policy_versions_go_on_after_a_restart(fleet: Fleet) -> None:
