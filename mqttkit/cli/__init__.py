@@ -158,7 +158,7 @@ def _flush_or_forget(stream: TextIO) -> None:
     cls=Root,
     entries=COMMANDS,
     other_names=OTHER_NAMES,
-    context_settings={"help_option_names": ["--help"], "max_content_width": 120},
+    context_settings={"help_option_names": ["--help"], "max_content_width": 1_000},
 )
 @click.version_option(__version__, message="mqttkit %(version)s")
 def cli() -> None:
