@@ -55,7 +55,7 @@ class JsonlSink:
             with self._locked():
                 length = self._recover(ledger.values())
                 self._sync_directory()
-                ledger.commit(NewMetrics((), {}), (), (), **self._position(length))
+                ledger.commit(NewMetrics((), {}), (), (), state=self._position(length))
 
     def open_letters(self) -> None:
         """Open the ledger."""
@@ -83,7 +83,7 @@ class JsonlSink:
                 with self._translated():
                     self._append(data)
                     self._check_files(ledger)
-                    ledger.commit(fresh, batch.letters, batch.settles, **self._position(start + len(data)))
+                    ledger.commit(fresh, batch.letters, batch.settles, state=self._position(start + len(data)))
             except BaseException:
                 with contextlib.suppress(OSError):  # otherwise `open` removes them
                     os.ftruncate(file, start)

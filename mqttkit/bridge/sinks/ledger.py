@@ -7,7 +7,7 @@ back data that was not committed here, or repeats the write under the same key.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,17 +86,22 @@ class Ledger:
         new: NewMetrics,
         letters: Sequence[DeadLetter],
         settles: Sequence[str],
-        **state: int,
+        *,
+        batch: str = "",
+        state: Mapping[str, int] | None = None,
     ) -> None:
-        """Store the metrics' keys and contents, add and remove dead letters, and set values, in one transaction."""
+        """Store the metrics' keys and contents, add and remove dead letters, and set values, in one transaction.
+
+        The request of `batch` is not pending any more.
+        """
         now = int(time.time())
         keys = [dedupe_key(metric) for metric in new.metrics if metric.dedupe_id is not None]
         try:
             with transaction(self._database, self.path):
                 self._add_keys(keys, now)
                 write_contents(self._database, new.contents)
-                self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", state.items())
-                self._database.execute("DELETE FROM pending")
+                self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", (state or {}).items())
+                self._database.execute("DELETE FROM pending WHERE batch = ?", (batch,))
                 self.letters.settle(settles)
                 self.letters.add(letters)
                 self._prune(now)
@@ -109,10 +114,16 @@ class Ledger:
         with translated(self.path):
             return dict(self._database.execute("SELECT name, value FROM state").fetchall())
 
-    def pending(self) -> PendingPost | None:
-        """Return the request whose answer is not known, if there is one."""
+    def pending_batches(self) -> list[str]:
+        """Return the batches whose requests have no known answer, those of other processes included."""
         with translated(self.path):
-            found = self._database.execute("SELECT batch, body, keys FROM pending").fetchone()
+            return [batch for (batch,) in self._database.execute("SELECT batch FROM pending ORDER BY batch")]
+
+    def pending(self, batch: str) -> PendingPost | None:
+        """Return the request of a batch, if its answer is not known."""
+        query = "SELECT batch, body, keys FROM pending WHERE batch = ?"
+        with translated(self.path):
+            found = self._database.execute(query, (batch,)).fetchone()
         return PendingPost(found[0], found[1], tuple(filter(None, found[2].split("\n")))) if found else None
 
     def keep_pending(self, post: PendingPost) -> None:
@@ -122,13 +133,12 @@ class Ledger:
                 "INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", (post.batch, post.body, "\n".join(post.keys))
             )
 
-    def settle_pending(self, *, stored: bool) -> None:
-        """Forget the pending request; if the server has stored it, keep its dedupe keys."""
-        post = self.pending()
+    def settle_pending(self, post: PendingPost, *, stored: bool) -> None:
+        """Forget a pending request; if the server has stored it, keep its dedupe keys."""
         with transaction(self._database, self.path):
-            if stored and post is not None:
+            if stored:
                 self._add_keys(post.keys, int(time.time()))
-            self._database.execute("DELETE FROM pending")
+            self._database.execute("DELETE FROM pending WHERE batch = ?", (post.batch,))
 
     def probe(self) -> None:
         """Take the writer's lock, and check that the file is in place."""

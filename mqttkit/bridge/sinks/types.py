@@ -109,6 +109,11 @@ def dead_letter(message: Message, reason: MetricRefusal, detail: str, received_m
     )
 
 
+def own_batch_id() -> str:
+    """Return a new identifier of a batch of this process."""
+    return f"{_PROCESS}-{next(_numbers)}"
+
+
 @dataclass(frozen=True)
 class MetricBatch:
     """Metrics and dead letters that are committed in one transaction."""
@@ -120,7 +125,7 @@ class MetricBatch:
     contents: Mapping[int, str] = field(default_factory=dict)
     """Identity, by topic and content, of the metrics whose payload has no dedupe_id. The key is the position. A metric
     that has this identity as its dedupe_id is a retained message, which each new subscription brings again."""
-    id: str = field(default_factory=lambda: f"{_PROCESS}-{next(_numbers)}")
+    id: str = field(default_factory=own_batch_id)
     """Unique, and the same at every attempt, so that an attempt whose answer was lost is not repeated."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.ledger import PendingPost
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.types import Committed, HttpOptions, MetricBatch, SinkOptions
 from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
@@ -93,6 +94,23 @@ def test_http_pending_batch_that_is_refused_is_forgotten(receiver: Receiver, tmp
     with sink_of(receiver, tmp_path) as sink:
         assert sink.commit(MetricBatch([metric(1, "x"), metric(2, "y")])) == Committed(2, 0)
     assert values(receiver) == [1, 2]
+
+
+def test_http_request_of_a_bridge_that_runs_is_not_repeated(receiver: Receiver, tmp_path: Path) -> None:
+    """`dead-letters retry` beside the bridge leaves its request alone, and the ledger keeps it."""
+    with sink_of(receiver, tmp_path) as running:
+        running.commit(MetricBatch([metric(1, "x")]))
+        running._ledger_file().keep_pending(PendingPost("bridge-7", b"[]", ()))
+        with sink_of(receiver, tmp_path) as beside:
+            assert beside.commit(MetricBatch([metric(2, "y")])) == Committed(1, 0)
+            beside.probe()
+        running.commit(MetricBatch([metric(3, "z")]))
+        assert running._ledger_file().pending_batches() == ["bridge-7"]
+        assert "bridge-7" not in receiver.keys
+    with sink_of(receiver, tmp_path) as next_one:
+        next_one.probe()
+        assert next_one._ledger_file().pending_batches() == []
+    assert receiver.keys[-1] == "bridge-7"
 
 
 def test_http_server_that_closes_idle_connections(receiver: Receiver, tmp_path: Path) -> None:

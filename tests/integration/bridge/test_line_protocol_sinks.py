@@ -85,7 +85,7 @@ def keep_pending(sink: Sink, metrics: Sequence[Metric]) -> None:
 
 def ledger_is_empty(sink: Sink) -> bool:
     assert isinstance(sink, LedgerSink)
-    return sink._ledger_file().pending() is None
+    return sink._ledger_file().pending_batches() == []
 
 
 def test_influx_that_drops_a_part_refuses_the_batch(influx: Influx, tmp_path: Path) -> None:

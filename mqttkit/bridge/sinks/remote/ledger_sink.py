@@ -6,15 +6,18 @@ that recognises a repeated request stores the batch once. The ledger also keeps 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from mqttkit.bridge.identity import state_directory
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.ledger import Ledger, PendingPost, dedupe_key
-from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, SinkOptions, own_batch_id
 from mqttkit.errors import SinkRefused, SinkUnavailable
 
 logger = logging.getLogger(__name__)
@@ -56,6 +59,9 @@ class LedgerSink:
         self._destination = destination
         self._options = options
         self._ledger: Ledger | None = None
+        self._lock: int | None = None
+        self._left: frozenset[str] = frozenset()
+        """Batches of processes that have ended, whose requests have no known answer."""
 
     @property
     def letters(self) -> DeadLetterStore:
@@ -75,7 +81,7 @@ class LedgerSink:
         ledger = self._ledger_file()
         ledger.probe()
         self._destination.check_reachable()
-        self._resend(ledger, "")
+        self._resend(ledger, own_batch_id())
 
     def commit(self, batch: MetricBatch) -> Committed:
         """Send the new metrics, then commit the ledger."""
@@ -86,16 +92,16 @@ class LedgerSink:
         self._resend(ledger, batch.id)
         fresh = ledger.new(batch)
         if fresh.metrics:
-            earlier = ledger.pending()
+            earlier = ledger.pending(batch.id)
             post = earlier or PendingPost(batch.id, self._destination.encode(fresh.metrics), _keys(fresh.metrics))
             if earlier is None:
                 ledger.keep_pending(post)
             try:
                 self._destination.send(post, repeated=earlier is not None)
             except SinkRefused:
-                ledger.settle_pending(stored=False)
+                ledger.settle_pending(post, stored=False)
                 raise
-        ledger.commit(fresh, batch.letters, batch.settles)
+        ledger.commit(fresh, batch.letters, batch.settles, batch=batch.id)
         return Committed(len(fresh.metrics), len(batch.metrics) - len(fresh.metrics))
 
     def close(self) -> None:
@@ -104,19 +110,40 @@ class LedgerSink:
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock, self._left = None, frozenset()
 
     def _resend(self, ledger: Ledger, batch: str) -> None:
-        """Send the pending request again, unless it belongs to `batch`."""
-        post = ledger.pending()
-        if post is None or post.batch == batch:
+        """Send our pending requests again, and those of ended processes, but not that of `batch`."""
+        self._take_over(ledger)
+        ours = batch.rpartition("-")[0] + "-"
+        for name in ledger.pending_batches():
+            if name != batch and (name in self._left or name.startswith(ours)):
+                post = ledger.pending(name)
+                if post is not None:
+                    self._resend_one(ledger, post)
+
+    def _take_over(self, ledger: Ledger) -> None:
+        """Become the one process that repeats requests of ended ones, unless another is: `retry` beside a bridge."""
+        if self._lock is not None:
             return
+        path = Path(f"{ledger.path}.lock").expanduser()
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        self._left = frozenset(ledger.pending_batches())
+
+    def _resend_one(self, ledger: Ledger, post: PendingPost) -> None:
         try:
             self._destination.send(post, repeated=True)
         except SinkRefused as error:
             logger.warning("the server refused a batch of an earlier run; its metrics arrive again: %s", error)
-            ledger.settle_pending(stored=False)
+            ledger.settle_pending(post, stored=False)
         else:
-            ledger.settle_pending(stored=True)
+            ledger.settle_pending(post, stored=True)
 
     def _check_ledger(self, ledger: Ledger) -> None:
         try:
