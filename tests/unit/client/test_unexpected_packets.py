@@ -6,7 +6,7 @@ import pytest
 
 from mqttkit.client.packets import unexpected
 from mqttkit.client.packets.send_limits import BrokerLimits, clamp_packet_size
-from mqttkit.client.packets.splitter import MAX_CACHED_TOPIC_BYTES, MAX_CACHED_TOPICS
+from mqttkit.client.packets.splitter import MAX_CACHED_BYTES, MAX_CACHED_TOPIC_BYTES
 from mqttkit.client.packets.unexpected import MAX_CONTROL_BYTES, MAX_PROPERTY_BYTES, UnexpectedPacket
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
@@ -122,7 +122,7 @@ def test_long_topic_names_are_not_cached() -> None:
         side.feed([packet(0x30, size.to_bytes(2, "big") + b"t" * size)])
     cached = side.client._reader._splitter._topics
     assert [len(raw) for raw in cached] == [MAX_CACHED_TOPIC_BYTES]
-    assert MAX_CACHED_TOPICS * MAX_CACHED_TOPIC_BYTES < 4 << 20
+    assert MAX_CACHED_BYTES < 4 << 20
     side.close()
 
 
