@@ -33,7 +33,7 @@ def attach(command: click.Command) -> click.Command:
 
 
 def _source(command: click.Command, param: click.Parameter) -> Callable[[click.Context], list[str]] | None:
-    """Return what lists the values of a parameter; None if Click knows them, or nobody does."""
+    """Return what lists the values of a parameter; None if Click lists them, or if there is no list."""
     named = param.metavar or param.type.name
     module = (command.callback.__module__ if command.callback else "") or ""
     if named == "NAME" and ("--broker" in param.opts or ("--name" in param.opts and ".cli.broker" in module)):

@@ -53,7 +53,7 @@ def progress_text(share: float, elapsed: float) -> str:
 
 
 def share_of_stdin() -> Callable[[], float] | None:
-    """Return how much of stdin has been read; None if it is not a file, whose size is known."""
+    """Return how much of stdin has been read; None if it is a pipe, whose size is unknown."""
     try:
         descriptor = sys.stdin.fileno()
         state = os.fstat(descriptor)
