@@ -192,7 +192,7 @@ class Hub:
         return number
 
     def _start_again(self) -> None:
-        """Drop what waits, forget the topics' numbers, and let each viewer begin with a snapshot."""
+        """Drop the waiting messages, forget the topics' numbers, and let each viewer begin with a snapshot."""
         waiting = sum(len(part.messages) for part in self._pending)
         self._pending, self._pending_bytes, self._ready = [], 0, []
         self._numbers, self._topics = {}, []

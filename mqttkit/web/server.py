@@ -109,7 +109,7 @@ class PageServer(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong, without the request."""
+        """Log the error, without the request."""
         log.debug("a connection of the page failed", exc_info=True)
 
 

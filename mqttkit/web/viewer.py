@@ -44,7 +44,7 @@ class Viewer:
             self._condition.notify()
 
     def drop_all(self, messages: int) -> None:
-        """Drop what waits, and this number of messages more; a snapshot has to follow."""
+        """Drop the waiting events, and this number of messages more; a snapshot has to follow."""
         with self._condition:
             self.lost += messages
             self._drop()

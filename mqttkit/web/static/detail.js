@@ -77,10 +77,11 @@ function follow(app, topic, shape, show) {
   const look = async () => {
     const node = app.selectedNode();
     if (node !== undefined && node.topic === topic && node.count !== shownCount) {
-      shownCount = node.count;
-      const detail = await topicDetail(node.number, shape);
+      const { count: counted, number } = node;
+      const detail = await topicDetail(number, shape);
       if (ended) return;
       if (detail !== null && detail.topic === topic) {
+        shownCount = counted;
         app.model.series.get(topic)?.addDetail(detail.series);
         show(detail);
       }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -92,9 +93,17 @@ def test_topics_appear_and_change(page: LivePage, chromium: Any, client: MqttCli
 
 
 def test_the_pane_shows_json_and_the_plot_draws(page: LivePage, chromium: Any, client: MqttClient, topic: str) -> None:
-    name = f"{topic}/pump"
-    for number in range(20):
-        client.publish(name, json.dumps({"value": number % 5, "unit": "mm/s"}).encode(), qos=1).wait(30)
+    name, numbers = f"{topic}/pump", itertools.count()
+
+    def publish() -> None:
+        """Publish another value: those that arrive together are one point of the plot."""
+        client.publish(name, json.dumps({"value": next(numbers) % 5, "unit": "mm/s"}).encode(), qos=1).wait(30)
+
+    def publish_until(condition: Callable[[], Any]) -> None:
+        wait_until(lambda: publish() or condition())
+
+    publish()
+    publish()
     select(chromium, name)
     seen(chromium, "pre.payload", lambda text: '  "unit": "mm/s"' in text)
     seen(chromium, "table.values tr", lambda text: text.count("mm/s") >= 2)
@@ -106,15 +115,13 @@ def test_the_pane_shows_json_and_the_plot_draws(page: LivePage, chromium: Any, c
         for (let place = 0; place < pixels.length; place += 4)
             if (pixels[place + 3] > 100 && pixels[place] < 60 && pixels[place + 1] > 100) coloured += 1;
         return coloured"""
-    wait_until(lambda: chromium.execute_script(drawn) > 100)
+    publish_until(lambda: chromium.execute_script(drawn) > 100)
     click(chromium, "#pin")
     click(chromium, "#tab-plots")
     wait_until(lambda: chromium.find_elements("css selector", ".card canvas"))
     points = "return mqttkit.model.series.get(arguments[0]).points.get('value').xs.length"
     before = chromium.execute_script(points, name)
-    for number in range(5):
-        client.publish(name, b'{"value": %d}' % number, qos=1).wait(30)
-    wait_until(lambda: chromium.execute_script(points, name) > before)
+    publish_until(lambda: chromium.execute_script(points, name) > before)
 
 
 def test_ten_thousand_topics_scroll(page: LivePage, chromium: Any, client: MqttClient, topic: str) -> None:
