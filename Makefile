@@ -65,7 +65,8 @@ fuzz: $(VENV)/.dev ## Feed 30,000 mutated packet streams per MQTT version to the
 	$(BIN)/python -m tests.support.fuzz $(FUZZ_ARGS)
 
 test-brokers: $(VENV)/.dev ## Run mqttkit with other brokers and client libraries; writes docs/reference/interoperability.md (as root, about 20 minutes)
-	@$(SYSTEM_PACKAGES) mosquitto redis-server debootstrap nodejs npm
+	@$(SYSTEM_PACKAGES) mosquitto redis-server debootstrap
+	@command -v npm >/dev/null || $(SYSTEM_PACKAGES) nodejs npm || true
 	$(BIN)/python -m tests.interoperability --directory $(VENV)/interoperability --write docs/reference/interoperability.md $(BROKER_ARGS)
 
 test-mosquitto-clients: $(VENV)/.dev ## Run mosquitto's own tests of its clients against pub, sub and request (as root, about 8 minutes)
