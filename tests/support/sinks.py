@@ -52,7 +52,7 @@ class Case:
         return {"" if stream else None: 3}
 
     def open(self, **options: Any) -> Sink:
-        sink = open_sink(self.address, SinkOptions(timeout=2.0, **options))
+        sink = open_sink(self.address, SinkOptions(**{"timeout": 60.0, **options}))
         sink.open()
         return sink
 

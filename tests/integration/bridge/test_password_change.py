@@ -88,7 +88,7 @@ def test_changed_password_of_redis_is_read(tmp_path: Path, server: Callable[[str
 
 
 def check_rotation(address: str, secret: Path, rotate: Callable[[str], None]) -> None:
-    with contextlib.closing(open_sink(address, SinkOptions(password_file=str(secret)))) as sink:
+    with contextlib.closing(open_sink(address, SinkOptions(timeout=60.0, password_file=str(secret)))) as sink:
         with pytest.raises(SinkUnavailable, match="cannot read"):
             sink.open()
         write(secret, "old")
@@ -112,6 +112,6 @@ def write(secret: Path, password: str) -> None:
 def test_password_in_the_address_and_in_a_file_is_an_error(tmp_path: Path) -> None:
     """Otherwise nobody knows which one counts."""
     with pytest.raises(UsageError, match="password file is given too"):
-        open_sink("redis://user:word@127.0.0.1", SinkOptions(password_file=str(tmp_path / "secret")))
+        open_sink("redis://user:word@127.0.0.1", SinkOptions(timeout=60.0, password_file=str(tmp_path / "secret")))
     with pytest.raises(UsageError, match="--sink-password-file is for"):
-        open_sink("sqlite:m.db", SinkOptions(password_file="secret"))
+        open_sink("sqlite:m.db", SinkOptions(timeout=60.0, password_file="secret"))

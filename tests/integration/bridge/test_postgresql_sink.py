@@ -38,7 +38,7 @@ def test_postgresql_refuses_data_and_tables_of_another_shape(server: Callable[[s
     postgresql_case(server("postgresql"))
     with psycopg.connect(case.address, autocommit=True) as connection:
         connection.execute("CREATE TABLE metrics (a int)")
-    sink = open_sink(case.address, SinkOptions())
+    sink = open_sink(case.address, SinkOptions(timeout=60.0))
     with contextlib.closing(sink), pytest.raises(SinkBroken):
         sink.open()
 
@@ -73,7 +73,10 @@ def test_postgresql_uses_a_table_of_the_user_as_it_is(server: Callable[[str], An
     case = postgresql_case(server("postgresql"))
     with psycopg.connect(case.address, autocommit=True) as connection:
         connection.execute(f"CREATE TABLE metrics ({COLUMNS})")
-        with contextlib.closing(open_sink(case.address, SinkOptions())) as sink, pytest.raises(SinkBroken) as caught:
+        with (
+            contextlib.closing(open_sink(case.address, SinkOptions(timeout=60.0))) as sink,
+            pytest.raises(SinkBroken) as caught,
+        ):
             sink.open()
         assert "has no unique index on tenant_id, agent_id, metric_name, dedupe_id" in str(caught.value)
         assert "CREATE UNIQUE INDEX" in caught.value.hint
@@ -95,7 +98,10 @@ def test_postgresql_names_the_difference_of_a_table(server: Callable[[str], Any]
         changed = COLUMNS.replace("value double precision", "value numeric").replace(" agent_id text,", "")
         changed = changed.replace(" DEFAULT 'x'", "")
         connection.execute(f"CREATE TABLE metrics ({changed})")
-    with contextlib.closing(open_sink(case.address, SinkOptions())) as sink, pytest.raises(SinkBroken) as caught:
+    with (
+        contextlib.closing(open_sink(case.address, SinkOptions(timeout=60.0))) as sink,
+        pytest.raises(SinkBroken) as caught,
+    ):
         sink.open()
     for difference in ("value is numeric, not double precision", "agent_id is missing (text)", "note needs a value"):
         assert difference in str(caught.value)
@@ -109,7 +115,10 @@ def test_postgresql_table_of_a_newer_version_is_refused(server: Callable[[str], 
     case.open().close()
     with psycopg.connect(case.address, autocommit=True) as connection:
         connection.execute("UPDATE mqttkit_schema SET version = 99")
-    with contextlib.closing(open_sink(case.address, SinkOptions())) as sink, pytest.raises(SinkBroken, match="newer"):
+    with (
+        contextlib.closing(open_sink(case.address, SinkOptions(timeout=60.0))) as sink,
+        pytest.raises(SinkBroken, match="newer"),
+    ):
         sink.open()
 
 
@@ -118,7 +127,7 @@ def test_postgresql_needs_no_right_to_create_if_the_tables_exist(server: Callabl
     import psycopg
 
     case = postgresql_case(server("postgresql"))
-    options = SinkOptions(table="iot.readings")
+    options = SinkOptions(timeout=60.0, table="iot.readings")
     with psycopg.connect(case.address, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA iot")
         with contextlib.closing(open_sink(case.address, options)) as sink:

@@ -46,7 +46,7 @@ def connected(case: Case) -> Iterator[Any]:
 
 def test_columns_of_the_user_get_the_fields(case: Case) -> None:
     """Other names, text for the UUID, a time stamp for milliseconds, and fields that are not stored."""
-    options = SinkOptions(table="readings", columns=COLUMNS)
+    options = SinkOptions(timeout=60.0, table="readings", columns=COLUMNS)
     with connected(case) as connection:
         connection.execute(OWN)
         with contextlib.closing(open_sink(case.address, options)) as sink, pytest.raises(SinkBroken) as caught:
@@ -73,7 +73,7 @@ def test_columns_of_another_type_are_refused(case: Case) -> None:
     """The error names the types that would do."""
     with connected(case) as connection:
         connection.execute(OWN.replace("time timestamptz", "time date"))
-        options = SinkOptions(table="readings", columns=COLUMNS)
+        options = SinkOptions(timeout=60.0, table="readings", columns=COLUMNS)
         with contextlib.closing(open_sink(case.address, options)) as sink, pytest.raises(SinkBroken) as caught:
             sink.open()
         assert "time is date, not bigint or timestamp with time zone" in str(caught.value)
@@ -81,7 +81,7 @@ def test_columns_of_another_type_are_refused(case: Case) -> None:
 
 def test_missing_table_is_created_with_the_users_names(case: Case) -> None:
     """Its types are mqttkit's."""
-    options = SinkOptions(table="readings", columns=COLUMNS)
+    options = SinkOptions(timeout=60.0, table="readings", columns=COLUMNS)
     with connected(case) as connection:
         with contextlib.closing(open_sink(case.address, options)) as sink:
             sink.open()
@@ -99,7 +99,7 @@ def test_missing_table_is_created_with_the_users_names(case: Case) -> None:
 
 def test_old_metrics_of_a_partitioned_table_are_removed_and_no_others(case: Case) -> None:
     """Rows of two partitions may have the same place in their files."""
-    options = SinkOptions(table="readings", columns=COLUMNS, keep=3_600.0)
+    options = SinkOptions(timeout=60.0, table="readings", columns=COLUMNS, keep=3_600.0)
     with connected(case) as connection:
         connection.execute(OWN + " PARTITION BY LIST (tenant)")
         connection.execute(KEY)
@@ -133,7 +133,7 @@ def test_hypertable_stores_each_metric_once(case: Case) -> None:
     with connected(case) as connection:
         connection.execute("DROP TABLE IF EXISTS metrics")
         connection.execute(STUB.split("CREATE FUNCTION drop_chunks", maxsplit=1)[0])
-        with contextlib.closing(open_sink(case.address, SinkOptions(dedupe_window=100))) as sink:
+        with contextlib.closing(open_sink(case.address, SinkOptions(timeout=60.0, dedupe_window=100))) as sink:
             sink.open()
             batch = [metric(1, "x"), metric(2, "x"), metric(3), metric(3), metric(4, "x", agent="b")]
             assert sink.commit(MetricBatch(batch)) == Committed(4, 1)
@@ -145,7 +145,7 @@ def test_hypertable_stores_each_metric_once(case: Case) -> None:
         assert found == [("metrics_time",)]
         assert case.values() == [1, 3, 3, 4, 6]
         connection.execute("UPDATE metrics_ids SET at = now() - interval '200 seconds' WHERE agent_id = 'a'")
-        with contextlib.closing(open_sink(case.address, SinkOptions(dedupe_window=100))) as sink:
+        with contextlib.closing(open_sink(case.address, SinkOptions(timeout=60.0, dedupe_window=100))) as sink:
             sink.open()
             sink.commit(MetricBatch([metric(7, "z")]))
         assert connection.execute("SELECT dedupe_id FROM metrics_ids ORDER BY 1").fetchall() == [("x",), ("z",)]
@@ -158,11 +158,11 @@ def test_old_chunks_of_a_hypertable_are_dropped(case: Case) -> None:
         connection.execute("CREATE TABLE metrics (timestamp_ms bigint)")
         connection.execute(STUB)
         connection.execute("DROP TABLE metrics")
-        with contextlib.closing(open_sink(case.address, SinkOptions(keep=3_600.0))) as sink:
+        with contextlib.closing(open_sink(case.address, SinkOptions(timeout=60.0, keep=3_600.0))) as sink:
             sink.open()
             assert sink.commit(MetricBatch([metric(1, "x")])) == Committed(1, 0)
         assert case.values() == []
-        plain = SinkOptions(table="readings", hypertable=False)
+        plain = SinkOptions(timeout=60.0, table="readings", hypertable=False)
         with contextlib.closing(open_sink(case.address, plain)) as sink:
             sink.open()
         assert connection.execute("SELECT count(*) FROM timescaledb_information.hypertables").fetchone() == (1,)

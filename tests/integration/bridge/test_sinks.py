@@ -124,7 +124,7 @@ def test_sink_out_of_reach_is_unavailable_until_it_is_back(case: Case) -> None:
     """A server that is down is SinkUnavailable; the same sink works again once the server is back."""
     assert case.stop is not None
     assert case.start is not None
-    with contextlib.closing(case.open()) as sink:
+    with contextlib.closing(case.open(timeout=2.0)) as sink:
         sink.commit(MetricBatch([metric(1, "x")]))
         case.stop()
         waiting = MetricBatch([metric(2)])
