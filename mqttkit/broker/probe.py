@@ -227,6 +227,8 @@ def _connected(login: Login) -> socket.socket:
         sock = socket.create_connection((login.host, login.port), timeout=login.timeout)
     except socket.gaierror as error:
         raise BrokerUnreachable(login.address, "dns", f"{error.strerror}") from error
+    except ConnectionResetError as error:  # it accepted, and closed before connect() returned
+        raise BrokerUnreachable(login.address, "mqtt", CLOSED) from error
     except OSError as error:
         raise BrokerUnreachable(login.address, "tcp", reason_of(error).lower()) from error
     if login.tls is None:

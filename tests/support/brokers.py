@@ -17,8 +17,11 @@ from signal import SIGCONT, SIGTERM
 import pytest
 
 MOSQUITTO_PATHS = "/usr/sbin:/usr/local/sbin"
-_given: dict[int, socket.socket] = {}
-"""Each port that this process has given to a test, with the lock that keeps other processes' tests from it."""
+FIRST_PORT, BLOCK_PORTS, BLOCKS = 12_000, 50, 200
+_blocks: dict[int, socket.socket] = {}
+"""The blocks of ports that belong to this process, with the lock that keeps other processes' tests from each."""
+_unused: list[int] = []
+"""Ports of these blocks that no test has got yet."""
 
 
 def need(program: str) -> str:
@@ -43,20 +46,34 @@ def free_port() -> int:
     stops might not get such a port back. Parallel test processes never get the same port.
     """
     while True:
-        port = 12_000 + secrets.randbelow(10_000)
-        if port not in _given and _lock(port) and _nobody_listens(port):
+        if not _unused:
+            _unused.extend(_next_block())
+        port = _unused.pop()
+        if _nobody_listens(port):
             return port
 
 
-def _lock(port: int) -> bool:
-    """Reserve a port among all test processes of this machine until this process ends."""
+def _next_block() -> list[int]:
+    """Return the ports of a block that is this process's until it ends; those of its first one if none is left."""
+    start = secrets.randbelow(BLOCKS)
+    block = next(
+        (each % BLOCKS for each in range(start, start + BLOCKS) if _lock(each % BLOCKS)), next(iter(_blocks), start)
+    )
+    first = FIRST_PORT + block * BLOCK_PORTS
+    return secrets.SystemRandom().sample(range(first, first + BLOCK_PORTS), BLOCK_PORTS)
+
+
+def _lock(block: int) -> bool:
+    """Reserve a block among all test processes of this machine until this process ends."""
+    if block in _blocks:
+        return False
     lock = socket.socket(socket.AF_UNIX)
     try:
-        lock.bind(f"\0mqttkit-test-port-{port}")
+        lock.bind(f"\0mqttkit-test-ports-{block}")
     except OSError:
         lock.close()
         return False
-    _given[port] = lock
+    _blocks[block] = lock
     return True
 
 

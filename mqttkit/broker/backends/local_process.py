@@ -256,12 +256,17 @@ class LocalBroker(abc.ABC):
 
 @contextlib.contextmanager
 def descriptor_limit(wanted: int) -> Iterator[None]:
-    """Let a child started inside have that many file descriptors, or as many as this user may have."""
+    """Let a child started inside have at least that many file descriptors, or as many as this user may have.
+
+    The limit is this process's own while the child starts, and this process may have more files open: it is never
+    lowered.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if limit < wanted:
         log.warning("the broker needs %d file descriptors and may have %d: raise `ulimit -Hn`", wanted, limit)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if soft != resource.RLIM_INFINITY and limit > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         yield
     finally:

@@ -38,7 +38,7 @@ def bridge_group() -> None:
 @click.option("--no-test", is_flag=True, help="Keep it although the other broker may be unreachable.")
 @name_option
 def bridge_add(bridge: str, name: str, no_test: bool, **given: Any) -> None:
-    """Add a bridge, restart the broker, and send a message over it in each direction.
+    """Add a bridge, restart the broker, and test the bridge both ways.
 
     If the bridge does not connect, or a message does not arrive, the bridge is removed again.
 
@@ -61,7 +61,7 @@ def bridge_add(bridge: str, name: str, no_test: bool, **given: Any) -> None:
 @bridge_argument
 @name_option
 def bridge_test(bridge: str, name: str) -> None:
-    """Wait until a bridge is connected, and send a message over it in each direction.
+    """Wait until a bridge is connected, and test it both ways.
 
     \b
     mqttkit broker bridge test cloud

@@ -119,7 +119,7 @@ def set_policy(
 @json_option
 @terse_connection_options
 def show_policy(*, connection: ConnectionOptions, as_json: bool) -> None:
-    """Show the policies that the broker has, who signed them, and which controllers have applied them.
+    """Show the policies, who signed them, and who applied them.
 
     \b
     mqttkit controller policy show

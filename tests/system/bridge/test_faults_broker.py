@@ -150,7 +150,7 @@ def test_fault_18_right_to_read_revoked(tmp_path: Path) -> None:
     ):
         acl.write_text(canary)
         broker.signal(signal.SIGHUP)
-        wait_until(lambda: process.not_ready_because("access list"))
+        wait_until(lambda: process.not_ready_because("the ACL may deny reading"))
         wait_until(lambda: "'metrics/#' denied" in process.log)
         acl.write_text(allowed)
         broker.signal(signal.SIGHUP)
@@ -171,9 +171,9 @@ def test_fault_18_subscription_denied_at_the_start(tmp_path: Path) -> None:
         with bridge(tmp_path / "bridge", broker.port, "--no-retry", ready=False) as process:
             assert process.process is not None
             assert process.process.wait(60) == 5
-            assert "access list" in process.log
+            assert "the ACL may deny reading" in process.log
         with bridge(tmp_path / "other", broker.port, ready=False) as process:
-            wait_until(lambda: process.not_ready_because("access list"))
+            wait_until(lambda: process.not_ready_because("the ACL may deny reading"))
 
 
 def test_fault_19_certificates(tmp_path: Path) -> None:
