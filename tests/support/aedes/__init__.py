@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.brokers import free_port, missing, need, wait_for_port
+from mqttkit.broker.probe import Login
+from mqttkit.broker.readiness import wait_ready
+from tests.support.brokers import free_port, missing, need
 
 HERE = Path(__file__).parent
 
@@ -25,6 +28,10 @@ def install(directory: Path) -> None:
         missing(f"npm cannot install aedes: {done.stderr.strip()[-300:]}")
 
 
+def _died(node: subprocess.Popen[bytes], output: Path) -> str:
+    return "" if node.poll() is None else output.read_text()
+
+
 @contextlib.contextmanager
 def aedes_cluster(
     directory: Path, redis_port: int, nodes: int = 2
@@ -36,10 +43,13 @@ def aedes_cluster(
     try:
         for _ in range(nodes):
             port = free_port()
-            with (directory / "aedes.log").open("ab") as log:
+            output = directory / "aedes.log"
+            with output.open("ab") as log:
                 command = [need("node"), "node.mjs", str(port), str(redis_port)]
-                running.append((port, subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)))
-            wait_for_port(port, 20)
+                node = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)
+            running.append((port, node))
+            died = functools.partial(_died, node, output)
+            wait_ready(Login(host="127.0.0.1", port=port), seconds=60, died=died)
         yield running
     finally:
         for _, process in running:
