@@ -320,11 +320,10 @@ class Bridge:
         for message in messages:
             if message.topic.startswith(self._reserved):
                 self.canary.receive(message)
-        if not self.pipeline.intake.offer(messages):
-            reliable = sum(message.qos > 0 for message in messages)
-            if reliable:
-                logger.error("the broker sent more messages than Receive Maximum allows: ending the connection")
-                drop_connection(self.client)
+        intake = self.pipeline.intake
+        if not intake.offer(messages) and any(message.qos > 0 for message in messages):
+            logger.error("no room for %d messages beside %d waiting ones: reconnecting", len(messages), intake.queued)
+            drop_connection(self.client)
 
     def _note_state(self, state: ConnectionState, _reason: str) -> None:
         """Handle a change of the connection; called in the network thread, before any message of a new connection."""
