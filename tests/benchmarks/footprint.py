@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from mqttkit.bench.own_broker import own_broker
 from mqttkit.bench.scan import SHIPPED
@@ -19,6 +20,7 @@ from mqttkit.errors import MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import BrokerSettings, MqttSettings
 from tests.benchmarks.figures import Figure, at_most
+from tests.support.bluez import Radio, bluez, dbus_daemon
 
 MIB = 1024 * 1024
 ROUNDS = 9
@@ -34,9 +36,15 @@ def measure_footprint() -> Iterator[Figure]:
         address = ["-h", broker.host, "-p", str(broker.port)]
         python = _bare_python()
         yield Figure("private memory of bare Python", python / MIB, "MiB")
-        _publish_scan(broker, address, empty)  # compiles the modules
-        more = (_publish_scan(broker, address, empty) - python) / MIB
-        yield at_most("private memory of publish-scan above bare Python", more, "MiB", 9)
+        replay = ("--source", f"replay:{SHIPPED}", "--speed", "10", "--loop")
+        _publish_scan(broker, address, empty, *replay)  # compiles the modules
+        more = (_publish_scan(broker, address, empty, *replay) - python) / MIB
+        yield at_most("private memory of publish-scan above bare Python, replay", more, "MiB", 9)
+        with dbus_daemon(Path(empty) / "dbus") as bus, bluez(bus, Radio(rate=100.0)):
+            radio = ("--source", "bleak")
+            _publish_scan(broker, address, empty, *radio, bus=bus)
+            more = (_publish_scan(broker, address, empty, *radio, bus=bus) - python) / MIB
+        yield at_most("private memory of publish-scan above bare Python, bleak", more, "MiB", 12)
         click = [sys.executable, "-c", "import click"]
         paho = [sys.executable, "-c", "import click, paho.mqtt.client"]
         ratio = _ratio(_mqttkit("--help"), click, empty)
@@ -71,8 +79,8 @@ def _bare_python() -> int:
     return found
 
 
-def _publish_scan(broker: BrokerSettings, address: list[str], directory: str) -> int:
-    """Return the private memory of publish-scan while it publishes."""
+def _publish_scan(broker: BrokerSettings, address: list[str], directory: str, *source: str, bus: str = "") -> int:
+    """Return the private memory of publish-scan while it publishes; `bus` is the address of its system bus."""
     enough, count = threading.Event(), [0]
 
     def note(messages: list[Message]) -> None:
@@ -80,11 +88,12 @@ def _publish_scan(broker: BrokerSettings, address: list[str], directory: str) ->
         if count[0] >= MESSAGES:
             enough.set()
 
-    command = _mqttkit("publish-scan", "--source", f"replay:{SHIPPED}", "--speed", "10", "--loop", "--quiet", *address)
+    command = _mqttkit("publish-scan", *source, "--quiet", *address)
+    environment = {**_environment(directory), "DBUS_SYSTEM_BUS_ADDRESS": bus}
     with MqttClient(MqttSettings(broker=broker), on_messages=note) as client:
         client.connect()
         client.subscribe(Subscription("ble/#"))
-        with subprocess.Popen(command, env=_environment(directory), cwd=directory) as process:
+        with subprocess.Popen(command, env=environment, cwd=directory) as process:
             try:
                 if not enough.wait(START_SECONDS):
                     raise MqttkitError(f"publish-scan sent {count[0]} messages in {START_SECONDS:g} s")

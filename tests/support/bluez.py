@@ -198,7 +198,7 @@ async def serve(radio: Radio) -> None:
     loop.add_signal_handler(SIGUSR2, service.plug)
     await bus.request_name("org.bluez")
     print("ready", flush=True)
-    await bus.wait_for_disconnect()
+    await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
 _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"

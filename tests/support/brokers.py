@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGCONT, SIGTERM
+from typing import NoReturn
 
 import pytest
 
@@ -32,7 +33,7 @@ def need(program: str) -> str:
     return found
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """Fail under CI=true, skip elsewhere: a part that the test needs is not there."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)

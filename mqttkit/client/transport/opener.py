@@ -9,7 +9,6 @@ from typing import Any
 
 from mqttkit.addresses import ProxyUrl
 from mqttkit.client.transport import sockets
-from mqttkit.client.transport.socks import connect_through
 from mqttkit.client.transport.tls import TlsFiles
 from mqttkit.client.transport.websocket import BatchedWebSocket
 
@@ -76,6 +75,8 @@ class Opener:
         via = address if self.proxy is None else (self.proxy.host, self.proxy.port)
         opened = sockets.open_stream(via, self.deadline - time.monotonic(), watch, source=self.source)
         if self.proxy is not None:
+            from mqttkit.client.transport.socks import connect_through
+
             connect_through(opened, self.proxy, address, self.deadline)
         return opened
 
