@@ -12,7 +12,7 @@ def run(code: str) -> str:
 
 
 def test_importing_the_client_does_not_load_ssl() -> None:
-    """Neither they nor stand-ins are in sys.modules. PySocks, which paho imports if it is installed, would load them."""
+    """Neither they nor stand-ins are in sys.modules. PySocks would load them if paho imported it."""
     code = """
 import mqttkit.client.client, sys
 names = ("ssl", "_ssl", "hashlib", "urllib.request", "socks", "email", "http.client")
