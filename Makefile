@@ -13,7 +13,7 @@ SYSTEM_PACKAGES := sh tests/support/packages.sh
 .PHONY: help demo test run-tests test-fast mutation fuzz test-brokers test-mosquitto-clients check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top bench-web sid home-assistant pictures wheel clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-22s  %s\n", $$1, $$2}'
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "mqttkit needs Python 3.10 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -32,7 +32,7 @@ $(VENV)/.dev: $(VENV)/pyvenv.cfg setup.cfg
 demo: $(VENV)/.demo ## Replay real advertisements: scanner -> broker -> subscriber, counted
 	@$(BIN)/mqttkit demo
 
-test: ## Run every check and every test, in parallel; about five minutes on two cores (WORKERS=4)
+test: ## Run every check and every test in parallel, and build the documentation; about seven minutes on two cores (WORKERS=4)
 	@$(MAKE) --no-print-directory --jobs=2 check run-tests docs
 
 run-tests: $(VENV)/.dev ## Run every test, without the checks

@@ -11,7 +11,7 @@ from typing import Any
 
 from mqttkit.config.located_values import LocatedValue
 from mqttkit.config.schema import default_of, is_mapping
-from mqttkit.setting_rules import describe_type, split_optional
+from mqttkit.settings.rules import describe_type, split_optional
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
 _TRUE = ("true", "yes", "on", "1")

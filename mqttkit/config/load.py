@@ -16,8 +16,8 @@ from mqttkit.config.schema import Leaf, Section, key_of, root
 from mqttkit.config.secret_files import read_secret
 from mqttkit.config.sources import Layer, find_config, from_environment, from_file, from_values, unknown_key
 from mqttkit.errors import ConfigError
-from mqttkit.setting_rules import Checked, lacks_value
 from mqttkit.settings import Settings
+from mqttkit.settings.rules import Checked, lacks_value
 
 _log = logging.getLogger(__name__)
 

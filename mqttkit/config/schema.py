@@ -8,8 +8,8 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from mqttkit.setting_rules import ValueRule, field_rules
 from mqttkit.settings import Settings
+from mqttkit.settings.rules import ValueRule, field_rules
 
 
 @dataclass(frozen=True)

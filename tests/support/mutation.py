@@ -55,7 +55,7 @@ TESTS_OF = {
     "mqttkit/topics.py": ["test_topics.py"],
     "mqttkit/formats/template.py": ["formats/test_template.py"],
     "mqttkit/addresses.py": ["test_addresses.py"],
-    "mqttkit/setting_rules.py": ["test_settings.py", "config/test_load.py"],
+    "mqttkit/settings/rules.py": ["test_settings.py", "config/test_load.py"],
     "mqttkit/scanner/advertisement.py": ["scanner/test_advertisement.py"],
     "mqttkit/broker/accounts/acl.py": ["broker/test_acl.py"],
     "mqttkit/broker/accounts/acl_simulator.py": ["broker/test_acl_simulator.py", "broker/test_acl.py"],

@@ -9,7 +9,6 @@ import pytest
 
 from mqttkit.config.schema import root
 from mqttkit.errors import ConfigError, UsageError
-from mqttkit.setting_rules import PERIOD, FieldRule, ValueRule, field_rules, period_seconds
 from mqttkit.settings import (
     BridgeSettings,
     BrokerSettings,
@@ -25,6 +24,7 @@ from mqttkit.settings import (
     Settings,
     TlsSettings,
 )
+from mqttkit.settings.rules import PERIOD, FieldRule, ValueRule, field_rules, period_seconds
 
 SMALL = 1e-9
 EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from mqttkit.bridge.sinks.types import HttpOptions, Sink, SinkOptions
 from mqttkit.errors import UsageError
-from mqttkit.setting_rules import period_seconds
 from mqttkit.settings import SinkSettings
+from mqttkit.settings.rules import period_seconds
 
 if TYPE_CHECKING:
     from mqttkit.bridge.sinks.remote.ledger_sink import Destination

@@ -1,4 +1,4 @@
-"""Settings as frozen objects that check themselves: a value that cannot work raises ConfigError. Pure."""
+"""The settings of an MQTT client: the broker, the session, reconnecting, limits. Pure."""
 
 from __future__ import annotations
 
@@ -6,35 +6,21 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from mqttkit.addresses import parse_address
-from mqttkit.bridge_settings import BridgeSettings as BridgeSettings  # noqa: PLC0414 - `settings` exports it
-from mqttkit.bridge_settings import MemorySettings as MemorySettings  # noqa: PLC0414 - as above
-from mqttkit.bridge_settings import OutputSettings as OutputSettings  # noqa: PLC0414 - as above
-from mqttkit.bridge_settings import SinkSettings as SinkSettings  # noqa: PLC0414 - as above
-from mqttkit.setting_rules import (
-    COMPANIES,
+from mqttkit.settings.rules import (
     HEX,
     HOST,
     HOSTS,
-    LISTEN_ADDRESS,
     PAIRS,
     PROXY,
-    SCANNER_ID,
-    SOURCE,
-    TOPIC_NAME,
     WITHOUT_NUL,
     Checked,
     Count,
-    Duration,
     Port,
     QoS,
     Seconds,
-    above,
     between,
     one_of,
-    some_of,
     starts_with,
-    template,
-    topic_level,
 )
 
 
@@ -183,121 +169,3 @@ class MqttSettings(Checked):
     reconnect: ReconnectSettings = field(default_factory=ReconnectSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     properties: PropertySettings = field(default_factory=PropertySettings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScannerSettings(Checked):
-    """Where advertisements come from, and which ones to keep."""
-
-    id: Annotated[str, SCANNER_ID] = "scanner-01"
-    """Scanner identifier: one topic level, at most 64 characters."""
-    source: Annotated[str, SOURCE] = "auto"
-    """`auto`, `bleak`, `bluepy`, `simulated` or `replay:FILE`."""
-    adapter: tuple[str, ...] = ()
-    """Bluetooth adapters such as hci0, all used at the same time; the first one if it is not set."""
-    wait_for_radio: bool = False
-    """Wait for the radio at the start, instead of failing."""
-    active: bool = False
-    """Ask devices for their scan response (Bluetooth Core 5.4, Vol 6, Part B, 4.4.3)."""
-    passive: bool = False
-    """bleak: only listen. BlueZ then needs its experimental features, and reports advertisements with flags only."""
-    speed: Annotated[float | None, above(0, null_word="max")] = 1.0
-    """Replay: a multiple of the recorded pace; null or `max` means as fast as possible."""
-    loop: bool = False
-    """Replay: start again at the end."""
-    strict: bool = False
-    """Replay: end at an invalid record instead of skipping it."""
-    devices: Count = 10
-    """Simulated: number of devices."""
-    rate: Annotated[float, above(0)] = 20.0
-    """Simulated: advertisements per second."""
-    seed: int = 0
-    """Simulated: seed of the random number generator."""
-    identities_file: str | None = None
-    """YAML file of known devices: their names, keys, and which ones to drop."""
-    min_rssi: Annotated[int | None, between(-127, 20)] = None
-    """Keep only advertisements at least this strong, dBm."""
-    mac: tuple[str, ...] = ()
-    """Keep only these addresses or address prefixes."""
-    company: Annotated[tuple[str, ...], COMPANIES] = ()
-    """Keep only manufacturer data of these companies: two hex bytes in air order (4c00 is Apple)."""
-    service: tuple[str, ...] = ()
-    """Keep only these service UUIDs, 16 or 128 bits."""
-    name: tuple[str, ...] = ()
-    """Keep only local names that match these glob patterns."""
-    interval: Duration = 0.0
-    """Seconds in which a device counts once unless its data changes; 0 keeps everything."""
-
-    @property
-    def unpaced(self) -> bool:
-        """True for a replay as fast as possible: it waits for its reader, whereas a radio would lose data."""
-        return self.source.startswith("replay:") and self.speed is None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublisherSettings(Checked):
-    """How advertisements become messages."""
-
-    topic: Annotated[str, template("scanner_id", "mac_address")] = "ble/raw/{scanner_id}/{mac_address}"
-    """Topic template; {scanner_id} and {mac_address} are filled in."""
-    qos: Annotated[int | None, between(0, 2)] = None
-    """Quality of service; mqtt.client.qos if it is not set."""
-    stats_interval: Seconds = 60.0
-    """Seconds between log lines with statistics."""
-    status_topic: Annotated[str | None, TOPIC_NAME] = None
-    """Topic for a retained `online` or `offline`; none if it is not set."""
-    queue_size: Count = 10_000
-    """Advertisements that may wait between scanner and client; above this the oldest is dropped."""
-    max_age: Seconds = 5.0
-    """Seconds after which an advertisement that could not be published is dropped."""
-    raw: bool = False
-    """Add the AD structures to the payload as `raw_ad`, if the source provides them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControllerSettings(Checked):
-    """A network controller: its identity, how its messages travel, what it trusts."""
-
-    id: Annotated[str | None, topic_level("controller id")] = None
-    """Controller identifier, one topic level: sender_id, and the MQTT client identifier."""
-    region: Annotated[str, topic_level("region")] = "zone-A"
-    """Region that it belongs to, one topic level."""
-    base: Annotated[str, TOPIC_NAME] = "pdsno"
-    """First level or levels of all its topics."""
-    transports: Annotated[tuple[str, ...], some_of("mqtt", "http", "memory")] = ("mqtt", "http", "memory")
-    """Transports for messages, the best one first; one without an address is skipped."""
-    http_url: Annotated[str | None, starts_with("http://host:port", "http://", "https://")] = None
-    """Where another controller serves HTTP, such as http://10.0.0.2:8088."""
-    http_listen: Annotated[str | None, LISTEN_ADDRESS] = None
-    """`host:port` on which this controller serves HTTP for others; port 0 picks a free port."""
-    poll_interval: Seconds = 1.0
-    """Seconds between polls of `http_url`."""
-    key_file: str | None = None
-    """Key ring; $XDG_STATE_HOME/mqttkit/controllers/keys.json if it is not set."""
-    unsigned: bool = False
-    """Neither sign nor verify: only if the broker's access rules are enough."""
-    state_file: str | None = None
-    """SQLite file with the state that survives a restart; default: beside the key ring, named by id."""
-    heartbeat_interval: Seconds = 10.0
-    """Seconds between heartbeats."""
-    clock_skew: Duration = 300.0
-    """Seconds by which a sender's clock may differ, in either direction."""
-    max_message_bytes: Annotated[int, between(1, 64 * 1024 * 1024)] = 256 * 1024
-    """Longest message that it accepts, bytes."""
-    keep_session: bool = True
-    """Let the broker keep the session for a day while the controller is offline, so that no report is lost."""
-    policy_qos: Annotated[int, between(1, 2)] = 1
-    """QoS of the policies that it publishes and receives: 1, or 2 to deliver each exactly once per connection."""
-    handler_retries: Annotated[int, between(0, 100)] = 2
-    """How often to call a failed handler again before the message becomes a dead letter."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Checked):
-    """One mqttkit.yaml."""
-
-    mqtt: MqttSettings = field(default_factory=MqttSettings)
-    scanner: ScannerSettings = field(default_factory=ScannerSettings)
-    publisher: PublisherSettings = field(default_factory=PublisherSettings)
-    controller: ControllerSettings = field(default_factory=ControllerSettings)
-    bridge: BridgeSettings = field(default_factory=BridgeSettings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from mqttkit.setting_rules import (
+from mqttkit.settings.rules import (
     METRIC_COLUMNS,
     PERIOD,
     TABLE_NAME,
