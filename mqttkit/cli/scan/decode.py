@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LISTED = 20
 """Unknown devices that the summary lists."""
 DAY = 86_400
+DAYS = Number("DAYS", low=0, above=True)
 
 
 @click.command(cls=GroupedCommand, default_qos="")
@@ -37,7 +38,7 @@ DAY = 86_400
 @click.option("--prefix", metavar="PREFIX", help="Discovery prefix of Home Assistant.  [homeassistant]")
 @click.option("--no-discovery", is_flag=True, help="Publish states only.")
 @click.option("--away-after", type=SOME_SECONDS, help="Silence after which a device is away.  [300]")
-@click.option("--remove-silent", type=Number("DAYS"), help="List devices that were silent for DAYS, and end.")
+@click.option("--remove-silent", type=DAYS, help="List devices that were silent for DAYS, and end.")
 @click.option("--yes", is_flag=True, help="With --remove-silent: remove these devices.")
 @connection_options
 def decode(

@@ -63,3 +63,11 @@ def test_the_service_publishes_states_and_ends_with_0_on_sigterm(shared_broker: 
             removal = [*COMMAND, *address, "--remove-silent", "0.0000001", *more]
             done = subprocess.run(removal, capture_output=True, text=True, check=True)
             assert expected in done.stderr
+
+
+@pytest.mark.parametrize("days", ["-3", "0", "nan"])
+def test_every_device_is_not_silent_for_so_many_days(days: str) -> None:
+    """A mistyped number must not remove devices that are heard now."""
+    done = subprocess.run([*COMMAND, "--remove-silent", days, "--yes"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "--remove-silent" in done.stderr
