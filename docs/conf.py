@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import typing
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _escaped(text: str) -> str:
     )
 
 
-class _Generated(SphinxDirective):
+class _Generated(SphinxDirective, ABC):
     """A directive whose content is reStructuredText made from the code."""
 
     def run(self) -> list[nodes.Node]:
@@ -106,9 +107,9 @@ class _Generated(SphinxDirective):
         nested_parse_with_titles(self.state, StringList(self.content_lines(), self.env.docname), parent)
         return parent.children
 
+    @abstractmethod
     def content_lines(self) -> list[str]:
         """Return the reStructuredText."""
-        raise NotImplementedError
 
 
 class SettingsList(_Generated):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -24,3 +26,11 @@ def blocks(path: Path, language: str) -> list[str]:
 def shell_lines(path: Path) -> list[str]:
     """Return what the reader types: the lines after `$ ` in the console blocks of a page."""
     return [line[2:] for block in blocks(path, "console") for line in block.splitlines() if line.startswith("$ ")]
+
+
+def reader_environment(directory: Path) -> dict[str, str]:
+    """Put `mqttkit` and the examples into an empty directory; return the variables with which a shell finds them."""
+    (directory / "mqttkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m mqttkit "$@"\n')
+    (directory / "mqttkit").chmod(0o755)
+    (directory / "examples").symlink_to(ROOT / "examples")
+    return {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.cli.completion.values import BROKER_SECONDS, INCOMPLETE, topics
+from mqttkit.cli.completion.values import BROKER_SECONDS, INCOMPLETE, plain, topics
 from mqttkit.cli.sub import sub
 from tests.support.brokers import Mosquitto, free_port, need
 from tests.support.commands import MQTTKIT, invoke
@@ -56,6 +56,23 @@ def _until_offered(line: str, expected: list[str], **environment: str) -> list[s
         if (found := offered(line, **environment)) == expected:
             break
     return found
+
+
+def test_bash_never_gets_a_topic_that_it_would_interpret(shared_broker: Mosquitto) -> None:
+    """Whoever may publish chooses topic names: what a tab puts into the command line runs nothing and loses nothing."""
+    with Probe(shared_broker.port) as probe:
+        for name in ("$(id)", "`id`", "a;id", "a b", "*", "it's", 'say "no"', "a,b", "a|b", "{a,b}", "!1", "Küche/t-1"):
+            probe.publish(f"interpreted/{name}", b"x", retain=True)
+    line = f"mqttkit sub -p {shared_broker.port} interpreted/"
+    assert _until_offered(line, ["interpreted/Küche/t-1"]) == ["interpreted/Küche/t-1"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nfile,b", "a\tb", "a\x1b]0;b\x07", "a\u202eb", "a\\b", "-P", "~root", "=ls", "", "$SYS/a"]
+)
+def test_a_name_that_a_shell_or_terminal_interprets_is_not_plain(name: str) -> None:
+    """Line feeds, escape sequences, reversed text, and names that look like an option or a home directory."""
+    assert not plain(name)
 
 
 def test_a_broker_that_does_not_answer_costs_a_bounded_time() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,25 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.brokers import free_port, need
-from tests.support.pages import ROOT, find_page, shell_lines
+from tests.support.pages import find_page, reader_environment, shell_lines
 
 pytestmark = pytest.mark.system
 
 
 def run(lines: list[str], directory: Path) -> str:
     """Run lines of shell, of which the first failure ends the script, on a native mosquitto; return what they print."""
-    (directory / "mqttkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m mqttkit "$@"\n')
-    (directory / "mqttkit").chmod(0o755)
-    (directory / "examples").symlink_to(ROOT / "examples")
     up = f"mqttkit broker up --backend process --log-type subscribe --port {free_port()}"
     script = "\n".join(line.replace("mqttkit broker up", up).replace("python3", sys.executable) for line in lines)
-    environment = {
-        **os.environ,
-        "PATH": f"{directory}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(directory),
-        "XDG_STATE_HOME": str(directory / "state"),
-    }
+    place = {"HOME": str(directory), "XDG_STATE_HOME": str(directory / "state")}
+    environment = {**reader_environment(directory), **place}
     stop = "mqttkit broker down >/dev/null 2>&1 || true; kill $(jobs -p) 2>/dev/null || true; wait"
     done = subprocess.run(
         ["bash", "-ec", f"trap '{stop}' EXIT\n{script}"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ BROKER_SECONDS = 0.3
 MAX_TOPICS = 1_000
 INCOMPLETE = "mqttkit.incomplete"
 """Key of the word to complete, in a context's `meta`."""
+_PLAIN = re.compile(r"[\w/.@+:][\w/.@+:=%~-]*")
 
 
 def attach(command: click.Command) -> click.Command:
@@ -51,10 +53,18 @@ def _completer(source: Callable[[click.Context], list[str]]) -> Callable[[click.
     def complete(context: click.Context, incomplete: str) -> list[CompletionItem]:
         context.meta[INCOMPLETE] = incomplete
         with contextlib.suppress(MqttkitError, OSError):
-            return [CompletionItem(value) for value in source(context) if value.startswith(incomplete)]
+            return [CompletionItem(value) for value in source(context) if value.startswith(incomplete) and plain(value)]
         return []
 
     return complete
+
+
+def plain(value: str) -> bool:
+    """Return whether every shell takes a value as it is: anybody may choose a topic name, such as `a/$(reboot)`.
+
+    The scripts of Click put values into the command line without quotes, and cut them at line feeds and commas.
+    """
+    return _PLAIN.fullmatch(value) is not None
 
 
 def brokers() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.scanner import Advertisement
-from tests.support.pages import ROOT, blocks, find_page
+from tests.support.pages import ROOT, blocks, find_page, reader_environment
 
 pytestmark = pytest.mark.system
 
@@ -22,10 +21,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 def test_the_commands_print_what_the_page_shows(tmp_path: Path) -> None:
     """Those that need no radio, in their order, in a shell; time stamps aside."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "mqttkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m mqttkit "$@"\n')
-    (tmp_path / "mqttkit").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment = reader_environment(tmp_path)
     ran = 0
     for block in blocks(PAGE, "console"):
         for entry in block.split("$ ")[1:]:

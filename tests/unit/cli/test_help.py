@@ -23,57 +23,6 @@ def run(*words: str) -> str:
     return done.stdout
 
 
-def test_help_lists_options_in_groups_without_the_rare_ones() -> None:
-    shown = run("sub", "--help")
-    titles = re.findall(r"^(\w[^\n]*):$", shown, re.M)
-    assert titles == ["Filters", "Output", "Stop conditions", "Broker", "Logging", "Help", "As in mosquitto's clients"]
-    assert "--cafile" not in shown
-    assert "--help-all" in shown
-
-
-@pytest.mark.parametrize("name", ["sub", "pub", "top", "web", "request", "node sensor"])
-def test_help_all_lists_every_option_once(name: str) -> None:
-    words = name.split()
-    shown = run(*words, "--help-all")
-    command: click.Command = cli
-    for word in words:
-        assert isinstance(command, click.Group)
-        found = command.get_command(click.Context(command), word)
-        assert found is not None
-        command = found
-    assert isinstance(command, GroupedCommand)
-    for param in command.params:
-        if isinstance(param, click.Option) and not param.hidden:
-            assert len(re.findall(rf"^  .*{re.escape(param.opts[-1])}\b", shown, re.M)) >= 1, param.opts
-    assert re.search(r"^  --help  ", shown, re.M)
-
-
-def test_no_option_is_in_two_groups() -> None:
-    names = [name for group in GROUPS.values() for name in group]
-    assert len(names) == len(set(names))
-
-
-def test_h_without_a_host_shows_the_help() -> None:
-    assert run("sub", "-h") == run("sub", "--help")
-    assert run("-h") == run("--help")
-    assert run("broker", "-h") == run("broker", "--help")
-
-
-def test_help_explains_topics() -> None:
-    for name, text in TOPICS.items():
-        assert run("help", name) == text + "\n"
-        assert name not in COMMANDS
-        assert name in run("--help").replace("\n", " ")
-        assert all(len(line) <= 100 for line in text.splitlines())
-
-
-def test_the_exit_codes_are_those_of_the_errors() -> None:
-    """Each exit code of an error is in the list."""
-    listed = dict(re.findall(r"^  (\d+) +(.*)$", TOPICS["exit-codes"], re.M))
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MqttkitError)]
-    assert {str(kind.exit_code) for kind in kinds} <= set(listed)
-
-
 def every_command() -> list[tuple[str, ...]]:
     """Return the words of every command that is not a group, without `mqttkit`."""
     found: list[tuple[str, ...]] = []
@@ -102,6 +51,54 @@ def command_at(words: tuple[str, ...]) -> click.Command:
         assert found is not None
         command = found
     return command
+
+
+def test_help_lists_options_in_groups_without_the_rare_ones() -> None:
+    shown = run("sub", "--help")
+    titles = re.findall(r"^(\w[^\n]*):$", shown, re.M)
+    assert titles == ["Filters", "Output", "Stop conditions", "Broker", "Logging", "Help", "As in mosquitto's clients"]
+    assert "--cafile" not in shown
+    assert "--help-all" in shown
+
+
+@pytest.mark.parametrize("name", ["sub", "pub", "top", "web", "request", "node sensor"])
+def test_help_all_lists_every_option_once(name: str) -> None:
+    """Each at the start of its line, in one group."""
+    words = tuple(name.split())
+    shown = run(*words, "--help-all")
+    command = command_at(words)
+    assert isinstance(command, GroupedCommand)
+    for param in command.get_params(click.Context(command)):
+        if isinstance(param, click.Option) and not param.hidden:
+            record = param.get_help_record(click.Context(command))
+            assert record is not None
+            assert len(re.findall(rf"^  {re.escape(record[0])}(?:  |$)", shown, re.M)) == 1, record
+
+
+def test_no_option_is_in_two_groups() -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert len(names) == len(set(names))
+
+
+def test_h_without_a_host_shows_the_help() -> None:
+    assert run("sub", "-h") == run("sub", "--help")
+    assert run("-h") == run("--help")
+    assert run("broker", "-h") == run("broker", "--help")
+
+
+def test_help_explains_topics() -> None:
+    for name, text in TOPICS.items():
+        assert run("help", name) == text + "\n"
+        assert name not in COMMANDS
+        assert name in run("--help").replace("\n", " ")
+        assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    """Each exit code of an error is in the list."""
+    listed = dict(re.findall(r"^  (\d+) +(.*)$", TOPICS["exit-codes"], re.M))
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MqttkitError)]
+    assert {str(kind.exit_code) for kind in kinds} <= set(listed)
 
 
 @pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
