@@ -16,7 +16,7 @@ from pathlib import Path
 from mqttkit.addresses import is_loopback
 from mqttkit.broker.lifecycle import restart_broker, start_broker
 from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, BridgeTopic, load_bridges, save_bridges
-from mqttkit.broker.profile import read_profile
+from mqttkit.broker.profile import locked, read_profile
 from mqttkit.broker.protocol import Broker, Feature, require
 from mqttkit.broker.statistics import StatisticsWatcher
 from mqttkit.client import MqttClient
@@ -59,37 +59,46 @@ class BridgeTrial:
 def add_bridge(broker: Broker, bridge: BridgeConnection, *, test: bool = True) -> list[BridgeTrial]:
     """Add a bridge and restart the broker; with `test`, require that it connects and send a canary each way.
 
-    If that fails, the bridge is removed again. A broker that is down only stores the bridge. Raises UsageError,
-    LifecycleError.
+    If that fails or is interrupted, the bridge is removed again. A broker that is down only stores the bridge. Raises
+    UsageError, LifecycleError.
     """
     require(broker, Feature.ACL, "a bridge")
-    old = load_bridges(broker.paths)
-    if any(one.name == bridge.name for one in old):
-        raise UsageError(
-            f"bridge {bridge.name!r} already exists", hint=f"Remove it with: mqttkit broker bridge remove {bridge.name}"
-        )
     if broker.backend == "docker" and is_loopback(bridge.host):
         raise UsageError(
             f"{bridge.host} is the container itself", hint="Use an address of this machine, or a name in --network"
         )
-    if not _apply(broker, old, [*old, bridge]) or not test:
+    runs = broker.running() is not None
+    _store(broker, bridge)
+    if not runs:
         return []
     try:
-        return try_bridge(broker, bridge)
-    except MqttkitError:
-        _apply(broker, old, old)
-        broker.remove_file(bridge.trust_file)
+        restart_broker(broker.spec)
+    except (MqttkitError, KeyboardInterrupt):
+        _forget(broker, bridge)
+        start_broker(broker.spec)
+        raise
+    try:
+        return try_bridge(broker, bridge) if test else []
+    except (MqttkitError, KeyboardInterrupt):
+        _forget(broker, bridge)
+        restart_broker(broker.spec)
         raise
 
 
 def remove_bridge(broker: Broker, name: str) -> bool:
     """Remove a bridge and restart the broker; return whether it runs. Raises UsageError if there is no such bridge."""
     bridge = find_bridge(broker, name)
-    old = load_bridges(broker.paths)
-    ran = _apply(broker, old, [one for one in old if one.name != name])
-    if bridge.trusted is not None:
-        broker.remove_file(bridge.trust_file)
-    return ran
+    runs = broker.running() is not None
+    _forget(broker, bridge)
+    if not runs:
+        return False
+    try:
+        restart_broker(broker.spec)
+    except (MqttkitError, KeyboardInterrupt):
+        _store(broker, bridge)
+        start_broker(broker.spec)
+        raise
+    return True
 
 
 def find_bridge(broker: Broker, name: str) -> BridgeConnection:
@@ -111,27 +120,36 @@ def try_bridge(broker: Broker, bridge: BridgeConnection) -> list[BridgeTrial]:
     for direction in ("out", "in"):
         topics = [topic for topic in bridge.topics if topic.direction in (direction, "both")]
         if topics:
-            wide = next((topic for topic in topics if topic.pattern[-1] in "+#"), topics[0])
+            wide = next((topic for topic in topics if topic.ends_with_wildcard), topics[0])
             trials.append(_send_canary(broker, bridge, wide, direction))
     after = broker.running()
     if before is None or after is None or after.pid != before.pid:
-        raise LifecycleError(f"the broker crashed with bridge {bridge.name!r}", hint="See: mqttkit broker logs")
+        raise LifecycleError(
+            f"the broker ended during the test of bridge {bridge.name!r}: it crashed, or another command restarted it",
+            hint="See: mqttkit broker logs",
+        )
     return trials
 
 
-def _apply(broker: Broker, old: list[BridgeConnection], new: list[BridgeConnection]) -> bool:
-    """Store the bridges and restart a running broker; if that fails, return to the old ones."""
-    ran = broker.running() is not None
-    save_bridges(broker.paths, new)
-    if not ran:
-        return False
-    try:
-        restart_broker(broker.spec)
-    except MqttkitError:
-        save_bridges(broker.paths, old)
-        start_broker(broker.spec)
-        raise
-    return True
+def _store(broker: Broker, bridge: BridgeConnection) -> None:
+    """Add a bridge to the stored ones; raise UsageError if its name is taken."""
+    with locked(broker.paths):
+        bridges = load_bridges(broker.paths)
+        if any(one.name == bridge.name for one in bridges):
+            option = "" if broker.spec.name == "default" else f" --name {broker.spec.name}"
+            raise UsageError(
+                f"bridge {bridge.name!r} already exists",
+                hint=f"Test it with: mqttkit broker bridge test {bridge.name}{option}, "
+                f"or remove it with: mqttkit broker bridge remove {bridge.name}{option}",
+            )
+        save_bridges(broker.paths, [*bridges, bridge])
+
+
+def _forget(broker: Broker, bridge: BridgeConnection) -> None:
+    """Remove a bridge from the stored ones, and its certificates; other bridges may have been added meanwhile."""
+    with locked(broker.paths):
+        save_bridges(broker.paths, [one for one in load_bridges(broker.paths) if one.name != bridge.name])
+        broker.remove_file(bridge.trust_file)
 
 
 def _wait_connected(broker: Broker, bridge: BridgeConnection) -> None:
@@ -159,7 +177,7 @@ def _last_problem(broker: Broker) -> str:
 
 def _send_canary(broker: Broker, bridge: BridgeConnection, topic: BridgeTopic, direction: str) -> BridgeTrial:
     """Publish on one broker and wait for the message on the other one."""
-    if topic.pattern[-1] not in "+#":
+    if not topic.ends_with_wildcard:
         reason = "the topic has no wildcard at its end, and a canary would disturb its readers"
         return BridgeTrial(direction=direction, topic=topic.pattern, reason=reason)
     mark = f"mqttkit-canary-{secrets.token_hex(4)}"

@@ -54,6 +54,8 @@ class BridgeTopic:
         pattern, direction, qos, local, remote = [*fields, *("", "out", "1", "", "")[len(fields) :]]
         for prefix in (local, remote):
             check_topic_filter(prefix + pattern)
+            if set(prefix) & set("+#"):
+                raise UsageError(f"the prefix {prefix!r} of the topic {text!r} contains a wildcard")
         if any(character.isspace() for character in pattern + local + remote):
             raise UsageError(f"the topic {text!r} contains white space, which mosquitto.conf cannot express")
         return cls(pattern=pattern, direction=direction, qos=int(qos), local_prefix=local, remote_prefix=remote)
@@ -61,8 +63,13 @@ class BridgeTopic:
     @property
     def line(self) -> str:
         """The line of mosquitto.conf."""
-        prefixes = " ".join(prefix or '""' for prefix in (self.local_prefix, self.remote_prefix))
-        return f"topic {self.pattern} {self.direction} {self.qos} {prefixes}"
+        pattern, *prefixes = (part or '""' for part in (self.pattern, self.local_prefix, self.remote_prefix))
+        return f"topic {pattern} {self.direction} {self.qos} {' '.join(prefixes)}"
+
+    @property
+    def ends_with_wildcard(self) -> bool:
+        """Whether it matches topics that nobody reads one by one, so that a canary disturbs nobody."""
+        return self.pattern.endswith(("+", "#"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +96,8 @@ class BridgeConnection:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise UsageError(f"a bridge cannot have the name {self.name!r}", hint="Use letters, digits, '-' and '_'")
+        if not self.host.isprintable() or " " in self.host:
+            raise UsageError(f"{self.host!r} is not the address of a broker", hint="Use a name or an IP address")
         for text in (self.username or "", self.password or ""):
             if text != text.strip() or not text.isprintable():
                 raise UsageError("mosquitto.conf cannot express white space around, or control characters in, a secret")

@@ -11,6 +11,7 @@ from mqttkit.cli.broker.accounts import known_password, password_file_option
 from mqttkit.cli.broker.options import json_option, name_option
 from mqttkit.cli.logs import set_up_logging
 from mqttkit.cli.options.help import CommandGroup
+from mqttkit.cli.signals import interrupts_raise
 from mqttkit.errors import UsageError
 
 bridge_argument = click.argument("bridge", metavar="BRIDGE")
@@ -40,7 +41,7 @@ def bridge_group() -> None:
 def bridge_add(bridge: str, name: str, no_test: bool, **given: Any) -> None:
     """Add a bridge, restart the broker, and test the bridge both ways.
 
-    If the bridge does not connect, or a message does not arrive, the bridge is removed again.
+    If the bridge does not connect, or a message does not arrive, or you press Ctrl-C, the bridge is removed again.
 
     \b
     mqttkit broker bridge add cloud --to mqtts://site@broker.example:8883 --topic 'site/# out 1' --topic 'commands/# in'
@@ -49,7 +50,8 @@ def bridge_add(bridge: str, name: str, no_test: bool, **given: Any) -> None:
 
     broker = named_broker(name)
     connection = requested_bridge(broker, bridge, **given)
-    trials = add_bridge(broker, connection, test=not no_test)
+    with interrupts_raise():
+        trials = add_bridge(broker, connection, test=not no_test)
     if broker.running() is None:
         click.echo(f"bridge {bridge} to {connection.url} is added; the broker is not running")
         return

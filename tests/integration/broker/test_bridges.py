@@ -23,10 +23,10 @@ from mqttkit.broker.backup import create_backup, restore_backup
 from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, load_bridges
 from mqttkit.broker.profile import read_profile
-from mqttkit.errors import UsageError
+from mqttkit.errors import LifecycleError, UsageError
 from tests.support.brokers import free_port, need
 from tests.support.clients import wait_until
-from tests.support.commands import invoke
+from tests.support.commands import MQTTKIT, invoke, running
 from tests.support.probe import Probe
 
 PASSWORD = "a long pass phrase"
@@ -141,6 +141,38 @@ def test_a_message_that_does_not_arrive_adds_no_bridge(
     grant(cloud, "read", "site/#")
     assert "did not arrive" in bridge("add", "up", *place, "--topic", "site/# out 1", code=1)
     assert load_bridges(broker.paths) == []
+
+
+def test_an_interrupted_test_adds_no_bridge(broker: Broker):
+    """`add` waits for an address where nobody answers, and is ended by SIGTERM."""
+    words = ("broker", "bridge", "add", "up", "--to", f"mqtt://127.0.0.1:{free_port()}", "--topic", "site/#")
+    with running((*MQTTKIT, *words)) as adding:
+        wait_until(lambda: [one["connected"] for one in status()] == [False])
+        adding.terminate()
+        assert adding.wait(60) == 130
+    assert load_bridges(broker.paths) == []
+    assert b"\nconnection " not in (broker.read_file("config/mosquitto.conf") or b"")
+    with probe(broker) as still:
+        assert still.code == 0
+
+
+def test_a_failed_addition_keeps_a_bridge_that_another_command_added(broker: Broker, monkeypatch: pytest.MonkeyPatch):
+    def fail(_broker: Broker, failing: BridgeConnection) -> None:
+        assert "is added" in bridge("add", "other", "--to", "mqtt://h", "--topic", "a", "--no-test")
+        raise LifecycleError(failing.name)
+
+    monkeypatch.setattr(bridge_setup, "try_bridge", fail)
+    bridge("add", "up", "--to", "mqtt://h", "--topic", "a", code=1)
+    assert [one.name for one in load_bridges(broker.paths)] == ["other"]
+
+
+def test_a_topic_of_prefixes_alone_is_forwarded(broker: Broker, cloud: Broker, place: list[str]):
+    grant(cloud, "readwrite", "there")
+    assert "out  : not sent" in bridge("add", "up", *place, "--topic", '"" out 1 here there')
+    with probe(cloud) as reader, probe(broker) as writer:
+        reader.subscribe("there")
+        writer.publish("here", b"21")
+        assert reader.wait_for_messages(1)[0].topic == "there"
 
 
 def test_a_topic_without_a_wildcard_gets_no_canary(broker: Broker, cloud: Broker, place: list[str]):

@@ -36,6 +36,7 @@ BRIDGE = BridgeConnection(
         ("site/# both", 'topic site/# both 1 "" ""'),
         ("# in 2 local/ remote/", "topic # in 2 local/ remote/"),
         ('# out 0 "" remote/', 'topic # out 0 "" remote/'),
+        ('"" in 1 here there', 'topic "" in 1 here there'),
     ],
 )
 def test_a_topic_is_written_as_mosquitto_reads_it(text: str, line: str):
@@ -50,6 +51,7 @@ def test_a_topic_is_written_as_mosquitto_reads_it(text: str, line: str):
         ("a out 3", "QoS"),
         ("a out 1 b c d", "is not valid"),
         ("a/#/b", "# must be"),
+        ("a out 1 +/", "contains a wildcard"),
         ("'a b'", "white space"),
         ("'a", "is not valid"),
     ],
@@ -89,6 +91,12 @@ def test_a_secret_cannot_add_lines_to_the_configuration(secret: str):
 def test_a_name_is_safe_in_a_file_name_and_a_line(name: str):
     with pytest.raises(UsageError):
         BridgeConnection(name=name, host="h", port=1, client_id="c", topics=())
+
+
+@pytest.mark.parametrize("host", ["a b", "a\nlog_type none", "a\tb"])
+def test_an_address_cannot_add_another_one_or_lines_to_the_configuration(host: str):
+    with pytest.raises(UsageError, match="not the address"):
+        BridgeConnection(name="a", host=host, port=1, client_id="c", topics=())
 
 
 def test_bridges_are_stored_for_their_owner_only_and_read_back():
