@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mqttkit.broker.bridge_setup import bridge_states
+from mqttkit.broker.bridges.trial import bridge_states
 from mqttkit.broker.lifecycle import open_broker
 from mqttkit.broker.probe import CLOSED, ask, operator_login
 from mqttkit.broker.profile import BrokerPaths, Profile, load_spec, read_profile

@@ -46,7 +46,7 @@ def bridge_add(bridge: str, name: str, no_test: bool, **given: Any) -> None:
     \b
     mqttkit broker bridge add cloud --to mqtts://site@broker.example:8883 --topic 'site/# out 1' --topic 'commands/# in'
     """
-    from mqttkit.broker.bridge_setup import add_bridge
+    from mqttkit.broker.bridges.changes import add_bridge
 
     broker = named_broker(name)
     connection = requested_bridge(broker, bridge, **given)
@@ -68,7 +68,8 @@ def bridge_test(bridge: str, name: str) -> None:
     \b
     mqttkit broker bridge test cloud
     """
-    from mqttkit.broker.bridge_setup import find_bridge, try_bridge
+    from mqttkit.broker.bridges.changes import find_bridge
+    from mqttkit.broker.bridges.trial import try_bridge
 
     broker = named_broker(name)
     connection = find_bridge(broker, bridge)
@@ -111,7 +112,7 @@ def bridge_remove(bridge: str, name: str) -> None:
     \b
     mqttkit broker bridge remove cloud
     """
-    from mqttkit.broker.bridge_setup import remove_bridge
+    from mqttkit.broker.bridges.changes import remove_bridge
 
     remove_bridge(named_broker(name), bridge)
     click.echo(f"bridge {bridge} removed")
@@ -137,7 +138,7 @@ def requested_bridge(
 ) -> Any:
     """Return the BridgeConnection that the options describe; asks for the password if there is no file."""
     from mqttkit.addresses import parse_url
-    from mqttkit.broker.bridge_setup import new_client_id, trusted_certificates
+    from mqttkit.broker.bridges.changes import new_client_id, trusted_certificates
     from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, BridgeTopic
 
     other = parse_url(url)

@@ -13,13 +13,13 @@ from mqttkit.broker import (
     BrokerPaths,
     BrokerSpec,
     Profile,
-    bridge_setup,
     existing_broker,
     start_broker,
     stop_broker,
 )
 from mqttkit.broker.backends.docker.backend import DockerBroker
 from mqttkit.broker.backup import create_backup, restore_backup
+from mqttkit.broker.bridges import changes, trial
 from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, load_bridges
 from mqttkit.broker.profile import read_profile
@@ -137,7 +137,7 @@ def test_a_message_that_does_not_arrive_adds_no_bridge(
     broker: Broker, cloud: Broker, place: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     """The other broker accepts the user and drops what it may not publish."""
-    monkeypatch.setattr(bridge_setup, "ARRIVAL_SECONDS", 1.0)
+    monkeypatch.setattr(trial, "ARRIVAL_SECONDS", 1.0)
     grant(cloud, "read", "site/#")
     assert "did not arrive" in bridge("add", "up", *place, "--topic", "site/# out 1", code=1)
     assert load_bridges(broker.paths) == []
@@ -161,7 +161,7 @@ def test_a_failed_addition_keeps_a_bridge_that_another_command_added(broker: Bro
         assert "is added" in bridge("add", "other", "--to", "mqtt://h", "--topic", "a", "--no-test")
         raise LifecycleError(failing.name)
 
-    monkeypatch.setattr(bridge_setup, "try_bridge", fail)
+    monkeypatch.setattr(changes, "try_bridge", fail)
     bridge("add", "up", "--to", "mqtt://h", "--topic", "a", code=1)
     assert [one.name for one in load_bridges(broker.paths)] == ["other"]
 
@@ -205,4 +205,4 @@ def test_the_loopback_address_of_a_container_is_not_this_machine(tmp_path: Path)
     broker = DockerBroker(BrokerSpec(backend="docker"), BrokerPaths(tmp_path))
     bridge = BridgeConnection(name="up", host="localhost", port=1883, client_id="c", topics=())
     with pytest.raises(UsageError, match="is the container itself"):
-        bridge_setup.add_bridge(broker, bridge)
+        changes.add_bridge(broker, bridge)

@@ -1,11 +1,10 @@
-"""Add, test and remove bridges of a broker: its own connections to other brokers."""
+"""Test a bridge: wait until it is connected, and send a canary each way."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import secrets
-import ssl
 import tempfile
 import threading
 import time
@@ -13,22 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mqttkit.addresses import is_loopback
-from mqttkit.broker.lifecycle import restart_broker, start_broker
-from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, BridgeTopic, load_bridges, save_bridges
-from mqttkit.broker.profile import locked, read_profile
-from mqttkit.broker.protocol import Broker, Feature, require
+from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, BridgeTopic, load_bridges
+from mqttkit.broker.profile import read_profile
+from mqttkit.broker.protocol import Broker
 from mqttkit.broker.statistics import StatisticsWatcher
 from mqttkit.client import MqttClient
-from mqttkit.errors import (
-    BrokerUnreachable,
-    ConnectionRefused,
-    LifecycleError,
-    MqttkitError,
-    SubscriptionDenied,
-    UsageError,
-    reason_of,
-)
+from mqttkit.errors import BrokerUnreachable, ConnectionRefused, LifecycleError, SubscriptionDenied
 from mqttkit.messages import Message, Outcome, Subscription
 from mqttkit.settings import BrokerSettings, MqttSettings, TlsSettings
 
@@ -56,59 +45,6 @@ class BridgeTrial:
     """Why it was not sent."""
 
 
-def add_bridge(broker: Broker, bridge: BridgeConnection, *, test: bool = True) -> list[BridgeTrial]:
-    """Add a bridge and restart the broker; with `test`, require that it connects and send a canary each way.
-
-    If that fails or is interrupted, the bridge is removed again. A broker that is down only stores the bridge. Raises
-    UsageError, LifecycleError.
-    """
-    require(broker, Feature.ACL, "a bridge")
-    if broker.backend == "docker" and is_loopback(bridge.host):
-        raise UsageError(
-            f"{bridge.host} is the container itself", hint="Use an address of this machine, or a name in --network"
-        )
-    runs = broker.running() is not None
-    _store(broker, bridge)
-    if not runs:
-        return []
-    try:
-        restart_broker(broker.spec)
-    except (MqttkitError, KeyboardInterrupt):
-        _forget(broker, bridge)
-        start_broker(broker.spec)
-        raise
-    try:
-        return try_bridge(broker, bridge) if test else []
-    except (MqttkitError, KeyboardInterrupt):
-        _forget(broker, bridge)
-        restart_broker(broker.spec)
-        raise
-
-
-def remove_bridge(broker: Broker, name: str) -> bool:
-    """Remove a bridge and restart the broker; return whether it runs. Raises UsageError if there is no such bridge."""
-    bridge = find_bridge(broker, name)
-    runs = broker.running() is not None
-    _forget(broker, bridge)
-    if not runs:
-        return False
-    try:
-        restart_broker(broker.spec)
-    except (MqttkitError, KeyboardInterrupt):
-        _store(broker, bridge)
-        start_broker(broker.spec)
-        raise
-    return True
-
-
-def find_bridge(broker: Broker, name: str) -> BridgeConnection:
-    """Return the bridge of this name; raise UsageError if there is none."""
-    bridges = {bridge.name: bridge for bridge in load_bridges(broker.paths)}
-    if name not in bridges:
-        raise UsageError(f"no bridge has the name {name!r}", hint=f"There are: {', '.join(bridges) or 'none'}")
-    return bridges[name]
-
-
 def try_bridge(broker: Broker, bridge: BridgeConnection) -> list[BridgeTrial]:
     """Wait until the bridge is connected, and send a canary in each direction.
 
@@ -129,27 +65,6 @@ def try_bridge(broker: Broker, bridge: BridgeConnection) -> list[BridgeTrial]:
             hint="See: mqttkit broker logs",
         )
     return trials
-
-
-def _store(broker: Broker, bridge: BridgeConnection) -> None:
-    """Add a bridge to the stored ones; raise UsageError if its name is taken."""
-    with locked(broker.paths):
-        bridges = load_bridges(broker.paths)
-        if any(one.name == bridge.name for one in bridges):
-            option = "" if broker.spec.name == "default" else f" --name {broker.spec.name}"
-            raise UsageError(
-                f"bridge {bridge.name!r} already exists",
-                hint=f"Test it with: mqttkit broker bridge test {bridge.name}{option}, "
-                f"or remove it with: mqttkit broker bridge remove {bridge.name}{option}",
-            )
-        save_bridges(broker.paths, [*bridges, bridge])
-
-
-def _forget(broker: Broker, bridge: BridgeConnection) -> None:
-    """Remove a bridge from the stored ones, and its certificates; other bridges may have been added meanwhile."""
-    with locked(broker.paths):
-        save_bridges(broker.paths, [one for one in load_bridges(broker.paths) if one.name != bridge.name])
-        broker.remove_file(bridge.trust_file)
 
 
 def _wait_connected(broker: Broker, bridge: BridgeConnection) -> None:
@@ -234,21 +149,6 @@ def _remote_settings(bridge: BridgeConnection) -> Iterator[MqttSettings]:
                 host=bridge.host, port=bridge.port, username=bridge.username, password=bridge.password, tls=tls
             )
         )
-
-
-def new_client_id(broker: Broker, name: str) -> str:
-    """Return a client identifier for a new bridge, which no other broker uses."""
-    return f"{broker.spec.name}-{name}-{secrets.token_hex(4)}"
-
-
-def trusted_certificates(ca_file: str | None) -> str:
-    """Return the PEM certificates of a file, or of the system's authorities; raise UsageError."""
-    place = ca_file or ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
-    try:
-        ssl.create_default_context(cafile=place)
-        return Path(place).read_text()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot use the certificates in {place}: {reason_of(error)}") from error
 
 
 def bridge_states(broker: Broker, watcher: StatisticsWatcher) -> list[dict[str, object]]:

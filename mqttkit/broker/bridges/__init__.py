@@ -1,0 +1,1 @@
+"""Bridges that mosquitto itself makes to other brokers: add, test, remove."""
