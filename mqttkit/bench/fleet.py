@@ -122,19 +122,20 @@ class Fleet:
         """
         if not self.members:
             self._look(stop)
-        start = time.monotonic_ns()
+        start, seconds = time.monotonic_ns(), self._settings.client.connect_timeout
         for number in range(count):
             due = start + int(number / rate * 1e9) if rate else 0
-            while (rate and time.monotonic_ns() < due) or self._waiting >= CONNECTING_AT_A_TIME:
-                self.turn(min(TURN_SECONDS, max((due - time.monotonic_ns()) / 1e9, 0.0)) if rate else TURN_SECONDS)
+            while not stop.is_set and (left := (due - time.monotonic_ns()) / 1e9) > 0:
+                self.turn(min(TURN_SECONDS, left))
                 self._raise_failure()
+            self._await(lambda: self._waiting < CONNECTING_AT_A_TIME or stop.is_set, seconds, "CONNACK")
             if stop.is_set:
                 break
             now = time.monotonic_ns()
             self.behind = max(self.behind, (now - due) / 1e9 if rate else 0.0)
             self._open(due or now)
             self.turn(0)
-        self._await(lambda: not self._waiting or stop.is_set, self._settings.client.connect_timeout, "CONNACK")
+        self._await(lambda: not self._waiting or stop.is_set, seconds, "CONNACK")
 
     def _look(self, stop: Stop) -> None:
         """Find out which of the broker's hosts and versions works, with an ordinary client."""

@@ -71,7 +71,7 @@ def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progres
         fleet.subscribe(plan.subscriptions(), stop)
         ready, sent = _Answer(feeder.wait_ready).turn(fleet, lambda: stop.is_set), STOPPED
         cpu, began = cpu_seconds(), time.monotonic()
-        if ready:
+        if ready and not stop.is_set:
             feeder.go()
             with _reporting(progress, receiver):
                 sent = _wait_for_feeder(feeder, fleet, stop)

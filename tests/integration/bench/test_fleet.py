@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 import uuid
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.bench.fleet import Fleet
+from mqttkit.bench.fleet import CONNECTING_AT_A_TIME, Fleet
 from mqttkit.bench.histogram import Histogram
 from mqttkit.bench.plan import Plan
 from mqttkit.bench.publishing import LoadPublisher
@@ -105,3 +106,26 @@ def test_a_denied_subscription_is_raised(shared_broker: TestBroker) -> None:
         fleet.connect(1, Stop())
         with pytest.raises(SubscriptionDenied, match="not authorized"):
             fleet.subscribe([Subscription("a")], Stop())
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_connecting_ends_if_the_broker_stops_answering(is_stopped: bool) -> None:
+    """Also with more connections than may wait for CONNACK at a time: the time limit ends it, and so does Ctrl-C."""
+    stop = Stop()
+
+    def answer_the_first_two(connection: socket.socket, _connect: bytes) -> bool:
+        if len(server.connects) <= 2:  # the client that finds the broker, and one of the fleet
+            connection.sendall(CONNACK)
+        if is_stopped and len(server.connects) == CONNECTING_AT_A_TIME:
+            stop.set()
+        return True
+
+    seconds = 60 if is_stopped else 1
+    ends = contextlib.nullcontext() if is_stopped else pytest.raises(BrokerUnreachable, match="no CONNACK within 1 s")
+    with (
+        scripted_broker(answer_the_first_two) as server,
+        Fleet(settings_for(server.port, version="5", connect_timeout=seconds)) as fleet,
+    ):
+        with ends:
+            fleet.connect(200, stop)
+        assert len(fleet.members) <= CONNECTING_AT_A_TIME + 1
