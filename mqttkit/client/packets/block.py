@@ -157,11 +157,13 @@ class BlockReceipt:
 class BlockSlice:
     """Messages `start` to `stop` of a block that wait in the outbox, or that are in a batch."""
 
-    __slots__ = ("block", "qos", "start", "stop")
+    __slots__ = ("block", "largest", "qos", "start", "stop")
 
     def __init__(self, block: BlockReceipt, start: int, stop: int) -> None:
         self.block, self.start, self.stop = block, start, stop
         self.qos = block.qos
+        self.largest = block.largest
+        """No payload has more bytes; `measure` finds the exact number."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -170,6 +172,10 @@ class BlockSlice:
     def first_payload(self) -> bytes:
         """The payload of the first message."""
         return self.block.payloads[self.start]
+
+    def measure(self) -> None:
+        """Set `largest` to the size of the largest payload of the slice."""
+        self.largest = max(map(len, self.block.payloads[self.start : self.stop]))
 
 
 class IdentifierRange:

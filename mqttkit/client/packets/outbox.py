@@ -168,7 +168,7 @@ class Outbox(PublishQueue):
                 self._resolve((item,), Outcome.DROPPED, cause)
             return bool(cause)
         block, start = item.block, item.start
-        if not self._refusal_by_broker(block, block.largest, v5=v5):
+        if not self._refusal_by_broker(block, item.largest, v5=v5):
             return False
         good: list[BlockSlice] = []
         for index in range(start, item.stop):
@@ -178,6 +178,7 @@ class Outbox(PublishQueue):
                 self._resolve_slices((BlockSlice(block, index, index + 1),), Outcome.DROPPED, cause)
                 start = index + 1
         if not good:
+            item.measure()  # not to look at each message again for the next batch
             return False
         queue.popleft()
         queue.extendleft(each for each in (BlockSlice(block, start, item.stop), *reversed(good)) if each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -162,6 +163,26 @@ def test_messages_that_the_broker_does_not_take_are_dropped_and_the_others_go() 
     outbox.resume(BrokerLimits(max_packet=20))
     assert [payload for _, _, payload in publishes(take(outbox).data)] == [b"1", b"2"]
     assert again.outcomes == [None, DROPPED, None]
+
+
+def test_each_size_is_compared_with_the_limit_of_the_broker_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message that the broker does not take must not make every later batch look at the whole block again."""
+    looks = 0
+    refusal = Outbox._refusal_by_broker
+
+    def count(*arguments: Any, **options: Any) -> str:
+        nonlocal looks
+        looks += 1
+        return refusal(*arguments, **options)
+
+    monkeypatch.setattr(Outbox, "_refusal_by_broker", count)
+    outbox = make()
+    outbox.resume(BrokerLimits(max_packet=20, window=10))
+    block = put_block(outbox, [*numbers(500), b"x" * 40, *numbers(500)], qos=1)
+    while outbox.take(v5=True):
+        outbox.acknowledge([(mid, 0) for mid in list(outbox.flights)])
+    assert (block.delivered, block.failed) == (1000, 1)
+    assert looks < 5 * len(block)
 
 
 def test_messages_without_room_are_dropped_and_those_with_room_are_not() -> None:
