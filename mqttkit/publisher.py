@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from mqttkit.client import BlockReceipt, MqttClient, Receipt
 from mqttkit.client.control import round_trip
 from mqttkit.client.failures import discouraged_hint
-from mqttkit.client.packets import send_limits
+from mqttkit.client.sending import send_limits
 from mqttkit.errors import ConnectionRefused, MqttkitError, PublishDenied, PublishFailed, PublishLost
 from mqttkit.messages import Message, Outcome
 

@@ -19,10 +19,10 @@ from mqttkit.client import MqttClient
 from mqttkit.client.connection_setup import make_connection
 from mqttkit.client.failures import lost, refused, unreachable
 from mqttkit.client.packets.encoding import encode_name
-from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.reason_codes import DENIED
-from mqttkit.client.packets.receipt import Receipt
-from mqttkit.client.packets.unexpected import UnexpectedPacket
+from mqttkit.client.receiving.unexpected import UnexpectedPacket
+from mqttkit.client.sending.outbox import Outbox
+from mqttkit.client.sending.receipt import Receipt
 from mqttkit.client.subscriptions import denial
 from mqttkit.client.transport.opener import Opener
 from mqttkit.errors import BrokerUnreachable, MqttkitError

@@ -10,7 +10,7 @@ from mqttkit.bench.fleet import TURN_SECONDS, Fleet, Member
 from mqttkit.bench.histogram import Histogram
 from mqttkit.bench.plan import HEADER, Plan, Sent, padding_for, stamp
 from mqttkit.bench.usage import cpu_seconds, peak_memory
-from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.sending.receipt import Receipt
 from mqttkit.messages import Outcome
 from mqttkit.stop import Stop
 

@@ -8,8 +8,8 @@ from mqttkit.client.paho_internals.deferred_imports import deferred_imports
 with deferred_imports():
     from mqttkit.client.client import MqttClient
     from mqttkit.client.connection_setup import checked_settings
-    from mqttkit.client.packets.block import BlockReceipt
-    from mqttkit.client.packets.receipt import Receipt
+    from mqttkit.client.sending.block import BlockReceipt
+    from mqttkit.client.sending.receipt import Receipt
     from mqttkit.client.state import ConnectionState
     from mqttkit.client.stats import ClientStats
 

@@ -18,11 +18,11 @@ from mqttkit.client.connection import Connection
 from mqttkit.client.connection_setup import make_connection, set_will
 from mqttkit.client.message_queue import MessageQueue
 from mqttkit.client.network_thread import Hooks, NetworkThread
-from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.reason_codes import DENIED
-from mqttkit.client.packets.send_limits import BrokerLimits
 from mqttkit.client.publishing import PublishingClient
 from mqttkit.client.reconnect import ReconnectPolicy
+from mqttkit.client.sending.outbox import Outbox
+from mqttkit.client.sending.send_limits import BrokerLimits
 from mqttkit.client.state import ConnectionState, StateLog
 from mqttkit.client.stats import ClientStats
 from mqttkit.client.subscriptions import Subscriptions, denial

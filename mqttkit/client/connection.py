@@ -20,11 +20,11 @@ from paho.mqtt.enums import _ConnectionState as State
 
 from mqttkit.client.incoming import SUCCESS, IncomingPackets
 from mqttkit.client.packets import properties as convert
-from mqttkit.client.packets.batch_reader import BatchReader
-from mqttkit.client.packets.outbox import Outbox
-from mqttkit.client.packets.partial_send import PartialSend
-from mqttkit.client.packets.read_pacing import GATHER, MANY_IN_FLIGHT
-from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.receiving.batch_reader import BatchReader
+from mqttkit.client.receiving.read_pacing import GATHER, MANY_IN_FLIGHT
+from mqttkit.client.sending.outbox import Outbox
+from mqttkit.client.sending.partial_send import PartialSend
+from mqttkit.client.sending.receipt import Receipt
 from mqttkit.client.transport import sockets
 from mqttkit.client.transport.opener import Opener
 from mqttkit.client.transport.websocket import BatchedWebSocket

@@ -15,12 +15,17 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from mqttkit.client.packets import properties as convert
-from mqttkit.client.packets.batch_reader import BatchReader
-from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.reason_codes import DENIED, MAX_CONNACK_311, MAX_QOS, is_known, known_failure
-from mqttkit.client.packets.send_limits import broker_limits, clamp_packet_size
-from mqttkit.client.packets.splitter import MAX_FAST_MID
-from mqttkit.client.packets.unexpected import UnexpectedPacket, check_order, check_properties, packet_identifier, suback
+from mqttkit.client.receiving.batch_reader import BatchReader
+from mqttkit.client.receiving.unexpected import (
+    UnexpectedPacket,
+    check_order,
+    check_properties,
+    packet_identifier,
+    suback,
+)
+from mqttkit.client.sending.outbox import MAX_FAST_MID, Outbox
+from mqttkit.client.sending.send_limits import broker_limits, clamp_packet_size
 from mqttkit.messages import Message
 from mqttkit.settings import LimitSettings
 

@@ -19,7 +19,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from mqttkit.addresses import show_address
 from mqttkit.client import failures, reconnect
 from mqttkit.client.connection import Connection
-from mqttkit.client.packets.unexpected import UnexpectedPacket
+from mqttkit.client.receiving.unexpected import UnexpectedPacket
 from mqttkit.client.reconnect import MQTT_5, PROBE_INTERVAL, SHORT_LIFE, Connect, Decision, Event, ReconnectPolicy
 from mqttkit.client.state import ConnectionState
 from mqttkit.client.transport import sockets

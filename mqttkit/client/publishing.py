@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mqttkit.client.packets.block import BlockReceipt
 from mqttkit.client.packets.encoding import encode_name, encode_payload
 from mqttkit.client.packets.properties import encode as encode_properties
-from mqttkit.client.packets.publish_queue import NOT_CONNECTED
-from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.sending.block import BlockReceipt
+from mqttkit.client.sending.publish_queue import NOT_CONNECTED
+from mqttkit.client.sending.receipt import Receipt
 from mqttkit.messages import Properties
 
 if TYPE_CHECKING:
     from mqttkit.client.connection import Connection
     from mqttkit.client.network_thread import NetworkThread
-    from mqttkit.client.packets.outbox import Outbox
+    from mqttkit.client.sending.outbox import Outbox
 
 
 class PublishingClient:

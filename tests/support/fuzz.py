@@ -12,7 +12,7 @@ import resource
 import sys
 import traceback
 
-from mqttkit.client.packets.unexpected import UnexpectedPacket
+from mqttkit.client.receiving.unexpected import UnexpectedPacket
 from mqttkit.messages import Outcome
 from tests.unit.client.harness import BatchedSide
 

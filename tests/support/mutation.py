@@ -47,11 +47,11 @@ from cosmic_ray.operators import (
 from cosmic_ray.operators.operator import Operator
 
 TESTS_OF = {
-    "mqttkit/client/packets/outbox.py": ["client/test_outbox.py", "client/test_block.py"],
-    "mqttkit/client/packets/publish_queue.py": ["client/test_outbox.py", "client/test_block.py"],
-    "mqttkit/client/packets/packet_batch.py": ["client/test_outbox.py", "client/test_block.py"],
-    "mqttkit/client/packets/block.py": ["client/test_block.py"],
-    "mqttkit/client/packets/splitter.py": ["client/test_splitter.py", "client/test_differential.py"],
+    "mqttkit/client/sending/outbox.py": ["client/test_outbox.py", "client/test_block.py"],
+    "mqttkit/client/sending/publish_queue.py": ["client/test_outbox.py", "client/test_block.py"],
+    "mqttkit/client/sending/packet_batch.py": ["client/test_outbox.py", "client/test_block.py"],
+    "mqttkit/client/sending/block.py": ["client/test_block.py"],
+    "mqttkit/client/receiving/splitter.py": ["client/test_splitter.py", "client/test_differential.py"],
     "mqttkit/topics.py": ["test_topics.py"],
     "mqttkit/formats/template.py": ["formats/test_template.py"],
     "mqttkit/addresses.py": ["test_addresses.py"],

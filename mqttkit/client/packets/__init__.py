@@ -1,1 +1,1 @@
-"""MQTT packets as bytes and values: what is received, what is sent, and what became of it. No socket here."""
+"""Packets as values: properties, reason codes, names and payloads on the wire."""

@@ -11,7 +11,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from mqttkit.client.packets.splitter import packet_end, remaining_length
+from mqttkit.client.receiving.splitter import packet_end, remaining_length
 
 TOPIC = "mqttkit-wire/topic"
 READ_BYTES = 1024 * 1024

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.client import MqttClient
-from mqttkit.client.packets.splitter import remaining_length
+from mqttkit.client.receiving.splitter import remaining_length
 from mqttkit.messages import Message, Outcome, Subscription
 from mqttkit.settings import MqttSettings, TlsSettings
 from mqttkit.testing.broker import TestBroker

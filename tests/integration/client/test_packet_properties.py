@@ -10,7 +10,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
 from mqttkit.client import MqttClient
-from mqttkit.client.packets.splitter import remaining_length
+from mqttkit.client.receiving.splitter import remaining_length
 from mqttkit.messages import Outcome, Properties, Will
 from mqttkit.settings import BrokerSettings, MqttSettings, PropertySettings
 from tests.support.scripted_broker import scripted_broker

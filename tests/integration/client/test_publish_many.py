@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.client import MqttClient
-from mqttkit.client.packets.splitter import packet_end
+from mqttkit.client.receiving.splitter import packet_end
 from mqttkit.errors import PublishDenied, PublishFailed, TopicError
 from mqttkit.messages import Message, Outcome
 from mqttkit.publisher import Publisher

@@ -11,9 +11,9 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from mqttkit.client.connection import Connection
-from mqttkit.client.packets.outbox import Outbox
 from mqttkit.client.packets.properties import from_paho
-from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.sending.outbox import Outbox
+from mqttkit.client.sending.receipt import Receipt
 from mqttkit.messages import Message, Outcome
 from mqttkit.settings import LimitSettings
 

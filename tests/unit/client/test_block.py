@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.client.packets.block import BlockReceipt, Failure
-from mqttkit.client.packets.outbox import MAX_FAST_MID, Outbox
-from mqttkit.client.packets.packet_batch import BATCH_BYTES
-from mqttkit.client.packets.publish_queue import MAX_PACKET, TOO_LARGE
-from mqttkit.client.packets.send_limits import BrokerLimits
+from mqttkit.client.sending.block import BlockReceipt, Failure
+from mqttkit.client.sending.outbox import MAX_FAST_MID, Outbox
+from mqttkit.client.sending.packet_batch import BATCH_BYTES
+from mqttkit.client.sending.publish_queue import MAX_PACKET, TOO_LARGE
+from mqttkit.client.sending.send_limits import BrokerLimits
 from mqttkit.errors import PublishDenied, PublishLost
 from mqttkit.messages import Outcome
 from tests.unit.client.test_outbox import TOPIC, make, publishes, put, take

@@ -17,8 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from mqttkit.client import MqttClient
 from mqttkit.client.connection import Connection
-from mqttkit.client.packets.outbox import Outbox
-from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.sending.outbox import Outbox
+from mqttkit.client.sending.receipt import Receipt
 from mqttkit.errors import BrokerUnreachable, MqttkitError
 from mqttkit.messages import Message, Outcome
 from mqttkit.publisher import Publisher

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from mqttkit.client.packets.splitter import remaining_length
-from mqttkit.client.packets.unexpected import UnexpectedPacket
+from mqttkit.client.receiving.splitter import remaining_length
+from mqttkit.client.receiving.unexpected import UnexpectedPacket
 from tests.unit.client.harness import BatchedSide, PlainSide
 
 PUBLISHES = 6

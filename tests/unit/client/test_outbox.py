@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqttkit.client.packets.outbox import MAX_FAST_MID, Outbox
-from mqttkit.client.packets.packet_batch import BATCH_BYTES, MAX_CACHED_LENGTHS, PacketBatch, PublishEncoder
-from mqttkit.client.packets.publish_queue import MAX_PACKET
-from mqttkit.client.packets.receipt import Receipt
-from mqttkit.client.packets.send_limits import BrokerLimits
-from mqttkit.client.packets.splitter import remaining_length
+from mqttkit.client.receiving.splitter import remaining_length
+from mqttkit.client.sending.outbox import MAX_FAST_MID, Outbox
+from mqttkit.client.sending.packet_batch import BATCH_BYTES, MAX_CACHED_LENGTHS, PacketBatch, PublishEncoder
+from mqttkit.client.sending.publish_queue import MAX_PACKET
+from mqttkit.client.sending.receipt import Receipt
+from mqttkit.client.sending.send_limits import BrokerLimits
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqttkit.client.packets.read_pacing import FAST, GATHER, GATHER_AWAITED, WINDOW, ReadPacing
+from mqttkit.client.receiving.read_pacing import FAST, GATHER, GATHER_AWAITED, WINDOW, ReadPacing
 
 
 def stream(

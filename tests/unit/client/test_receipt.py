@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mqttkit.client import Receipt
-from mqttkit.client.packets.outbox import Outbox
+from mqttkit.client.sending.outbox import Outbox
 from mqttkit.errors import PublishDenied, PublishLost
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mqttkit.client.packets import splitter as incoming
 from mqttkit.client.packets.properties import decode, encode
-from mqttkit.client.packets.read_buffer import ReadBuffer
-from mqttkit.client.packets.splitter import Splitter, packet_end, remaining_length
+from mqttkit.client.receiving import splitter as incoming
+from mqttkit.client.receiving.read_buffer import ReadBuffer
+from mqttkit.client.receiving.splitter import Splitter, packet_end, remaining_length
 from mqttkit.messages import Message, Properties
 
 TOPIC = b"\0\1t"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mqttkit.client.packets import unexpected
-from mqttkit.client.packets.send_limits import BrokerLimits, clamp_packet_size
-from mqttkit.client.packets.splitter import MAX_CACHED_BYTES, MAX_CACHED_TOPIC_BYTES
-from mqttkit.client.packets.unexpected import MAX_CONTROL_BYTES, MAX_PROPERTY_BYTES, UnexpectedPacket
+from mqttkit.client.receiving import unexpected
+from mqttkit.client.receiving.splitter import MAX_CACHED_BYTES, MAX_CACHED_TOPIC_BYTES
+from mqttkit.client.receiving.unexpected import MAX_CONTROL_BYTES, MAX_PROPERTY_BYTES, UnexpectedPacket
+from mqttkit.client.sending.send_limits import BrokerLimits, clamp_packet_size
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
 from tests.unit.client.harness import CONNACK_V5, BatchedSide

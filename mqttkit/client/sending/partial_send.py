@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mqttkit.client.packets.outbox import Outbox
-from mqttkit.client.packets.packet_batch import PacketBatch
+from mqttkit.client.sending.outbox import Outbox
+from mqttkit.client.sending.packet_batch import PacketBatch
 
 
 class PartialSend:

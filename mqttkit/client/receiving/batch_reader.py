@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 
 from mqttkit.client.packets import properties
-from mqttkit.client.packets.outbox import Outbox
-from mqttkit.client.packets.read_buffer import ReadBuffer
-from mqttkit.client.packets.read_pacing import ReadPacing
-from mqttkit.client.packets.splitter import Splitter, packet_end
-from mqttkit.client.packets.unexpected import check_size
+from mqttkit.client.receiving.read_buffer import ReadBuffer
+from mqttkit.client.receiving.read_pacing import ReadPacing
+from mqttkit.client.receiving.splitter import Splitter, packet_end
+from mqttkit.client.receiving.unexpected import check_size
+from mqttkit.client.sending.outbox import Outbox
 from mqttkit.messages import Message
 
 READ_BYTES = 256 * 1024

@@ -10,7 +10,7 @@ import threading
 from itertools import repeat
 from typing import NamedTuple
 
-from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.sending.receipt import Receipt
 from mqttkit.errors import PublishDenied, PublishLost
 from mqttkit.messages import Outcome
 

@@ -11,16 +11,17 @@ import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterable
 
-from mqttkit.client.packets.block import BlockReceipt, BlockSlice, IdentifierRange
-from mqttkit.client.packets.packet_batch import BATCH_BYTES, PacketBatch, PublishEncoder
-from mqttkit.client.packets.publish_queue import PublishQueue
-from mqttkit.client.packets.receipt import Receipt
-from mqttkit.client.packets.send_limits import BrokerLimits
-from mqttkit.client.packets.splitter import MAX_FAST_MID
+from mqttkit.client.sending.block import BlockReceipt, BlockSlice, IdentifierRange
+from mqttkit.client.sending.packet_batch import BATCH_BYTES, PacketBatch, PublishEncoder
+from mqttkit.client.sending.publish_queue import PublishQueue
+from mqttkit.client.sending.receipt import Receipt
+from mqttkit.client.sending.send_limits import BrokerLimits
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
 
 ANY_PUBLISH = BrokerLimits()
+MAX_FAST_MID = 49_151
+"""Packet identifiers 1 to this are the outbox's; those above are paho's own, for SUBSCRIBE and QoS 2."""
 REASONS = {
     0x10: "No matching subscribers",
     0x80: "Unspecified error",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, repeat
 
-from mqttkit.client.packets.block import BlockReceipt, BlockSlice
-from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.sending.block import BlockReceipt, BlockSlice
+from mqttkit.client.sending.receipt import Receipt
 
 BATCH_BYTES = 256 * 1024
 """A batch ends before the packet that would make it larger than this."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container
 from itertools import repeat
 
 from mqttkit.client.packets.reason_codes import DENIED
+from mqttkit.client.sending.outbox import MAX_FAST_MID
 from mqttkit.messages import Message, Properties
 
 MAX_CACHED_TOPICS = 16_384
@@ -21,9 +22,6 @@ MAX_CACHED_BYTES = 2 * 1024 * 1024
 MAX_CACHED_PROPERTIES = 1_024
 """Property sections kept decoded, each of at most MAX_CACHED_PROPERTY_BYTES."""
 MAX_CACHED_PROPERTY_BYTES = 256
-
-MAX_FAST_MID = 49_151
-"""Packet identifiers 1 to this are the outbox's; those above are paho's own, for SUBSCRIBE and QoS 2."""
 PUBACK_CODES = frozenset({0x00, 0x10})
 """Reason codes of a PUBACK below DENIED (MQTT 5, 3.4.2.1)."""
 

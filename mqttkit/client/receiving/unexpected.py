@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqttkit.client.packets.splitter import remaining_length
+from mqttkit.client.receiving.splitter import remaining_length
 
 MAX_CONTROL_BYTES = 1024 * 1024
 """Largest packet other than PUBLISH: reason strings and user properties are short in practice."""

@@ -7,8 +7,8 @@ import threading
 from collections import Counter
 from itertools import accumulate
 
-from mqttkit.client.packets.block import BlockReceipt, BlockSlice
-from mqttkit.client.packets.receipt import Receipt
+from mqttkit.client.sending.block import BlockReceipt, BlockSlice
+from mqttkit.client.sending.receipt import Receipt
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
 

@@ -1,0 +1,1 @@
+"""Publishes from `put` to their outcome: queue, send window, encoded batches. No socket here."""
