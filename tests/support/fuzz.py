@@ -14,24 +14,11 @@ import traceback
 
 from mqttkit.client.receiving.unexpected import UnexpectedPacket
 from mqttkit.messages import Outcome
+from tests.support.packets import packet
 from tests.unit.client.harness import BatchedSide
 
 MAX_GROWTH = 32 * 1024 * 1024
 """Bytes that the process may grow after the first tenth of the cases."""
-
-
-def length(value: int) -> bytes:
-    """Encode a remaining length."""
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*encoded, value))
-
-
-def packet(first: int, body: bytes) -> bytes:
-    """Return a packet of this body."""
-    return bytes((first,)) + length(len(body)) + body
 
 
 class Case:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mqttkit.client.receiving.splitter import remaining_length
 from mqttkit.client.receiving.unexpected import UnexpectedPacket
+from tests.support.packets import packet
 from tests.unit.client.harness import BatchedSide, PlainSide
 
 PUBLISHES = 6
@@ -36,15 +37,6 @@ PROPERTY_SECTIONS = st.sampled_from(
 )
 
 
-def length(value: int) -> bytes:
-    """Encode a remaining length."""
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*encoded, value))
-
-
 @st.composite
 def publish_packets(draw: st.DrawFn, v5: bool) -> bytes:
     """PUBLISH packets, most of them well formed."""
@@ -58,7 +50,7 @@ def publish_packets(draw: st.DrawFn, v5: bool) -> bytes:
     body += draw(st.binary(max_size=20) | st.sampled_from([b"x" * 130, b"y" * 20_000]))
     cut = draw(st.sampled_from([0] * 8 + [1, 3, 5]))
     body = body[: len(body) - cut] if cut else body
-    return bytes((first,)) + length(len(body)) + body
+    return packet(first, body)
 
 
 @st.composite
@@ -72,7 +64,7 @@ def small_packets(draw: st.DrawFn, v5: bool) -> bytes:
         codes = [b"", b"\0", b"\x10", b"\x80", b"\x87", b"\x97", b"\x05", b"\0\0", b"\x87\x05\x1f\x00\x02no"]
         body += draw(st.sampled_from(codes))
     body += draw(st.sampled_from([b""] * 9 + [b"\x00", b"ab"]))
-    return bytes((first,)) + length(len(body)) + body
+    return packet(first, body)
 
 
 def streams(v5: bool) -> st.SearchStrategy[bytes]:

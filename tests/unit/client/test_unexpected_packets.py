@@ -10,21 +10,8 @@ from mqttkit.client.receiving.unexpected import MAX_CONTROL_BYTES, MAX_PROPERTY_
 from mqttkit.client.sending.send_limits import BrokerLimits, clamp_packet_size
 from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
+from tests.support.packets import encode_length, packet
 from tests.unit.client.harness import CONNACK_V5, BatchedSide
-
-
-def length(value: int) -> bytes:
-    """Encode a remaining length."""
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*encoded, value))
-
-
-def packet(first: int, body: bytes) -> bytes:
-    """Return a packet of this body."""
-    return bytes((first,)) + length(len(body)) + body
 
 
 def publish(qos: int, mid: int, payload: bytes = b"x", *, v5: bool = True, section: bytes = b"\0") -> bytes:
@@ -71,13 +58,15 @@ def test_a_packet_above_our_maximum_is_refused_before_it_is_read() -> None:
     side = BatchedSide(v5=True, limits=limits)
     side.feed([publish(0, 0, bytes(2_000 - 3 - 4))])
     assert len(side.messages) == 1
-    expect_unexpected(side, b"\x30" + length(1_998) + b"\0\1t", r"2001 bytes, more than mqtt.limits.max_packet_size")
+    expect_unexpected(
+        side, b"\x30" + encode_length(1_998) + b"\0\1t", r"2001 bytes, more than mqtt.limits.max_packet_size"
+    )
 
 
 @pytest.mark.parametrize("first", [0xE0, 0x90, 0x40, 0xB0])
 def test_a_huge_packet_other_than_publish_is_refused(first: int) -> None:
     """A DISCONNECT of 240 MB took 1.4 GiB."""
-    expect_unexpected(BatchedSide(v5=True), bytes((first,)) + length(MAX_CONTROL_BYTES), "bytes")
+    expect_unexpected(BatchedSide(v5=True), bytes((first,)) + encode_length(MAX_CONTROL_BYTES), "bytes")
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
@@ -86,7 +75,9 @@ def test_a_huge_property_section_is_refused(qos: int, monkeypatch: pytest.Monkey
     assert MAX_PROPERTY_BYTES <= 1 << 20
     size = 20_000
     monkeypatch.setattr(unexpected, "MAX_PROPERTY_BYTES", size - 1)
-    expect_unexpected(BatchedSide(v5=True), publish(qos, 7, section=length(size) + bytes(size)), "bytes of properties")
+    expect_unexpected(
+        BatchedSide(v5=True), publish(qos, 7, section=encode_length(size) + bytes(size)), "bytes of properties"
+    )
 
 
 def test_qos_2_is_delivered_once_and_only_its_identifier_is_kept() -> None:
@@ -200,7 +191,7 @@ def test_a_maximum_packet_size_above_what_paho_decodes_is_legal() -> None:
     side = BatchedSide(v5=True)
     before = b"\x26\0\1a\0\1b\x1f\0\2ok\x21\0\5"
     section = before + b"\x27\xff\xff\xff\xff\x24\x01"
-    side._connack = packet(0x20, b"\0\0" + length(len(section)) + section)
+    side._connack = packet(0x20, b"\0\0" + encode_length(len(section)) + section)
     side.close()
     side.reconnect()
     outbox = side.client.outbox
