@@ -26,7 +26,7 @@ class Receiver:
     texts: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     """Path, headers and body of the requests that have no JSON body."""
     answers: list[int] = field(default_factory=list)
-    """Statuses to answer next, from the end; 200 when it is empty."""
+    """Statuses to answer next, from the end; when it is empty, 200 to JSON and 204 to other bodies."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers to add to each answer other than 200."""
     body: bytes = b"{}"
@@ -71,7 +71,7 @@ def http_receiver(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
                 data = gzip.decompress(data)
             if self.headers["Content-Type"] != "application/json":
                 receiver.texts.append((self.path, dict(self.headers), data))
-                self.answer(204)
+                self.answer(receiver.answers.pop() if receiver.answers else 204)
                 return
             body = json.loads(data)
             status = receiver.answers.pop() if receiver.answers else 200
@@ -92,12 +92,14 @@ def http_receiver(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
             self.send_response(status)
             for name, value in (receiver.headers if status != 200 else {}).items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(receiver.body)))
+            body = receiver.body if status != 204 else b""
+            if body:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if not receiver.drip:
-                self.wfile.write(receiver.body)
-            for number in range(len(receiver.body) if receiver.drip else 0):
-                self.wfile.write(receiver.body[number : number + 1])
+                self.wfile.write(body)
+            for number in range(len(body) if receiver.drip else 0):
+                self.wfile.write(body[number : number + 1])
                 if receiver.ended.wait(receiver.drip):
                     return
 

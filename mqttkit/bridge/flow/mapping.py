@@ -42,7 +42,8 @@ class MappedParser(MetricParser):
         except jmespath.exceptions.JMESPathError as error:
             text = " ".join(str(error).split())
             raise UsageError(f"the mapping is not a JMESPath expression: {text}") from error
-        self._errors = jmespath.exceptions.JMESPathError
+        except RecursionError as error:
+            raise UsageError("the mapping is nested too deep") from error
         self._options = jmespath.Options(custom_functions=_functions())
 
     def parse(self, topic: str, payload: bytes, received_ms: int, *, retained: str | None = None) -> Metric:
@@ -61,12 +62,14 @@ class MappedParser(MetricParser):
         content = check_json(payload)
         try:
             result = self._expression.search(content, self._options)
-        except self._errors as error:
+        except Exception as error:  # noqa: BLE001 - jmespath lets errors of Python through, as of floor('inf')
             raise Refusal(MetricRefusal.MAPPING, " ".join(str(error).split())) from None
         items = result if isinstance(result, list) else [] if result is None else [result]
         if len(items) > MAX_METRICS:
             raise Refusal(MetricRefusal.MAPPING, f"{len(items)} metrics, the limit is {MAX_METRICS}")
-        return [self._mapped(item, names, received_ms, retained) for item in items]
+        metrics = [self._mapped(item, names, received_ms, retained) for item in items]
+        _check_distinct(metrics)
+        return metrics
 
     def _mapped(self, item: Any, names: tuple[str, str, str], received_ms: int, retained: str | None) -> Metric:
         if not isinstance(item, dict) or not item.keys() <= _KEYS:
@@ -82,9 +85,9 @@ class MappedParser(MetricParser):
         _check_finite(item)
         try:
             body = msgspec.convert({key: part for key, part in item.items() if key != "name"}, MetricBody)
+            return self._metric((tenant, agent, name), body, received_ms, retained)
         except ValueError as error:
             raise Refusal(MetricRefusal.MAPPING, str(error)) from None
-        return self._metric((tenant, agent, name), body, received_ms, retained)
 
 
 def check_value(value: Any) -> None:
@@ -99,6 +102,14 @@ def check_value(value: Any) -> None:
         raise Refusal(MetricRefusal.VALUE_NOT_FINITE, "value is out of the range of a double")
     if isinstance(value, int) and int(number) != value:
         raise Refusal(MetricRefusal.VALUE_PRECISION, f"a double cannot hold {value}")
+
+
+def _check_distinct(metrics: list[Metric]) -> None:
+    """Raise Refusal if a sink would take two metrics for one: equal names and dedupe_ids; retained ones share an id."""
+    keys = [(metric.metric_name, metric.dedupe_id) for metric in metrics if metric.dedupe_id is not None]
+    if len(set(keys)) < len(keys):
+        name = next(name for name, dedupe_id in keys if keys.count((name, dedupe_id)) > 1)
+        raise Refusal(MetricRefusal.MAPPING, f"two metrics have the name {name!r} and need different dedupe_ids")
 
 
 def _check_finite(item: dict[str, Any]) -> None:

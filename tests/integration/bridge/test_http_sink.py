@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import ssl
 import time
 from collections.abc import Iterator
@@ -172,6 +173,39 @@ def test_http_retry_after_is_honoured(receiver: Receiver, tmp_path: Path, monkey
         assert len(receiver.keys) == 1
         now[0] = 130.1
         assert sink.commit(batch) == Committed(1, 0)
+
+
+@pytest.mark.parametrize("moment", ["soon", "-5", "Fri, 31 Dec 99999 23:59:59 GMT"])
+def test_http_retry_after_that_cannot_be_read_is_ignored(receiver: Receiver, tmp_path: Path, moment: str) -> None:
+    """The next attempt sends the batch again."""
+    receiver.headers, receiver.answers = {"Retry-After": moment}, [503]
+    with sink_of(receiver, tmp_path) as sink:
+        batch = MetricBatch([metric(1)])
+        with pytest.raises(SinkUnavailable, match=r"answered 503 Service Unavailable: \{\}$"):
+            sink.commit(batch)
+        assert sink.commit(batch) == Committed(1, 0)
+
+
+def test_http_redirect_is_not_followed(receiver: Receiver, tmp_path: Path) -> None:
+    """Metrics and credentials go to the server of the address only."""
+    with http_receiver() as other:
+        receiver.headers, receiver.answers = {"Location": other.url}, [302, 307]
+        with sink_of(receiver, tmp_path) as sink:
+            batch = MetricBatch([metric(1)])
+            for status in (307, 302):
+                with pytest.raises(SinkUnavailable, match=f"answered {status}"):
+                    sink.commit(batch)
+            assert sink.commit(batch) == Committed(1, 0)
+        assert other.connections == 0
+
+
+def test_http_compressed_answer_is_not_unpacked(receiver: Receiver, tmp_path: Path) -> None:
+    """The sink has not asked for compression, and 64 KiB may unpack to 64 MiB."""
+    receiver.headers, receiver.answers = {"Content-Encoding": "gzip"}, [500]
+    receiver.body = gzip.compress(b"x" * 50_000_000)
+    with sink_of(receiver, tmp_path) as sink, pytest.raises(SinkUnavailable) as caught:
+        sink.commit(MetricBatch([metric(1)]))
+    assert "xxx" not in str(caught.value)
 
 
 def test_http_token_is_read_again_when_it_changes(receiver: Receiver, tmp_path: Path) -> None:

@@ -129,6 +129,33 @@ def test_influx_2_gets_organisation_bucket_and_token(tmp_path: Path) -> None:
     assert body.startswith(b"t,agent_id=a,")
 
 
+@pytest.mark.parametrize("kind", ["influx", "victoria"])
+def test_page_of_a_proxy_does_not_prove_that_a_batch_is_stored(tmp_path: Path, kind: str) -> None:
+    """The servers answer 204. A login page comes with 200, so the same batch is sent until the server has it."""
+    with http_receiver() as receiver:
+        receiver.answers, receiver.body = [200], b"<html>Please log in</html>"
+        address = f"{kind}://127.0.0.1:{receiver.port}/db?{'rp=month' if kind == 'influx' else 'check=no'}"
+        with opened(address, tmp_path / "ledger.db") as sink:
+            batch = MetricBatch([metric(1, "x")])
+            with pytest.raises(SinkUnavailable, match="answered 200 OK: <html>Please log in"):
+                sink.commit(batch)
+            assert sink.commit(batch) == Committed(1, 0)
+    first, second = receiver.texts
+    assert first == second
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"null", b"[3]", b'{"results":[null]}', b'{"metric":{}}'])
+@pytest.mark.parametrize("kind", ["influx", "victoria"])
+def test_answer_that_is_not_data_is_unavailable(tmp_path: Path, kind: str, body: bytes) -> None:
+    """Reading back from something else than the server is an error with a part of its answer."""
+    with http_receiver() as receiver:
+        receiver.answers, receiver.body = [200], body
+        address = f"{kind}://127.0.0.1:{receiver.port}/db"
+        with pytest.raises(SinkUnavailable, match=r"did not answer .*with") as caught:
+            stored_ids(BridgeSettings(sink=address), "a")
+    assert body.decode() in str(caught.value)
+
+
 def test_victoria_refuses_what_the_server_would_drop(victoria: Victoria, tmp_path: Path) -> None:
     """It would answer 204 to a time outside its retention, too many labels and a label that is too long."""
     many = json.dumps({f"n{number}": "x" for number in range(6)})

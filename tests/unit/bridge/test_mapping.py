@@ -67,6 +67,14 @@ def test_payload_without_metrics(expression: str, payload: bytes) -> None:
         ("{value: v, timestamp: t}", b'{"v":1,"t":1e999}', MetricRefusal.MAPPING),
         ("{value: v, tags: {a: t}}", b'{"v":1,"t":-1e999}', MetricRefusal.MAPPING),
         ("items(v)", b'{"v":1}', MetricRefusal.MAPPING),
+        ("{value: floor(to_number(v))}", b'{"v":"inf"}', MetricRefusal.MAPPING),
+        ("{value: floor(to_number(v))}", b'{"v":"nan"}', MetricRefusal.MAPPING),
+        ("{value: sum(v)}", b'{"v":[1.5,' + b"9" * 400 + b"]}", MetricRefusal.MAPPING),
+        ("max_by(v, &@)", b'{"v":[1,"a"]}', MetricRefusal.MAPPING),
+        ("v[::0]", b'{"v":[1]}', MetricRefusal.MAPPING),
+        ("{value: `1`, tags: {a: v}}", rb'{"v":"\ud800"}', MetricRefusal.MAPPING),
+        ("v[*].{value: @, dedupe_id: 'a'}", b'{"v":[1,2]}', MetricRefusal.MAPPING),
+        ("v[*].{value: @}", b'{"v":[1,2]}', None),
         ("v[*].{value: @}", b'{"v":[' + b"1," * 500 + b"1]}", None),
         ("v[*].{value: @} | [@, @, @][]", b'{"v":[' + b"1," * 500 + b"1]}", MetricRefusal.MAPPING),
     ],
@@ -74,17 +82,28 @@ def test_payload_without_metrics(expression: str, payload: bytes) -> None:
 def test_what_cannot_be_mapped_is_refused(expression: str, payload: bytes, reason: MetricRefusal | None) -> None:
     """Nothing is rounded, guessed or dropped in silence."""
     if reason is None:
-        assert len(parse(expression, payload)) == 501
+        assert len(parse(expression, payload)) == payload.count(b",") + 1
         return
     with pytest.raises(Refusal) as caught:
         parse(expression, payload)
     assert caught.value.reason is reason
 
 
+def test_retained_message_with_several_values_of_one_name_needs_a_dedupe_id() -> None:
+    """Its content is the identity of each metric, so a sink would store only the first."""
+    samples = b'{"s":[{"v":1,"t":1700000000},{"v":2,"t":1700000001}]}'
+    with pytest.raises(Refusal, match="need different dedupe_ids"):
+        parse("s[*].{value: v, timestamp: t}", samples, retained="retained:1")
+    found = parse("s[*].{value: v, timestamp: t, dedupe_id: to_string(t)}", samples, retained="retained:1")
+    assert [metric.dedupe_id for metric in found] == ["1700000000", "1700000001"]
+
+
 def test_expression_that_is_wrong_is_an_error_of_usage() -> None:
     """It is found before the bridge starts."""
     with pytest.raises(UsageError, match="not a JMESPath expression"):
         open_parser(BridgeSettings(mapping="{value: "))
+    with pytest.raises(UsageError, match="nested too deep"):
+        open_parser(BridgeSettings(mapping="[" * 3_000 + "]" * 3_000))
     assert type(open_parser(BridgeSettings())) is MetricParser
 
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,10 +43,19 @@ class HttpAnswer(NamedTuple):
 class HttpClient:
     """Keeps one connection alive. Use it from one thread at a time."""
 
-    def __init__(self, address: str, options: HttpOptions, timeout: float, *, repeatable: bool = True) -> None:
+    def __init__(
+        self,
+        address: str,
+        options: HttpOptions,
+        timeout: float,
+        *,
+        repeatable: bool = True,
+        stored: Container[int] = range(200, 300),
+    ) -> None:
         """`address` is http:// or https://, `timeout` in seconds bounds each request. Raise UsageError.
 
         If `repeatable` is True, a request may be sent twice: again if the server had closed the idle connection.
+        `stored` are the statuses that mean that the server has stored a batch.
         """
         url = parse_url(address)
         if not url.host:
@@ -60,6 +69,7 @@ class HttpClient:
         self._options = options
         self._timeout = timeout
         self._repeatable = repeatable
+        self._stored = stored
         self._socket: Any = None
         self._connected = False
         self._stamps: tuple[object, ...] = ()
@@ -82,7 +92,7 @@ class HttpClient:
         if time.monotonic() < self._wait_until:
             raise SinkUnavailable(self._wait_reason)
         answer = self.request("POST", self._url.request_uri, body, headers)
-        if 200 <= answer.status < 300:
+        if answer.status in self._stored:
             return
         message = f"{self.name} answered {answer.status} {answer.reason}: {answer.text[:SHOWN].strip()}"
         if answer.status in REFUSED:
@@ -135,6 +145,7 @@ class HttpClient:
                     retries=False,
                     redirect=False,
                     preload_content=False,
+                    decode_content=False,  # the sink asks for no compression, and unpacking has no bound
                     timeout=self._timeout,
                 )
             except urllib3.exceptions.ProtocolError:
@@ -146,10 +157,9 @@ class HttpClient:
         if response.read(1):
             response.close()
         response.release_conn()
-        wait = 0.0
-        with contextlib.suppress(urllib3.exceptions.InvalidHeader):
-            wait = Retry().get_retry_after(response) or 0.0
-        return HttpAnswer(response.status, response.reason or "", text.decode("utf-8", "replace"), wait)
+        return HttpAnswer(
+            response.status, response.reason or "", text.decode("utf-8", "replace"), _retry_after(response)
+        )
 
     def _load(self) -> urllib3.HTTPConnectionPool:
         """Return the pool; read the credentials again if a file has changed."""
@@ -201,6 +211,14 @@ class HttpClient:
         finally:
             timer.cancel()
             timer.join()
+
+
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
+    """Return the seconds of Retry-After; 0 without one that can be read, such as the year 99999."""
+    try:
+        return Retry().get_retry_after(response) or 0.0
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return 0.0
 
 
 def _headers(options: HttpOptions) -> dict[str, str]:

@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.ledger import PendingPost
-from mqttkit.bridge.sinks.remote.http_connection import HttpClient
-from mqttkit.bridge.sinks.remote.line_protocol import check_length, quoted, series_of
+from mqttkit.bridge.sinks.remote.http_connection import SHOWN, HttpClient
+from mqttkit.bridge.sinks.remote.line_protocol import STORED, check_length, quoted, series_of
 from mqttkit.bridge.sinks.types import SinkOptions
 from mqttkit.errors import SinkUnavailable, UsageError
 
@@ -37,7 +37,7 @@ class InfluxDestination:
         target, self._database = _target(parts.path, dict(parse_qsl(parts.query)))
         scheme = "https" if parts.scheme == "influxs" else "http"
         http = dataclasses.replace(options.http, authorization="Token")
-        self._client = HttpClient(f"{scheme}://{parts.netloc}{target}", http, options.timeout)
+        self._client = HttpClient(f"{scheme}://{parts.netloc}{target}", http, options.timeout, stored=STORED)
         self.name = self._client.name = f"{parts.scheme}://{parts.netloc}/{self._database}"
         self._lines: dict[int, tuple[Metric, str]] = {}
         self._count = secrets.randbelow(_NANOSECONDS)
@@ -71,11 +71,14 @@ class InfluxDestination:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = self._client.request("POST", "/query", body, headers, longest=MAX_QUERY_ANSWER)
         if answer.status != 200:
-            raise SinkUnavailable(f"{self.name} answered {answer.status} to a query: {answer.text[:200].strip()}")
-        (result,) = json.loads(answer.text)["results"]
-        if "error" in result:
-            raise SinkUnavailable(f"{self.name}: {result['error']}")
-        return [row for series in result.get("series", ()) for row in series["values"]]
+            raise SinkUnavailable(f"{self.name} answered {answer.status} to a query: {answer.text[:SHOWN].strip()}")
+        try:
+            (result,) = json.loads(answer.text)["results"]
+            if "error" in result:
+                raise SinkUnavailable(f"{self.name}: {result['error']}")
+            return [row for series in result.get("series", ()) for row in series["values"]]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SinkUnavailable(f"{self.name} did not answer a query with results: {answer.text[:SHOWN]}") from error
 
     def _line(self, metric: Metric, taken: set[tuple[str, int]]) -> str:
         series = series_of(metric)

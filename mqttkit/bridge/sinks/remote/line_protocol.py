@@ -18,6 +18,9 @@ RESERVED = frozenset({"tenant_id", "agent_id", "metric_name", "dedupe_id", "valu
 MAX_LINE = 65_536
 """Bytes. The servers accept 256 KiB (VictoriaMetrics) and more."""
 
+STORED = (204,)
+"""The status of a server that has taken the lines. A proxy that answers instead of the server sends 200."""
+
 CACHED_SERIES = 10_000
 """Series whose text is kept: encoding it takes most of the time of a line."""
 

@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.ledger import PendingPost
-from mqttkit.bridge.sinks.remote.http_connection import HttpClient
-from mqttkit.bridge.sinks.remote.line_protocol import check_length, join_series, series_of
+from mqttkit.bridge.sinks.remote.http_connection import SHOWN, HttpClient
+from mqttkit.bridge.sinks.remote.line_protocol import STORED, check_length, join_series, series_of
 from mqttkit.bridge.sinks.types import SinkOptions
 from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
 
@@ -75,7 +75,7 @@ class VictoriaDestination:
         self._path = parts.path.rstrip("/")
         scheme = "https" if parts.scheme == "victorias" else "http"
         write = f"{scheme}://{parts.netloc}{self._path}/write?precision=ms"
-        self._client = HttpClient(write, options.http, options.timeout, repeatable=False)
+        self._client = HttpClient(write, options.http, options.timeout, repeatable=False, stored=STORED)
         self.name = self._client.name = f"{parts.scheme}://{parts.netloc}{self._path}"
         self._timeout = options.timeout
         self._limits: _Limits | None = None
@@ -115,8 +115,12 @@ class VictoriaDestination:
         query = [*selectors, ("start", f"{start_ms / 1000:.3f}"), ("end", f"{end_ms / 1000:.3f}")]
         answer = self._request("/api/v1/export", urlencode(query).encode(), MAX_EXPORT)
         for line in answer.splitlines():
-            found = json.loads(line)
-            yield found["metric"], found["values"], found["timestamps"]
+            try:
+                found = json.loads(line)
+                yield found["metric"], found["values"], found["timestamps"]
+            except (ValueError, TypeError, KeyError) as error:
+                text = f"{self.name}/api/v1/export did not answer with samples: {line[:SHOWN]}"
+                raise SinkUnavailable(text) from error
 
     def delete(self, match: str) -> None:
         """Remove the series that a selector matches; raise SinkUnavailable."""
@@ -127,7 +131,7 @@ class VictoriaDestination:
         answer = self._client.request(method, self._path + path, body, _FORM if body else {}, longest=longest)
         if not 200 <= answer.status < 300:
             hint = "Add ?check=no to the sink's address if this server only takes writes"
-            text = f"{self.name}{path} answered {answer.status}: {answer.text[:200].strip()}"
+            text = f"{self.name}{path} answered {answer.status}: {answer.text[:SHOWN].strip()}"
             raise SinkUnavailable(text, hint=hint)
         return answer.text
 
