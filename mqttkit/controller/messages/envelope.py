@@ -23,6 +23,9 @@ MAX_NAME = 128
 """Characters of message_type, sender_id and region."""
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z", re.ASCII)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""The escape of a half of a surrogate pair, as it stands in JSON."""
+_HALF_CHARACTER = "a text holds half a surrogate pair, which has no UTF-8 form"
 _MAX_SEQUENCE = 2**53 - 1
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 _FIELDS = (
@@ -61,7 +64,10 @@ class Envelope:
         its nesting or its numbers.
         """
         _check_values(dict(self.payload), MAX_DEPTH - 1)
-        return msgspec.json.encode(self.to_document())
+        try:
+            return msgspec.json.encode(self.to_document())
+        except UnicodeEncodeError as error:
+            raise _malformed(_HALF_CHARACTER) from error
 
     def to_document(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -83,6 +89,8 @@ def parse(data: bytes) -> Envelope:
     if not isinstance(document, dict):
         raise _malformed("not a JSON object")
     _check_values(document, MAX_DEPTH)
+    if _SURROGATE.search(data):
+        _check_text(document)
     _check_version(document.get("schema_version"))
     missing = [name for name in _FIELDS if name not in document]
     if missing:
@@ -174,6 +182,14 @@ def _check_values(container: dict[str, Any] | list[Any], levels: int) -> None:
             _check_values(value, levels - 1)
         elif value is not None and not isinstance(value, bool | int | float | str):
             raise TypeError(f"{kind.__name__} has no JSON form")
+
+
+def _check_text(document: dict[str, Any]) -> None:
+    """Raise MessageRefused if a text has no UTF-8 form: no file, database or terminal could take it."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _malformed(_HALF_CHARACTER) from error
 
 
 def _reject_constant(name: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -143,6 +144,17 @@ def test_a_payload_without_a_json_form_is_an_error_of_the_sender() -> None:
     )  # fmt: skip
     with pytest.raises(MessageRefused, match="not finite"):
         sent.to_bytes()
+
+
+def test_half_a_character_is_refused_at_both_ends() -> None:
+    """JSON can escape half a surrogate pair, but no file, database or terminal can take it."""
+    for text in (r'{"name": "\ud800"}', r'{"\udc00": 1}', r'{"names": [["\uDBFF x"]]}'):
+        payload = json.loads(text)
+        assert "half a surrogate pair" in refusal(json.dumps(document(payload=payload)).encode()).message
+        assert "half a surrogate pair" in refusal(json.dumps({**document(), "more": payload}).encode()).message
+        with pytest.raises(MessageRefused, match="half a surrogate pair"):
+            replace(parse(json.dumps(document()).encode()), payload=payload).to_bytes()
+    assert parse(json.dumps(document(payload={"name": "\U0001f600"})).encode()).payload == {"name": "\U0001f600"}
 
 
 def nested(levels: int) -> bytes:
