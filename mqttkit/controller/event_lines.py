@@ -12,6 +12,7 @@ from typing import Any
 
 from mqttkit.controller.discovery.types import DiscoveryFailed, DiscoverySource, to_report
 from mqttkit.controller.roles import LocalController
+from mqttkit.errors import MqttkitError
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ class ScanLoop:
 
     def __init__(self, controller: LocalController, lines: EventLines, source: DiscoverySource) -> None:
         self._controller, self._lines, self._source = controller, lines, source
-        self.error: DiscoveryFailed | None = None
-        """The error of the last scan, if it failed."""
+        self.error: MqttkitError | None = None
+        """The error of the last scan, if it failed or its report could not be kept."""
 
     def run(self, *, interval: float, cycles: int | None) -> Iterator[Event]:
         """Scan every `interval` seconds, or as a policy says, `cycles` times or until the lines end.
@@ -110,15 +111,26 @@ class ScanLoop:
             self._lines.put(_ScanResult(error=DiscoveryFailed(f"the discovery failed: {error!r}")))
 
     def _report(self, cycle: int, result: _ScanResult) -> Event:
-        self.error = result.error
-        if result.error is not None:
+        try:
+            report = self._send(cycle, result)
+        except MqttkitError as error:
+            self.error = error
             self._controller.failed_scans += 1
-            log.error("scan %d failed: %s", cycle, result.error)
-            return {"scan": cycle, "error": result.error.message}
-        report, _ = self._controller.report_devices({"cycle": cycle, **result})
+            log.error("scan %d failed: %s", cycle, error)  # noqa: TRY400  the message is complete
+            return {"scan": cycle, "error": error.message}
+        self.error = None
         changes = {name: len(keys) for name, keys in report["changes"].items()}
         scans = {"subnet": report["subnet"], **report.get("scans", {})} if "subnet" in report else {}
         return {"report": cycle, **scans, "devices": len(report["devices"]), "changes": changes}
+
+    def _send(self, cycle: int, result: _ScanResult) -> dict[str, Any]:
+        """Hand over the report of a scan; raise what failed."""
+        if result.error is not None:
+            raise result.error
+        report, promise = self._controller.report_devices({"cycle": cycle, **result})
+        if promise.done and not promise.ok:
+            raise DiscoveryFailed(f"the report cannot be sent: {promise.reason}")
+        return report
 
 
 class _ScanResult(dict[str, Any]):

@@ -68,13 +68,16 @@ class LocalController(Controller):
     def report_devices(self, found: Found) -> tuple[dict[str, Any], Promise]:
         """Report what a scan has found, with the devices that are new, changed and gone since the last report.
 
-        Returns the report and its promise. Raises DiscoveryFailed if `found` is not devices, MessageRefused,
-        StoreFailed.
+        Returns the report and its promise. A report whose promise has failed already, because receivers would refuse
+        it, does not count as the last one. Raises DiscoveryFailed if `found` is not devices, and
+        MessageRefused and StoreFailed.
         """
         report = to_report(found)
         changes = self._inventory.compare(self.controller_id, report["devices"])
         report["changes"] = changes.to_payload()
         promise = self.publish_discovery_report(report)
+        if promise.done and not promise.ok:
+            return report, promise
         self._inventory.save(self.controller_id, report["devices"], changes, seen=int(self._codec.time() * 1_000))
         self._store.save()
         return report, promise

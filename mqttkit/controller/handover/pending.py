@@ -30,7 +30,7 @@ class PendingMessage:
     needs_receipt: bool = False
     """Only the addressee's receipt settles it; without, a transport that accepts it does."""
     data: bytes = b""
-    """The envelope's JSON, for a message that is in the outbox."""
+    """The envelope's JSON; the sender sets it."""
     promise: Promise = field(default_factory=Promise)
     tried: set[str] = field(default_factory=set)
     """Transports that failed since the last pause."""

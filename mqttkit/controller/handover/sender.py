@@ -93,17 +93,18 @@ class Sender:
     def put(self, item: PendingMessage) -> Promise:
         """Queue a message; if the queue is full, drop the oldest one. Raises StoreFailed if the outbox fails.
 
-        The sender repeats a message that needs a receipt until its addressee has acknowledged it, and keeps it in the
-        outbox until then.
+        The promise of a message that receivers would refuse has failed on return. The sender repeats a message that
+        needs a receipt until its addressee has acknowledged it, and keeps it in the outbox until then.
         """
         envelope = item.envelope
+        try:
+            item.data = envelope.to_bytes()
+            self._codec.check_size(item.data, item.topic, envelope.sender_id)
+        except (MqttkitError, ValueError, TypeError) as error:
+            log.warning("cannot send message %s: %s", envelope.message_id, error)
+            item.promise.settle(False, str(error))
+            return item.promise
         if item.needs_receipt and self._outbox is not None and not self._stopping:
-            try:
-                item.data = envelope.to_bytes()
-            except (MqttkitError, ValueError, TypeError) as error:
-                log.warning("cannot send message %s: %s", envelope.message_id, error)
-                item.promise.settle(False, str(error))
-                return item.promise
             self._outbox.add(envelope.message_id, item.topic, item.data)
         self._enqueue(item)
         return item.promise
@@ -246,10 +247,9 @@ class Sender:
             self._deny(item)
             return
         try:
-            encoded = item.data or item.envelope.to_bytes()
-            data = self._codec.wrap_bytes(encoded, item.topic, item.envelope.sender_id)
+            data = self._codec.wrap_bytes(item.data, item.topic, item.envelope.sender_id)
             ticket = transport.send(item.topic, data, qos=item.qos, retain=item.retain)
-        except (MqttkitError, ValueError, TypeError) as error:
+        except MqttkitError as error:
             log.warning("cannot send message %s: %s", item.envelope.message_id, error)
             self._settle(item, False, str(error))
             return
@@ -388,7 +388,7 @@ class Sender:
         self.denied += 1
         log.error("message on %s: %s; it is not sent again", item.topic, item.denial)
         try:
-            self._on_denied(item.topic, item.envelope.to_bytes(), item.denial)
+            self._on_denied(item.topic, item.data, item.denial)
         except MqttkitError as error:
             log.warning("the denied message is not kept: %s", error)
         self._settle(item, False, item.denial)

@@ -19,6 +19,9 @@ from mqttkit.controller.store import Novelty, Store
 SKEW_SECONDS = 300.0
 """Allowed clock skew in either direction."""
 
+_SIGNATURE_BYTES = 1_024
+"""More than the header and the signature need beside the topic."""
+
 STATELESS = frozenset({Kind.STATUS, Kind.RECEIPT, Kind.ANSWER})
 """Messages that the store does not remember: their content tells an old copy from a new one."""
 
@@ -56,6 +59,10 @@ class Codec(Protocol):
 
     def wrap_bytes(self, envelope: bytes, topic: str, sender_id: str) -> bytes:
         """Do the same with an envelope that is JSON already."""
+        ...
+
+    def check_size(self, envelope: bytes, topic: str, sender_id: str) -> None:
+        """Raise MessageRefused if the bytes to publish will be larger than receivers take."""
         ...
 
     def unwrap(self, data: bytes, topic: str) -> OpenedMessage:
@@ -100,6 +107,11 @@ class SignedCodec:
         signed = sign(envelope, topic, self._signer(sender_id), now=self._now())
         _check_size(signed, self.max_bytes)
         return signed
+
+    def check_size(self, envelope: bytes, topic: str, sender_id: str) -> None:
+        """Raise MessageRefused if the signed message will be too large. Signs only near the limit."""
+        if 2 * (len(envelope) + len(topic)) + _SIGNATURE_BYTES > self.max_bytes:
+            self.wrap_bytes(envelope, topic, sender_id)
 
     def signer_id(self, sender_id: str) -> str:
         """Return the identifier of the active key; raise UsageError if there is none."""
@@ -149,6 +161,10 @@ class PlainCodec:
         """Return the envelope if it is not too large."""
         _check_size(envelope, self.max_bytes)
         return envelope
+
+    def check_size(self, envelope: bytes, topic: str, sender_id: str) -> None:
+        """Raise MessageRefused if the envelope is too large."""
+        _check_size(envelope, self.max_bytes)
 
     def signer_id(self, sender_id: str) -> str:
         """Return the same text each time: nothing is signed."""

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from mqttkit.cli import cli
 from mqttkit.controller import GlobalController, LocalController, MemoryBus, RegionalController
 from mqttkit.controller.discovery.types import DiscoveryFailed
+from mqttkit.controller.security.signing import MAX_BYTES
 from mqttkit.testing.broker import TestBroker
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
@@ -75,6 +76,23 @@ def test_a_discovery_that_fails_is_an_error_of_the_cycle(tmp_path: Path, stack: 
     with pytest.raises(DiscoveryFailed, match="no cable"):
         local.run_discovery_cycle()
     assert local.unsent == 0
+
+
+def test_a_report_that_nobody_would_take_does_not_count_as_the_last_one(tmp_path: Path, stack: ExitStack) -> None:
+    """A report beyond the size limit fails at once; the next one tells all changes again."""
+    bus = MemoryBus()
+    regional = stack.enter_context(
+        RegionalController(settings_of(tmp_path, "rc-1", transports=("memory",)), broker_at(1), bus=bus)
+    )
+    regional.subscribe_to_discovery_reports()
+    settings = settings_of(tmp_path, "lc-1", transports=("memory",))
+    local = stack.enter_context(LocalController(settings, broker_at(1), bus=bus))
+    for name in ("x" * MAX_BYTES, "\ud800"):
+        report, promise = local.report_devices([{"mac": "aa", "name": name}])
+        assert (report["changes"]["new"], promise.done, promise.ok) == (["aa"], True, False)
+    report, promise = local.report_devices([{"mac": "aa", "name": "lamp"}])
+    assert report["changes"]["new"] == ["aa"]
+    assert promise.wait(60)
 
 
 def run_local(directory: Path, broker: TestBroker, base: str, *arguments: str) -> Any:
