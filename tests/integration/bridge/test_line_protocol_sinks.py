@@ -173,13 +173,16 @@ def test_victoria_refuses_what_the_server_would_drop(victoria: Victoria, tmp_pat
 
 
 def test_victoria_that_stores_nothing_is_unavailable(tmp_path: Path) -> None:
-    """A server that drops new series answers 204; nothing counts as stored, because a sample is read back."""
+    """A server that drops new series answers 204; nothing counts as stored, because a sample is read back.
+
+    The server's limiter is a Bloom filter: it lets the next series through in one run of 16, the eighth never.
+    """
     with victoria_server(tmp_path / "victoria", "-storage.maxHourlySeries=1") as victoria:
         with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:
             assert sink.commit(MetricBatch([now(1)])) == Committed(1, 0)
         with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:
-            batch = MetricBatch([now(2)._replace(metric_name="another")])
-            with pytest.raises(SinkUnavailable, match="answered 204, but another,agent_id=a"):
+            batch = MetricBatch([now(2)._replace(metric_name=f"another{number}") for number in range(8)])
+            with pytest.raises(SinkUnavailable, match="answered 204, but another7,agent_id=a"):
                 sink.commit(batch)
             assert not ledger_is_empty(sink)
 
