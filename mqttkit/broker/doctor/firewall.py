@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker
 from mqttkit.broker.doctor.findings import Result, failed, passed, warned
 from mqttkit.broker.doctor.nftables import ChainKey, Connection, Passage, Ruleset
+from mqttkit.broker.doctor.rule_lists import firewalld_passage, ufw_passage, zone_services
 from mqttkit.broker.exposure import ExposedListener, exposed_listeners, is_public, network_of
 from mqttkit.errors import LifecycleError, reason_of
 
 SYSTEM_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"
 SECONDS = 10
-SERVICES = {1883: "mqtt", 8883: "mqtt-tls"}
-"""firewalld's services for ports of MQTT."""
-UFW_RULE = re.compile(r"(?P<to>\S.*?)\s{2,}(?P<action>ALLOW|LIMIT|DENY|REJECT)(?: IN)?\s+(?P<sender>\S.*)")
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,7 @@ def decide(listener: ExposedListener) -> Decision:
     if status is not None and "Status: active" in status:
         return Decision("ufw", ufw_passage(status, connection))
     if (_run("firewall-cmd", "--state") or "").strip() == "running":
-        zones = re.findall(r"^(\S+)", _run("firewall-cmd", "--get-active-zones") or "", re.M)
-        texts = [_run("firewall-cmd", f"--zone={zone}", "--list-all") or "" for zone in zones]
-        return Decision("firewalld", firewalld_passage(texts, listener.port))
+        return Decision("firewalld", _firewalld_passage(connection))
     text = _run("nft", "--json", "list", "ruleset")
     if text is None:
         raise LifecycleError("nft is not installed, so mqttkit cannot read the rules: apt-get install nftables")
@@ -68,53 +64,14 @@ def decide(listener: ExposedListener) -> Decision:
     return Decision("nftables", *rules.passage(connection))
 
 
-def ufw_passage(status: str, connection: Connection) -> Passage:
-    """Return who may connect, from `ufw status verbose`: the first rule that fits decides."""
-    some = False
-    for line in status.splitlines():
-        rule = UFW_RULE.fullmatch(line.strip())
-        if rule is None or ("(v6)" in rule["to"]) != (connection.address.version == 6 and "(v6)" in status):
-            continue
-        place = rule["to"].replace("(v6)", "").strip()
-        if not _ufw_covers(place.rpartition(" ")[2], connection.port):
-            continue
-        allowed = rule["action"] in ("ALLOW", "LIMIT")
-        if rule["sender"].replace("(v6)", "").strip() == "Anywhere" and " " not in place:
-            return Passage.OPEN if allowed and not some else Passage.SOME if allowed or some else Passage.CLOSED
-        some = some or allowed
-    if re.search(r"^Default: allow", status, re.M):
-        return Passage.OPEN
-    return Passage.SOME if some else Passage.CLOSED
-
-
-def firewalld_passage(zones: list[str], port: int) -> Passage:
-    """Return who may connect, from `firewall-cmd --list-all` of each active zone."""
-    opened = [_zone_opens(zone, port) for zone in zones]
-    rich = any(re.search(rf'port="{port}".*accept', zone) for zone in zones)
-    if opened and all(opened):
-        return Passage.OPEN
-    return Passage.SOME if any(opened) or rich else Passage.CLOSED
-
-
-def _zone_opens(zone: str, port: int) -> bool:
-    entries = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in zone.splitlines())}
-    ranges = [one.removesuffix("/tcp").split("-") for one in entries.get("ports", []) if one.endswith("/tcp")]
-    return (
-        entries.get("target") == ["ACCEPT"]
-        or SERVICES.get(port) in entries.get("services", [])
-        or any(int(ends[0]) <= port <= int(ends[-1]) for ends in ranges)
-    )
-
-
-def _ufw_covers(place: str, port: int) -> bool:
-    """Return whether `8883/tcp`, `8883`, `80,443/tcp`, `1000:2000/tcp` or `Anywhere` covers the TCP port."""
-    ports, _, protocol = place.partition("/")
-    if place == "Anywhere":
-        return True
-    if protocol not in ("", "tcp") or not re.fullmatch(r"[\d:,]+", ports):
-        return False
-    ranges = [part.split(":") for part in ports.split(",")]
-    return any(int(ends[0]) <= port <= int(ends[-1]) for ends in ranges)
+def _firewalld_passage(connection: Connection) -> Passage:
+    """Ask firewalld for its active zones, and the default one, which has the interfaces that are in no zone."""
+    names = re.findall(r"^(\S+)", _run("firewall-cmd", "--get-active-zones") or "", re.M)
+    names += (_run("firewall-cmd", "--get-default-zone") or "").split()
+    zones = [_run("firewall-cmd", f"--zone={name}", "--list-all") or "" for name in dict.fromkeys(names)]
+    services = {service for zone in zones for service in zone_services(zone)}
+    ports = {service: _run("firewall-cmd", f"--info-service={service}") or "" for service in sorted(services)}
+    return firewalld_passage(zones, ports, connection)
 
 
 def _judged(listener: ExposedListener, where: str, decision: Decision) -> Result:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mqttkit.broker.doctor.firewall import firewalld_passage, ufw_passage
 from mqttkit.broker.doctor.nftables import Connection, Passage, Ruleset
+from mqttkit.broker.doctor.rule_lists import firewalld_passage, ufw_passage, zone_services
 
 UFW = """\
 Status: active
@@ -27,15 +27,71 @@ To                         Action      From
 9001/tcp (v6)              DENY IN     Anywhere (v6)
 """
 """The output of ufw 0.36."""
-ZONE = """\
+PUBLIC = """\
 public (active)
   target: default
+  icmp-block-inversion: no
   interfaces: eth0
-  services: ssh mqtt
+  sources:
+  services: dhcpv6-client mqtt ssh
   ports: 8883/tcp 9000-9010/tcp 5353/udp
+  protocols:
+  forward: yes
+  masquerade: no
+  forward-ports:
+  source-ports:
+  icmp-blocks:
   rich rules:
+\trule priority="-5" port port="9006" protocol="tcp" log prefix="a b" level="info" limit value="1/m" accept
+\trule port port="9006" protocol="tcp" drop
+\trule family="ipv4" source address="10.0.0.0/8" service name="mqtt-tls" accept
 \trule family="ipv4" source address="10.0.0.0/8" port port="7000" protocol="tcp" accept
+\trule port port="7500" protocol="udp" accept
+\trule port port="7100-7200" protocol="tcp" accept
+\trule family="ipv6" port port="7300" protocol="tcp" accept
+\trule family="ipv4" source address="10.0.0.0/8" port port="9004" protocol="tcp" drop
+\trule port port="9003" protocol="tcp" reject
+\trule priority="5" port port="9007" protocol="tcp" drop
 """
+"""The output of firewalld 1.3.3 with rules for each case, from Debian 12."""
+INTERNAL = """\
+internal (active)
+  target: default
+  icmp-block-inversion: no
+  interfaces:
+  sources: 10.0.0.0/8
+  services: dhcpv6-client mdns samba-client ssh
+  ports:
+  protocols:
+  forward: yes
+  masquerade: no
+  forward-ports:
+  source-ports:
+  icmp-blocks:
+  rich rules:
+"""
+TRUSTED = INTERNAL.replace("target: default", "target: ACCEPT")
+SERVICE = """\
+{name}
+  ports: {ports}
+  protocols:
+  source-ports:
+  modules:
+  destination:
+  includes:
+  helpers:
+"""
+SERVICES = {
+    name: SERVICE.format(name=name, ports=ports)
+    for name, ports in {
+        "dhcpv6-client": "546/udp",
+        "mdns": "5353/udp",
+        "mqtt": "1883/tcp",
+        "mqtt-tls": "8883/tcp",
+        "samba-client": "138/udp",
+        "ssh": "22/tcp",
+    }.items()
+}
 
 
 def to(port: int, address: str = "192.168.2.3") -> Connection:
@@ -69,18 +125,57 @@ def test_without_a_rule_the_default_of_ufw_decides():
         (1883, Passage.OPEN),
         (8883, Passage.OPEN),
         (9005, Passage.OPEN),
+        (9003, Passage.CLOSED),
+        (9004, Passage.OPEN),
+        (9006, Passage.OPEN),
+        (9007, Passage.OPEN),
         (7000, Passage.SOME),
+        (7150, Passage.OPEN),
+        (7300, Passage.CLOSED),
+        (7500, Passage.CLOSED),
         (5353, Passage.CLOSED),
         (4444, Passage.CLOSED),
     ],
 )
 def test_services_ports_and_rich_rules_of_firewalld_decide(port: int, passage: Passage):
-    assert firewalld_passage([ZONE], port) is passage
+    """Rules with a lower priority come first; at the same priority those that reject."""
+    assert firewalld_passage([PUBLIC], SERVICES, to(port)) is passage
+
+
+def test_a_rule_for_ipv6_does_not_count_for_ipv4():
+    assert firewalld_passage([PUBLIC], SERVICES, to(7300, "fd00::1")) is Passage.OPEN
+    assert firewalld_passage([PUBLIC], SERVICES, to(7000, "fd00::1")) is Passage.CLOSED
 
 
 def test_a_port_that_one_of_two_zones_opens_is_open_to_some():
-    assert firewalld_passage([ZONE, "internal\n  target: default\n"], 8883) is Passage.SOME
-    assert firewalld_passage([ZONE, "trusted\n  target: ACCEPT\n"], 8883) is Passage.OPEN
+    assert firewalld_passage([PUBLIC, INTERNAL], SERVICES, to(8883)) is Passage.SOME
+    assert firewalld_passage([PUBLIC, TRUSTED], SERVICES, to(8883)) is Passage.OPEN
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'rule family="ipv4" source NOT address="10.9.0.0/16" accept',
+        'rule source-port port="7400" protocol="tcp" accept',
+        'rule family="ipv4" source address="10.0.0.0/8" protocol value="tcp" accept',
+    ],
+)
+def test_a_rule_without_a_port_opens_every_port_to_some(rule: str):
+    assert firewalld_passage([f"{INTERNAL}\t{rule}\n"], SERVICES, to(8883)) is Passage.SOME
+
+
+@pytest.mark.parametrize("rule", ['rule port port="8883" protocol="tcp" log', 'rule icmp-type name="redirect" accept'])
+def test_a_rule_that_only_logs_or_is_about_something_else_opens_nothing(rule: str):
+    assert firewalld_passage([f"{INTERNAL}\t{rule}\n"], SERVICES, to(8883)) is Passage.CLOSED
+
+
+def test_the_services_to_ask_for_are_those_of_the_zone_and_its_rich_rules():
+    assert zone_services(PUBLIC) == ["dhcpv6-client", "mqtt", "ssh", "mqtt-tls"]
+
+
+def test_a_rule_of_ufw_for_everyone_counts_also_after_one_for_a_network():
+    status = UFW.replace("9001/tcp                   DENY IN ", "8883/tcp                   ALLOW IN")
+    assert ufw_passage(status, to(8883)) is Passage.OPEN
 
 
 def ruleset(*rules: list[Any], policy: str = "accept", more: tuple[list[Any], ...] = ()) -> Ruleset:
