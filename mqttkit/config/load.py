@@ -26,6 +26,7 @@ _REPLACES = {
     "mqtt.broker.hosts": ("mqtt.broker.host", "mqtt.broker.unix_socket"),
     "mqtt.broker.password": ("mqtt.broker.password_file",),
     "mqtt.broker.password_file": ("mqtt.broker.password",),
+    "bridge.outputs": ("bridge.sink",),
 }
 """A setting in a stronger layer replaces the others in a weaker layer."""
 

@@ -25,7 +25,8 @@ class Output:
 def plan_outputs(settings: Settings) -> list[Output]:
     """Return the outputs that the settings name, or the one that `sink` chooses; raise UsageError."""
     bridge = settings.bridge
-    names = _names(bridge.outputs)
+    names = output_names(bridge.outputs)
+    _check_shared(bridge)
     shares = [
         Share(frozenset(tenant.lower() for tenant in output.only_tenants), output.only_metrics)
         for output in bridge.outputs
@@ -46,7 +47,8 @@ def chosen_sink(bridge: BridgeSettings) -> BridgeSettings:
     """Return the settings of the single sink to work on: of the output that `sink` names, if there are several."""
     if not bridge.outputs:
         return bridge
-    names = _names(bridge.outputs)
+    names = output_names(bridge.outputs)
+    _check_shared(bridge)
     if bridge.sink is None:
         raise UsageError("the settings name several outputs", hint=f"Choose one: --sink {names[0]}")
     for name, output in zip(names, bridge.outputs, strict=True):
@@ -55,7 +57,7 @@ def chosen_sink(bridge: BridgeSettings) -> BridgeSettings:
     raise UsageError(f"no output {bridge.sink!r}", hint=f"Outputs: {', '.join(names)}")
 
 
-def _names(outputs: tuple[OutputSettings, ...]) -> list[str]:
+def output_names(outputs: tuple[OutputSettings, ...]) -> list[str]:
     """Return the outputs' names; raise UsageError if two are equal, or store in the same place."""
     for output in outputs:
         if not output.sink:
@@ -65,12 +67,23 @@ def _names(outputs: tuple[OutputSettings, ...]) -> list[str]:
         (normal_sink(output.sink or ""), output.table, output.stream, output.list, output.dead_letters)
         for output in outputs
     ]
-    for found, what in ((Counter(names), "have the name"), (Counter(places), "store in")):
-        (one, count), *_ = found.most_common(1)
-        if count > 1:
-            shown = one if isinstance(one, str) else "the same place"
-            raise UsageError(f"two outputs {what} {shown}", hint="Give each its own name: and sink:")
+    if len(set(places)) < len(places):
+        raise UsageError("two outputs store in the same place", hint="Give each its own sink")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        hint = f"Name them in mqttkit.yaml: bridge: outputs: [{{name: {name}-1, sink: …}}, …]"
+        raise UsageError(f"two outputs have the name {name}", hint=hint)
     return names
+
+
+def _check_shared(bridge: BridgeSettings) -> None:
+    """Raise UsageError if a sink's option is set beside several outputs, where it would have no effect."""
+    for item in dataclasses.fields(SinkSettings):
+        if item.name != "sink" and getattr(bridge, item.name) != item.default:
+            raise UsageError(
+                f"bridge.{item.name} applies to one sink, and there are {len(bridge.outputs)} outputs",
+                hint=f"Set it at its sink in mqttkit.yaml: bridge: outputs: [{{sink: …, {item.name}: …}}, …]",
+            )
 
 
 def _settings_of(settings: Settings, output: OutputSettings, name: str) -> Settings:

@@ -157,3 +157,11 @@ class OutputSet:
             self._notifier.ready(balances)
         if not health.not_live:
             self._notifier.beat([(bridge.pipeline.progress, loop_ran_at(bridge.client)) for bridge in built])
+
+
+def bridge_service(
+    settings: Settings, *, retry: bool = True, will: Will | None = None, leave: bool = False
+) -> Bridge | OutputSet:
+    """Return what runs these settings: one bridge, or several outputs. Raise UsageError."""
+    service = OutputSet if settings.bridge.outputs else Bridge
+    return service(settings, retry=retry, will=will, leave=leave)

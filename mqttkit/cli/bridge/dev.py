@@ -47,7 +47,7 @@ def dev(port: int | None, backend: str, config: str | None, debug: bool) -> int:
     \b
     mqttkit bridge dev
     """
-    from mqttkit.bridge.service import Bridge
+    from mqttkit.bridge.outputs.supervisor import bridge_service
     from mqttkit.broker.lifecycle import run_temporary
     from mqttkit.cli.signals import interrupts_raise, on_interrupt
 
@@ -58,7 +58,7 @@ def dev(port: int | None, backend: str, config: str | None, debug: bool) -> int:
         _completed(settings.bridge) as bridge,
         run_temporary(port=port or 0, backend=backend, anonymous=True) as (_, profile),
     ):
-        service = Bridge(_connected(settings, bridge, profile))
+        service = bridge_service(_connected(settings, bridge, profile))
         for line in _introduction(bridge, profile):
             click.echo(line)
         with on_interrupt(service.stop):
@@ -71,7 +71,8 @@ def _completed(bridge: BridgeSettings) -> Iterator[BridgeSettings]:
     with tempfile.TemporaryDirectory(prefix="mqttkit-dev-") as directory:
         tenants = Path(directory, "tenants.yaml")
         tenants.write_text(f"{EXAMPLE_TENANT}: Example\n", "utf-8")
-        yield dataclasses.replace(bridge, sink=bridge.sink or DEFAULT_SINK, tenants=bridge.tenants or str(tenants))
+        sink = bridge.sink if bridge.sink or bridge.outputs else DEFAULT_SINK
+        yield dataclasses.replace(bridge, sink=sink, tenants=bridge.tenants or str(tenants))
 
 
 def _connected(settings: Settings, bridge: BridgeSettings, profile: Profile) -> Settings:
@@ -87,9 +88,11 @@ def _introduction(bridge: BridgeSettings, profile: Profile) -> list[str]:
         tenant = next(iter(registry.all()), None)
     if tenant is None:
         raise UsageError("the registry has no tenant", hint="Add one: mqttkit bridge tenant add UUID")
+    sinks = [bridge.sink] if bridge.sink else [output.sink for output in bridge.outputs]
+    places = ", ".join((sink or "").rpartition("@")[2] for sink in sinks)
     topic = bridge.topic.format(tenant_id=tenant, agent_id="agent-1", metric_name="temperature")
     return [
         f"broker: {profile.backend} on {profile.host}:{profile.port}",
-        f"metrics go to {(bridge.sink or '').rpartition('@')[2]}; try:",
+        f"metrics go to {places}; try:",
         f"  mqttkit pub -p {profile.port} -q 1 -t {topic} -m '{{\"value\": 21.5}}'",
     ]

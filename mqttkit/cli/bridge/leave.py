@@ -23,10 +23,8 @@ def leave(connection: ConnectionOptions) -> int:
     \b
     mqttkit bridge leave --group ingest --sink sqlite:metrics.db --tenants tenants.yaml
     """
-    from mqttkit.bridge.outputs.supervisor import OutputSet
-    from mqttkit.bridge.service import Bridge
+    from mqttkit.bridge.outputs.supervisor import bridge_service
 
-    run_all = OutputSet if connection.settings.bridge.outputs else Bridge
-    service = run_all(connection.settings, retry=connection.retry, leave=True)
+    service = bridge_service(connection.settings, retry=connection.retry, leave=True)
     drain_on_signal(service.stop)
     return service.run()

@@ -10,6 +10,7 @@ import click
 from mqttkit.cli.options.loading import config_option
 from mqttkit.cli.options.numbers import Number
 from mqttkit.cli.options.setting_option import Command, add_options, file_option, setting_option
+from mqttkit.errors import UsageError
 
 
 def _setting(name: str, metavar: str, help_text: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -22,10 +23,21 @@ def _setting(name: str, metavar: str, help_text: str, **attributes: Any) -> Call
     return setting_option(name, path=path, metavar=metavar or None, help=help_text, **attributes)
 
 
-sink_option = _setting(
-    "--sink",
-    "SINK",
-    "sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, kafka://…, http://… or jsonl:PATH.",
+def _one_sink(addresses: list[str]) -> dict[str, object]:
+    if len(addresses) > 1:
+        raise UsageError(f"--sink is given {len(addresses)} times, and this command works on one sink")
+    return {"bridge.sink": addresses[0]}
+
+
+def _each_sink(addresses: list[str]) -> dict[str, object]:
+    """Return the settings of one sink, or of an output for each of several."""
+    return {"bridge.outputs": [{"sink": one} for one in addresses]} if len(addresses) > 1 else _one_sink(addresses)
+
+
+_SINKS = "sqlite:PATH, redis://…, postgresql://…, influx://…, victoria://…, nats://…, kafka://…, http://… or jsonl:PATH"
+sink_option = setting_option("--sink", expand=_one_sink, multiple=True, metavar="SINK", help=f"{_SINKS}.")
+_sinks_option = setting_option(
+    "--sink", expand=_each_sink, multiple=True, metavar="SINK", help=f"{_SINKS}; may be given several times."
 )
 password_option = _setting(
     "--sink-password-file",
@@ -34,7 +46,6 @@ password_option = _setting(
 )
 stream_option = _setting("--stream", "NAME", "Redis: name of the stream.  [mqttkit:metrics]")
 _SHARED = (
-    sink_option,
     password_option,
     _setting("--tenants", "REGISTRY", "Known tenants: a YAML file, sqlite:PATH or redis://…#SET."),
     _setting("--topic", "TEMPLATE", "Topic template.  [metrics/{tenant_id}/{agent_id}/{metric_name}]"),
@@ -98,7 +109,12 @@ _RUNNING = (
 
 def bridge_options(command: Command) -> Command:
     """Add the options of a bridge that runs."""
-    return add_options(command, (*_SHARED, *_RUNNING))
+    return add_options(command, (_sinks_option, *_SHARED, *_RUNNING))
+
+
+def one_sink_bridge_options(command: Command) -> Command:
+    """Add the same options to a command that works on one sink."""
+    return add_options(command, (sink_option, *_SHARED, *_RUNNING))
 
 
 def health_options(command: Command) -> Command:
@@ -108,4 +124,4 @@ def health_options(command: Command) -> Command:
 
 def store_options(command: Command) -> Command:
     """Add the options that name sink and registry; the command gets `config`."""
-    return add_options(command, (*_SHARED, config_option))
+    return add_options(command, (sink_option, *_SHARED, config_option))

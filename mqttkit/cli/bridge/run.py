@@ -17,17 +17,17 @@ from mqttkit.errors import UsageError
 def run(connection: ConnectionOptions) -> int:
     """Run the bridge until SIGTERM or Ctrl-C, which drain it; a second signal ends it immediately.
 
-    Exit code 0: every metric received is committed and acknowledged. 75: memory.max was reached.
+    With several --sink, each sink gets every metric, with its own session and progress. Exit code 0: every metric
+    received is committed and acknowledged. 75: memory.max was reached.
 
     \b
     mqttkit bridge run --sink sqlite:metrics.db --tenants tenants.yaml
+    mqttkit bridge run --sink sqlite:metrics.db --sink redis://localhost --tenants tenants.yaml
     """
-    from mqttkit.bridge.outputs.supervisor import OutputSet
-    from mqttkit.bridge.service import Bridge
+    from mqttkit.bridge.outputs.supervisor import bridge_service
 
     if connection.url_topic is not None:
         raise UsageError("-L must not contain a topic here", hint="Set the topic with --topic")
-    run_all = OutputSet if connection.settings.bridge.outputs else Bridge
-    service = run_all(connection.settings, retry=connection.retry, will=connection.will)
+    service = bridge_service(connection.settings, retry=connection.retry, will=connection.will)
     drain_on_signal(service.stop)
     return service.run()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mqttkit.cli.bridge.options import bridge_options
+from mqttkit.cli.bridge.options import one_sink_bridge_options
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SECONDS, Number
@@ -23,7 +23,7 @@ from mqttkit.cli.options.numbers import COUNT, SECONDS, Number
 @click.option("--time-limit", type=SECONDS, default=600.0, help="Time for the whole proof.  [600]")
 @click.option("--in-place", is_flag=True, help="Store in the sink itself, and leave the metrics there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@bridge_options
+@one_sink_bridge_options
 @connection_options
 def verify(connection: ConnectionOptions, *, as_json: bool, **given: Any) -> int:
     """Prove on this set-up that no metric is lost: send numbered metrics through broker, bridge and sink.

@@ -48,15 +48,23 @@ def test_dev_stores_what_the_suggested_command_publishes(tmp_path: Path, backend
     assert not _publish(words)
 
 
-def test_dev_takes_port_sink_and_tenants(tmp_path: Path) -> None:
+def test_dev_takes_port_sinks_and_tenants(tmp_path: Path) -> None:
     """As `bridge run` takes them."""
     port = free_port()
     (tmp_path / "known.yaml").write_text("- 6f1d7c1e-0000-4000-8000-00000000000a\n")
-    options = ("--backend", "process", "-p", str(port), "--sink", "jsonl:m.jsonl", "--tenants", "known.yaml")
+    options = (
+        "--backend",
+        "process",
+        "-p",
+        str(port),
+        "--tenants",
+        "known.yaml",
+        *("--sink", "jsonl:m.jsonl", "--sink", "sqlite:m.db"),
+    )
     with dev(tmp_path, *options) as (process, suggested):
         assert f"-p {port} " in suggested
         assert "metrics/6f1d7c1e-0000-4000-8000-00000000000a/agent-1/" in suggested
-        wait_until((tmp_path / "m.jsonl").exists)
+        wait_until(lambda: (tmp_path / "m.jsonl").exists() and (tmp_path / "m.db").exists())
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 

@@ -18,6 +18,7 @@ from tests.support.bridges import (
     BridgeProcess,
     body,
     bridge,
+    bridged,
     metric_topic,
     publish_numbers,
     publisher,
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.system
 
 def write_config(path: Path, *outputs: str) -> str:
     lines = "".join(f"    - {{{output}}}\n" for output in outputs)
-    path.write_text(f"bridge:\n  sink_timeout: 1\n  outputs:\n{lines}")
+    path.write_text(f"bridge:\n  outputs:\n{lines}")
     path.chmod(0o600)
     return str(path)
 
@@ -74,6 +75,28 @@ def test_dead_output_does_not_stop_the_other(tmp_path: Path) -> None:
                 assert process.stop() == 0
                 values = [int(float(fields["value"])) for _, fields in reader.xrange("mqttkit:metrics")]
         assert sorted(values) == stored_numbers(database) == list(range(total))
+
+
+def test_each_sink_option_is_an_output(tmp_path: Path) -> None:
+    """With two --sink and one of them dead, the other goes on; the dead one's metrics arrive when it is back."""
+    total, half = 2_000, 1_000
+    database = tmp_path / "m.db"
+    with (
+        redis_server(tmp_path / "redis") as redis,
+        bridged(tmp_path, "--sink", redis.url, sink=f"sqlite:{database}") as (_, process, client),
+    ):
+        redis.stop(signal.SIGKILL)
+        publish_numbers(client, range(half))
+        wait_until(lambda: rows(database) == [(half,)])
+        wait_until(lambda: process.not_ready_because("redis: "))
+        redis.start()
+        publish_numbers(client, range(half, total))
+        wait_until(lambda: of_output(process, "acknowledged_messages_total", "redis") == total)
+        wait_until(lambda: rows(database) == [(total,)])
+        with redis.client() as reader:
+            values = [int(float(fields["value"])) for _, fields in reader.xrange("mqttkit:metrics")]
+        assert process.stop() == 0
+    assert sorted(values) == stored_numbers(database) == list(range(total))
 
 
 def test_broken_output_does_not_end_the_other(tmp_path: Path) -> None:

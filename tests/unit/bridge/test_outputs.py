@@ -137,6 +137,26 @@ def test_outputs_that_would_disturb_each_other_are_refused(outputs: tuple[Output
         plan_outputs(settings(*outputs))
 
 
+@pytest.mark.parametrize(("name", "value"), [("table", "t"), ("sink_timeout", 1.0), ("live", False)])
+def test_option_of_one_sink_beside_several_outputs_is_an_error(name: str, value: object) -> None:
+    """It would apply to none of them."""
+    found = settings(*TWO, **{name: value})
+    for action in (lambda: plan_outputs(found), lambda: chosen_sink(dataclasses.replace(found.bridge, sink="hot"))):
+        with pytest.raises(UsageError, match=f"bridge.{name} applies to one sink, and there are 2 outputs") as caught:
+            action()
+        assert f"{{sink: …, {name}: …}}" in str(caught.value.hint)
+
+
+def test_outputs_of_a_stronger_source_replace_the_sink_of_a_weaker_one(tmp_path: Path) -> None:
+    """Otherwise the sink in the file would choose among the outputs of the command line."""
+    path = tmp_path / "mqttkit.yaml"
+    path.write_text("bridge: {sink: 'sqlite:file.db'}\n")
+    flags = {"bridge.outputs": [{"sink": "sqlite:a.db"}, {"sink": "jsonl:b"}]}
+    found = load_settings(str(path), environ={}, flags=flags, profile={}).settings.bridge
+    assert found.sink is None
+    assert [output.sink for output in found.outputs] == ["sqlite:a.db", "jsonl:b"]
+
+
 def test_outputs_are_read_from_the_settings_file(tmp_path: Path) -> None:
     """File names in them are relative to the file; an unknown key is an error with its line."""
     path = tmp_path / "mqttkit.yaml"
