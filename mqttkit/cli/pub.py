@@ -9,7 +9,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -107,8 +107,9 @@ class PublishOptions:
         """True if messages come from stdin until it ends."""
         return self.lines or self.as_json
 
+    @functools.cached_property
     def payload(self) -> bytes:
-        """Return the one payload of -m, -f, -s or -n."""
+        """The one payload of -m, -f, -s or -n."""
         if self.message is not None:
             payload = os.fsencode(self.message)
         elif self.null:
@@ -180,18 +181,26 @@ def pub(connection: ConnectionOptions, **given: Any) -> None:
         MqttClient(checked_settings(connection.settings.mqtt), will=connection.will, retry=retry) as client,
     ):
         client.connect()
-        with _progress(options):
+        with _progress(options, client):
             _publish(client, blocks, options)
 
 
-def _progress(options: PublishOptions) -> contextlib.AbstractContextManager[None]:
-    """Show on a terminal how much of a file that is stdin has been published."""
-    if not (options.streaming and sys.stderr.isatty()):
+def _progress(options: PublishOptions, client: MqttClient) -> contextlib.AbstractContextManager[None]:
+    """Show on a terminal how much of a file that is stdin, of a large payload or of --repeat has been published."""
+    if not sys.stderr.isatty():
         return contextlib.nullcontext()
     from mqttkit.cli.output.progress import progress, share_of_stdin
 
-    share = share_of_stdin()
+    share = share_of_stdin() if options.streaming else _share_sent(options, client)
     return progress(share) if share else contextlib.nullcontext()
+
+
+def _share_sent(options: PublishOptions, client: MqttClient) -> Callable[[], float] | None:
+    """Return how much has been sent, in messages or in bytes of the only one; None if that one is small."""
+    if options.repeat > 1:
+        return lambda: client.stats.published.total() / options.repeat
+    size = len(options.payload)
+    return (lambda: client.stats.sent_bytes / size) if size > READ_BYTES else None
 
 
 def _publish(client: MqttClient, blocks: Iterable[Block], options: PublishOptions) -> None:
@@ -231,7 +240,7 @@ def _blocks(options: PublishOptions, connection: ConnectionOptions) -> Iterable[
         return _json_messages(message, topic)
     if options.lines:
         return _line_messages(message, probe)
-    return _lone_messages(message._replace(payload=options.payload(), qos=probe), options.repeat, options.repeat_delay)
+    return _lone_messages(message._replace(payload=options.payload, qos=probe), options.repeat, options.repeat_delay)
 
 
 def _lone_messages(message: Message, repeat: int, delay: float) -> Iterator[Block]:

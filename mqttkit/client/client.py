@@ -177,7 +177,8 @@ class MqttClient(PublishingClient):
     def stats(self) -> ClientStats:
         """A snapshot of the counters."""
         published, dropped = Counter(self._outbox.counts), Counter(self._outbox.dropped)
-        return dataclasses.replace(self._stats, published=published, dropped=dropped)
+        sent_bytes = self._connection.sent_bytes
+        return dataclasses.replace(self._stats, sent_bytes=sent_bytes, published=published, dropped=dropped)
 
     @property
     def unresolved(self) -> int:

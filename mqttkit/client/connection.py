@@ -48,6 +48,8 @@ class Connection(IncomingPackets):
         self.opener = Opener()
         self.added = PropertySettings()
         """Properties that the user adds to our packets."""
+        self.sent_bytes = 0
+        """See `ClientStats`."""
         self._handed: bytes | None = None
         self._sending = PartialSend()
         self._idle = self._paused = self._mute = False
@@ -338,7 +340,9 @@ class Connection(IncomingPackets):
             raise ConnectionError("the socket is closed")
         try:
             if not self._mute:
-                return super()._sock_send(buf) if self._ssl else self._sock.send(buf)
+                sent = super()._sock_send(buf) if self._ssl else self._sock.send(buf)
+                self.sent_bytes += sent
+                return sent
         except BlockingIOError:
             self._call_socket_register_write()
             raise

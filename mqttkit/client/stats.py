@@ -20,6 +20,8 @@ class ClientStats:
     """CONNACKs that refused the connection."""
     received: int = 0
     """Messages received."""
+    sent_bytes: int = 0
+    """Bytes of packets that the operating system, TLS or the WebSocket has taken."""
     handler_errors: int = 0
     """Exceptions that a handler raised."""
     published: Counter[Outcome] = field(default_factory=Counter)

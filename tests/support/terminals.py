@@ -12,6 +12,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from typing import IO, Any
 
 from tests.support.commands import MQTTKIT
 
@@ -52,15 +53,21 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def on_terminal(*arguments: str, port: int, columns: int = 80, rows: int = 24) -> Iterator[Terminal]:
-    """Run `mqttkit` on a terminal of this size, as a client of a loopback broker."""
+def on_terminal(
+    *arguments: str, port: int, columns: int = 80, rows: int = 24, stdin: IO[bytes] | None = None
+) -> Iterator[Terminal]:
+    """Run `mqttkit` on a terminal of this size, as a client of a loopback broker. `stdin` replaces the terminal's."""
     screen, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     command = [*MQTTKIT, *arguments, "-h", "127.0.0.1", "-p", str(port)]
     environment = {**os.environ, "TERM": "xterm-256color"}
     environment.pop("COLUMNS", None)
     try:
-        streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+        streams: dict[str, Any] = {
+            "stdin": terminal if stdin is None else stdin,
+            "stdout": terminal,
+            "stderr": terminal,
+        }
         with subprocess.Popen(command, env=environment, **streams) as process:
             os.close(terminal)
             try:

@@ -380,6 +380,17 @@ def test_handler_that_raises_is_counted_and_the_thread_lives(shared_broker: Test
         wait_until(lambda: client.stats.handler_errors == 2)
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_bytes_sent_are_counted(shared_broker: TestBroker, topic: str, qos: int) -> None:
+    """Those of paho's packets too; an acknowledged publish was sent whole."""
+    with MqttClient(settings_for(shared_broker.port)) as client:
+        client.connect(timeout=10)
+        before = client.stats.sent_bytes
+        client.publish(topic, bytes(100_000), qos=qos).result(timeout=10)
+        assert before > 0
+        assert 100_000 < client.stats.sent_bytes - before < 101_000
+
+
 def test_an_unexpected_exception_ends_the_connection_and_not_the_thread(
     shared_broker: TestBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
