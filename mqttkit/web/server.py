@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import socketserver
@@ -27,8 +28,14 @@ ALIVE_SECONDS = 15.0
 """A stream without events gets a comment this often."""
 SEND_BUFFER = 512 * 1024
 """Bytes of a stream that the kernel may hold."""
+CONNECTIONS_OF_A_VIEWER = 8
+"""A browser opens six connections to load a page, and one for its stream."""
 OTHER_CONNECTIONS = 24
 """Connections that are served besides those of the viewers."""
+RETRY = {"Retry-After": "5"}
+"""Header of each answer that says that the server is busy."""
+BUSY = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
+"""What a connection gets for which there is no room."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -51,7 +58,7 @@ class PageServer(ThreadingHTTPServer):
     """Serves until the context ends. Entering it starts a thread; each connection has another."""
 
     daemon_threads = True
-    request_queue_size = 32
+    request_queue_size = 128
 
     def __init__(self, access: Access, hub: Hub, detail: Detail) -> None:
         """Raise MqttkitError if it cannot listen."""
@@ -59,7 +66,8 @@ class PageServer(ThreadingHTTPServer):
         self.hub = hub
         self.detail = detail
         self.files = static_files()
-        self._slots = threading.BoundedSemaphore(hub.max_viewers + OTHER_CONNECTIONS)
+        self.max_connections = hub.max_viewers * CONNECTIONS_OF_A_VIEWER + OTHER_CONNECTIONS
+        self._slots = threading.BoundedSemaphore(self.max_connections)
         self.address_family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
         try:
             super().__init__((access.host, access.port), _Handler)
@@ -94,9 +102,11 @@ class PageServer(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a separate thread; close it if there are too many."""
+        """Serve a connection in a separate thread; refuse it if there are too many."""
         if not self._slots.acquire(blocking=False):
-            log.warning("closed a connection: %d are open", self.hub.max_viewers + OTHER_CONNECTIONS)
+            log.warning("refused a connection: %d are open", self.max_connections)
+            with contextlib.suppress(OSError):  # the client has gone
+                request.sendall(BUSY)
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -175,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
                         self.wfile.write(event)
         except TooManyViewers:
             text = f"the page is open {self.server.hub.max_viewers} times already; close one, or use --max-viewers"
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, text)
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, text, RETRY)
         except OSError:  # the browser has closed the page, or reads nothing
             self.close_connection = True
 
@@ -187,8 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
             challenge = {"WWW-Authenticate": 'Basic realm="mqttkit web", charset="UTF-8"'}
             self._send(HTTPStatus.UNAUTHORIZED, "text/plain", b"a password is needed\n", challenge)
 
-    def _refuse(self, code: HTTPStatus, text: str) -> None:
-        self._send(code, "text/plain; charset=utf-8", text.encode() + b"\n")
+    def _refuse(self, code: HTTPStatus, text: str, headers: dict[str, str] | None = None) -> None:
+        self._send(code, "text/plain; charset=utf-8", text.encode() + b"\n", headers)
 
     def _send(self, code: HTTPStatus, kind: str, body: bytes, headers: dict[str, str] | None = None) -> None:
         self._send_headers(code, kind, {"Content-Length": str(len(body)), **(headers or {})})

@@ -13,7 +13,7 @@ from mqttkit.settings import Settings
 from mqttkit.web.access import Access
 from mqttkit.web.page import LivePage, PageOptions
 from tests.support.brokers import need
-from tests.support.clients import settings_for
+from tests.support.clients import settings_for, wait_until
 
 
 @contextlib.contextmanager
@@ -77,6 +77,15 @@ class Events:
                 return name, json.loads(line[6:])
         raise EOFError
 
+    def ends(self) -> bool:
+        """Read what is left, also half an event; return whether the server then closes the connection within 60 s."""
+        try:
+            while self._file.readline():
+                pass
+        except TimeoutError:
+            return False
+        return True
+
     def until(self, wanted: str) -> Any:
         """Return the content of the next event with this name."""
         while True:
@@ -104,3 +113,49 @@ def browser(*, size: tuple[int, int] = (1400, 860), dark: bool = False) -> Itera
         yield driver
     finally:
         driver.quit()
+
+
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
+"""Chromium gives up on requests, also on loopback, when an interface of the machine gets or loses an address."""
+_IS_LIVE = "return !('incomplete' in document.documentElement.dataset) && globalThis.mqttkit?.stream.state === 'live'"
+_LOOKS = """
+    const { state, problem } = globalThis.mqttkit?.stream ?? {};
+    return { address: location.origin, state, problem, text: document.body.textContent.trim().slice(0, 500) }"""
+
+
+def open_page(driver: Any, page: LivePage) -> None:
+    """Open the page and wait until it is complete and has the first snapshot; fail with what the browser saw."""
+    driver.get_log("browser")
+    logged: list[str] = []
+    wait_until(lambda: _arrives(driver, page.address))
+
+    def is_live() -> Any:
+        logged.extend(entry["message"] for entry in driver.get_log("browser"))
+        return driver.execute_script(_IS_LIVE)
+
+    try:
+        wait_until(is_live)
+    except AssertionError:
+        looks = driver.execute_script(_LOOKS)
+        raise AssertionError(f"the page is not live: {looks}; {page.hub.viewers} viewers; logged: {logged}") from None
+    logged = [each.replace(page.address, "…") for each in logged]
+    assert logged == [] or any(NETWORK_CHANGED in each for each in logged)
+
+
+def _arrives(driver: Any, address: str) -> bool:
+    """Open an address; return False if the machine's network changed meanwhile."""
+    from selenium.common.exceptions import WebDriverException
+
+    try:
+        driver.get(address)
+    except WebDriverException as error:
+        if NETWORK_CHANGED not in str(error):
+            raise
+        return False
+    return True
+
+
+def complaints(driver: Any) -> list[str]:
+    """Return what the browser has logged, without requests that ended because the machine's network changed."""
+    logged = [entry["message"] for entry in driver.get_log("browser")]
+    return [each for each in logged if NETWORK_CHANGED not in each]

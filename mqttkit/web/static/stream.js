@@ -1,7 +1,8 @@
 // From the server's events into the model; and requests for one topic.
 
 const QUERY = location.search;
-const CHECK_SECONDS = 5;
+const FIRST_WAIT = 1000; // milliseconds; doubles with each attempt
+const LONGEST_WAIT = 30_000;
 
 export class Stream {
   constructor(model, onChange) {
@@ -12,6 +13,7 @@ export class Stream {
     this.state = "connecting";
     this.problem = "";
     this.bytes = 0;
+    this.attempts = 0; // since the last snapshot
     this.source = null;
   }
 
@@ -20,10 +22,11 @@ export class Stream {
   }
 
   open() {
-    this.source = new EventSource(`events${QUERY}`);
+    const source = new EventSource(`events${QUERY}`);
+    this.source = source;
     this.state = "connecting";
     const on = (name, take) =>
-      this.source.addEventListener(name, (event) => {
+      source.addEventListener(name, (event) => {
         this.bytes += event.data.length;
         take(JSON.parse(event.data));
         this.onChange(name);
@@ -31,13 +34,14 @@ export class Stream {
     on("reset", (content) => {
       this.state = "live";
       this.problem = "";
+      this.attempts = 0;
       this.model.reset(content);
     });
     on("topics", (content) => this.model.addTopics(content));
     on("batch", (content) => this.model.addBatch(content));
     on("rates", (content) => this.model.setRates(content));
     on("second", (content) => this.takeSecond(content));
-    this.source.onerror = () => this.fail();
+    source.onerror = () => this.fail(source);
   }
 
   /** Stop the view as it is; `resume` begins with a snapshot. */
@@ -59,17 +63,20 @@ export class Stream {
     if (this.history.length > 900) this.history.splice(0, 100);
   }
 
-  async fail() {
-    const closed = this.source.readyState === EventSource.CLOSED;
+  async fail(source) {
+    const replaced = () => this.paused || this.source !== source;
+    if (replaced()) return;
     this.state = "broken";
     this.problem = "no answer from mqttkit web; trying again …";
     this.onChange("state");
-    if (!closed) return; // the browser tries again
+    if (source.readyState !== EventSource.CLOSED) return; // the browser tries again
     const refusal = await this.reasonOfRefusal();
-    if (this.paused) return;
+    if (replaced()) return;
     if (refusal !== null) this.problem = refusal;
     this.onChange("state");
-    setTimeout(() => this.paused || this.open(), CHECK_SECONDS * 1000);
+    const wait = Math.min(FIRST_WAIT * 2 ** this.attempts, LONGEST_WAIT);
+    this.attempts += 1;
+    setTimeout(() => replaced() || this.open(), wait);
   }
 
   /** Return what the server says; null if it accepts the page now, or is away. */

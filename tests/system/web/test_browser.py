@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from mqttkit.client import MqttClient
+from mqttkit.web import server
 from mqttkit.web.page import LivePage
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.clients import settings_for, wait_until
-from tests.support.web import browser, page_of
+from tests.support.web import Events, browser, complaints, open_page, page_of
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("browser")]
+COMPLETE = "return !('incomplete' in document.documentElement.dataset) && document.querySelector('header.top') !== null"
 ATTACK = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\x1b[2J\x1b]0;x\x07\u202etxt"
 )
@@ -46,15 +48,9 @@ def page(web_broker: Mosquitto, chromium: Any, topic: str) -> Iterator[LivePage]
     with page_of(web_broker.port, f"{topic}/#") as running:
         open_page(chromium, running)
         yield running
-        complaints = [entry["message"] for entry in chromium.get_log("browser")]
+        logged = complaints(chromium)
         chromium.get("about:blank")
-    assert complaints == []
-
-
-def open_page(chromium: Any, page: LivePage) -> None:
-    chromium.get_log("browser")
-    chromium.get(page.address)
-    wait_until(lambda: chromium.execute_script("return globalThis.mqttkit?.stream.state === 'live'"))
+    assert logged == []
 
 
 def seen(chromium: Any, selector: str, condition: Callable[[str], Any] = bool) -> str:
@@ -122,6 +118,7 @@ def test_the_pane_shows_json_and_the_plot_draws(page: LivePage, chromium: Any, c
     points = "return mqttkit.model.series.get(arguments[0]).points.get('value').xs.length"
     before = chromium.execute_script(points, name)
     publish_until(lambda: chromium.execute_script(points, name) > before)
+    assert "pump" in seen(chromium, ".card")
 
 
 def test_ten_thousand_topics_scroll(page: LivePage, chromium: Any, client: MqttClient, topic: str) -> None:
@@ -171,7 +168,7 @@ def test_pause_stops_the_view_and_resume_catches_up(
     client.publish(f"{topic}/a", b"second", qos=1).wait(30)
     assert "second" not in seen(chromium, ".rows .row")
     click(chromium, "#pause")
-    seen(chromium, ".rows .row", lambda text: "second" in text)
+    assert "first" not in seen(chromium, ".rows .row", lambda text: "second" in text)
 
 
 def test_keys_move_through_the_tree(page: LivePage, chromium: Any, client: MqttClient, topic: str) -> None:
@@ -182,7 +179,7 @@ def test_keys_move_through_the_tree(page: LivePage, chromium: Any, client: MqttC
         rows.send_keys(key)
     seen(chromium, ".row.selected .c-name", lambda text: text == "▾a")
     rows.send_keys("\ue007")  # enter closes it
-    seen(chromium, ".row.selected .c-name", lambda text: text == "▸a")
+    assert seen(chromium, ".row.selected .c-name", lambda text: "▸" in text) == "▸a"
 
 
 def test_bluetooth_controllers_and_broker_have_their_tabs(
@@ -202,10 +199,71 @@ def test_bluetooth_controllers_and_broker_have_their_tabs(
         seen(chromium, ".bridge", lambda text: "b1" in text and "running" in text)
         click(chromium, "#tab-broker")
         seen(chromium, ".figures", lambda text: "version" in text and "clients connected" in text)
-        assert chromium.get_log("browser") == []
+        assert complaints(chromium) == []
+
+
+def test_a_page_too_many_says_so_and_opens_once_there_is_room(web_broker: Mosquitto, chromium: Any) -> None:
+    with page_of(web_broker.port, max_viewers=1) as page:
+        with Events(page) as first:
+            first.until("reset")
+            chromium.get(page.address)
+            seen(chromium, "header.top [role=alert]", lambda text: "open 1 times already" in text)
+        wait_until(lambda: chromium.execute_script("return mqttkit.stream.state") == "live")
+        assert page.hub.viewers == 1
+        assert seen(chromium, "header.top", lambda text: "connected for" in text).count("already") == 0
+        chromium.get("about:blank")
+
+
+def test_resume_replaces_the_attempt_that_waits(web_broker: Mosquitto, chromium: Any) -> None:
+    """Otherwise the page would have two streams, and count each message twice."""
+    collect = """
+        globalThis.attempts = [];
+        const later = setTimeout;
+        globalThis.setTimeout = (run, wait) => (wait >= 1000 ? attempts.push(run) : later(run, wait))"""
+    attempt = """
+        const before = mqttkit.stream.source;
+        attempts.forEach((run) => run());
+        return mqttkit.stream.source === before"""
+    with page_of(web_broker.port, max_viewers=1) as page:
+        with Events(page) as first:
+            first.until("reset")
+            chromium.get(page.address)
+            seen(chromium, "header.top [role=alert]", lambda text: "open 1 times already" in text)
+            chromium.execute_script(collect)
+            wait_until(lambda: chromium.execute_script("return attempts.length") == 1)
+        wait_until(lambda: page.hub.viewers == 0)
+        chromium.execute_script("mqttkit.pause(); mqttkit.pause()")
+        wait_until(lambda: chromium.execute_script("return mqttkit.stream.state") == "live")
+        assert chromium.execute_script(attempt)
+        chromium.get("about:blank")
+
+
+@pytest.mark.parametrize("name", ["plots_tab.js", "vendor/htm.umd.js", "style.css"])
+def test_the_page_loads_again_if_a_file_did_not_arrive(
+    web_broker: Mosquitto, chromium: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser gives up on its requests when the machine's network changes, and never repeats them by itself."""
+    asked: list[str] = []
+    send_file = server._Handler._send_file
+
+    def drop_the_first(handler: server._Handler, wanted: str) -> None:
+        asked.append(wanted)
+        if wanted != name or asked.count(name) > 1:
+            send_file(handler, wanted)
+
+    monkeypatch.setattr(server._Handler, "_send_file", drop_the_first)
+    with page_of(web_broker.port) as page:
+        chromium.get(page.address)
+        wait_until(lambda: asked.count(name) >= 2)
+        wait_until(lambda: chromium.execute_script(COMPLETE))
+        seen(chromium, "header.top", lambda text: "connected for" in text)
+        assert asked.count(name) == 2
+        assert name in "".join(complaints(chromium))
+        chromium.get("about:blank")
 
 
 def test_the_page_says_that_the_server_has_ended(web_broker: Mosquitto, chromium: Any) -> None:
     with page_of(web_broker.port) as page:
         open_page(chromium, page)
-    seen(chromium, "header.top [role=alert]", lambda text: "no answer" in text)
+    text = seen(chromium, "header.top [role=alert]", bool)
+    assert text == "no answer from mqttkit web; trying again …"
