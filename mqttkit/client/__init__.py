@@ -3,7 +3,7 @@
 paho is imported here first, so that it loads OpenSSL only for a connection that uses TLS.
 """
 
-from mqttkit.client.paho_internals.deferred_imports import deferred_imports
+from mqttkit.deferred_imports import deferred_imports
 
 with deferred_imports():
     from mqttkit.client.client import MqttClient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from mqttkit.deferred_imports import BLEAK, deferred_imports
 from mqttkit.errors import MissingPart, UsageError
 from mqttkit.scanner.advertisement import Advertisement
 from mqttkit.scanner.sources.machine import Machine
@@ -62,7 +63,8 @@ def _open_radio(settings: ScannerSettings, adapter: str | None) -> Source:
 
 def _bleak(settings: ScannerSettings, adapter: str | None) -> Source:
     try:
-        from mqttkit.scanner.sources.bleak import BleakSource
+        with deferred_imports(BLEAK):
+            from mqttkit.scanner.sources.bleak import BleakSource
     except ImportError as error:
         raise MissingPart(f"bleak is not installed: {error}", hint=_INSTALL["bleak"]) from error
     return BleakSource(adapter=adapter, passive=settings.passive, wait=settings.wait_for_radio)
