@@ -547,13 +547,22 @@ def test_an_answer_that_is_quicker_than_its_caller_is_not_awaited(shared_broker:
     """Otherwise a full inbox would go on reading for it, up to four times its bound."""
     with MqttClient(settings_for(shared_broker.port)) as client:
         client.connect()
-        send = client._connection.subscribe
+        send, answered = client._connection.subscribe, client._subscribed.answered
+        arrived, handled = threading.Event(), threading.Event()
 
-        def slowly(*arguments: Any, **options: Any) -> Any:
+        def send_and_wait(*arguments: Any, **options: Any) -> Any:
             sent = send(*arguments, **options)
-            time.sleep(0.3)  # the SUBACK arrives meanwhile
+            assert arrived.wait(60)
+            assert not handled.wait(0.1), "the answer was handled before its caller registered"
             return sent
 
-        client._connection.subscribe = slowly  # type: ignore[method-assign]
+        def arrive(mid: int, codes: list[int]) -> list[tuple[str, int]]:
+            arrived.set()
+            found = answered(mid, codes)
+            handled.set()
+            return found
+
+        client._connection.subscribe = send_and_wait  # type: ignore[method-assign]
+        client._subscribed.answered = arrive  # type: ignore[method-assign]
         client.subscribe(f"{topic}/a")
         assert client._connection.unanswered == {}

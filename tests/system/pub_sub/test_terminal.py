@@ -68,7 +68,9 @@ def test_sub_says_that_it_waits_and_that_it_is_back(tmp_path: Path) -> None:
         own.stop()
         terminal.wait_for(b"WARNING client")
         own.start()
-        terminal.wait_for(b"connected again to 127.0.0.1:%d" % own.port)
+        shown = terminal.wait_for(b"connected again to 127.0.0.1:%d" % own.port)
+        assert terminal.process.poll() is None
+    assert shown.index(b"waiting for messages") < shown.index(b"WARNING client") < shown.index(b"connected again")
 
 
 @pytest.mark.parametrize("columns", [60, 80])
