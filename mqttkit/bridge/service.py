@@ -20,7 +20,7 @@ from mqttkit.bridge.observe.health import Health, Sample, serve_health
 from mqttkit.bridge.observe.prometheus import samples_of
 from mqttkit.bridge.observe.resource_watch import CertificateWatch, ClockWatch, MemoryWatch, resident_bytes
 from mqttkit.bridge.observe.service_manager import Notifier
-from mqttkit.bridge.session import BridgeSession
+from mqttkit.bridge.session import BridgeSession, TakeoverWatch
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.types import Sink
 from mqttkit.bridge.stopping import Shutdown
@@ -29,7 +29,7 @@ from mqttkit.bridge.tenants import open_registry
 from mqttkit.bridge.tenants.types import TenantRegistry
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.client.control import connection_number, drop_connection, loop_ran_at
-from mqttkit.errors import ConnectionRefused, MqttkitError, SinkUnavailable, UsageError
+from mqttkit.errors import MqttkitError, SinkUnavailable, UsageError
 from mqttkit.messages import Message, Will
 from mqttkit.settings import BridgeSettings, MqttSettings, Settings
 from mqttkit.stop import Stop
@@ -38,10 +38,6 @@ logger = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
 """Exit code that asks for a restart (sysexits.h)."""
-SESSION_TAKEN_OVER = 0x8E
-"""Reason code (MQTT 5, 3.14.2.1). The client reports it after several short connections in a row."""
-TAKEOVERS, TAKEOVER_SECONDS = 3, 60.0
-"""So many within so long end the bridge: a single one may be `bridge leave` or a repaired connection."""
 TICK = 0.25
 """Seconds between checks of health and connection."""
 SLOW_TICK = 5.0
@@ -107,8 +103,8 @@ class Bridge:
         self._worker_progress = -1
         self._leave_now, self._leaving = leave, leave or bridge.leave_on_stop
         self.session: BridgeSession
-        self._takeover: MqttkitError | None = None
-        self._takeovers: list[float] = []
+        self._takeovers = TakeoverWatch()
+        self._refused_on = 0  # number of the last connection whose messages had no room
         self.group: GroupWatch | None = None
         self.pipeline: Pipeline
         self.client: MqttClient
@@ -322,8 +318,19 @@ class Bridge:
                 self.canary.receive(message)
         intake = self.pipeline.intake
         if not intake.offer(messages) and any(message.qos > 0 for message in messages):
-            logger.error("no room for %d messages beside %d waiting ones: reconnecting", len(messages), intake.queued)
-            drop_connection(self.client)
+            self._reconnect(messages)
+
+    def _reconnect(self, refused: list[Message]) -> None:
+        """End the connection, so that the broker sends the refused messages again; log it once for each connection."""
+        drop_connection(self.client)
+        if self._refused_on == refused[0].epoch:
+            return
+        self._refused_on = refused[0].epoch
+        intake = self.pipeline.intake
+        if intake.paused:
+            logger.info("the connection ended while the queue was full: the broker sends the unread messages again")
+        else:
+            logger.error("no room for %d messages beside %d waiting ones: reconnecting", len(refused), intake.queued)
 
     def _note_state(self, state: ConnectionState, _reason: str) -> None:
         """Handle a change of the connection; called in the network thread, before any message of a new connection."""
@@ -335,18 +342,8 @@ class Bridge:
             self.pipeline.intake.disconnected()
             self.session.watch.disconnected()
             self.session.password.refresh(self.client)
-            self._end_if_not_alone(self.client.failure)
-
-    def _end_if_not_alone(self, failure: MqttkitError | None) -> None:
-        """Stop if another client uses our identifier: both would take the session from each other forever."""
-        if failure is None or failure is self._takeover:
-            return
-        if isinstance(failure, ConnectionRefused) and failure.code == SESSION_TAKEN_OVER:
-            self._takeover = failure
-            self._takeovers = [at for at in self._takeovers if time.monotonic() - at < TAKEOVER_SECONDS]
-            self._takeovers.append(time.monotonic())
-            if len(self._takeovers) >= TAKEOVERS:
-                self._failure = self._failure or failure
+            if self._takeovers.too_many(self.client.failure):
+                self._failure = self._failure or self.client.failure
                 self._stop.set()
 
     def _acknowledge(self, messages: Sequence[Message]) -> int:

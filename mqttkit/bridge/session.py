@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 from mqttkit.bridge.identity import Identity, stored_identities
 from mqttkit.client import MqttClient
 from mqttkit.client.control import set_credentials
+from mqttkit.client.failures import SESSION_TAKEN_OVER
 from mqttkit.config import read_secret
-from mqttkit.errors import MqttkitError
+from mqttkit.errors import ConnectionRefused, MqttkitError
 from mqttkit.settings import BrokerSettings, MqttSettings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,8 @@ SESSION_SECONDS = 7 * 86_400
 """How long the broker keeps the session, by default."""
 RECONNECT_SECONDS = 2.0
 """Longest wait between attempts to connect: devices reconnect soon, and their messages need the bridge."""
+TAKEOVERS, TAKEOVER_SECONDS = 3, 60.0
+"""So many within so long end the bridge: a single one may be `bridge leave` or a repaired connection."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -102,6 +106,23 @@ class SessionWatch:
         """Handle a change to another state than connected."""
         self.interruptions += self._connected
         self._connected = False
+
+
+class TakeoverWatch:
+    """Notices another client with our identifier: both would take the session from each other forever."""
+
+    def __init__(self) -> None:
+        self._last: MqttkitError | None = None
+        self._times: list[float] = []
+
+    def too_many(self, failure: MqttkitError | None) -> bool:
+        """Return True if `failure` of the client is one takeover too many."""
+        if failure is self._last or not isinstance(failure, ConnectionRefused) or failure.code != SESSION_TAKEN_OVER:
+            return False
+        self._last = failure
+        now = time.monotonic()
+        self._times = [*(at for at in self._times if now - at < TAKEOVER_SECONDS), now]
+        return len(self._times) >= TAKEOVERS
 
 
 class BridgeSession:

@@ -53,7 +53,7 @@ class Books:
     stale: int = 0
     """Acknowledgements not sent because their connection had ended."""
     overflows: int = 0
-    """Times that the broker sent more than the queue holds, and the bridge ended the connection."""
+    """Times that the broker sent more than the queue holds, though reading was not paused."""
     turned_away: int = 0
     """Messages not queued and never acknowledged: after an overflow and while draining."""
     lost_qos0: int = 0

@@ -79,7 +79,7 @@ class Intake:
             fits = waiting + len(messages) <= self._limits.queue_messages
             fits = fits and (self._queued_bytes + size <= self._limits.queue_bytes or not waiting)
             if not fits:
-                self._books.overflows += 1
+                self._books.overflows += not self._paused
                 self._books.turned_away += len(messages)
                 self._books.lost_qos0 += sum(message.qos == 0 for message in messages)
                 return False
@@ -111,6 +111,11 @@ class Intake:
         """Resume reading even if the queue is full: the client must read the next CONNACK."""
         with self._condition:
             self._set_paused(False)
+
+    @property
+    def paused(self) -> bool:
+        """True while reading is paused. What arrives nevertheless is the unread rest of an ended connection."""
+        return self._paused
 
     @property
     def queued(self) -> int:
