@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import ssl
-from pathlib import Path
 
 from mqttkit.addresses import is_loopback
 from mqttkit.broker.bridges.trial import BridgeTrial, try_bridge
 from mqttkit.broker.lifecycle import restart_broker, start_broker
 from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, load_bridges, save_bridges
 from mqttkit.broker.profile import locked
-from mqttkit.broker.protocol import Broker, Feature, require
-from mqttkit.errors import MqttkitError, UsageError, reason_of
+from mqttkit.broker.protocol import Broker, Feature, Running, require
+from mqttkit.errors import MqttkitError, UsageError
 
 
 def add_bridge(broker: Broker, bridge: BridgeConnection, *, test: bool = True) -> list[BridgeTrial]:
@@ -26,38 +24,33 @@ def add_bridge(broker: Broker, bridge: BridgeConnection, *, test: bool = True) -
         raise UsageError(
             f"{bridge.host} is the container itself", hint="Use an address of this machine, or a name in --network"
         )
-    runs = broker.running() is not None
-    _store(broker, bridge)
-    if not runs:
-        return []
+    before = broker.running()
     try:
+        _store(broker, bridge)
+        if before is None:
+            return []
         restart_broker(broker.spec)
-    except (MqttkitError, KeyboardInterrupt):
-        _forget(broker, bridge)
-        start_broker(broker.spec)
-        raise
-    try:
         return try_bridge(broker, bridge) if test else []
     except (MqttkitError, KeyboardInterrupt):
-        _forget(broker, bridge)
-        restart_broker(broker.spec)
+        if _forget(broker, bridge):
+            _run_again(broker, before)
         raise
 
 
-def remove_bridge(broker: Broker, name: str) -> bool:
-    """Remove a bridge and restart the broker; return whether it runs. Raises UsageError if there is no such bridge."""
+def remove_bridge(broker: Broker, name: str) -> None:
+    """Remove a bridge and restart the broker if it runs; if that fails, the bridge stays. Raises UsageError if there is
+    no such bridge.
+    """
     bridge = find_bridge(broker, name)
-    runs = broker.running() is not None
-    _forget(broker, bridge)
-    if not runs:
-        return False
+    before = broker.running()
     try:
-        restart_broker(broker.spec)
+        _forget(broker, bridge)
+        if before is not None:
+            restart_broker(broker.spec)
     except (MqttkitError, KeyboardInterrupt):
         _store(broker, bridge)
-        start_broker(broker.spec)
+        _run_again(broker, before)
         raise
-    return True
 
 
 def find_bridge(broker: Broker, name: str) -> BridgeConnection:
@@ -72,6 +65,8 @@ def _store(broker: Broker, bridge: BridgeConnection) -> None:
     """Add a bridge to the stored ones; raise UsageError if its name is taken."""
     with locked(broker.paths):
         bridges = load_bridges(broker.paths)
+        if bridge in bridges:
+            return
         if any(one.name == bridge.name for one in bridges):
             option = "" if broker.spec.name == "default" else f" --name {broker.spec.name}"
             raise UsageError(
@@ -82,23 +77,32 @@ def _store(broker: Broker, bridge: BridgeConnection) -> None:
         save_bridges(broker.paths, [*bridges, bridge])
 
 
-def _forget(broker: Broker, bridge: BridgeConnection) -> None:
-    """Remove a bridge from the stored ones, and its certificates; other bridges may have been added meanwhile."""
+def _forget(broker: Broker, bridge: BridgeConnection) -> bool:
+    """Remove a bridge from the stored ones, and its certificates; return whether it was stored.
+
+    Other commands may have added bridges meanwhile; these stay.
+    """
     with locked(broker.paths):
-        save_bridges(broker.paths, [one for one in load_bridges(broker.paths) if one.name != bridge.name])
-        broker.remove_file(bridge.trust_file)
+        bridges = load_bridges(broker.paths)
+        if bridge not in bridges:
+            return False
+        save_bridges(broker.paths, [one for one in bridges if one != bridge])
+        for name, _ in bridge.files.values():
+            broker.remove_file(name)
+        return True
+
+
+def _run_again(broker: Broker, before: Running | None) -> None:
+    """Let a broker that ran before run with the stored bridges, after a change that failed or was interrupted."""
+    if before is None:
+        return
+    now = broker.running()
+    if now is None or now.pid == before.pid:  # it still runs with what it read at its start
+        start_broker(broker.spec)
+    else:
+        restart_broker(broker.spec)
 
 
 def new_client_id(broker: Broker, name: str) -> str:
     """Return a client identifier for a new bridge, which no other broker uses."""
     return f"{broker.spec.name}-{name}-{secrets.token_hex(4)}"
-
-
-def trusted_certificates(ca_file: str | None) -> str:
-    """Return the PEM certificates of a file, or of the system's authorities; raise UsageError."""
-    place = ca_file or ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
-    try:
-        ssl.create_default_context(cafile=place)
-        return Path(place).read_text()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot use the certificates in {place}: {reason_of(error)}") from error

@@ -58,6 +58,8 @@ def try_bridge(broker: Broker, bridge: BridgeConnection) -> list[BridgeTrial]:
         if topics:
             wide = next((topic for topic in topics if topic.ends_with_wildcard), topics[0])
             trials.append(_send_canary(broker, bridge, wide, direction))
+    if any(trial.seconds is None for trial in trials):
+        _wait_connected(broker, bridge)  # the other broker may have stopped
     after = broker.running()
     if before is None or after is None or after.pid != before.pid:
         raise LifecycleError(
@@ -139,14 +141,22 @@ def _own_settings(broker: Broker) -> MqttSettings:
 def _remote_settings(bridge: BridgeConnection) -> Iterator[MqttSettings]:
     """Yield the settings of a client of the other broker, as the bridge's user."""
     with tempfile.TemporaryDirectory(prefix="mqttkit-bridge-") as directory:
-        tls = None
-        if bridge.trusted is not None:
-            trusted = Path(directory) / "ca.crt"
-            trusted.write_text(bridge.trusted)
-            tls = TlsSettings(ca_file=str(trusted))
+        places = {}
+        for option, (name, content) in bridge.files.items():
+            places[option] = str(Path(directory) / Path(name).name)
+            Path(places[option]).write_text(content)
+        tls = TlsSettings(
+            ca_file=places.get("bridge_cafile"),
+            cert_file=places.get("bridge_certfile"),
+            key_file=places.get("bridge_keyfile"),
+        )
         yield MqttSettings(
             broker=BrokerSettings(
-                host=bridge.host, port=bridge.port, username=bridge.username, password=bridge.password, tls=tls
+                host=bridge.host,
+                port=bridge.port,
+                username=bridge.username,
+                password=bridge.password,
+                tls=tls if places else None,
             )
         )
 

@@ -92,6 +92,10 @@ class BridgeConnection:
     """Password of that user."""
     trusted: str | None = field(default=None, repr=False)
     """PEM certificates of the authorities that it trusts; None connects without TLS."""
+    certificate: str | None = field(default=None, repr=False)
+    """PEM certificate chain that it shows to the other broker."""
+    key: str | None = field(default=None, repr=False)
+    """PEM private key of that certificate."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -108,9 +112,15 @@ class BridgeConnection:
         return f"{'mqtts' if self.trusted else 'mqtt'}://{show_address(self.host, self.port)}"
 
     @property
-    def trust_file(self) -> str:
-        """Name of the file with the trusted certificates, relative to the broker's root."""
-        return f"config/certs/bridge-{self.name}.crt"
+    def files(self) -> dict[str, tuple[str, str]]:
+        """By option of mosquitto.conf: name relative to the broker's root, and content, of each certificate file."""
+        stem = f"config/certs/bridge-{self.name}"
+        found = {
+            "bridge_cafile": (f"{stem}.crt", self.trusted),
+            "bridge_certfile": (f"{stem}.client.crt", self.certificate),
+            "bridge_keyfile": (f"{stem}.client.key", self.key),
+        }
+        return {option: (name, content) for option, (name, content) in found.items() if content is not None}
 
     def lines(self, root: str) -> Iterator[str]:
         """Yield the lines of mosquitto.conf; `root` is the prefix of each path."""
@@ -123,8 +133,8 @@ class BridgeConnection:
         if self.password is not None:
             yield f"remote_password {self.password}"
         yield from ("cleansession false", "restart_timeout 1 60", "keepalive_interval 30", "notifications true")
-        if self.trusted is not None:
-            yield f"bridge_cafile {root}{self.trust_file}"
+        for option, (name, _) in self.files.items():
+            yield f"{option} {root}{name}"
 
 
 def bridge_section(bridges: Iterable[BridgeConnection], root: str = "") -> str:
@@ -157,4 +167,4 @@ def save_bridges(paths: BrokerPaths, bridges: Iterable[BridgeConnection]) -> Non
 
 def bridge_files(paths: BrokerPaths) -> dict[str, bytes]:
     """Return name and content of the files that the bridges need besides mosquitto.conf."""
-    return {bridge.trust_file: bridge.trusted.encode() for bridge in load_bridges(paths) if bridge.trusted is not None}
+    return {name: content.encode() for bridge in load_bridges(paths) for name, content in bridge.files.values()}

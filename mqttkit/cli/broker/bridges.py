@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -36,6 +37,8 @@ def bridge_group() -> None:
 @click.option("-u", "--username", metavar="NAME", help="User on the other broker.")
 @password_file_option
 @click.option("--cafile", metavar="FILE", help="PEM file of the authorities to trust.  [the system's]")
+@click.option("--cert", metavar="FILE", help="PEM file of the certificate to show to the other broker.")
+@click.option("--key", metavar="FILE", help="PEM file of its private key, without a passphrase.")
 @click.option("--no-test", is_flag=True, help="Keep it although the other broker may be unreachable.")
 @name_option
 def bridge_add(bridge: str, name: str, no_test: bool, **given: Any) -> None:
@@ -134,11 +137,15 @@ def requested_bridge(
     topics: tuple[str, ...],
     username: str | None,
     password_file: str | None,
-    cafile: str | None,
+    **files: str | None,
 ) -> Any:
-    """Return the BridgeConnection that the options describe; asks for the password if there is no file."""
+    """Return the BridgeConnection that the options describe; asks for the password if there is no file.
+
+    `files` are --cafile, --cert and --key.
+    """
     from mqttkit.addresses import parse_url
-    from mqttkit.broker.bridges.changes import new_client_id, trusted_certificates
+    from mqttkit.broker.bridges.certificates import read_certificates
+    from mqttkit.broker.bridges.changes import new_client_id
     from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, BridgeTopic
 
     other = parse_url(url)
@@ -148,8 +155,9 @@ def requested_bridge(
         )
     if other.websockets:
         raise UsageError("mosquitto's bridges cannot use WebSockets", hint="Use mqtts:// or mqtt://")
-    if cafile is not None and not other.tls:
-        raise UsageError("--cafile needs a URL with mqtts://")
+    if not other.tls and any(files.values()):
+        raise UsageError("--cafile, --cert and --key need a URL with mqtts://")
+    certificates = asdict(read_certificates(**files)) if other.tls else {}
     username = username or other.username
     return BridgeConnection(
         name=name,
@@ -159,7 +167,7 @@ def requested_bridge(
         topics=tuple(BridgeTopic.parse(topic) for topic in topics),
         username=username,
         password=known_password(password_file) if username else None,
-        trusted=trusted_certificates(cafile) if other.tls else None,
+        **certificates,
     )
 
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from mqttkit.broker import (
     Broker,
@@ -14,12 +25,14 @@ from mqttkit.broker import (
     BrokerSpec,
     Profile,
     existing_broker,
+    restart_broker,
     start_broker,
     stop_broker,
 )
 from mqttkit.broker.backends.docker.backend import DockerBroker
 from mqttkit.broker.backup import create_backup, restore_backup
 from mqttkit.broker.bridges import changes, trial
+from mqttkit.broker.certificates.authority import Authority
 from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, load_bridges
 from mqttkit.broker.profile import read_profile
@@ -156,6 +169,34 @@ def test_an_interrupted_test_adds_no_bridge(broker: Broker):
         assert still.code == 0
 
 
+def test_an_addition_that_is_interrupted_while_it_stores_the_bridge_adds_none(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+):
+    save = changes.save_bridges
+
+    def save_and_stop(paths: BrokerPaths, bridges: list[BridgeConnection]) -> None:
+        save(paths, bridges)
+        if bridges:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(changes, "save_bridges", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        changes.add_bridge(broker, BridgeConnection(name="up", host="h", port=1883, client_id="c", topics=()))
+    assert load_bridges(broker.paths) == []
+
+
+def test_a_bridge_stays_if_its_removal_fails(broker: Broker, monkeypatch: pytest.MonkeyPatch):
+    bridge("add", "up", "--to", "mqtt://127.0.0.1", "--topic", "a", "--no-test")
+    kept = load_bridges(broker.paths)
+
+    def fail(_spec: BrokerSpec) -> None:
+        raise LifecycleError("the disk is full")
+
+    monkeypatch.setattr(changes, "restart_broker", fail)
+    assert "the disk is full" in bridge("remove", "up", code=1)
+    assert load_bridges(broker.paths) == kept
+
+
 def test_a_failed_addition_keeps_a_bridge_that_another_command_added(broker: Broker, monkeypatch: pytest.MonkeyPatch):
     def fail(_broker: Broker, failing: BridgeConnection) -> None:
         assert "is added" in bridge("add", "other", "--to", "mqtt://h", "--topic", "a", "--no-test")
@@ -175,6 +216,60 @@ def test_a_topic_of_prefixes_alone_is_forwarded(broker: Broker, cloud: Broker, p
         assert reader.wait_for_messages(1)[0].topic == "there"
 
 
+def test_a_client_certificate_is_shown_to_the_other_broker(
+    cloud: Broker, tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+):
+    """The other broker takes the user from the certificate. Only the owner can read the key."""
+    restart_broker(replace(cloud.spec, client_certificates=True, certificate_users=True))
+    grant(cloud, "readwrite", "site/#")
+    authority = Authority.load(cloud.paths.authority)
+    issued = authority.sign_client("site")
+    (tmp_path / "site.crt").write_bytes(issued.certificate)
+    (tmp_path / "site.key").write_bytes(issued.key)
+    place = ["--to", f"mqtts://localhost:{cloud.spec.tls_port}", "--cafile", str(cloud.paths.authority / "ca.crt")]
+    with monkeypatch.context() as impatient:
+        impatient.setattr(trial, "CONNECT_SECONDS", 1.0)
+        assert "does not connect" in bridge("add", "up", *place, "--topic", "site/# both", code=1)
+    place += ["--cert", str(tmp_path / "site.crt"), "--key", str(tmp_path / "site.key")]
+    assert bridge("add", "up", *place, "--topic", "site/# both").count("arrived after") == 2
+    key = Path(broker.paths.root, "config/certs/bridge-up.client.key")
+    assert key.read_bytes() == issued.key
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert "PRIVATE" not in bridge("list", "--json")
+    bridge("remove", "up")
+    assert [file.name for file in key.parent.glob("bridge-*")] == []
+
+
+def test_an_ipv6_address_is_reached(broker: Broker):
+    other, _ = start_broker(BrokerSpec(name="six", backend="process", port=0, listen="::1", anonymous=True))
+    try:
+        place = ["--to", f"mqtt://[::1]:{profile_of(other).port}"]
+        assert bridge("add", "up", *place, "--topic", "site/# both").count("arrived after") == 2
+        assert "mqtt://[::1]:" in bridge("list")
+    finally:
+        stop_broker(other, volumes=True)
+
+
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_another_broker_that_dies_during_the_canary_adds_no_bridge(
+    broker: Broker, cloud: Broker, place: list[str], monkeypatch: pytest.MonkeyPatch, direction: str
+):
+    grant(cloud, "readwrite", "site/#")
+    monkeypatch.setattr(trial, "CONNECT_SECONDS", 2.0)
+    send = trial._send_canary
+
+    def kill_first(*given: Any) -> trial.BridgeTrial:
+        running = cloud.running()
+        assert running is not None and running.pid is not None
+        os.kill(running.pid, signal.SIGKILL)
+        wait_until(lambda: [one["connected"] for one in status()] == [False])
+        return send(*given)
+
+    monkeypatch.setattr(trial, "_send_canary", kill_first)
+    assert "does not connect" in bridge("add", "up", *place, "--topic", f"site/# {direction}", code=1)
+    assert load_bridges(broker.paths) == []
+
+
 def test_a_topic_without_a_wildcard_gets_no_canary(broker: Broker, cloud: Broker, place: list[str]):
     grant(cloud, "readwrite", "site/t")
     assert "a canary would disturb its readers" in bridge("add", "up", *place, "--topic", "site/t out 1")
@@ -182,11 +277,40 @@ def test_a_topic_without_a_wildcard_gets_no_canary(broker: Broker, cloud: Broker
 
 @pytest.mark.parametrize(
     ("url", "reason"),
-    [("mqtt://u:p@h", "visible to every user"), ("wss://h", "WebSockets"), ("mqtt://h", "--cafile needs")],
+    [("mqtt://u:p@h", "visible to every user"), ("wss://h", "WebSockets"), ("mqtt://h", "need a URL with mqtts")],
 )
 def test_a_url_that_a_bridge_cannot_use_is_an_error(broker: Broker, tmp_path: Path, url: str, reason: str):
     (tmp_path / "ca").touch()
     assert reason in bridge("add", "up", "--to", url, "--topic", "a", "--cafile", str(tmp_path / "ca"), code=2)
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "reason"),
+    [
+        ("site.crt", "other.key", "cannot be used"),
+        ("site.key", "site.key", "cannot be used"),
+        ("site.crt", None, "cannot be used"),
+        ("site.crt", "locked.key", "cannot be used"),
+        (None, "site.key", "needs its certificate"),
+        ("missing.crt", "site.key", "no file"),
+    ],
+)
+def test_a_certificate_that_mosquitto_could_not_use_is_an_error(
+    broker: Broker, tmp_path: Path, cert: str | None, key: str | None, reason: str
+):
+    authority = Authority.create("test")
+    for name in ("site", "other"):
+        issued = authority.sign_client(name)
+        (tmp_path / f"{name}.crt").write_bytes(issued.certificate)
+        (tmp_path / f"{name}.key").write_bytes(issued.key)
+    secret = load_pem_private_key(issued.key, None)
+    locked = secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    (tmp_path / "locked.key").write_bytes(locked)
+    given = [
+        word for option, file in (("--cert", cert), ("--key", key)) if file for word in (option, str(tmp_path / file))
+    ]
+    assert reason in bridge("add", "up", "--to", "mqtts://h", "--topic", "a", *given, code=2)
+    assert load_bridges(broker.paths) == []
 
 
 def test_a_bridge_is_in_a_backup_and_comes_back(broker: Broker, place: list[str], tmp_path: Path):
