@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from mqttkit.client import MqttClient
 from mqttkit.decode.discovery import object_id
-from mqttkit.decode.service import DecodeSettings
 from mqttkit.errors import AdvertisementError
 from mqttkit.messages import Outcome
 from mqttkit.scanner.advertisement import parse_timestamp
+from mqttkit.settings import DecodeSettings
 
 QUIET_SECONDS = 1.0
 """After so long without a message, all retained ones have arrived."""
@@ -31,7 +31,7 @@ class Published:
 def find_published(client: MqttClient, settings: DecodeSettings) -> list[Published]:
     """Return the devices with a retained state, the one silent for longest first."""
     filters = ["/".join("+" if "{" in level else level for level in settings.state.split("/"))]
-    if settings.prefix is not None:
+    if settings.discovery:
         filters.append(f"{settings.prefix}/device/+/config")
     client.subscribe(*filters)
     configs, states = {}, {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
 
 from mqttkit.client import MqttClient
 from mqttkit.decode.decoders import Decoders
@@ -14,8 +13,9 @@ from mqttkit.decode.discovery import config_topic, discovery, discovery_inputs, 
 from mqttkit.errors import AdvertisementError
 from mqttkit.messages import Message, Will
 from mqttkit.scanner.advertisement import Advertisement
+from mqttkit.settings import DecodeSettings
 from mqttkit.stop import Stop
-from mqttkit.topics import check_template, fill_template
+from mqttkit.topics import fill_template
 
 log = logging.getLogger(__name__)
 
@@ -24,35 +24,9 @@ REFRESH_SECONDS = 60.0
 _TICK = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodeSettings:
-    """What the service reads and publishes."""
-
-    raw: str = "ble/raw/#"
-    """Topic filter of the raw advertisements."""
-    state: str = "ble/state/{mac_address}"
-    """Topic template of the states, which are retained."""
-    status: str = "ble/decode/status"
-    """Topic of the service's retained `online` or `offline`."""
-    gateway_status: str | None = None
-    """Topic template of the gateways' status, with {scanner_id}; entities are available while one is online."""
-    prefix: str | None = "homeassistant"
-    """Discovery prefix of Home Assistant; None publishes no discovery messages."""
-    away_after: float = 300.0
-    """Seconds of silence after which a device is away."""
-    window: float = 2.0
-    """Seconds in which the same content from another gateway is the same advertisement."""
-
-    def __post_init__(self) -> None:
-        """Raise TopicError for a malformed template."""
-        check_template(self.state, ("mac_address",))
-        if self.gateway_status is not None:
-            check_template(self.gateway_status, ("scanner_id",))
-
-    @property
-    def will(self) -> Will:
-        """The will that marks the service offline."""
-        return Will(self.status, "offline", qos=1, retain=True)
+def will_of(settings: DecodeSettings) -> Will:
+    """Return the will that marks the service offline."""
+    return Will(settings.status, "offline", qos=1, retain=True)
 
 
 class DecodeService:
@@ -134,7 +108,7 @@ class DecodeService:
         """Publish the state, and before it the discovery message if it has changed."""
         settings, mac_address = self._settings, device.mac_address
         topic = fill_template(settings.state, {"mac_address": mac_address})
-        if settings.prefix is not None:
+        if settings.discovery:
             inputs = discovery_inputs(device)
             if device.announced != inputs:
                 device.announced = inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mqttkit.settings.bridge import BridgeSettings, MemorySettings, OutputSettings, SinkSettings
 from mqttkit.settings.controller import ControllerSettings
+from mqttkit.settings.decode import DecodeSettings
 from mqttkit.settings.file import Settings
 from mqttkit.settings.mqtt import (
     BrokerSettings,
@@ -21,6 +22,7 @@ __all__ = [
     "BrokerSettings",
     "ClientSettings",
     "ControllerSettings",
+    "DecodeSettings",
     "LimitSettings",
     "MemorySettings",
     "MqttSettings",

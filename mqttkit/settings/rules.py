@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from mqttkit.addresses import parse_address, parse_proxy
 from mqttkit.errors import ConfigError, TopicError
-from mqttkit.topics import check_level, check_scanner_id, check_template, check_topic_name
+from mqttkit.topics import check_level, check_scanner_id, check_template, check_topic_filter, check_topic_name
 
 _HEX = frozenset("0123456789abcdefABCDEF")
 _SOURCES = ("auto", "bleak", "bluepy", "simulated")
@@ -148,6 +148,7 @@ WITHOUT_NUL = ValueRule("text without NUL", lambda value: "\0" not in value)
 PROXY = ValueRule("socks5h://[user[:password]@]host[:port]", lambda value: bool(parse_proxy(value)))
 HEX = ValueRule("bytes in hexadecimal", lambda value: re.fullmatch("([0-9a-fA-F]{2})+", value) is not None)
 PAIRS = ValueRule("a list of name=value", lambda value: all("=" in one and "\0" not in one for one in value))
+TOPIC_FILTER = ValueRule("a topic filter", lambda value: bool(check_topic_filter(value)))
 TOPIC_NAME = ValueRule("a topic name", lambda value: bool(check_topic_name(value)))
 SCANNER_ID = ValueRule("a scanner identifier", lambda value: bool(check_scanner_id(value)))
 SOURCE = ValueRule("auto, bleak, bluepy, simulated or replay:FILE", _is_source)

@@ -22,12 +22,12 @@ from mqttkit.bench.usage import private_memory
 from mqttkit.client import MqttClient
 from mqttkit.decode import Decoders
 from mqttkit.decode.beacons import EDDYSTONE
-from mqttkit.decode.service import DecodeService, DecodeSettings
+from mqttkit.decode.service import DecodeService, will_of
 from mqttkit.messages import Message
 from mqttkit.publisher import Publisher
 from mqttkit.scan_publisher import format_advertisement
 from mqttkit.scanner import Advertisement
-from mqttkit.settings import BrokerSettings, MqttSettings
+from mqttkit.settings import BrokerSettings, DecodeSettings, MqttSettings
 from tests.benchmarks.figures import at_least, at_most, say
 
 CAPTURE = Path(__file__).parents[2] / "examples" / "captures" / "adverts.jsonl"
@@ -62,7 +62,7 @@ def main() -> None:
 def _serve(port: int) -> None:
     """Run the service until SIGTERM; print what it did as JSON."""
     settings = DecodeSettings(state=STATE, window=0.0)
-    with MqttClient(_settings(port), will=settings.will) as client:
+    with MqttClient(_settings(port), will=will_of(settings)) as client:
         decoders = Decoders()
         service = DecodeService(client, decoders, settings)
         signal.signal(signal.SIGTERM, lambda *_: service.stop())

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -14,12 +13,13 @@ import click
 from mqttkit.cli.options.connection import ConnectionOptions, connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SOME_SECONDS, Number
+from mqttkit.cli.options.setting_option import file_option, setting_option
 
 if TYPE_CHECKING:
     from mqttkit.decode import Decoders, Reading
     from mqttkit.decode.reading import Decode
-    from mqttkit.decode.service import DecodeSettings
     from mqttkit.scanner import Advertisement
+    from mqttkit.settings import DecodeSettings
 
 LISTED = 20
 """Unknown devices that the summary lists."""
@@ -30,14 +30,32 @@ DAYS = Number("DAYS", low=0, above=True)
 @click.command(cls=GroupedCommand, default_qos="")
 @click.option("--once", metavar="FILE", help="Decode a recording, print a line per reading, and end.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print JSON lines.")
-@click.option("--keys", metavar="FILE", help="Bind keys: a MAC address and a key in hex on each line.")
-@click.option("--theengs", is_flag=True, help="Ask Theengs Decoder about devices that no other decoder knows.")
-@click.option("--raw", metavar="FILTER", help="Topic filter of the advertisements.  [ble/raw/#]")
-@click.option("--state", metavar="TEMPLATE", help="Topic template of the states.  [ble/state/{mac_address}]")
-@click.option("--gateway-status", metavar="TEMPLATE", help="Status topics of the gateways, with {scanner_id}.")
-@click.option("--prefix", metavar="PREFIX", help="Discovery prefix of Home Assistant.  [homeassistant]")
-@click.option("--no-discovery", is_flag=True, help="Publish states only.")
-@click.option("--away-after", type=SOME_SECONDS, help="Silence after which a device is away.  [300]")
+@file_option("--keys", path="decode.keys_file", help="Bind keys: a MAC address and a key in hex on each line.")
+@setting_option(
+    "--theengs",
+    path="decode.theengs",
+    is_flag=True,
+    help="Ask Theengs Decoder about devices that no other decoder knows.",
+)
+@setting_option("--raw", path="decode.raw", metavar="FILTER", help="Topic filter of the advertisements.  [ble/raw/#]")
+@setting_option(
+    "--state", path="decode.state", metavar="TEMPLATE", help="Topic template of the states.  [ble/state/{mac_address}]"
+)
+@setting_option(
+    "--gateway-status",
+    path="decode.gateway_status",
+    metavar="TEMPLATE",
+    help="Status topics of the gateways, with {scanner_id}.",
+)
+@setting_option(
+    "--prefix", path="decode.prefix", metavar="PREFIX", help="Discovery prefix of Home Assistant.  [homeassistant]"
+)
+@setting_option(
+    "--no-discovery", expand=lambda given: {"decode.discovery": not given}, is_flag=True, help="Publish states only."
+)
+@setting_option(
+    "--away-after", path="decode.away_after", type=SOME_SECONDS, help="Silence after which a device is away.  [300]"
+)
 @click.option("--remove-silent", type=DAYS, help="List devices that were silent for DAYS, and end.")
 @click.option("--yes", is_flag=True, help="With --remove-silent: remove these devices.")
 @connection_options
@@ -46,12 +64,8 @@ def decode(
     *,
     once: str | None,
     as_json: bool,
-    keys: str | None,
-    theengs: bool,
-    no_discovery: bool,
     remove_silent: float | None,
     yes: bool,
-    **given: str | float | None,
 ) -> None:
     """Decode Bluetooth thermometers and other sensors for Home Assistant.
 
@@ -65,16 +79,14 @@ def decode(
     """
     from mqttkit.decode import Decoders, warn_if_incomplete
     from mqttkit.decode.keys import read_keys
-    from mqttkit.decode.service import DecodeSettings
 
-    settings = DecodeSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    if no_discovery:
-        settings = replace(settings, prefix=None)
+    settings = connection.settings.decode
     if remove_silent is not None:
         _remove(connection, settings, remove_silent, yes=yes)
         return
     warn_if_incomplete()
-    decoders = Decoders(read_keys(keys) if keys else {}, last=_open_theengs() if theengs else None)
+    keys = read_keys(settings.keys_file) if settings.keys_file else {}
+    decoders = Decoders(keys, last=_open_theengs() if settings.theengs else None)
     if once is not None:
         _decode_recording(decoders, once, as_json=as_json)
     else:
@@ -90,9 +102,9 @@ def _open_theengs() -> Decode:
 def _serve(connection: ConnectionOptions, decoders: Decoders, settings: DecodeSettings) -> None:
     from mqttkit.cli.signals import on_interrupt
     from mqttkit.client import MqttClient, checked_settings
-    from mqttkit.decode.service import DecodeService
+    from mqttkit.decode.service import DecodeService, will_of
 
-    client = MqttClient(checked_settings(connection.settings.mqtt), will=settings.will, retry=connection.retry)
+    client = MqttClient(checked_settings(connection.settings.mqtt), will=will_of(settings), retry=connection.retry)
     service = DecodeService(client, decoders, settings)
     with on_interrupt(service.stop), contextlib.closing(client):
         if connection.retry:

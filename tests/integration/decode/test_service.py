@@ -14,10 +14,11 @@ from mqttkit.client import MqttClient
 from mqttkit.decode import Decoders
 from mqttkit.decode.beacons import EDDYSTONE
 from mqttkit.decode.removal import find_published, remove
-from mqttkit.decode.service import DecodeService, DecodeSettings
+from mqttkit.decode.service import DecodeService, will_of
 from mqttkit.messages import Message
 from mqttkit.scan_publisher import format_advertisement
 from mqttkit.scanner import Advertisement
+from mqttkit.settings import DecodeSettings
 from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto
 from tests.support.clients import settings_for, wait_until
@@ -46,7 +47,7 @@ class House:
         self.topic = topic
         self.latest: dict[str, Any] = {}
         self.client = MqttClient(settings_for(broker.port), on_messages=self._note)
-        self.decoder = MqttClient(settings_for(broker.port), will=self.settings.will)
+        self.decoder = MqttClient(settings_for(broker.port), will=will_of(self.settings))
         self.service = DecodeService(self.decoder, Decoders(), self.settings)
 
     def _note(self, messages: list[Message]) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from mqttkit.client import MqttClient
+from mqttkit.config import load_settings
+from mqttkit.settings import DecodeSettings
 from mqttkit.testing.broker import TestBroker
 from tests.support.clients import settings_for, wait_until
+from tests.support.pages import blocks, find_page
 
 pytestmark = pytest.mark.system
 
@@ -63,6 +66,65 @@ def test_the_service_publishes_states_and_ends_with_0_on_sigterm(shared_broker: 
             removal = [*COMMAND, *address, "--remove-silent", "0.0000001", *more]
             done = subprocess.run(removal, capture_output=True, text=True, check=True)
             assert expected in done.stderr
+
+
+def test_the_settings_file_names_the_topics_and_a_flag_wins(
+    shared_broker: TestBroker, topic: str, tmp_path: Path
+) -> None:
+    """No discovery message is published if the file says so."""
+    config = tmp_path / "mqttkit.yaml"
+    config.write_text(
+        f"decode:\n  raw: {topic}/raw/#\n  state: {topic}/other/{{mac_address}}\n"
+        f"  status: {topic}/status\n  prefix: {topic}/ha\n  discovery: false\n"
+    )
+    state = f"{topic}/state/{BEACON['mac_address']}"
+    flags = ["--config", str(config), "-p", str(shared_broker.port), "--state", f"{topic}/state/{{mac_address}}"]
+    received: list[str] = []
+    with MqttClient(settings_for(shared_broker.port)) as client:
+        client.connect(timeout=10)
+        client.subscribe(f"{topic}/#")
+        messages = client.messages()
+
+        def until(last: str) -> None:
+            for message in messages:
+                received.append(message.topic)
+                if message.topic == last:
+                    return
+
+        with subprocess.Popen([*COMMAND, *flags]) as process:
+            try:
+                until(f"{topic}/status")
+                client.publish(f"{topic}/raw/hall/x", json.dumps({**BEACON, "scanner_id": "hall"}), qos=1).result(10)
+                until(state)
+            finally:
+                process.kill()
+    assert received == [f"{topic}/status", f"{topic}/raw/hall/x", state]
+
+
+def test_the_settings_file_of_the_page_is_valid(tmp_path: Path) -> None:
+    """Its file of bind keys is looked for beside it."""
+    (block,) = blocks(find_page("decode.md"), "yaml")
+    config = tmp_path / "mqttkit.yaml"
+    config.write_text(block)
+    settings = load_settings(str(config), environ={}, flags={}, profile={}).settings.decode
+    assert settings == DecodeSettings(
+        gateway_status="ble/{scanner_id}/status", away_after=600, keys_file=str(tmp_path / "bind-keys")
+    )
+
+
+@pytest.mark.parametrize(("section", "complaint"), [
+    ("away_after: 0", "mqttkit.yaml:2: decode.away_after: must be more than 0, got '0'"),
+    ("state: ble/{mac}", "decode.state"),
+    ("prefixes: ha", "decode.prefixes"),
+    ("keys_file: bind-keys", "cannot read bind keys {directory}/bind-keys"),
+])  # fmt: skip
+def test_a_wrong_setting_names_the_line(section: str, complaint: str, tmp_path: Path) -> None:
+    """Like every other section; a file name is relative to the settings file."""
+    config = tmp_path / "mqttkit.yaml"
+    config.write_text(f"decode:\n  {section}\n")
+    done = subprocess.run([*COMMAND, "--config", str(config)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert complaint.format(directory=tmp_path) in done.stderr
 
 
 @pytest.mark.parametrize("days", ["-3", "0", "nan"])
