@@ -28,4 +28,6 @@ class MissingRetained:
     def take(self) -> list[PendingMessage]:
         """Remove the messages and return a copy of each, to be sent by the first transport."""
         missing, self._missing = self._missing, {}
-        return [PendingMessage(one.envelope, one.topic, retain=True, qos=one.qos) for one in missing.values()]
+        return [
+            PendingMessage(one.envelope, one.topic, retain=True, qos=one.qos, data=one.data) for one in missing.values()
+        ]

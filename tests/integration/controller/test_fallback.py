@@ -146,6 +146,7 @@ def test_a_policy_published_in_the_dark_reaches_pollers_and_later_the_broker(
     assert newcomer.connect_mqtt(10)
     newcomer.subscribe_to_policy_updates()
     eventually(lambda: (policy := newcomer.policy("zone-A")) is not None and policy.rules == {"mode": "dark"})
+    assert "refused_malformed" not in {**regional.status()["counters"], **newcomer.status()["counters"]}
 
 
 def test_reports_wait_while_no_way_works_and_leave_when_one_does(
