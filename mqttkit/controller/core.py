@@ -260,12 +260,17 @@ class ControllerCore:
 
     def _send_request(self, address: str, request: RequestPayload, deadline: float) -> tuple[str, Promise]:
         envelope = self._envelope("request", request.to_payload())
-        item = PendingMessage(envelope, self.topics.requests(address), retain=False, expires=deadline)
+        item = self._addressed(envelope, self.topics.requests(address), deadline)
         return envelope.message_id, self._sender.put(item)
 
     def _send_answer(self, address: str, answer: AnswerPayload, deadline: float) -> None:
         envelope = self._envelope("answer", answer.to_payload())
-        self._sender.put(PendingMessage(envelope, self.topics.answers(address), retain=False, expires=deadline))
+        self._sender.put(self._addressed(envelope, self.topics.answers(address), deadline))
+
+    @staticmethod
+    def _addressed(envelope: Envelope, topic: str, deadline: float) -> PendingMessage:
+        """Return a message that goes to one controller, which may be about to subscribe."""
+        return PendingMessage(envelope, topic, retain=False, expires=deadline, needs_subscriber=True)
 
     def _current_run(self) -> tuple[str, int]:
         """Return what tells this run and this connection from others."""

@@ -29,6 +29,8 @@ class PendingMessage:
     """When it is no longer worth sending, by the monotonic clock."""
     needs_receipt: bool = False
     """Only the addressee's receipt settles it; without, a transport that accepts it does."""
+    needs_subscriber: bool = False
+    """A transport has not taken it if the broker says that no client subscribes (MQTT 5). A report always needs one."""
     data: bytes = b""
     """The envelope's JSON; the sender sets it."""
     promise: Promise = field(default_factory=Promise)
@@ -52,7 +54,8 @@ class SendAttempt:
     @property
     def is_taken(self) -> bool:
         """True if the transport has taken it over, for a client that subscribes."""
-        nobody = self.item.needs_receipt and getattr(self.ticket, "code", 0) == NO_MATCHING_SUBSCRIBERS
+        must_arrive = self.item.needs_receipt or self.item.needs_subscriber
+        nobody = must_arrive and getattr(self.ticket, "code", 0) == NO_MATCHING_SUBSCRIBERS
         return self.ticket.done and self.ticket.ok and not nobody
 
     @property

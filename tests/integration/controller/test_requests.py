@@ -166,6 +166,24 @@ def test_a_request_is_not_carried_out_after_a_reconnect(offices: Offices) -> Non
     assert calls == ["act"]
 
 
+def test_a_request_waits_for_an_addressee_that_is_about_to_subscribe(offices: Offices) -> None:
+    """After a reconnect with a clean session, its heartbeat may be there before its subscription."""
+    local = offices.start(LocalController, "lc-1")
+    local.answer_requests("acme.act", lambda _request: {"done": True})
+    regional = offices.start(RegionalController, "rc-1")
+    assert regional.request("lc-1", "acme.act", timeout=60) == {"done": True}
+    assert local.mqtt is not None
+    requests = local.topics.requests("lc-1")
+    local.mqtt.client.unsubscribe(requests)
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(regional.request("lc-1", "acme.act", timeout=60)))
+    asking.start()
+    eventually(lambda: regional._sender._later)
+    local.mqtt.client.subscribe(requests, qos=1)
+    asking.join(60)
+    assert answers == [{"done": True}]
+
+
 def test_a_handler_of_messages_cannot_wait_for_an_answer(offices: Offices) -> None:
     """Its thread brings the answers."""
     regional = offices.start(RegionalController, "rc-1")
