@@ -1,4 +1,4 @@
-"""Notice that a file was moved, removed or replaced while it is open."""
+"""Notice that a file was moved, removed or replaced while it is open; what to do about a full disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mqttkit.errors import SinkUnavailable
+
+FREE_SPACE = "Free space on its disk; the bridge tries again by itself"
 
 
 class FileIdentity(NamedTuple):

@@ -7,6 +7,7 @@ truncates the file to that length: the lines beyond it were not acknowledged, so
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mqttkit.bridge.json_record import encode_json, json_record
-from mqttkit.bridge.sinks.file_identity import file_changed, identity_of, identity_of_open
+from mqttkit.bridge.sinks.file_identity import FREE_SPACE, file_changed, identity_of, identity_of_open
 from mqttkit.bridge.sinks.ledger import Ledger
 from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, NewMetrics, SinkOptions
 from mqttkit.errors import SinkBroken, SinkUnavailable
@@ -196,4 +197,5 @@ class JsonlSink:
         try:
             yield
         except OSError as error:
-            raise SinkUnavailable(f"{self.path}: {error.strerror or error}") from error
+            hint = FREE_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            raise SinkUnavailable(f"{self.path}: {error.strerror or error}", hint=hint) from error

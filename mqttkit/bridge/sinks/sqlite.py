@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mqttkit.bridge.sinks.file_identity import FileIdentity, file_changed, identity_of
+from mqttkit.bridge.sinks.file_identity import FREE_SPACE, FileIdentity, file_changed, identity_of
 from mqttkit.bridge.sinks.types import (
     KEPT_BYTES,
     LETTER_OVERHEAD,
@@ -113,7 +113,7 @@ def translated(path: str) -> Iterator[None]:
         if any(sign in text for sign in _BROKEN):
             hint = f"Move {path} away, or repair it: sqlite3 {path} '.recover'"
             raise SinkBroken(f"{path} cannot be used: {text}", hint=hint) from error
-        raise SinkUnavailable(f"{path}: {text}") from error
+        raise SinkUnavailable(f"{path}: {text}", hint=FREE_SPACE if "disk is full" in text else "") from error
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ class LetterLimit:
         """Return the error of a store that is full."""
         number = f"{self.number} letters or " if self.number else ""
         return DeadLettersFull(
-            f"{store}: the dead letters have reached their limit, {number}{self.size / 1e9:g} GB",
+            f"{store}: the dead letters have reached their limit, {number}{self.size:,} bytes",
             hint="List them: mqttkit bridge dead-letters list; make room: mqttkit bridge dead-letters purge",
         )
 

@@ -110,7 +110,7 @@ def test_dead_letters_are_bounded_in_bytes(case: Case) -> None:
             try:
                 sink.commit(MetricBatch([], [large]))
             except DeadLettersFull as error:
-                assert "limit, 0.001 GB" in str(error)
+                assert "limit, 1,000,000 bytes" in str(error)
                 break
         assert 10 <= sink.letters.count() <= 13
         with pytest.raises(DeadLettersFull):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -16,19 +17,16 @@ from click.testing import CliRunner
 
 from mqttkit.cli import cli
 from tests.support.bridges import (
-    QUEUE_WITHOUT_LIMIT,
     BridgeProcess,
     body,
-    bridge,
     bridged,
     metric_topic,
     publish_numbers,
-    publisher,
     rows,
     stored_numbers,
     wait_until,
 )
-from tests.support.brokers import missing, mosquitto
+from tests.support.brokers import missing
 from tests.support.line_servers import influx_server
 from tests.support.redis import redis_server
 
@@ -133,21 +131,26 @@ def small_disk(directory: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
+def fill(directory: Path) -> Path:
+    """Fill a file system; return the file that takes the room."""
+    filler = directory / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4_096)
+    return filler
+
+
 def test_fault_9_disk_full(tmp_path: Path) -> None:
     """No room: nothing acknowledged, not ready; once there is room the bridge continues, and nothing is lost."""
     total = 3_000
     with (
         small_disk(tmp_path / "disk") as disk,
-        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
-        bridge(tmp_path / "bridge", broker.port, sink=f"sqlite:{disk}/metrics.db") as process,
-        publisher(broker.port) as client,
+        bridged(tmp_path, sink=f"sqlite:{disk}/metrics.db") as (_, process, client),
     ):
-        filler = disk / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 4_096)
+        filler = fill(disk)
         publish_numbers(client, range(total))
         wait_until(lambda: process.not_ready_because("full"))
+        assert "Free space" in process.log
         stored = rows(disk / "metrics.db")[0][0]
         assert process.acknowledged == stored < total
         filler.unlink()
@@ -155,6 +158,51 @@ def test_fault_9_disk_full(tmp_path: Path) -> None:
         wait_until(lambda: rows(disk / "metrics.db") == [(total,)])
         process.finish()
         assert stored_numbers(disk / "metrics.db") == list(range(total))
+
+
+def test_fault_9_disk_full_of_lines(tmp_path: Path) -> None:
+    """The same with JSONL, and with a crash of the bridge while the disk is full: no line is torn or doubled."""
+    total = 3_000
+    with (
+        small_disk(tmp_path / "disk") as disk,
+        bridged(tmp_path, sink=f"jsonl:{disk}/metrics.jsonl") as (_, process, client),
+    ):
+        filler = fill(disk)
+        publish_numbers(client, range(total))
+        wait_until(lambda: process.not_ready_because("metrics.jsonl"))
+        assert "Free space" in process.log
+        assert process.acknowledged < total
+        process.kill()
+        process.start(ready=False)
+        wait_until(lambda: process.not_ready_because("metrics.jsonl"))
+        filler.unlink()
+        wait_until(process.is_ready)
+        wait_until(lambda: (disk / "metrics.jsonl").read_bytes().count(b"\n") == total)
+        process.finish()
+        lines = (disk / "metrics.jsonl").read_text().splitlines()
+    assert sorted(int(json.loads(line)["value"]) for line in lines) == list(range(total))
+
+
+@pytest.mark.parametrize("sink", ["sqlite:{}/metrics.db", "jsonl:{}/metrics.jsonl"])
+def test_fault_9_disk_full_of_dead_letters(tmp_path: Path, sink: str) -> None:
+    """No dead letter is acknowledged before it is stored; each is there once there is room."""
+    total = 300
+    with (
+        small_disk(tmp_path / "disk") as disk,
+        bridged(tmp_path, sink=sink.format(disk)) as (_, process, client),
+    ):
+        filler = fill(disk)
+        for number in range(total):
+            client.publish(metric_topic(), b"[%d" % number + b" " * 4_000, qos=1, wait=20)
+        assert client.flush(60)
+        wait_until(lambda: process.not_ready_because("full"))
+        assert "Free space" in process.log
+        assert process.acknowledged < total
+        filler.unlink()
+        wait_until(lambda: process.number('dead_letters_total{reason="json_syntax"}') == total)
+        assert process.finish()[3] == total
+        (database,) = disk.glob("*.db")
+        assert rows(database, "SELECT count(DISTINCT sha256), count(*) FROM dead_letters") == [(total, total)]
 
 
 def test_fault_10_sqlite_locked(tmp_path: Path) -> None:
