@@ -5,13 +5,15 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import msgspec
 
+from mqttkit.bridge.parser_memory import ParserMemory
 from mqttkit.errors import TopicError
+from mqttkit.messages import Message
 from mqttkit.topics import check_template
 
 PLACEHOLDERS = ("tenant_id", "agent_id", "metric_name")
@@ -28,8 +30,8 @@ MAX_TAGS = 64
 
 _EXACT = 2.0**53  # a double holds every smaller integer exactly
 
-_FIRST_MS = 0
-_LAST_MS = 7_258_118_400_000  # 2200-01-01: a later time stamp has the wrong unit
+FIRST_MS = 0
+LAST_MS = 7_258_118_400_000  # 2200-01-01: a later time stamp has the wrong unit
 _SECONDS_BELOW = 100_000_000_000  # in seconds the year 5138, in milliseconds March 1973
 
 
@@ -60,6 +62,12 @@ class MetricRefusal(str, enum.Enum):
     """A string contains U+0000, which some stores cannot keep."""
     MAPPING = "mapping"
     """The mapping failed, or returned something else than metrics."""
+    SPARKPLUG_PAYLOAD = "sparkplug_payload"
+    """Not a payload of Sparkplug B."""
+    SPARKPLUG_ALIAS = "sparkplug_alias"
+    """No valid birth says which metric an alias means."""
+    SPARKPLUG_TYPE = "sparkplug_type"
+    """A DataSet, Template, array or bytes, or a value that its type cannot have."""
     VALUE_MISSING = "value_missing"
     VALUE_TYPE = "value_type"
     VALUE_PRECISION = "value_precision"
@@ -82,10 +90,12 @@ class MetricRefusal(str, enum.Enum):
 class Refusal(Exception):
     """A message is not a metric; `detail` says what was found, in one line."""
 
-    def __init__(self, reason: MetricRefusal, detail: str = "") -> None:
+    def __init__(self, reason: MetricRefusal, detail: str = "", metrics: Sequence[Metric] = ()) -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
         self.detail = detail
+        self.metrics = list(metrics)
+        """Metrics of the same message that are right, and stored beside its dead letter."""
 
 
 class Metric(NamedTuple):
@@ -153,7 +163,7 @@ def reserved_prefix(template: str) -> str:
     return template.split("{", 1)[0] + "_mqttkit/"
 
 
-class MetricParser:
+class MetricParser(ParserMemory):
     """Parse messages of one topic template. Use it from one thread at a time."""
 
     def __init__(self, template: str, *, payload_limit: int) -> None:
@@ -193,6 +203,10 @@ class MetricParser:
         """Return the metrics of a message; here, one. See `parse`."""
         return [self.parse(topic, payload, received_ms, retained=retained)]
 
+    def parse_message(self, message: Message, received_ms: int, *, retained: str | None = None) -> list[Metric]:
+        """Return the metrics of a message in its turn; see `parse`. A parser with a memory may change it."""
+        return self.parse_all(message.topic, message.payload, received_ms, retained=retained)
+
     def require_names(self, topic: str) -> tuple[str, str, str]:
         """Return tenant, agent and metric name of a topic; raise Refusal."""
         return self._names.get(topic) or self._learn(topic)
@@ -211,7 +225,7 @@ class MetricParser:
             raise Refusal(MetricRefusal.DEDUPE_ID, "contains a character that is not printable")
         given = body.timestamp
         timestamp_ms = received_ms if given is None or given is msgspec.UNSET else parse_timestamp(given)
-        text = _tags_text(tags) if tags else None
+        text = tags_text(tags) if tags else None
         return Metric(*names, body.value, timestamp_ms, dedupe_id, text, received_ms)
 
     def names(self, topic: str) -> tuple[str, str, str] | None:
@@ -255,7 +269,7 @@ def parse_timestamp(given: str | int | float) -> int:
         milliseconds = _parse_iso(given)
     else:
         milliseconds = round(given * 1000) if -_SECONDS_BELOW < given < _SECONDS_BELOW else round(given)
-    if not _FIRST_MS <= milliseconds < _LAST_MS:
+    if not FIRST_MS <= milliseconds < LAST_MS:
         raise Refusal(MetricRefusal.TIMESTAMP_RANGE, f"{given!r} is not between 1970 and 2199")
     return milliseconds
 
@@ -287,7 +301,8 @@ def _colons(body: MetricBody) -> int:
     return count
 
 
-def _tags_text(tags: dict[str, _Scalar]) -> str:
+def tags_text(tags: dict[str, _Scalar]) -> str:
+    """Return tags as compact JSON; raise Refusal."""
     if len(tags) > MAX_TAGS:
         raise Refusal(MetricRefusal.TAGS, f"{len(tags)} tags, the limit is {MAX_TAGS}")
     text = _encode(tags).decode()

@@ -23,6 +23,8 @@ from mqttkit.bridge.observe.service_manager import Notifier
 from mqttkit.bridge.session import BridgeSession, TakeoverWatch
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.types import Sink
+from mqttkit.bridge.sparkplug.state_file import state_path
+from mqttkit.bridge.sparkplug.topic import FILTER as SPARKPLUG_FILTER
 from mqttkit.bridge.stopping import Shutdown
 from mqttkit.bridge.subscription import SubscriptionKeeper
 from mqttkit.bridge.tenants import open_registry
@@ -56,6 +58,16 @@ def bridge_filter(settings: BridgeSettings) -> str:
     return f"$share/{settings.group}/{inner}" if settings.group else inner
 
 
+def bridge_filters(settings: BridgeSettings) -> list[str]:
+    """Return every topic filter to subscribe to; raise UsageError if a group would deal out a node's messages."""
+    if not settings.sparkplug.enabled:
+        return [bridge_filter(settings)]
+    if settings.group:
+        hint = "A node's messages must all reach one bridge, in order. Leave out --group or bridge.sparkplug.enabled"
+        raise UsageError("a bridge of a group cannot read Sparkplug", hint=hint)
+    return [bridge_filter(settings), SPARKPLUG_FILTER]
+
+
 def required_sink(settings: BridgeSettings) -> str:
     """Return the sink's address; raise `UsageError` unless a sink and tenants are given."""
     if not settings.sink:
@@ -86,7 +98,7 @@ class Bridge:
         """
         self.settings = bridge = settings.bridge
         sink = required_sink(bridge)
-        self.filter = bridge_filter(bridge)
+        self.filters = bridge_filters(bridge)
         self._reserved = reserved_prefix(bridge.topic)
         self.canary = Canary(self._reserved)
         self.ready = False
@@ -161,7 +173,7 @@ class Bridge:
             self.group = stack.enter_context(self._watch_group(settings, self.settings.group))
         self._keeper = SubscriptionKeeper(
             self.client,
-            self.filter,
+            self.filters,
             canary=self.canary,
             check_interval=self.settings.check_interval,
             retry=self._retry,
@@ -203,10 +215,11 @@ class Bridge:
         target = (bridge.list or bridge.stream) if "redis" in self._sink.name else ""
         if self._route is not None:
             target = f"{target}#{self._route.name}"
-        return BridgeSession(self._mqtt, topic_filter=self.filter, sink=self._sink.name, target=target)
+        return BridgeSession(self._mqtt, topic_filter=" ".join(self.filters), sink=self._sink.name, target=target)
 
     def _make_pipeline(self, registry: TenantRegistry, receive_maximum: int) -> Pipeline:
         bridge = self.settings
+        addresses = repr(self._mqtt.broker.addresses())
         limits = PipelineLimits(
             batch_size=max(1, min(bridge.batch_size, receive_maximum // 2)),
             batch_window=bridge.batch_window,
@@ -216,7 +229,7 @@ class Bridge:
             drop_letters=bridge.dead_letter_overflow == "drop",
         )
         pipeline = Pipeline(
-            parser=open_parser(bridge),
+            parser=open_parser(bridge, state_path(self.session.client_id, addresses), self.client.publish),
             registry=registry,
             sink=self._sink,
             acknowledge=self._acknowledge,
@@ -297,7 +310,7 @@ class Bridge:
         stopping = Shutdown(self.client, self.pipeline, self.settings, has_failed=lambda: self._failure is not None)
         left = False
         if self._leaving and self.client.connected and not self.pipeline.blocked:
-            left = stopping.unsubscribe_and_empty(self.filter)
+            left = stopping.unsubscribe_and_empty(self.filters)
         drained = stopping.drain(worker)
         self._log_books()
         self.client.close(flush=0.0)

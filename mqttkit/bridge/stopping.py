@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.client import MqttClient
@@ -35,13 +35,13 @@ class Shutdown:
         self._has_failed = has_failed
         self._never = threading.Event()
 
-    def unsubscribe_and_empty(self, topic_filter: str) -> bool:
+    def unsubscribe_and_empty(self, topic_filters: Sequence[str]) -> bool:
         """Unsubscribe, and commit the messages that the broker has queued for this bridge; return False if that failed.
 
         Without the subscription the broker assigns no more messages of a group to this bridge.
         """
         try:
-            self._client.unsubscribe(topic_filter, timeout=ANSWER_SECONDS)
+            self._client.unsubscribe(*topic_filters, timeout=ANSWER_SECONDS)
         except MqttkitError as error:
             logger.warning("cannot leave: %s; the session stays", error)
             return False

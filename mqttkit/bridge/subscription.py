@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mqttkit.bridge.canary import Canary, CanaryResult
 from mqttkit.client import MqttClient
@@ -25,7 +25,7 @@ ONLY_NEW, NEVER = 1, 2
 
 
 class SubscriptionKeeper:
-    """Keep one topic filter subscribed. Call `tick` from one thread; the other methods from any thread.
+    """Keep topic filters subscribed. Call `tick` from one thread; the other methods from any thread.
 
     The keeper trusts a SUBACK that denies. If the SUBACK grants, it sends a canary: mosquitto grants
     subscriptions that its access list forbids, and then delivers nothing.
@@ -34,20 +34,22 @@ class SubscriptionKeeper:
     def __init__(
         self,
         client: MqttClient,
-        topic_filter: str,
+        topic_filters: Sequence[str],
         *,
         canary: Canary,
         check_interval: float,
         retry: bool,
         prove_sharing: Callable[[], None] | None = None,
     ) -> None:
-        """If `retry` is False, a denial of the first subscription raises SubscriptionDenied; others are tried again.
+        """The canary goes through the first filter.
+
+        If `retry` is False, a denial of the first subscription raises SubscriptionDenied; others are tried again.
 
         `prove_sharing` checks on another connection that shared subscriptions deliver: here a canary would wait
         behind all queued messages. It raises SubscriptionDenied.
         """
         self._client = client
-        self._filter = topic_filter
+        self._filters = topic_filters
         self._canary = canary
         self._interval = check_interval
         self._retry = retry
@@ -95,9 +97,10 @@ class SubscriptionKeeper:
             self._prove_sharing()
         if new or client.protocol_version >= MQTT_5:  # MQTT 3.1.1 would send every retained message again
             handling = ONLY_NEW if new else NEVER
-            client.subscribe(Subscription(self._filter, qos=1, retain_handling=handling), timeout=ANSWER_SECONDS)
+            wanted = (Subscription(one, qos=1, retain_handling=handling) for one in self._filters)
+            client.subscribe(*wanted, timeout=ANSWER_SECONDS)
         if first:
-            logger.info("subscribed to %s", self._filter)
+            logger.info("subscribed to %s", ", ".join(self._filters))
         self._epoch, self._check_at = epoch, time.monotonic() + self._interval
 
     def _test(self, idle: bool) -> None:
@@ -110,12 +113,12 @@ class SubscriptionKeeper:
         missing = result is CanaryResult.MISSING
         if missing and self._client.connected and self._client.stats.received == before:
             reason = f"granted, but a test message did not come within {ANSWER_SECONDS:g} s: the ACL may deny reading"
-            raise SubscriptionDenied(self._filter, reason, code=NO_PERMISSION)
+            raise SubscriptionDenied(self._filters[0], reason, code=NO_PERMISSION)
         self._note_delivers()
 
     def _note_delivers(self) -> None:
         if self._denied:
-            logger.warning("the subscription to %s delivers again", self._filter)
+            logger.warning("the subscription to %s delivers again", ", ".join(self._filters))
         self._denied = ""
 
     def _note_denied(self, error: SubscriptionDenied) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqttkit.settings.bridge import BridgeSettings, MemorySettings, OutputSettings, SinkSettings
+from mqttkit.settings.bridge import BridgeSettings, MemorySettings, OutputSettings, SinkSettings, SparkplugSettings
 from mqttkit.settings.controller import ControllerSettings
 from mqttkit.settings.decode import DecodeSettings
 from mqttkit.settings.file import Settings
@@ -33,5 +33,6 @@ __all__ = [
     "ScannerSettings",
     "Settings",
     "SinkSettings",
+    "SparkplugSettings",
     "TlsSettings",
 ]

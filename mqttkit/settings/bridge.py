@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from mqttkit.settings.rules import (
     METRIC_COLUMNS,
     PERIOD,
+    SPARKPLUG_GROUPS,
     TABLE_NAME,
     Checked,
     Count,
@@ -15,6 +17,7 @@ from mqttkit.settings.rules import (
     Seconds,
     at_least,
     between,
+    is_uuid,
     one_of,
     template,
     topic_level,
@@ -31,6 +34,25 @@ class MemorySettings(Checked):
     """Bytes above which it logs a warning."""
     max: Annotated[int | None, at_least(1)] = None
     """Bytes above which it drains and ends with exit code 75, so that it is restarted; null: no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparkplugSettings(Checked):
+    """Whether the bridge also reads Sparkplug B."""
+
+    enabled: bool = False
+    """Subscribe to spBv1.0/# as well, and store the metrics of births and data."""
+    groups: Annotated[tuple[str, ...], SPARKPLUG_GROUPS] = ()
+    """GROUP=TENANT for each group whose identifier is not the tenant's UUID."""
+    rebirth: bool = False
+    """Ask a node for its births (NCMD Node Control/Rebirth) if they are missing, at most once a minute."""
+    memory: Count = 50_000_000
+    """Bytes of names and aliases in memory, about 450 a metric; above it the longest silent node is forgotten."""
+
+    def tenants(self) -> Callable[[str], str | None]:
+        """Return a function that gives the tenant of a group, or None."""
+        named = {group: tenant.lower() for group, _, tenant in (pair.rpartition("=") for pair in self.groups)}
+        return lambda group: named.get(group) or (group.lower() if is_uuid(group) else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +133,7 @@ class BridgeSettings(SinkSettings):
     """Topic template; each placeholder is a whole level."""
     mapping: str | None = None
     """JMESPath expression that turns a payload into metrics; if it is not set, each payload is a metric."""
+    sparkplug: SparkplugSettings = field(default_factory=SparkplugSettings)
     tenants: str | None = field(default=None, repr=False)
     """Known tenants: a YAML file, sqlite:PATH, or redis://…#SET."""
     group: Annotated[str | None, topic_level("group")] = None

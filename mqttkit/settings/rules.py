@@ -99,6 +99,23 @@ METRIC_COLUMNS = ValueRule(
 )
 
 
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+def is_uuid(text: str) -> bool:
+    """Return whether the text is a UUID with hyphens."""
+    return _UUID.fullmatch(text) is not None
+
+
+def _names_tenants(pairs: tuple[str, ...]) -> bool:
+    split = [pair.rpartition("=") for pair in pairs]
+    groups = [group for group, _, _ in split]
+    return all(group and is_uuid(tenant) for group, _, tenant in split) and len(set(groups)) == len(groups)
+
+
+SPARKPLUG_GROUPS = ValueRule("a list of GROUP=TENANT, each group once and each tenant a UUID", _names_tenants)
+
+
 def one_of(*choices: str) -> ValueRule:
     """Ask for one of the words."""
     return ValueRule(f"{', '.join(choices[:-1])} or {choices[-1]}", lambda value: value in choices)

@@ -23,11 +23,13 @@ from mqttkit.settings import (
     ReconnectSettings,
     ScannerSettings,
     Settings,
+    SparkplugSettings,
     TlsSettings,
 )
 from mqttkit.settings.rules import PERIOD, FieldRule, ValueRule, field_rules, period_seconds
 
 SMALL = 1e-9
+ONE = "6f1d7c1e-0000-4000-8000-000000000001"
 EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (BrokerSettings, "host", ["a", "::1"], ["", " "]),
     (BrokerSettings, "port", [1, 65_535], [0, 65_536]),
@@ -102,6 +104,9 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (BridgeSettings, "stats_interval", [SMALL], [0.0]),
     (BridgeSettings, "check_interval", [SMALL], [0.0]),
     (BridgeSettings, "skew_limit", [SMALL], [0.0]),
+    (SparkplugSettings, "groups", [(), ("Plant 1=6F1D7C1E-0000-4000-8000-000000000001",), (f"a=b={ONE}", f"a={ONE}")],
+     [("a",), ("a=b",), (f"={ONE}",), (f"a={ONE}", f"a={ONE}")]),
+    (SparkplugSettings, "memory", [1], [0]),
     (ControllerSettings, "id", [None, "a"], ["", "a/b"]),
     (ControllerSettings, "region", ["a"], ["", "#"]),
     (ControllerSettings, "base", ["a", "a/b"], ["", "a/#"]),

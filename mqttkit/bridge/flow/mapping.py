@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,11 +23,22 @@ _KEYS = frozenset({"name", "value", "timestamp", "dedupe_id", "tags"})
 _METRIC_NAME = re.compile(PARTS["metric_name"])
 
 
-def open_parser(bridge: BridgeSettings) -> MetricParser:
-    """Return the parser that the settings ask for; raise UsageError or MissingPart."""
+def open_parser(
+    bridge: BridgeSettings, state: Path | None = None, publish: Callable[[str, bytes], object] | None = None
+) -> MetricParser:
+    """Return the parser that the settings ask for; raise UsageError or MissingPart.
+
+    A parser with a memory keeps it in the file `state`, which `MetricParser.open` opens. It may `publish` requests.
+    """
     if bridge.mapping is None:
-        return MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
-    return MappedParser(bridge.topic, payload_limit=bridge.payload_limit, expression=bridge.mapping)
+        found = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
+    else:
+        found = MappedParser(bridge.topic, payload_limit=bridge.payload_limit, expression=bridge.mapping)
+    if not bridge.sparkplug.enabled:
+        return found
+    from mqttkit.bridge.sparkplug.parser import SparkplugParser
+
+    return SparkplugParser(found, bridge, state, publish)
 
 
 class MappedParser(MetricParser):

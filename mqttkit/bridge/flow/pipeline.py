@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -56,10 +56,13 @@ class _Prepared:
     def add(self, message: Message, metrics: list[Metric]) -> None:
         """Add the metrics of a message; one without any needs no commit."""
         if metrics:
-            self.metrics += metrics
-            self.sources += [message] * len(metrics)
+            self.add_metrics(message, metrics)
         else:
             self.put_aside.append(message)
+
+    def add_metrics(self, message: Message, metrics: list[Metric]) -> None:
+        self.metrics += metrics
+        self.sources += [message] * len(metrics)
 
     def refuse(self, message: Message, reason: MetricRefusal, detail: str, now_ms: int) -> None:
         self.letters.append(dead_letter(message, reason, detail, now_ms))
@@ -143,6 +146,10 @@ class Pipeline:
         self.skew_ms = 0
         """Time of receipt minus time stamp of the newest metric in the last batch."""
 
+    def parser_counts(self) -> Mapping[str, int]:
+        """Return the parser's own counters by name. Any thread may call it."""
+        return self._parser.counts()
+
     def step(self, timeout: float) -> bool:
         """Commit and acknowledge one batch. Raise SinkBroken.
 
@@ -155,12 +162,15 @@ class Pipeline:
         prepared = self.read_ahead.take(messages) or self._persist(lambda: self._prepare(messages))
         if prepared is None:
             return False
+        self._parser.accept()
         meanwhile = (
             self.read_ahead.while_committing() if len(messages) >= self._limits.batch_size else contextlib.nullcontext()
         )
         self.books.expand(len(prepared.metrics) + len(prepared.letters) + len(prepared.put_aside) - len(messages))
         with meanwhile:
             if (prepared.metrics or prepared.letters) and not self._commit_all(prepared):
+                return False
+            if not self._persist(self._save_parser):
                 return False
             self.books.put_away(len(prepared.put_aside))
             self._observe_delay()
@@ -176,7 +186,8 @@ class Pipeline:
         An idle iteration takes at most `beat` seconds. After `probe_after` idle seconds, probe the sink.
         """
         probed = time.monotonic()
-        with contextlib.closing(self.read_ahead):
+        with contextlib.closing(self.read_ahead), contextlib.closing(self._parser):
+            self._persist(self._parser.open)
             self._persist(self._sink.probe)
             while not self.intake.stopped:
                 if self.step(beat):
@@ -190,6 +201,7 @@ class Pipeline:
     def _prepare(self, messages: Sequence[Message]) -> _Prepared:
         now_ms = self._now_ms()
         prepared = _Prepared()
+        self._parser.begin()
         for message in messages:
             if self._is_aside(message):
                 prepared.put_aside.append(message)
@@ -198,6 +210,7 @@ class Pipeline:
                 metrics = self._parse(message, now_ms)
             except Refusal as refusal:
                 prepared.refuse(message, refusal.reason, refusal.detail, now_ms)
+                prepared.add_metrics(message, refusal.metrics)
             except Exception as error:  # noqa: BLE001 - a bug in a handler must not stop the stream
                 self._note_handler_error(error)
                 prepared.refuse(message, MetricRefusal.HANDLER_ERROR, repr(error), now_ms)
@@ -221,7 +234,7 @@ class Pipeline:
         if self.route is not None and self.route.is_unrouted(message.topic):
             raise Refusal(MetricRefusal.UNROUTED, "no output stores this metric")
         retained = _content_id(message) if message.retain else None
-        return self._parser.parse_all(message.topic, message.payload, now_ms, retained=retained)
+        return self._parser.parse_message(message, now_ms, retained=retained)
 
     def _commit_all(self, prepared: _Prepared) -> bool:
         """Commit the batch, or its halves if the sink refuses it. Return False if the bridge was stopped."""
@@ -256,6 +269,10 @@ class Pipeline:
         self.books.commit_seconds += elapsed
         self.commit_duration.observe(elapsed)
         return committed
+
+    def _save_parser(self) -> bool:
+        self._parser.save()
+        return True
 
     def _observe_delay(self) -> None:
         now = time.monotonic()

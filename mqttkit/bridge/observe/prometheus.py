@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.observe.health import Sample
@@ -21,12 +23,33 @@ def samples_of(
             "counter",
             pipeline.letter_quota.dropped,
         ),
+        *_sparkplug(pipeline.parser_counts()),
         Sample("lost_sessions", "Connections whose session the broker had lost", "counter", session.lost),
         Sample("interruptions", "Connections that ended while the bridge ran", "counter", session.interruptions),
         Sample("delay_seconds", "Time from reception to commit", "histogram", 0.0, histogram=pipeline.delay),
         Sample("commit_duration_seconds", "Duration of a commit", "histogram", 0.0, histogram=pipeline.commit_duration),
         *_state(pipeline, client, ready=ready, resident=resident),
     ]
+
+
+_SPARKPLUG = {
+    "births": "Births of Sparkplug nodes and devices",
+    "deaths": "Their deaths",
+    "stale_deaths": "Deaths of a node that belong to an earlier connection, and were ignored",
+    "gaps": "Times that messages of a Sparkplug node were missing",
+    "unknown_aliases": "Sparkplug values that no valid birth names",
+    "null_values": "Sparkplug values that are null, and not stored",
+    "redelivered": "Sparkplug messages that the broker delivered again",
+    "ignored": "Commands, STATE and retained messages of Sparkplug",
+    "dropped_nodes": "Sparkplug nodes forgotten because the memory was full",
+    "rebirth_requests": "Requests to Sparkplug nodes to publish their births again",
+}
+
+
+def _sparkplug(counts: Mapping[str, int]) -> list[Sample]:
+    if not counts:
+        return []
+    return [Sample(f"sparkplug_{name}", text, "counter", counts.get(name, 0)) for name, text in _SPARKPLUG.items()]
 
 
 def book_samples(books: Books) -> list[Sample]:

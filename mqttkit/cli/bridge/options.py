@@ -50,6 +50,12 @@ _SHARED = (
     _setting("--tenants", "REGISTRY", "Known tenants: a YAML file, sqlite:PATH or redis://…#SET."),
     _setting("--topic", "TEMPLATE", "Topic template.  [metrics/{tenant_id}/{agent_id}/{metric_name}]"),
     _setting("--mapping", "EXPRESSION", "JMESPath expression that turns a payload into metrics."),
+    setting_option(
+        "--sparkplug/--no-sparkplug",
+        path="bridge.sparkplug.enabled",
+        default=None,
+        help="Read Sparkplug B on spBv1.0/# as well.  [no]",
+    ),
     stream_option,
     _setting("--list", "NAME", "Redis: push jobs onto this list instead."),
     _setting("--table", "NAME", "PostgreSQL: table of the metrics.  [metrics]"),

@@ -1,0 +1,1 @@
+"""Metrics of Sparkplug B: payloads whose names and types are in an earlier message of the same node."""
