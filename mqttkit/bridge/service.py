@@ -15,7 +15,7 @@ from mqttkit.bridge.flow.mapping import open_parser
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.flow.route import Route
 from mqttkit.bridge.group import GroupWatch
-from mqttkit.bridge.metric import check_metric_template, reserved_prefix, template_filter
+from mqttkit.bridge.metric import reserved_prefix
 from mqttkit.bridge.observe.health import Health, Sample, serve_health
 from mqttkit.bridge.observe.prometheus import samples_of
 from mqttkit.bridge.observe.resource_watch import CertificateWatch, ClockWatch, MemoryWatch, resident_bytes
@@ -24,9 +24,8 @@ from mqttkit.bridge.session import BridgeSession, TakeoverWatch
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.types import Sink
 from mqttkit.bridge.sparkplug.state_file import state_path
-from mqttkit.bridge.sparkplug.topic import FILTER as SPARKPLUG_FILTER
 from mqttkit.bridge.stopping import Shutdown
-from mqttkit.bridge.subscription import SubscriptionKeeper
+from mqttkit.bridge.subscription import SubscriptionKeeper, bridge_filters
 from mqttkit.bridge.tenants import open_registry
 from mqttkit.bridge.tenants.types import TenantRegistry
 from mqttkit.client import ConnectionState, MqttClient
@@ -50,22 +49,6 @@ JOIN_SECONDS = 10.0
 """How long to wait for an answer that the subscription's thread still expects when the bridge stops."""
 FULL = 0.9
 """If the queue is filled to this share, the bridge is not ready."""
-
-
-def bridge_filter(settings: BridgeSettings) -> str:
-    """Return the topic filter to subscribe to: a shared subscription if a group is set."""
-    inner = template_filter(check_metric_template(settings.topic))
-    return f"$share/{settings.group}/{inner}" if settings.group else inner
-
-
-def bridge_filters(settings: BridgeSettings) -> list[str]:
-    """Return every topic filter to subscribe to; raise UsageError if a group would deal out a node's messages."""
-    if not settings.sparkplug.enabled:
-        return [bridge_filter(settings)]
-    if settings.group:
-        hint = "A node's messages must all reach one bridge, in order. Leave out --group or bridge.sparkplug.enabled"
-        raise UsageError("a bridge of a group cannot read Sparkplug", hint=hint)
-    return [bridge_filter(settings), SPARKPLUG_FILTER]
 
 
 def required_sink(settings: BridgeSettings) -> str:

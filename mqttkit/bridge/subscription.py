@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from mqttkit.bridge.canary import Canary, CanaryResult
+from mqttkit.bridge.metric import check_metric_template, template_filter
+from mqttkit.bridge.sparkplug.topic import FILTER as SPARKPLUG_FILTER
 from mqttkit.client import MqttClient
 from mqttkit.client.control import connection_number
-from mqttkit.errors import BrokerUnreachable, SubscriptionDenied
+from mqttkit.errors import BrokerUnreachable, SubscriptionDenied, UsageError
 from mqttkit.messages import Subscription
+from mqttkit.settings import BridgeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,22 @@ NO_PERMISSION, NO_SHARING = 0x87, 0x9E
 MQTT_5 = 5
 ONLY_NEW, NEVER = 1, 2
 """Retain handling: subscribing again must not bring all retained messages again (MQTT 5, 3.8.3.1)."""
+
+
+def bridge_filter(settings: BridgeSettings) -> str:
+    """Return the topic filter to subscribe to: a shared subscription if a group is set."""
+    inner = template_filter(check_metric_template(settings.topic))
+    return f"$share/{settings.group}/{inner}" if settings.group else inner
+
+
+def bridge_filters(settings: BridgeSettings) -> list[str]:
+    """Return every topic filter to subscribe to; raise UsageError if a group would deal out a node's messages."""
+    if not settings.sparkplug.enabled:
+        return [bridge_filter(settings)]
+    if settings.group:
+        hint = "A node's messages must all reach one bridge, in order. Leave out --group or bridge.sparkplug.enabled"
+        raise UsageError("a bridge of a group cannot read Sparkplug", hint=hint)
+    return [bridge_filter(settings), SPARKPLUG_FILTER]
 
 
 class SubscriptionKeeper:

@@ -20,9 +20,10 @@ from typing import Any
 from mqttkit.bridge.flow.accounting import Books
 from mqttkit.bridge.group import forget_member
 from mqttkit.bridge.metric import check_metric_template, reserved_prefix
-from mqttkit.bridge.service import Bridge, bridge_filter
+from mqttkit.bridge.service import Bridge
 from mqttkit.bridge.session import end_session
 from mqttkit.bridge.sinks.read_back import stored_ids
+from mqttkit.bridge.subscription import bridge_filter
 from mqttkit.bridge.tenants import open_registry
 from mqttkit.bridge.verify_place import own_place
 from mqttkit.client import MqttClient, Receipt
