@@ -314,8 +314,7 @@ class MqttClient(PublishingClient):
             self._connection.drop_out_messages()
             self._outbox.lose("the broker kept no session", keep_acknowledged=False)
         self._subscribed.forget_answers()
-        if not session_present:
-            self._subscribed.subscribe_again()
+        self._subscribed.subscribe_again(session_present=session_present)
         with self._condition:
             self._stats.connects += 1
             self._number += 1

@@ -70,6 +70,8 @@ class Subscriptions:
         """How many codes the answer to each packet identifier must have."""
         self._answers: dict[int, list[int]] = {}
         self._again: dict[int, list[str]] = {}
+        self._missing: set[str] = set()
+        """Topic filters that were granted, but that the session of this connection may not have."""
         self._refused: dict[str, int] = {}
         """How often the broker has denied, without a reason, what it had granted before."""
         self.retry_at = NEVER
@@ -96,6 +98,7 @@ class Subscriptions:
         for subscription, code in zip(subscriptions, codes, strict=True):
             if code < DENIED:
                 self._kept[subscription.topic_filter] = subscription
+                self._missing.discard(subscription.topic_filter)
         _raise_denied(names, codes)
         return codes
 
@@ -117,12 +120,17 @@ class Subscriptions:
             self._expect(mid, 0)
         self._wait(mid, number, deadline)
 
-    def subscribe_again(self) -> None:
-        """Repeat every subscription; only the network thread calls this, and `answered` gets the SUBACK."""
+    def subscribe_again(self, *, session_present: bool) -> None:
+        """A connection was accepted: repeat every subscription, or those that the session may not have.
+
+        Only the network thread calls this, and `answered` gets the SUBACK.
+        """
         self._again.clear()
         self._refused.clear()
         self.retry_at = NEVER
-        self._repeat(list(self._kept))
+        if not session_present:
+            self._missing = set(self._kept)
+        self._repeat([each for each in list(self._kept) if each in self._missing])
 
     def retry(self) -> None:
         """Repeat the subscriptions that the broker denied without a reason; only the network thread calls this."""
@@ -164,6 +172,7 @@ class Subscriptions:
                 self._refused[each] = self._refused.get(each, 0) + 1
             else:
                 self._refused.pop(each, None)
+                self._missing.discard(each)
         if again:
             delay = RETRIES[max(self._refused[each] for each in again) - 1]
             log.warning(

@@ -59,6 +59,34 @@ def test_a_rate_is_a_schedule(shared_broker: TestBroker) -> None:
     assert (sent.messages, sent.outcomes["acknowledged"], latencies.total) == ((12,) * 5, 60, 60)
 
 
+def test_a_stall_of_the_broker_is_in_every_latency() -> None:
+    """No coordinated omission: what the stall delayed counts from its own due time, not from when it was sent."""
+    stall, count = 0.5, 40
+
+    def acknowledge_late(connection: socket.socket, _connect: bytes) -> bool:
+        connection.sendall(b"\x20\x06\x00\x00\x03\x21\x00\x01")  # Receive Maximum 1
+        if len(server.connects) == 1:  # the client that finds the broker
+            return True
+        for number in range(count):
+            packet = connection.recv(4096)
+            if not number:
+                time.sleep(stall)
+            start = 4 + int.from_bytes(packet[2:4], "big")
+            connection.sendall(b"\x40\x02" + packet[start : start + 2])
+        return True
+
+    plan = Plan(scenario="pub", topic="t", publishers=1, qos=1, size=0, rate=400, count=count)
+    latencies = Histogram()
+    with (
+        scripted_broker(acknowledge_late) as server,
+        Fleet(settings_for(server.port, version="5")) as fleet,
+    ):
+        fleet.connect(1, Stop())
+        LoadPublisher(plan, fleet, latencies).run(Stop())
+    assert latencies.total == count
+    assert latencies.quantile(0.05) / 1e9 > stall - count / plan.rate - 0.01
+
+
 def test_a_lost_connection_is_reported_and_the_others_go_on(broker: Mosquitto) -> None:
     """`lost` counts it and `failure` says why."""
     with Fleet(settings_for(broker.port)) as fleet:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mqttkit.client import MqttClient
+from mqttkit.client.control import round_trip
 from mqttkit.client.subscriptions import RETRIES
 from mqttkit.errors import (
     BrokerUnreachable,
@@ -221,3 +222,57 @@ def test_an_unknown_failure_in_suback_is_a_denial() -> None:
         with pytest.raises(SubscriptionDenied, match="reason code 0xc1") as caught:
             client.subscribe("t", timeout=10)
     assert (caught.value.code, caught.value.exit_code) == (0xC1, 5)
+
+
+def test_a_subscription_that_was_never_answered_is_repeated_in_a_session_that_is_kept() -> None:
+    """The broker lost the session, and the connection ended before the SUBACK: the new session has no subscription."""
+    repeated = threading.Event()
+
+    def script(connection: socket.socket, _connect: bytes) -> bool:
+        number = len(server.connects)
+        connection.sendall(b"\x20\x02\x01\x00" if number == 3 else CONNACK_311)
+        for packet in packets_of(connection):
+            if packet[0] & 0xF0 == 0x80:
+                if number == 3:
+                    repeated.set()
+                if number != 2:
+                    connection.sendall(b"\x90\x03" + packet[2:4] + b"\x00")
+                return number == 3
+        return True
+
+    kept = {"clean_session": False, "client_id": "kept"}
+    with scripted_broker(script) as server, MqttClient(settings_for(server.port, version="311", **kept)) as client:
+        client.connect(timeout=10)
+        client.subscribe("t", timeout=10)
+        assert repeated.wait(60)
+
+
+def test_answers_that_nobody_asked_for_are_not_kept() -> None:
+    """Neither those of a broker that sends them on its own, nor those to the UNSUBSCRIBE of a round trip."""
+    unasked = b"".join(b"\x90\x03" + mid.to_bytes(2, "big") + b"\x00" for mid in range(50_000, 50_100))
+
+    def script(connection: socket.socket, _connect: bytes) -> bool:
+        connection.sendall(CONNACK_311)
+        for packet in packets_of(connection):
+            if packet[0] & 0xF0 == 0x80:
+                connection.sendall(unasked + b"\x90\x03" + packet[2:4] + b"\x00")
+            elif packet[0] & 0xF0 == 0xA0:
+                connection.sendall(b"\xb0\x02" + packet[2:4])
+        return True
+
+    with scripted_broker(script) as server, MqttClient(settings_for(server.port, version="311")) as client:
+        client.connect(timeout=10)
+        for _ in range(3):
+            round_trip(client, 10)
+        client.unsubscribe("t", timeout=10)
+        subscribed = client._subscribed
+        assert (subscribed._answers, subscribed._pending, client._connection.unanswered) == ({}, {}, {})
+
+
+def test_connect_says_how_large_a_packet_may_be() -> None:
+    """Maximum Packet Size (MQTT 5, 3.1.2.11.4): 64 MiB, unless the settings have another."""
+    with scripted_broker(lambda connection, _connect: connection.sendall(CONNACK_5) is None) as server:
+        for limits in ({}, {"max_packet_size": 2_000}):
+            with MqttClient(settings_for(server.port, version="5", **limits)) as client:
+                client.connect(timeout=10)
+    assert [each[each.index(b"\x27") + 1 :][:4] for each in server.connects] == [b"\4\0\0\0", b"\0\0\7\xd0"]

@@ -249,3 +249,32 @@ def test_an_outcome_that_is_not_there_yet_is_waited_for() -> None:
     threading.Timer(0.02, lambda: outbox.acknowledge([(2, 0)])).start()
     assert block.wait(60) is ACKNOWLEDGED
     assert repr(block) == "BlockReceipt(2 messages, 0 pending, 0 failed)"
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_block_fills_what_is_left_of_a_batch(qos: int) -> None:
+    """It does not begin a batch of its own size."""
+    outbox = make()
+    put(outbox, bytes(BATCH_BYTES * 3 // 4))
+    put_block(outbox, [bytes(1000)] * 400, qos)
+    assert BATCH_BYTES - 1100 < len(take(outbox).data) <= BATCH_BYTES
+
+
+@pytest.mark.parametrize(("code", "outcome"), [(0x7F, ACKNOWLEDGED), (0x80, DENIED)])
+def test_reason_codes_from_0x80_are_denials(code: int, outcome: Outcome) -> None:
+    """For messages of blocks and for single ones."""
+    outbox = make()
+    block, single = put_block(outbox, [b"x"], qos=1), put(outbox, qos=1)
+    take(outbox)
+    outbox.acknowledge([(1, code), (2, code)])
+    assert block.outcome is single.outcome is outcome
+
+
+def test_acknowledgements_in_a_row_are_counted_together() -> None:
+    """One wake-up for each row, wherever in the read it begins."""
+    outbox, wakes = make(), []
+    block = put_block(outbox, numbers(10), qos=1)
+    take(outbox)
+    outbox.on_resolved = lambda: wakes.append(block.delivered)
+    outbox.acknowledge([(mid, 0) for mid in (1, 2, 3, 7, 8, 9, 10)])
+    assert wakes == [3, 7]

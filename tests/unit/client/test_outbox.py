@@ -19,6 +19,8 @@ from mqttkit.messages import Outcome
 from mqttkit.settings import LimitSettings
 
 TOPIC = b"\0\1t"
+LARGE_OVERHEAD = 1 + 3 + len(TOPIC) + 2
+"""Bytes of a large packet of QoS 1 beside its payload: first byte, length, topic, identifier."""
 
 
 def make(**limits: int) -> Outbox:
@@ -480,3 +482,89 @@ def test_qos_2_stays_within_both_windows(window: int, exact_window: int) -> None
     put(outbox, qos=2)
     outbox.take(v5=False)
     assert list(outbox.flights.values()) == [first]
+
+
+def packet_size(qos: int, properties: bytes, *, v5: bool) -> int:
+    """Return the size of the packet of a publish with a payload of 100 bytes."""
+    outbox = make()
+    outbox.put(TOPIC, bytes(100), qos, retain=False, properties=properties)
+    batch = outbox.take(v5=v5)
+    assert batch is not None
+    return len(batch.data)
+
+
+@pytest.mark.parametrize("v5", [True, False])
+@pytest.mark.parametrize("properties", [b"", b"\x02\x01\x01"])
+@pytest.mark.parametrize("qos", [0, 1])
+def test_the_limit_of_the_broker_counts_the_whole_packet(qos: int, properties: bytes, v5: bool) -> None:
+    """A packet of exactly the limit goes; one byte more is dropped."""
+    limit = packet_size(qos, properties, v5=v5)
+    outbox = make()
+    for max_packet, outcome in ((limit, None), (limit - 1, Outcome.DROPPED)):
+        outbox.resume(BrokerLimits(max_packet=max_packet))
+        receipt = outbox.put(TOPIC, bytes(100), qos, retain=False, properties=properties)
+        outbox.take(v5=v5)
+        assert receipt.outcome is outcome
+
+
+def test_a_closed_outbox_loses_everything_and_takes_nothing_more() -> None:
+    """Also what a kept session would keep; another connection changes nothing."""
+    outbox = Outbox(LimitSettings(max_inflight=1), keeps_session=True)
+    outbox.resume()
+    receipts = [put(outbox, qos=1), put(outbox, qos=1)]
+    take(outbox)
+    receipts += [put(outbox, qos=1), put(outbox)]
+    outbox.close("the client was closed")
+    assert [receipt.outcome for receipt in receipts] == [Outcome.LOST] * 4
+    assert {receipt.reason for receipt in receipts} == {"the client was closed"}
+    assert put(outbox, qos=1).reason == "the client is closed"
+    outbox.resume()
+    assert put(outbox, qos=1).reason == "the client is closed"
+    assert outbox.take(v5=True) is None
+
+
+def test_what_was_lost_is_not_sent() -> None:
+    """Without a session the next connection begins with an empty queue."""
+    outbox = make()
+    put(outbox, qos=1)
+    outbox.lose("gone", keep_acknowledged=False)
+    outbox.resume()
+    assert not outbox.ready()
+    assert outbox.take(v5=True) is None
+
+
+@pytest.mark.parametrize("dup", [False, True])
+def test_a_full_batch_takes_no_empty_message(dup: bool) -> None:
+    """The next packet waits for the next batch, when first sent and when sent again."""
+    outbox = make()
+    put(outbox, bytes(BATCH_BYTES - LARGE_OVERHEAD), qos=1)
+    put(outbox, b"", qos=1)
+    if dup:
+        take(outbox)
+        take(outbox)
+        outbox.resume()
+    assert len(take(outbox).data) == BATCH_BYTES
+    assert [payload for _, _, payload in publishes(take(outbox).data)] == [b""]
+
+
+def test_held_messages_that_do_not_fit_keep_their_place() -> None:
+    """What comes after them does not overtake them."""
+    outbox = make(max_inflight=2)
+    large = bytes(BATCH_BYTES // 2)
+    for payload in (b"1", b"2", large, large):
+        put(outbox, payload, qos=1)
+    assert len(publishes(take(outbox).data)) == 2
+    put(outbox, b"zero")
+    outbox.acknowledge([(1, 0), (2, 0)])
+    assert [payload for _, _, payload in publishes(take(outbox).data)] == [large]
+    assert [payload for _, _, payload in publishes(take(outbox).data)] == [large, b"zero"]
+
+
+def test_qos_0_passes_a_held_message_in_a_later_batch() -> None:
+    """A full window holds QoS 1 and 2 only."""
+    outbox = make(max_inflight=1)
+    put(outbox, b"1", qos=1)
+    put(outbox, b"2", qos=1)
+    take(outbox)
+    put(outbox, b"zero")
+    assert publishes(take(outbox).data) == [(0x30, 0, b"zero")]
