@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from tests.support.commands import MQTTKIT
@@ -25,6 +25,10 @@ class Terminal:
         self.output = b""
         """Everything it has written so far."""
         self._screen = screen
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._screen, keys.encode())
 
     def wait_for(self, text: bytes, seconds: float = 30.0) -> bytes:
         """Read until `text` was written; return the output."""
@@ -53,22 +57,24 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def on_terminal(
-    *arguments: str, port: int, columns: int = 80, rows: int = 24, stdin: IO[bytes] | None = None
+def terminal_of(
+    command: Sequence[str],
+    environment: Mapping[str, str] = os.environ,
+    columns: int = 80,
+    rows: int = 24,
+    stdin: IO[bytes] | None = None,
 ) -> Iterator[Terminal]:
-    """Run `mqttkit` on a terminal of this size, as a client of a loopback broker. `stdin` replaces the terminal's."""
+    """Run a command on a terminal of this size. `stdin` replaces the terminal's."""
     screen, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    command = [*MQTTKIT, *arguments, "-h", "127.0.0.1", "-p", str(port)]
-    environment = {**os.environ, "TERM": "xterm-256color"}
-    environment.pop("COLUMNS", None)
+    variables = {name: value for name, value in environment.items() if name != "COLUMNS"}
+    streams: dict[str, Any] = {
+        "stdin": terminal if stdin is None else stdin,
+        "stdout": terminal,
+        "stderr": terminal,
+    }
     try:
-        streams: dict[str, Any] = {
-            "stdin": terminal if stdin is None else stdin,
-            "stdout": terminal,
-            "stderr": terminal,
-        }
-        with subprocess.Popen(command, env=environment, **streams) as process:
+        with subprocess.Popen(command, env={**variables, "TERM": "xterm-256color"}, **streams) as process:
             os.close(terminal)
             try:
                 yield Terminal(process, screen)
@@ -76,3 +82,11 @@ def on_terminal(
                 process.kill()
     finally:
         os.close(screen)
+
+
+@contextlib.contextmanager
+def on_terminal(*arguments: str, port: int, columns: int = 80, stdin: IO[bytes] | None = None) -> Iterator[Terminal]:
+    """Run `mqttkit` on a terminal, as a client of a loopback broker. `stdin` replaces the terminal's."""
+    command = [*MQTTKIT, *arguments, "-h", "127.0.0.1", "-p", str(port)]
+    with terminal_of(command, columns=columns, stdin=stdin) as terminal:
+        yield terminal

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import click
-from click.shell_completion import ShellComplete, get_completion_class
+from click.shell_completion import get_completion_class
 
 from mqttkit.cli.options.help import GroupedCommand
 
@@ -45,9 +46,11 @@ def completion(*, shell: str, install: bool) -> None:
 
 
 def script(shell: str) -> str:
-    """Return the script of a shell."""
+    """Return the script of a shell: that of Click for fish, our own where topic names are too much for Click's."""
     from mqttkit.cli import cli
 
+    if shell != "fish":
+        return files("mqttkit").joinpath(f"data/completion.{shell}").read_text().strip()
     kind = get_completion_class(shell)
     assert kind is not None
-    return ShellComplete.source(kind(cli, {}, "mqttkit", VARIABLE)).strip()
+    return kind(cli, {}, "mqttkit", VARIABLE).source().strip()

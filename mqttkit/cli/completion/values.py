@@ -19,7 +19,7 @@ BROKER_SECONDS = 0.3
 MAX_TOPICS = 1_000
 INCOMPLETE = "mqttkit.incomplete"
 """Key of the word to complete, in a context's `meta`."""
-_PLAIN = re.compile(r"[\w/.@+:][\w/.@+:=%~-]*")
+_PLAIN = re.compile(r"[\w/.@+:][\w/.@+:=%-]*")
 
 
 def attach(command: click.Command) -> click.Command:
@@ -62,7 +62,7 @@ def _completer(source: Callable[[click.Context], list[str]]) -> Callable[[click.
 def plain(value: str) -> bool:
     """Return whether every shell takes a value as it is: anybody may choose a topic name, such as `a/$(reboot)`.
 
-    The scripts of Click put values into the command line without quotes, and cut them at line feeds and commas.
+    Bash gets values without quotes, and the scripts cut them at line feeds; that of fish also at commas.
     """
     return _PLAIN.fullmatch(value) is not None
 
