@@ -23,7 +23,7 @@ from tests.support.bridges import BridgeProcess, bridge, metric_topic, mqtt_sett
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.soak_sinks import SoakSink, soak_sink
 
-KINDS = ("sqlite", "redis", "postgresql", "jsonl", "http", "influx", "victoria")
+KINDS = ("sqlite", "redis", "postgresql", "jsonl", "http", "influx", "victoria", "nats", "kafka")
 BROKER_LINES = ("log_dest none", "persistence true", "max_queued_messages 5000000")
 CHUNK = 1_000
 """Metrics that the publisher sends before it looks at their outcomes."""

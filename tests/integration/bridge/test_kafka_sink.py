@@ -88,6 +88,24 @@ def test_kafka_that_hangs_is_unavailable_and_gets_each_message_once(tmp_path: Pa
         assert sorted(row["value"] for row in stored(address)) == [*range(50), 99]
 
 
+NOT_LEADER, TIMED_OUT, TOO_FEW_REPLICAS, NO_RIGHT, OUT_OF_ORDER = 6, 7, 19, 29, 45
+
+
+@pytest.mark.parametrize("code", [NOT_LEADER, TIMED_OUT, TOO_FEW_REPLICAS, NO_RIGHT, OUT_OF_ORDER])
+def test_kafka_that_answers_an_error_gets_each_message_once(cluster: KafkaCluster, tmp_path: Path, code: int) -> None:
+    """librdkafka repeats a request after passing errors; after others the sink reads the topic and makes a producer."""
+    address = cluster.address(f"error-{code}")
+    batch = MetricBatch([metric(number, agent=f"a{number}") for number in range(50)])
+    with opened(address, tmp_path) as sink:
+        sink.commit(MetricBatch([metric(99)]))
+        cluster.answer_errors(code)
+        if code in (NO_RIGHT, OUT_OF_ORDER):
+            with pytest.raises(SinkUnavailable, match=r"authorization failed|sequence"):
+                sink.commit(batch)
+        assert sink.commit(batch) == Committed(50, 0)
+    assert sorted(row["value"] for row in stored(address)) == [*range(50), 99]
+
+
 def committed(sink: LedgerSink, batch: MetricBatch) -> Committed | None:
     try:
         return sink.commit(batch)

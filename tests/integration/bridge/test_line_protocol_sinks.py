@@ -175,7 +175,7 @@ def test_victoria_refuses_what_the_server_would_drop(victoria: Victoria, tmp_pat
 def test_victoria_that_stores_nothing_is_unavailable(tmp_path: Path) -> None:
     """A server that drops new series answers 204; nothing counts as stored, because a sample is read back.
 
-    The server's limiter is a Bloom filter: it lets the next series through in one run of 16, the eighth never.
+    The server's limiter is a Bloom filter: it lets the next series through in one run of 16, but not the eighth.
     """
     with victoria_server(tmp_path / "victoria", "-storage.maxHourlySeries=1") as victoria:
         with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:

@@ -65,7 +65,7 @@ class KafkaDestination:
     def encode(self, metrics: Sequence[Metric]) -> bytes:
         """Return the known end of each partition, then a line per metric: key, identifier, JSON."""
         if not self._ends:
-            self._ends = self._read_ends()
+            self._ends = self.read_ends()
         return "\n".join((json.dumps(self._ends), *map(_line, metrics))).encode()
 
     def check_reachable(self) -> None:
@@ -74,20 +74,15 @@ class KafkaDestination:
 
     def send(self, post: PendingPost, *, repeated: bool) -> None:
         """Produce the messages and wait until all are delivered. A repeated request goes on waiting if it is queued."""
+        from confluent_kafka import KafkaException
+
         producer = self._open()
-        if self._batch != post.batch:
-            ends, *lines = post.body.decode().split("\n")
-            stored = self._stored_since(json.loads(ends)) if repeated else set()
-            messages = [line.split("\t", 2) for line in lines]
-            self._batch, self._waiting, self._failure = post.batch, 0, ""
-            for key, identifier, text in messages:
-                if identifier not in stored:
-                    self._produce(producer, key, identifier, text)
-        deadline = time.monotonic() + self._options.timeout
-        while self._waiting and not self._failure:
-            if time.monotonic() > deadline:
-                raise SinkUnavailable(f"{self.name}: not delivered within {self._options.timeout:g} s")
-            producer.poll(POLL_SECONDS)
+        try:
+            if self._batch != post.batch:
+                self._produce_missing(producer, post, repeated)
+            self._wait_delivered(producer)
+        except KafkaException as error:  # librdkafka has given the producer up
+            self._failure = error.args[0].str()
         if self._failure:
             failure = self._failure
             self.close()
@@ -105,6 +100,12 @@ class KafkaDestination:
         """Return all stored messages; raise SinkUnavailable."""
         return [message.value() or b"" for message in self._messages({})]
 
+    def read_ends(self) -> dict[int, int]:
+        """Return the end of each partition, the offset that its next message gets; raise SinkUnavailable."""
+        partitions = self._partitions(self._open())  # a producer's question creates the topic if the broker allows it
+        with closing(self._consumer()) as consumer:
+            return {partition: self._end(consumer, partition) for partition in partitions}
+
     def delete_topic(self) -> None:
         """Remove the topic; raise SinkUnavailable."""
         from confluent_kafka import KafkaException
@@ -116,6 +117,26 @@ class KafkaDestination:
         except (KafkaException, TimeoutError) as error:
             raise SinkUnavailable(f"{self.name}: cannot delete the topic: {error}") from error
 
+    def _produce_missing(self, producer: Producer, post: PendingPost, repeated: bool) -> None:
+        """Queue the messages of a request that the topic does not have."""
+        ends, *lines = post.body.decode().split("\n")
+        stored = self._stored_since(json.loads(ends)) if repeated else set()
+        messages = [line.split("\t", 2) for line in lines]
+        self._batch, self._waiting, self._failure = post.batch, 0, ""
+        for key, identifier, text in messages:
+            if identifier not in stored:
+                self._produce(producer, key, identifier, text)
+
+    def _wait_delivered(self, producer: Producer) -> None:
+        """Wait until each message is delivered or has failed: the broker may still store one that it has received."""
+        deadline = time.monotonic() + self._options.timeout
+        while self._waiting:
+            if time.monotonic() > deadline:
+                raise SinkUnavailable(f"{self.name}: not delivered within {self._options.timeout:g} s")
+            producer.poll(POLL_SECONDS)
+            if self._failure:
+                producer.purge(in_flight=False)
+
     def _produce(self, producer: Producer, key: str, identifier: str, text: str) -> None:
         delivered = partial(self._note_delivery, self._batch)
         self._waiting += 1
@@ -125,10 +146,10 @@ class KafkaDestination:
         """Count a delivery; called in `poll`."""
         if batch != self._batch:
             return
-        if error is not None:
-            self._failure = error.str()
-            return
         self._waiting -= 1
+        if error is not None:
+            self._failure = self._failure or error.str()
+            return
         partition, offset = message.partition(), message.offset()
         if partition is not None and offset is not None:
             self._ends[partition] = max(self._ends.get(partition, 0), offset + 1)
@@ -182,11 +203,6 @@ class KafkaDestination:
             hint = f"kafka-topics.sh --create --topic {self._topic}"
             raise SinkUnavailable(f"{self.name}: {topic.error.str()}", hint=hint)
         return sorted(topic.partitions)
-
-    def _read_ends(self) -> dict[int, int]:
-        partitions = self._partitions(self._open())  # a producer's question creates the topic if the broker allows it
-        with closing(self._consumer()) as consumer:
-            return {partition: self._end(consumer, partition) for partition in partitions}
 
     def _end(self, consumer: Any, partition: int) -> int:
         from confluent_kafka import KafkaException, TopicPartition
