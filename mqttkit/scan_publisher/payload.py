@@ -29,6 +29,8 @@ def format_advertisement(advertisement: Advertisement, scanner_id: str, sequence
     }
     if advertisement.alias is not None:
         fields["alias"] = advertisement.alias
+    if advertisement.adapter is not None:
+        fields["adapter"] = advertisement.adapter
     if advertisement.connectable is not None:
         fields["connectable"] = advertisement.connectable
     if advertisement.service_data:

@@ -53,6 +53,8 @@ class Advertisement:
     """The AD structures as sent over the air; None if the source does not provide them."""
     alias: str | None = None
     """Name from the file of identities; None if the device is not in it."""
+    adapter: str | None = None
+    """The adapter that received it, such as hci1; None if the user named none."""
 
     @classmethod
     def from_raw(
@@ -64,6 +66,7 @@ class Advertisement:
         address_type: str = "public",
         rssi: int | None = None,
         connectable: bool | None = None,
+        adapter: str | None = None,
     ) -> Advertisement:
         """Parse the AD structures `raw`. `mac_address` must be in normal form; an `rssi` of 127 means unknown."""
         return cls(
@@ -73,6 +76,7 @@ class Advertisement:
             timestamp=timestamp,
             connectable=connectable,
             raw=raw,
+            adapter=adapter,
             **_interpret(raw),
         )
 
@@ -93,6 +97,7 @@ class Advertisement:
             "connectable": self.connectable,
             "raw_ad": None if self.raw is None else self.raw.hex(),
             "alias": self.alias,
+            "adapter": self.adapter,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -117,6 +122,7 @@ class Advertisement:
             connectable=reader.boolean("connectable"),
             raw=raw,
             alias=reader.text("alias"),
+            adapter=reader.text("adapter"),
             **(reader.parts() if raw is None else _interpret(raw)),
         )
 

@@ -107,10 +107,11 @@ def test_scanner_identifier_that_is_no_topic_level_is_refused(scanner_id: str) -
 
 def test_payload_reads_back_as_the_same_advertisement() -> None:
     """A random address stays random, and `raw_ad` is there if asked for and known."""
-    device = heard(address_type="random", connectable=False, raw=b"\x02\x01\x06")
+    device = heard(address_type="random", connectable=False, raw=b"\x02\x01\x06", adapter="hci1")
     fields = json.loads(format_advertisement(device, "s", 1, raw=True))
     assert fields["raw_ad"] == "020106"
     assert Advertisement.from_json(fields) == device
+    jsonschema.Draft202012Validator(SCHEMA).validate(fields)
     assert "raw_ad" not in json.loads(format_advertisement(device, "s", 1))
     assert "raw_ad" not in json.loads(format_advertisement(heard(), "s", 1, raw=True))
 

@@ -91,12 +91,12 @@ class BleakSource(RadioSource):
     def _detected(self, device: BLEDevice, data: AdvertisementData) -> None:
         """Pass on what bleak received. Runs in the loop; an exception would end the scan silently."""
         try:
-            self.heard(_advertisement(device, data))
+            self.heard(_advertisement(device, data, self._adapter))
         except Exception as error:  # noqa: BLE001 - one invalid advertisement must not end the scan
             self.malformed(error)
 
 
-def _advertisement(device: BLEDevice, data: AdvertisementData) -> Advertisement:
+def _advertisement(device: BLEDevice, data: AdvertisementData, adapter: str | None) -> Advertisement:
     properties = data.platform_data[1]
     return Advertisement(
         mac_address=normalise_mac(device.address),
@@ -110,6 +110,7 @@ def _advertisement(device: BLEDevice, data: AdvertisementData) -> Advertisement:
         },
         service_uuids=tuple(dict.fromkeys(uuid for text in data.service_uuids if (uuid := _valid_uuid(text)))),
         tx_power=data.tx_power,
+        adapter=adapter,
     )
 
 

@@ -53,6 +53,7 @@ class BluepySource(RadioSource):
         super().__init__("bluepy" if adapter is None else f"bluepy {adapter}", wait=wait, silence=silence, retry=retry)
         self._number = adapter_number(adapter)
         self._adapter = f"hci{self._number}"
+        self._named = None if adapter is None else self._adapter
         self._active = active
         self._answer = answer
         self._machine = machine
@@ -60,7 +61,7 @@ class BluepySource(RadioSource):
     def scan(self) -> None:
         """Implement RadioSource."""
         scanner = _Scanner(self._number, self._answer)
-        scanner.withDelegate(_Delegate(self, scanner, active=self._active))
+        scanner.withDelegate(_Delegate(self, scanner, active=self._active, adapter=self._named))
         try:
             with self._translated():
                 scanner.start(passive=not self._active)
@@ -111,10 +112,11 @@ def _helper_ended() -> HelperMissing:
 class _Delegate:
     """Receives each advertisement from bluepy's Scanner."""
 
-    def __init__(self, source: RadioSource, scanner: _Scanner, *, active: bool) -> None:
+    def __init__(self, source: RadioSource, scanner: _Scanner, *, active: bool, adapter: str | None) -> None:
         self._source = source
         self._scanner = scanner
         self._active = active
+        self._adapter = adapter
 
     def handleDiscovery(self, entry: btle.ScanEntry, is_new: bool, is_new_data: bool) -> None:  # noqa: N802  # bluepy's name
         """Pass the advertisement on, and clear bluepy's list of devices.
@@ -132,6 +134,7 @@ class _Delegate:
                 timestamp=time.time(),
                 # the helper has no flags in a passive scan
                 connectable=entry.connectable if self._active else None,
+                adapter=self._adapter,
             )
         )
 

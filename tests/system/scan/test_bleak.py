@@ -65,7 +65,7 @@ def test_every_field_of_bluez_is_taken_over(bus: str) -> None:
     assert second.manufacturer_data == {COMPANY: (b"\1\0\0\0",)}
     assert second.service_uuids == ("0000180f-0000-1000-8000-00805f9b34fb",)
     assert second.service_data == {"0000fcd2-0000-1000-8000-00805f9b34fb": b"\x40\x01"}
-    assert (second.raw, second.connectable) == (None, None)
+    assert (second.raw, second.connectable, second.adapter) == (None, None, "hci0")
 
 
 def test_an_rssi_that_bluez_does_not_tell_is_none(bus: str) -> None:

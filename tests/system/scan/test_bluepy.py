@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import signal
@@ -17,10 +18,12 @@ import pytest
 from bluepy import btle
 
 from mqttkit.errors import AdapterMissing, AdapterStuck, HelperMissing, PermissionMissing, UsageError
-from mqttkit.scanner import Advertisement
+from mqttkit.scan_publisher import format_advertisement
+from mqttkit.scanner import Advertisement, open_source
 from mqttkit.scanner.recording import read_recording
 from mqttkit.scanner.sources.bluepy import BluepySource
 from mqttkit.scanner.sources.machine import Machine
+from mqttkit.settings import ScannerSettings
 from tests.support import bluepy_helper as fake
 from tests.support.bluepy_helper import Helper, Run, report
 
@@ -92,8 +95,23 @@ def test_a_passive_scan_is_the_helpers_own_and_knows_no_flags(install: Install) 
     """The adapter's number goes to the helper; whether a device is connectable is not known."""
     helper = install(Run([report(ADDRESS, -60, b"\x02\x01\x06")]))
     (heard,) = first(BluepySource(adapter="hci1"), 1)
-    assert (heard.connectable, heard.address_type) == (None, "public")
+    assert (heard.connectable, heard.address_type, heard.adapter) == (None, "public", "hci1")
     assert [[run[0], *run[2:]] for run in helper.log] == [["1", "le on", "pasv", "pasvend", "quit"]]
+
+
+def test_two_adapters_scan_in_one_process_and_each_is_named(install: Install) -> None:
+    """In the advertisement, in its payload and in a recording; without --adapter there is no name."""
+    lines = Run([report(ADDRESS, -60, b"\x02\x01\x06")])
+    helper = install(lines)
+    with open_source(ScannerSettings(source="bluepy", adapter=("hci1", "0"))) as source:
+        both = list(itertools.islice(source, 2))
+    assert {one.adapter for one in both} == {"hci0", "hci1"}
+    assert {run[0] for run in helper.log} == {"0", "1"}
+    assert {json.loads(format_advertisement(one, "s", 1))["adapter"] for one in both} == {"hci0", "hci1"}
+    assert [Advertisement.from_json(one.to_json()).adapter for one in both] == [one.adapter for one in both]
+    (unnamed,) = first(BluepySource(), 1)
+    assert unnamed.adapter is None
+    assert "adapter" not in json.loads(format_advertisement(unnamed, "s", 1))
 
 
 def test_bluepys_own_parsing_does_not_get_in_the_way(install: Install) -> None:
