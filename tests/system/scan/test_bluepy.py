@@ -242,7 +242,7 @@ def test_each_refusal_is_its_own_error(
     machine: Machine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the command that repairs it, and the helper ended. Only silence has a short limit: the helper starts slowly."""
+    """With the command that repairs it; the helper ended. Only silence has a short limit: starting takes time."""
     monkeypatch.setattr(Machine, "has_bluetooth_sockets", lambda self: True)
     helper = install(Run(answers={command: answer}))
     with pytest.raises(kind) as caught:
