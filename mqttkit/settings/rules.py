@@ -149,8 +149,18 @@ def _is_company(text: str) -> bool:
 
 
 def _is_source(value: str) -> bool:
-    kind, colon, argument = value.partition(":")
-    return bool(argument) if kind == "replay" else not colon and kind in _SOURCES
+    kind, _, argument = value.partition(":")
+    if kind == "replay":
+        return bool(argument)
+    if value in _SOURCES:
+        return True
+    from difflib import get_close_matches  # 0.3 MB, needed only after a typing error
+
+    near = get_close_matches(kind, (*_SOURCES, "replay"), 1)
+    if not near:
+        return False
+    meant = f"replay:{argument or 'FILE'}" if near == ["replay"] else near[0]
+    raise ValueError(f"must be {SOURCE.expected}, got {value!r}. Did you mean {meant}?")
 
 
 def _is_listen_address(value: str) -> bool:

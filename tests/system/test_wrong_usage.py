@@ -14,7 +14,7 @@ ERRORS = {
     "pub t hello": "pub takes one topic, got t hello. Give the payload with -m: mqttkit pub -m 'hello' t",
     "pub t": "nothing to publish: give -m, -f, -s, -l, -n or --json. Example: mqttkit pub -m hello t",
     "sub": "no topic filter. To print every message: mqttkit sub '#'",
-    "sub -h mqtt://h": "-h takes a host, not a URL. Give the URL with -L",
+    "sub -h mqtt://h": "-h takes a host, not a URL. Give the host: -h h, or the URL with -L",
     "sub -W abc t": "invalid value for '-W': must be a number greater than 0, got 'abc'. See: mqttkit sub --help",
     "doctor --topic a/#": "topic name 'a/#' has a wildcard, + or #: a message goes to one topic",
     "node run none.yaml": "none.yaml: cannot read it: No such file or directory."
@@ -23,9 +23,12 @@ ERRORS = {
     "bench rountrip": "no command 'rountrip'. Did you mean: mqttkit bench roundtrip",
     "broker user ad": "no command 'ad'. Did you mean: mqttkit broker user add",
     "scna": "no command 'scna'. Did you mean: mqttkit scan",
-    "pub --cert none.pem -m x t": "TLS: no file 'none.pem'",
+    "pub --cert none.pem -m x t": "TLS: no file 'none.pem'. Check the path given with --cert",
     "scan --source simulatd": "--source: scanner.source: must be auto, bleak, bluepy, simulated or replay:FILE,"
-    " got 'simulatd'",
+    " got 'simulatd'. Did you mean simulated?",
+    "publish-scan --source reply:a.jsonl": "--source: scanner.source: must be auto, bleak, bluepy, simulated or replay:FILE,"
+    " got 'reply:a.jsonl'. Did you mean replay:a.jsonl?",
+    "sub --cafile none.pem t": "TLS: no file 'none.pem'. Check the path given with --cafile",
     "record t": "missing option '-o' / '--output'. See: mqttkit record filters --help",
 }
 

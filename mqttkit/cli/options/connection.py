@@ -125,7 +125,8 @@ def _hosts(hosts: list[str]) -> dict[str, object]:
     """Return the settings of -h: `host`, or `host:port`, whose port overrides -p."""
     for text in hosts:
         if "://" in text:
-            raise UsageError("-h takes a host, not a URL", hint="Give the URL with -L")
+            host = text.partition("://")[2].partition("/")[0].rpartition("@")[2] or "HOST"
+            raise UsageError("-h takes a host, not a URL", hint=f"Give the host: -h {host}, or the URL with -L")
     if len(hosts) > 1:
         return {"mqtt.broker.hosts": hosts}
     try:

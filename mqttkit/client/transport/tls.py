@@ -22,9 +22,10 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
 
     if settings.psk is not None:
         return _shared_key_context(settings)
-    for file in (settings.ca_file, settings.cert_file, settings.key_file):
+    files = {"--cafile": settings.ca_file, "--cert": settings.cert_file, "--key": settings.key_file}
+    for option, file in files.items():
         if file is not None and not Path(file).is_file():
-            raise ConfigError(f"no file {file!r}", where="TLS")
+            raise ConfigError(f"no file {file!r}", where="TLS", hint=f"Check the path given with {option}")
     if settings.key_file and not settings.cert_file:
         raise ConfigError("a private key needs its certificate", where="TLS", hint="Give --cert too")
     # Not `create_default_context`: that of Python 3.13 refuses authorities without a key usage extension, such as those

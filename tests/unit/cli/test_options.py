@@ -74,7 +74,7 @@ def test_the_value_0_counts_as_given(option: str) -> None:
         (("sub", "-L", "mqtt://host:0/t"), "port must be 1 to 65535"),
         (("sub", "-L", "mqtt://[::1/t"), "must be [address]"),
         (("sub", "-h", "[::1", "t"), "-h: must be [address]"),
-        (("sub", "-h", "mqtt://host", "t"), "-h takes a host, not a URL. Give the URL with -L"),
+        (("sub", "-h", "mqtt://host", "t"), "-h takes a host, not a URL. Give the host: -h host, or the URL with -L"),
         (("sub", "-W", "abc", "t"), "must be a number greater than 0, got 'abc'"),
         (("sub", "-W", "nan", "t"), "must be a number greater than 0, got 'nan'"),
         (("sub", "-p", "0", "t"), "must be a whole number from 1 to 65535, got '0'"),
