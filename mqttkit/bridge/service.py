@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.flow.accounting import Books
@@ -60,25 +61,30 @@ def required_sink(settings: BridgeSettings) -> str:
     return settings.sink
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to run a bridge, or several as outputs."""
+
+    retry: bool = True
+    """If False, the first failure to connect ends it."""
+    will: Will | None = None
+    leave: bool = False
+    """Commit what the broker has queued for the bridge, end the session, and stop."""
+
+
 class Bridge:
     """Run until stopped. Call `run` in the main thread; call `stop` anywhere, also in a signal handler."""
 
     def __init__(
         self,
         settings: Settings,
+        options: RunOptions = RunOptions(),
         *,
-        retry: bool = True,
-        will: Will | None = None,
         notifier: Notifier | None = None,
         books: Books | None = None,
-        leave: bool = False,
         route: Route | None = None,
     ) -> None:
-        """Check the settings; open nothing yet. If `retry` is False, the first failure to connect ends the bridge.
-
-        If `leave` is True, commit what the broker has queued for this bridge, end the session, and stop. With a
-        `route`, the bridge is one of several outputs.
-        """
+        """Check the settings; open nothing yet. With a `route`, the bridge is one of several outputs."""
         self.settings = bridge = settings.bridge
         sink = required_sink(bridge)
         self.filters = bridge_filters(bridge)
@@ -86,7 +92,7 @@ class Bridge:
         self.canary = Canary(self._reserved)
         self.ready = False
         self._mqtt = settings.mqtt
-        self._retry, self._will, self._route = retry, will, route
+        self._options, self._route = options, route
         self._notifier = notifier or Notifier()
         self._books = books
         self._sink: Sink = open_sink(sink, sink_options(bridge))
@@ -96,7 +102,6 @@ class Bridge:
         self._restart = False
         self._worker_at = time.monotonic()
         self._worker_progress = -1
-        self._leave_now, self._leaving = leave, leave or bridge.leave_on_stop
         self.session: BridgeSession
         self._takeovers = TakeoverWatch()
         self._refused_on = 0  # number of the last connection whose messages had no room
@@ -146,11 +151,11 @@ class Bridge:
         settings = self.session.settings
         self.client = MqttClient(
             settings,
-            will=self._will,
+            will=self._options.will,
             on_messages=self._receive,
             on_state=self._note_state,
             manual_ack=True,
-            retry=self._retry,
+            retry=self._options.retry,
         )
         if self.settings.group is not None:
             self.group = stack.enter_context(self._watch_group(settings, self.settings.group))
@@ -159,7 +164,7 @@ class Bridge:
             self.filters,
             canary=self.canary,
             check_interval=self.settings.check_interval,
-            retry=self._retry,
+            retry=self._options.retry,
             prove_sharing=self.group.prove_sharing if self.group is not None else None,
         )
         self.pipeline = self._make_pipeline(registry, settings.client.receive_maximum)
@@ -224,14 +229,14 @@ class Bridge:
         return pipeline
 
     def _connect(self) -> None:
-        if self._retry:
+        if self._options.retry:
             self.client.start()
         else:
             self.client.connect()
 
     def _keep_subscribed(self) -> None:
         """Maintain the subscription, in a separate thread because it waits for the broker's answers."""
-        if self._leave_now:
+        if self._options.leave:
             self._wait_connected()
             return
         while not self._stop.wait(TICK):
@@ -292,7 +297,8 @@ class Bridge:
         self._notifier.stopping()
         stopping = Shutdown(self.client, self.pipeline, self.settings, has_failed=lambda: self._failure is not None)
         left = False
-        if self._leaving and self.client.connected and not self.pipeline.blocked:
+        leaves = self._options.leave or self.settings.leave_on_stop
+        if leaves and self.client.connected and not self.pipeline.blocked:
             left = stopping.unsubscribe_and_empty(self.filters)
         drained = stopping.drain(worker)
         self._log_books()

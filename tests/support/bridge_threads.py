@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mqttkit.bridge.service import Bridge
+from mqttkit.bridge.service import Bridge, RunOptions
 from mqttkit.settings import BridgeSettings, Settings
 from tests.support.bridges import TENANT, mqtt_settings, wait_until
 
@@ -55,9 +55,9 @@ def bridge_settings(directory: Path, port: int, *, client: dict[str, Any] | None
 
 
 @contextlib.contextmanager
-def running_bridge(settings: Settings, *, ready: bool = True, **more: Any) -> Iterator[BridgeThread]:
+def running_bridge(settings: Settings, *, ready: bool = True, leave: bool = False) -> Iterator[BridgeThread]:
     """Run a bridge and wait until it is ready; stop it at the end."""
-    thread = BridgeThread(Bridge(settings, **more))
+    thread = BridgeThread(Bridge(settings, RunOptions(leave=leave)))
     thread.start()
     try:
         if ready:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable
@@ -10,10 +11,9 @@ from contextlib import ExitStack
 from mqttkit.bridge.observe.health import Health, Sample, serve_health
 from mqttkit.bridge.observe.service_manager import Notifier
 from mqttkit.bridge.outputs.plan import Output, plan_outputs
-from mqttkit.bridge.service import EX_TEMPFAIL, TICK, Bridge
+from mqttkit.bridge.service import EX_TEMPFAIL, TICK, Bridge, RunOptions
 from mqttkit.client.control import loop_ran_at
 from mqttkit.errors import MqttkitError
-from mqttkit.messages import Will
 from mqttkit.settings import Settings
 from mqttkit.stop import Stop
 
@@ -76,28 +76,18 @@ class RunningOutput:
 class OutputSet:
     """Several outputs as one service. Call `run` in the main thread; call `stop` anywhere, also in a signal handler."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        retry: bool = True,
-        will: Will | None = None,
-        notifier: Notifier | None = None,
-        leave: bool = False,
-    ) -> None:
-        """See `Bridge`. Raise UsageError if an output cannot work."""
+    def __init__(self, settings: Settings, options: RunOptions) -> None:
+        """Check the settings; raise UsageError if an output cannot work. The first output has the will."""
         planned = plan_outputs(settings)
 
         def make(output: Output) -> Bridge:
-            own_will = will if output is planned[0] else None
-            return Bridge(
-                output.settings, retry=retry, will=own_will, notifier=Notifier({}), leave=leave, route=output.route
-            )
+            own = options if output is planned[0] else dataclasses.replace(options, will=None)
+            return Bridge(output.settings, own, notifier=Notifier({}), route=output.route)
 
         self._settings = settings.bridge
-        self._notifier = notifier or Notifier()
-        self._retry = retry
-        self.outputs = [RunningOutput(output, make, restart=retry and not leave) for output in planned]
+        self._notifier = Notifier()
+        self._retry = options.retry
+        self.outputs = [RunningOutput(output, make, restart=options.retry and not options.leave) for output in planned]
         self._stopped = False
 
     def stop(self) -> None:
@@ -159,9 +149,6 @@ class OutputSet:
             self._notifier.beat([(bridge.pipeline.progress, loop_ran_at(bridge.client)) for bridge in built])
 
 
-def bridge_service(
-    settings: Settings, *, retry: bool = True, will: Will | None = None, leave: bool = False
-) -> Bridge | OutputSet:
+def bridge_service(settings: Settings, options: RunOptions) -> Bridge | OutputSet:
     """Return what runs these settings: one bridge, or several outputs. Raise UsageError."""
-    service = OutputSet if settings.bridge.outputs else Bridge
-    return service(settings, retry=retry, will=will, leave=leave)
+    return (OutputSet if settings.bridge.outputs else Bridge)(settings, options)

@@ -48,6 +48,7 @@ def dev(port: int | None, backend: str, config: str | None, debug: bool) -> int:
     mqttkit bridge dev
     """
     from mqttkit.bridge.outputs.supervisor import bridge_service
+    from mqttkit.bridge.service import RunOptions
     from mqttkit.broker.lifecycle import run_temporary
     from mqttkit.cli.signals import interrupts_raise, on_interrupt
 
@@ -58,7 +59,7 @@ def dev(port: int | None, backend: str, config: str | None, debug: bool) -> int:
         _completed(settings.bridge) as bridge,
         run_temporary(port=port or 0, backend=backend, anonymous=True) as (_, profile),
     ):
-        service = bridge_service(_connected(settings, bridge, profile))
+        service = bridge_service(_connected(settings, bridge, profile), RunOptions())
         for line in _introduction(bridge, profile):
             click.echo(line)
         with on_interrupt(service.stop):

@@ -24,7 +24,8 @@ def leave(connection: ConnectionOptions) -> int:
     mqttkit bridge leave --group ingest --sink sqlite:metrics.db --tenants tenants.yaml
     """
     from mqttkit.bridge.outputs.supervisor import bridge_service
+    from mqttkit.bridge.service import RunOptions
 
-    service = bridge_service(connection.settings, retry=connection.retry, leave=True)
+    service = bridge_service(connection.settings, RunOptions(retry=connection.retry, leave=True))
     drain_on_signal(service.stop)
     return service.run()

@@ -25,9 +25,10 @@ def run(connection: ConnectionOptions) -> int:
     mqttkit bridge run --sink sqlite:metrics.db --sink redis://localhost --tenants tenants.yaml
     """
     from mqttkit.bridge.outputs.supervisor import bridge_service
+    from mqttkit.bridge.service import RunOptions
 
     if connection.url_topic is not None:
         raise UsageError("-L must not contain a topic here", hint="Set the topic with --topic")
-    service = bridge_service(connection.settings, retry=connection.retry, will=connection.will)
+    service = bridge_service(connection.settings, RunOptions(retry=connection.retry, will=connection.will))
     drain_on_signal(service.stop)
     return service.run()

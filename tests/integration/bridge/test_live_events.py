@@ -92,7 +92,7 @@ def test_listener_at_any_node_of_a_cluster_hears(tmp_path: Path) -> None:
             with listening(client) as channel:
                 commit(address, [AWKWARD[0]._replace(dedupe_id=f"d{number}")])
                 # The event that was meant for the node before may still be on its way through the cluster.
-                wait_until(lambda channel=channel, number=number: heard(channel)["dedupe_id"] == f"d{number}")
+                assert wait_until(lambda channel=channel, number=number: heard(channel)["dedupe_id"] == f"d{number}")
 
 
 def test_user_who_may_not_ask_who_listens_publishes_to_all(redis: RedisServer) -> None:
