@@ -26,7 +26,7 @@ ERRORS = {
     "pub --cert none.pem -m x t": "TLS: no file 'none.pem'. Check the path given with --cert",
     "scan --source simulatd": "--source: scanner.source: must be auto, bleak, bluepy, simulated or replay:FILE,"
     " got 'simulatd'. Did you mean simulated?",
-    "publish-scan --source reply:a.jsonl": "--source: scanner.source: must be auto, bleak, bluepy, simulated or replay:FILE,"
+    "scan --source reply:a.jsonl": "--source: scanner.source: must be auto, bleak, bluepy, simulated or replay:FILE,"
     " got 'reply:a.jsonl'. Did you mean replay:a.jsonl?",
     "sub --cafile none.pem t": "TLS: no file 'none.pem'. Check the path given with --cafile",
     "record t": "missing option '-o' / '--output'. See: mqttkit record filters --help",
