@@ -23,9 +23,9 @@ class NatsServer(LineServer):
         """Address of a stream as a sink; the sink creates it."""
         return f"nats://127.0.0.1:{self.port}/{stream}?subject={prefix or stream}"
 
-    def make_stream(self, name: str, *, retention: str) -> None:
+    def make_stream(self, name: str, **config: Any) -> None:
         """Create a stream that takes the subjects NAME.>."""
-        self._ask(lambda stream: stream.add_stream(name=name, subjects=[f"{name}.>"], retention=retention))
+        self._ask(lambda stream: stream.add_stream(name=name, subjects=[f"{name}.>"], **config))
 
     def messages(self, name: str) -> int:
         """Return how many messages a stream has."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,9 +20,10 @@ from mqttkit.bridge.sinks.ledger import PendingPost
 from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.remote.nats import NatsDestination
-from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, HttpOptions, MetricBatch, SinkOptions
 from mqttkit.bridge.verify_place import own_place
-from mqttkit.errors import MqttkitError, SinkBroken, SinkUnavailable
+from mqttkit.broker.certificates.authority import Authority
+from mqttkit.errors import MqttkitError, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.settings import BridgeSettings
 from tests.support.nats import NatsServer, nats_server
 from tests.support.sinks import metric
@@ -97,6 +100,19 @@ def test_nats_work_queue_relies_on_the_duplicate_window(nats: NatsServer, tmp_pa
     assert nats.messages("queue") == 2
 
 
+@pytest.mark.parametrize("largest", [-1, 2_000], ids=["server", "stream"])
+def test_nats_message_that_is_too_large_is_refused(nats: NatsServer, tmp_path: Path, largest: int) -> None:
+    """It is found before anything of the batch is published, so the others are not published twice."""
+    name = f"large{abs(largest)}"
+    nats.make_stream(name, max_msg_size=largest)
+    tags = json.dumps({"x": "y" * (1_900 if largest > 0 else 1_048_400)})
+    with opened(nats.address(name), tmp_path) as sink:
+        with pytest.raises(SinkRefused, match="bytes, the limit is"):
+            sink.commit(MetricBatch([metric(1), metric(2)._replace(tags=tags), metric(3)]))
+        assert sink.commit(MetricBatch([metric(1)])) == Committed(1, 0)
+    assert nats.messages(name) == 1
+
+
 def test_nats_drops_what_another_bridge_has_published(nats: NatsServer, tmp_path: Path) -> None:
     """A member of a group with another ledger gets the same message: the identifier is the same."""
     address = nats.address("twice")
@@ -155,6 +171,59 @@ def test_nats_user_and_password_file(tmp_path: Path) -> None:
             assert "wrong" not in str(caught.value)
             password.write_text("right-secret\n")
             assert sink.commit(MetricBatch([metric(1)])) == Committed(1, 0)
+
+
+def test_natss_verifies_the_server_and_shows_a_certificate(tmp_path: Path) -> None:
+    """Another authority and a missing client certificate are unavailable; with both right, the batch is stored once."""
+    authority, other = Authority.create("ours"), Authority.create("other")
+    for name, found in (("ca", authority), ("other", other)):
+        (tmp_path / f"{name}.crt").write_bytes(found.pem)
+    for name, issued in (("server", authority.sign_server()), ("client", authority.sign_client("bridge"))):
+        (tmp_path / f"{name}.crt").write_bytes(issued.certificate)
+        (tmp_path / f"{name}.key").write_bytes(issued.key)
+    (tmp_path / "password").write_text("right-secret\n")
+    file = {path.name: str(path) for path in tmp_path.iterdir()}
+    tls = ("--tls", "--tlscert", file["server.crt"], "--tlskey", file["server.key"])
+    login = ("--tlsverify", "--tlscacert", file["ca.crt"], "--user", "ingest", "--pass", "right-secret")
+    right = {"ca_file": file["ca.crt"], "cert_file": file["client.crt"], "key_file": file["client.key"]}
+    batch = MetricBatch([metric(1, "x"), metric(2)])
+    with nats_server(tmp_path / "nats", *tls, *login) as nats:
+        address = nats.address("tls").replace("nats://", "natss://ingest@")
+
+        def commit(http: dict[str, str]) -> Committed:
+            options = {"password_file": file["password"], "http": HttpOptions(**http)}
+            with opened(address, tmp_path, **options) as sink:
+                return cast(Committed, sink.commit(batch))
+
+        with pytest.raises(SinkUnavailable, match="certificate verify failed"):
+            commit({**right, "ca_file": file["other.crt"]})
+        with pytest.raises(SinkUnavailable, match=r"natss://127\.0\.0\.1"):
+            commit({"ca_file": file["ca.crt"]})
+        assert commit(right) == Committed(2, 0)
+
+
+def test_natss_sends_no_password_to_a_server_without_tls(tmp_path: Path) -> None:
+    """Someone on the way can answer that TLS is not required; the sink ends the connection then."""
+    (tmp_path / "password").write_text("right-secret\n")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> bytes:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(60)
+                connection.sendall(
+                    b'INFO {"server_id":"x","version":"2.9.10","auth_required":true,"max_payload":99}\r\n'
+                )
+                return connection.recv(10_000)
+
+        received = pool.submit(answer)
+        address = f"natss://ingest@127.0.0.1:{server.getsockname()[1]}/S"
+        with (
+            opened(address, tmp_path, password_file=str(tmp_path / "password")) as sink,
+            pytest.raises(SinkUnavailable, match="secure connection required"),
+        ):
+            sink.commit(MetricBatch([metric(1)]))
+        assert received.result(60) == b""
 
 
 def test_nats_proof_has_its_own_stream(nats: NatsServer) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mqttkit.bridge.json_record import encode_json, json_record
@@ -34,7 +34,18 @@ DUPLICATE_SECONDS = 120.0
 FETCHED = 500
 """Messages to read back in one request."""
 CLOSE_SECONDS = 2.0
+HEADER_BYTES = 100
+"""Bytes of a message's headers, without the stream's name, which they contain. The server's limits include them."""
 _EXAMPLE = "Example: nats://localhost:4222/METRICS"
+
+
+class _Stream(NamedTuple):
+    """What the server tells about the stream."""
+
+    last: int
+    """Sequence number of the last message."""
+    longest: int
+    """Bytes of data that one message may have."""
 
 
 class NatsDestination:
@@ -64,12 +75,12 @@ class NatsDestination:
 
     def encode(self, metrics: Sequence[Metric]) -> bytes:
         """Return the stream's last sequence number, then a line per metric: subject, identifier, JSON."""
-        last = self._do(self._last_sequence())
-        return "\n".join((str(last), *map(self._line, metrics))).encode()
+        state = self._do(self._look())
+        return "\n".join((str(state.last), *(self._line(metric, state.longest) for metric in metrics))).encode()
 
     def check_reachable(self) -> None:
         """Look at the stream; create it if it is missing."""
-        self._do(self._last_sequence())
+        self._do(self._look())
 
     def send(self, post: PendingPost, *, repeated: bool) -> None:
         """Publish the messages that the stream does not have, and wait until it has them."""
@@ -93,11 +104,14 @@ class NatsDestination:
 
         self._do(delete())
 
-    def _line(self, metric: Metric) -> str:
+    def _line(self, metric: Metric, longest: int) -> str:
         subject = ".".join((self._prefix, metric.tenant_id, _token(metric.agent_id), _token(metric.metric_name)))
         key = uuid.uuid4().hex if metric.dedupe_id is None else dedupe_key(metric)
         identifier = hashlib.sha256(key.encode()).hexdigest()[:32]
-        return f"{subject}\t{identifier}\t{encode_json(json_record(metric)).decode()}"
+        data = encode_json(json_record(metric))
+        if len(data) > longest:
+            raise SinkRefused(f"a message of {len(data)} bytes, the limit is {longest}")
+        return f"{subject}\t{identifier}\t{data.decode()}"
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine within the time limit; translate errors, and drop the connection after one."""
@@ -125,13 +139,11 @@ class NatsDestination:
 
     async def _context(self) -> JetStreamContext:
         """Return JetStream on an open connection."""
-        from nats.aio.client import Client
-
         if self._client is None or not self._client.is_connected:
             if self._client is not None:
                 await self._client.close()
             secrets = self._credentials()
-            self._client = Client()
+            self._client = _new_client(secure=self._secure)
             await self._client.connect(
                 self._server,
                 allow_reconnect=False,
@@ -160,8 +172,8 @@ class NatsDestination:
             context.load_cert_chain(http.cert_file, http.key_file)
         return context
 
-    async def _last_sequence(self) -> int:
-        """Return the stream's last sequence number; create a missing stream, refuse one with other subjects."""
+    async def _look(self) -> _Stream:
+        """Return the stream's state; create a missing stream, refuse one with other subjects."""
         from nats.js.api import StreamConfig
         from nats.js.errors import NotFoundError
 
@@ -179,7 +191,9 @@ class NatsDestination:
                 f"the stream {self.stream} takes {shown}, and not {wanted}",
                 hint="Give its prefix: nats://host/STREAM?subject=PREFIX",
             )
-        return int(info.state.last_seq)
+        given = (info.config.max_msg_size, self._client.max_payload if self._client is not None else None)
+        limits = [size for size in given if size is not None and size > 0]
+        return _Stream(int(info.state.last_seq), min(limits) - HEADER_BYTES - len(self.stream))
 
     async def _publish(self, messages: list[list[str]], after: int | None) -> None:
         stream = await self._context()
@@ -196,7 +210,7 @@ class NatsDestination:
         """Return the identifiers of the messages after a sequence number, if the stream keeps them for every reader."""
         from nats.js.api import RetentionPolicy
 
-        if await self._last_sequence() < after:
+        if (await self._look()).last < after:
             after = 0  # another stream under the same name
         info = await (await self._context()).stream_info(self.stream)
         if info.config.retention not in (None, RetentionPolicy.LIMITS):
@@ -230,6 +244,20 @@ class NatsDestination:
                 left -= 1
                 yield (message.headers or {}).get("Nats-Msg-Id", ""), message.data
         await reader.unsubscribe()
+
+
+def _new_client(*, secure: bool) -> Client:
+    """Return a client; a secure one sends its credentials over TLS only, whatever the server asks for."""
+    from nats.aio.client import Client
+    from nats.errors import SecureConnRequiredError
+
+    class SecureClient(Client):
+        def _connect_command(self) -> bytes:
+            if not self._server_info.get("tls_required"):
+                raise SecureConnRequiredError
+            return super()._connect_command()
+
+    return SecureClient() if secure else Client()
 
 
 def _token(text: str) -> str:
