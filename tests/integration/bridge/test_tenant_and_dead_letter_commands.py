@@ -14,10 +14,12 @@ from click.testing import CliRunner, Result
 from mqttkit.bridge.dead_letters import LetterSelection, retry
 from mqttkit.bridge.metric import Metric, MetricParser, MetricRefusal
 from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.sinks.types import DeadLetter, MetricBatch, SinkOptions, dead_letter
 from mqttkit.cli import cli
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
+from tests.support.http_receiver import http_receiver
 from tests.support.pipelines import TENANT as PIPELINE_TENANT
 from tests.support.pipelines import Known, TroubledSink
 from tests.support.redis import redis_server
@@ -94,6 +96,49 @@ def test_dead_letters_are_tried_again(tmp_path: Path) -> None:
     run("tenant", "add", B, "--tenants", known)
     assert run(*words, "--reason", "tenant_unknown").output == "stored=1 duplicate=0 refused=0\n"
     assert len(run("dead-letters", "list", "--sink", sink).output.splitlines()) == 1
+
+
+def refused(address: str, options: SinkOptions, directory: Path) -> tuple[str, ...]:
+    """Give the sink a dead letter of tenant A; return the words that retry it, now that A is known."""
+    known = directory / "tenants.yaml"
+    known.write_text(f"- {A}\n")
+    message = Message(f"metrics/{A}/a/t", b'{"value":7,"dedupe_id":"d"}')
+    with contextlib.closing(open_sink(address, options)) as sink:
+        sink.open()
+        sink.commit(MetricBatch([], [dead_letter(message, MetricRefusal.TENANT_UNKNOWN, "why", 1_000)]))
+    return ("dead-letters", "retry", "--sink", address, "--tenants", str(known))
+
+
+def test_retry_makes_the_jobs_that_the_bridge_makes(server: Callable[[str], Any], tmp_path: Path) -> None:
+    """--list, --job and --job-format apply to it too."""
+    redis = server("redis")
+    with redis.client() as client:
+        client.flushall()
+        words = refused(redis.url, SinkOptions(list_name="queues:default"), tmp_path)
+        options = ("--list", "queues:default", "--job", "KeepMetric", "--job-format", "laravel")
+        assert run(*words, *options).stdout == "stored=1 duplicate=0 refused=0\n"
+        (job,) = client.lrange("queues:default", 0, -1)
+    assert (json.loads(job)["displayName"], json.loads(job)["data"]["value"]) == ("KeepMetric", 7)
+
+
+def test_retry_uses_the_token_of_the_http_sink(tmp_path: Path) -> None:
+    """--token-file and --dead-letters apply to it too."""
+    token, ledger = tmp_path / "token", str(tmp_path / "ledger.db")
+    token.write_text("word\n")
+    with http_receiver() as receiver:
+        words = refused(receiver.url, SinkOptions(dead_letters=ledger), tmp_path)
+        retried = run(*words, "--dead-letters", ledger, "--token-file", str(token))
+        assert retried.stdout == "stored=1 duplicate=0 refused=0\n"
+        ((headers, metrics),) = receiver.requests
+    assert (headers["Authorization"], metrics[0]["value"]) == ("Bearer word", 7)
+
+
+def test_retry_stores_in_the_table_of_the_bridge(server: Callable[[str], Any], tmp_path: Path) -> None:
+    """--table applies to it too."""
+    address = server("postgresql").url
+    words = refused(address, SinkOptions(table="readings"), tmp_path)
+    assert run(*words, "--table", "readings").stdout == "stored=1 duplicate=0 refused=0\n"
+    assert stored_ids(BridgeSettings(sink=address, table="readings"), "a") == ["d"]
 
 
 def test_dead_letters_are_purged_as_chosen(tmp_path: Path) -> None:

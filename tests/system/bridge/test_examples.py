@@ -27,9 +27,10 @@ MQTTKIT = Path(sys.executable).with_name("mqttkit")
 
 
 def test_systemd_unit_is_sound(tmp_path: Path) -> None:
-    """systemd-analyze finds nothing wrong, and a low exposure."""
+    """systemd-analyze finds nothing wrong, and a low exposure. A broker that is down at the start has no time limit."""
     analyze = need("systemd-analyze")
     text = (EXAMPLES / "mqttkit-bridge.service").read_text()
+    assert "\nTimeoutStartSec=infinity\n" in text
     unit = tmp_path / "mqttkit-bridge.service"
     unit.write_text(text.replace("/usr/local/bin/mqttkit", str(MQTTKIT)))
     verified = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True)
@@ -120,6 +121,9 @@ def test_compose_file_is_sound() -> None:
         copied = [words.split()[1:-1] for words in recipe.splitlines() if words.startswith("COPY")]
         needed += [f"{build['context']}/{name}" for names in copied for name in names]
     assert [path for path in needed if not Path(path).exists()] == []
+    assert Path(volumes["bridge"][0]).is_dir(), "a container does not see a file that an editor replaces"
+    assert re.fullmatch(r"eclipse-mosquitto:\d+\.\d+\.\d+", services["broker"]["image"])
+    assert "max_queued_messages 0" not in (EXAMPLES / "mosquitto.conf").read_text().splitlines()
 
 
 def _source(volume: str | dict[str, str]) -> str:
