@@ -6,6 +6,7 @@ thread: the loop reads and writes when a socket is ready.
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 import time
@@ -29,6 +30,8 @@ from mqttkit.errors import BrokerUnreachable, MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
+
+log = logging.getLogger(__name__)
 
 Receive = Callable[[int, list[Message]], None]
 """Gets the number of a connection and the messages of one read."""
@@ -270,9 +273,12 @@ class Fleet:
         """Read or write; an unexpected packet ends the connection."""
         try:
             work()
-        except UnexpectedPacket as error:
+        except Exception as error:  # paho raises many kinds
+            foreseen = isinstance(error, UnexpectedPacket)
+            if not foreseen:
+                log.debug("an unexpected packet ended connection %d", member.number, exc_info=error)
             member.connection.abort()
-            self._handle_end(member, f"unexpected packet: {error}")
+            self._handle_end(member, f"unexpected packet: {error if foreseen else repr(error)}")
 
     def _watch(self, member: Member, opened: Any) -> None:
         self._selector.register(opened, selectors.EVENT_READ, member)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +14,9 @@ from mqttkit.messages import Message
 
 Reader = Callable[[Message], tuple[int, int, int]]
 """Reads publisher, sequence number and scheduled time (nanoseconds) from a message."""
+
+AHEAD_NS = 1_000_000_000
+"""No message arrives so long before it was due: both times are of this machine's clock."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,11 @@ class Point:
 class _HeaderReader:
     """Reads the header of a payload of `plan.stamp`, and the publisher from the topic."""
 
-    def __init__(self) -> None:
-        self._publishers: dict[str, int] = {}
+    def __init__(self, plan: Plan) -> None:
+        self._publishers = {plan.topic_of(number): number for number in range(plan.publishers)}
 
     def __call__(self, message: Message) -> tuple[int, int, int]:
-        publisher = self._publishers.get(message.topic)
-        if publisher is None:
-            publisher = self._publishers[message.topic] = int(message.topic.rpartition("/")[2])
-        return (publisher, *HEADER.unpack_from(message.payload))
+        return (self._publishers[message.topic], *HEADER.unpack_from(message.payload))
 
 
 class MessageReceiver:
@@ -47,6 +48,8 @@ class MessageReceiver:
 
     def __init__(self, plan: Plan, *, read: Reader | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.received = 0
+        self.foreign = 0
+        """Messages that none of the publishers has sent."""
         self.bytes = 0
         self.last = 0
         """Time of the last message in nanoseconds of the clock; 0 if there is none."""
@@ -61,33 +64,44 @@ class MessageReceiver:
         self._current = Histogram()
         self._counted = 0
         self._since = 0
-        self._read = read or _HeaderReader()
+        self._read = read or _HeaderReader(plan)
         self._clock = clock
 
     def receive(self, subscriber: int, messages: list[Message]) -> None:
         """Count messages that arrived together at a subscriber."""
         now = self._clock()
+        own = len(messages)
+        if self._plan.numbered:
+            own = self._check(0 if self._is_shared else subscriber, messages, now)
+            self.foreign += len(messages) - own
+        if not own:
+            return
         if not self.first:
             self.first = self._since = now
         self.bytes += sum([len(message.payload) for message in messages])
-        self.received += len(messages)
-        self._counted += len(messages)
+        self.received += own
+        self._counted += own
         self.last = now
-        if self._plan.numbered:
-            self._check(0 if self._is_shared else subscriber, messages, now)
         if now - self._since >= self._interval:
             self.end_interval(now)
 
-    def _check(self, subscriber: int, messages: list[Message], now: int) -> None:
+    def _check(self, subscriber: int, messages: list[Message], now: int) -> int:
+        """Count the messages of the publishers by number and latency; return how many they are."""
         read, sequences, found = self._read, self.sequences, []
         for message in messages:
-            publisher, number, when = read(message)
+            try:
+                publisher, number, when = read(message)
+            except (LookupError, TypeError, ValueError, struct.error):
+                continue
+            if when > now + AHEAD_NS:
+                continue
             sequence = sequences.get((subscriber, publisher))
             if sequence is None:
                 sequence = sequences[subscriber, publisher] = Sequence()
             sequence.add(number)
             found.append(now - when)
         self._current.add_all(found)
+        return len(found)
 
     def end_interval(self, now: int) -> None:
         """End the current interval. The caller ends the last one of a run."""

@@ -217,6 +217,8 @@ def add_received(result: BenchResult, sent: Sent, receiver: MessageReceiver, cpu
     metrics["mib"] = receiver.bytes / MIB / seconds if seconds > 0 else 0.0
     metrics.update(receiver.latencies.summary())
     metrics["lost"] = receiver.lost(dict(enumerate(sent.messages)))
+    if receiver.foreign:
+        result.notes.append(f"{receiver.foreign:,} messages of other publishers arrived and were not counted")
     metrics["duplicated"] = receiver.duplicated
     metrics["reordered"] = receiver.reordered
     if received and plan.scenario != "roundtrip":

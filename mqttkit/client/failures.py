@@ -74,7 +74,7 @@ def closed_early(address: tuple[str, int], cause: str, *, tls: bool, texts: Iter
 
 def lost(address: tuple[str, int], reason: str, *, hint: str = "") -> BrokerUnreachable:
     """Return the error for a connection that ended after its CONNACK."""
-    cause = _LOST.get(reason.lower(), reason.lower())
+    cause = _LOST.get(reason.lower(), reason if reason[:1].islower() else reason.lower())  # paho's begin with a capital
     return BrokerUnreachable(show_address(*address), "mqtt", cause, what="lost the connection to broker", hint=hint)
 
 

@@ -15,6 +15,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from mqttkit.addresses import show_address
 from mqttkit.client.connection import Connection
 from mqttkit.client.packets.reason_codes import DENIED
+from mqttkit.client.receiving.unexpected import UnexpectedPacket
 from mqttkit.client.reconnect import MQTT_5, ReconnectPolicy
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
 from mqttkit.messages import Subscription
@@ -145,15 +146,14 @@ class Subscriptions:
     def answered(self, mid: int, codes: list[int]) -> list[tuple[str, int]]:
         """Handle a SUBACK or UNSUBACK; return topic filter and code of each repeated subscription in it.
 
-        Raise ValueError, which ends the connection, unless a SUBACK has one code for each filter. Ignore answers
-        that no caller waits for.
+        Raise UnexpectedPacket unless a SUBACK has one code for each filter. Ignore answers that no caller waits for.
         """
         again = self._again.pop(mid, None)
         with self._condition:
             self._connection.unanswered.pop(mid, None)  # not before the caller that sent it has registered
             expected = len(again) if again is not None else self._pending.get(mid)
             if expected and expected != len(codes):
-                raise ValueError(f"SUBACK has {len(codes)} reason codes for {expected} topic filters")
+                raise UnexpectedPacket(f"SUBACK has {len(codes)} reason codes for {expected} topic filters")
             if again is not None:
                 return self._final(dict(zip(again, codes, strict=True)))
             if expected is not None:

@@ -120,6 +120,25 @@ def test_what_cannot_work_raises_the_error_of_the_first_connection(tmp_path: Pat
         fleet.connect(2, Stop())
 
 
+def test_an_exception_while_reading_ends_that_connection_only(shared_broker: TestBroker) -> None:
+    """As in the network thread of a client, whatever a packet makes paho or the receiver raise."""
+    topic = f"fleet/{uuid.uuid4().hex}"
+
+    def receive(number: int, _messages: list[Message]) -> None:
+        if number == 0:
+            raise LookupError("odd")
+
+    with Fleet(settings_for(shared_broker.port), receive=receive) as fleet:
+        fleet.connect(2, Stop())
+        fleet.subscribe([Subscription(topic), Subscription(topic)], Stop())
+        fleet.publish(1, topic, b"x", 1)
+        deadline = time.monotonic() + 60
+        while fleet.failure is None and time.monotonic() < deadline:
+            fleet.turn(0.05)
+        assert "unexpected packet: LookupError('odd')" in str(fleet.failure)
+        assert [member.ended is None for member in fleet.members] == [False, True]
+
+
 def test_a_denied_subscription_is_raised(shared_broker: TestBroker) -> None:
     """The broker's reason code is in the error."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mqttkit.bench.plan import Plan, Sent, stamp
-from mqttkit.bench.receiving import MessageReceiver
+from mqttkit.bench.receiving import AHEAD_NS, MessageReceiver
 from mqttkit.bench.report.result import GENERATOR_LATE, GENERATOR_LIMIT, BenchResult
 from mqttkit.bench.run import add_received
 from mqttkit.messages import Message
@@ -43,6 +43,28 @@ def test_what_is_lost_depends_on_who_should_receive(layout: str, lost: int, reor
     receiver.receive(0, [message(0, 0), message(0, 2), message(0, 1), message(1, 2)])
     receiver.receive(1, [message(1, 0), message(1, 1), message(0, 0), message(0, 1)])
     assert (receiver.lost({0: 3, 1: 3}), receiver.reordered) == (lost, reordered)
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        ("t/0", b"short"),
+        ("t/0", b"text of another publisher"),
+        ("t/0", stamp(1 << 60, AHEAD_NS + 2_000, b"")),
+        ("t/2", stamp(1, 0, b"")),
+        ("t/x", stamp(1, 0, b"")),
+    ],
+)
+def test_messages_of_other_publishers_are_not_counted(topic: str, payload: bytes) -> None:
+    """They were a traceback, or filled the memory with numbers that seemed to be missing."""
+    receiver = MessageReceiver(Plan(scenario="sub", topic="t", publishers=2, subscribers=1), clock=lambda: 1_000)
+    receiver.receive(0, [Message(topic, payload)])
+    assert (receiver.received, receiver.foreign, receiver.first) == (0, 1, 0)
+    receiver.receive(0, [message(0, 0), Message(topic, payload), message(1, 0)])
+    assert (receiver.received, receiver.foreign, receiver.lost({0: 1, 1: 1})) == (2, 2, 0)
+    result = BenchResult(Plan(scenario="sub", topic="t"))
+    add_received(result, Sent((1, 1), 1.0, 0.1, {}, 0.0), receiver, 0.1)
+    assert result.notes == ["2 messages of other publishers arrived and were not counted"]
 
 
 def test_payloads_without_room_for_a_number_are_counted() -> None:
