@@ -50,7 +50,7 @@ check: $(VENV)/.dev ## Lint, types, import layers
 docs: $(VENV)/.dev ## Build the pages of docs/ into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
 
-format: $(VENV)/.dev ## Format the code, and mend what the linter can
+format: $(VENV)/.dev ## Format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -27,7 +27,7 @@ def completion(*, shell: str, install: bool) -> None:
     """Print the completion script of a shell, or install it for this user.
 
     It completes commands, options, files, and the names of brokers, users, profiles, models and topics. Topics
-    come from the broker, which has 0.3 s to send some. Names with characters that a shell interprets are left out.
+    come from the broker, which has 0.3 s to send some. It omits names that a shell would interpret.
 
     \b
     mqttkit completion bash --install
