@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.flow.accounting import Books
@@ -207,7 +208,6 @@ class Bridge:
 
     def _make_pipeline(self, registry: TenantRegistry, receive_maximum: int) -> Pipeline:
         bridge = self.settings
-        addresses = repr(self._mqtt.broker.addresses())
         limits = PipelineLimits(
             batch_size=max(1, min(bridge.batch_size, receive_maximum // 2)),
             batch_window=bridge.batch_window,
@@ -217,7 +217,7 @@ class Bridge:
             drop_letters=bridge.dead_letter_overflow == "drop",
         )
         pipeline = Pipeline(
-            parser=open_parser(bridge, state_path(self.session.client_id, addresses), self.client.publish),
+            parser=open_parser(bridge, self._state_path(), self.client.publish),
             registry=registry,
             sink=self._sink,
             acknowledge=self._acknowledge,
@@ -227,6 +227,9 @@ class Bridge:
         )
         pipeline.route = self._route
         return pipeline
+
+    def _state_path(self) -> Path:
+        return state_path(self.session.client_id, repr(self._mqtt.broker.addresses()))
 
     def _connect(self) -> None:
         if self._options.retry:
@@ -307,6 +310,7 @@ class Bridge:
             self._sink.close()
         if left and drained:
             self.session.end()
+            self._state_path().unlink(missing_ok=True)
             if self.group is not None:
                 self.group.leave()
         return drained

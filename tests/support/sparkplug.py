@@ -67,7 +67,7 @@ def metric(
 
 
 def payload(metrics: Sequence[bytes], *, seq: int | None = 0, timestamp: int | None = None) -> bytes:
-    """Encode a payload; the time stamp is now unless it is given, 0 leaves it out."""
+    """Encode a payload; the time stamp is now unless it is given; 0 means none."""
     now = time.time_ns() // 1_000_000 if timestamp is None else timestamp
     found = number_field(1, now) if now else b""
     found += b"".join(bytes_field(2, each) for each in metrics)

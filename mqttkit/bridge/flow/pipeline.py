@@ -234,7 +234,13 @@ class Pipeline:
         if self.route is not None and self.route.is_unrouted(message.topic):
             raise Refusal(MetricRefusal.UNROUTED, "no output stores this metric")
         retained = _content_id(message) if message.retain else None
-        return self._parser.parse_message(message, now_ms, retained=retained)
+        try:
+            metrics = self._parser.parse_message(message, now_ms, retained=retained)
+        except Refusal as refusal:
+            if self.route is not None:
+                refusal.metrics = self.route.select(message.topic, refusal.metrics)
+            raise
+        return metrics if self.route is None else self.route.select(message.topic, metrics)
 
     def _commit_all(self, prepared: _Prepared) -> bool:
         """Commit the batch, or its halves if the sink refuses it. Return False if the bridge was stopped."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
-from mqttkit.bridge.metric import TOPIC_CACHE_ENTRIES, MetricParser
+from mqttkit.bridge.metric import TOPIC_CACHE_ENTRIES, Metric, MetricParser, MetricRefusal, Refusal
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,12 @@ class Route:
     letter, so that it is stored once.
     """
 
-    def __init__(self, name: str, shares: Sequence[Share], position: int, parser: MetricParser) -> None:
+    def __init__(
+        self, name: str, shares: Sequence[Share], position: int, parser: MetricParser, *, late: str = ""
+    ) -> None:
+        """`late` begins the topics whose messages have metrics of several names: `select` decides about each."""
         self.name = name
+        self._late = late
         self._shares = shares
         self._position = position
         self._parser = parser
@@ -48,10 +52,26 @@ class Route:
         """Return whether this is a metric that no output stores."""
         return self._decide(topic)[1]
 
+    def select(self, topic: str, metrics: list[Metric]) -> list[Metric]:
+        """Return the metrics for this output; raise Refusal, with the others, for those that no output stores."""
+        if not self._late or not topic.startswith(self._late):
+            return metrics
+        takers = [self._takers(metric.tenant_id, metric.metric_name) for metric in metrics]
+        found = [metric for metric, those in zip(metrics, takers, strict=True) if self._position in those]
+        lost = next((metric for metric, those in zip(metrics, takers, strict=True) if not those), None)
+        if lost is not None and self._position == 0:
+            raise Refusal(MetricRefusal.UNROUTED, f"no output stores {lost.metric_name}", found)
+        return found
+
+    def _takers(self, tenant: str, metric: str) -> list[int]:
+        return [position for position, share in enumerate(self._shares) if share.includes(tenant, metric)]
+
     def _decide_topic(self, topic: str) -> tuple[bool, bool]:
+        if self._late and topic.startswith(self._late):
+            return True, False
         names = self._parser.names(topic)
         if names is None:
             return self._position == 0, False
         tenant, _, metric = names
-        takers = [position for position, share in enumerate(self._shares) if share.includes(tenant, metric)]
+        takers = self._takers(tenant, metric)
         return self._position in (takers or [0]), not takers

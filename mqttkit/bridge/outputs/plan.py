@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mqttkit.bridge.flow.route import Route, Share
 from mqttkit.bridge.metric import MetricParser
 from mqttkit.bridge.session import normal_sink
+from mqttkit.bridge.sparkplug.topic import NAMESPACE as SPARKPLUG_NAMESPACE
 from mqttkit.errors import UsageError
 from mqttkit.settings import BridgeSettings, OutputSettings, Settings, SinkSettings
 
@@ -36,7 +37,8 @@ def plan_outputs(settings: Settings) -> list[Output]:
         if bridge.sink not in (None, names[position], output.sink):
             continue
         parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
-        route = Route(names[position], shares, position, parser)
+        late = SPARKPLUG_NAMESPACE if bridge.sparkplug.enabled else ""
+        route = Route(names[position], shares, position, parser, late=late)
         planned.append(Output(names[position], _settings_of(settings, output, names[position]), route))
     if not planned:
         raise UsageError(f"no output {bridge.sink!r}", hint=f"Outputs: {', '.join(names)}")

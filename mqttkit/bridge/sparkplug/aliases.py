@@ -46,21 +46,19 @@ class Table(NamedTuple):
 
 
 class Node(NamedTuple):
-    """What is known of one edge node."""
+    """What is known of one edge node. One without tables is like one that was never seen."""
 
     tables: Mapping[str, Table] = {}
     """By device; the node's own has an empty name."""
-    expected: int | None = None
-    """Next sequence number; None if any may come."""
+    expected: int = 0
+    """Next sequence number."""
     bd_seq: int | None = None
     """Number of the connection, which links a death to its birth."""
-    unknown_because: str = "no birth has been received"
-    """Why a table is missing."""
 
     @property
     def size(self) -> int:
         """Approximate bytes in memory."""
-        return ENTRY_BYTES + sum(table.size for table in self.tables.values())
+        return ENTRY_BYTES * bool(self.tables) + sum(table.size for table in self.tables.values())
 
 
 def table_of(metrics: Any) -> Table:
@@ -96,19 +94,18 @@ def born(node: Node, address: Address, payload: Any) -> Node:
     return Node({"": table}, following, bd_seq_of(payload.metrics))
 
 
-def lost(node: Node, device: str, because: str) -> Node:
-    """Return the node without the table of a device, or without any if the node itself is meant."""
-    kept = {name: table for name, table in node.tables.items() if name != device} if device else {}
-    return node._replace(tables=kept, unknown_because=because)
+def lost(node: Node, device: str = "") -> Node:
+    """Return the node without the table of a device, or without any if no device is given."""
+    return node._replace(tables={name: table for name, table in node.tables.items() if device and name != device})
 
 
-def advanced(node: Node, sequence: int) -> tuple[Node, bool]:
-    """Return the node after a sequence number, and whether messages are missing before it.
+def advanced(node: Node, sequence: int) -> tuple[Node, str]:
+    """Return the node after a sequence number, and what is wrong if messages are missing before it.
 
     Among the missing ones there may be a birth with other aliases: so the earlier ones are no longer valid.
     """
     following = (sequence + 1) % SEQUENCE
-    if node.expected in (None, sequence):
-        return node._replace(expected=following), False
-    because = f"messages are missing before sequence number {sequence}, expected {node.expected}"
-    return lost(node, "", because)._replace(expected=following), True
+    if not node.tables or node.expected == sequence:
+        return node._replace(expected=following), ""
+    gap = f"messages are missing before sequence number {sequence}, expected {node.expected}"
+    return Node(expected=following), gap

@@ -87,10 +87,11 @@ class NodeMemory:
         return self._size
 
     def _set(self, name: NodeName, node: Node) -> None:
-        before = self._nodes.pop(name, None)
-        if before is None or before.tables is not node.tables:
-            self._size += node.size - (before.size if before is not None else 0)
-        self._nodes[name] = node
+        before = self._nodes.pop(name, Node())
+        if before.tables is not node.tables:
+            self._size += node.size - before.size
+        if node.tables:
+            self._nodes[name] = node
 
     def _trim(self) -> list[NodeName]:
         while len(self._seen) > SEEN:

@@ -15,7 +15,7 @@ from mqttkit.bridge.sparkplug.aliases import Entry, Node, Table, advanced, bd_se
 from mqttkit.bridge.sparkplug.memory import NodeMemory, message_identity
 from mqttkit.bridge.sparkplug.payload import decode_payload, payload_class
 from mqttkit.bridge.sparkplug.rebirth import Rebirths
-from mqttkit.bridge.sparkplug.state_file import StateFile
+from mqttkit.bridge.sparkplug.state_file import StateFile, saved_nodes
 from mqttkit.bridge.sparkplug.topic import BIRTHS, NAMESPACE, Address, Kind, NodeName, agent_of, parse_topic
 from mqttkit.bridge.sparkplug.values import decode_text, read_value
 from mqttkit.messages import Message
@@ -54,8 +54,10 @@ class SparkplugParser(MetricParser):
     # -- one batch ---------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Read what an earlier run has saved; raise SinkUnavailable or SinkBroken."""
-        if self._path is not None and self._file is None:
+        """Read what an earlier run has saved, or without a file what all sessions have; raise SinkUnavailable."""
+        if self._path is None:
+            self._memory.restore(saved_nodes(), ())
+        elif self._file is None:
             self._file = StateFile(self._path)
             self._memory.restore(self._file.nodes(), self._file.seen())
 
@@ -158,7 +160,7 @@ class SparkplugParser(MetricParser):
 
     def _forget(self, address: Address, because: str) -> None:
         name = address.name
-        self._memory.draft.nodes[name] = lost(self._memory.get(name), address.device, because)
+        self._memory.draft.nodes[name] = lost(self._memory.get(name), address.device)
         self._memory.draft.unknown[name] = because
 
     def _follow(self, address: Address, payload: Any) -> Table | None:
@@ -172,7 +174,7 @@ class SparkplugParser(MetricParser):
             node, gap = advanced(node, payload.seq)
             if gap:
                 draft.counts["gaps"] += 1
-                draft.unknown[name] = node.unknown_because
+                draft.unknown[name] = gap
         if kind in BIRTHS:
             draft.counts["births"] += 1
             try:
@@ -182,7 +184,7 @@ class SparkplugParser(MetricParser):
                 raise
         elif kind is Kind.DDEATH:
             draft.counts["deaths"] += 1
-            node = lost(node, address.device, "the device has died")
+            node = lost(node, address.device)
         draft.nodes[name] = node
         return None if kind is Kind.DDEATH else node.tables.get(address.device, _NOTHING)
 
@@ -194,7 +196,7 @@ class SparkplugParser(MetricParser):
             draft.counts["stale_deaths"] += 1
             return
         draft.counts["deaths"] += 1
-        draft.nodes[address.name] = lost(node, "", "the node has died")._replace(expected=None, bd_seq=None)
+        draft.nodes[address.name] = Node()
 
     # -- its metrics -------------------------------------------------------------------------------
 
@@ -237,7 +239,7 @@ class SparkplugParser(MetricParser):
     def _note_unborn(self, name: NodeName) -> None:
         draft = self._memory.draft
         draft.counts["unknown_aliases"] += 1
-        draft.unknown[name] = self._memory.get(name).unknown_because
+        draft.unknown.setdefault(name, "no birth is valid")
 
 
 def _entry_of(metric: Any, table: Table) -> Entry:

@@ -1,4 +1,4 @@
-"""Nodes whose births the bridge lacks: report them, and ask them to publish the births again if the settings say so."""
+"""Nodes whose births the bridge lacks: report them, and ask them to publish the births again if the user wants it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,13 +19,13 @@ from mqttkit.errors import SinkUnavailable
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS nodes (
-    node_group TEXT NOT NULL, node TEXT NOT NULL, expected INTEGER, bd_seq INTEGER, unknown_because TEXT NOT NULL,
+    node_group TEXT NOT NULL, node TEXT NOT NULL, expected INTEGER NOT NULL, bd_seq INTEGER,
     births BLOB NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (node_group, node)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seen (number INTEGER PRIMARY KEY AUTOINCREMENT, identity BLOB NOT NULL);
 """
-_WRITE_NODE = "INSERT OR REPLACE INTO nodes VALUES (?,?,?,?,?,?,?)"
+_WRITE_NODE = "INSERT OR REPLACE INTO nodes VALUES (?,?,?,?,?,?)"
 _ADVANCE_NODE = "UPDATE nodes SET expected = ?, used = ? WHERE node_group = ? AND node = ?"
-_READ_NODES = "SELECT node_group, node, expected, bd_seq, unknown_because, births FROM nodes ORDER BY used"
+_READ_NODES = "SELECT node_group, node, expected, bd_seq, births FROM nodes ORDER BY used"
 
 _Births = dict[str, list[tuple[int | None, str, int]]]
 """By device: alias, name and type of each metric."""
@@ -31,14 +33,29 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Births).decode
 
 
-def state_directory_of_sparkplug() -> Path:
+def sparkplug_directory() -> Path:
     """Return the directory of these files."""
     return state_directory() / "sparkplug"
 
 
+def saved_nodes() -> list[tuple[NodeName, Node]]:
+    """Return the nodes of all sessions, without those that two sessions know differently; raise SinkUnavailable."""
+    found: dict[NodeName, Node] = {}
+    doubtful: set[NodeName] = set()
+    for path in sorted(sparkplug_directory().glob("*.db")):
+        with (
+            translated(str(path)),
+            contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database,
+        ):
+            for name, node in _read_nodes(database):
+                if found.setdefault(name, node).tables != node.tables:
+                    doubtful.add(name)
+    return [(name, node) for name, node in found.items() if name not in doubtful]
+
+
 def state_path(*session: str) -> Path:
     """Return the file of a session; `session` says which one."""
-    return state_directory_of_sparkplug() / f"{hashlib.sha256(chr(0).join(session).encode()).hexdigest()[:16]}.db"
+    return sparkplug_directory() / f"{hashlib.sha256(chr(0).join(session).encode()).hexdigest()[:16]}.db"
 
 
 class StateFile:
@@ -53,13 +70,13 @@ class StateFile:
         self._path = str(path)
         self._saved: dict[NodeName, Node] = {}
         self._database = connect(self._path, _TABLES)
-        self._used = self._database.execute("SELECT coalesce(max(used), 0) FROM nodes").fetchone()[0]
+        with translated(self._path):
+            self._used = self._database.execute("SELECT coalesce(max(used), 0) FROM nodes").fetchone()[0]
 
     def nodes(self) -> list[tuple[NodeName, Node]]:
         """Return the saved nodes, the longest silent one first."""
         with translated(self._path):
-            rows = self._database.execute(_READ_NODES).fetchall()
-        found = [(NodeName(row[0], row[1]), Node(dict(_tables(row[5])), row[2], row[3], row[4])) for row in rows]
+            found = _read_nodes(self._database)
         self._saved = dict(found)
         return found
 
@@ -73,23 +90,24 @@ class StateFile:
 
         Births are on disk when it returns. Sequence numbers survive the end of the process, but not a power cut.
         """
-        new = {name: node for name, node in nodes.items() if not _same_births(self._saved.get(name), node)}
+        known = {name: node for name, node in nodes.items() if node.tables}
+        new = {name for name, node in known.items() if not _same_births(self._saved.get(name), node)}
+        gone = [name for name in (*dropped, *(nodes.keys() - known.keys())) if name in self._saved]
         with translated(self._path):
-            self._database.execute(f"PRAGMA synchronous = {'FULL' if new else 'NORMAL'}")
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if new or gone else 'NORMAL'}")
         with transaction(self._database, self._path):
-            for name, node in nodes.items():
+            for name, node in known.items():
                 self._used += 1
                 if name in new:
-                    births = _encode(_births(node))
-                    row = (*name, node.expected, node.bd_seq, node.unknown_because, births, self._used)
+                    row = (*name, node.expected, node.bd_seq, _encode(_births(node)), self._used)
                     self._database.execute(_WRITE_NODE, row)
                 else:
                     self._database.execute(_ADVANCE_NODE, (node.expected, self._used, *name))
-            self._database.executemany("DELETE FROM nodes WHERE node_group = ? AND node = ?", dropped)
+            self._database.executemany("DELETE FROM nodes WHERE node_group = ? AND node = ?", gone)
             self._add_seen(seen)
-        self._saved.update(nodes)
-        for name in dropped:
-            self._saved.pop(name, None)
+        self._saved.update(known)
+        for name in gone:
+            del self._saved[name]
 
     def _add_seen(self, seen: Iterable[bytes]) -> None:
         rows = [(identity,) for identity in seen]
@@ -102,8 +120,13 @@ class StateFile:
         self._database.close()
 
 
+def _read_nodes(database: sqlite3.Connection) -> list[tuple[NodeName, Node]]:
+    rows = database.execute(_READ_NODES).fetchall()
+    return [(NodeName(row[0], row[1]), Node(dict(_tables(row[4])), row[2], row[3])) for row in rows]
+
+
 def _same_births(before: Node | None, node: Node) -> bool:
-    return before is not None and before.tables is node.tables and before.unknown_because == node.unknown_because
+    return before is not None and before.tables is node.tables
 
 
 def _births(node: Node) -> _Births:

@@ -115,6 +115,7 @@ def retry(config: str | None, **given: Any) -> None:
     parser = open_parser(bridge)
     with opened_registry(bridge) as registry, opened_sink(bridge) as sink:
         sink.open()
+        parser.open()
         done = retry_letters(sink, parser, registry, selection)
     click.echo(f"stored={done.stored} duplicate={done.duplicate} refused={done.refused}")
 
