@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.flow.accounting import Books
@@ -25,7 +24,6 @@ from mqttkit.bridge.observe.service_manager import Notifier
 from mqttkit.bridge.session import BridgeSession, TakeoverWatch
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.types import Sink
-from mqttkit.bridge.sparkplug.state_file import state_path
 from mqttkit.bridge.stopping import Shutdown
 from mqttkit.bridge.subscription import SubscriptionKeeper, bridge_filters
 from mqttkit.bridge.tenants import open_registry
@@ -217,7 +215,7 @@ class Bridge:
             drop_letters=bridge.dead_letter_overflow == "drop",
         )
         pipeline = Pipeline(
-            parser=open_parser(bridge, self._state_path(), self.client.publish),
+            parser=open_parser(bridge, self.session.state_path, self.client.publish),
             registry=registry,
             sink=self._sink,
             acknowledge=self._acknowledge,
@@ -227,9 +225,6 @@ class Bridge:
         )
         pipeline.route = self._route
         return pipeline
-
-    def _state_path(self) -> Path:
-        return state_path(self.session.client_id, repr(self._mqtt.broker.addresses()))
 
     def _connect(self) -> None:
         if self._options.retry:
@@ -310,7 +305,6 @@ class Bridge:
             self._sink.close()
         if left and drained:
             self.session.end()
-            self._state_path().unlink(missing_ok=True)
             if self.group is not None:
                 self.group.leave()
         return drained

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mqttkit.bridge.identity import Identity, stored_identities
+from mqttkit.bridge.sparkplug.state_file import state_path
 from mqttkit.client import MqttClient
 from mqttkit.client.control import set_credentials
 from mqttkit.client.failures import SESSION_TAKEN_OVER
@@ -139,6 +140,8 @@ class BridgeSession:
             identity = self._identity = self._stack.enter_context(Identity(*purpose, earlier=earlier))
             client_id, expected, remember = identity.client_id, identity.had_session, identity.remember_session
         self.client_id = client_id
+        self.state_path = state_path(client_id, repr(mqtt.broker.addresses()))
+        """File for what the parser remembers of this session's messages."""
         self.watch = SessionWatch(client_id, expected=expected, remember=remember)
         self.settings = _with_session(mqtt, client_id)
         self.password = PasswordFile(mqtt.broker)
@@ -156,6 +159,7 @@ class BridgeSession:
         except MqttkitError as error:
             logger.warning("cannot remove the session %s from the broker: %s", self.client_id, error)
             return
+        self.state_path.unlink(missing_ok=True)
         if self._identity is not None:
             self._identity.forget_session()
         else:
