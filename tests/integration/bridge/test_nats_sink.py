@@ -7,8 +7,8 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -202,28 +202,64 @@ def test_natss_verifies_the_server_and_shows_a_certificate(tmp_path: Path) -> No
         assert commit(right) == Committed(2, 0)
 
 
+@contextlib.contextmanager
+def scripted_server(info: bytes, reply: bytes = b"") -> Iterator[tuple[int, Future[bytes]]]:
+    """Run a server for one connection: its port, and what it received. It answers each request with `reply`."""
+
+    def serve() -> bytes:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as lines:
+            connection.settimeout(60)
+            connection.sendall(info)
+            received = b""
+            for line in lines:
+                received += line
+                words = line.split()
+                if words[0] == b"PING":
+                    connection.sendall(b"PONG\r\n")
+                elif words[0] == b"PUB":
+                    connection.sendall(b"MSG %s 1 %d\r\n%s\r\n" % (words[2], len(reply), reply))
+            return received
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        yield server.getsockname()[1], pool.submit(serve)
+
+
+INFO = b'INFO {"headers":true,"jetstream":true,"auth_required":true,"max_payload":1000}\r\n'
+
+
 def test_natss_sends_no_password_to_a_server_without_tls(tmp_path: Path) -> None:
     """Someone on the way can answer that TLS is not required; the sink ends the connection then."""
     (tmp_path / "password").write_text("right-secret\n")
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-
-        def answer() -> bytes:
-            connection, _ = server.accept()
-            with connection:
-                connection.settimeout(60)
-                connection.sendall(
-                    b'INFO {"server_id":"x","version":"2.9.10","auth_required":true,"max_payload":99}\r\n'
-                )
-                return connection.recv(10_000)
-
-        received = pool.submit(answer)
-        address = f"natss://ingest@127.0.0.1:{server.getsockname()[1]}/S"
+    with scripted_server(INFO) as (port, received):
+        address, options = f"natss://ingest@127.0.0.1:{port}/S", {"password_file": str(tmp_path / "password")}
         with (
-            opened(address, tmp_path, password_file=str(tmp_path / "password")) as sink,
+            opened(address, tmp_path, **options) as sink,
             pytest.raises(SinkUnavailable, match="secure connection required"),
         ):
             sink.commit(MetricBatch([metric(1)]))
         assert received.result(60) == b""
+
+
+@pytest.mark.parametrize(
+    ("info", "reply"),
+    [
+        (b"INFO null\r\n", b""),
+        (b"INFO\r\n", b""),
+        (b"INFO " + b"[" * 100_000 + b"\r\n", b""),
+        (INFO, b"null"),
+        (INFO, b'{"error":{}}'),
+        (INFO, b"[" * 50_000),
+    ],
+)
+def test_nats_server_that_answers_nonsense_is_unavailable(tmp_path: Path, info: bytes, reply: bytes) -> None:
+    """nats-py lets errors of Python through. They must not turn metrics into dead letters."""
+    with (
+        scripted_server(info, reply) as (port, _),
+        opened(f"nats://127.0.0.1:{port}/S", tmp_path, timeout=60.0) as sink,
+        pytest.raises(SinkUnavailable, match=r"nats://127\.0\.0\.1"),
+    ):
+        sink.commit(MetricBatch([metric(1)]))
 
 
 def test_nats_proof_has_its_own_stream(nats: NatsServer) -> None:

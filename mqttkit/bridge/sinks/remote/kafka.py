@@ -83,6 +83,8 @@ class KafkaDestination:
             self._wait_delivered(producer)
         except KafkaException as error:  # librdkafka has given the producer up
             self._failure = error.args[0].str()
+        except BufferError as error:  # its queue has no room for the batch
+            self._failure = str(error)
         if self._failure:
             failure = self._failure
             self.close()

@@ -21,7 +21,7 @@ from mqttkit.bridge.sinks.ledger import PendingPost, dedupe_key
 from mqttkit.bridge.sinks.remote.event_loop import LoopThread
 from mqttkit.bridge.sinks.types import SinkOptions
 from mqttkit.config import read_secret
-from mqttkit.errors import ConfigError, MissingPart, SinkBroken, SinkRefused, SinkUnavailable, UsageError
+from mqttkit.errors import BridgeError, MissingPart, SinkBroken, SinkRefused, SinkUnavailable, UsageError
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -125,9 +125,11 @@ class NatsDestination:
         except NoStreamResponseError as error:
             self._disconnect()
             raise SinkUnavailable(f"{self.name}: no stream takes the subject {self._prefix}.>") from error
-        except (nats.errors.Error, ConfigError, OSError) as error:
+        except BridgeError:
+            raise
+        except Exception as error:  # nats-py lets errors of Python through if a server answers nonsense
             self._disconnect()
-            raise SinkUnavailable(f"{self.name}: {error or type(error).__name__}") from error
+            raise SinkUnavailable(f"{self.name}: {str(error) or type(error).__name__}") from error
 
     def _disconnect(self) -> None:
         client, self._client = self._client, None
