@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.support.docker import IMAGE, run
 
 ROOT = Path("/var/cache/mqttkit-tests/sid")
 """The system; its files are readable for the broker's user, which a root's home directory is not."""
@@ -21,6 +25,7 @@ PROGRAMS = ROOT / "usr/mqttkit"
 """Directory of scripts that run sid's programs with sid's libraries on this machine."""
 PACKAGES = ("mosquitto", "mosquitto-clients")
 WRAPPED = ("usr/sbin/mosquitto", "usr/bin/mosquitto_passwd", "usr/bin/mosquitto_pub", "usr/bin/mosquitto_sub")
+PLUGINS = "*-linux-gnu/mosquitto/*_file.so"
 SCRIPT = """\
 #!/bin/sh
 for loader in {root}/lib64/ld-linux-x86-64.so.2 {root}/lib/ld-linux-aarch64.so.1; do
@@ -34,6 +39,37 @@ def sid_programs() -> Path:
     if not READY.exists():
         pytest.skip("no mosquitto 2.1 from Debian sid: prepare it with `make sid`")
     return PROGRAMS
+
+
+def sid_image(address: str) -> str:
+    """Return the name of an image with sid's mosquitto, and build it on the offline image unless the engine has it.
+
+    Skips the test if `make sid` has not run.
+    """
+    sid_programs()
+    version = run(["chroot", str(ROOT), "dpkg-query", "--show", "--showformat", "${Version}", "mosquitto"])
+    version = version.partition("-")[0]
+    tag = f"mqttkit/mosquitto-sid:{version}"
+    if run(["docker", "images", "--quiet", tag], DOCKER_HOST=address).strip():
+        return tag
+    with tempfile.TemporaryDirectory(prefix="mqttkit-sid-") as place:
+        root = Path(place) / "root"
+        for file in _image_files():
+            target = root / file.relative_to("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file.relative_to("/"), target)
+        (Path(place) / "Dockerfile").write_text(f"FROM {IMAGE}\nENV VERSION={version}\nCOPY root/ /\n")
+        run(["docker", "build", "--quiet", "--tag", tag, place], DOCKER_HOST=address)
+    return tag
+
+
+def _image_files() -> set[Path]:
+    """Return mosquitto's programs and plugins, and the libraries that they load, as paths in the system."""
+    plugins = [f"usr/lib/{file.parent.parent.name}/mosquitto/{file.name}" for file in ROOT.glob(f"usr/lib/{PLUGINS}")]
+    programs = [f"usr/{place}" for place in ("sbin/mosquitto", "bin/mosquitto_passwd", "bin/mosquitto_rr")] + plugins
+    listed = run(["chroot", str(ROOT), "ldd", *(f"/{program}" for program in programs)])
+    libraries = re.findall(r"(/\S+) \(0x", listed)
+    return {Path("/usr", path.removeprefix("/").removeprefix("usr/")) for path in (*programs, *libraries)}
 
 
 def prepare() -> str:

@@ -111,7 +111,7 @@ class ProcessBroker(LocalBroker):
         self._require_ports_above(UNPRIVILEGED)
         settings = configuration.tuning(self.spec.tuning, self.spec.overrides)
         if profile is not None:
-            report_losses(self.read_file, self.write_file, persistence=settings.persistence)
+            report_losses(self.read_file, self.write_file, settings=settings)
         profile = mosquitto_profile(self.spec, self.paths, profile, backend=self.backend)
         self.files.make("data")
         certificates = missing_certificates(self.spec, self.paths.authority, self.read_file)

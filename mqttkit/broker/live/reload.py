@@ -35,6 +35,10 @@ class BrokerOpened(LifecycleError):
     """After a reload the broker allowed what it must deny, and was stopped."""
 
 
+class BrokerEnded(LifecycleError):
+    """The broker ended at the reload, as mosquitto 2.1 does if it cannot read a file."""
+
+
 def apply_changes(
     broker: Broker, changes: Mapping[str, bytes] | None = None, *, operator: Profile | None = None
 ) -> bool:
@@ -58,6 +62,11 @@ def apply_changes(
     except BrokerOpened:
         _restore(broker, before)
         broker.down()
+        raise
+    except BrokerEnded:
+        _restore(broker, before)
+        broker.down()  # Docker may be restarting it with the new files
+        broker.up()
         raise
     except BaseException:
         _restore(broker, before)
@@ -111,7 +120,9 @@ def _reload(
     broker: Broker, changes: Mapping[str, bytes], accounts: AccountFiles, operator: Profile | None = None
 ) -> None:
     """Write the files with a canary user, reload, send canaries, and remove the canary user again."""
-    profile = operator or read_profile(broker.paths)
+    profile, running = operator or read_profile(broker.paths), broker.running()
+    if running is None:
+        raise BrokerEnded(f"broker {broker.spec.name!r} ended before the reload", hint="See: mqttkit broker logs")
     if profile is None:
         raise LifecycleError(f"broker {broker.spec.name!r} has no profile", hint="Write it with: mqttkit broker up")
     password = generate_password()
@@ -120,18 +131,22 @@ def _reload(
     _write(broker, {**changes, PASSWORD_FILE: with_canary})
     broker.signal("HUP")
     canary = replace(operator_login(profile), username=CANARY, password=password)
-    _wait_until_read(broker, canary)
+    _wait_until_read(broker, running.pid, canary)
     _prove_closed(canary, accounts)
     _prove_open_for_operator(profile, accounts)
     broker.write_file(PASSWORD_FILE, users)
 
 
-def _wait_until_read(broker: Broker, canary: Login) -> None:
-    """Wait until the broker accepts the canary user, whose password is only in the new file."""
+def _wait_until_read(broker: Broker, pid: int, canary: Login) -> None:
+    """Wait until the broker accepts the canary user, whose password is only in the new file.
+
+    Raises BrokerEnded if the process `pid` ends, also if Docker has started it again.
+    """
     deadline = time.monotonic() + RELOAD_SECONDS
     while not _accepted(canary):
-        if broker.running() is None:
-            raise LifecycleError(
+        running = broker.running()
+        if running is None or running.pid != pid:
+            raise BrokerEnded(
                 f"the broker ended because it cannot read the new files: {_last_error(broker)}; "
                 "it starts again with the old ones",
                 hint="See: mqttkit broker logs",

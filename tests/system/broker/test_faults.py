@@ -330,6 +330,27 @@ def test_persistence_that_is_turned_on_again_reports_no_loss(broker: Broker):
     assert "missing" not in run("restart", "--persistence").stderr
 
 
+def test_a_new_end_of_absent_sessions_is_announced_once(broker: Broker):
+    """A broker of an older mqttkit kept them forever."""
+    content = broker.read_file("config/mosquitto.conf") or b""
+    broker.write_file("config/mosquitto.conf", content.replace(b"persistent_client_expiration 365d\n", b""))
+    error = run("restart").stderr
+    assert "now ends after 365 days" in error
+    assert "--persistent-client-expiration" in error
+    assert "365" not in run("restart").stderr
+
+
+def test_a_bridge_is_not_added_on_a_full_disk(disk: Path, broker: Broker):
+    """Neither if the settings do not fit, nor if only they fit and the broker could not start again."""
+    ballast = fill(disk)
+    adding = ("bridge", "add", "up", "--to", "mqtt://127.0.0.1", "--topic", "site/#", "--no-test")
+    assert "no space left to write" in run(*adding, code=1).stderr
+    os.truncate(ballast, ballast.stat().st_size - 3 * 4096)
+    assert "could not start again" in run(*adding, code=1).stderr
+    assert answers(broker)
+    assert json.loads(run("bridge", "list", "--json").stdout) == []
+
+
 def test_a_killed_broker_is_down_and_comes_back_with_what_it_saved(broker: Broker):
     keep(broker)
     run("restart")

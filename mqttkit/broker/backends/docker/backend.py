@@ -273,7 +273,7 @@ class DockerBroker:
         report_losses(
             lambda name: engine.read_path(container, f"{HOME}/{name}"),
             lambda name, content: self._write(container, name, content),
-            persistence=configuration.tuning(self.spec.tuning, self.spec.overrides).persistence,
+            settings=configuration.tuning(self.spec.tuning, self.spec.overrides),
         )
 
     def _prepare(self, container: Container, profile: Profile, version: tuple[int, ...]) -> None:

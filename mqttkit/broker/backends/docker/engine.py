@@ -5,6 +5,7 @@ The engine's errors are translated here into an `MqttkitError` that says what to
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import io
 import itertools
@@ -187,15 +188,15 @@ def read_path(container: Container, path: str) -> bytes | None:
 
 
 def has_path(container: Container, path: str) -> bool:
-    """Return whether the container has a file or directory of this name."""
+    """Return whether the container has a file of this name."""
     from docker.errors import NotFound
 
     try:
         stream, _ = container.get_archive(path)
     except NotFound:
         return False
-    with reading(stream):
-        return True
+    collections.deque(stream, maxlen=0)  # the SDK closes its socket at the end of the archive
+    return True
 
 
 def put_file(container: Container, directory: str, name: str, content: bytes, owner: tuple[int, int]) -> None:
