@@ -54,6 +54,13 @@ class Plan:
         """Return whether all messages are sent or the time is over."""
         return sent >= self.count if self.count else elapsed >= self.duration
 
+    def done(self, seconds: float, sent: int, received: int) -> float:
+        """Return the share of the run that is done, 0 to 1: of the messages if they are counted, else of the time."""
+        if not self.count:
+            return min(seconds / self.duration, 1.0) if self.duration else 0.0
+        deliveries = self.count * (self.subscribers if self.layout == "all" else 1)
+        return max(sent / self.count, received / deliveries if deliveries else 0.0)
+
     def topic_of(self, publisher: int) -> str:
         """Return the topic of a publisher."""
         return f"{self.topic}/{publisher}"

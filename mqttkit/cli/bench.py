@@ -271,11 +271,10 @@ def _progress(plan: Plan) -> Iterator[Callable[[float, int, int], None] | None]:
     from mqttkit.cli.output.progress import progress_text
 
     def show(seconds: float, sent: int, received: int) -> None:
-        done = max(sent, received) / plan.count if plan.count else seconds / (plan.duration or seconds)
         sent_text = f"{sent:,} sent, " if sent else ""
         rate = received / max(seconds, 0.001)
-        text = f"{progress_text(done, seconds)}: {sent_text}{received:,} received, {rate:,.0f}/s"
-        click.echo(f"\r{text} \x1b[K", nl=False, err=True)
+        done = progress_text(plan.done(seconds, sent, received), seconds)
+        click.echo(f"\r{done}: {sent_text}{received:,} received, {rate:,.0f}/s \x1b[K", nl=False, err=True)
 
     try:
         yield show

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,6 +76,23 @@ def test_plan_is_over_by_count_or_by_time() -> None:
     assert Plan(scenario="pub", topic="t", count=2).over(2, 0.0)
     assert not Plan(scenario="pub", topic="t", count=2).over(1, 99.0)
     assert Plan(scenario="pub", topic="t", duration=2).over(0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent", "received", "share"),
+    [
+        ({"count": 100}, 30, 0, 0.3),
+        ({"count": 100, "subscribers": 1}, 30, 20, 0.3),
+        ({"count": 100, "subscribers": 10}, 0, 500, 0.5),
+        ({"count": 100, "subscribers": 10, "layout": "pairs"}, 0, 50, 0.5),
+        ({"count": 100, "subscribers": 10, "layout": "shared"}, 0, 50, 0.5),
+        ({"duration": 40.0, "subscribers": 10}, 0, 5_000, 0.25),
+        ({"duration": 5.0}, 0, 0, 1.0),
+    ],
+)
+def test_a_run_knows_how_much_of_it_is_done(fields: dict[str, Any], sent: int, received: int, share: float) -> None:
+    """Each subscriber of a fan-out receives every message; after 10 seconds here."""
+    assert Plan(scenario="x", topic="t", **fields).done(10.0, sent, received) == share
 
 
 def test_payloads_have_the_size_asked_for() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqttkit.client.receiving.splitter import remaining_length
+from mqttkit.client.sending.block import BlockReceipt
 from mqttkit.client.sending.outbox import MAX_FAST_MID, Outbox
 from mqttkit.client.sending.packet_batch import BATCH_BYTES, MAX_CACHED_LENGTHS, PacketBatch, PublishEncoder
 from mqttkit.client.sending.publish_queue import MAX_PACKET
@@ -568,3 +569,37 @@ def test_qos_0_passes_a_held_message_in_a_later_batch() -> None:
     take(outbox)
     put(outbox, b"zero")
     assert publishes(take(outbox).data) == [(0x30, 0, b"zero")]
+
+
+def test_an_unknown_acknowledgement_does_not_hide_the_next_one() -> None:
+    """A broker may send both in one read."""
+    outbox = make()
+    receipt = put(outbox, qos=1)
+    take(outbox)
+    outbox.acknowledge([(77, 0), (1, 0)])
+    assert receipt.outcome is Outcome.ACKNOWLEDGED
+
+
+def test_the_first_held_message_decides_whether_something_can_be_sent() -> None:
+    """QoS 1 does not overtake QoS 2."""
+    outbox = make()
+    outbox.publish_qos2, outbox.exact_window = lambda _item: 60_000, 1
+    for qos in (2, 2, 1):
+        put(outbox, qos=qos)
+    assert outbox.take(v5=True) is None
+    assert not outbox.ready()
+    outbox.acknowledge([(60_000, 0)])
+    assert outbox.ready()
+
+
+@pytest.mark.parametrize("is_block", [False, True])
+def test_a_qos_2_message_takes_no_room_in_the_batch(is_block: bool) -> None:
+    """paho sends it: a large message behind it goes in the same turn."""
+    outbox = make()
+    outbox.publish_qos2 = lambda _item: 60_000
+    if is_block:
+        outbox.put_block(BlockReceipt(outbox.condition, TOPIC, [b"x"], 2))
+    else:
+        put(outbox, qos=2)
+    put(outbox, bytes(BATCH_BYTES))
+    assert len(take(outbox).data) > BATCH_BYTES
