@@ -151,6 +151,19 @@ def stored_identities(directory: Path | None = None) -> list[StoredIdentity]:
     return [found for path in paths if (found := _read(path)) is not None]
 
 
+def kept_session(*purpose: str, directory: Path | None = None) -> str:
+    """Return the first client identifier of a purpose if its session has not been ended; otherwise an empty text.
+
+    It takes no lock, so that a bridge that starts meanwhile gets its identifier.
+    """
+    try:
+        text = ((directory or state_directory()) / _digest(purpose) / "client-id-0").read_text("ascii", "replace")
+    except OSError:
+        return ""
+    client_id, _, state = text.strip().partition("\n")
+    return client_id if state == HAD_SESSION else ""
+
+
 def _read(path: Path) -> StoredIdentity | None:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

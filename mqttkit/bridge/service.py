@@ -200,9 +200,10 @@ class Bridge:
     def _open_session(self) -> BridgeSession:
         bridge = self.settings
         target = (bridge.list or bridge.stream) if "redis" in self._sink.name else ""
-        if self._route is not None:
-            target = f"{target}#{self._route.name}"
-        return BridgeSession(self._mqtt, topic_filter=" ".join(self.filters), sink=self._sink.name, target=target)
+        output = self._route.name if self._route is not None else ""
+        return BridgeSession(
+            self._mqtt, topic_filter=" ".join(self.filters), sink=self._sink.name, target=target, output=output
+        )
 
     def _make_pipeline(self, registry: TenantRegistry, receive_maximum: int) -> Pipeline:
         bridge = self.settings

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mqttkit.bridge.identity import Identity, stored_identities
+from mqttkit.bridge.identity import Identity, kept_session, stored_identities
 from mqttkit.bridge.sparkplug.state_file import state_path
 from mqttkit.client import MqttClient
 from mqttkit.client.control import set_credentials
@@ -129,16 +129,19 @@ class TakeoverWatch:
 class BridgeSession:
     """The session of one bridge: its client identifier, locked while the bridge runs, and its settings."""
 
-    def __init__(self, mqtt: MqttSettings, *, topic_filter: str, sink: str, target: str) -> None:
-        """`sink` is the sink's name, `target` the stream, list or table in it. Raise BridgeError."""
+    def __init__(self, mqtt: MqttSettings, *, topic_filter: str, sink: str, target: str, output: str = "") -> None:
+        """`sink` is the sink's name, `target` the stream or list in it, `output` its name. Raise BridgeError."""
         self._stack = contextlib.ExitStack()
         self._identity: Identity | None = None
         client_id, expected, remember = mqtt.client.client_id, False, _remember_nothing
         if client_id is None:
-            purpose = session_purpose(mqtt.broker, topic_filter, sink, target)
+            alone = session_purpose(mqtt.broker, topic_filter, sink, target)
+            purpose = (*alone[:3], f"{target}#{output}") if output else alone
             earlier = (repr(mqtt.broker.addresses()), topic_filter, sink)
             identity = self._identity = self._stack.enter_context(Identity(*purpose, earlier=earlier))
             client_id, expected, remember = identity.client_id, identity.had_session, identity.remember_session
+            if output:
+                _warn_of_session(kept_session(*alone), sink)
         self.client_id = client_id
         self.state_path = state_path(client_id, repr(mqtt.broker.addresses()))
         """File for what the parser remembers of this session's messages."""
@@ -177,6 +180,18 @@ def _with_session(mqtt: MqttSettings, client_id: str) -> MqttSettings:
     )
     delay = min(mqtt.reconnect.max_delay, RECONNECT_SECONDS)
     return dataclasses.replace(mqtt, client=client, reconnect=dataclasses.replace(mqtt.reconnect, max_delay=delay))
+
+
+def _warn_of_session(client_id: str, sink: str) -> None:
+    """Warn of the session that the sink had as a bridge's only one: each output has a new session."""
+    if client_id:
+        logger.warning(
+            "the broker also keeps session %s, of a bridge whose only sink was %s, and queues messages for it. "
+            "Store them with: mqttkit bridge leave --sink …; or delete them: mqttkit bridge sessions remove %s",
+            client_id,
+            sink,
+            client_id,
+        )
 
 
 def _remember_nothing() -> None:

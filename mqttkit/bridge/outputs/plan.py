@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from mqttkit.bridge.flow.route import Route, Share
 from mqttkit.bridge.metric import MetricParser
@@ -60,7 +61,7 @@ def chosen_sink(bridge: BridgeSettings) -> BridgeSettings:
 
 
 def output_names(outputs: tuple[OutputSettings, ...]) -> list[str]:
-    """Return the outputs' names; raise UsageError if two are equal, or store in the same place."""
+    """Return the outputs' names; raise UsageError if two have the same name, place or ledger."""
     for output in outputs:
         if not output.sink:
             raise UsageError("an output has no sink", hint="Example: outputs: [{sink: 'sqlite:metrics.db'}]")
@@ -71,6 +72,10 @@ def output_names(outputs: tuple[OutputSettings, ...]) -> list[str]:
     ]
     if len(set(places)) < len(places):
         raise UsageError("two outputs store in the same place", hint="Give each its own sink")
+    ledgers = [Path(output.dead_letters).expanduser().absolute() for output in outputs if output.dead_letters]
+    if len(set(ledgers)) < len(ledgers):
+        hint = "Give each its own: the file also records what its sink has stored"
+        raise UsageError("two outputs have one file for dead letters", hint=hint)
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         hint = f"Name them in mqttkit.yaml: bridge: outputs: [{{name: {name}-1, sink: …}}, …]"

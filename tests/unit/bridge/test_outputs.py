@@ -129,10 +129,17 @@ def test_output_that_cannot_be_chosen_is_an_error_of_usage() -> None:
         ((OutputSettings(),), "has no sink"),
         ((TWO[0], OutputSettings(sink="sqlite:b.db")), "have the name sqlite"),
         ((TWO[0], OutputSettings(sink="sqlite:./a.db", name="x")), "store in the same place"),
+        (
+            (
+                OutputSettings(sink="http://a", dead_letters="l.db"),
+                OutputSettings(sink="jsonl:b", dead_letters="./l.db"),
+            ),
+            "have one file for dead letters",
+        ),
     ],
 )
 def test_outputs_that_would_disturb_each_other_are_refused(outputs: tuple[OutputSettings, ...], reason: str) -> None:
-    """Two with one name would share a session; two in one place would share a ledger."""
+    """Two with one name would share a session; with one ledger, each would skip what the other has stored."""
     with pytest.raises(UsageError, match=reason):
         plan_outputs(settings(*outputs))
 

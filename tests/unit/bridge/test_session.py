@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.bridge.session import SessionWatch, normal_sink, session_purpose
-from mqttkit.settings import BrokerSettings
+from mqttkit.bridge.session import BridgeSession, SessionWatch, forget_stored, normal_sink, session_purpose
+from mqttkit.settings import BrokerSettings, MqttSettings
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,24 @@ def test_interruption_is_counted_and_logged_as_possible_loss(caplog: pytest.LogC
         watch.disconnected()
     watch.connected(present=True)
     assert (watch.interruptions, caplog.text.count("after an interruption")) == (1, 1)
+
+
+def test_output_warns_of_the_session_that_its_sink_had_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second --sink gives each sink a new session; the broker goes on queueing for the old one until it ends."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    def session(output: str = "") -> BridgeSession:
+        return BridgeSession(MqttSettings(), topic_filter="t", sink="sqlite:x", target="", output=output)
+
+    with session() as alone:
+        alone.watch.connected(present=False)
+    with session("sqlite") as output:
+        assert output.client_id != alone.client_id
+        assert f"mqttkit bridge sessions remove {alone.client_id}" in caplog.text
+    caplog.clear()
+    forget_stored(alone.client_id)
+    with session("sqlite") as again:
+        assert again.client_id == output.client_id
+    assert caplog.text == ""
