@@ -17,6 +17,9 @@ from typing import NoReturn
 
 import pytest
 
+from mqttkit.broker import Broker, Profile
+from mqttkit.broker.profile import read_profile
+
 MOSQUITTO_PATHS = "/usr/sbin:/usr/local/sbin"
 FIRST_PORT, BLOCK_PORTS, BLOCKS = 12_000, 50, 200
 _blocks: dict[int, socket.socket] = {}
@@ -158,3 +161,10 @@ def mosquitto(directory: Path, *lines: str, anonymous: bool = True) -> Iterator[
         yield broker
     finally:
         broker.stop()
+
+
+def profile_of(broker: Broker) -> Profile:
+    """Return how to reach a broker that mqttkit runs."""
+    profile = read_profile(broker.paths)
+    assert profile is not None
+    return profile

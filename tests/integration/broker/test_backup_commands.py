@@ -19,10 +19,10 @@ from paho.mqtt.properties import Properties
 
 from mqttkit.broker import Broker, BrokerSpec, backup, existing_broker, start_broker
 from mqttkit.broker.mosquitto.database import CHUNK, HEADER, read_database, summarise
-from mqttkit.broker.profile import Profile, locked, read_profile
+from mqttkit.broker.profile import locked
 from mqttkit.cli import cli
 from mqttkit.errors import LifecycleError
-from tests.support.brokers import free_port, need
+from tests.support.brokers import free_port, need, profile_of
 from tests.support.probe import Probe, login
 
 RETAINED = 20
@@ -34,12 +34,6 @@ def run(*words: str, code: int = 0, text: str | None = None) -> Result:
     result = CliRunner().invoke(cli, ["broker", *words], input=text)
     assert result.exit_code == code, result.output
     return result
-
-
-def profile_of(broker: Broker) -> Profile:
-    profile = read_profile(broker.paths)
-    assert profile is not None
-    return profile
 
 
 def operator(broker: Broker, **more: object) -> Probe:

@@ -23,7 +23,6 @@ from mqttkit.broker import (
     Broker,
     BrokerPaths,
     BrokerSpec,
-    Profile,
     existing_broker,
     restart_broker,
     start_broker,
@@ -35,9 +34,8 @@ from mqttkit.broker.bridges import changes, trial
 from mqttkit.broker.certificates.authority import Authority
 from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.broker.mosquitto.bridge_connections import BridgeConnection, load_bridges
-from mqttkit.broker.profile import read_profile
 from mqttkit.errors import LifecycleError, UsageError
-from tests.support.brokers import free_port, need
+from tests.support.brokers import free_port, need, profile_of
 from tests.support.clients import wait_until
 from tests.support.commands import MQTTKIT, invoke, running
 from tests.support.probe import Probe
@@ -89,12 +87,6 @@ def bridge(*words: str, code: int = 0) -> str:
 def probe(broker: Broker) -> Probe:
     profile = profile_of(broker)
     return Probe(profile.port, profile.username, profile.password)
-
-
-def profile_of(broker: Broker) -> Profile:
-    profile = read_profile(broker.paths)
-    assert profile is not None
-    return profile
 
 
 def status() -> list[dict[str, object]]:

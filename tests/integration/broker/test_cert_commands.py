@@ -19,12 +19,12 @@ from mqttkit.broker.certificates.authority import Authority
 from mqttkit.broker.live.certificates import served_certificate
 from mqttkit.broker.ports import bound_addresses
 from mqttkit.broker.probe import Login, websocket_answer
-from mqttkit.broker.profile import Profile, locked, read_profile
+from mqttkit.broker.profile import Profile, locked
 from mqttkit.cli import cli
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable
 from mqttkit.settings import MqttSettings, TlsSettings
-from tests.support.brokers import free_port, need
+from tests.support.brokers import free_port, need, profile_of
 from tests.support.probe import Probe, login
 
 NOT_AUTHORISED = 135
@@ -54,12 +54,6 @@ def tls(broker: Broker) -> Broker:
     run("cert", "server", "--san", "broker.example")
     run("restart", "--tls-port", str(free_port()))
     return existing_broker()
-
-
-def profile_of(broker: Broker) -> Profile:
-    profile = read_profile(broker.paths)
-    assert profile is not None
-    return profile
 
 
 def tls_login(profile: Profile, *, verify: bool = True, **files: Any) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mqttkit.broker import Broker, BrokerSpec, Profile, start_broker
+from mqttkit.broker import Broker, BrokerSpec, start_broker
 from mqttkit.broker.accounts.acl import Access
 from mqttkit.broker.accounts.passwords import password_line
 from mqttkit.broker.accounts.roles import AccountFiles
@@ -16,9 +16,9 @@ from mqttkit.broker.live import reload
 from mqttkit.broker.live.reload import BrokerOpened, apply_changes
 from mqttkit.broker.mosquitto.configuration import CANARY
 from mqttkit.broker.probe import Login, ask, publish
-from mqttkit.broker.profile import locked, read_profile
+from mqttkit.broker.profile import locked
 from mqttkit.errors import LifecycleError, UsageError
-from tests.support.brokers import need
+from tests.support.brokers import need, profile_of
 
 DENIED = 0x87
 PASSWORD = "correct horse battery"
@@ -45,12 +45,6 @@ def with_device(broker: Broker) -> dict[str, bytes]:
     before = accounts_of(broker)
     after = before.add("device", PASSWORD).grant("device", Access.WRITE, "own/#")
     return after.changed_from(before)
-
-
-def profile_of(broker: Broker) -> Profile:
-    profile = read_profile(broker.paths)
-    assert profile is not None
-    return profile
 
 
 def login(broker: Broker, username: str = "device", password: str = PASSWORD) -> Login:

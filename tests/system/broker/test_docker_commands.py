@@ -86,6 +86,19 @@ def test_tls_is_served_from_the_container_and_renewed(name: str) -> None:
     assert login(profile.tls_port, profile.username, profile.password, tls=tls) == 0
 
 
+def test_the_log_survives_restart_and_down(name: str) -> None:
+    """Also for `--tail`, when the container is gone."""
+    first = run("logs", name=name).stdout.splitlines()
+    assert first
+    run("restart", name=name)
+    both = run("logs", name=name).stdout.splitlines()
+    assert both[: len(first)] == first
+    run("down", name=name)
+    kept = run("logs", name=name).stdout.splitlines()
+    assert set(both) <= set(kept)
+    assert run("logs", "--tail", "1", name=name).stdout.splitlines() == kept[-1:]
+
+
 def test_a_container_is_backed_up_and_restored(name: str, tmp_path: Path) -> None:
     """Proven by a throwaway container; the retained message and the user come back."""
     profile = profile_of(name)

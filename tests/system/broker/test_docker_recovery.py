@@ -21,9 +21,10 @@ from mqttkit.broker.doctor.files import settings
 from mqttkit.broker.doctor.findings import Verdict
 from mqttkit.broker.live.reload import apply_changes
 from mqttkit.broker.probe import operator_login
-from mqttkit.broker.profile import Profile, locked, read_profile
+from mqttkit.broker.profile import locked
 from mqttkit.broker.readiness import wait_ready
 from mqttkit.broker.status import status_of
+from tests.support.brokers import profile_of
 from tests.support.clients import wait_until
 from tests.support.docker import IMAGE, Engine
 from tests.support.probe import Probe
@@ -44,12 +45,6 @@ def broker(client: Any, tmp_path: Path) -> Iterator[DockerBroker]:
     finally:
         with locked(broker.paths):
             broker.down(volumes=True)
-
-
-def profile_of(broker: DockerBroker) -> Profile:
-    profile = read_profile(broker.paths)
-    assert profile is not None
-    return profile
 
 
 def policy(broker: DockerBroker) -> Verdict:

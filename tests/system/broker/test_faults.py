@@ -24,14 +24,14 @@ from pathlib import Path
 
 import pytest
 
-from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, Profile, existing_broker, start_broker, stop_broker
+from mqttkit.broker import Broker, BrokerPaths, BrokerSpec, existing_broker, start_broker, stop_broker
 from mqttkit.broker.backends import local_process
 from mqttkit.broker.backends.local_process import LocalBroker
 from mqttkit.broker.backends.process_table import ProcessId
 from mqttkit.broker.probe import ask, operator_login
-from mqttkit.broker.profile import locked, read_profile, save_spec
+from mqttkit.broker.profile import locked, save_spec
 from mqttkit.errors import UsageError
-from tests.support.brokers import free_port, missing, need
+from tests.support.brokers import free_port, missing, need, profile_of
 from tests.support.probe import Probe
 
 pytestmark = [
@@ -46,12 +46,6 @@ def run(*arguments: str, code: int | None = 0, env: dict[str, str] | None = None
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=env)
     assert code in (None, done.returncode), done.stdout + done.stderr
     return done
-
-
-def profile_of(broker: Broker) -> Profile:
-    profile = read_profile(broker.paths)
-    assert profile is not None
-    return profile
 
 
 def keep(broker: Broker, topic: str = "kept") -> None:

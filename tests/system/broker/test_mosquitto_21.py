@@ -22,9 +22,9 @@ from mqttkit.broker.doctor.findings import Verdict
 from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.broker.live.reload import apply_changes
 from mqttkit.broker.probe import ask, operator_login
-from mqttkit.broker.profile import Profile, locked, read_profile
+from mqttkit.broker.profile import locked
 from mqttkit.errors import LifecycleError, UsageError
-from tests.support.brokers import free_port
+from tests.support.brokers import free_port, profile_of
 from tests.support.probe import Probe, login
 from tests.support.sid import sid_image, sid_programs
 
@@ -61,12 +61,6 @@ def broker(programs: Path) -> Iterator[Broker]:
         yield broker
     finally:
         stop_broker(broker, volumes=True)
-
-
-def profile_of(broker: Broker) -> Profile:
-    profile = read_profile(broker.paths)
-    assert profile is not None
-    return profile
 
 
 def test_the_configuration_uses_plugins_instead_of_deprecated_options(broker: Broker):
