@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_PACKAGES := sh tests/support/packages.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests test-fast mutation fuzz test-brokers test-mosquitto-clients check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge dev-bridge soak-bridge soak-scan bench-controllers bench-top bench-web sid home-assistant pictures wheel clean
+.PHONY: help demo test run-tests test-fast mutation fuzz test-brokers test-mosquitto-clients check docs format bench bench-peers bench-wire bench-aio bench-decode bench-record bench-bridge bench-sparkplug dev-bridge soak-bridge soak-scan bench-controllers bench-top bench-web sid home-assistant pictures wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-22s  %s\n", $$1, $$2}'
@@ -112,6 +112,9 @@ bench-controllers: $(VENV)/.demo ## Measure the controllers: signing, duplicates
 
 bench-bridge: $(VENV)/.dev ## Measure the bridge: throughput, latency, memory, catch-up (about 20 minutes)
 	$(BIN)/python -m tests.benchmarks.bridge --write docs/explanation/performance.md $(BENCH_ARGS)
+
+bench-sparkplug: $(VENV)/.dev ## Measure the CPU time of Sparkplug messages in the bridge (under a minute)
+	$(BIN)/python -m tests.benchmarks.bridge.sparkplug
 
 dev-bridge: $(VENV)/.demo ## Start a broker and a bridge together, for local work (DEV_ARGS=--help)
 	@$(BIN)/mqttkit bridge dev $(DEV_ARGS)

@@ -15,7 +15,7 @@ from mqttkit.bridge.sinks import sink_options
 from mqttkit.bridge.sinks.redis import tagged
 from mqttkit.bridge.sinks.redis_connection import SCHEMES, connect_redis, translated
 from mqttkit.errors import BridgeError, UsageError
-from mqttkit.settings import BridgeSettings
+from mqttkit.settings import BridgeSettings, SparkplugSettings
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ def own_place(bridge: BridgeSettings, name: str) -> Iterator[BridgeSettings]:
     with tempfile.TemporaryDirectory(prefix="mqttkit-verify-") as directory:
         tenants = Path(directory, "tenants.yaml")
         tenants.write_text(f"- {uuid.uuid4()}\n", "utf-8")
-        place = dataclasses.replace(_beside(bridge, name, Path(directory)), tenants=str(tenants))
+        place = dataclasses.replace(
+            _beside(bridge, name, Path(directory)), tenants=str(tenants), sparkplug=SparkplugSettings()
+        )
         try:
             yield place
         finally:

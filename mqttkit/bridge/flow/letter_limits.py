@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from mqttkit.bridge.metric import MetricRefusal
 from mqttkit.bridge.sinks.types import DeadLetter
+from mqttkit.bridge.sparkplug.topic import NAMESPACE as SPARKPLUG_NAMESPACE
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class LetterQuota:
         if letter.reason in _WITHOUT_TENANT:
             return ""
         levels = letter.topic.split("/")
-        return levels[self._level].lower() if self._level < len(levels) else ""
+        level = 1 if letter.topic.startswith(SPARKPLUG_NAMESPACE) else self._level
+        return levels[level].lower() if level < len(levels) else ""
 
     def _take(self, tenant: str, now: float) -> bool:
         used = self._used.pop(tenant, None)

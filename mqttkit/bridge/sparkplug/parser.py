@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mqttkit.bridge.metric import FIRST_MS, LAST_MS, Metric, MetricParser, MetricRefusal, Refusal, tags_text
+from mqttkit.bridge.metric import (
+    FIRST_MS,
+    LAST_MS,
+    TOPIC_CACHE_ENTRIES,
+    Metric,
+    MetricParser,
+    MetricRefusal,
+    Refusal,
+    tags_text,
+)
 from mqttkit.bridge.sparkplug.aliases import Entry, Node, Table, advanced, bd_seq_of, born, entry, lost, table_of
 from mqttkit.bridge.sparkplug.memory import NodeMemory, message_identity
 from mqttkit.bridge.sparkplug.payload import decode_payload, payload_class
@@ -22,6 +31,15 @@ from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
 
 _NOTHING = Table({}, {})
+
+
+class _Origin(NamedTuple):
+    """What a topic says."""
+
+    address: Address
+    tenant: str
+    agent: str
+    tags: dict[str, str]
 
 
 class _NotBorn(Refusal):
@@ -50,6 +68,7 @@ class SparkplugParser(MetricParser):
         self._seen: dict[bytes, None] = {}
         self._file: StateFile | None = None
         self._path = state
+        self._origins: dict[str, _Origin] = {}
 
     # -- one batch ---------------------------------------------------------------------------------
 
@@ -103,12 +122,12 @@ class SparkplugParser(MetricParser):
         """Return the metrics of a message, or none; raise Refusal, which may have some of them."""
         if not message.topic.startswith(NAMESPACE):
             return self._inner.parse_message(message, received_ms, retained=retained)
-        address = parse_topic(message.topic)
+        origin = self._origins.get(message.topic) or self._learn_origin(message.topic)
         counts = self._memory.draft.counts
-        if address is None or message.retain:  # the specification forbids retained births, data and deaths
+        if origin is None or message.retain:  # the specification forbids retained births, data and deaths
             counts["ignored"] += 1
             return []
-        tenant = self._tenant(address.name.group)
+        address = origin.address
         payload = self._decode(address, message.payload)
         if message.qos and address.kind is not Kind.NDEATH and payload.timestamp:
             identity = message_identity(message)
@@ -119,7 +138,7 @@ class SparkplugParser(MetricParser):
         table = self._follow(address, payload)
         if table is None:
             return []
-        return self._metrics(tenant, address, payload, table, received_ms)
+        return self._metrics(origin, payload, table, received_ms)
 
     def parse(self, topic: str, payload: bytes, received_ms: int, *, retained: str | None = None) -> Metric:
         """Return the metric of a message that is not Sparkplug; raise Refusal."""
@@ -132,22 +151,28 @@ class SparkplugParser(MetricParser):
         """
         if not topic.startswith(NAMESPACE):
             return self._inner.parse_all(topic, payload, received_ms, retained=retained)
-        address = parse_topic(topic)
-        if address is None or address.kind in (Kind.NDEATH, Kind.DDEATH):
+        origin = self._learn_origin(topic)
+        if origin is None or origin.address.kind in (Kind.NDEATH, Kind.DDEATH):
             return []
-        tenant = self._tenant(address.name.group)
+        address = origin.address
         self.check_size(payload)
         found = decode_payload(payload)
         known = self._memory.get(address.name).tables.get(address.device, _NOTHING)
         table = table_of(found.metrics) if address.kind in BIRTHS else known
-        return self._metrics(tenant, address, found, table, received_ms)
+        return self._metrics(origin, found, table, received_ms)
 
-    def _tenant(self, group: str) -> str:
-        found = self._tenants(group)
-        if found is None:
-            detail = f"group {group!r:.80} is not a UUID; give its tenant in bridge.sparkplug.groups"
+    def _learn_origin(self, topic: str) -> _Origin | None:
+        address = parse_topic(topic)
+        if address is None:
+            return None
+        tenant = self._tenants(address.name.group)
+        if tenant is None:
+            detail = f"group {address.name.group!r:.80} is not a UUID; give its tenant in bridge.sparkplug.groups"
             raise Refusal(MetricRefusal.TENANT_FORMAT, detail)
-        return found
+        if len(self._origins) >= TOPIC_CACHE_ENTRIES:
+            self._origins.clear()
+        origin = self._origins[topic] = _Origin(address, tenant, *agent_of(address))
+        return origin
 
     def _decode(self, address: Address, payload: bytes) -> Any:
         try:
@@ -200,12 +225,12 @@ class SparkplugParser(MetricParser):
 
     # -- its metrics -------------------------------------------------------------------------------
 
-    def _metrics(self, tenant: str, address: Address, payload: Any, table: Table, received_ms: int) -> list[Metric]:
+    def _metrics(self, origin: _Origin, payload: Any, table: Table, received_ms: int) -> list[Metric]:
         """Return the metrics of a payload. If some are refused, raise the first Refusal with all others in it."""
         found: list[Metric] = []
         first: Refusal | None = None
         wrong = 0
-        agent, tags = agent_of(address)
+        address, tenant, agent, tags = origin
         sent_ms = payload.timestamp or received_ms
         # with the topic, time and sequence number of a message and the position in it, a metric is stored once
         identity = f"spb:{address.kind.value}:{payload.timestamp}:{payload.seq}:" if payload.timestamp else None

@@ -12,6 +12,7 @@ from mqttkit.bridge.metric import MetricRefusal, Refusal
 NAMESPACE = "spBv1.0/"
 FILTER = "spBv1.0/#"
 MAX_NAME = 128
+_NOT_TEXT = re.compile("[\\0\\ud800-\\udfff]")
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._:@-]")
 
 
@@ -49,7 +50,7 @@ class Address(NamedTuple):
 
 def parse_topic(topic: str) -> Address | None:
     """Return the parts of a topic; None for a command or STATE, which are not metrics. Raise Refusal."""
-    if "\0" in topic or any("\ud800" <= character <= "\udfff" for character in topic):
+    if _NOT_TEXT.search(topic):
         raise Refusal(MetricRefusal.TOPIC_ENCODING, "the topic is not UTF-8, or contains NUL")
     _, *levels = topic.split("/")
     if levels[0] == "STATE" or (len(levels) > 1 and levels[1] in _IGNORED):

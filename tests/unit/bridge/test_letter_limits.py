@@ -68,3 +68,12 @@ def test_quota_of_zero_is_no_limit_and_memory_is_bounded() -> None:
     assert len(quota._used) == MAX_TENANTS
     assert quota.admit(letters(1, "t0"))
     assert not quota.admit(letters(1, f"t{MAX_TENANTS}"))
+
+
+def test_each_sparkplug_group_has_its_own_quota() -> None:
+    """Also if the tenant is at another level of the bridge's own topics."""
+    quota = LetterQuota(1, "{metric_name}/{agent_id}/{tenant_id}", drop=True)
+    sent = [
+        dead_letter(Message(f"spBv1.0/{group}/NDATA/edge"), MetricRefusal.SPARKPLUG_ALIAS, "", 1) for group in (A, B, A)
+    ]
+    assert quota.admit(sent) == sent[:2]
