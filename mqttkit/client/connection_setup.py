@@ -40,6 +40,7 @@ def make_connection(settings: MqttSettings, client_id: str, *, will: Will | None
         connection.username_pw_set(broker.username or "", password)
     connection.opener.timeout = settings.client.connect_timeout
     connection.opener.user_timeout = settings.client.keep_alive
+    connection.opener.max_unsent_bytes = settings.limits.max_unsent_bytes
     connection.opener.source = broker.bind_address
     if broker.proxy is not None and broker.unix_socket is None:
         connection.opener.proxy = parse_proxy(broker.proxy)

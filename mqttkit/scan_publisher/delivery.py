@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 UNRESOLVED = 2_000
 """Messages without an outcome at most: those beyond wait in the hand-over queue, which drops the oldest."""
+LAG = 1.0
+"""Seconds for which the oldest message may be without an outcome; then the broker is too slow, and the others wait."""
 PROBE_SECONDS = 60.0
 """Seconds between two probes at QoS 0."""
 DENIED = "denied by the broker"
@@ -49,9 +51,11 @@ class Delivery:
         self._qos = qos
         self._max_age = max_age
         self._clock = clock
-        self._pending: deque[tuple[Receipt, Outgoing]] = deque()
+        self._pending: deque[tuple[Receipt, Outgoing, float]] = deque()
+        """Receipt, message, and when it was sent."""
         self._again: deque[Outgoing] = deque()
         self._limit = min(UNRESOLVED, max(1, client.settings.limits.max_queued_messages // 2))
+        self._lag = LAG if max_age < float("inf") else max_age
         self._next_probe = clock() + PROBE_SECONDS
         self._probe_due = not qos
         self._probe: Receipt | None = None
@@ -64,7 +68,8 @@ class Delivery:
     @property
     def room(self) -> int:
         """Number of messages that `send` accepts now."""
-        return max(0, self._limit - len(self)) if self._client.connected else 0
+        late = bool(self._pending) and self._clock() - self._pending[0][2] > self._lag
+        return max(0, self._limit - len(self)) if self._client.connected and not late else 0
 
     def send(self, message: Outgoing) -> None:
         """Publish a message. Call it only if there is room."""
@@ -74,7 +79,7 @@ class Delivery:
             self._probe_due = False
         else:
             receipt = self._client.publish(topic, payload, qos=self._qos)
-        self._pending.append((receipt, message))
+        self._pending.append((receipt, message, self._clock()))
 
     def send_again(self) -> bool:
         """Publish the messages that a connection lost; return whether there were any. They always have room."""
@@ -95,7 +100,8 @@ class Delivery:
         """Count the messages whose outcome is known, in order; drop those to publish again that are too old."""
         pending = self._pending
         while pending and pending[0][0].outcome is not None:
-            self._count(*pending.popleft())
+            receipt, message, _ = pending.popleft()
+            self._count(receipt, message)
         now = self._clock()
         if not self._qos and self._probe is None and not self._probe_due and now >= self._next_probe:
             self._probe_due = True

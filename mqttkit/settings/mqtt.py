@@ -130,6 +130,8 @@ class LimitSettings(Checked):
     """Publishes without an outcome yet; above this the client drops new ones, or the caller waits."""
     max_queued_bytes: Count = 64 * 1024 * 1024
     """Total size of those publishes, bytes."""
+    max_unsent_bytes: Annotated[int | None, between(1, 0x7FFF_FFFF)] = None
+    """Linux: bytes that may wait in the kernel to be sent. publish-scan sets 65536: they would grow old there."""
     max_packet_size: Annotated[int, between(1_024, 268_435_455)] = 64 * 1024 * 1024
     """Largest packet that the client accepts from the broker, bytes; a larger one ends the connection."""
 

@@ -14,7 +14,7 @@ from mqttkit.client import MqttClient, Receipt
 from mqttkit.errors import TopicError
 from mqttkit.messages import Outcome
 from mqttkit.scan_publisher import SHUTDOWN, ScanPublisher, ScanTotals, format_advertisement
-from mqttkit.scan_publisher.delivery import DENIED, PROBE_SECONDS, Delivery
+from mqttkit.scan_publisher.delivery import DENIED, LAG, PROBE_SECONDS, Delivery
 from mqttkit.scan_publisher.hand_over import QUEUE_FULL, TOO_OLD, HandOverQueue
 from mqttkit.scan_publisher.totals import REPEAT_SECONDS, LossLog
 from mqttkit.scanner import open_source
@@ -249,6 +249,21 @@ def test_room_is_bounded_and_needs_a_connection() -> None:
     assert delivery.room == 1
     broker.connected = False
     assert delivery.room == 0
+
+
+@pytest.mark.parametrize(("max_age", "room"), [(5.0, 0), (float("inf"), 500)])
+def test_a_broker_that_lags_gets_nothing_more_until_it_answers(max_age: float, room: int) -> None:
+    """What it has not read would be old when it does; an unpaced replay has no age."""
+    broker, clock = Broker(), Clock()
+    broker.settings = MqttSettings(limits=LimitSettings(max_queued_messages=1_002))
+    delivery = deliver(broker, 1, clock, "a", max_age=max_age)
+    clock.now = LAG
+    assert delivery.room == 500
+    clock.now = LAG + 0.1
+    assert delivery.room == room
+    broker.decide(Outcome.ACKNOWLEDGED)
+    delivery.settle()
+    assert delivery.room == 501
 
 
 def test_probe_at_qos_1_shows_a_denial_at_qos_0(caplog: pytest.LogCaptureFixture) -> None:

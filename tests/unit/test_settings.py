@@ -54,6 +54,7 @@ EDGES: list[tuple[Any, str, list[Any], list[Any]]] = [
     (LimitSettings, "max_inflight", [1, 65_535], [0, 65_536]),
     (LimitSettings, "max_queued_messages", [1], [0]),
     (LimitSettings, "max_queued_bytes", [1], [0]),
+    (LimitSettings, "max_unsent_bytes", [None, 1, 0x7FFF_FFFF], [0, 0x8000_0000]),
     (LimitSettings, "max_packet_size", [1_024, 268_435_455], [1_023, 268_435_456]),
     *[(PropertySettings, name, [(), ("a=", "=b", "a=b=c")], [("a",), ("a=\0",)])
       for name in ("connect", "subscribe", "unsubscribe", "disconnect")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -15,8 +16,10 @@ from mqttkit.cli.scan.source_options import source_options
 
 if TYPE_CHECKING:
     from mqttkit.client import MqttClient
+    from mqttkit.settings import MqttSettings
 
 FIRST_CONNECTION_SECONDS = 2.0
+MAX_UNSENT_BYTES = 64 * 1024
 
 
 @click.command("publish-scan", cls=GroupedCommand)
@@ -49,7 +52,6 @@ def publish_scan(connection: ConnectionOptions) -> None:
     mqttkit publish-scan --source replay:room.btsnoop --speed max
     """
     import logging
-    from dataclasses import replace
 
     from mqttkit.cli.signals import on_interrupt
     from mqttkit.client import MqttClient, checked_settings
@@ -61,7 +63,7 @@ def publish_scan(connection: ConnectionOptions) -> None:
     options = settings.publisher if connection.qos is None else replace(settings.publisher, qos=connection.qos)
     status = StatusTopic(options.status_topic) if options.status_topic else None
     will = status.will if status else connection.will
-    client = MqttClient(checked_settings(settings.mqtt), will=will, retry=connection.retry)
+    client = MqttClient(checked_settings(_prompt(settings.mqtt)), will=will, retry=connection.retry)
     publisher = ScanPublisher(client, options, settings.scanner.id, lossless=settings.scanner.unpaced, status=status)
     with on_interrupt(publisher.stop), contextlib.closing(client):
         try:
@@ -74,6 +76,13 @@ def publish_scan(connection: ConnectionOptions) -> None:
             logging.getLogger(__name__).info("total: %s", totals)
     if lost := totals.dropped[SHUTDOWN]:
         raise PublishFailed(f"{lost} advertisements were not published at shutdown")
+
+
+def _prompt(settings: MqttSettings) -> MqttSettings:
+    """Return the settings with a bound on the bytes in the kernel: advertisements would grow old there."""
+    if settings.limits.max_unsent_bytes is not None:
+        return settings
+    return replace(settings, limits=replace(settings.limits, max_unsent_bytes=MAX_UNSENT_BYTES))
 
 
 def _connect(client: MqttClient, *, retry: bool) -> None:

@@ -32,6 +32,8 @@ class Opener:
         """Path of the WebSocket request; None for plain TCP."""
         self.user_timeout = 0.0
         """Seconds after which data that the broker's machine does not confirm ends the connection; 0 for none."""
+        self.max_unsent_bytes: int | None = None
+        """Bytes that may wait in the kernel; None for as many as it takes."""
         self.step = "tcp"
         """What the latest attempt was doing: tcp, tls, websocket or mqtt."""
         self._opening: Any = None
@@ -84,6 +86,8 @@ class Opener:
         if opened.family == socket.AF_UNIX:
             return
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.max_unsent_bytes is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.max_unsent_bytes)
         if self.user_timeout and hasattr(socket, "TCP_USER_TIMEOUT"):
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self.user_timeout))
 

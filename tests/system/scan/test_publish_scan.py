@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ import pytest
 
 from mqttkit.client import MqttClient
 from mqttkit.messages import Message, Subscription
+from mqttkit.scanner.advertisement import parse_timestamp
 from tests.support.brokers import Mosquitto, free_port, mosquitto, need
 from tests.support.clients import settings_for, wait_until
 
@@ -142,6 +145,57 @@ def test_during_an_outage_only_recent_advertisements_wait(
 def sequences(received: list[Message]) -> list[int]:
     """Return the sequence numbers of the advertisements received."""
     return [json.loads(message.payload)["sequence"] for message in received if message.payload.startswith(b"{")]
+
+
+@contextlib.contextmanager
+def slow_link(port: int, rate: float) -> Iterator[int]:
+    """Listen on a port whose connection reaches the broker with `rate` bytes/s; yield the port."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(("127.0.0.1", port)) as broker:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+        def answer(client: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while data := broker.recv(4096):
+                    client.sendall(data)
+
+        def forward() -> None:
+            client, _ = listener.accept()
+            with client, contextlib.suppress(OSError):
+                threading.Thread(target=answer, args=(client,), daemon=True).start()
+                while (data := client.recv(2048)) and not done.wait(len(data) / rate):
+                    broker.sendall(data)
+
+        thread = threading.Thread(target=forward)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        done.set()
+        broker.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("qos", ["0", "1"])
+def test_a_slow_broker_gets_no_old_advertisements(broker: Mosquitto, start: Start, qos: str) -> None:
+    """Neither the kernel nor the client keeps many for it: the age is at most --max-age and a little."""
+    ages: list[float] = []
+
+    def note(messages: list[Message]) -> None:
+        now = time.time()
+        ages.extend(now - parse_timestamp(json.loads(message.payload)["timestamp"]) for message in messages)
+
+    with MqttClient(settings_for(broker.port), on_messages=note) as client, slow_link(broker.port, 100_000) as port:
+        client.connect(timeout=10)
+        client.subscribe(Subscription("ble/#", qos=1))
+        publisher = start(
+            *("-h", "127.0.0.1", "-p", str(port), "-q", qos),
+            *("--source", "simulated", "--rate", "1000", "--max-age", "1"),
+        )
+        wait_until(lambda: "too old" in publisher.log)
+        count = len(ages)
+        wait_until(lambda: len(ages) > count + 1_000)
+        publisher.process.kill()
+    assert max(ages) < 6
 
 
 @pytest.mark.parametrize("qos", ["0", "1"])
