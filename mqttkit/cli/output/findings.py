@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from collections import Counter
 from collections.abc import Container, Iterable
 
@@ -18,6 +20,8 @@ COLOURS = {
     Verdict.FAILED: "red",
     Verdict.NOT_CHECKED: "bright_black",
 }
+INDENT = 32
+"""Where the detail of a finding begins."""
 
 
 def show_findings(findings: Iterable[Finding], *, as_json: bool, reaching: Container[str] = ()) -> int:
@@ -43,7 +47,13 @@ def show_findings(findings: Iterable[Finding], *, as_json: bool, reaching: Conta
 def show_finding(finding: Finding) -> None:
     """Print one finding: result, check, detail, and the command that fixes it."""
     verdict = click.style(f"{finding.verdict.value:<11}", fg=COLOURS[finding.verdict])
-    detail = visible(finding.detail) if on_terminal() else finding.detail
+    detail = _wrapped(visible(finding.detail)) if on_terminal() else finding.detail
     click.echo(f"{verdict} {finding.check:<19} {detail}")
     if finding.fix and finding.verdict is not Verdict.PASSED:
-        click.echo(f"{'':<31} -> {finding.fix}")
+        click.echo(f"{'':<{INDENT}}-> {finding.fix}")
+
+
+def _wrapped(detail: str) -> str:
+    """Return text that continues on the next lines of the terminal, each below the first."""
+    width = max(20, shutil.get_terminal_size().columns - INDENT)
+    return f"\n{'':<{INDENT}}".join(textwrap.wrap(detail, width, break_on_hyphens=False))

@@ -80,3 +80,12 @@ def test_a_table_fits_the_terminal(shared_broker: TestBroker, topic: str, column
         lines = STYLES.sub(b"", terminal.finish()).decode().splitlines()
     assert all(len(line) <= columns for line in lines)
     assert any("…" in line and line.endswith("7 │") for line in lines)
+
+
+def test_doctor_continues_a_long_line_below_its_text(shared_broker: TestBroker) -> None:
+    """A terminal would continue it in the middle of a word, at the left edge."""
+    with on_terminal("doctor", port=shared_broker.port, columns=80) as terminal:
+        lines = STYLES.sub(b"", terminal.finish(60)).decode().splitlines()
+    assert all(len(line) <= 80 for line in lines if "->" not in line)
+    first = next(index for index, line in enumerate(lines) if line.startswith("pass        capabilities"))
+    assert lines[first + 1].startswith(" " * 32) and lines[first + 1].strip()
