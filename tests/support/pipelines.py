@@ -51,13 +51,13 @@ class TroubledSink(SqliteSink):
 class Bench:
     """A pipeline with a real SQLite sink, and the acknowledgements it sent."""
 
-    def __init__(self, directory: Path, **limits: float) -> None:
+    def __init__(self, directory: Path, *, parser: MetricParser | None = None, **limits: float) -> None:
         self.sink = TroubledSink(str(directory / "metrics.db"))
         self.sink.open()
         self.registry = Known()
         self.acknowledged: list[int] = []
         self.pipeline = Pipeline(
-            parser=MetricParser(BridgeSettings.topic, payload_limit=1_000),
+            parser=parser or MetricParser(BridgeSettings.topic, payload_limit=1_000),
             registry=self.registry,
             sink=self.sink,
             acknowledge=self.acknowledge,

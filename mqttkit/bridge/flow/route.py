@@ -34,10 +34,21 @@ class Route:
     """
 
     def __init__(
-        self, name: str, shares: Sequence[Share], position: int, parser: MetricParser, *, late: str = ""
+        self,
+        name: str,
+        shares: Sequence[Share],
+        position: int,
+        parser: MetricParser,
+        *,
+        late: str = "",
+        mapped: bool = False,
     ) -> None:
-        """`late` begins the topics whose messages have metrics of several names: `select` decides about each."""
+        """`late` begins the topics whose messages have metrics of several names: `select` decides about each.
+
+        If `mapped` is True, all messages have them, and only the tenant is known by the topic.
+        """
         self.name = name
+        self._mapped = mapped
         self._late = late
         self._shares = shares
         self._position = position
@@ -54,7 +65,7 @@ class Route:
 
     def select(self, topic: str, metrics: list[Metric]) -> list[Metric]:
         """Return the metrics for this output; raise Refusal, with the others, for those that no output stores."""
-        if not self._late or not topic.startswith(self._late):
+        if not self._mapped and not self._is_late(topic):
             return metrics
         takers = [self._takers(metric.tenant_id, metric.metric_name) for metric in metrics]
         found = [metric for metric, those in zip(metrics, takers, strict=True) if self._position in those]
@@ -66,12 +77,18 @@ class Route:
     def _takers(self, tenant: str, metric: str) -> list[int]:
         return [position for position, share in enumerate(self._shares) if share.includes(tenant, metric)]
 
+    def _is_late(self, topic: str) -> bool:
+        return bool(self._late) and topic.startswith(self._late)
+
     def _decide_topic(self, topic: str) -> tuple[bool, bool]:
-        if self._late and topic.startswith(self._late):
+        if self._is_late(topic):
             return True, False
         names = self._parser.names(topic)
         if names is None:
             return self._position == 0, False
         tenant, _, metric = names
+        if self._mapped:
+            tenants = self._shares[self._position].tenants
+            return self._position == 0 or not tenants or tenant in tenants, False
         takers = self._takers(tenant, metric)
         return self._position in (takers or [0]), not takers

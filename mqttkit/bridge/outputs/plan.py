@@ -39,7 +39,7 @@ def plan_outputs(settings: Settings) -> list[Output]:
             continue
         parser = MetricParser(bridge.topic, payload_limit=bridge.payload_limit)
         late = SPARKPLUG_NAMESPACE if bridge.sparkplug.enabled else ""
-        route = Route(names[position], shares, position, parser, late=late)
+        route = Route(names[position], shares, position, parser, late=late, mapped=bridge.mapping is not None)
         planned.append(Output(names[position], _settings_of(settings, output, names[position]), route))
     if not planned:
         raise UsageError(f"no output {bridge.sink!r}", hint=f"Outputs: {', '.join(names)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mqttkit.bridge.flow.mapping import open_parser
 from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.flow.route import Route, Share
 from mqttkit.bridge.metric import MetricParser
@@ -66,6 +67,35 @@ def test_outputs_together_store_every_metric_and_every_dead_letter_once(tmp_path
         assert_settled(bench.pipeline, len(bench.acknowledged), len(topics))
     assert stored == [["temperature", "battery"], ["battery"]]
     assert letters == [["unrouted", "topic_shape"], []]
+
+
+def test_metrics_that_a_mapping_names_go_to_their_outputs(tmp_path: Path) -> None:
+    """Names come from the payload, tenants from the topic; a metric that no output stores is one dead letter."""
+    mapping = "items(@)[].{name: key, value: value}"
+    outputs = (
+        OutputSettings(sink="sqlite:a", name="a", only_metrics=("temp*",), only_tenants=(TENANT,)),
+        OutputSettings(sink="sqlite:b", name="b", only_metrics=("battery",)),
+    )
+    stored: list[list[str]] = []
+    letters: list[list[str]] = []
+    for number, output in enumerate(plan_outputs(settings(*outputs, mapping=mapping))):
+        bench = Bench(directory_of(tmp_path, number), parser=open_parser(output.settings.bridge))
+        bench.registry.known = set  # type: ignore[method-assign,assignment]
+        bench.pipeline.route = output.route
+        bench.offer(
+            message(1, b'{"temperature":20,"battery":3,"hum":40}'),
+            message(2, b'{"temperature":21,"battery":4}', tenant=OTHER),
+            message(3, b'{"value":"x"}')._replace(topic="metrics//x"),
+        )
+        bench.pipeline.step(1.0)
+        stored.append(
+            [f"{metric.metric_name} {metric.value:g}" for one in bench.sink.batches for metric in one.metrics]
+        )
+        letters.append([letter.reason for one in bench.sink.batches for letter in one.letters])
+        assert bench.acknowledged == [1, 2, 3]
+        assert bench.pipeline.books.balance().difference == 0
+    assert stored == [["temperature 20"], ["battery 3", "battery 4"]]
+    assert letters == [["unrouted", "unrouted", "topic_shape"], []]
 
 
 def directory_of(tmp_path: Path, number: int) -> Path:
