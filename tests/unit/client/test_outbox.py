@@ -603,3 +603,13 @@ def test_a_qos_2_message_takes_no_room_in_the_batch(is_block: bool) -> None:
         put(outbox, qos=2)
     put(outbox, bytes(BATCH_BYTES))
     assert len(take(outbox).data) > BATCH_BYTES
+
+
+def test_qos_1_does_not_wait_for_the_window_of_qos_2() -> None:
+    """Only QoS 2 counts against it."""
+    outbox = make()
+    outbox.publish_qos2, outbox.exact_window = lambda _item: 60_000, 1
+    put(outbox, qos=2)
+    assert outbox.take(v5=False) is None
+    put(outbox, qos=1)
+    assert publishes(take(outbox).data) == [(0x32, 1, b"x")]
