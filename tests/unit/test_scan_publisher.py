@@ -216,6 +216,18 @@ def test_message_without_an_acknowledgement_is_not_published() -> None:
     assert (delivery.published, delivery.dropped, len(delivery)) == (1, {SHUTDOWN: 2}, 0)
 
 
+def test_message_is_logged_as_published_once_it_is_acknowledged(caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG, and not when it is handed to the client."""
+    broker = Broker()
+    with caplog.at_level(logging.DEBUG, "mqttkit"):
+        delivery = deliver(broker, 1, Clock(), "a", "b")
+        delivery.settle()
+        assert "published" not in caplog.text
+        broker.decide(Outcome.ACKNOWLEDGED)
+        delivery.settle()
+    assert caplog.messages == ["published a"]
+
+
 @pytest.mark.parametrize(("later", "sent_again"), [(5.0, True), (5.1, False)])
 def test_lost_message_is_sent_again_up_to_the_maximum_age(later: float, sent_again: bool) -> None:
     """In order, before others; an older one is counted."""

@@ -162,6 +162,38 @@ def test_a_terminal_shows_a_table_until_a_signal() -> None:
     assert b"Traceback" not in shown
 
 
+THERMOMETER = {"mac_address": "AA:BB:CC:DD:EE:FF", "service_data": {"feaa": "200000001480000000000a00000065"}}
+"""Eddystone telemetry: 20.5 °C."""
+
+
+def test_decode_shows_values_in_lines_and_json(tmp_path: Path) -> None:
+    """A beacon is decoded without the extra."""
+    recording = tmp_path / "room.jsonl"
+    recording.write_text(f"{json.dumps(THERMOMETER)}\n")
+    source = ("--source", f"replay:{recording}", "--speed", "max", "--decode")
+    assert "temperature 20.5 °C" in run(*source).stdout
+    assert json.loads(run(*source, "--json").stdout)["values"]["temperature"] == 20.5
+
+
+def test_decode_shows_values_in_the_table(tmp_path: Path) -> None:
+    """Instead of the service that carries them."""
+    recording = tmp_path / "room.jsonl"
+    recording.write_text(f"{json.dumps(THERMOMETER)}\n")
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "--source", f"replay:{recording}", "--speed", "max", "--decode"],
+        stdout=slave,
+        stderr=slave,
+        stdin=slave,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "30"},
+    ) as process:
+        os.close(slave)
+        shown = read_until(master, None)
+        assert process.wait(60) == 0
+    os.close(master)
+    assert "temperature 20.5 °C".encode() in shown
+
+
 def read_until(terminal: int, wanted: bytes | None) -> bytes:
     """Read until `wanted` is there, or to the end where it is None."""
     read = b""
