@@ -1,7 +1,8 @@
 """Store metrics as lines of JSON in rotated files. Each batch is on disk before it is acknowledged.
 
-The ledger records which file it belongs to and how long that file is after each commit. After a crash the sink
-truncates the file to that length: the lines beyond it were not acknowledged, so the broker sends them again.
+The ledger records which file it belongs to and how long that file is after each commit. Before each commit the sink
+truncates the file to that length: the lines beyond it are of a process that died, and were not acknowledged, so the
+broker sends them again.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class JsonlSink:
             self._check_files(ledger)
             fresh = ledger.new(batch)
             data = b"".join(encode_json(json_record(metric)) + b"\n" for metric in fresh.metrics)
-            start, file = os.fstat(self._file).st_size, os.dup(self._file)
+            with self._translated():
+                start, file = self._recover(ledger.values()), os.dup(self._file)
             try:
                 with self._translated():
                     self._append(data)
@@ -104,8 +106,23 @@ class JsonlSink:
 
     def _ledger_file(self) -> Ledger:
         if self._ledger is None:
-            self._ledger = Ledger(self._options.dead_letters or f"{self.path}.ledger.db", self._options)
+            self._ledger = Ledger(self._ledger_path(), self._options)
         return self._ledger
+
+    def _ledger_path(self) -> str:
+        """Return the ledger's path; raise SinkBroken if the file has another ledger, which would cut off our lines.
+
+        A ledger in another place has a symbolic link beside the file.
+        """
+        link, given = Path(f"{self.path}.ledger.db"), self._options.dead_letters
+        if given is not None:
+            target = Path(given).expanduser().resolve()
+            with self._translated(), contextlib.suppress(FileExistsError):
+                link.symlink_to(target)
+            if link.resolve() != target:
+                hint = f"Use it, or stop the bridges of {self.path} and run: mv {link} {target}"
+                raise SinkBroken(f"the ledger of {self.path} is {link.resolve()}", hint=hint)
+        return str(link)
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)
@@ -140,8 +157,9 @@ class JsonlSink:
     def _recover(self, known: dict[str, int]) -> int:
         """Truncate our file to its committed length; append to any other file after its last line."""
         size, committed = os.fstat(self._file).st_size, known.get("length", 0)
-        if known and size >= committed and self._position(committed) == {**self._position(committed), **known}:
-            os.ftruncate(self._file, committed)
+        if known and size >= committed and known.items() <= self._position(committed).items():
+            if size > committed:
+                os.ftruncate(self._file, committed)
             return committed
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             self._append(b"\n")
@@ -169,8 +187,9 @@ class JsonlSink:
         ledger = self._ready()
         with self._locked():
             self._check_files(ledger)
-            if os.fstat(self._file).st_size < self._rotate_bytes:
-                return
+            with self._translated():
+                if self._recover(ledger.values()) < self._rotate_bytes:
+                    return
             stem = f"{self.path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
             number = 0
             while (target := self.path.with_name(f"{stem}-{number}")).exists():

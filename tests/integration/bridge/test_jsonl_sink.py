@@ -15,7 +15,7 @@ import pytest
 
 from mqttkit.bridge.sinks.jsonl import JsonlSink
 from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
-from mqttkit.errors import SinkUnavailable
+from mqttkit.errors import SinkBroken, SinkUnavailable
 from tests.support.bridges import TENANT
 from tests.support.sinks import LETTER, metric
 
@@ -36,6 +36,38 @@ def test_jsonl_cuts_off_what_was_not_committed(tmp_path: Path) -> None:
     assert len(files) >= 2
     lines = "".join(file.read_text() for file in [*files, path]).splitlines()
     assert sorted(json.loads(line)["value"] for line in lines) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("rotate_bytes", [10_000, 300])
+def test_jsonl_cuts_off_lines_of_another_process_that_died(tmp_path: Path, rotate_bytes: int) -> None:
+    """It was killed before it committed them, so the broker sends them again; the running sink removes them."""
+    path = tmp_path / "m.jsonl"
+    with contextlib.closing(JsonlSink(str(path), SinkOptions(), rotate_bytes=rotate_bytes)) as sink:
+        sink.open()
+        sink.commit(MetricBatch([metric(1)]))
+        with path.open("ab") as file:
+            file.write(b'{"value": 98}\n{"value": 99')
+        sink.commit(MetricBatch([metric(2)]))
+        with path.open("ab") as file:
+            file.write(b'{"value": 97}\n' * 100)
+        sink.commit(MetricBatch([metric(3)]))
+    files = [file for file in tmp_path.glob("m.jsonl*") if "ledger" not in file.name]
+    assert sorted(json.loads(line)["value"] for file in files for line in file.read_text().splitlines()) == [1, 2, 3]
+
+
+def test_jsonl_file_has_one_ledger(tmp_path: Path) -> None:
+    """Two bridges with separate ledgers would each cut off the other's lines, so the second one ends."""
+    path, elsewhere = tmp_path / "m.jsonl", SinkOptions(dead_letters=str(tmp_path / "elsewhere.db"))
+    with contextlib.closing(JsonlSink(str(path), elsewhere)) as first:
+        first.open()
+        first.commit(MetricBatch([metric(1, "x")]))
+        with contextlib.closing(JsonlSink(str(path), SinkOptions())) as same:
+            same.open()
+            assert same.commit(MetricBatch([metric(1, "x"), metric(2)])) == Committed(1, 1)
+        other = JsonlSink(str(path), SinkOptions(dead_letters=str(tmp_path / "other.db")))
+        with pytest.raises(SinkBroken, match=r"the ledger of .*m\.jsonl is .*elsewhere\.db"):
+            other.open()
+    assert [json.loads(line)["value"] for line in path.read_text().splitlines()] == [1, 2]
 
 
 def test_two_processes_write_one_jsonl_file(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.bridges import QUEUE_WITHOUT_LIMIT, bridge, publish_numbers, publisher, wait_until
+from tests.support.brokers import mosquitto
 from tests.support.soak import KINDS, soak
+from tests.support.soak_sinks import soak_sink
 
 pytestmark = pytest.mark.system
 
@@ -17,3 +20,22 @@ def test_interrupted_bridge_broker_and_sink_lose_and_double_nothing(kind: str, t
     result = soak(kind, tmp_path, count=6_000, kills=3, seed=KINDS.index(kind))
     assert result.exact, result
     assert set(result.kills.values()) == {1}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
+def test_group_of_two_bridges_writes_one_file(kind: str, tmp_path: Path) -> None:
+    """Each is killed in turn under load; what one had written without a commit, the other one removes."""
+    total = 2_000
+    with (
+        mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
+        soak_sink(kind, tmp_path) as sink,
+        bridge(tmp_path / "one", broker.port, "--group", "g", sink=sink.address) as one,
+        bridge(tmp_path / "two", broker.port, "--group", "g", sink=sink.address) as two,
+        publisher(broker.port) as client,
+    ):
+        for start, victim in zip((0, total // 2), (one, two), strict=True):
+            publish_numbers(client, range(start, start + total // 2))
+            victim.kill()
+            victim.start(ready=False)
+        wait_until(lambda: not sink.stored(total).count(0))
+        assert sink.stored(total) == bytearray([1]) * total
