@@ -129,6 +129,16 @@ def test_influx_2_gets_organisation_bucket_and_token(tmp_path: Path) -> None:
     assert body.startswith(b"t,agent_id=a,")
 
 
+def test_influx_2_request_is_understood_by_victoria(victoria: Victoria, tmp_path: Path) -> None:
+    """VictoriaMetrics has the path of InfluxDB 2, and reads lines, organisation, bucket and precision."""
+    found = now(21.5, "x")
+    with opened(f"influx://127.0.0.1:{victoria.port}/?org=my+org&bucket=b", tmp_path / "ledger.db") as sink:
+        assert sink.commit(MetricBatch([found])) == Committed(1, 0)
+    assert ("t_value", 21.5, found.timestamp_ms) in [
+        (labels["__name__"], value, stamp) for labels, value, stamp in victoria.samples(ALL)
+    ]
+
+
 @pytest.mark.parametrize("kind", ["influx", "victoria"])
 def test_page_of_a_proxy_does_not_prove_that_a_batch_is_stored(tmp_path: Path, kind: str) -> None:
     """The servers answer 204. A login page comes with 200, so the same batch is sent until the server has it."""
