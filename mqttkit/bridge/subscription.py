@@ -40,7 +40,8 @@ def bridge_filters(settings: BridgeSettings) -> list[str]:
     if settings.group:
         hint = "A node's messages must all reach one bridge, in order. Leave out --group or bridge.sparkplug.enabled"
         raise UsageError("a bridge of a group cannot read Sparkplug", hint=hint)
-    return [bridge_filter(settings), SPARKPLUG_FILTER]
+    own = bridge_filter(settings)
+    return [own] if own == "#" else [own, SPARKPLUG_FILTER]  # two that overlap may bring each message twice
 
 
 class SubscriptionKeeper:

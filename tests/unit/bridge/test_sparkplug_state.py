@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from mqttkit.bridge.flow.route import Route, Share
 from mqttkit.bridge.metric import MetricParser, MetricRefusal, Refusal
 from mqttkit.bridge.sparkplug import state_file
 from mqttkit.bridge.sparkplug.parser import SparkplugParser
+from mqttkit.bridge.sparkplug.payload import payload_class
 from mqttkit.bridge.sparkplug.rebirth import Rebirths
 from mqttkit.bridge.sparkplug.topic import NAMESPACE, NodeName
 from mqttkit.bridge.subscription import bridge_filters
-from mqttkit.errors import SinkBroken, SinkUnavailable, UsageError
+from mqttkit.errors import MissingPart, SinkBroken, SinkUnavailable, UsageError
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings, SparkplugSettings
 from tests.support.bridges import rows
@@ -305,9 +307,24 @@ def test_rebirth_is_requested_once_a_minute_for_each_node() -> None:
 
 def test_group_cannot_read_sparkplug() -> None:
     """It would deal the messages of one node to several bridges."""
-    assert bridge_filters(BRIDGE) == ["metrics/#", "spBv1.0/#"]
     with pytest.raises(UsageError, match="group"):
         bridge_filters(BridgeSettings(group="g", sparkplug=SparkplugSettings(enabled=True)))
+
+
+def test_filters_of_the_bridge_do_not_overlap() -> None:
+    """A message that comes twice at QoS 0 would look like a gap."""
+    enabled = SparkplugSettings(enabled=True)
+    assert bridge_filters(BridgeSettings()) == ["metrics/#"]
+    assert bridge_filters(BRIDGE) == ["metrics/#", "spBv1.0/#"]
+    every = BridgeSettings(topic="{tenant_id}/{agent_id}/{metric_name}", sparkplug=enabled)
+    assert bridge_filters(every) == ["#"]
+
+
+def test_protobuf_that_is_missing_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google.protobuf", None)
+    with pytest.raises(MissingPart) as caught:
+        payload_class.__wrapped__()
+    assert caught.value.hint == "pip install 'mqttkit[sparkplug]'"
 
 
 def test_outputs_share_the_metrics_of_one_message(plant: Plant) -> None:
