@@ -132,6 +132,7 @@ def test_every_command_of_the_built_wheel_has_help(tmp_path: Path) -> None:
     files = wheel.namelist()
     assert not [name for name in files if name.startswith("tests") or "benchmarks" in name]
     assert [name for name in files if name.startswith("mqttkit/data/captures/")]
+    assert {"mqttkit/data/completion.bash", "mqttkit/data/completion.zsh"} <= set(files)
     pages = {Path(name).stem for name in files if "share/man/man1/" in name}
     entry_points = next(name for name in files if name.endswith("entry_points.txt"))
     assert b"mqttkit = mqttkit.__main__:main" in wheel.read(entry_points)
