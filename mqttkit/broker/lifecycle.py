@@ -185,7 +185,7 @@ def _with_stored_choices(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
     spec.check()
     stored = load_spec(paths)
     if stored is None:
-        return spec
+        return _with_running_backend(spec, paths)
     spec = spec.with_backend(stored.backend if spec.backend == "auto" else spec.backend)
     websocket_port = stored.websocket_port if spec.websocket_port is None else spec.websocket_port
     spec = dataclasses.replace(spec, port=spec.port or stored.port, websocket_port=websocket_port)
@@ -201,6 +201,30 @@ def _with_stored_choices(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
                 if change.name == "backend"
                 else f"Change a running broker with: mqttkit broker restart --name {spec.name} …",
             )
+    return spec
+
+
+def _with_running_backend(spec: BrokerSpec, paths: BrokerPaths) -> BrokerSpec:
+    """Return the spec with the backend that still runs a broker whose settings are lost, so that no second one starts.
+
+    Raises `UsageError` if the spec names another backend.
+    """
+    if spec.temporary or not (spec.backend == "auto" or any(paths.directory.iterdir())):
+        return spec
+    for name in BACKENDS:
+        try:
+            running = open_broker(spec.with_backend(name), paths).running()
+        except MqttkitError:
+            continue  # this machine cannot use the backend, or another program's container has the name
+        if running is None:
+            continue
+        if spec.backend not in ("auto", name):
+            raise UsageError(
+                f"broker {spec.name!r} runs with the {name} backend ({running.identity}), but its settings are lost",
+                hint=f"Take it over with: mqttkit broker up --backend {name} --name {spec.name}",
+            )
+        log.warning("broker %r runs (%s), but its settings are lost: it starts again", spec.name, running.identity)
+        return spec.with_backend(name)
     return spec
 
 

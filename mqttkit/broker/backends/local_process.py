@@ -84,7 +84,7 @@ class LocalBroker(abc.ABC):
         self._check()
         profile = read_profile(self.paths)
         running = self._process()
-        if running is not None and profile is not None:
+        if running is not None and profile is not None and self.paths.spec.exists():
             wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: self._cause(running, 0))
             return UpResult(profile=profile, already=True, seconds=0.0)
         if running is not None:

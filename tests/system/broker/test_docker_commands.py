@@ -86,6 +86,22 @@ def test_tls_is_served_from_the_container_and_renewed(name: str) -> None:
     assert login(profile.tls_port, profile.username, profile.password, tls=tls) == 0
 
 
+@pytest.mark.parametrize("lost", [("broker.json",), ("broker.json", "profile.json")])
+def test_a_container_whose_settings_are_lost_gets_no_second_broker_beside_it(name: str, lost: tuple[str, ...]) -> None:
+    """`up` starts it again with its image, users and messages; another backend is an error."""
+    profile = profile_of(name)
+    run("user", "add", "lamp", "--role", "device", "--password-file", "-", name=name, text=PASSWORD)
+    directory = existing_broker(name).paths.directory
+    for file in lost:
+        (directory / file).unlink()
+    (directory / "left").touch()
+    assert "its settings are lost" in run("up", "--backend", "process", name=name, code=2).stderr
+    assert "its settings are lost" in run("up", "--port", str(profile.port), name=name).stderr
+    assert existing_broker(name).backend == "docker"
+    assert login(profile.port, "lamp", PASSWORD) == 0
+    assert json.loads(run("status", "--json", name=name).stdout)["state"] == "up"
+
+
 def test_the_log_survives_restart_and_down(name: str) -> None:
     """Also for `--tail`, when the container is gone."""
     first = run("logs", name=name).stdout.splitlines()

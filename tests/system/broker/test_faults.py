@@ -245,6 +245,18 @@ def test_damaged_state_files_are_named_with_a_remedy_that_keeps_users_and_data(b
         run("down")
 
 
+def test_a_running_broker_whose_settings_are_lost_gets_no_second_one_beside_it(broker: Broker):
+    keep(broker)
+    before = broker.running()
+    assert before is not None
+    broker.paths.spec.unlink()
+    assert "its settings are lost" in run("up", "--port", "0").stderr
+    after = existing_broker().running()
+    assert after is not None
+    assert not Path(f"/proc/{before.pid}").exists() or after.pid == before.pid
+    assert kept(broker) == ["kept"]
+
+
 def test_an_engine_that_hangs_is_away_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It accepts the connection and says nothing."""
     with socket.socket(socket.AF_UNIX) as engine:

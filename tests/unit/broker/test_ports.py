@@ -35,6 +35,18 @@ def test_a_free_port_does_not_raise_and_is_left_to_whoever_listens_next():
             require_free("127.0.0.1", port)
 
 
+def test_a_port_of_a_closed_connection_is_free():
+    """The side that closes first keeps the port in TIME_WAIT for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            accepted.close()
+            assert client.recv(1) == b""
+    require_free("127.0.0.1", port)
+    assert port_owner(port) is None
+
+
 def test_the_owner_of_a_free_port_is_nobody():
     assert port_owner(free_port()) is None
 

@@ -88,9 +88,12 @@ class DockerBroker:
         self.resume()
         with connect_engine() as client:
             container = self._container(client)
-            if container is not None and container.status == "running" and profile is not None:
+            lost = not self.paths.spec.exists()
+            if container is not None and container.status == "running" and profile is not None and not lost:
                 wait_ready(operator_login(profile), seconds=READY_SECONDS, died=lambda: engine.why_ended(container))
                 return UpResult(profile=profile, already=True, seconds=0.0)
+            if container is not None and lost and self.spec.image is None:
+                self.spec = dataclasses.replace(self.spec, image=str(container.attrs["Config"]["Image"]))
             image = engine.ensure_image(client, self.plan.image)
             self._remove_container(client, keep_log=True)
             start = functools.partial(self._start_or_undo, client, image, profile)
