@@ -179,8 +179,8 @@ class SparkplugParser(MetricParser):
             self.check_size(payload)
             return decode_payload(payload)
         except Refusal as refusal:
-            if address.kind in BIRTHS:
-                self._forget(address, f"its last birth was refused: {refusal.reason.value}")
+            if address.kind not in (Kind.NDATA, Kind.DDATA):
+                self._forget(address, f"its last {address.kind.value} was refused: {refusal.reason.value}")
             raise
 
     def _forget(self, address: Address, because: str) -> None:
@@ -205,7 +205,7 @@ class SparkplugParser(MetricParser):
             try:
                 node = born(node, address, payload)
             except Refusal as refusal:
-                self._forget(address, f"its last birth was refused: {refusal.reason.value}")
+                self._forget(address, f"its last {kind.value} was refused: {refusal.reason.value}")
                 raise
         elif kind is Kind.DDEATH:
             draft.counts["deaths"] += 1

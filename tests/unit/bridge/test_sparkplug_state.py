@@ -212,7 +212,19 @@ def test_state_that_cannot_be_saved_holds_back_the_acknowledgement(
     assert (plant.bench.acknowledged, failures) == ([1], [])
 
 
-def test_birth_that_is_refused_ends_the_aliases(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["BIRTH", "DEATH"])
+@pytest.mark.parametrize("body", [b"\xff", payload([metric("", INT32, 1, alias=1)]), payload([])])
+def test_birth_or_death_that_cannot_be_read_ends_the_aliases(plant: Plant, kind: str, body: bytes) -> None:
+    """It may be a birth with other aliases, or without any."""
+    plant.node.birth(BIRTH)
+    plant.node.publish(plant.node.topic(kind), body)
+    plant.node.data({"a": 2})
+    plant.deliver()
+    assert plant.values() == [("a", 1.0), ("b", 2.0)]
+    assert plant.letters()[-1] == "sparkplug_alias"
+
+
+def test_birth_that_is_too_long_ends_the_aliases(tmp_path: Path) -> None:
     """Its aliases are not known, and the earlier ones are not valid."""
     plant = Plant(tmp_path, BridgeSettings(sparkplug=SparkplugSettings(enabled=True), payload_limit=400))
     plant.node.birth(BIRTH)
