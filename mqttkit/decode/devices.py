@@ -12,6 +12,8 @@ from mqttkit.scanner.advertisement import Advertisement
 
 KEPT = 2_000
 """Devices in memory; beyond that the one silent for longest is forgotten."""
+GATEWAYS = 100
+"""Gateways of a device; beyond that the one that has not heard it for longest is forgotten."""
 SMOOTHING = 0.3
 """Weight of a new RSSI in its moving average."""
 GATEWAY_SECONDS = 30.0
@@ -59,6 +61,8 @@ class Device:
         if rssi is not None:
             known = heard.rssi != UNKNOWN_RSSI and now - heard.last <= GATEWAY_SECONDS
             heard.rssi = heard.rssi + SMOOTHING * (rssi - heard.rssi) if known else float(rssi)
+        if len(self.gateways) > GATEWAYS:
+            del self.gateways[min(self.gateways, key=lambda name: (name == gateway, self.gateways[name].last))]
         heard.packets += 1
         heard.last = self.last = now
 

@@ -9,7 +9,7 @@ from mqttkit.client import MqttClient
 from mqttkit.decode.discovery import object_id
 from mqttkit.errors import AdvertisementError
 from mqttkit.messages import Outcome
-from mqttkit.scanner.advertisement import parse_timestamp
+from mqttkit.scanner.advertisement import normalise_mac, parse_timestamp, printable
 from mqttkit.settings import DecodeSettings
 
 QUIET_SECONDS = 1.0
@@ -22,6 +22,7 @@ class Published:
 
     mac_address: str
     name: str
+    """Without control characters."""
     last_seen: float
     """Seconds since 1970."""
     topics: tuple[str, ...]
@@ -56,8 +57,9 @@ def _published(topic: str, payload: bytes, configs: dict[str, str]) -> Published
     """Read a state; None if it is not one of ours."""
     try:
         fields = json.loads(payload)
-        mac_address, name, last_seen = fields["mac_address"], fields["name"], parse_timestamp(fields["last_seen"])
+        mac_address, name = normalise_mac(fields["mac_address"]), printable(fields["name"])
+        last_seen = parse_timestamp(fields["last_seen"])
         config = configs.get(object_id(mac_address))
-    except (ValueError, KeyError, TypeError, AttributeError, AdvertisementError):
+    except (ValueError, KeyError, TypeError, AttributeError, AdvertisementError, RecursionError):
         return None
     return Published(mac_address, name, last_seen, (topic,) if config is None else (config, topic))

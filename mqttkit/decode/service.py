@@ -10,12 +10,12 @@ from mqttkit.client import MqttClient
 from mqttkit.decode.decoders import Decoders
 from mqttkit.decode.devices import Device, DeviceTable
 from mqttkit.decode.discovery import config_topic, discovery, discovery_inputs, state
-from mqttkit.errors import AdvertisementError
+from mqttkit.errors import AdvertisementError, TopicError
 from mqttkit.messages import Message, Will
 from mqttkit.scanner.advertisement import Advertisement
 from mqttkit.settings import DecodeSettings
 from mqttkit.stop import Stop
-from mqttkit.topics import fill_template
+from mqttkit.topics import check_scanner_id, fill_template
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class DecodeService:
         try:
             fields = json.loads(message.payload)
             advertisement = Advertisement.from_json(fields, timestamp=time.time())
-            gateway = str(fields["scanner_id"])
-        except (AdvertisementError, ValueError, KeyError, RecursionError) as error:
+            gateway = check_scanner_id(str(fields["scanner_id"]))
+        except (AdvertisementError, TopicError, ValueError, KeyError, RecursionError) as error:
             self.malformed += 1
             log.debug("%s is not an advertisement: %r", message.topic, error)
             return

@@ -120,6 +120,17 @@ def test_a_message_that_is_no_advertisement_is_counted(shared_broker: TestBroker
         assert home.service.malformed == (1 if text else 0)
 
 
+@pytest.mark.parametrize("gateway", ["#", "a/b", "", "a\0", "x" * 65])
+def test_a_gateway_that_is_no_topic_level_is_malformed(shared_broker: TestBroker, topic: str, gateway: str) -> None:
+    """Anyone who may publish can send one; it must not become an availability topic, nor end the service."""
+    with house(shared_broker, topic, gateway_status=f"{topic}/{{scanner_id}}/status") as home:
+        home.client.publish(f"{topic}/raw/x", payload(gateway, 20), qos=1).result(10)
+        home.hear("hall", 21)
+        wait_until(lambda: home.state().get("values", {}).get("temperature") == 21)
+    assert home.service.malformed == 1
+    assert home.state()["packets"] == {"hall": 1}
+
+
 def test_a_broker_that_lost_its_memory_gets_everything_again(broker: Mosquitto, topic: str) -> None:
     """Status, discovery messages and states are asserted after each connection."""
     with house(broker, topic) as home:
@@ -138,7 +149,9 @@ def test_silent_devices_are_found_and_removed(shared_broker: TestBroker, topic: 
     with house(shared_broker, topic) as home:
         home.hear("hall", 20)
         wait_until(home.state)
-        home.client.publish(f"{topic}/state/other", "x", qos=1, retain=True).result(10)
+        foreign = {"mac_address": "\x1b[2J", "name": "x", "last_seen": "2026-01-11T10:30:45Z"}
+        for number, text in enumerate(("x", "[" * 100_000, json.dumps(foreign), json.dumps({**foreign, "name": []}))):
+            home.client.publish(f"{topic}/state/other-{number}", text, qos=1, retain=True).result(10)
         with MqttClient(settings_for(shared_broker.port)) as client:
             client.connect(timeout=10)
             (found,) = find_published(client, home.settings)

@@ -127,6 +127,19 @@ def test_a_wrong_setting_names_the_line(section: str, complaint: str, tmp_path: 
     assert complaint.format(directory=tmp_path) in done.stderr
 
 
+def test_a_hostile_name_cannot_steer_the_terminal(shared_broker: TestBroker, topic: str) -> None:
+    """In the list of silent devices, whose states anyone may have published."""
+    state = {"mac_address": BEACON["mac_address"], "name": "Ro\x1b[2Jom", "last_seen": "2026-01-11T10:30:45.123Z"}
+    with MqttClient(settings_for(shared_broker.port)) as client:
+        client.connect(timeout=10)
+        client.publish(f"{topic}/state/x", json.dumps(state), qos=1, retain=True).result(10)
+    flags = ["-p", str(shared_broker.port), "--state", f"{topic}/state/{{mac_address}}", "--remove-silent", "1"]
+    done = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    assert line.isprintable()
+    assert line.endswith("Ro\ufffd[2Jom")
+
+
 @pytest.mark.parametrize("days", ["-3", "0", "nan"])
 def test_every_device_is_not_silent_for_so_many_days(days: str) -> None:
     """A mistyped number must not remove devices that are heard now."""

@@ -7,7 +7,7 @@ import pytest
 from mqttkit.decode import Decoders
 from mqttkit.decode import devices as devices_module
 from mqttkit.decode.beacons import EDDYSTONE
-from mqttkit.decode.devices import Device, DeviceTable
+from mqttkit.decode.devices import GATEWAYS, Device, DeviceTable
 from mqttkit.scanner import Advertisement
 
 MAC = "AA:BB:CC:DD:EE:FF"
@@ -65,6 +65,15 @@ def test_the_nearest_gateway_has_the_best_smoothed_rssi() -> None:
     devices.add("hall", beacon(rssi=-90), 30.3)
     assert device.nearest == "hall"
     assert device.gateways["hall"].rssi == -90
+
+
+def test_the_gateway_silent_for_longest_is_forgotten() -> None:
+    """Identifiers that change for ever must not fill the memory."""
+    devices = table()
+    for number in range(GATEWAYS + 1):
+        devices.add(f"gateway-{number}", beacon(number % 50), float(number))
+    (device,) = devices
+    assert list(device.gateways) == [f"gateway-{number}" for number in range(1, GATEWAYS + 1)]
 
 
 def test_an_unknown_rssi_changes_no_average() -> None:
