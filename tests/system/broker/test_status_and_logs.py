@@ -9,16 +9,18 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mqttkit.broker import BrokerPaths, BrokerSpec, existing_broker
+from mqttkit.broker import BrokerPaths, BrokerSpec, existing_broker, lifecycle
 from mqttkit.broker.ports import bound_addresses
 from mqttkit.broker.probe import Login, ask, operator_login
 from mqttkit.broker.profile import load_profile, locked
 from tests.support.brokers import free_port, need
+from tests.support.commands import invoke
 from tests.system.broker.test_lifecycle import MQTTKIT, publish, retained, run, up
 
 pytestmark = pytest.mark.system
@@ -226,6 +228,32 @@ def test_logs_end_or_follow(process: None):
         assert any("terminating" in line for line in child.stdout)
         assert any(re.search(r"mosquitto version .* running", line) for line in child.stdout)
         child.terminate()
+
+
+def test_a_follower_of_an_embedded_broker_sees_its_restart(embedded: None):
+    with subprocess.Popen([*MQTTKIT, "logs", "--follow"], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert "broker listening" in child.stdout.readline()
+        run("restart")
+        assert any("stopped" in line for line in child.stdout)
+        assert any("broker listening" in line for line in child.stdout)
+        child.terminate()
+
+
+def test_up_shows_the_time_of_the_whole_start(monkeypatch: pytest.MonkeyPatch):
+    """Also that of the choice of a backend, which takes half a second here."""
+    need("mosquitto")
+
+    def choose() -> list[str]:
+        time.sleep(0.5)
+        return ["process"]
+
+    monkeypatch.setattr(lifecycle, "usable_backends", choose)
+    try:
+        shown = invoke("broker", "up", "--port", "0", "--json")
+        assert json.loads(shown.stdout)["seconds"] >= 0.5
+    finally:
+        run("down", "--volumes", "--yes", code=None)
 
 
 @pytest.mark.parametrize("command", [["down"], ["restart"], ["reload"], ["stats"], ["logs"]])
