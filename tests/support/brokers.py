@@ -43,6 +43,18 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def end(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal and wait until the process is gone; kill it after a minute."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+        process.send_signal(SIGCONT)  # a paused one takes it then, and does nothing before
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def free_port() -> int:
     """Return a TCP port of the loopback address that is free, and stays free until a program asks for this very one.
 
@@ -136,14 +148,7 @@ class Mosquitto:
         """End it and wait until it is gone."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-            self.process.send_signal(SIGCONT)  # a paused one takes it then, and does nothing before
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, number)
         self.process = None
 
     @property

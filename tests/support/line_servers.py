@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.bridges import wait_until
-from tests.support.brokers import free_port, need
+from tests.support.brokers import end, free_port, need
 
 _INFLUX = """
 reporting-disabled = true
@@ -72,13 +72,7 @@ class LineServer:
         """End it and wait until it is gone."""
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGCONT)
-        self.process.send_signal(number)
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, number)
         self.process = None
 
     def ask(self, path: str, **form: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.brokers import free_port, missing
+from tests.support.brokers import end, free_port, missing
 
 SETTINGS = "fsync=off,full_page_writes=off,shared_buffers=16MB,autovacuum=off"
 
@@ -91,12 +91,7 @@ class Postgres:
         if self.process is None:
             return
         self.send(signal.SIGCONT)
-        self.process.send_signal(number)
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, number)
         self.process = None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.bridges import wait_until
-from tests.support.brokers import free_port, need, wait_for_port
+from tests.support.brokers import end, free_port, need, wait_for_port
 
 
 @dataclass
@@ -59,13 +59,7 @@ class RedisServer:
         """End it and wait until it is gone."""
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGCONT)
-        self.process.send_signal(number)
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, number)
         self.process = None
 
     def client(self) -> Any:

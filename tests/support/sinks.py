@@ -6,14 +6,16 @@ import contextlib
 import json
 import sqlite3
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.ledger import PendingPost
 from mqttkit.bridge.sinks.remote.kafka import KafkaDestination
+from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.remote.nats import NatsDestination
 from mqttkit.bridge.sinks.types import DeadLetter, Sink, SinkOptions
 from tests.support.bridges import TENANT
@@ -30,6 +32,23 @@ LETTER = DeadLetter(
 
 def metric(number: float, dedupe_id: str | None = None, agent: str = "a") -> Metric:
     return Metric(TENANT, agent, "t", float(number), 1_700_000_000_123, dedupe_id, '{"unit":"°C"}', 1_700_000_000_456)
+
+
+@contextlib.contextmanager
+def ledger_sink(address: str, directory: Path, **options: Any) -> Iterator[LedgerSink]:
+    """Open a sink that has its ledger in this directory."""
+    sink = open_sink(address, SinkOptions(dead_letters=str(directory / "ledger.db"), **options))
+    assert isinstance(sink, LedgerSink)
+    with contextlib.closing(sink):
+        sink.open()
+        yield sink
+
+
+def keep_pending(sink: LedgerSink, metrics: Sequence[Metric]) -> PendingPost:
+    """Leave what a crash leaves that came after the request and before its answer."""
+    post = PendingPost("earlier", sink._destination.encode(metrics), ())
+    sink._ledger_file().keep_pending(post)
+    return post
 
 
 @dataclass

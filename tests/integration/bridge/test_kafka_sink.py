@@ -12,29 +12,19 @@ from typing import Any
 import pytest
 
 from mqttkit.bridge.sinks import open_sink
-from mqttkit.bridge.sinks.ledger import PendingPost
 from mqttkit.bridge.sinks.remote.kafka import KafkaDestination
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
 from mqttkit.errors import MqttkitError, SinkRefused, SinkUnavailable
 from tests.support.bridges import wait_until
 from tests.support.kafka import KafkaCluster, kafka_cluster
-from tests.support.sinks import metric
+from tests.support.sinks import keep_pending, ledger_sink, metric
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     with kafka_cluster(tmp_path_factory.mktemp("kafka")) as running:
         yield running
-
-
-@contextlib.contextmanager
-def opened(address: str, directory: Path, **options: Any) -> Iterator[LedgerSink]:
-    sink = open_sink(address, SinkOptions(dead_letters=str(directory / "ledger.db"), **options))
-    assert isinstance(sink, LedgerSink)
-    with contextlib.closing(sink):
-        sink.open()
-        yield sink
 
 
 def stored(address: str) -> list[dict[str, Any]]:
@@ -45,7 +35,7 @@ def stored(address: str) -> list[dict[str, Any]]:
 def test_kafka_keeps_the_order_of_an_agent(cluster: KafkaCluster, tmp_path: Path) -> None:
     """The key is tenant and agent, so all messages of one agent are in one partition."""
     address = cluster.address("order")
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         for start in range(0, 60, 20):
             sink.commit(MetricBatch([metric(n, agent=f"a{n % 3}") for n in range(start, start + 20)]))
     found = stored(address)
@@ -59,12 +49,11 @@ def test_kafka_repeats_only_what_is_missing_after_a_crash(cluster: KafkaCluster,
     """Another process has no memory of the first one's producer; it reads the topic and produces the rest."""
     address = cluster.address("crash")
     metrics = [metric(number, f"d{number}" if number % 2 else None, agent=f"a{number}") for number in range(20)]
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.commit(MetricBatch([metric(99)]))
-        post = PendingPost("earlier", sink._destination.encode(metrics), ())
-        sink._ledger_file().keep_pending(post)
+        post = keep_pending(sink, metrics)
         sink._destination.send(post._replace(body=b"\n".join(post.body.split(b"\n")[:11])), repeated=False)
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.probe()
         assert sink._ledger_file().pending_batches() == []
     assert sorted(row["value"] for row in stored(address)) == [*range(20), 99]
@@ -75,7 +64,7 @@ def test_kafka_that_hangs_is_unavailable_and_gets_each_message_once(tmp_path: Pa
     with kafka_cluster(tmp_path / "kafka") as cluster:
         address = cluster.address("hangs")
         batch = MetricBatch([metric(number) for number in range(50)])
-        with opened(address, tmp_path, timeout=1.0) as sink:
+        with ledger_sink(address, tmp_path, timeout=1.0) as sink:
             sink.commit(MetricBatch([metric(99)]))
             cluster.send(signal.SIGSTOP)
             try:
@@ -96,7 +85,7 @@ def test_kafka_that_answers_an_error_gets_each_message_once(cluster: KafkaCluste
     """librdkafka repeats a request after passing errors; after others the sink reads the topic and makes a producer."""
     address = cluster.address(f"error-{code}")
     batch = MetricBatch([metric(number, agent=f"a{number}") for number in range(50)])
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.commit(MetricBatch([metric(99)]))
         cluster.answer_errors(code)
         if code in (NO_RIGHT, OUT_OF_ORDER):
@@ -116,7 +105,7 @@ def committed(sink: LedgerSink, batch: MetricBatch) -> Committed | None:
 def test_kafka_that_is_away_is_unavailable(tmp_path: Path) -> None:
     """Nothing counts as stored."""
     with (
-        opened("kafka://127.0.0.1:1/t", tmp_path, timeout=0.5) as sink,
+        ledger_sink("kafka://127.0.0.1:1/t", tmp_path, timeout=0.5) as sink,
         pytest.raises(SinkUnavailable, match=r"kafka://127\.0\.0\.1:1/t"),
     ):
         sink.commit(MetricBatch([metric(1)]))
@@ -124,7 +113,10 @@ def test_kafka_that_is_away_is_unavailable(tmp_path: Path) -> None:
 
 def test_kafka_message_that_no_broker_takes_is_refused(cluster: KafkaCluster, tmp_path: Path) -> None:
     """It is found before anything of the batch is produced."""
-    with opened(cluster.address("large"), tmp_path) as sink, pytest.raises(SinkRefused, match="bytes, the limit is"):
+    with (
+        ledger_sink(cluster.address("large"), tmp_path) as sink,
+        pytest.raises(SinkRefused, match="bytes, the limit is"),
+    ):
         sink.commit(MetricBatch([metric(1), metric(2)._replace(tags=json.dumps({"x": "y" * 1_000_000}))]))
     assert stored(cluster.address("large")) == []
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ import pytest
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink, sink_options
-from mqttkit.bridge.sinks.ledger import PendingPost
 from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
-from mqttkit.bridge.sinks.types import Committed, MetricBatch, Sink, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, MetricBatch
 from mqttkit.bridge.verify_place import own_place
 from mqttkit.errors import SinkRefused, SinkUnavailable
 from mqttkit.settings import BridgeSettings
 from tests.support.http_receiver import http_receiver
 from tests.support.line_servers import Influx, Victoria, victoria_server
-from tests.support.sinks import metric
+from tests.support.sinks import keep_pending, ledger_sink, metric
 
 ALL = '{agent_id!=""}'
 
@@ -42,13 +41,6 @@ def victoria(tmp_path: Path) -> Iterator[Victoria]:
         yield running
 
 
-@contextlib.contextmanager
-def opened(address: str, ledger: Path, **options: Any) -> Iterator[Sink]:
-    with contextlib.closing(open_sink(address, SinkOptions(dead_letters=str(ledger), **options))) as sink:
-        sink.open()
-        yield sink
-
-
 def now(value: float, dedupe_id: str | None = None, **fields: Any) -> Metric:
     return metric(value, dedupe_id)._replace(timestamp_ms=time.time_ns() // 1_000_000, **fields)
 
@@ -57,7 +49,7 @@ def test_influx_stores_columns_and_tags(influx: Influx, tmp_path: Path) -> None:
     """Measurement is the metric's name; tenant, agent and tags are tags; value and dedupe_id are fields."""
     address = influx.address("columns")
     tags = json.dumps({"unit": "°C", "a b": "x,y=z", "quote": '"', "ok": True})
-    with opened(address, tmp_path / "ledger.db") as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.commit(MetricBatch([metric(21.5, 'say "x\\y"')._replace(tags=tags)]))
     ((moment, *row),) = influx.query('SELECT "a b", agent_id, dedupe_id, ok, quote, unit, value FROM t', "columns")
     assert moment.startswith("2023-11-14T22:13:20.123")
@@ -68,23 +60,16 @@ def test_influx_repeats_a_batch_of_a_crashed_bridge_without_new_points(influx: I
     """The request had arrived: the next bridge sends the same points, which replace themselves."""
     address = influx.address("crash")
     batch = MetricBatch([metric(number, f"d{number}" if number % 2 else None) for number in range(200)])
-    with opened(address, tmp_path / "ledger.db") as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.commit(batch)
         keep_pending(sink, batch.metrics)
-    with opened(address, tmp_path / "ledger.db") as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.probe()
         assert ledger_is_empty(sink)
     assert influx.query("SELECT count(value) FROM t", "crash")[0][1] == 200
 
 
-def keep_pending(sink: Sink, metrics: Sequence[Metric]) -> None:
-    """Leave what a crash leaves that came after the request and before its answer."""
-    assert isinstance(sink, LedgerSink)
-    sink._ledger_file().keep_pending(PendingPost("earlier", sink._destination.encode(metrics), ()))
-
-
-def ledger_is_empty(sink: Sink) -> bool:
-    assert isinstance(sink, LedgerSink)
+def ledger_is_empty(sink: LedgerSink) -> bool:
     return sink._ledger_file().pending_batches() == []
 
 
@@ -92,7 +77,7 @@ def test_influx_that_drops_a_part_refuses_the_batch(influx: Influx, tmp_path: Pa
     """A value of another type and a time before the retention are refused; the metrics beside them are stored once."""
     address = influx.address("part")
     influx.query('CREATE RETENTION POLICY "month" ON "part" DURATION 30d REPLICATION 1')
-    with opened(f"{address}?rp=month", tmp_path / "ledger.db") as sink:
+    with ledger_sink(f"{address}?rp=month", tmp_path) as sink:
         metrics = [now(1), metric(2), now(3)]
         with pytest.raises(SinkRefused, match="beyond retention policy"):
             sink.commit(MetricBatch(metrics))
@@ -106,7 +91,7 @@ def test_influx_without_its_database_is_unavailable(influx: Influx, tmp_path: Pa
     address = influx.address("missing")
     influx.query("DROP DATABASE missing")
     batch = MetricBatch([metric(1)])
-    with opened(address, tmp_path / "ledger.db") as sink:
+    with ledger_sink(address, tmp_path) as sink:
         with pytest.raises(SinkUnavailable, match="database not found"):
             sink.commit(batch)
         influx.address("missing")
@@ -132,7 +117,7 @@ def test_influx_2_gets_organisation_bucket_and_token(tmp_path: Path) -> None:
 def test_influx_2_request_is_understood_by_victoria(victoria: Victoria, tmp_path: Path) -> None:
     """VictoriaMetrics has the path of InfluxDB 2, and reads lines, organisation, bucket and precision."""
     found = now(21.5, "x")
-    with opened(f"influx://127.0.0.1:{victoria.port}/?org=my+org&bucket=b", tmp_path / "ledger.db") as sink:
+    with ledger_sink(f"influx://127.0.0.1:{victoria.port}/?org=my+org&bucket=b", tmp_path) as sink:
         assert sink.commit(MetricBatch([found])) == Committed(1, 0)
     assert ("t_value", 21.5, found.timestamp_ms) in [
         (labels["__name__"], value, stamp) for labels, value, stamp in victoria.samples(ALL)
@@ -145,7 +130,7 @@ def test_page_of_a_proxy_does_not_prove_that_a_batch_is_stored(tmp_path: Path, k
     with http_receiver() as receiver:
         receiver.answers, receiver.body = [200], b"<html>Please log in</html>"
         address = f"{kind}://127.0.0.1:{receiver.port}/db?{'rp=month' if kind == 'influx' else 'check=no'}"
-        with opened(address, tmp_path / "ledger.db") as sink:
+        with ledger_sink(address, tmp_path) as sink:
             batch = MetricBatch([metric(1, "x")])
             with pytest.raises(SinkUnavailable, match="answered 200 OK: <html>Please log in"):
                 sink.commit(batch)
@@ -175,7 +160,7 @@ def test_victoria_refuses_what_the_server_would_drop(victoria: Victoria, tmp_pat
         "6 tags, and the server keeps 5": now(1, tags=many),
         "a tag of 20000 bytes": now(1, tags=json.dumps({"x": "y" * 20_000})),
     }
-    with opened(victoria.url, tmp_path / "ledger.db") as sink:
+    with ledger_sink(victoria.url, tmp_path) as sink:
         for reason, refused in wrong.items():
             with pytest.raises(SinkRefused, match=reason):
                 sink.commit(MetricBatch([now(1), refused]))
@@ -188,9 +173,9 @@ def test_victoria_that_stores_nothing_is_unavailable(tmp_path: Path) -> None:
     The server's limiter is a Bloom filter: it lets the next series through in one run of 16, but not the eighth.
     """
     with victoria_server(tmp_path / "victoria", "-storage.maxHourlySeries=1") as victoria:
-        with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:
+        with ledger_sink(victoria.url, tmp_path, timeout=1.0) as sink:
             assert sink.commit(MetricBatch([now(1)])) == Committed(1, 0)
-        with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:
+        with ledger_sink(victoria.url, tmp_path, timeout=1.0) as sink:
             batch = MetricBatch([now(2)._replace(metric_name=f"another{number}") for number in range(8)])
             with pytest.raises(SinkUnavailable, match="answered 204, but another7,agent_id=a"):
                 sink.commit(batch)
@@ -202,10 +187,10 @@ def test_victoria_stores_a_repeated_batch_once(victoria: Victoria, tmp_path: Pat
     stamp = time.time_ns() // 1_000_000
     same = [metric(1)._replace(timestamp_ms=stamp), metric(1)._replace(timestamp_ms=stamp)]
     others = [metric(number / 7, f"d{number}")._replace(timestamp_ms=stamp - number // 2) for number in range(150)]
-    with opened(victoria.url, tmp_path / "ledger.db") as sink:
+    with ledger_sink(victoria.url, tmp_path) as sink:
         assert sink.commit(MetricBatch([*same, *others[:80]])) == Committed(82, 0)
         keep_pending(sink, [*same, *others])
-    with opened(victoria.url, tmp_path / "ledger.db") as sink:
+    with ledger_sink(victoria.url, tmp_path) as sink:
         sink.probe()
         assert ledger_is_empty(sink)
     found = sorted(value for _, value, _ in victoria.samples(ALL))
@@ -218,7 +203,7 @@ def test_what_a_proof_stores_is_removed(server: Callable[[str], Any], tmp_path: 
     running = server(kind)
     address = running.address("proof") if kind == "influx" else f"{running.url}?check=no"
     name = "verify-0123456789ab"
-    with opened(address, tmp_path / "ledger.db") as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.commit(MetricBatch([metric(7, "mine", agent="mine")]))
     with own_place(BridgeSettings(sink=address), name) as place:
         with contextlib.closing(open_sink(address, sink_options(place))) as sink:
@@ -234,7 +219,7 @@ def test_what_a_proof_stores_is_removed(server: Callable[[str], Any], tmp_path: 
 def test_victoria_that_hangs_is_unavailable(victoria: Victoria, tmp_path: Path) -> None:
     """After SIGCONT the batch is stored, each sample once."""
     batch = MetricBatch([now(number) for number in range(3)])
-    with opened(victoria.url, tmp_path / "ledger.db", timeout=1.0) as sink:
+    with ledger_sink(victoria.url, tmp_path, timeout=1.0) as sink:
         sink.commit(MetricBatch([now(9)]))
         victoria.send(signal.SIGSTOP)
         try:

@@ -7,18 +7,15 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink, sink_options
-from mqttkit.bridge.sinks.ledger import PendingPost
 from mqttkit.bridge.sinks.read_back import stored_ids
-from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.remote.nats import NatsDestination
 from mqttkit.bridge.sinks.types import Committed, HttpOptions, MetricBatch, SinkOptions
 from mqttkit.bridge.verify_place import own_place
@@ -26,7 +23,7 @@ from mqttkit.broker.certificates.authority import Authority
 from mqttkit.errors import MqttkitError, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.settings import BridgeSettings
 from tests.support.nats import NatsServer, nats_server
-from tests.support.sinks import metric
+from tests.support.sinks import keep_pending, ledger_sink, metric
 
 
 @pytest.fixture
@@ -34,14 +31,6 @@ def nats(server: Callable[[str], Any]) -> NatsServer:
     found = server("nats")
     assert isinstance(found, NatsServer)
     return found
-
-
-@contextlib.contextmanager
-def opened(address: str, directory: Path, **options: Any) -> Any:
-    sink = open_sink(address, SinkOptions(dead_letters=str(directory / "ledger.db"), **options))
-    with contextlib.closing(sink):
-        sink.open()
-        yield sink
 
 
 def stored(address: str, agent: str = "*") -> list[dict[str, Any]]:
@@ -52,7 +41,7 @@ def stored(address: str, agent: str = "*") -> list[dict[str, Any]]:
 def test_nats_publishes_json_on_a_subject_of_four_parts(nats: NatsServer, tmp_path: Path) -> None:
     """A consumer filters by tenant, agent and name; a dot in them is an underscore."""
     address = nats.address("subjects", "iot")
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.commit(MetricBatch([metric(21.5, "x", agent="a.b")._replace(metric_name="room.temp")]))
     (found,) = stored(address, "a.b")
     assert (found["agent_id"], found["metric_name"], found["value"], found["tags"]) == (
@@ -64,13 +53,6 @@ def test_nats_publishes_json_on_a_subject_of_four_parts(nats: NatsServer, tmp_pa
     assert stored(address, "other") == []
 
 
-def keep_pending(sink: LedgerSink, metrics: Sequence[Metric]) -> PendingPost:
-    """Leave what a crash leaves that came after the request and before its answer."""
-    post = PendingPost("earlier", sink._destination.encode(metrics), ())
-    sink._ledger_file().keep_pending(post)
-    return post
-
-
 def test_nats_repeats_a_request_after_the_duplicate_window(
     nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,12 +60,12 @@ def test_nats_repeats_a_request_after_the_duplicate_window(
     monkeypatch.setattr("mqttkit.bridge.sinks.remote.nats.DUPLICATE_SECONDS", 0.1)
     address = nats.address("window")
     metrics = [metric(number, f"d{number}" if number % 2 else None) for number in range(20)]
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.commit(MetricBatch([metric(99)]))
         post = keep_pending(sink, metrics)
         sink._destination.send(post._replace(body=b"\n".join(post.body.split(b"\n")[:11])), repeated=False)
     time.sleep(0.3)  # longer than the window
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.probe()
         assert sink._ledger_file().pending_batches() == []
     assert [row["value"] for row in stored(address)] == [99, *range(20)]
@@ -93,7 +75,7 @@ def test_nats_work_queue_relies_on_the_duplicate_window(nats: NatsServer, tmp_pa
     """Such a stream has no reader but its consumer: the repeated request is published, and the server drops it."""
     address = nats.address("queue")
     nats.make_stream("queue", retention="workqueue")
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         post = keep_pending(sink, [metric(1, "x"), metric(2)])
         sink._destination.send(post, repeated=False)
         sink.probe()
@@ -106,7 +88,7 @@ def test_nats_message_that_is_too_large_is_refused(nats: NatsServer, tmp_path: P
     name = f"large{abs(largest)}"
     nats.make_stream(name, max_msg_size=largest)
     tags = json.dumps({"x": "y" * (1_900 if largest > 0 else 1_048_400)})
-    with opened(nats.address(name), tmp_path) as sink:
+    with ledger_sink(nats.address(name), tmp_path) as sink:
         with pytest.raises(SinkRefused, match="bytes, the limit is"):
             sink.commit(MetricBatch([metric(1), metric(2)._replace(tags=tags), metric(3)]))
         assert sink.commit(MetricBatch([metric(1)])) == Committed(1, 0)
@@ -118,23 +100,26 @@ def test_nats_drops_what_another_bridge_has_published(nats: NatsServer, tmp_path
     address = nats.address("twice")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        with opened(address, tmp_path / name) as sink:
+        with ledger_sink(address, tmp_path / name) as sink:
             assert sink.commit(MetricBatch([metric(1, "x"), metric(2)])) == Committed(2, 0)
     assert [row["value"] for row in stored(address)] == [1, 2, 2]
 
 
 def test_nats_stream_with_other_subjects_is_refused(nats: NatsServer, tmp_path: Path) -> None:
     """The stream belongs to someone else; the error shows its subjects."""
-    with opened(nats.address("mine", "mine"), tmp_path) as sink:
+    with ledger_sink(nats.address("mine", "mine"), tmp_path) as sink:
         sink.probe()
-    with opened(nats.address("mine", "other"), tmp_path) as sink, pytest.raises(SinkBroken, match=r"takes mine\.>"):
+    with (
+        ledger_sink(nats.address("mine", "other"), tmp_path) as sink,
+        pytest.raises(SinkBroken, match=r"takes mine\.>"),
+    ):
         sink.commit(MetricBatch([metric(1)]))
 
 
 def test_nats_stream_that_vanishes_is_created_again(nats: NatsServer, tmp_path: Path) -> None:
     """The next batch finds it missing."""
     address = nats.address("vanishes")
-    with opened(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path) as sink:
         sink.commit(MetricBatch([metric(1)]))
         with contextlib.closing(NatsDestination(address, SinkOptions())) as other:
             other.delete_stream()
@@ -147,7 +132,7 @@ def test_nats_that_hangs_is_unavailable(tmp_path: Path) -> None:
     with nats_server(tmp_path / "nats") as nats:
         address = nats.address("hangs")
         batch = MetricBatch([metric(number) for number in range(3)])
-        with opened(address, tmp_path, timeout=1.0) as sink:
+        with ledger_sink(address, tmp_path, timeout=1.0) as sink:
             sink.commit(MetricBatch([metric(9)]))
             nats.send(signal.SIGSTOP)
             try:
@@ -165,7 +150,7 @@ def test_nats_user_and_password_file(tmp_path: Path) -> None:
     password.write_text("wrong\n")
     with nats_server(tmp_path / "nats", "--user", "ingest", "--pass", "right-secret") as nats:
         address = nats.address("secured").replace("nats://", "nats://ingest@")
-        with opened(address, tmp_path, password_file=str(password)) as sink:
+        with ledger_sink(address, tmp_path, password_file=str(password)) as sink:
             with pytest.raises(SinkUnavailable) as caught:
                 sink.commit(MetricBatch([metric(1)]))
             assert "wrong" not in str(caught.value)
@@ -192,7 +177,7 @@ def test_natss_verifies_the_server_and_shows_a_certificate(tmp_path: Path) -> No
 
         def commit(http: dict[str, str]) -> Committed:
             options = {"password_file": file["password"], "http": HttpOptions(**http)}
-            with opened(address, tmp_path, **options) as sink:
+            with ledger_sink(address, tmp_path, **options) as sink:
                 return cast(Committed, sink.commit(batch))
 
         with pytest.raises(SinkUnavailable, match="certificate verify failed"):
@@ -234,7 +219,7 @@ def test_natss_sends_no_password_to_a_server_without_tls(tmp_path: Path) -> None
     with scripted_server(INFO) as (port, received):
         address, options = f"natss://ingest@127.0.0.1:{port}/S", {"password_file": str(tmp_path / "password")}
         with (
-            opened(address, tmp_path, **options) as sink,
+            ledger_sink(address, tmp_path, **options) as sink,
             pytest.raises(SinkUnavailable, match="secure connection required"),
         ):
             sink.commit(MetricBatch([metric(1)]))
@@ -256,7 +241,7 @@ def test_nats_server_that_answers_nonsense_is_unavailable(tmp_path: Path, info: 
     """nats-py lets errors of Python through. They must not turn metrics into dead letters."""
     with (
         scripted_server(info, reply) as (port, _),
-        opened(f"nats://127.0.0.1:{port}/S", tmp_path, timeout=60.0) as sink,
+        ledger_sink(f"nats://127.0.0.1:{port}/S", tmp_path, timeout=60.0) as sink,
         pytest.raises(SinkUnavailable, match=r"nats://127\.0\.0\.1"),
     ):
         sink.commit(MetricBatch([metric(1)]))
