@@ -16,6 +16,7 @@ Exit codes
   7    a required part is missing; the message gives the command that installs it
   8    `expect`: a message is not as expected
   27   the time limit expired before enough messages arrived
+  75   `bridge run`: its memory limit is reached; start it again
   130  interrupted""",
     "formats": """\
 Formats of `mqttkit sub`

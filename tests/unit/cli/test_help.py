@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mqttkit import errors
+from mqttkit.bridge.service import EX_TEMPFAIL
 from mqttkit.cli import COMMANDS, cli
 from mqttkit.cli.controller import keys
 from mqttkit.cli.help_topics import TOPICS
@@ -95,10 +96,10 @@ def test_help_explains_topics() -> None:
 
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:
-    """Each exit code of an error is in the list."""
+    """Each exit code of an error is in the list, and that of a bridge that must be restarted."""
     listed = dict(re.findall(r"^  (\d+) +(.*)$", TOPICS["exit-codes"], re.M))
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MqttkitError)]
-    assert {str(kind.exit_code) for kind in kinds} <= set(listed)
+    assert {str(EX_TEMPFAIL), *(str(kind.exit_code) for kind in kinds)} <= set(listed)
 
 
 @pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
