@@ -18,6 +18,7 @@ from mqttkit.cli.options.setting_option import file_option, setting_option
 if TYPE_CHECKING:
     from mqttkit.decode import Decoders, Reading
     from mqttkit.decode.reading import Decode
+    from mqttkit.errors import RecordingError
     from mqttkit.scanner import Advertisement
     from mqttkit.settings import DecodeSettings
 
@@ -139,7 +140,8 @@ def _decode_recording(decoders: Decoders, path: str, *, as_json: bool) -> None:
     line = json_line if as_json else text_line
     silent: dict[str, tuple[Advertisement, Reading | None]] = {}
     speaking = set()
-    for heard in read_recording(path):
+    invalid: list[RecordingError] = []
+    for heard in read_recording(path, skip=invalid.append):
         reading = decoders.decode(heard)
         if reading is not None and reading.values:
             speaking.add(heard.mac_address)
@@ -147,6 +149,8 @@ def _decode_recording(decoders: Decoders, path: str, *, as_json: bool) -> None:
         else:
             silent[heard.mac_address] = (heard, reading)
     _summarise(decoders, [found for mac_address, found in silent.items() if mac_address not in speaking])
+    if invalid:
+        click.echo(f"{len(invalid)} invalid records skipped; the first: {invalid[0]}", err=True)
 
 
 def _summarise(decoders: Decoders, silent: list[tuple[Advertisement, Reading | None]]) -> None:

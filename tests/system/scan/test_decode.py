@@ -36,6 +36,15 @@ def test_a_recording_is_decoded_and_the_rest_listed(tmp_path: Path) -> None:
     assert "AA:BB:CC:DD:EE:00" in done.stderr
 
 
+def test_an_invalid_line_of_a_recording_is_skipped_and_counted(tmp_path: Path) -> None:
+    """As in a replay: a capture that was cut short is still worth decoding."""
+    recording = tmp_path / "room.jsonl"
+    recording.write_text(f"{{\n{json.dumps(BEACON)}\n[1]\n")
+    done = subprocess.run([*COMMAND, "--once", str(recording), "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["values"]["temperature"] == 20.5
+    assert f"2 invalid records skipped; the first: {recording}:1: not an advertisement" in done.stderr
+
+
 def test_the_service_publishes_states_and_ends_with_0_on_sigterm(shared_broker: TestBroker, topic: str) -> None:
     """Then the removal lists the device, and removes it with --yes."""
     address = ["-p", str(shared_broker.port), "--state", f"{topic}/state/{{mac_address}}", "--prefix", f"{topic}/ha"]
