@@ -47,7 +47,7 @@ class SparkplugSettings(Checked):
     rebirth: bool = False
     """Ask a node for its births (NCMD Node Control/Rebirth) if they are missing, at most once a minute."""
     memory: Count = 50_000_000
-    """Bytes of names and aliases in memory, about 450 a metric; above it the longest silent node is forgotten."""
+    """Bytes of names and aliases in memory, about 300 a metric; above it the longest silent node is forgotten."""
 
     def tenants(self) -> Callable[[str], str | None]:
         """Return a function that gives the tenant of a group, or None."""

@@ -14,7 +14,7 @@ from mqttkit.bridge.sparkplug.values import decode_text
 
 SEQUENCE = 256
 """Sequence numbers run from 0 to 255 and start again."""
-ENTRY_BYTES = 400
+ENTRY_BYTES = 200
 """Approximate bytes in memory of one metric of a birth, besides its name."""
 
 
@@ -42,7 +42,7 @@ class Table(NamedTuple):
     @property
     def size(self) -> int:
         """Approximate bytes in memory."""
-        return sum(ENTRY_BYTES + 4 * len(name) for name in self.by_name)
+        return sum(ENTRY_BYTES + 2 * len(name) for name in self.by_name)
 
 
 class Node(NamedTuple):
