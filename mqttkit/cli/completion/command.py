@@ -17,7 +17,12 @@ FILES = {
     "zsh": "~/.zfunc/_mqttkit",
     "fish": "~/.config/fish/completions/mqttkit.fish",
 }
-"""Where each shell finds a script; zsh needs the directory in its fpath."""
+"""Where each shell finds a script."""
+HINTS = {
+    "bash": 'without the package bash-completion, add to ~/.bashrc:  eval "$(mqttkit completion bash)"',
+    "zsh": "add to ~/.zshrc, before compinit:  fpath+=~/.zfunc",
+}
+"""What a shell may need to find it."""
 
 
 @click.command(cls=GroupedCommand)
@@ -41,8 +46,8 @@ def completion(*, shell: str, install: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n")
     click.echo(f"wrote {path}; it works in new shells")
-    if shell == "zsh":
-        click.echo("add to ~/.zshrc, before compinit:  fpath+=~/.zfunc")
+    if shell in HINTS:
+        click.echo(HINTS[shell])
 
 
 def script(shell: str) -> str:
