@@ -17,7 +17,7 @@ from tests.support.sinks import LETTER, metric, postgresql_case
 
 
 def test_postgresql_columns_have_their_types(server: Callable[[str], Any]) -> None:
-    """uuid, double precision, bigint and jsonb."""
+    """uuid, double precision, bigint and jsonb; the time has an index."""
     import psycopg
 
     case = postgresql_case(server("postgresql"))
@@ -25,7 +25,13 @@ def test_postgresql_columns_have_their_types(server: Callable[[str], Any]) -> No
         sink.commit(MetricBatch([metric(0.1, "x")]))
     with psycopg.connect(case.address) as connection:
         row = connection.execute("SELECT tenant_id::text, value, tags->>'unit', timestamp_ms FROM metrics").fetchone()
+        assert time_has_an_index(connection)
     assert row == (TENANT, 0.1, "°C", 1_700_000_000_123)
+
+
+def time_has_an_index(connection: Any) -> bool:
+    found = connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'metrics'").fetchall()
+    return any(definition.endswith("(timestamp_ms)") for (definition,) in found)
 
 
 def test_postgresql_refuses_data_and_tables_of_another_shape(server: Callable[[str], Any]) -> None:
@@ -58,6 +64,8 @@ def test_postgresql_key_of_an_earlier_version_gets_the_metric_name(server: Calla
         other = metric(2, "x")._replace(metric_name="u")
         assert sink.commit(MetricBatch([metric(1, "x"), other])) == Committed(1, 1)
     assert sorted(case.values()) == [1, 2]
+    with psycopg.connect(case.address) as connection:
+        assert time_has_an_index(connection)
 
 
 COLUMNS = (

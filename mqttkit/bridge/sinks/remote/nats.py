@@ -249,7 +249,7 @@ class NatsDestination:
 
 
 def _new_client(*, secure: bool) -> Client:
-    """Return a client; a secure one sends its credentials over TLS only, whatever the server asks for."""
+    """Return a client; a secure one never sends its credentials without TLS."""
     from nats.aio.client import Client
     from nats.errors import SecureConnRequiredError
 
