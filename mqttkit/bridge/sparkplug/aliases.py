@@ -42,7 +42,8 @@ class Table(NamedTuple):
     @property
     def size(self) -> int:
         """Approximate bytes in memory."""
-        return sum(ENTRY_BYTES + 2 * len(name) for name in self.by_name)
+        entries = max(len(self.by_alias), len(self.by_name))
+        return ENTRY_BYTES * entries + 2 * sum(map(len, self.by_name))
 
 
 class Node(NamedTuple):

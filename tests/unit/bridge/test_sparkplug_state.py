@@ -263,6 +263,14 @@ def test_memory_forgets_the_longest_silent_node(tmp_path: Path) -> None:
     plant.parser.close()
 
 
+def test_many_aliases_of_one_name_count_too(plant: Plant) -> None:
+    """A node cannot fill the memory unseen."""
+    same = [metric("a", INT32, 1, alias=alias) for alias in range(1_000)]
+    plant.node.publish(plant.node.topic("BIRTH"), payload(same))
+    plant.deliver()
+    assert plant.parser.memory.size > 100_000  # type: ignore[attr-defined]
+
+
 def test_letter_of_a_partly_refused_message_is_retried_without_doubles(plant: Plant) -> None:
     """The letter has the whole message; what is stored already is a duplicate, and the rest is still refused."""
     plant.node.publish(plant.node.topic("BIRTH"), payload([metric("a", INT32, 1), metric("s", DATA_SET, b"")]))
