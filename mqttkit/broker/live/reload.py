@@ -64,8 +64,8 @@ def apply_changes(
         broker.down()
         raise
     except BrokerEnded:
+        broker.down()  # Docker may be restarting it with the new files, and then refuses to write the old ones
         _restore(broker, before)
-        broker.down()  # Docker may be restarting it with the new files
         broker.up()
         raise
     except BaseException:
@@ -129,7 +129,11 @@ def _reload(
     users = changes.get(PASSWORD_FILE) or broker.read_file(PASSWORD_FILE) or b""
     with_canary = users.rstrip(b"\n") + f"\n{password_line(CANARY, password)}\n".encode()
     _write(broker, {**changes, PASSWORD_FILE: with_canary})
-    broker.signal("HUP")
+    try:
+        broker.signal("HUP")
+    except LifecycleError:  # the broker that ends takes the command in its container with it
+        if _still_runs(broker, running.pid):
+            raise
     canary = replace(operator_login(profile), username=CANARY, password=password)
     _wait_until_read(broker, running.pid, canary)
     _prove_closed(canary, accounts)
@@ -144,8 +148,7 @@ def _wait_until_read(broker: Broker, pid: int, canary: Login) -> None:
     """
     deadline = time.monotonic() + RELOAD_SECONDS
     while not _accepted(canary):
-        running = broker.running()
-        if running is None or running.pid != pid:
+        if not _still_runs(broker, pid):
             raise BrokerEnded(
                 f"the broker ended because it cannot read the new files: {_last_error(broker)}; "
                 "it starts again with the old ones",
@@ -157,6 +160,12 @@ def _wait_until_read(broker: Broker, pid: int, canary: Login) -> None:
                 hint="See: mqttkit broker logs",
             )
         time.sleep(POLL_SECONDS)
+
+
+def _still_runs(broker: Broker, pid: int) -> bool:
+    """Return whether the process still runs; False if Docker has replaced it."""
+    running = broker.running()
+    return running is not None and running.pid == pid
 
 
 def _last_error(broker: Broker) -> str:
