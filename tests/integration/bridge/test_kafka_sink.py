@@ -85,7 +85,7 @@ def test_kafka_that_answers_an_error_gets_each_message_once(cluster: KafkaCluste
     """librdkafka repeats a request after passing errors; after others the sink reads the topic and makes a producer."""
     address = cluster.address(f"error-{code}")
     batch = MetricBatch([metric(number, agent=f"a{number}") for number in range(50)])
-    with ledger_sink(address, tmp_path) as sink:
+    with ledger_sink(address, tmp_path, timeout=60.0) as sink:
         sink.commit(MetricBatch([metric(99)]))
         cluster.answer_errors(code)
         if code in (NO_RIGHT, OUT_OF_ORDER):

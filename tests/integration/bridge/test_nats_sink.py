@@ -88,7 +88,7 @@ def test_nats_message_that_is_too_large_is_refused(nats: NatsServer, tmp_path: P
     name = f"large{abs(largest)}"
     nats.make_stream(name, max_msg_size=largest)
     tags = json.dumps({"x": "y" * (1_900 if largest > 0 else 1_048_400)})
-    with ledger_sink(nats.address(name), tmp_path) as sink:
+    with ledger_sink(nats.address(name), tmp_path, timeout=60.0) as sink:
         with pytest.raises(SinkRefused, match="bytes, the limit is"):
             sink.commit(MetricBatch([metric(1), metric(2)._replace(tags=tags), metric(3)]))
         assert sink.commit(MetricBatch([metric(1)])) == Committed(1, 0)
@@ -176,7 +176,7 @@ def test_natss_verifies_the_server_and_shows_a_certificate(tmp_path: Path) -> No
         address = nats.address("tls").replace("nats://", "natss://ingest@")
 
         def commit(http: dict[str, str]) -> Committed:
-            options = {"password_file": file["password"], "http": HttpOptions(**http)}
+            options = {"password_file": file["password"], "http": HttpOptions(**http), "timeout": 60.0}
             with ledger_sink(address, tmp_path, **options) as sink:
                 return cast(Committed, sink.commit(batch))
 
@@ -219,7 +219,7 @@ def test_natss_sends_no_password_to_a_server_without_tls(tmp_path: Path) -> None
     with scripted_server(INFO) as (port, received):
         address, options = f"natss://ingest@127.0.0.1:{port}/S", {"password_file": str(tmp_path / "password")}
         with (
-            ledger_sink(address, tmp_path, **options) as sink,
+            ledger_sink(address, tmp_path, timeout=60.0, **options) as sink,
             pytest.raises(SinkUnavailable, match="secure connection required"),
         ):
             sink.commit(MetricBatch([metric(1)]))
