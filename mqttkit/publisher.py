@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 SETTLE_EVERY = 1000
 """Check outcomes after this many messages of a block."""
 LOWERED = "with a lower QoS or without the retain flag, because the broker takes no more"
+PROGRESS_BYTES = 16 * 1024
+"""Fewer bytes in the time limit of `finish` are no progress: they may be those of the keep alive."""
 PATIENCE = 1e7
 """Seconds that a message waits for room and for a connection: the producer waits, and nothing is dropped."""
 
@@ -96,8 +98,15 @@ class Publisher:
         self.settle()
 
     def finish(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds until the broker has every message; raise PublishFailed if it has not."""
-        self._client.flush(timeout)
+        """Wait until the broker has every message; raise PublishFailed if it has not.
+
+        The wait ends `timeout` seconds after the last bytes were sent: a large message over a slow link takes longer.
+        """
+        sent = self._client.stats.sent_bytes
+        while not self._client.flush(timeout):
+            before, sent = sent, self._client.stats.sent_bytes
+            if sent - before < PROGRESS_BYTES:
+                break
         if self._lowered:
             log.warning("%d of %d messages published %s", self._lowered, self._total(), LOWERED)
         self.settle()

@@ -146,7 +146,7 @@ class PublishOptions:
 @click.option("-r", "--retain", is_flag=True, help="Make the broker keep the message for later subscribers.")
 @click.option("--repeat", type=COUNT, default=1, help="Publish N times; {{n}}, {{now}}, {{random}} differ.  [1]")
 @click.option("--repeat-delay", type=SECONDS, default=0.0, help="Time between two of them.  [0]")
-@click.option("-W", "patience", type=SECONDS, default=30.0, help="How long to wait for acknowledgements.  [30]")
+@click.option("-W", "patience", type=SECONDS, default=30.0, help="Time for acknowledgements after the last byte.  [30]")
 @click.option("--content-type", type=Text("TYPE"), help="MQTT 5: type of the payload, such as application/json.")
 @click.option("--response-topic", type=Text("TOPIC"), help="MQTT 5: topic for the response.")
 @click.option("--correlation-data", type=Bytes("TEXT"), help="MQTT 5: data that the response should repeat.")

@@ -133,3 +133,48 @@ def test_a_silent_broker_is_no_proof(topic: str) -> None:
         sender.send([Message(topic, b"x")])
         with pytest.raises(PublishFailed, match="delivery not confirmed"):
             sender.finish(0.2)
+
+
+def test_a_large_message_over_a_slow_link_takes_its_time() -> None:
+    """The time limit of `finish` begins when the last byte was sent, not while bytes leave."""
+    payload, may_read = bytes(20_000_000), threading.Semaphore(0)
+
+    def read_slowly(connection: socket.socket, _connect: bytes) -> bool:
+        connection.sendall(b"\x20\x03\x00\x00\x00")
+        connection.settimeout(60)
+        left = len(payload)
+        while left > 0:
+            may_read.acquire()
+            stop = max(left - 1_000_000, 0)
+            while left > stop:
+                piece = connection.recv(min(100_000, left))
+                if not piece:
+                    return False
+                left -= len(piece)
+        connection.sendall(b"\x40\x02\x00\x01")
+        return True
+
+    with scripted_broker(read_slowly) as broker, MqttClient(settings_for(broker.port, version="5")) as client:
+        client.connect()
+        flush, waits = client.flush, list[bool]()
+
+        def flush_while_bytes_leave(_timeout: float) -> bool:
+            """Let the broker read some megabytes, as it would within the time limit of a slow link."""
+            enough = min(client.stats.sent_bytes + 1_000_000, len(payload))
+
+            def read_more() -> bool:
+                may_read.release()
+                return client.stats.sent_bytes >= enough
+
+            wait_until(read_more)
+            waits.append(client.stats.sent_bytes < len(payload))
+            if not waits[-1]:
+                may_read.release(20)  # for all that is left, one megabyte each
+            return flush(0 if waits[-1] else 60)
+
+        client.flush = flush_while_bytes_leave  # type: ignore[method-assign]
+        publisher = Publisher(client)
+        publisher.send([Message("t", payload, 1)])
+        publisher.finish(1)
+        assert publisher.delivered == 1
+        assert any(waits), "all bytes left within one time limit"

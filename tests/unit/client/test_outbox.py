@@ -601,8 +601,8 @@ def test_a_qos_2_message_takes_no_room_in_the_batch(is_block: bool) -> None:
         outbox.put_block(BlockReceipt(outbox.condition, TOPIC, [b"x"], 2))
     else:
         put(outbox, qos=2)
-    put(outbox, bytes(BATCH_BYTES))
-    assert len(take(outbox).data) > BATCH_BYTES
+    put(outbox, bytes(2 * BATCH_BYTES))
+    assert len(take(outbox).data) > 2 * BATCH_BYTES
 
 
 def test_qos_1_does_not_wait_for_the_window_of_qos_2() -> None:
