@@ -119,7 +119,7 @@ bench-sparkplug: $(VENV)/.dev ## Measure the CPU time of Sparkplug messages in t
 dev-bridge: $(VENV)/.demo ## Start a broker and a bridge together, for local work (DEV_ARGS=--help)
 	@$(BIN)/mqttkit bridge dev $(DEV_ARGS)
 
-soak-bridge: $(VENV)/.dev ## Kill bridge, broker and sink 20 times in a million metrics, for each sink; count (about 20 minutes)
+soak-bridge: $(VENV)/.dev ## Kill bridge, broker and sink 20 times in a million metrics, for each sink; count (about half an hour)
 	$(BIN)/python -m tests.support.soak $(SOAK_ARGS)
 
 bench-top: $(VENV)/.dev ## Measure CPU and memory of `mqttkit top` with 10,000 busy topics (under a minute)
