@@ -19,7 +19,8 @@ from mqttkit.topics import matches
 PAUSE_SECONDS = 0.01
 """Pause after a small batch of QoS 0, so that the next one is larger: a view draws ten times a second anyway.
 
-A busy broker writes each message separately, and a thread that wakes up for each of them takes twice as much CPU.
+A busy broker writes each message separately, and a thread that wakes up for each of them takes up to twice as much CPU:
+docs/reference/top.md has the figures. What arrives meanwhile waits in the kernel's buffer; the broker is not slowed.
 """
 SMALL_BATCH, SMALL_BYTES = 100, 16 * 1024
 """Messages of a batch, and bytes of their payloads, after which there is no pause: more wait to be read."""
