@@ -50,6 +50,7 @@ DETAIL_FRAMES = 3
 """The pane is drawn every third frame: decoding, differences and sparklines cost more than a row."""
 KEYS = "? help  1-4 sort  / search  f filter  space freeze  x form  p publish  d delete retained  u undo  q quit"
 SHORT_KEYS = "? help  1-4 sort  / search  f filter  space freeze  p publish  d delete  q quit"
+NARROW_KEYS = "? help  1-4 sort  / search  f filter  p publish  q quit"
 
 
 class TopApp(App[None]):
@@ -159,7 +160,8 @@ class TopApp(App[None]):
         for segment in self._view.title():
             title.append(segment.text, segment.style)
         self.query_one("#title", Static).update(title, layout=False)
-        keys = KEYS if self.size.width >= len(KEYS) else SHORT_KEYS
+        fitting = [keys for keys in (KEYS, SHORT_KEYS) if len(keys) <= self.size.width]
+        keys = fitting[0] if fitting else NARROW_KEYS
         status = Text(visible(self.news), style="bold", no_wrap=True) if self.news else Text(keys, "dim", no_wrap=True)
         self.query_one("#status", Static).update(status, layout=False)
 

@@ -18,7 +18,7 @@ def header_lines(feed: Feed, width: int, *, profile: str, view: View, frozen: in
 
     `profile` is that of a broker which `broker up` runs, or empty.
     """
-    lines = [_connection(feed, frozen), _broker(feed, profile), _view(feed, view)]
+    lines = [_connection(feed, frozen), _broker(feed, width, profile), _view(feed, view)]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines
@@ -39,7 +39,8 @@ def _connection(feed: Feed, frozen: int | None) -> Text:
     return line
 
 
-def _broker(feed: Feed, profile: str) -> Text:
+def _broker(feed: Feed, width: int, profile: str) -> Text:
+    """Return as many of the broker's figures as have room, the most important first."""
     found = feed.statistics
     line = Text(" broker  ", style="not bold", no_wrap=True)
     if profile:
@@ -56,7 +57,10 @@ def _broker(feed: Feed, profile: str) -> Text:
         "publish_dropped": f"dropped {found.publish_dropped:,}",
         "version": visible(found.version),
     }
-    line.append("  ".join(text for name, text in figures.items() if feed.knows(name)))
+    for name, text in figures.items():
+        if feed.knows(name) and line.cell_len + len(text) <= width:
+            line.append(f"{text}  ")
+    line.rstrip()
     return line
 
 

@@ -34,6 +34,9 @@ FRESH = Style(color="cyan")
 FRESH_SECONDS = 0.5
 """A value is highlighted for so long after it arrived."""
 MAX_INDENT = 20
+WHOLE_ADDRESS = 26
+"""Width of the topic, as far as the value leaves it, so that a MAC address on the fourth level is whole."""
+LEAST_VALUE = 10
 FIGURES = 8 + 6 + 5 + 3
 """Columns of rate, size, age and the retained mark."""
 KEPT_NAMES = 1_000
@@ -240,7 +243,7 @@ class TreeView(ScrollView, can_focus=True):
     def _widths(self) -> tuple[int, int]:
         """Return the widths of the topic and of the value."""
         left = max(20, self.size.width - FIGURES)
-        name = max(12, min(60, left * 11 // 20))
+        name = max(12, min(WHOLE_ADDRESS, left - LEAST_VALUE), min(60, left * 11 // 20))
         return name, left - name
 
     def _draw(self, node: TopicNode, width: int) -> list[tuple[str, Style]]:

@@ -52,7 +52,7 @@ async def view_of(broker: Mosquitto, *filters: str, size: tuple[int, int] = (80,
             yield pilot
 
 
-async def until(pilot: Screen, condition: Callable[[], Any], seconds: float = 20.0) -> None:
+async def until(pilot: Screen, condition: Callable[[], Any], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, screen_text(pilot)
@@ -80,6 +80,23 @@ def test_topics_appear_with_their_values(broker: Mosquitto, client: MqttClient) 
             await until(pilot, lambda: "21.5" in screen_text(pilot))
             assert rows_of(pilot) == ["one", "one/room", "one/room/temperature"]
             await until(pilot, lambda: "clients" in screen_text(pilot))  # the broker's own figures
+
+    run(check())
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24)])
+def test_figures_without_room_are_left_out(broker: Mosquitto, client: MqttClient, size: tuple[int, int]) -> None:
+    """A narrow terminal shows the first of the broker's figures, each whole, and whole addresses of devices."""
+
+    async def check() -> None:
+        async with view_of(broker, "ble/#", size=size) as pilot:
+            client.publish("ble/raw/gate/AA:BB:CC:DD:EE:FF", b"x", qos=1).wait(5)
+            await until(pilot, lambda: "AA:BB:CC:DD:EE:FF" in screen_text(pilot))
+            await until(pilot, lambda: "  memory " in screen_text(pilot))
+            lines = screen_text(pilot).splitlines()
+            assert lines[1].startswith(" broker  ")
+            assert "…" not in lines[1]
+            assert lines[-1].rstrip().endswith("q quit")
 
     run(check())
 
