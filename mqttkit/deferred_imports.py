@@ -37,6 +37,7 @@ BLEAK: Deferred = {
     "asyncio.sslproto": {},
     "hashlib": {},
     "xml.etree.ElementTree": {"Element": NotLoaded},  # an annotation of dbus-fast
+    "xml.parsers.expat": {},
     "typing_extensions": {"override": _unchanged},  # only Python 3.10 and 3.11 need it
 }
 

@@ -13,7 +13,6 @@ Events and decisions are named tuples: each dataclass would delay the start of e
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -120,6 +119,8 @@ Decision = Connect | Stay | GiveUp
 
 def full_jitter(delay: float) -> float:
     """Return a random delay up to `delay`, so that many clients do not return at the same moment."""
+    import random
+
     return random.uniform(0, delay)  # noqa: S311  # spreads load, hides nothing
 
 

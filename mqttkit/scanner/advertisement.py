@@ -6,7 +6,6 @@ import datetime
 import functools
 import json
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -351,6 +350,8 @@ def parse_company(text: str) -> int:
 
 def _derived_address(fields: Mapping[str, Any]) -> str:
     """Return a random static address (Vol 6, Part B, 1.3.2.1) derived from the device name or all fields."""
+    import zlib
+
     named = fields.get("device") or fields.get("local_name") or fields
     text = json.dumps(named, sort_keys=True, default=repr).encode()
     number = zlib.crc32(text) | zlib.crc32(text, 1) << 32

@@ -52,7 +52,16 @@ open_source(ScannerSettings(source="bleak"))
 
 def test_opening_bleak_does_not_load_ssl() -> None:
     """asyncio imports it for TLS, and dbus-fast hashlib and an XML parser for introspection."""
-    names = ("ssl", "_ssl", "hashlib", "_hashlib", "asyncio.sslproto", "xml.etree.ElementTree", "typing_extensions")
+    names = (
+        "ssl",
+        "_ssl",
+        "hashlib",
+        "_hashlib",
+        "asyncio.sslproto",
+        "xml.etree.ElementTree",
+        "pyexpat",
+        "typing_extensions",
+    )
     assert run(f"{OPEN_BLEAK}\nprint([name for name in {names} if name in sys.modules])") == "[]"
 
 
