@@ -38,6 +38,7 @@ BLEAK: Deferred = {
     "hashlib": {},
     "xml.etree.ElementTree": {"Element": NotLoaded},  # an annotation of dbus-fast
     "xml.parsers.expat": {},
+    "subprocess": {"PIPE": -1, "STDOUT": -2, "DEVNULL": -3},  # defaults of asyncio's parameters
     "typing_extensions": {"override": _unchanged},  # only Python 3.10 and 3.11 need it
 }
 

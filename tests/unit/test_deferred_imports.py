@@ -60,6 +60,7 @@ def test_opening_bleak_does_not_load_ssl() -> None:
         "asyncio.sslproto",
         "xml.etree.ElementTree",
         "pyexpat",
+        "subprocess",
         "typing_extensions",
     )
     assert run(f"{OPEN_BLEAK}\nprint([name for name in {names} if name in sys.modules])") == "[]"
@@ -90,6 +91,21 @@ async def talk():
 asyncio.run(talk())
 """
     assert run(code) == "hello TLS"
+
+
+def test_asyncio_runs_programs_after_bleak_was_opened() -> None:
+    """Its constants are those of subprocess."""
+    code = f"""{OPEN_BLEAK}
+import asyncio, subprocess
+
+async def run():
+    program = await asyncio.create_subprocess_exec("echo", "hello", stdout=asyncio.subprocess.PIPE)
+    print((await program.communicate())[0].decode().strip())
+
+asyncio.run(run())
+print([getattr(asyncio.subprocess, name) == getattr(subprocess, name) for name in ("PIPE", "STDOUT", "DEVNULL")])
+"""
+    assert run(code).splitlines() == ["hello", "[True, True, True]"]
 
 
 def test_dbus_fast_reads_xml_after_bleak_was_opened() -> None:
