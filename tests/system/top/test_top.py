@@ -58,19 +58,22 @@ def session() -> Iterator[list[str]]:
     subprocess.run([*command, "kill-server"], check=False, capture_output=True)
 
 
-def test_in_a_terminal_it_shows_the_tree(shared_broker: TestBroker, topic: str, session: list[str]) -> None:
-    """In 80 columns: the tree, the keys and the value; q gives the terminal back."""
-    mqttkit("pub", "-r", "-m", "21.5", f"{topic}/temperature", port=shared_broker.port)
-    command = (
-        f"{sys.executable} -m mqttkit top -h 127.0.0.1 -p {shared_broker.port} '{topic}/#'; echo ended with $?; read x"
-    )
-    subprocess.run([*session, "new-session", "-d", "-x", "80", "-y", "24", command], check=True)
+@pytest.mark.parametrize("columns", [80, 60])
+def test_in_a_terminal_it_shows_the_tree(
+    shared_broker: TestBroker, topic: str, session: list[str], columns: int
+) -> None:
+    """The tree with whole addresses, the keys and the value; q gives the terminal back."""
+    mqttkit("pub", "-r", "-m", "21.5", f"{topic}/gate/AA:BB:CC:DD:EE:FF", port=shared_broker.port)
+    view = f"env -u COLUMNS -u LINES {sys.executable} -m mqttkit top -h 127.0.0.1 -p {shared_broker.port}"
+    command = f"{view} '{topic}/#'; echo ended with $?; read x"
+    subprocess.run([*session, "new-session", "-d", "-x", str(columns), "-y", "24", command], check=True)
 
     def screen() -> str:
         return subprocess.run([*session, "capture-pane", "-p"], check=True, capture_output=True, text=True).stdout
 
-    wait_until(lambda: "temperature" in screen() and "? help" in screen())
-    assert all(len(line) <= 80 for line in screen().splitlines())
-    assert "21.5" in screen()
+    wait_until(lambda: "AA:BB:CC:DD:EE:FF" in screen() and screen().rstrip().endswith("q quit"))
+    shown = screen()
+    assert all(len(line) <= columns for line in shown.splitlines())
+    assert "21.5" in shown
     subprocess.run([*session, "send-keys", "q"], check=True)
     wait_until(lambda: "ended with 0" in screen())
