@@ -213,7 +213,11 @@ def test_state_that_cannot_be_saved_holds_back_the_acknowledgement(
 
 
 @pytest.mark.parametrize("kind", ["BIRTH", "DEATH"])
-@pytest.mark.parametrize("body", [b"\xff", payload([metric("", INT32, 1, alias=1)]), payload([])])
+@pytest.mark.parametrize(
+    "body",
+    [b"\xff", payload([metric("", INT32, 1, alias=1)]), payload([])],
+    ids=["no protobuf", "no name", "no metric"],
+)
 def test_birth_or_death_that_cannot_be_read_ends_the_aliases(plant: Plant, kind: str, body: bytes) -> None:
     """It may be a birth with other aliases, or without any."""
     plant.node.birth(BIRTH)
