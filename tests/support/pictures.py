@@ -27,6 +27,7 @@ from tests.support.brokers import mosquitto
 from tests.support.commands import MQTTKIT, mqttkit
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+RECORDINGS = Path(__file__).parents[2] / "examples" / "captures"
 SIZE = (132, 34)
 FLEETS = (
     ("house", "temperature", "room", 3, 2),
@@ -54,22 +55,25 @@ def drawings() -> None:
 
 
 def screens() -> None:
-    """Write demo.svg, and doctor.svg of a broker that `broker up` has just started."""
+    """Write demo.svg, decode.svg, and doctor.svg of a broker that `broker up` has just started."""
     with tempfile.TemporaryDirectory() as directory:
         environment = {**os.environ, "HOME": directory, "XDG_STATE_HOME": f"{directory}/state"}
         _write("demo", _screen("mqttkit demo --seconds 6 --backend process", 100, 24, environment))
+        thermometers = "--service ec88 --service 181a"
+        line = f"mqttkit scan --decode --source replay:adverts.jsonl {thermometers} --speed max --duration 3"
+        _write("decode", _screen(line, 132, 24, environment, RECORDINGS))
         subprocess.run([*MQTTKIT, "broker", "up", "--backend", "process"], env=environment, check=True)
         _write("doctor", _screen("mqttkit doctor", 100, 40, environment))
         subprocess.run([*MQTTKIT, "broker", "down"], env=environment, check=True)
 
 
-def _screen(line: str, columns: int, rows: int, environment: dict[str, str]) -> str:
+def _screen(line: str, columns: int, rows: int, environment: dict[str, str], directory: Path = Path()) -> str:
     """Return what a line of shell leaves on a terminal of this size, as SVG."""
     path = f"{Path(sys.executable).parent}:{environment['PATH']}"
     tmux = ["tmux", "-L", f"pictures-{os.getpid()}", "-f", "/dev/null"]
     script = f"PATH={path}; {line}; tmux wait-for -S shown; read line"
     size = ["-x", str(columns), "-y", str(rows)]
-    subprocess.run([*tmux, "new-session", "-d", *size, "sh", "-c", script], env=environment, check=True)
+    subprocess.run([*tmux, "new-session", "-d", *size, "sh", "-c", script], env=environment, cwd=directory, check=True)
     try:
         subprocess.run([*tmux, "wait-for", "shown"], check=True, timeout=120)
         shown = subprocess.run(
