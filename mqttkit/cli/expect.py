@@ -12,6 +12,7 @@ import click
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.errors import UsageError
@@ -61,7 +62,7 @@ class ExpectCommand(GroupedCommand):
 def _with_step_options(command: Any) -> Any:
     for option in reversed(STEP_OPTIONS):
         command = option(command)
-    return click.argument("topic_filter", metavar="FILTER")(command)
+    return click.argument("topic_filter", metavar="FILTER", type=TOPIC)(command)
 
 
 @click.command(add_help_option=False)

@@ -21,6 +21,7 @@ from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, LONG_SECONDS, SECONDS
 from mqttkit.cli.options.properties import topic_alias_option
 from mqttkit.cli.options.texts import Bytes, Text
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.client import MqttClient, checked_settings
 from mqttkit.errors import Interrupted, UsageError
@@ -135,7 +136,7 @@ class PublishOptions:
 
 
 @click.command(cls=MosquittoCommand, default_qos="1; with -l 1 for the first line, then 0")
-@click.argument("topics", metavar="TOPIC", nargs=-1)
+@click.argument("topics", metavar="TOPIC", nargs=-1, type=TOPIC)
 @click.option("-t", "--topic", "more_topic", metavar="TOPIC", help="Topic name, instead of the argument.")
 @click.option("-m", "--message", metavar="TEXT", help="The payload.")
 @click.option("-f", "--file", metavar="FILE", type=click.Path(), help="Publish the content of FILE.")

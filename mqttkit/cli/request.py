@@ -12,6 +12,7 @@ from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_o
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.output.render import Output, on_terminal
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.errors import PublishFailed, RequestFailed, UsageError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=MosquittoCommand, default_qos="1")
-@click.argument("topic", required=False)
+@click.argument("topic", required=False, type=TOPIC)
 @click.option("-t", "--topic", "more_topic", metavar="TOPIC", help="Topic name, instead of the argument.")
 @click.option("-m", "--message", metavar="TEXT", help="The payload of the request.")
 @click.option("-s", "--stdin-file", "whole_stdin", is_flag=True, help="The payload is the whole of stdin.")
@@ -90,7 +91,7 @@ def _error_of(answer: Message) -> str | None:
 
 
 @click.command(cls=GroupedCommand, default_qos="1")
-@click.argument("filters", metavar="FILTER...", nargs=-1)
+@click.argument("filters", metavar="FILTER...", nargs=-1, type=TOPIC)
 @click.option("--command", metavar="COMMAND", help="Shell command: the request is its stdin, the answer its stdout.")
 @click.option("--payload", metavar="TEXT", help="A fixed answer.")
 @click.option("-e", "--response-topic", metavar="TOPIC", help="Topic for answers if the request names none.")

@@ -14,6 +14,7 @@ import click
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.output.render import Output, on_terminal, pretty_json_formatter, watch_reader
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.client import ConnectionState, MqttClient, checked_settings
@@ -160,7 +161,7 @@ class SubscribeOptions:
 
 
 @click.command(cls=MosquittoCommand, default_qos="0; 2 with --json")
-@click.argument("filters", metavar="FILTER...", nargs=-1)
+@click.argument("filters", metavar="FILTER...", nargs=-1, type=TOPIC)
 @click.option("-t", "--topic", "more_filters", multiple=True, metavar="FILTER", help="Topic filter, as the argument.")
 @click.option("-T", "--filter-out", multiple=True, metavar="FILTER", help="Do not print messages that match FILTER.")
 @click.option(

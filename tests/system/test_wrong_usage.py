@@ -32,6 +32,14 @@ ERRORS = {
     "record t": "missing option '-o' / '--output'. See: mqttkit record filters --help",
 }
 
+URLS = ("sub mqtt://me:secret@h/t", "pub -m x mqtts://h/t", "top wss://h", "web mqtt://h", "expect mqtt://h/t")
+ERRORS |= {
+    line: "this is a URL, not a topic. Give the URL of a broker with -L. See: mqttkit {} --help".format(
+        *line.split(" ")
+    )
+    for line in URLS
+}
+
 
 @pytest.mark.parametrize("line", ERRORS)
 def test_the_error_names_the_mistake_and_the_command(line: str, tmp_path: Path) -> None:

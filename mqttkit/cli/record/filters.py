@@ -12,6 +12,7 @@ import click
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import UsageError
@@ -47,7 +48,7 @@ FILE = click.Path(path_type=Path)
 
 
 @click.command("filters", cls=GroupedCommand, default_qos="2")
-@click.argument("filters", metavar="FILTER...", nargs=-1)
+@click.argument("filters", metavar="FILTER...", nargs=-1, type=TOPIC)
 @click.option(
     "-o",
     "--output",

@@ -11,6 +11,7 @@ import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.output.render import print_json
 from mqttkit.cli.retained.reading import FILE, chosen_filters
 from mqttkit.errors import PublishFailed, UsageError
@@ -24,7 +25,7 @@ SHOWN = 10
 
 
 @click.command(cls=GroupedCommand, default_qos="")
-@click.argument("filters", metavar="FILTER...", nargs=-1)
+@click.argument("filters", metavar="FILTER...", nargs=-1, type=TOPIC)
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Snapshot for undo.  [retained-TIME.jsonl.zst]")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -9,6 +9,7 @@ import click
 
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.output.render import on_terminal, print_json, print_table
 from mqttkit.errors import UsageError
 from mqttkit.formats.visible import visible
@@ -26,7 +27,7 @@ def chosen_filters(filters: tuple[str, ...], connection: ConnectionOptions) -> l
 
 
 @click.command("list", cls=GroupedCommand, default_qos="")
-@click.argument("filters", metavar="FILTER...", nargs=-1)
+@click.argument("filters", metavar="FILTER...", nargs=-1, type=TOPIC)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each topic.")
 @terse_connection_options
 def list_retained(connection: ConnectionOptions, filters: tuple[str, ...], *, as_json: bool) -> None:
@@ -48,7 +49,7 @@ def list_retained(connection: ConnectionOptions, filters: tuple[str, ...], *, as
 
 
 @click.command(cls=GroupedCommand, default_qos="")
-@click.argument("filters", metavar="FILTER...", nargs=-1)
+@click.argument("filters", metavar="FILTER...", nargs=-1, type=TOPIC)
 @click.option("-o", "--output", required=True, type=FILE, metavar="FILE", help="File to create: NAME.jsonl.zst.")
 @terse_connection_options
 def snapshot(connection: ConnectionOptions, filters: tuple[str, ...], output: Path) -> None:

@@ -9,6 +9,7 @@ import click
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import SOME_SECONDS, Number
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.signals import interrupts_raise
 from mqttkit.errors import UsageError
 from mqttkit.topics import check_topic_filter
@@ -17,7 +18,7 @@ MEBIBYTE = 1024 * 1024
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("filters", metavar="[FILTER]...", nargs=-1)
+@click.argument("filters", metavar="[FILTER]...", nargs=-1, type=TOPIC)
 @click.option("--sort", "order", type=click.Choice(["name", "rate", "size", "age"]), default="name", help="[name]")
 @click.option("--once", is_flag=True, help="Print one table after --seconds, then end. The default without a terminal.")
 @click.option("--seconds", type=SOME_SECONDS, default=5.0, help="How long --once and --json listen.  [5]")

@@ -10,6 +10,7 @@ from mqttkit.addresses import parse_address
 from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_options
 from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.numbers import Number
+from mqttkit.cli.options.topic import TOPIC
 from mqttkit.cli.signals import on_interrupt
 from mqttkit.errors import UsageError
 from mqttkit.topics import check_topic_filter
@@ -21,7 +22,7 @@ MEBIBYTE = 1024 * 1024
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("filters", metavar="[FILTER]...", nargs=-1)
+@click.argument("filters", metavar="[FILTER]...", nargs=-1, type=TOPIC)
 @click.option(
     "--listen",
     metavar="HOST:PORT",
