@@ -39,9 +39,14 @@ class ProcessId:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return the start time of a live process in clock ticks after boot; None if it is gone or a zombie."""
+    """Return the start time of a live process in clock ticks after boot; None if it is gone or a zombie.
+
+    A zombie with more than one thread is alive: its other threads still hold its files and sockets.
+    """
     fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+    if fields is None or (fields[0] in "ZX" and int(fields[17]) <= 1):
+        return None
+    return int(fields[19])
 
 
 def is_stopped(pid: int) -> bool:

@@ -30,6 +30,7 @@ from tests.support.sid import sid_image, sid_programs
 
 pytestmark = pytest.mark.system
 NOT_AUTHORISED = 135
+PLACES = ["broker", pytest.param("container", marks=pytest.mark.xdist_group("docker"))]
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_a_hash_of_its_own_mosquitto_passwd_is_accepted(broker: Broker, programs
     assert login(profile_of(broker).port, "lamp", "another") == NOT_AUTHORISED
 
 
-@pytest.mark.parametrize("place", ["broker", "container"])
+@pytest.mark.parametrize("place", PLACES)
 def test_a_hash_that_this_build_cannot_read_leaves_the_broker_running_with_its_old_files(
     request: pytest.FixtureRequest, place: str
 ):
@@ -121,7 +122,7 @@ def test_a_hash_that_this_build_cannot_read_leaves_the_broker_running_with_its_o
     assert ask(operator_login(profile_of(broker))).accepted
 
 
-@pytest.mark.parametrize("place", ["broker", "container"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["config/acl", "config/passwd"])
 def test_a_broken_file_is_rejected_before_the_reload_that_would_end_the_broker(
     request: pytest.FixtureRequest, place: str, name: str

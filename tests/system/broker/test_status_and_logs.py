@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -24,6 +25,16 @@ from tests.support.commands import invoke
 from tests.system.broker.test_lifecycle import MQTTKIT, publish, retained, run, up
 
 pytestmark = pytest.mark.system
+
+
+@contextlib.contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, and kill it when the test is over, also if it fails."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 @pytest.fixture
@@ -187,7 +198,7 @@ def test_stats_are_live(process: None):
     profile = load_profile()
     assert profile is not None
     command = [*MQTTKIT, "stats", "--follow", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with started(command) as child:
         assert child.stdout is not None
         first = json.loads(child.stdout.readline())
         for number in range(5):
@@ -200,7 +211,7 @@ def test_stats_are_live(process: None):
 
 
 def test_stats_end_when_the_broker_does(process: None):
-    with subprocess.Popen([*MQTTKIT, "stats", "--follow"], stdout=subprocess.PIPE, text=True) as child:
+    with started([*MQTTKIT, "stats", "--follow"]) as child:
         assert child.stdout is not None
         assert child.stdout.readline()
         run("down")
@@ -217,7 +228,7 @@ def test_logs_end_or_follow(process: None):
     assert run("logs", "--tail", "2").stdout.splitlines() == lines[-2:]
     assert not run("logs", "--tail", "0").stdout
     command = [*MQTTKIT, "logs", "--tail", "1", "--follow", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with started(command) as child:
         assert child.stdout is not None
         assert json.loads(child.stdout.readline())["message"] in lines[-1]
         profile = load_profile()
@@ -227,17 +238,15 @@ def test_logs_end_or_follow(process: None):
         run("restart")
         assert any("terminating" in line for line in child.stdout)
         assert any(re.search(r"mosquitto version .* running", line) for line in child.stdout)
-        child.terminate()
 
 
 def test_a_follower_of_an_embedded_broker_sees_its_restart(embedded: None):
-    with subprocess.Popen([*MQTTKIT, "logs", "--follow"], stdout=subprocess.PIPE, text=True) as child:
+    with started([*MQTTKIT, "logs", "--follow"]) as child:
         assert child.stdout is not None
         assert "broker listening" in child.stdout.readline()
         run("restart")
         assert any("stopped" in line for line in child.stdout)
         assert any("broker listening" in line for line in child.stdout)
-        child.terminate()
 
 
 def test_up_shows_the_time_of_the_whole_start(monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +122,19 @@ def test_a_zombie_is_not_alive_and_has_its_identity_until_it_is_reaped(sleeper):
     sleeper.wait()
     with pytest.raises(LifecycleError, match="is gone"):
         identify(sleeper.pid)
+
+
+def test_a_process_whose_first_thread_has_ended_is_alive():
+    """The state is a zombie's, but the other threads still hold its sockets: a restart must wait for them."""
+    script = "import ctypes, threading; threading.Thread(target=threading.Event().wait).start(); "
+    command = [sys.executable, "-c", script + "print(1, flush=True); ctypes.CDLL(None).pthread_exit(None)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                os.sched_yield()
+            assert identify(child.pid).alive
+        finally:
+            child.kill()
+        assert process_table.wait_gone(identify(child.pid), 60)
