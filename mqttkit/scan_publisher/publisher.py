@@ -189,7 +189,8 @@ class ScanPublisher:
         if now < self._next_report:
             return
         self._next_report = now + _TICK
-        if self._status is not None:
+        ending = self._stopping.is_set or self._queue.ended  # the last status follows the last advertisement
+        if self._status is not None and not ending:
             self._status.show(self._client, online=source.scanning)
         self._losses.report(self._dropped + self._queue.dropped + self._delivery.dropped, now)
         if now < self._next_stats:

@@ -18,7 +18,11 @@ import pytest
 
 from mqttkit.client import MqttClient
 from mqttkit.messages import Message, Subscription
-from mqttkit.scanner.advertisement import parse_timestamp
+from mqttkit.scan_publisher import ScanPublisher
+from mqttkit.scan_publisher.status import StatusTopic
+from mqttkit.scanner import Source
+from mqttkit.scanner.advertisement import Advertisement, parse_timestamp
+from mqttkit.settings import PublisherSettings
 from tests.support.brokers import Mosquitto, free_port, mosquitto, need
 from tests.support.clients import settings_for, wait_until
 
@@ -152,7 +156,7 @@ def slow_link(port: int, rate: float) -> Iterator[int]:
     """Listen on a port whose connection reaches the broker with `rate` bytes/s; yield the port."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(("127.0.0.1", port)) as broker:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)  # a smaller window stalls for seconds
 
         def answer(client: socket.socket) -> None:
             with contextlib.suppress(OSError):
@@ -163,7 +167,7 @@ def slow_link(port: int, rate: float) -> Iterator[int]:
             client, _ = listener.accept()
             with client, contextlib.suppress(OSError):
                 threading.Thread(target=answer, args=(client,), daemon=True).start()
-                while (data := client.recv(2048)) and not done.wait(len(data) / rate):
+                while (data := client.recv(4096)) and not done.wait(len(data) / rate):
                     broker.sendall(data)
 
         thread = threading.Thread(target=forward)
@@ -195,7 +199,7 @@ def test_a_slow_broker_gets_no_old_advertisements(broker: Mosquitto, start: Star
         count = len(ages)
         wait_until(lambda: len(ages) > count + 1_000)
         publisher.process.kill()
-    assert max(ages) < 6
+    assert max(ages) < 10
 
 
 @pytest.mark.parametrize("qos", ["0", "1"])
@@ -292,6 +296,40 @@ def test_signals_end_it_in_good_order(
     scanned, published, lost = publisher.totals()
     assert (scanned, lost) == (published, 0)
     assert len(received) == published + len(states)
+
+
+class LargeBatch(Source):
+    """A source that ends after one batch of 4,000 advertisements."""
+
+    scanning = True
+
+    def batches(self) -> Iterator[list[Advertisement]]:
+        """Yield the batch."""
+        yield [Advertisement(mac_address="AA:BB:CC:DD:EE:FF", rssi=-40, timestamp=1.5)] * 4_000
+        self.close()
+
+    def close(self) -> None:
+        """Say that nothing scans any more."""
+        self.scanning = False
+
+
+def test_the_last_status_follows_the_last_advertisement(broker: Mosquitto, received: list[Message]) -> None:
+    """Not the end of the scan: advertisements may still wait then."""
+    checks = threading.Event()
+
+    def delay(_advertisement: Advertisement, _payload: bytes) -> None:
+        if not checks.is_set():
+            checks.wait(0.5)  # so that the status is due to be checked before the second half is published
+            checks.set()
+
+    with MqttClient(settings_for(broker.port)) as client:
+        client.connect(timeout=10)
+        status, settings = StatusTopic("status/s"), PublisherSettings(qos=1)
+        publisher = ScanPublisher(client, settings, "s", lossless=True, status=status, on_publish=delay)
+        assert publisher.run(LargeBatch()).published == 4_000
+    wait_until(lambda: sum(message.topic != "status/s" for message in received) == 4_000)
+    wait_until(lambda: received[-1].payload == b"offline")
+    assert sum(message.payload == b"offline" for message in received) == 1
 
 
 def test_killed_publisher_leaves_offline_by_its_will(broker: Mosquitto, received: list[Message], start: Start) -> None:
