@@ -73,7 +73,7 @@ class Root(LazyGroup):
         extra["standalone_mode"] = False
         extra.setdefault("prog_name", "mqttkit")
         try:
-            code = _run(lambda: super(Root, self).main(*args, **extra))
+            code = _run(lambda: super(Root, self).main(*args, **extra)) or _run(_flush_stdout)
         finally:
             _flush_or_forget(sys.stdout)
             _flush_or_forget(sys.stderr)
@@ -143,15 +143,20 @@ def _say(text: str) -> None:
         click.echo(f"mqttkit: {text}", err=True)
 
 
+def _flush_stdout() -> None:
+    """Write what is buffered; raise OSError."""
+    if not sys.stdout.closed:
+        sys.stdout.flush()
+
+
 def _flush_or_forget(stream: TextIO) -> None:
-    """Flush a standard stream; if it has no reader, keep the interpreter from complaining at exit."""
+    """Flush a standard stream; if that fails, keep the interpreter from complaining at exit."""
     try:
         stream.flush()
-    except (OSError, ValueError) as error:
-        if stream is sys.stdout and not isinstance(error, (BrokenPipeError, ValueError)):
-            raise
-        if stream in (sys.__stdout__, sys.__stderr__):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            if (number := stream.fileno()) in (1, 2):  # not a stream of a caller in this process
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 @click.group(
@@ -178,7 +183,16 @@ def cli() -> None:
 def main() -> None:
     """Run the command line."""
     _fill_closed_streams()
-    cli.main()
+    cli.main(terminal_width=_help_width())
+
+
+def _help_width() -> int:
+    """Return the columns for the help. Click would import shutil to find out, and with it every compression module."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size().columns
+    except (ValueError, OSError):
+        columns = 0
+    return max((columns or 80) - 2, 50)
 
 
 def _fill_closed_streams() -> None:

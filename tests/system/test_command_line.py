@@ -116,6 +116,17 @@ def test_closed_output_ends_with_0() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("arguments", ["--help", "--version", "config show"])
+@pytest.mark.parametrize(
+    ("stdout", "cause"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+def test_an_output_that_cannot_be_written_is_one_line_and_1(arguments: str, stdout: str, cause: str) -> None:
+    """Also if the caller has closed stdout."""
+    line = f"{sys.executable} -m mqttkit {arguments} {stdout}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"mqttkit: {cause}\n")
+
+
 @pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-", "2> >(true)"])
 @pytest.mark.parametrize(
     ("words", "code"), [("sub -p 1 x", 3), ("pub -d -p 1 -m y x", 3), ("pub x", 2), ("sub --odd", 2)]
