@@ -256,7 +256,7 @@ def _own_broker(plan: Plan) -> Iterator[BrokerSettings]:
     from mqttkit.bench.own_broker import own_broker
     from mqttkit.bench.usage import allow_files
 
-    allow_files(2 * (plan.publishers + plan.subscribers))  # the broker inherits the limit
+    allow_files(plan.publishers + plan.subscribers)  # the broker inherits the limit
     with own_broker(tls=plan.tls, websockets=plan.websockets) as broker:
         yield broker
 

@@ -277,3 +277,12 @@ def test_suite_steps_are_judged_and_stopped(tmp_path: Path) -> None:
     plan = Plan(scenario="scan", topic="t", subscribers=1, rate=10, count=5, source="no-such-recording.jsonl")
     with pytest.raises(MqttkitError, match="no-such-recording"):
         run_step(plan, Stop())
+
+
+def test_each_connection_needs_one_open_file_at_each_end() -> None:
+    """10,000 clients and an own broker fit a limit of 20,000."""
+    line = " ".join([*BENCH, "connections", "--clients", "300", "--duration", "0.1", "--own-broker", "--json"])
+    command = ["sh", "-c", f"ulimit -n 500; {line}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["metrics"]["clients"] == 300
