@@ -168,7 +168,7 @@ def test_any_json_value_parses_or_raises_one_error(value: object) -> None:
         heard = Advertisement.from_json(value)
     except AdvertisementError:
         return
-    json.dumps(heard.to_json(), ensure_ascii=False).encode()
+    assert json.loads(json.dumps(heard.to_json(), ensure_ascii=False).encode()) == heard.to_json()
 
 
 @pytest.mark.parametrize(
