@@ -37,7 +37,7 @@ def verify(connection: ConnectionOptions, *, as_json: bool, **given: Any) -> int
     mqttkit bridge verify --count 100000 --kill 8 --sink sqlite:metrics.db --tenants tenants.yaml
     """
     from mqttkit.bridge.outputs.plan import chosen_sink
-    from mqttkit.bridge.verify import Proof, ProofSettings
+    from mqttkit.bridge.verification.proof import Proof, ProofSettings
     from mqttkit.cli.output.progress import progress
     from mqttkit.cli.output.render import print_json
 

@@ -18,7 +18,7 @@ from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.types import Committed, MetricBatch
-from mqttkit.bridge.verify_place import own_place
+from mqttkit.bridge.verification.place import own_place
 from mqttkit.errors import SinkRefused, SinkUnavailable
 from mqttkit.settings import BridgeSettings
 from tests.support.http_receiver import http_receiver

@@ -18,7 +18,7 @@ from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.sinks.remote.nats import NatsDestination
 from mqttkit.bridge.sinks.types import Committed, HttpOptions, MetricBatch, SinkOptions
-from mqttkit.bridge.verify_place import own_place
+from mqttkit.bridge.verification.place import own_place
 from mqttkit.broker.certificates.authority import Authority
 from mqttkit.errors import MqttkitError, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.settings import BridgeSettings

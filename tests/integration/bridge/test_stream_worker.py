@@ -20,7 +20,7 @@ from mqttkit.bridge.identity import Identity
 from mqttkit.bridge.metric import Metric, MetricParser
 from mqttkit.bridge.sinks.redis import RedisSink
 from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
-from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
+from mqttkit.bridge.worker.worker import StreamWorker, WorkerSettings
 from mqttkit.settings import BridgeSettings
 from tests.support.bridges import TENANT, rows, wait_until
 from tests.support.postgres import postgres

@@ -13,7 +13,7 @@ from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.sinks.types import MetricBatch
 from mqttkit.bridge.tenants import open_registry
-from mqttkit.bridge.verify_place import own_place
+from mqttkit.bridge.verification.place import own_place
 from mqttkit.errors import UsageError
 from mqttkit.settings import BridgeSettings
 from tests.support.sinks import LETTER, metric, postgresql_case

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mqttkit.bridge.stream_worker import StreamWorker, WorkerSettings
+from mqttkit.bridge.worker.worker import StreamWorker, WorkerSettings
 from mqttkit.cli import cli
 from mqttkit.client import MqttClient
 from mqttkit.settings import BridgeSettings
@@ -82,8 +82,8 @@ def consumer(source: str, sink: str) -> Iterator[StreamWorker]:
 
 def test_proof_fails_where_the_broker_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a short broker queue metrics are lost while the bridge is dead: counted, exit code 1."""
-    monkeypatch.setattr("mqttkit.bridge.verify.STALL_SECONDS", 2.0)
-    monkeypatch.setattr("mqttkit.bridge.verify.LOST_SECONDS", 2.0)
+    monkeypatch.setattr("mqttkit.bridge.verification.proof.STALL_SECONDS", 2.0)
+    monkeypatch.setattr("mqttkit.bridge.verification.proof.LOST_SECONDS", 2.0)
     with mosquitto(tmp_path / "mosquitto", "max_queued_messages 50") as broker:
         code, found = verify(broker.port, f"sqlite:{tmp_path / 'm.db'}", tmp_path, "--count", "8000", "--kill", "2")
         assert found["lost"] == 8_000 - found["stored"] > 0

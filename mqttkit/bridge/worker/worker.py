@@ -22,7 +22,7 @@ from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.redis import tagged
 from mqttkit.bridge.sinks.redis_connection import connect_redis, redacted, translated
 from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink
-from mqttkit.bridge.stream_entries import StreamEntry, entries_of, following, letter_of, metric_of, order, split
+from mqttkit.bridge.worker.entries import StreamEntry, entries_of, following, letter_of, metric_of, order, split
 from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
 from mqttkit.settings import BridgeSettings
 from mqttkit.stop import Stop

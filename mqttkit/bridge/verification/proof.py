@@ -25,7 +25,7 @@ from mqttkit.bridge.session import end_session
 from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.subscription import bridge_filter
 from mqttkit.bridge.tenants import open_registry
-from mqttkit.bridge.verify_place import own_place
+from mqttkit.bridge.verification.place import own_place
 from mqttkit.client import MqttClient, Receipt
 from mqttkit.errors import BridgeError, MqttkitError, UsageError
 from mqttkit.messages import Outcome

@@ -1,0 +1,1 @@
+"""The proof that a set-up loses nothing: numbered metrics through broker, bridge and sink."""
