@@ -140,8 +140,14 @@ def _decode_recording(decoders: Decoders, path: str, *, as_json: bool) -> None:
     line = json_line if as_json else text_line
     silent: dict[str, tuple[Advertisement, Reading | None]] = {}
     speaking = set()
-    invalid: list[RecordingError] = []
-    for heard in read_recording(path, skip=invalid.append):
+    invalid, first = 0, ""
+
+    def skip(error: RecordingError) -> None:
+        nonlocal invalid, first
+        invalid += 1
+        first = first or str(error)
+
+    for heard in read_recording(path, skip=skip):
         reading = decoders.decode(heard)
         if reading is not None and reading.values:
             speaking.add(heard.mac_address)
@@ -150,7 +156,7 @@ def _decode_recording(decoders: Decoders, path: str, *, as_json: bool) -> None:
             silent[heard.mac_address] = (heard, reading)
     _summarise(decoders, [found for mac_address, found in silent.items() if mac_address not in speaking])
     if invalid:
-        click.echo(f"{len(invalid)} invalid records skipped; the first: {invalid[0]}", err=True)
+        click.echo(f"{invalid} invalid records skipped; the first: {first}", err=True)
 
 
 def _summarise(decoders: Decoders, silent: list[tuple[Advertisement, Reading | None]]) -> None:
