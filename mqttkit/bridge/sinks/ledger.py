@@ -7,7 +7,8 @@ back data that was not committed here, or repeats the write under the same key.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,11 +125,21 @@ class Ledger:
         query = "SELECT batch, body, keys FROM pending WHERE batch = ?"
         with translated(self.path):
             found = self._database.execute(query, (batch,)).fetchone()
-        return PendingPost(found[0], found[1], tuple(filter(None, found[2].split("\n")))) if found else None
+        return PendingPost(found[0], found[1], _split(found[2])) if found else None
+
+    def is_pending(self, keys: Iterable[str]) -> bool:
+        """Return whether one of these keys is in a pending request."""
+        with translated(self.path):
+            texts = self._database.execute("SELECT keys FROM pending").fetchall()
+        return any(not set(_split(text)).isdisjoint(keys) for (text,) in texts)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Return a transaction for `new` and `keep_pending`, in which no other process writes."""
+        return transaction(self._database, self.path)
 
     def keep_pending(self, post: PendingPost) -> None:
-        """Store a request before it is sent."""
-        with transaction(self._database, self.path):
+        """Store a request before it is sent; inside `exclusive`, when that ends."""
+        with translated(self.path):
             self._database.execute(
                 "INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", (post.batch, post.body, "\n".join(post.keys))
             )
@@ -184,6 +195,10 @@ class Ledger:
             self._pruned = time.monotonic()
             self._database.execute(_PRUNE, (now - self._window,))
             self._has_earlier_keys = self._look_for_earlier_keys()
+
+
+def _split(keys: str) -> tuple[str, ...]:
+    return tuple(filter(None, keys.split("\n")))
 
 
 def dedupe_key(metric: Metric) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import multiprocessing
 import ssl
 import time
 from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mqttkit.bridge.sinks import open_sink
-from mqttkit.bridge.sinks.ledger import PendingPost
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.types import Committed, HttpOptions, MetricBatch, SinkOptions
 from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
 from tests.support.http_receiver import Receiver, http_receiver
-from tests.support.sinks import metric
+from tests.support.sinks import ledger_sink, metric
 from tests.support.tls import Authority
 
 
@@ -97,21 +99,54 @@ def test_http_pending_batch_that_is_refused_is_forgotten(receiver: Receiver, tmp
     assert values(receiver) == [1, 2]
 
 
+def _lose_an_answer(url: str, directory: str, number: int, lost: Event) -> None:
+    """A bridge whose server has stored the batch, and that waits for the answer."""
+    with ledger_sink(url, Path(directory), timeout=5.0) as sink:
+        with contextlib.suppress(SinkUnavailable):
+            sink.commit(MetricBatch([metric(number, f"d{number}")]))
+            raise AssertionError("the answer was not lost")
+        lost.set()
+        time.sleep(600)  # it is killed
+
+
+@contextlib.contextmanager
+def other_bridge(receiver: Receiver, directory: Path, number: int) -> Iterator[SpawnProcess]:
+    """Another process with the same ledger, which has sent this metric and not got an answer."""
+    spawn, receiver.lose_answers = multiprocessing.get_context("spawn"), 1
+    lost = spawn.Event()
+    process = spawn.Process(target=_lose_an_answer, args=(receiver.url, str(directory), number, lost), daemon=True)
+    process.start()
+    try:
+        assert lost.wait(60)
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
 def test_http_request_of_a_bridge_that_runs_is_not_repeated(receiver: Receiver, tmp_path: Path) -> None:
-    """`dead-letters retry` beside the bridge leaves its request alone, and the ledger keeps it."""
+    """`dead-letters retry` beside the bridge leaves its request alone, and does not send the same metrics."""
+    with other_bridge(receiver, tmp_path, 1), sink_of(receiver, tmp_path) as beside:
+        assert beside.commit(MetricBatch([metric(2, "d2")])) == Committed(1, 0)
+        beside.probe()
+        with pytest.raises(SinkUnavailable, match="another process is sending"):
+            beside.commit(MetricBatch([metric(1, "d1"), metric(3, "d3")]))
+        assert len(receiver.keys) == len(set(receiver.keys)) == 2
+    assert sorted(values(receiver)) == [1, 2]
+
+
+def test_http_request_of_a_dead_bridge_is_repeated_by_those_that_run(receiver: Receiver, tmp_path: Path) -> None:
+    """A member of the group that started before takes over a dead member's request, and stores no metric twice."""
     with sink_of(receiver, tmp_path) as running:
-        running.commit(MetricBatch([metric(1, "x")]))
-        running._ledger_file().keep_pending(PendingPost("bridge-7", b"[]", ()))
-        with sink_of(receiver, tmp_path) as beside:
-            assert beside.commit(MetricBatch([metric(2, "y")])) == Committed(1, 0)
-            beside.probe()
-        running.commit(MetricBatch([metric(3, "z")]))
-        assert running._ledger_file().pending_batches() == ["bridge-7"]
-        assert "bridge-7" not in receiver.keys
-    with sink_of(receiver, tmp_path) as next_one:
-        next_one.probe()
-        assert next_one._ledger_file().pending_batches() == []
-    assert receiver.keys[-1] == "bridge-7"
+        running.commit(MetricBatch([metric(0, "d0")]))
+        for number in (1, 2):
+            with other_bridge(receiver, tmp_path, number) as process:
+                process.kill()
+                process.join()
+                again = MetricBatch([metric(number, f"d{number}"), metric(number + 10)])
+                assert running.commit(again) == Committed(1, 1)
+        assert running._ledger_file().pending_batches() == []
+    assert values(receiver) == [0, 1, 11, 2, 12]
 
 
 def test_http_server_that_closes_idle_connections(receiver: Receiver, tmp_path: Path) -> None:

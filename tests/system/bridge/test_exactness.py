@@ -22,15 +22,16 @@ def test_interrupted_bridge_broker_and_sink_lose_and_double_nothing(kind: str, t
     assert set(result.kills.values()) == {1}
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
-def test_group_of_two_bridges_writes_one_file(kind: str, tmp_path: Path) -> None:
-    """Each is killed in turn under load; what one had written without a commit, the other one removes."""
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl", "http", "nats"])
+def test_group_of_two_bridges_on_one_machine(kind: str, tmp_path: Path) -> None:
+    """Each is killed in turn under load; what one has left without a commit, the other one removes or repeats."""
     total = 2_000
+    ledger = ("--dead-letters", str(tmp_path / "ledger.db")) if kind in ("http", "nats") else ()
     with (
         mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker,
         soak_sink(kind, tmp_path) as sink,
-        bridge(tmp_path / "one", broker.port, "--group", "g", sink=sink.address) as one,
-        bridge(tmp_path / "two", broker.port, "--group", "g", sink=sink.address) as two,
+        bridge(tmp_path / "one", broker.port, "--group", "g", *ledger, sink=sink.address) as one,
+        bridge(tmp_path / "two", broker.port, "--group", "g", *ledger, sink=sink.address) as two,
         publisher(broker.port) as client,
     ):
         for start, victim in zip((0, total // 2), (one, two), strict=True):

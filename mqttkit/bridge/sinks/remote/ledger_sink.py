@@ -6,18 +6,23 @@ that recognises a repeated request stores the batch once. The ledger also keeps 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from mqttkit.bridge.identity import state_directory
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.ledger import Ledger, PendingPost, dedupe_key
-from mqttkit.bridge.sinks.types import Committed, DeadLetterStore, MetricBatch, SinkOptions, own_batch_id
+from mqttkit.bridge.sinks.remote.owner_lock import OwnerLock
+from mqttkit.bridge.sinks.types import (
+    Committed,
+    DeadLetterStore,
+    MetricBatch,
+    NewMetrics,
+    SinkOptions,
+    own_batch_id,
+)
 from mqttkit.errors import SinkRefused, SinkUnavailable
 
 logger = logging.getLogger(__name__)
@@ -59,9 +64,7 @@ class LedgerSink:
         self._destination = destination
         self._options = options
         self._ledger: Ledger | None = None
-        self._lock: int | None = None
-        self._left: frozenset[str] = frozenset()
-        """Batches of processes that have ended, whose requests have no known answer."""
+        self._lock: OwnerLock | None = None
 
     @property
     def letters(self) -> DeadLetterStore:
@@ -90,14 +93,10 @@ class LedgerSink:
         if batch.letters:
             ledger.letters.check_room()
         self._resend(ledger, batch.id)
-        fresh = ledger.new(batch)
-        if fresh.metrics:
-            earlier = ledger.pending(batch.id)
-            post = earlier or PendingPost(batch.id, self._destination.encode(fresh.metrics), _keys(fresh.metrics))
-            if earlier is None:
-                ledger.keep_pending(post)
+        fresh, post, repeated = self._prepare(ledger, batch)
+        if post is not None:
             try:
-                self._destination.send(post, repeated=earlier is not None)
+                self._destination.send(post, repeated=repeated)
             except SinkRefused:
                 ledger.settle_pending(post, stored=False)
                 raise
@@ -111,32 +110,45 @@ class LedgerSink:
             self._ledger.close()
             self._ledger = None
         if self._lock is not None:
-            os.close(self._lock)
-            self._lock, self._left = None, frozenset()
+            self._lock.close()
+            self._lock = None
+
+    def _prepare(self, ledger: Ledger, batch: MetricBatch) -> tuple[NewMetrics, PendingPost | None, bool]:
+        """Return what is new, the request for it, and whether the request may have reached the server.
+
+        All in one transaction, so that no metric is in the requests of two processes.
+        """
+        with ledger.exclusive():
+            fresh = ledger.new(batch)
+            if not fresh.metrics:
+                return fresh, None, False
+            if (earlier := ledger.pending(batch.id)) is not None:
+                return fresh, earlier, True
+            keys = _keys(fresh.metrics)
+            if ledger.is_pending(keys):
+                raise SinkUnavailable("another process is sending some of these metrics")
+            post = PendingPost(batch.id, self._destination.encode(fresh.metrics), keys)
+            ledger.keep_pending(post)
+            return fresh, post, False
 
     def _resend(self, ledger: Ledger, batch: str) -> None:
         """Send our pending requests again, and those of ended processes, but not that of `batch`."""
-        self._take_over(ledger)
-        ours = batch.rpartition("-")[0] + "-"
+        ours = _owner(batch)
+        if self._lock is None:
+            self._lock = OwnerLock(ledger.path, ours)
         for name in ledger.pending_batches():
-            if name != batch and (name in self._left or name.startswith(ours)):
-                post = ledger.pending(name)
-                if post is not None:
-                    self._resend_one(ledger, post)
+            if _owner(name) == ours:
+                if name != batch:
+                    self._resend_one(ledger, name)
+                continue
+            with self._lock.of_ended(_owner(name)) as ended:
+                if ended:
+                    self._resend_one(ledger, name)
 
-    def _take_over(self, ledger: Ledger) -> None:
-        """Become the one process that repeats requests of ended ones, unless another is: `retry` beside a bridge."""
-        if self._lock is not None:
+    def _resend_one(self, ledger: Ledger, batch: str) -> None:
+        post = ledger.pending(batch)
+        if post is None:  # another process has sent it meanwhile
             return
-        path = Path(f"{ledger.path}.lock").expanduser()
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        self._left = frozenset(ledger.pending_batches())
-
-    def _resend_one(self, ledger: Ledger, post: PendingPost) -> None:
         try:
             self._destination.send(post, repeated=True)
         except SinkRefused as error:
@@ -166,3 +178,8 @@ class LedgerSink:
 
 def _keys(metrics: Sequence[Metric]) -> tuple[str, ...]:
     return tuple(dedupe_key(metric) for metric in metrics if metric.dedupe_id is not None)
+
+
+def _owner(batch: str) -> str:
+    """Return the process that made the identifier of a batch (see `own_batch_id`)."""
+    return batch.rpartition("-")[0]
