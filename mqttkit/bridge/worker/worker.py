@@ -133,9 +133,7 @@ class StreamWorker:
             self._claimed_at = now
             self._settle(self._claim())
         self._settle(self._read(">"))
-        if now - self._trimmed_at >= TRIM_SECONDS:
-            self._trimmed_at = now
-            self._trim()
+        self._trim_if_due()
         if now - self._logged_at >= self._bridge.stats_interval:
             self._logged_at = now
             logger.info("%s", self.books.balance())
@@ -213,18 +211,27 @@ class StreamWorker:
             pipeline.publish(f"metrics:{metric.tenant_id}", encode_json(json_record(metric)))
         pipeline.execute()
 
+    def _trim_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._trimmed_at >= TRIM_SECONDS:
+            self._trimmed_at = now
+            self._trim()
+
     def _trim(self) -> None:
-        """Remove the entries that every consumer group has read and acknowledged, and no others."""
+        """Remove the entries that every consumer group has read and acknowledged, and no others; measure the lag."""
         stream = self._bridge.stream
         with self._redis() as client:
+            groups = {group["name"]: group for group in client.xinfo_groups(stream)} if client.exists(stream) else {}
+            own = groups.get(self._settings.group)
+            if own is None:  # it is still to be created, and must then get all entries
+                return
+            self._lag = {"pending": float(own["pending"]), "lag": float(own.get("lag") or 0)}
             oldest = []
-            for group in client.xinfo_groups(stream) if client.exists(stream) else ():
-                if group["name"] == self._settings.group:
-                    self._lag = {"pending": float(group["pending"]), "lag": float(group.get("lag") or 0)}
-                pending = client.xpending(stream, group["name"])
+            for name, group in groups.items():
+                pending = client.xpending(stream, name)
                 oldest.append(pending["min"] if pending["pending"] else following(group["last-delivered-id"]))
-            if oldest:  # LIMIT 0: without it Redis removes at most 10,000 entries per call
-                client.xtrim(stream, minid=min(oldest, key=order), approximate=True, limit=0)
+            # LIMIT 0: without it Redis removes at most 10,000 entries per call
+            client.xtrim(stream, minid=min(oldest, key=order), approximate=True, limit=0)
 
     # -- health ------------------------------------------------------------------------------------
 
@@ -270,6 +277,8 @@ class StreamWorker:
             if self._stop.wait(wait):
                 return None
             wait = min(RETRY_LONGEST, wait * 2)
+            with contextlib.suppress(SinkUnavailable):  # Redis is away too: the next turn says so
+                self._trim_if_due()
 
     @contextlib.contextmanager
     def _redis(self) -> Iterator[Any]:

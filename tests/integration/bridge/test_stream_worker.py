@@ -11,6 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
 from mqttkit.bridge.worker.worker import StreamWorker, WorkerSettings
 from mqttkit.settings import BridgeSettings
 from tests.support.bridges import TENANT, rows, wait_until
+from tests.support.brokers import free_port
 from tests.support.postgres import postgres
 from tests.support.redis import RedisServer, redis_server
 
@@ -187,26 +190,85 @@ def test_worker_trims_everything_that_was_read(redis: RedisServer, tmp_path: Pat
             assert client.xlen(STREAM) <= 100
 
 
+def ask(port: int, path: str) -> tuple[int, str]:
+    """GET from the worker's health server: status and body."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
 def test_worker_reports_health_and_lag(redis: RedisServer, tmp_path: Path) -> None:
     """/readyz says why metrics do not flow; /metrics has the counters, and what is waiting in the stream."""
     fill(redis, range(20))
-    path = tmp_path / "metrics.db"
-    settings = BridgeSettings(sink=f"sqlite:{path}", health_port=0)
+    port = free_port()
+    settings = BridgeSettings(sink=f"sqlite:{tmp_path / 'metrics.db'}", health_port=port)
     with running(StreamWorker(WorkerSettings(source=redis.url, bridge=settings))) as made:
         wait_until(lambda: made.books.acknowledged == 20)
-        wait_until(lambda: not made.health().not_ready)
+        wait_until(lambda: ask(port, "/readyz")[0] == 200)
         fill(redis, range(20, 30))
         wait_until(lambda: made.books.acknowledged == 30)
         made._trim()
-        samples = {sample.name: sample.value for sample in made.samples()}
-        assert (samples["stored_metrics"], samples["lag_entries"], samples["pending_entries"]) == (30, 0, 0)
-        assert samples["ready"] == 1
+        samples = dict(line.split(" ") for line in ask(port, "/metrics")[1].splitlines() if line[0] != "#")
+        names = ("stored_metrics_total", "lag_entries", "pending_entries", "ready")
+        assert [float(samples[f"mqttkit_bridge_{name}"]) for name in names] == [30, 0, 0, 1]
         redis.stop(signal.SIGKILL)
-        wait_until(lambda: "Connection" in str(made.health().not_ready))
-        assert made.health().not_live == []
+        wait_until(lambda: ask(port, "/readyz")[0] == 503 and "Connection" in ask(port, "/readyz")[1])
+        assert ask(port, "/livez")[0] == 200
         redis.start()
-        wait_until(lambda: not made.health().not_ready)
+        wait_until(lambda: ask(port, "/readyz")[0] == 200)
     assert made.health().not_ready == ["stopping"]
+
+
+def test_lag_grows_while_the_database_is_away(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is when somebody must be told: the worker measures it between its attempts too."""
+    monkeypatch.setattr("mqttkit.bridge.worker.worker.TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
+    path = tmp_path / "metrics.db"
+    with worker(redis, f"sqlite:{path}") as made:
+        fill(redis, range(10))
+        wait_until(lambda: made.books.acknowledged == 10)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            fill(redis, range(10, 200))
+            wait_until(lambda: "locked" in str(made.health().not_ready))
+            fill(redis, range(200, 300))
+            wait_until(lambda: sum(waiting(made)) == 290)
+            assert waiting(made)[1] <= 50
+            other.execute("ROLLBACK")
+        wait_until(lambda: made.books.acknowledged == 300 and waiting(made) == (0, 0))
+    assert rows(path) == [(300,)]
+
+
+def waiting(made: StreamWorker) -> tuple[float, float]:
+    """Entries that no worker has read, and those that one has read and not stored."""
+    samples = {sample.name: sample.value for sample in made.samples()}
+    return samples.get("lag_entries", -1), samples.get("pending_entries", -1)
+
+
+def test_worker_that_waits_for_its_database_keeps_what_another_group_has_read(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own group does not exist before its first turn, and must get the stream from the beginning."""
+    monkeypatch.setattr("mqttkit.bridge.worker.worker.TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
+    fill(redis, range(300))
+    path = tmp_path / "metrics.db"
+    with (
+        redis.client() as client,
+        contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other,
+    ):
+        client.xgroup_create(STREAM, "another", id="$")
+        other.execute("BEGIN EXCLUSIVE")
+        with worker(redis, f"sqlite:{path}") as made:
+            wait_until(lambda: made.books.retries >= 3)
+            assert client.xlen(STREAM) == 300
+            other.execute("ROLLBACK")
+            wait_until(lambda: made.books.acknowledged == 300)
 
 
 def test_refused_entry_keeps_its_topic_and_can_be_retried(redis: RedisServer, tmp_path: Path) -> None:
