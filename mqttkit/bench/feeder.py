@@ -25,7 +25,6 @@ from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
 
 READY, GO = b"ready\n", b"go\n"
-START_SECONDS = 60.0
 
 
 class Feeder:

@@ -1,4 +1,4 @@
-"""CPU time, memory and threads of a process, as Linux reports them."""
+"""CPU time, peak memory and open files of a process, as Linux reports them."""
 
 from __future__ import annotations
 
@@ -36,14 +36,3 @@ def peak_memory(pid: int | str = "self") -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def private_memory(pid: int | str = "self") -> int:
-    """Return the private memory (USS) of a process in bytes."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
-
-
-def threads() -> int:
-    """Return the number of threads of this process."""
-    return len(list(Path("/proc/self/task").iterdir()))

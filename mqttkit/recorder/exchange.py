@@ -21,7 +21,6 @@ from mqttkit.recorder.recording import Recording
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-FORMATS = ("ndjson", "csv", "mcap")
 CSV_COLUMNS = ("received", "received_ns", "topic", "qos", "retain", "payload")
 MAX_FIELD = 268_435_455
 """Characters of a CSV field: those of the largest payload."""

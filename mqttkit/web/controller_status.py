@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from mqttkit.controller.configuration import open_codec
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.status_book import StatusBook
@@ -11,8 +9,6 @@ from mqttkit.errors import MqttkitError
 from mqttkit.formats.visible import visible
 from mqttkit.settings import ControllerSettings
 from mqttkit.web.branches import Value
-
-log = logging.getLogger(__name__)
 
 MAX_CONTROLLERS = 1_000
 SHOWN = ("controller", "role", "region", "status", "last_heartbeat", "transport", "reports", "refused")

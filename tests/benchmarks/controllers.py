@@ -24,7 +24,7 @@ from typing import Any
 
 from mqttkit import __version__
 from mqttkit.bench.own_broker import own_broker
-from mqttkit.bench.usage import allow_files, cpu_seconds, private_memory, threads
+from mqttkit.bench.usage import allow_files, cpu_seconds
 from mqttkit.client import MqttClient
 from mqttkit.controller import LocalController, RegionalController
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
@@ -39,6 +39,7 @@ from mqttkit.errors import MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import BrokerSettings, ControllerSettings, MqttSettings
 from tests.benchmarks.figures import Figure, at_least, at_most, say
+from tests.support.process_usage import private_memory, threads
 
 DEVICES = 53
 UNRESOLVED = 2_000

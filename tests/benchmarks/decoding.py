@@ -18,7 +18,6 @@ from itertools import cycle
 from pathlib import Path
 
 from mqttkit.bench.own_broker import own_broker
-from mqttkit.bench.usage import private_memory
 from mqttkit.client import MqttClient
 from mqttkit.decode import Decoders
 from mqttkit.decode.beacons import EDDYSTONE
@@ -29,6 +28,7 @@ from mqttkit.scan_publisher import format_advertisement
 from mqttkit.scanner import Advertisement
 from mqttkit.settings import BrokerSettings, DecodeSettings, MqttSettings
 from tests.benchmarks.figures import at_least, at_most, say
+from tests.support.process_usage import private_memory
 
 CAPTURE = Path(__file__).parents[2] / "examples" / "captures" / "adverts.jsonl"
 GATEWAYS = 5

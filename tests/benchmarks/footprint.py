@@ -14,13 +14,13 @@ from pathlib import Path
 
 from mqttkit.bench.own_broker import own_broker
 from mqttkit.bench.scan import SHIPPED
-from mqttkit.bench.usage import private_memory
 from mqttkit.client import MqttClient
 from mqttkit.errors import MqttkitError
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import BrokerSettings, MqttSettings
 from tests.benchmarks.figures import Figure, at_most
 from tests.support.bluez import Radio, bluez, dbus_daemon
+from tests.support.process_usage import private_memory
 
 MIB = 1024 * 1024
 ROUNDS = 30

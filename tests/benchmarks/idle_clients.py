@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from mqttkit.bench.own_broker import own_broker
-from mqttkit.bench.usage import allow_files, private_memory, threads
+from mqttkit.bench.usage import allow_files
 from mqttkit.client import MqttClient
 from mqttkit.settings import MqttSettings
 from tests.benchmarks.figures import Figure, at_most
+from tests.support.process_usage import private_memory, threads
 
 CLIENTS = 1_000
 FILES_A_CLIENT = 3

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 from mqttkit.bench.own_broker import own_broker
-from mqttkit.bench.usage import private_memory
 from mqttkit.client import MqttClient
 from mqttkit.settings import BrokerSettings, MqttSettings
+from tests.support.process_usage import private_memory
 
 MIB = 1024 * 1024
 PARTS = 100

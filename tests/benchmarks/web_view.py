@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mqttkit.bench.own_broker import own_broker
-from mqttkit.bench.usage import private_memory
 from mqttkit.client import MqttClient
 from mqttkit.settings import BrokerSettings, MqttSettings
 from tests.benchmarks.live_view import MIB, cpu_seconds
+from tests.support.process_usage import private_memory
 
 LIMIT_SECONDS = 60.0
 

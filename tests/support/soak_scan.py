@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mqttkit.bench.usage import private_memory
 from tests.benchmarks.figures import Figure, at_most, say
 from tests.support.brokers import Mosquitto
+from tests.support.process_usage import private_memory
 
 MIB = 1024 * 1024
 WARM_UP_SECONDS, SAMPLE_SECONDS, RESTART_SECONDS = 120.0, 10.0, 300.0

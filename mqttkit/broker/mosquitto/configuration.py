@@ -18,8 +18,6 @@ CANARY = "mqttkit-canary"
 PROBE_FILTER = "mqttkit/probe/#"
 LOG_TYPES = ("error", "warning", "notice", "information")
 """What every broker logs."""
-FURTHER_LOG_TYPES = ("debug", "subscribe", "unsubscribe", "websockets")
-"""What a broker may log too; `debug` includes each publish that the ACL denies."""
 PLUGIN_VERSION = (2, 1)
 """First mosquitto that has plugins for password file and ACL file; it deprecates the options of these names."""
 PLUGIN_FILES = ("mosquitto_password_file.so", "mosquitto_acl_file.so")

@@ -20,8 +20,6 @@ from mqttkit.topics import check_topic_name
 
 SHOWN = 100
 """Topics that the preview names."""
-
-QOS = [("QoS 0", 0), ("QoS 1", 1), ("QoS 2", 2)]
 RETAIN = [("not retained", False), ("retained", True)]
 
 HELP = """\

@@ -71,8 +71,6 @@ class RetainedPolicy:
     policy: Policy
     sender_id: str
     key: Key | None
-    written: int
-    """Milliseconds since the epoch, by its sender's clock."""
 
 
 class RetainedState:
@@ -123,7 +121,7 @@ class RetainedState:
             self.refused[message.topic] = error.message
             return
         envelope = opened.envelope
-        self.policies[policy.scope] = RetainedPolicy(policy, envelope.sender_id, opened.key, envelope.timestamp)
+        self.policies[policy.scope] = RetainedPolicy(policy, envelope.sender_id, opened.key)
 
 
 def find_publisher(settings: ControllerSettings, mqtt: MqttSettings, scope: str, timeout: float) -> str:

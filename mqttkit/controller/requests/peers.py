@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mqttkit.controller.messages.envelope import Envelope
@@ -51,11 +50,6 @@ class PeerRuns:
         with self._condition:
             self._condition.wait_for(lambda: known() is not None, max(0.0, deadline - time.monotonic()))
             return known()
-
-    def wait_until(self, holds: Callable[[], bool], deadline: float) -> bool:
-        """Wait until `holds()`, which is asked after each change; return whether it does at the deadline."""
-        with self._condition:
-            return self._condition.wait_for(holds, max(0.0, deadline - time.monotonic()))
 
 
 def _same_connection(one: PeerRun, other: PeerRun) -> bool:
