@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from mqttkit.addresses import show_address
-from mqttkit.bench.histogram import Histogram
+from mqttkit.bench.histogram import LatencyHistogram
 from mqttkit.client import MqttClient
 from mqttkit.client.connection_setup import make_connection
 from mqttkit.client.failures import lost, refused, unreachable
@@ -33,7 +33,7 @@ from mqttkit.stop import Stop
 
 log = logging.getLogger(__name__)
 
-Receive = Callable[[int, list[Message]], None]
+ReceiveHandler = Callable[[int, list[Message]], None]
 """Gets the number of a connection and the messages of one read."""
 CONNECTING_AT_A_TIME = 64
 """Connections that wait for CONNACK, without a rate: a listener has a short queue."""
@@ -58,7 +58,7 @@ class EagerOpener(Opener):
         return opening
 
 
-class Member:
+class FleetMember:
     """One connection of a fleet."""
 
     def __init__(self, number: int, settings: MqttSettings, client_id: str) -> None:
@@ -78,10 +78,12 @@ class Member:
 class Fleet:
     """Connections to one broker. Use it in one thread, which must call `turn` all the time. A context manager."""
 
-    def __init__(self, settings: MqttSettings, *, name: str = "", receive: Receive = lambda _n, _m: None) -> None:
+    def __init__(
+        self, settings: MqttSettings, *, name: str = "", receive: ReceiveHandler = lambda _n, _m: None
+    ) -> None:
         """`name` makes client identifiers unique if the settings give one."""
-        self.members: list[Member] = []
-        self.connecting = Histogram()
+        self.members: list[FleetMember] = []
+        self.connecting = LatencyHistogram()
         """Nanoseconds from the time at which a connection was due to its CONNACK."""
         self.behind = 0.0
         """The longest time that a connection began later than it was due, seconds."""
@@ -95,7 +97,7 @@ class Fleet:
         self._place: tuple[int, Any] | None = None
         """Family and address of the broker's socket; None if connections are opened one by one."""
         self._selector = selectors.DefaultSelector()
-        self._dirty: set[Member] = set()
+        self._dirty: set[FleetMember] = set()
         self._waiting = 0
         self._tended = time.monotonic()
         self._closing = False
@@ -151,7 +153,7 @@ class Fleet:
         given = self._settings.client.client_id
         number = len(self.members)
         identifier = f"{given}-{self._name}{number}" if given else f"bench-{self._name}{number}-{id(self):x}"
-        member = Member(number, self._settings, identifier)
+        member = FleetMember(number, self._settings, identifier)
         connection = member.connection
         connection.attach(member.outbox, self._receiver(member))
         connection.on_connect = lambda _c, _d, _f, code, _p: self._handle_connack(member, code)
@@ -178,11 +180,11 @@ class Fleet:
             place = opened.getpeername()
             self._place = (opened.family, place) if isinstance(place, tuple) else None
 
-    def _receiver(self, member: Member) -> Callable[[list[Message]], None]:
+    def _receiver(self, member: FleetMember) -> Callable[[list[Message]], None]:
         receive, number = self._receive, member.number
         return lambda messages: receive(number, messages)
 
-    def _handle_connack(self, member: Member, code: Any) -> None:
+    def _handle_connack(self, member: FleetMember, code: Any) -> None:
         if code.is_failure:
             self._end(member, refused(self._address, code.value, str(code)))
             return
@@ -190,10 +192,10 @@ class Fleet:
         self._waiting -= 1
         self.connecting.add(time.monotonic_ns() - member.since)
 
-    def _handle_end(self, member: Member, reason: str) -> None:
+    def _handle_end(self, member: FleetMember, reason: str) -> None:
         self._end(member, lost(self._address, reason))
 
-    def _end(self, member: Member, error: MqttkitError) -> None:
+    def _end(self, member: FleetMember, error: MqttkitError) -> None:
         if member.ended is not None or self._closing:
             return
         member.ended = error
@@ -260,7 +262,7 @@ class Fleet:
         for member in dirty:
             self._guard(member, member.connection.loop_write)
 
-    def _read(self, member: Member) -> None:
+    def _read(self, member: FleetMember) -> None:
         connection = member.connection
         pending = 1
         while pending and member.ended is None:
@@ -269,7 +271,7 @@ class Fleet:
         if member.ended is None and connection.want_write():
             self._guard(member, connection.loop_write)
 
-    def _guard(self, member: Member, work: Callable[[], object]) -> None:
+    def _guard(self, member: FleetMember, work: Callable[[], object]) -> None:
         """Read or write; an unexpected packet ends the connection."""
         try:
             work()
@@ -280,10 +282,10 @@ class Fleet:
             member.connection.abort()
             self._handle_end(member, f"unexpected packet: {error if foreseen else repr(error)}")
 
-    def _watch(self, member: Member, opened: Any) -> None:
+    def _watch(self, member: FleetMember, opened: Any) -> None:
         self._selector.register(opened, selectors.EVENT_READ, member)
 
-    def _want(self, member: Member, opened: Any, *, writes: bool) -> None:
+    def _want(self, member: FleetMember, opened: Any, *, writes: bool) -> None:
         self._selector.modify(opened, selectors.EVENT_READ | (selectors.EVENT_WRITE if writes else 0), member)
 
     def _unwatch(self, closed: Any) -> None:

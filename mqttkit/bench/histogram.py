@@ -9,7 +9,7 @@ MANTISSA_BITS = 7
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
 
-class Histogram:
+class LatencyHistogram:
     """Counts of durations in nanoseconds; a negative one counts as 0."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Histogram:
             self.total += 1
             self.maximum = max(self.maximum, value)
 
-    def merge(self, other: Histogram) -> None:
+    def merge(self, other: LatencyHistogram) -> None:
         """Add what another histogram counted."""
         for bucket, count in other.counts.items():
             self.counts[bucket] = self.counts.get(bucket, 0) + count

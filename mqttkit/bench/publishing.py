@@ -6,8 +6,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from mqttkit.bench.fleet import TURN_SECONDS, Fleet, Member
-from mqttkit.bench.histogram import Histogram
+from mqttkit.bench.fleet import TURN_SECONDS, Fleet, FleetMember
+from mqttkit.bench.histogram import LatencyHistogram
 from mqttkit.bench.plan import HEADER, Plan, Sent, padding_for, stamp
 from mqttkit.bench.usage import cpu_seconds, peak_memory
 from mqttkit.client.sending.receipt import Receipt
@@ -27,7 +27,7 @@ class LoadPublisher:
     delay (no coordinated omission).
     """
 
-    def __init__(self, plan: Plan, fleet: Fleet, latencies: Histogram | None = None) -> None:
+    def __init__(self, plan: Plan, fleet: Fleet, latencies: LatencyHistogram | None = None) -> None:
         """At QoS 1 and 2 and a fixed rate `latencies` gets the time from the schedule to the acknowledgement."""
         self.numbers = [0] * plan.publishers
         """Messages per publisher, without those dropped."""
@@ -110,7 +110,7 @@ class LoadPublisher:
 class AcknowledgementWatch:
     """Records the time from each message's schedule to its acknowledgement."""
 
-    def __init__(self, fleet: Fleet, latencies: Histogram) -> None:
+    def __init__(self, fleet: Fleet, latencies: LatencyHistogram) -> None:
         self._latencies = latencies
         self._waiting: list[deque[tuple[int, Receipt]]] = [deque() for _ in fleet.members]
         for member in fleet.members:
@@ -120,7 +120,7 @@ class AcknowledgementWatch:
         """Add the receipt of a message of connection `number` with the scheduled time `when`."""
         self._waiting[number].append((when, receipt))
 
-    def _handler(self, member: Member) -> Callable[[], None]:
+    def _handler(self, member: FleetMember) -> Callable[[], None]:
         waiting, add = self._waiting[member.number], self._latencies.add
 
         def resolved() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
-from mqttkit.bench.histogram import Histogram
+from mqttkit.bench.histogram import LatencyHistogram
 from mqttkit.bench.plan import HEADER, Plan
 from mqttkit.bench.sequence import Sequence
 from mqttkit.messages import Message
@@ -57,11 +57,11 @@ class MessageReceiver:
         self.sequences: dict[tuple[int, int], Sequence] = {}
         """By subscriber (0 for all of a shared subscription) and publisher."""
         self.points: list[Point] = []
-        self.latencies = Histogram()
+        self.latencies = LatencyHistogram()
         self._plan = plan
         self._is_shared = plan.layout == "shared"
         self._interval = int(plan.interval * 1e9)
-        self._current = Histogram()
+        self._current = LatencyHistogram()
         self._counted = 0
         self._since = 0
         self._read = read or _HeaderReader(plan)
@@ -105,7 +105,7 @@ class MessageReceiver:
 
     def end_interval(self, now: int) -> None:
         """End the current interval. The caller ends the last one of a run."""
-        current, self._current = self._current, Histogram()
+        current, self._current = self._current, LatencyHistogram()
         seconds = max(now - self._since, 1) / 1e9
         if self._counted:
             summary = {"p50": 0.0, "p99": 0.0, "max": 0.0} | current.summary()
@@ -140,7 +140,7 @@ NONE = Sequence()
 """Of a publisher from which nothing came."""
 
 
-class Arrival:
+class ArrivalWatch:
     """Whether everything has arrived, or nothing more comes."""
 
     def __init__(self, receiver: MessageReceiver, expected: int, drain: float) -> None:

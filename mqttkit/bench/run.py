@@ -11,17 +11,17 @@ from typing import Generic, TypeVar
 
 from mqttkit.bench.feeder import Feeder
 from mqttkit.bench.fleet import TURN_SECONDS, Fleet
-from mqttkit.bench.histogram import Histogram
+from mqttkit.bench.histogram import LatencyHistogram
 from mqttkit.bench.plan import HEADER, Plan, Sent
 from mqttkit.bench.publishing import LoadPublisher
-from mqttkit.bench.receiving import Arrival, MessageReceiver
+from mqttkit.bench.receiving import ArrivalWatch, MessageReceiver
 from mqttkit.bench.report.result import BenchResult
 from mqttkit.bench.usage import allow_files, cpu_seconds, peak_memory
 from mqttkit.errors import BrokerUnreachable, Interrupted, MqttkitError
 from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
 
-Progress = Callable[[float, int, int], None]
+ProgressHandler = Callable[[float, int, int], None]
 """Called regularly with seconds since the start, messages sent and messages received."""
 MIB = 1024 * 1024
 FEEDER_SECONDS = 10.0
@@ -31,7 +31,7 @@ STOPPED = Sent((0,), 0.0, 0.0, {}, 0.0, "interrupted", Interrupted.exit_code)
 """Of a publishing process that did not report."""
 
 
-def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | None = None) -> BenchResult:
+def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: ProgressHandler | None = None) -> BenchResult:
     """Do one run; `stop` ends it early with a partial result. Raise MqttkitError if it cannot start.
 
     If the connection is lost later, the result is partial and has the exit code of that error.
@@ -45,9 +45,9 @@ def run(plan: Plan, settings: MqttSettings, *, stop: Stop, progress: Progress | 
     return _run_apart(plan, settings, stop, progress)
 
 
-def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> BenchResult:
+def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: ProgressHandler | None) -> BenchResult:
     """Publish from this process; receive in the same connections if the plan has a subscriber."""
-    receiver, latencies = MessageReceiver(plan), Histogram()
+    receiver, latencies = MessageReceiver(plan), LatencyHistogram()
     allow_files(plan.publishers)
     with Fleet(settings, receive=receiver.receive) as fleet:
         fleet.connect(plan.publishers, stop, rate=plan.connect_rate)
@@ -62,7 +62,7 @@ def _run_here(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress
         return _result(plan, sent, side, latencies, stop)
 
 
-def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progress | None) -> BenchResult:
+def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: ProgressHandler | None) -> BenchResult:
     """Receive in this process, publish in another."""
     receiver = _receiver(plan)
     allow_files(plan.subscribers)
@@ -77,7 +77,7 @@ def _run_apart(plan: Plan, settings: MqttSettings, stop: Stop, progress: Progres
                 sent = _wait_for_feeder(feeder, fleet, stop)
                 _receive_rest(plan, fleet, receiver, sent, stop)
         side = _Side(fleet, receiver, cpu_seconds() - cpu, time.monotonic() - began)
-        return _result(plan, sent, side, Histogram(), stop)
+        return _result(plan, sent, side, LatencyHistogram(), stop)
 
 
 def _receiver(plan: Plan) -> MessageReceiver:
@@ -92,7 +92,7 @@ def _receive_rest(plan: Plan, fleet: Fleet, receiver: MessageReceiver, sent: Sen
     """Receive until everything has arrived, or nothing more comes."""
     if sent.error:
         return
-    arrival = Arrival(receiver, sum(plan.expected(dict(enumerate(sent.messages))).values()), plan.drain)
+    arrival = ArrivalWatch(receiver, sum(plan.expected(dict(enumerate(sent.messages))).values()), plan.drain)
     while not (arrival.over or stop.is_set or fleet.failure):
         fleet.turn(TURN_SECONDS)
 
@@ -140,7 +140,7 @@ def _wait_for_feeder(feeder: Feeder, fleet: Fleet, stop: Stop) -> Sent:
 
 
 @contextmanager
-def _reporting(progress: Progress | None, receiver: MessageReceiver) -> Iterator[Callable[[int], None]]:
+def _reporting(progress: ProgressHandler | None, receiver: MessageReceiver) -> Iterator[Callable[[int], None]]:
     """Call `progress` twice a second while the body runs; the body reports how many messages it has sent."""
     sent, ended, began = [0], threading.Event(), time.monotonic()
 
@@ -181,7 +181,7 @@ def _end(result: BenchResult, sent: Sent, failure: MqttkitError | None, stop: St
         result.partial, result.exit_code = "interrupted", Interrupted.exit_code
 
 
-def _result(plan: Plan, sent: Sent, side: _Side, acknowledged: Histogram, stop: Stop) -> BenchResult:
+def _result(plan: Plan, sent: Sent, side: _Side, acknowledged: LatencyHistogram, stop: Stop) -> BenchResult:
     published = sum(sent.messages)
     result = BenchResult(plan)
     _end(result, sent, side.fleet.failure, stop)

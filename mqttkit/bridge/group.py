@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from mqttkit.addresses import show_address
 from mqttkit.bridge.canary import Canary
 from mqttkit.bridge.metric import reserved_prefix
-from mqttkit.bridge.session import PasswordFile, for_another_client
+from mqttkit.bridge.session import PasswordWatch, for_another_client
 from mqttkit.client import ConnectionState, MqttClient
 from mqttkit.client.control import connection_number
 from mqttkit.errors import BrokerUnreachable, MqttkitError, SubscriptionDenied
@@ -102,7 +102,7 @@ class GroupWatch:
         self._epoch = 0
         self._connected_at = self._beat_at = 0.0
         self._known_missing: set[str] = set()
-        self._password = PasswordFile(settings.broker)
+        self._password = PasswordWatch(settings.broker)
         own = for_another_client(settings, client_id=None, clean_session=True, session_expiry=0)
         self._client = MqttClient(own, on_message=self._receive, on_state=self._note_state)
 

@@ -147,7 +147,7 @@ class BridgeSession:
         """File for what the parser remembers of this session's messages."""
         self.watch = SessionWatch(client_id, expected=expected, remember=remember)
         self.settings = _with_session(mqtt, client_id)
-        self.password = PasswordFile(mqtt.broker)
+        self.password = PasswordWatch(mqtt.broker)
 
     def __enter__(self) -> BridgeSession:
         return self
@@ -198,7 +198,7 @@ def _remember_nothing() -> None:
     """Do nothing: the user chose the client identifier, so no file is kept."""
 
 
-class PasswordFile:
+class PasswordWatch:
     """The file with the broker's password: read again when it has changed."""
 
     def __init__(self, broker: BrokerSettings) -> None:

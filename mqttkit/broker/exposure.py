@@ -15,7 +15,7 @@ from mqttkit.addresses import is_loopback, show_address
 from mqttkit.broker.ports import numeric
 from mqttkit.broker.profile import BrokerSpec
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PROC_NET = Path("/proc/net")
 LISTENERS = {"port": ("MQTT", "mqtt"), "websocket_port": ("WebSocket", "ws"), "tls_port": ("TLS", "mqtts")}
@@ -33,7 +33,7 @@ class ExposedListener:
     """`MQTT`, `WebSocket` or `TLS`."""
     scheme: str
     """URL scheme: mqtt, mqtts, ws or wss."""
-    listen: Address
+    listen: IpAddress
     """Address that it is bound to; 0.0.0.0 and :: are every address of the machine."""
     port: int
     """TCP port."""
@@ -43,7 +43,7 @@ class ExposedListener:
         """Whether it speaks TLS."""
         return self.scheme in ("mqtts", "wss")
 
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[IpAddress]:
         """Return the addresses at which other machines reach it."""
         if not self.listen.is_unspecified:
             return [self.listen]
@@ -68,21 +68,21 @@ def exposed_listeners(spec: BrokerSpec) -> list[ExposedListener]:
     return found
 
 
-def is_public(addresses: Iterable[Address]) -> bool:
+def is_public(addresses: Iterable[IpAddress]) -> bool:
     """Return whether one of the addresses is reachable from the whole Internet."""
     return any(one.is_global for one in addresses)
 
 
-def local_addresses() -> list[Address]:
+def local_addresses() -> list[IpAddress]:
     """Return the addresses of this machine, without link-local IPv6 addresses; none if the kernel does not say."""
-    found: list[Address] = []
+    found: list[IpAddress] = []
     with contextlib.suppress(OSError):
         text = (PROC_NET / "fib_trie").read_text()
         found += sorted({ipaddress.IPv4Address(address) for address in LOCAL_ADDRESS.findall(text)})
     return found + [ipaddress.IPv6Address(int(fields[0], 16)) for fields in _ipv6_addresses()]
 
 
-def network_of(address: Address) -> Network | None:
+def network_of(address: IpAddress) -> Network | None:
     """Return the network of an address of this machine, such as 192.168.2.0/24; None if it is not known."""
     networks = [one for one in _networks() if address in one]
     return max(networks, key=lambda network: network.prefixlen, default=None)

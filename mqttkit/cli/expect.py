@@ -20,7 +20,7 @@ from mqttkit.topics import check_topic_filter
 
 if TYPE_CHECKING:
     from mqttkit.expectations.expectation import Expectation
-    from mqttkit.expectations.matching import Check
+    from mqttkit.expectations.matching import MismatchCheck
     from mqttkit.expectations.runner import StepResult
 
 WRONG, ABSENT = 8, 27
@@ -112,7 +112,7 @@ def _expectation(given: dict[str, Any]) -> Expectation:
     from mqttkit.expectations.matching import jq_check, schema_check, text_check
 
     programs = given["programs"]
-    checks: list[Check] = [jq_check(each) for each in programs]
+    checks: list[MismatchCheck] = [jq_check(each) for each in programs]
     names = list(programs)
     if given["schema"] is not None:
         checks.append(schema_check(given["schema"]))

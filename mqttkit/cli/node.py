@@ -72,12 +72,12 @@ def sensor(
     \b
     mqttkit node sensor --count 10 --rate 2 --duration 60
     """
-    from mqttkit.nodes import Fleet, Scenario
+    from mqttkit.nodes import Scenario, SensorFleet
 
     topic = topic or default_topic(connection.settings.mqtt.broker.username)
     qos = 1 if connection.qos is None else connection.qos
     try:
-        scenario = Scenario(seed=seed, duration=duration, topic=topic, fleets=(Fleet(qos=qos, **fleet),))
+        scenario = Scenario(seed=seed, duration=duration, topic=topic, fleets=(SensorFleet(qos=qos, **fleet),))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     play(scenario, connection, readings, paced=True)

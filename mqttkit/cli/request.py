@@ -13,7 +13,7 @@ from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.cli.options.topic import TOPIC
-from mqttkit.cli.output.render import Output, on_terminal
+from mqttkit.cli.output.render import StandardOutput, on_terminal
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.errors import PublishFailed, RequestFailed, UsageError
 from mqttkit.formats import payload_formatter, verbose_formatter
@@ -59,7 +59,7 @@ def request(connection: ConnectionOptions, topic: str | None, more_topic: str | 
         count=given["count"],
         response_topic=given["response_topic"],
     )
-    output, errors = Output(), []
+    output, errors = StandardOutput(), []
     with interrupts_raise(), Requester(connection.settings.mqtt) as requester:
         for answer in requester.request(place, payload, options):
             error = _error_of(answer)

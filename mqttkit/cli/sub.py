@@ -15,7 +15,7 @@ from mqttkit.cli.options.connection import ConnectionOptions, terse_connection_o
 from mqttkit.cli.options.mosquitto import MosquittoCommand
 from mqttkit.cli.options.numbers import COUNT, SOME_SECONDS, Number
 from mqttkit.cli.options.topic import TOPIC
-from mqttkit.cli.output.render import Output, on_terminal, pretty_json_formatter, watch_reader
+from mqttkit.cli.output.render import StandardOutput, on_terminal, pretty_json_formatter, watch_reader
 from mqttkit.cli.signals import interrupts_raise, on_interrupt
 from mqttkit.client import ConnectionState, MqttClient, checked_settings
 from mqttkit.client.control import deliver_plain
@@ -260,7 +260,7 @@ def _unsubscribe(connection: ConnectionOptions, options: SubscribeOptions) -> No
 
 def _print(subscriber: Subscriber, selection: ReadOptions, formatter: Formatter, options: SubscribeOptions) -> None:
     """Print messages until the selection is complete, a signal comes, or stdout has no reader."""
-    output, printed = Output(), 0
+    output, printed = StandardOutput(), 0
     remover = Publisher(subscriber.client) if options.remove_retained else None
     with on_interrupt(lambda: subscriber.stop("interrupted")), watch_reader(lambda: subscriber.stop("not read")):
         try:

@@ -13,6 +13,7 @@ from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import GLOBAL, SYSTEM, Place, check_prefix
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.policy_issuer import PolicyIssuer
+from mqttkit.controller.receiver import PolicyHandler
 from mqttkit.controller.requests.types import ControllerRequest, RequestHandler, RequestRefused
 from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import ROLES, KeyFile
@@ -20,7 +21,6 @@ from mqttkit.controller.transports.types import Promise
 from mqttkit.errors import MqttkitError, SubscriptionDenied, UsageError
 
 EventHandler = Callable[[Envelope], None]
-PolicyHandler = Callable[[Policy], None]
 Self = TypeVar("Self", bound="Controller")
 
 log = logging.getLogger(__name__)

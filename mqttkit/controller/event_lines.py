@@ -16,7 +16,7 @@ from mqttkit.errors import MqttkitError
 
 log = logging.getLogger(__name__)
 
-Event = Mapping[str, Any]
+ControllerEvent = Mapping[str, Any]
 
 
 class EventLines:
@@ -28,10 +28,10 @@ class EventLines:
         self._put = self._written = 0
         self._closed = False
         self._condition = threading.Condition()
-        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[ControllerEvent | None] = queue.SimpleQueue()
         self._end = None if duration is None else time.monotonic() + duration
 
-    def put(self, event: Event) -> None:
+    def put(self, event: ControllerEvent) -> None:
         """Add an event."""
         with self._condition:
             self._put += 1
@@ -54,7 +54,7 @@ class EventLines:
         """End the stream after the events put before. Any thread or signal handler may call it."""
         self._queue.put(None)
 
-    def until(self, moment: Callable[[], float] | None = None) -> Iterator[Event]:
+    def until(self, moment: Callable[[], float] | None = None) -> Iterator[ControllerEvent]:
         """Yield events up to a moment of the monotonic clock, or to the end; then `ended` says which it was.
 
         Each event may change the moment.
@@ -83,7 +83,7 @@ class ScanLoop:
         self.error: MqttkitError | None = None
         """The error of the last scan, if it failed or its report could not be kept."""
 
-    def run(self, *, interval: float, cycles: int | None) -> Iterator[Event]:
+    def run(self, *, interval: float, cycles: int | None) -> Iterator[ControllerEvent]:
         """Scan every `interval` seconds, or as a policy says, `cycles` times or until the lines end.
 
         Yields a line for each report and failed scan, and the events of the lines.
@@ -110,7 +110,7 @@ class ScanLoop:
             log.exception("the discovery failed")
             self._lines.put(_ScanResult(error=DiscoveryFailed(f"the discovery failed: {error!r}")))
 
-    def _report(self, cycle: int, result: _ScanResult) -> Event:
+    def _report(self, cycle: int, result: _ScanResult) -> ControllerEvent:
         try:
             report = self._send(cycle, result)
         except MqttkitError as error:

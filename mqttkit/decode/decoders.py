@@ -14,7 +14,7 @@ from mqttkit.decode.atc import SERVICE as ATC
 from mqttkit.decode.atc import decode_atc
 from mqttkit.decode.beacons import APPLE, EDDYSTONE, decode_eddystone, decode_ibeacon
 from mqttkit.decode.reading import Decode, Reading
-from mqttkit.decode.routes import Route, find_routes, short_uuid
+from mqttkit.decode.routes import ParserRoute, find_routes, short_uuid
 from mqttkit.scanner.advertisement import Advertisement
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 DEVICES = 2_000
 """Devices whose decoders are kept; beyond that the one silent for longest is forgotten."""
 
-_SWITCHBOT, _ARANET, _LAST = Route("switchbot", ""), Route("aranet", ""), Route("theengs", "")
-_LIBRARIES: dict[Route, Callable[[], Decode | None]] = {_SWITCHBOT: switchbot.open_parser, _ARANET: aranet.open_parser}
+_SWITCHBOT, _ARANET, _LAST = ParserRoute("switchbot", ""), ParserRoute("aranet", ""), ParserRoute("theengs", "")
+_LIBRARIES: dict[ParserRoute, Callable[[], Decode | None]] = {
+    _SWITCHBOT: switchbot.open_parser,
+    _ARANET: aranet.open_parser,
+}
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Decoders:
         self.counts = DecodeCounts()
         self._keys = keys or {}
         self._last = last
-        self._devices: OrderedDict[str, dict[Route, Decode | None]] = OrderedDict()
+        self._devices: OrderedDict[str, dict[ParserRoute, Decode | None]] = OrderedDict()
         self._routes = functools.lru_cache(maxsize=4_096)(_find_decoders)
 
     def decode(self, advertisement: Advertisement) -> Reading | None:
@@ -71,7 +74,7 @@ class Decoders:
             self.counts.needs[known.needs] += 1
         return known
 
-    def _call(self, route: Route, advertisement: Advertisement) -> Reading | None:
+    def _call(self, route: ParserRoute, advertisement: Advertisement) -> Reading | None:
         """Call a decoder; an exception of a foreign parser is counted and logged once."""
         try:
             decode = self._decoder(route, advertisement.mac_address)
@@ -82,7 +85,7 @@ class Decoders:
             self.counts.failed[route.module] += 1
             return None
 
-    def _decoder(self, route: Route, mac_address: str) -> Decode | None:
+    def _decoder(self, route: ParserRoute, mac_address: str) -> Decode | None:
         """Return the decoder of a device, which is kept as long as the device advertises."""
         if route is _LAST:
             return self._last
@@ -111,7 +114,7 @@ def warn_if_incomplete() -> None:
 _OWN: dict[str, Decode] = {"ibeacon": decode_ibeacon, "eddystone": decode_eddystone, "atc": decode_atc}
 
 
-def _find_decoders(services: tuple[str, ...], companies: tuple[int, ...], name: str) -> tuple[Route, ...]:
+def _find_decoders(services: tuple[str, ...], companies: tuple[int, ...], name: str) -> tuple[ParserRoute, ...]:
     """Return the decoders to ask, in order: a thermometer that is also a beacon is a thermometer."""
     routes = list(find_routes(services, companies, name))
     if not switchbot.COMPANIES.isdisjoint(companies) or not switchbot.SERVICES.isdisjoint(map(short_uuid, services)):
@@ -119,9 +122,9 @@ def _find_decoders(services: tuple[str, ...], companies: tuple[int, ...], name: 
     if aranet.COMPANY in companies:
         routes.append(_ARANET)
     if ATC in services:
-        routes.append(Route("atc", ""))
+        routes.append(ParserRoute("atc", ""))
     if APPLE in companies:
-        routes.append(Route("ibeacon", ""))
+        routes.append(ParserRoute("ibeacon", ""))
     if EDDYSTONE in services:
-        routes.append(Route("eddystone", ""))
+        routes.append(ParserRoute("eddystone", ""))
     return tuple(routes)

@@ -34,7 +34,7 @@ class Heard:
 
 
 @dataclass
-class Device:
+class DecodedDevice:
     """What is known of a device."""
 
     mac_address: str
@@ -91,14 +91,14 @@ class DeviceTable:
         self._decoders = decoders
         self._window = window
         self._away_after = away_after
-        self._devices: OrderedDict[str, Device] = OrderedDict()
+        self._devices: OrderedDict[str, DecodedDevice] = OrderedDict()
 
-    def __iter__(self) -> Iterator[Device]:
+    def __iter__(self) -> Iterator[DecodedDevice]:
         return iter(self._devices.values())
 
-    def add(self, gateway: str, advertisement: Advertisement, now: float) -> Device | None:
+    def add(self, gateway: str, advertisement: Advertisement, now: float) -> DecodedDevice | None:
         """Take an advertisement; return the device if its values, its presence or its nearest gateway changed."""
-        device = self._devices.get(advertisement.mac_address) or Device(advertisement.mac_address)
+        device = self._devices.get(advertisement.mac_address) or DecodedDevice(advertisement.mac_address)
         content = _content(advertisement)
         changed = False
         if content == device.content and now - device.content_time <= self._window:
@@ -118,14 +118,14 @@ class DeviceTable:
         device.nearest, device.home = nearest, True
         return device if changed else None
 
-    def expire(self, now: float) -> list[Device]:
+    def expire(self, now: float) -> list[DecodedDevice]:
         """Return the devices that were home and are silent for too long; they are away now."""
         gone = [device for device in self._devices.values() if device.home and now - device.last > self._away_after]
         for device in gone:
             device.home = False
         return gone
 
-    def _keep(self, device: Device) -> None:
+    def _keep(self, device: DecodedDevice) -> None:
         self._devices[device.mac_address] = device
         self._devices.move_to_end(device.mac_address)
         if len(self._devices) > KEPT:

@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 
-from mqttkit.decode.devices import Device
+from mqttkit.decode.devices import DecodedDevice
 from mqttkit.decode.reading import Value
 from mqttkit.scanner.advertisement import format_timestamp
 
@@ -68,7 +68,9 @@ def config_topic(prefix: str, mac_address: str) -> str:
     return f"{prefix}/device/{object_id(mac_address)}/config"
 
 
-def discovery(device: Device, state_topic: str, availability: Sequence[str], expire_after: float) -> dict[str, object]:
+def discovery(
+    device: DecodedDevice, state_topic: str, availability: Sequence[str], expire_after: float
+) -> dict[str, object]:
     """Return the discovery message. The entities are available while one of the status topics says `online`."""
     identifier = object_id(device.mac_address)
     about = {"name": device.name or device.mac_address, "manufacturer": device.manufacturer, "model": device.model}
@@ -122,13 +124,13 @@ def _component(value: Value, identifier: str, expire_after: float) -> dict[str, 
     return component
 
 
-def discovery_inputs(device: Device) -> tuple[object, ...]:
+def discovery_inputs(device: DecodedDevice) -> tuple[object, ...]:
     """Return all of a device that `discovery` depends on. It is quicker to compare than the message is to build."""
     kinds = [(name, value.unit, value.device_class, type(value.value)) for name, value in device.values.items()]
     return (device.name, device.manufacturer, device.model, kinds, list(device.gateways))
 
 
-def state(device: Device, last_seen: float) -> dict[str, object]:
+def state(device: DecodedDevice, last_seen: float) -> dict[str, object]:
     """Return the state message of a device; `last_seen` is in seconds since 1970."""
     nearest = device.gateways.get(device.nearest)
     return {

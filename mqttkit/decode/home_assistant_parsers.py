@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from mqttkit.decode.reading import Decode, Reading, Value
-from mqttkit.decode.routes import Route
+from mqttkit.decode.routes import ParserRoute
 from mqttkit.scanner.advertisement import Advertisement
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class _Information:
         self.raw = advertisement.raw
 
 
-def open_parser(route: Route, key: bytes | None = None) -> Decode | None:
+def open_parser(route: ParserRoute, key: bytes | None = None) -> Decode | None:
     """Return a decoder for one device; None if the parser is not installed.
 
     `key` is the bind key of a device that encrypts its data.

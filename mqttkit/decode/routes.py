@@ -9,7 +9,7 @@ from typing import NamedTuple
 _BASE_UUID = "-0000-1000-8000-00805f9b34fb"
 
 
-class Route(NamedTuple):
+class ParserRoute(NamedTuple):
     """A parser, and the advertisements that it may know. One match is enough."""
 
     module: str
@@ -43,8 +43,8 @@ def _route(
     names: str = "",
     company_endings: Iterable[int] = (),
     service_endings: str = "",
-) -> Route:
-    return Route(
+) -> ParserRoute:
+    return ParserRoute(
         module,
         f"{parser}BluetoothDeviceData",
         frozenset(services.split()),
@@ -92,7 +92,7 @@ def short_uuid(service: str) -> str:
     return service[4:8] if service.startswith("0000") and service.endswith(_BASE_UUID) else service
 
 
-def find_routes(services: Iterable[str], companies: Iterable[int], name: str) -> tuple[Route, ...]:
+def find_routes(services: Iterable[str], companies: Iterable[int], name: str) -> tuple[ParserRoute, ...]:
     """Return the parsers to ask; `services` are 128 bits."""
     known, numbers = [short_uuid(service) for service in services], list(companies)
     return tuple(route for route in ROUTES if route.matches(known, numbers, name))

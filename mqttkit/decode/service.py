@@ -8,7 +8,7 @@ import time
 
 from mqttkit.client import MqttClient
 from mqttkit.decode.decoders import Decoders
-from mqttkit.decode.devices import Device, DeviceTable
+from mqttkit.decode.devices import DecodedDevice, DeviceTable
 from mqttkit.decode.discovery import config_topic, discovery, discovery_inputs, state
 from mqttkit.errors import AdvertisementError, TopicError
 from mqttkit.messages import Message, Will
@@ -104,7 +104,7 @@ class DecodeService:
             if device.published is None or (device.home and now - device.published >= REFRESH_SECONDS):
                 self._publish(device)
 
-    def _publish(self, device: Device) -> None:
+    def _publish(self, device: DecodedDevice) -> None:
         """Publish the state, and before it the discovery message if it has changed."""
         settings, mac_address = self._settings, device.mac_address
         topic = fill_template(settings.state, {"mac_address": mac_address})
@@ -119,7 +119,7 @@ class DecodeService:
         self._client.publish(topic, json.dumps(state(device, last_seen)), qos=1, retain=True)
         self.published += 1
 
-    def _availability(self, device: Device) -> list[str]:
+    def _availability(self, device: DecodedDevice) -> list[str]:
         """Return the status topics of the gateways that hear the device, or else of this service."""
         template = self._settings.gateway_status
         if template is None:

@@ -6,7 +6,7 @@ import enum
 from collections import deque
 from dataclasses import dataclass, field
 
-from mqttkit.expectations.matching import Check
+from mqttkit.expectations.matching import MismatchCheck
 from mqttkit.messages import Message
 from mqttkit.topics import matches
 
@@ -29,7 +29,7 @@ class Expectation:
     """What must arrive."""
 
     topic_filter: str
-    checks: tuple[Check, ...] = ()
+    checks: tuple[MismatchCheck, ...] = ()
     """Without `in_order` a message must pass all of them; with it, the first message the first one, and so on."""
     names: tuple[str, ...] = ()
     """How to call the checks in a report."""

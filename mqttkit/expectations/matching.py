@@ -10,11 +10,11 @@ from typing import Any
 from mqttkit.errors import MissingPart, UsageError
 from mqttkit.messages import Message
 
-Check = Callable[[Message], str]
+MismatchCheck = Callable[[Message], str]
 """Returns why a message is not the expected one, or an empty string if it is."""
 
 
-def jq_check(program: str) -> Check:
+def jq_check(program: str) -> MismatchCheck:
     """Return a check that a jq program yields true (anything but false and null) for a JSON payload.
 
     Raises UsageError if the program does not compile, MissingPart without the package jq.
@@ -42,7 +42,7 @@ def jq_check(program: str) -> Check:
     return check
 
 
-def schema_check(path: Path) -> Check:
+def schema_check(path: Path) -> MismatchCheck:
     """Return a check that a payload is valid under a JSON Schema.
 
     Raises UsageError if the file is not a schema, MissingPart without the package jsonschema.
@@ -75,6 +75,6 @@ def schema_check(path: Path) -> Check:
     return check
 
 
-def text_check(expected: bytes) -> Check:
+def text_check(expected: bytes) -> MismatchCheck:
     """Return a check that a payload is exactly these bytes."""
     return lambda message: "" if message.payload == expected else "the payload is different"

@@ -28,7 +28,7 @@ from mqttkit.formats import Formatter
 from mqttkit.formats.clock import SECOND, local
 from mqttkit.messages import Message, Properties
 
-Value = Callable[[Message, int], bytes]
+Replacement = Callable[[Message, int], bytes]
 """(message, nanoseconds since the epoch) -> the bytes that replace the sequence."""
 
 
@@ -40,7 +40,7 @@ class NotJson(UsageError):
 
 
 class _Field(NamedTuple):
-    value: Value
+    value: Replacement
     pads_zero: bool = False
     """The 0 flag has an effect."""
     has_width: bool = True
@@ -90,7 +90,7 @@ def json_value(message: Message, when: int) -> dict[str, Any]:
     return found | _text_or_base64("payload", message.payload)
 
 
-def _value(match: re.Match[str], pretty: bool) -> Value:
+def _value(match: re.Match[str], pretty: bool) -> Replacement:
     """Return the value of one piece of the format string."""
     align, zero, width, precision, colon, letter, moment, escape, literal = match.groups()
     if literal is not None:
@@ -113,7 +113,7 @@ def _value(match: re.Match[str], pretty: bool) -> Value:
     return _padded(field, bool(align), bool(zero), width, precision)
 
 
-def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | None) -> Value:
+def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | None) -> Replacement:
     """Pad or cut a field to its widths."""
     limit = int(precision or 0) if precision is not None and field.cuts else None
     least = int(width or 0) if field.has_width else 0
@@ -130,7 +130,7 @@ def _padded(field: _Field, left: bool, zero: bool, width: str, precision: str | 
     return padded
 
 
-def _parted(digits: Value, size: int, separator: bytes) -> Value:
+def _parted(digits: Replacement, size: int, separator: bytes) -> Replacement:
     """Put the separator after every `size` digits."""
 
     def value(message: Message, when: int) -> bytes:
@@ -140,7 +140,7 @@ def _parted(digits: Value, size: int, separator: bytes) -> Value:
     return value
 
 
-def _float(code: str, left: bool, zero: bool, width: str, precision: str | None) -> Value:
+def _float(code: str, left: bool, zero: bool, width: str, precision: str | None) -> Replacement:
     """Return the value of %d or %f; a payload of another size gives blanks."""
     least, decimals = int(width or 0), 6 if precision is None else int(precision or 0)
     if max(least, decimals) > MAX_WIDTH:
@@ -156,11 +156,11 @@ def _float(code: str, left: bool, zero: bool, width: str, precision: str | None)
     return value
 
 
-def _constant(value: bytes) -> Value:
+def _constant(value: bytes) -> Replacement:
     return lambda _message, _when: value
 
 
-def _moment(character: str) -> Value:
+def _moment(character: str) -> Replacement:
     """Return the value of @c: strftime's %c, in local time."""
     if not character:
         raise UsageError("-F: @ at the end; @@ is a literal @")
@@ -172,7 +172,7 @@ def _moment(character: str) -> Value:
     return lambda _message, when: time.strftime(directive, time.localtime(when // SECOND)).encode()
 
 
-def _json(letter: str, pretty: bool) -> Value:
+def _json(letter: str, pretty: bool) -> Replacement:
     """Return the value of %j or %J."""
 
     def quoted(message: Message, when: int) -> bytes:
@@ -253,7 +253,7 @@ def _text_or_base64(name: str, value: bytes) -> dict[str, str]:
         return {f"{name}_base64": base64.b64encode(value).decode()}
 
 
-def _property(name: str) -> Value:
+def _property(name: str) -> Replacement:
     """Return the value of a property that is a number or text; empty if it is not set."""
 
     def value(message: Message, _when: int) -> bytes:

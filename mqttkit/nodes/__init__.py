@@ -1,7 +1,7 @@
 """Simulated sensor and gateway nodes, as real clients."""
 
 from mqttkit.nodes.gateway import Aggregate, GatewayNode
-from mqttkit.nodes.plan import Fault, Fleet, Reading, Scenario, plan
+from mqttkit.nodes.plan import Fault, Scenario, SensorFleet, SensorReading, plan
 from mqttkit.nodes.runner import Runner, ScenarioTotals
 from mqttkit.nodes.sensor import SensorNode
 from mqttkit.nodes.waveforms import MODELS, Waveform
@@ -10,13 +10,13 @@ __all__ = [
     "MODELS",
     "Aggregate",
     "Fault",
-    "Fleet",
     "GatewayNode",
-    "Reading",
     "Runner",
     "Scenario",
-    "SensorNode",
     "ScenarioTotals",
+    "SensorFleet",
+    "SensorNode",
+    "SensorReading",
     "Waveform",
     "plan",
 ]

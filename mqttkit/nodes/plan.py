@@ -44,7 +44,7 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fleet:
+class SensorFleet:
     """Sensors of one kind."""
 
     name: str = "sensor"
@@ -81,7 +81,7 @@ class Scenario:
     """Seconds; null runs until stopped."""
     topic: str = TOPIC
     """Topic template; {fleet}, {sensor_id} and {model} are filled in."""
-    fleets: tuple[Fleet, ...] = ()
+    fleets: tuple[SensorFleet, ...] = ()
     """The sensors."""
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ class Scenario:
 
 
 @dataclass(frozen=True)
-class Reading:
+class SensorReading:
     """One reading on its way."""
 
     moment: float
@@ -124,18 +124,18 @@ class Reading:
         return {**fields, "timestamp": round(stamp, 3)}
 
 
-def plan(scenario: Scenario) -> Iterator[Reading]:
+def plan(scenario: Scenario) -> Iterator[SensorReading]:
     """Yield every reading in order; endless if the scenario has no duration."""
     streams = [_sensor(scenario, fleet, index) for fleet in scenario.fleets for index in range(fleet.count)]
     return heapq.merge(*streams, key=lambda reading: reading.moment)
 
 
-def sensor_id(fleet: Fleet, index: int) -> str:
+def sensor_id(fleet: SensorFleet, index: int) -> str:
     """Return the identifier of a fleet's sensor."""
     return f"{fleet.name}-{index + 1:03d}"
 
 
-def _sensor(scenario: Scenario, fleet: Fleet, index: int) -> Iterator[Reading]:
+def _sensor(scenario: Scenario, fleet: SensorFleet, index: int) -> Iterator[SensorReading]:
     """Yield one sensor's readings."""
     name = sensor_id(fleet, index)
     rng = random.Random(f"{scenario.seed} {name}")  # noqa: S311  a simulation, no secret
@@ -151,10 +151,10 @@ def _sensor(scenario: Scenario, fleet: Fleet, index: int) -> Iterator[Reading]:
         last = value
         skew = active["clock_skew"].offset if "clock_skew" in active else 0.0
         sent = "dropout" not in active
-        reading = Reading(moment, name, topic, fleet.qos, sequence, value, model.unit, skew, sent=sent)
+        reading = SensorReading(moment, name, topic, fleet.qos, sequence, value, model.unit, skew, sent=sent)
         yield reading
         if sent and "duplicates" in active:
-            yield Reading(moment, name, topic, fleet.qos, sequence, value, model.unit, skew, copy=True)
+            yield SensorReading(moment, name, topic, fleet.qos, sequence, value, model.unit, skew, copy=True)
         moment += 1 / (fleet.rate * (active["burst"].factor if "burst" in active else 1.0))
 
 

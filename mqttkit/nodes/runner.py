@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mqttkit.client import Receipt
-from mqttkit.nodes.plan import Reading, Scenario, plan
+from mqttkit.nodes.plan import Scenario, SensorReading, plan
 from mqttkit.nodes.sensor import SensorNode
 from mqttkit.settings import MqttSettings
 from mqttkit.stop import Stop
@@ -89,7 +89,7 @@ class Runner:
         self._settle(0)
         return self.totals
 
-    def _play(self, nodes: dict[str, SensorNode], readings: Iterable[Reading], limit: int | None) -> None:
+    def _play(self, nodes: dict[str, SensorNode], readings: Iterable[SensorReading], limit: int | None) -> None:
         start, clock = self._now(), time.monotonic()
         for reading in readings:
             if self._stop.is_set or (limit is not None and not reading.copy and self.totals.taken >= limit):
@@ -108,7 +108,7 @@ class Runner:
         self.totals.late = max(self.totals.late, -wait)
         return wait > 0 and self._stop.wait(wait)
 
-    def _send(self, node: SensorNode, reading: Reading, start: float) -> None:
+    def _send(self, node: SensorNode, reading: SensorReading, start: float) -> None:
         receipt = node.publish_reading(reading.topic, reading.payload(start), qos=reading.qos, wait=WAIT_SECONDS)
         self.totals.sent += 1
         self.totals.duplicates += reading.copy

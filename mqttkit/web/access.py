@@ -24,7 +24,7 @@ WRONG_PASSWORD_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Access:
+class PageAccess:
     """The address that the page is served on, and what opens it. Any thread may call the methods."""
 
     host: str = "127.0.0.1"

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from mqttkit.formats.visible import visible
-from mqttkit.web.branches import Value
+from mqttkit.web.branches import BranchMessage
 
 MAX_SCANNERS = 32
 MAX_DEVICES = 1_000
@@ -28,7 +28,7 @@ class Reception:
 
 
 @dataclass
-class Device:
+class HeardDevice:
     """A device that at least one scanner receives."""
 
     address: str
@@ -40,9 +40,9 @@ class BleMap:
     """Scanners and devices, bounded. Use it from one thread."""
 
     def __init__(self) -> None:
-        self.devices: dict[str, Device] = {}
+        self.devices: dict[str, HeardDevice] = {}
 
-    def add(self, values: list[Value]) -> None:
+    def add(self, values: list[BranchMessage]) -> None:
         """Take advertisements; ignore other messages."""
         for value in values:
             found = _advertisement(value.payload)
@@ -70,7 +70,7 @@ class BleMap:
         if device is None:
             if len(self.devices) >= MAX_DEVICES:
                 return
-            device = self.devices[address] = Device(address)
+            device = self.devices[address] = HeardDevice(address)
         device.name = name or device.name
         known = device.scanners.get(scanner)
         if known is not None:

@@ -11,7 +11,7 @@ MAX_TOPICS = 5_000
 """Topics of a branch that are looked at."""
 
 
-class Value(NamedTuple):
+class BranchMessage(NamedTuple):
     """A message on a topic of the branch."""
 
     topic: str
@@ -28,17 +28,17 @@ class Branch:
         self._levels = [level for level in prefix.split("/") if level]
         self._seen: dict[TopicNode, float] = {}
 
-    def news(self) -> list[Value]:
+    def news(self) -> list[BranchMessage]:
         """Return the values that arrived since the last call and are still in the tree, in the order of arrival."""
         seen: dict[TopicNode, float] = {}
-        found: list[Value] = []
+        found: list[BranchMessage] = []
         with self._tree.lock:
             for node in self._nodes():
                 before = self._seen.get(node, 0.0)
                 seen[node] = node.when
                 if node.when > before:
                     path = node.path
-                    found += [Value(path, payload, when) for when, payload in node.history if when > before]
+                    found += [BranchMessage(path, payload, when) for when, payload in node.history if when > before]
         self._seen = seen
         return sorted(found, key=lambda value: value.when)
 

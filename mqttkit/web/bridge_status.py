@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from mqttkit.addresses import show_address
 from mqttkit.formats.visible import visible
-from mqttkit.web.branches import Value
+from mqttkit.web.branches import BranchMessage
 
 POLL_SECONDS = 2.0
 ANSWER_SECONDS = 2.0
@@ -83,7 +83,7 @@ def read_health(host: str, port: int) -> dict[str, object]:
     return {"state": "ready" if ready else "not ready", "reasons": texts, "figures": figures}
 
 
-class Members:
+class BridgeMembers:
     """Members of groups of bridges, from their retained messages below `prefix`. Use it from one thread."""
 
     def __init__(self, prefix: str) -> None:
@@ -91,7 +91,7 @@ class Members:
         self.prefix = f"{prefix}group"
         self._members: dict[tuple[str, str], tuple[str, float]] = {}
 
-    def add(self, values: list[Value]) -> None:
+    def add(self, values: list[BranchMessage]) -> None:
         """Take the messages of members. An empty one says that the member has left."""
         for value in values:
             group, slash, name = value.topic.removeprefix(f"{self.prefix}/").partition("/")

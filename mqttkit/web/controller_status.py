@@ -8,7 +8,7 @@ from mqttkit.controller.status_book import StatusBook
 from mqttkit.errors import MqttkitError
 from mqttkit.formats.visible import visible
 from mqttkit.settings import ControllerSettings
-from mqttkit.web.branches import Value
+from mqttkit.web.branches import BranchMessage
 
 MAX_CONTROLLERS = 1_000
 SHOWN = ("controller", "role", "region", "status", "last_heartbeat", "transport", "reports", "refused")
@@ -29,7 +29,7 @@ class Controllers:
         except MqttkitError as error:
             self.problem = str(error)
 
-    def add(self, values: list[Value]) -> None:
+    def add(self, values: list[BranchMessage]) -> None:
         """Take heartbeats."""
         for value in values:
             name = value.topic.removeprefix(f"{self.prefix}/")

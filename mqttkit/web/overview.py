@@ -14,7 +14,7 @@ from mqttkit.live.local_broker import local_profile
 from mqttkit.settings import Settings
 from mqttkit.web.ble_map import BleMap
 from mqttkit.web.branches import Branch, fixed_prefix
-from mqttkit.web.bridge_status import BridgePages, Members
+from mqttkit.web.bridge_status import BridgeMembers, BridgePages
 from mqttkit.web.controller_status import Controllers
 
 RATES = {"received_per_minute": "received_per_second", "sent_per_minute": "sent_per_second"}
@@ -30,7 +30,7 @@ class Overview:
         self._profile = local_profile(feed.settings)
         self._ble = BleMap()
         self._controllers = Controllers(settings.controller)
-        self._members = Members(reserved_prefix(settings.bridge.topic))
+        self._members = BridgeMembers(reserved_prefix(settings.bridge.topic))
         self._ble_topics = Branch(feed.tree, fixed_prefix(settings.publisher.topic))
         self._controller_topics = Branch(feed.tree, self._controllers.prefix)
         self._member_topics = Branch(feed.tree, self._members.prefix)

@@ -11,7 +11,7 @@ from mqttkit.live.actions import connection_words
 from mqttkit.live.feed import Feed
 from mqttkit.live.tree import TopicTree
 from mqttkit.settings import Settings
-from mqttkit.web.access import Access
+from mqttkit.web.access import PageAccess
 from mqttkit.web.bridge_status import BridgePages
 from mqttkit.web.detail import topic_detail
 from mqttkit.web.hub import Hub
@@ -26,7 +26,7 @@ KEPT_VALUES = 30
 class PageOptions:
     """What a user chooses for the page."""
 
-    access: Access = field(default_factory=Access)
+    access: PageAccess = field(default_factory=PageAccess)
     """Where it is served, and who may read it."""
     max_viewers: int = 8
     """Pages that may be open at the same time."""

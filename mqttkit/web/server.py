@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from mqttkit.errors import MqttkitError
-from mqttkit.web.access import Access
+from mqttkit.web.access import PageAccess
 from mqttkit.web.encoding import encode
 from mqttkit.web.hub import Hub, TooManyViewers
 from mqttkit.web.static_files import static_files
@@ -60,7 +60,7 @@ class PageServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, access: Access, hub: Hub, detail: Detail) -> None:
+    def __init__(self, access: PageAccess, hub: Hub, detail: Detail) -> None:
         """Raise MqttkitError if it cannot listen."""
         self.access = access
         self.hub = hub

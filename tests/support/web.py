@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mqttkit.settings import Settings
-from mqttkit.web.access import Access
+from mqttkit.web.access import PageAccess
 from mqttkit.web.page import LivePage, PageOptions
 from tests.support.brokers import need
 from tests.support.clients import settings_for, wait_until
@@ -19,7 +19,7 @@ from tests.support.clients import settings_for, wait_until
 @contextlib.contextmanager
 def page_of(port: int, *filters: str, **options: Any) -> Iterator[LivePage]:
     """Serve the page of a broker."""
-    chosen = PageOptions(**{"access": Access(), **options})
+    chosen = PageOptions(**{"access": PageAccess(), **options})
     with LivePage(Settings(mqtt=settings_for(port)), filters or ("#",), chosen) as page:
         yield page
 

@@ -1,4 +1,4 @@
-"""The size of folders, files and functions, and the absence of import cycles."""
+"""The size of folders, files and functions, unique class names, and the absence of import cycles."""
 
 from __future__ import annotations
 
@@ -46,3 +46,13 @@ def test_no_module_imports_itself_through_others() -> None:
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     TopologicalSorter(imports).prepare()  # raises CycleError, with the modules of the cycle
     assert "mqttkit.cli" in imports
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """Private classes may share a name: only their own module uses them."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mqttkit.bridge.metric import MetricRefusal, Refusal
-from mqttkit.bridge.sparkplug.topic import Address, plain_name
+from mqttkit.bridge.sparkplug.topic import SparkplugTopic, plain_name
 from mqttkit.bridge.sparkplug.values import decode_text
 
 SEQUENCE = 256
@@ -18,7 +18,7 @@ ENTRY_BYTES = 200
 """Approximate bytes in memory of one metric of a birth, besides its name."""
 
 
-class Entry(NamedTuple):
+class BirthMetric(NamedTuple):
     """One metric of a birth."""
 
     name: str
@@ -28,16 +28,16 @@ class Entry(NamedTuple):
     datatype: int
 
 
-def entry(name: str, datatype: int) -> Entry:
+def entry(name: str, datatype: int) -> BirthMetric:
     """Return the entry of a name and a type."""
-    return Entry(name, plain_name(name), datatype)
+    return BirthMetric(name, plain_name(name), datatype)
 
 
 class Table(NamedTuple):
     """The metrics of one birth."""
 
-    by_alias: Mapping[int, Entry]
-    by_name: Mapping[str, Entry]
+    by_alias: Mapping[int, BirthMetric]
+    by_name: Mapping[str, BirthMetric]
 
     @property
     def size(self) -> int:
@@ -46,7 +46,7 @@ class Table(NamedTuple):
         return ENTRY_BYTES * entries + 2 * sum(map(len, self.by_name))
 
 
-class Node(NamedTuple):
+class EdgeNode(NamedTuple):
     """What is known of one edge node. One without tables is like one that was never seen."""
 
     tables: Mapping[str, Table] = {}
@@ -64,8 +64,8 @@ class Node(NamedTuple):
 
 def table_of(metrics: Any) -> Table:
     """Return the table of a birth's metrics; raise Refusal."""
-    by_alias: dict[int, Entry] = {}
-    by_name: dict[str, Entry] = {}
+    by_alias: dict[int, BirthMetric] = {}
+    by_name: dict[str, BirthMetric] = {}
     for metric in metrics:
         if not metric.name:
             raise Refusal(MetricRefusal.SPARKPLUG_PAYLOAD, "a metric of a birth has no name")
@@ -86,21 +86,21 @@ def bd_seq_of(metrics: Any) -> int | None:
     return None
 
 
-def born(node: Node, address: Address, payload: Any) -> Node:
+def born(node: EdgeNode, address: SparkplugTopic, payload: Any) -> EdgeNode:
     """Return the node after a birth; raise Refusal. A birth of the node ends those of its devices."""
     table = table_of(payload.metrics)
     following = (payload.seq + 1) % SEQUENCE
     if address.device:
         return node._replace(tables={**node.tables, address.device: table}, expected=following)
-    return Node({"": table}, following, bd_seq_of(payload.metrics))
+    return EdgeNode({"": table}, following, bd_seq_of(payload.metrics))
 
 
-def lost(node: Node, device: str = "") -> Node:
+def lost(node: EdgeNode, device: str = "") -> EdgeNode:
     """Return the node without the table of a device, or without any if no device is given."""
     return node._replace(tables={name: table for name, table in node.tables.items() if device and name != device})
 
 
-def advanced(node: Node, sequence: int) -> tuple[Node, str]:
+def advanced(node: EdgeNode, sequence: int) -> tuple[EdgeNode, str]:
     """Return the node after a sequence number, and what is wrong if messages are missing before it.
 
     Among the missing ones there may be a birth with other aliases: so the earlier ones are no longer valid.
@@ -109,4 +109,4 @@ def advanced(node: Node, sequence: int) -> tuple[Node, str]:
     if not node.tables or node.expected == sequence:
         return node._replace(expected=following), ""
     gap = f"messages are missing before sequence number {sequence}, expected {node.expected}"
-    return Node(expected=following), gap
+    return EdgeNode(expected=following), gap

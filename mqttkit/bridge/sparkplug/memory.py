@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mqttkit.bridge.sparkplug.aliases import Node
+from mqttkit.bridge.sparkplug.aliases import EdgeNode
 from mqttkit.bridge.sparkplug.topic import NodeName
 from mqttkit.messages import Message
 
@@ -24,7 +24,7 @@ def message_identity(message: Message) -> bytes:
 class Draft:
     """What one batch changes."""
 
-    nodes: dict[NodeName, Node] = field(default_factory=dict)
+    nodes: dict[NodeName, EdgeNode] = field(default_factory=dict)
     seen: dict[bytes, None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     unknown: dict[NodeName, str] = field(default_factory=dict)
@@ -42,11 +42,11 @@ class NodeMemory:
         self.counts: Counter[str] = Counter()
         self.draft = Draft()
         self._limit = limit
-        self._nodes: OrderedDict[NodeName, Node] = OrderedDict()
+        self._nodes: OrderedDict[NodeName, EdgeNode] = OrderedDict()
         self._size = 0
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
-    def restore(self, nodes: Iterable[tuple[NodeName, Node]], seen: Iterable[bytes]) -> None:
+    def restore(self, nodes: Iterable[tuple[NodeName, EdgeNode]], seen: Iterable[bytes]) -> None:
         """Add what was saved, the longest silent node first."""
         for name, node in nodes:
             self._set(name, node)
@@ -68,16 +68,16 @@ class NodeMemory:
         self.counts["dropped_nodes"] += len(dropped)
         return draft, dropped
 
-    def get(self, name: NodeName) -> Node:
+    def get(self, name: NodeName) -> EdgeNode:
         """Return a node as the draft sees it."""
-        return self.draft.nodes.get(name) or self._nodes.get(name) or Node()
+        return self.draft.nodes.get(name) or self._nodes.get(name) or EdgeNode()
 
     def knows(self, identity: bytes) -> bool:
         """Return whether a message was processed before."""
         return identity in self._seen or identity in self.draft.seen
 
     @property
-    def nodes(self) -> Mapping[NodeName, Node]:
+    def nodes(self) -> Mapping[NodeName, EdgeNode]:
         """All nodes, the longest silent one first."""
         return self._nodes
 
@@ -86,8 +86,8 @@ class NodeMemory:
         """Approximate bytes in memory."""
         return self._size
 
-    def _set(self, name: NodeName, node: Node) -> None:
-        before = self._nodes.pop(name, Node())
+    def _set(self, name: NodeName, node: EdgeNode) -> None:
+        before = self._nodes.pop(name, EdgeNode())
         if before.tables is not node.tables:
             self._size += node.size - before.size
         if node.tables:

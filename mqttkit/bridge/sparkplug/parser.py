@@ -20,12 +20,30 @@ from mqttkit.bridge.metric import (
     Refusal,
     tags_text,
 )
-from mqttkit.bridge.sparkplug.aliases import Entry, Node, Table, advanced, bd_seq_of, born, entry, lost, table_of
+from mqttkit.bridge.sparkplug.aliases import (
+    BirthMetric,
+    EdgeNode,
+    Table,
+    advanced,
+    bd_seq_of,
+    born,
+    entry,
+    lost,
+    table_of,
+)
 from mqttkit.bridge.sparkplug.memory import NodeMemory, message_identity
 from mqttkit.bridge.sparkplug.payload import decode_payload, payload_class
 from mqttkit.bridge.sparkplug.rebirth import Rebirths
 from mqttkit.bridge.sparkplug.state_file import StateFile, saved_nodes
-from mqttkit.bridge.sparkplug.topic import BIRTHS, NAMESPACE, Address, Kind, NodeName, agent_of, parse_topic
+from mqttkit.bridge.sparkplug.topic import (
+    BIRTHS,
+    NAMESPACE,
+    MessageType,
+    NodeName,
+    SparkplugTopic,
+    agent_of,
+    parse_topic,
+)
 from mqttkit.bridge.sparkplug.values import decode_text, read_value
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
@@ -36,7 +54,7 @@ _NOTHING = Table({}, {})
 class _Origin(NamedTuple):
     """What a topic says."""
 
-    address: Address
+    address: SparkplugTopic
     tenant: str
     agent: str
     tags: dict[str, str]
@@ -63,7 +81,7 @@ class SparkplugParser(MetricParser):
         self._inner = inner
         self._tenants = bridge.sparkplug.tenants()
         self._memory = NodeMemory(bridge.sparkplug.memory)
-        self._changed: dict[NodeName, Node] = {}
+        self._changed: dict[NodeName, EdgeNode] = {}
         self._dropped: set[NodeName] = set()
         self._seen: dict[bytes, None] = {}
         self._file: StateFile | None = None
@@ -129,7 +147,7 @@ class SparkplugParser(MetricParser):
             return []
         address = origin.address
         payload = self._decode(address, message.payload)
-        if message.qos and address.kind is not Kind.NDEATH and payload.timestamp:
+        if message.qos and address.kind is not MessageType.NDEATH and payload.timestamp:
             identity = message_identity(message)
             if self._memory.knows(identity):
                 counts["redelivered"] += 1
@@ -152,7 +170,7 @@ class SparkplugParser(MetricParser):
         if not topic.startswith(NAMESPACE):
             return self._inner.parse_all(topic, payload, received_ms, retained=retained)
         origin = self._learn_origin(topic)
-        if origin is None or origin.address.kind in (Kind.NDEATH, Kind.DDEATH):
+        if origin is None or origin.address.kind in (MessageType.NDEATH, MessageType.DDEATH):
             return []
         address = origin.address
         self.check_size(payload)
@@ -174,28 +192,28 @@ class SparkplugParser(MetricParser):
         origin = self._origins[topic] = _Origin(address, tenant, *agent_of(address))
         return origin
 
-    def _decode(self, address: Address, payload: bytes) -> Any:
+    def _decode(self, address: SparkplugTopic, payload: bytes) -> Any:
         try:
             self.check_size(payload)
             return decode_payload(payload)
         except Refusal as refusal:
-            if address.kind not in (Kind.NDATA, Kind.DDATA):
+            if address.kind not in (MessageType.NDATA, MessageType.DDATA):
                 self._forget(address, f"its last {address.kind.value} was refused: {refusal.reason.value}")
             raise
 
-    def _forget(self, address: Address, because: str) -> None:
+    def _forget(self, address: SparkplugTopic, because: str) -> None:
         name = address.name
         self._memory.draft.nodes[name] = lost(self._memory.get(name), address.device)
         self._memory.draft.unknown[name] = because
 
-    def _follow(self, address: Address, payload: Any) -> Table | None:
+    def _follow(self, address: SparkplugTopic, payload: Any) -> Table | None:
         """Follow the node's state; return the names of the message's metrics, or None for a death."""
         draft, name, kind = self._memory.draft, address.name, address.kind
-        if kind is Kind.NDEATH:
+        if kind is MessageType.NDEATH:
             self._end(address, payload)
             return None
         node = self._memory.get(name)
-        if kind is not Kind.NBIRTH:
+        if kind is not MessageType.NBIRTH:
             node, gap = advanced(node, payload.seq)
             if gap:
                 draft.counts["gaps"] += 1
@@ -207,13 +225,13 @@ class SparkplugParser(MetricParser):
             except Refusal as refusal:
                 self._forget(address, f"its last {kind.value} was refused: {refusal.reason.value}")
                 raise
-        elif kind is Kind.DDEATH:
+        elif kind is MessageType.DDEATH:
             draft.counts["deaths"] += 1
             node = lost(node, address.device)
         draft.nodes[name] = node
-        return None if kind is Kind.DDEATH else node.tables.get(address.device, _NOTHING)
+        return None if kind is MessageType.DDEATH else node.tables.get(address.device, _NOTHING)
 
-    def _end(self, address: Address, payload: Any) -> None:
+    def _end(self, address: SparkplugTopic, payload: Any) -> None:
         """Follow the death of a node, unless it belongs to an earlier connection than the last birth."""
         draft = self._memory.draft
         node, bd_seq = self._memory.get(address.name), bd_seq_of(payload.metrics)
@@ -221,7 +239,7 @@ class SparkplugParser(MetricParser):
             draft.counts["stale_deaths"] += 1
             return
         draft.counts["deaths"] += 1
-        draft.nodes[address.name] = Node()
+        draft.nodes[address.name] = EdgeNode()
 
     # -- its metrics -------------------------------------------------------------------------------
 
@@ -267,7 +285,7 @@ class SparkplugParser(MetricParser):
         draft.unknown.setdefault(name, "no birth is valid")
 
 
-def _entry_of(metric: Any, table: Table) -> Entry:
+def _entry_of(metric: Any, table: Table) -> BirthMetric:
     """Return the name and type of a metric; raise Refusal."""
     if not metric.name:
         known = table.by_alias.get(metric.alias)
@@ -281,7 +299,7 @@ def _entry_of(metric: Any, table: Table) -> Entry:
     return known or entry(name, metric.datatype)
 
 
-def _tags_of(tags: dict[str, str], known: Entry, text: str | None, historical: bool) -> dict[str, Any] | None:
+def _tags_of(tags: dict[str, str], known: BirthMetric, text: str | None, historical: bool) -> dict[str, Any] | None:
     """Return the tags: names that the metric does not show exactly, its text, and whether it is historical."""
     if not tags and known.plain == known.name and text is None and not historical:
         return None

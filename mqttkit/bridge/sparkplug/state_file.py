@@ -12,7 +12,7 @@ import msgspec
 
 from mqttkit.bridge.identity import state_directory
 from mqttkit.bridge.sinks.sqlite import connect, transaction, translated
-from mqttkit.bridge.sparkplug.aliases import Entry, Node, Table, entry
+from mqttkit.bridge.sparkplug.aliases import BirthMetric, EdgeNode, Table, entry
 from mqttkit.bridge.sparkplug.memory import SEEN
 from mqttkit.bridge.sparkplug.topic import NodeName
 from mqttkit.errors import SinkUnavailable
@@ -38,9 +38,9 @@ def sparkplug_directory() -> Path:
     return state_directory() / "sparkplug"
 
 
-def saved_nodes() -> list[tuple[NodeName, Node]]:
+def saved_nodes() -> list[tuple[NodeName, EdgeNode]]:
     """Return the nodes of all sessions, without those that two sessions know differently; raise SinkUnavailable."""
-    found: dict[NodeName, Node] = {}
+    found: dict[NodeName, EdgeNode] = {}
     doubtful: set[NodeName] = set()
     for path in sorted(sparkplug_directory().glob("*.db")):
         with (
@@ -68,12 +68,12 @@ class StateFile:
         except OSError as error:
             raise SinkUnavailable(f"cannot create {path.parent}: {error.strerror}") from error
         self._path = str(path)
-        self._saved: dict[NodeName, Node] = {}
+        self._saved: dict[NodeName, EdgeNode] = {}
         self._database = connect(self._path, _TABLES)
         with translated(self._path):
             self._used = self._database.execute("SELECT coalesce(max(used), 0) FROM nodes").fetchone()[0]
 
-    def nodes(self) -> list[tuple[NodeName, Node]]:
+    def nodes(self) -> list[tuple[NodeName, EdgeNode]]:
         """Return the saved nodes, the longest silent one first."""
         with translated(self._path):
             found = _read_nodes(self._database)
@@ -85,7 +85,7 @@ class StateFile:
         with translated(self._path):
             return [row[0] for row in self._database.execute("SELECT identity FROM seen ORDER BY number")]
 
-    def save(self, nodes: Mapping[NodeName, Node], dropped: Iterable[NodeName], seen: Iterable[bytes]) -> None:
+    def save(self, nodes: Mapping[NodeName, EdgeNode], dropped: Iterable[NodeName], seen: Iterable[bytes]) -> None:
         """Write what has changed in one transaction; raise SinkUnavailable or SinkBroken.
 
         Births are on disk when it returns. Sequence numbers survive the end of the process, but not a power cut.
@@ -120,16 +120,16 @@ class StateFile:
         self._database.close()
 
 
-def _read_nodes(database: sqlite3.Connection) -> list[tuple[NodeName, Node]]:
+def _read_nodes(database: sqlite3.Connection) -> list[tuple[NodeName, EdgeNode]]:
     rows = database.execute(_READ_NODES).fetchall()
-    return [(NodeName(row[0], row[1]), Node(dict(_tables(row[4])), row[2], row[3])) for row in rows]
+    return [(NodeName(row[0], row[1]), EdgeNode(dict(_tables(row[4])), row[2], row[3])) for row in rows]
 
 
-def _same_births(before: Node | None, node: Node) -> bool:
+def _same_births(before: EdgeNode | None, node: EdgeNode) -> bool:
     return before is not None and before.tables is node.tables
 
 
-def _births(node: Node) -> _Births:
+def _births(node: EdgeNode) -> _Births:
     return {device: list(_lines(table)) for device, table in node.tables.items()}
 
 
@@ -141,8 +141,8 @@ def _lines(table: Table) -> Iterator[tuple[int | None, str, int]]:
 
 def _tables(births: bytes) -> Iterator[tuple[str, Table]]:
     for device, lines in _decode(births).items():
-        by_alias: dict[int, Entry] = {}
-        by_name: dict[str, Entry] = {}
+        by_alias: dict[int, BirthMetric] = {}
+        by_name: dict[str, BirthMetric] = {}
         for alias, name, datatype in lines:
             found = by_name[name] = entry(name, datatype)
             if alias is not None:

@@ -16,7 +16,7 @@ _NOT_TEXT = re.compile("[\\0\\ud800-\\udfff]")
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._:@-]")
 
 
-class Kind(enum.Enum):
+class MessageType(enum.Enum):
     """What a message of a node says."""
 
     NBIRTH = "NBIRTH"
@@ -27,8 +27,8 @@ class Kind(enum.Enum):
     DDEATH = "DDEATH"
 
 
-BIRTHS = (Kind.NBIRTH, Kind.DBIRTH)
-_KINDS = {kind.value: kind for kind in Kind}
+BIRTHS = (MessageType.NBIRTH, MessageType.DBIRTH)
+_KINDS = {kind.value: kind for kind in MessageType}
 _IGNORED = ("NCMD", "DCMD")
 
 
@@ -39,16 +39,16 @@ class NodeName(NamedTuple):
     node: str
 
 
-class Address(NamedTuple):
+class SparkplugTopic(NamedTuple):
     """A parsed topic."""
 
     name: NodeName
-    kind: Kind
+    kind: MessageType
     device: str
     """Empty in messages of the node itself."""
 
 
-def parse_topic(topic: str) -> Address | None:
+def parse_topic(topic: str) -> SparkplugTopic | None:
     """Return the parts of a topic; None for a command or STATE, which are not metrics. Raise Refusal."""
     if _NOT_TEXT.search(topic):
         raise Refusal(MetricRefusal.TOPIC_ENCODING, "the topic is not UTF-8, or contains NUL")
@@ -61,7 +61,7 @@ def parse_topic(topic: str) -> Address | None:
         raise Refusal(
             MetricRefusal.TOPIC_SHAPE, f"not spBv1.0/GROUP/TYPE/NODE or spBv1.0/GROUP/TYPE/NODE/DEVICE: {topic!r:.80}"
         )
-    return Address(NodeName(levels[0], levels[2]), kind, levels[3] if expected == 4 else "")
+    return SparkplugTopic(NodeName(levels[0], levels[2]), kind, levels[3] if expected == 4 else "")
 
 
 def plain_name(text: str) -> str:
@@ -70,7 +70,7 @@ def plain_name(text: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def agent_of(address: Address) -> tuple[str, dict[str, str]]:
+def agent_of(address: SparkplugTopic) -> tuple[str, dict[str, str]]:
     """Return the agent of a node or device, and tags with the names that the agent does not show exactly."""
     node, device = address.name.node, address.device
     whole = f"{node}:{device}" if device else node

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mqttkit.bridge.metric import MetricRefusal, Refusal
 
 
-class Reading(NamedTuple):
+class MetricValue(NamedTuple):
     """A value as the bridge stores it."""
 
     value: float
@@ -32,24 +32,24 @@ _OTHER = {16: "DataSet", 17: "Bytes", 18: "File", 19: "Template"}
 _ARRAYS = range(22, 35)
 
 
-def read_value(metric: Any, datatype: int) -> Reading:
+def read_value(metric: Any, datatype: int) -> MetricValue:
     """Return the value of a metric; raise Refusal for one that is not a number, a boolean or text."""
     field = metric.WhichOneof("value")
     if field is None:
         raise Refusal(MetricRefusal.VALUE_MISSING, "no value, and not null")
     given = getattr(metric, field)
     if datatype in _INTEGERS and field in _NUMBER_FIELDS:
-        return Reading(_exact(_integer(given, *_INTEGERS[datatype])))
+        return MetricValue(_exact(_integer(given, *_INTEGERS[datatype])))
     if datatype in _FLOATS and field in ("float_value", "double_value"):
         if not math.isfinite(given):
             raise Refusal(MetricRefusal.VALUE_NOT_FINITE, f"value is {given}")
-        return Reading(given)
+        return MetricValue(given)
     if datatype == _BOOLEAN and field == "boolean_value":
-        return Reading(1.0 if given else 0.0)
+        return MetricValue(1.0 if given else 0.0)
     if datatype == _DATE_TIME and field == "long_value":
-        return Reading(_exact(_integer(given, 64, True)))
+        return MetricValue(_exact(_integer(given, 64, True)))
     if datatype in _TEXTS and field == "string_value":
-        return Reading(1.0, decode_text(given))
+        return MetricValue(1.0, decode_text(given))
     raise Refusal(MetricRefusal.SPARKPLUG_TYPE, f"{_type_name(datatype)} in {field} is not a number or text")
 
 

@@ -20,7 +20,7 @@ SHARE_IGNORED = "never matches: of a shared subscription mosquitto checks only t
 
 
 @dataclass(frozen=True)
-class Decision:
+class AclDecision:
     """The broker's decision on an action."""
 
     allowed: bool
@@ -47,26 +47,28 @@ class LintIssue:
 
 def check_access(
     acl: AclFile, access: Access, topic: str, *, user: str | None, client_id: str | None = None
-) -> Decision:
+) -> AclDecision:
     """Return whether the broker lets this client READ or WRITE a message on the topic name.
 
     `user` None is a client without a user name. Raises TopicError if `topic` is not a topic name.
     """
     check_topic_name(topic)
     if topic.startswith("$share"):
-        return Decision(False, "no message can have a topic that begins with $share")
+        return AclDecision(False, "no message can have a topic that begins with $share")
     if access is Access.WRITE and topic.startswith("$SYS") and not matches(BRIDGE_STATE, topic):
-        return Decision(False, "mosquitto lets no client write $SYS")
+        return AclDecision(False, "mosquitto lets no client write $SYS")
     for rules in _stages(acl, user, client_id):
         if rules is None:
-            return Decision(False, BARRED_BY_PATTERNS)
+            return AclDecision(False, BARRED_BY_PATTERNS)
         for rule in _denials_first(rules):
             if _matches(rule.topic, topic) and (rule.access is Access.DENY or rule.access.allows(access)):
-                return Decision(rule.access is not Access.DENY, _named(rule), rule)
-    return Decision(False, "no rule allows it")
+                return AclDecision(rule.access is not Access.DENY, _named(rule), rule)
+    return AclDecision(False, "no rule allows it")
 
 
-def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, client_id: str | None = None) -> Decision:
+def check_subscription(
+    acl: AclFile, topic_filter: str, *, user: str | None, client_id: str | None = None
+) -> AclDecision:
     """Return whether a subscription would deliver anything.
 
     Raises TopicError if `topic_filter` is not a topic filter.
@@ -83,11 +85,13 @@ def check_subscription(acl: AclFile, topic_filter: str, *, user: str | None, cli
             if shared is None or any(covers(denial.topic, shared) for denial in denials):
                 continue
             if not denials and covers(rule.topic, wanted):
-                return Decision(True, f"every message: {_named(rule)}", rule)
+                return AclDecision(True, f"every message: {_named(rule)}", rule)
             partly = partly or rule
     if partly is None:
-        return Decision(False, "the broker grants it but delivers nothing: no rule allows reading a topic that matches")
-    return Decision(True, f"the broker delivers only a part of it: {_named(partly)}", partly, complete=False)
+        return AclDecision(
+            False, "the broker grants it but delivers nothing: no rule allows reading a topic that matches"
+        )
+    return AclDecision(True, f"the broker delivers only a part of it: {_named(partly)}", partly, complete=False)
 
 
 def lint(acl: AclFile, *, users: Collection[str] | None = None, own: Collection[str] = ()) -> list[LintIssue]:

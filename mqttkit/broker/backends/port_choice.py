@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 5
 OPTIONS = {"port": "--port", "websocket_port": "--websocket-port", "tls_port": "--tls-port"}
 """Each port of a BrokerSpec and the option that sets it."""
-Started = TypeVar("Started")
+StartResult = TypeVar("StartResult")
 
 
-def start_on_free_ports(spec: BrokerSpec, start: Callable[[BrokerSpec], Started]) -> Started:
+def start_on_free_ports(spec: BrokerSpec, start: Callable[[BrokerSpec], StartResult]) -> StartResult:
     """Choose ports and start; choose others if a port was taken before the broker could listen on it.
 
     `start` must undo a failed start before it raises. Raises `PortTaken` if a port that the user asked for is taken.

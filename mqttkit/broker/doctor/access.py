@@ -12,7 +12,7 @@ from mqttkit.broker.accounts.acl_simulator import check_access
 from mqttkit.broker.accounts.roles import OWN_USERS
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker, refusal
 from mqttkit.broker.doctor.findings import Result, failed, not_checked, passed, warned
-from mqttkit.broker.exposure import Address, exposed_listeners, is_public, local_addresses
+from mqttkit.broker.exposure import IpAddress, exposed_listeners, is_public, local_addresses
 from mqttkit.broker.ports import bound_addresses, port_owner
 from mqttkit.broker.probe import Login, unverified_tls, websocket_answer
 from mqttkit.errors import BrokerUnreachable
@@ -92,7 +92,7 @@ def plain_text(examined: ExaminedBroker) -> Iterator[Result]:
             yield not_checked(f"no listener is visible on port {endpoint.port}")
 
 
-def _reachable(bound: Iterable[str]) -> Iterator[Address]:
+def _reachable(bound: Iterable[str]) -> Iterator[IpAddress]:
     """Yield the addresses that a listener is bound to; for 0.0.0.0 and :: those of this machine."""
     for text in bound:
         address = ipaddress.ip_address(text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from mqttkit.broker.doctor.examined_broker import ExaminedBroker
 from mqttkit.broker.doctor.findings import Result, failed, passed, warned
-from mqttkit.broker.doctor.nftables import ChainKey, Connection, Passage, Ruleset
+from mqttkit.broker.doctor.nftables import ChainKey, NewConnection, Passage, Ruleset
 from mqttkit.broker.doctor.rule_lists import firewalld_passage, ufw_passage, zone_services
 from mqttkit.broker.exposure import ExposedListener, exposed_listeners, is_public, network_of
 from mqttkit.errors import LifecycleError, reason_of
@@ -22,7 +22,7 @@ SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Decision:
+class FirewallDecision:
     """What a firewall does with connections to a listener."""
 
     firewall: str
@@ -47,24 +47,24 @@ def firewall(examined: ExaminedBroker) -> Iterator[Result]:
             yield _judged(listener, where, decision)
 
 
-def decide(listener: ExposedListener) -> Decision:
+def decide(listener: ExposedListener) -> FirewallDecision:
     """Return what the first active firewall does; raise LifecycleError if this user cannot see it."""
-    connection = Connection(listener.listen, listener.port)
+    connection = NewConnection(listener.listen, listener.port)
     status = _run("ufw", "status", "verbose")
     if status is not None and "Status: active" in status:
-        return Decision("ufw", ufw_passage(status, connection))
+        return FirewallDecision("ufw", ufw_passage(status, connection))
     if (_run("firewall-cmd", "--state") or "").strip() == "running":
-        return Decision("firewalld", _firewalld_passage(connection))
+        return FirewallDecision("firewalld", _firewalld_passage(connection))
     text = _run("nft", "--json", "list", "ruleset")
     if text is None:
         raise LifecycleError("nft is not installed, so mqttkit cannot read the rules: apt-get install nftables")
     rules = Ruleset(json.loads(text)["nftables"])
     if not rules.filters(connection):
-        return Decision("", Passage.OPEN)
-    return Decision("nftables", *rules.passage(connection))
+        return FirewallDecision("", Passage.OPEN)
+    return FirewallDecision("nftables", *rules.passage(connection))
 
 
-def _firewalld_passage(connection: Connection) -> Passage:
+def _firewalld_passage(connection: NewConnection) -> Passage:
     """Ask firewalld for its active zones, and the default one, which has the interfaces that are in no zone."""
     names = re.findall(r"^(\S+)", _run("firewall-cmd", "--get-active-zones") or "", re.M)
     names += (_run("firewall-cmd", "--get-default-zone") or "").split()
@@ -74,7 +74,7 @@ def _firewalld_passage(connection: Connection) -> Passage:
     return firewalld_passage(zones, ports, connection)
 
 
-def _judged(listener: ExposedListener, where: str, decision: Decision) -> Result:
+def _judged(listener: ExposedListener, where: str, decision: FirewallDecision) -> Result:
     allow = _allow_command(listener, decision)
     if decision.passage is Passage.CLOSED:
         return failed(f"{decision.firewall} blocks {where}: other machines cannot connect", allow)
@@ -86,7 +86,7 @@ def _judged(listener: ExposedListener, where: str, decision: Decision) -> Result
     return passed(f"{who} connect to {where}")
 
 
-def _published(listener: ExposedListener, where: str, decision: Decision) -> Result:
+def _published(listener: ExposedListener, where: str, decision: FirewallDecision) -> Result:
     """Judge a port that Docker publishes: its packets are forwarded to the container, past the rules for input."""
     network = _network(listener)
     fix = (
@@ -100,7 +100,7 @@ def _published(listener: ExposedListener, where: str, decision: Decision) -> Res
     return passed(f"Docker publishes {where} to every machine that reaches the address")
 
 
-def _allow_command(listener: ExposedListener, decision: Decision) -> str:
+def _allow_command(listener: ExposedListener, decision: FirewallDecision) -> str:
     """Return the command that lets the listener's network connect."""
     network, port, version = _network(listener), listener.port, listener.listen.version
     if decision.firewall == "ufw":

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mqttkit.broker.exposure import Address
+from mqttkit.broker.exposure import IpAddress
 
 Match = bool | None
 """True, False, or None if it depends on the sender."""
@@ -31,10 +31,10 @@ class Passage(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Connection:
+class NewConnection:
     """A new TCP connection from another machine."""
 
-    address: Address
+    address: IpAddress
     """Address of the listener; 0.0.0.0 or :: for every address."""
     port: int
     """Port of the listener."""
@@ -56,11 +56,11 @@ class Ruleset:
                 key = (chain["family"], chain["table"], chain["name"])
                 self._inputs.append((int(chain["prio"]), key, chain.get("policy", "accept")))
 
-    def filters(self, connection: Connection) -> bool:
+    def filters(self, connection: NewConnection) -> bool:
         """Return whether any chain sees the connection."""
         return bool(self._chains(connection))
 
-    def passage(self, connection: Connection) -> tuple[Passage, ChainKey | None]:
+    def passage(self, connection: NewConnection) -> tuple[Passage, ChainKey | None]:
         """Return who may connect, and the first chain that drops anything: a packet has to pass all of them."""
         least, chain = Passage.OPEN, None
         for _, key, policy in self._chains(connection):
@@ -71,10 +71,10 @@ class Ruleset:
                 least, chain = Passage.SOME, key
         return least, chain
 
-    def _chains(self, connection: Connection) -> list[tuple[int, ChainKey, str]]:
+    def _chains(self, connection: NewConnection) -> list[tuple[int, ChainKey, str]]:
         return sorted(chain for chain in self._inputs if chain[1][0] in FAMILIES[connection.address.version])
 
-    def _ends(self, key: ChainKey, connection: Connection, depth: int) -> set[str]:
+    def _ends(self, key: ChainKey, connection: NewConnection, depth: int) -> set[str]:
         """Return how a connection may leave a chain: accept, drop, continue."""
         ends: set[str] = set()
         for statements in self._rules[key] if depth else ():
@@ -90,7 +90,7 @@ class Ruleset:
                     return ends
         return ends | {"continue"}
 
-    def _verdict(self, statement: Mapping[str, Any], key: ChainKey, connection: Connection, depth: int) -> set[str]:
+    def _verdict(self, statement: Mapping[str, Any], key: ChainKey, connection: NewConnection, depth: int) -> set[str]:
         """Return how the statement may end the chain; nothing if it is not a verdict."""
         kind, value = next(iter(statement.items()))
         if kind in FINAL:
@@ -115,7 +115,7 @@ class Ruleset:
         return found
 
 
-def _matches(statement: Mapping[str, Any], connection: Connection) -> Match:
+def _matches(statement: Mapping[str, Any], connection: NewConnection) -> Match:
     """Return whether the connection gets past a statement of a rule."""
     kind, value = next(iter(statement.items()))
     if kind in ("xt", "limit", "quota", "ct count"):
@@ -126,7 +126,7 @@ def _matches(statement: Mapping[str, Any], connection: Connection) -> Match:
     return matched if matched is None or value["op"] != "!=" else not matched
 
 
-def _compare(left: Any, right: Any, connection: Connection) -> Match:
+def _compare(left: Any, right: Any, connection: NewConnection) -> Match:
     if not isinstance(left, dict):
         return None
     kind, value = next(iter(left.items()))
@@ -139,7 +139,7 @@ def _compare(left: Any, right: Any, connection: Connection) -> Match:
     return None
 
 
-def _compare_header(protocol: Any, field: Any, right: Any, connection: Connection) -> Match:
+def _compare_header(protocol: Any, field: Any, right: Any, connection: NewConnection) -> Match:
     version = connection.address.version
     if protocol in ("tcp", "th"):
         return _contains(right, connection.port) if field == "dport" else None
@@ -154,7 +154,7 @@ def _compare_header(protocol: Any, field: Any, right: Any, connection: Connectio
     return None
 
 
-def _compare_meta(key: Any, right: Any, connection: Connection) -> Match:
+def _compare_meta(key: Any, right: Any, connection: NewConnection) -> Match:
     values = _values(right)
     if key == "l4proto":
         return any(one in TCP for one in values)
@@ -172,13 +172,13 @@ def _values(right: Any) -> list[Any]:
     return right if isinstance(right, list) else [right]
 
 
-def _contains(right: Any, wanted: int | Address) -> Match:
+def _contains(right: Any, wanted: int | IpAddress) -> Match:
     """Return whether a value, range, prefix or set contains a port or an address; None for a named set."""
     found: list[Match] = [_covers(one, wanted) for one in _values(right)]
     return True if True in found else None if None in found else False
 
 
-def _covers(one: Any, wanted: int | Address) -> Match:
+def _covers(one: Any, wanted: int | IpAddress) -> Match:
     if isinstance(one, dict) and "elem" in one:
         one = one["elem"]["val"]
     if isinstance(one, str) and one.startswith("@"):

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mqttkit.broker.doctor.nftables import Connection, Passage
+from mqttkit.broker.doctor.nftables import NewConnection, Passage
 
 UFW_RULE = re.compile(r"(?P<to>\S.*?)\s{2,}(?P<action>ALLOW|LIMIT|DENY|REJECT)(?: IN)?\s+(?P<sender>\S.*)")
 RICH_ELEMENTS = {"port", "service", "protocol", "source-port", "icmp-block", "icmp-type", "masquerade", "forward-port"}
@@ -26,13 +26,13 @@ class Rule:
     """firewalld: lower ones come first."""
 
 
-def ufw_passage(status: str, connection: Connection) -> Passage:
+def ufw_passage(status: str, connection: NewConnection) -> Passage:
     """Return who may connect, from `ufw status verbose`."""
     allows = re.search(r"^Default: allow", status, re.M) is not None
     return _first_match(_ufw_rules(status, connection), allows=allows)
 
 
-def firewalld_passage(zones: Iterable[str], services: Mapping[str, str], connection: Connection) -> Passage:
+def firewalld_passage(zones: Iterable[str], services: Mapping[str, str], connection: NewConnection) -> Passage:
     """Return who may connect, from `firewall-cmd --list-all` of each zone that counts.
 
     `services` has the text of `firewall-cmd --info-service` for each of `zone_services`.
@@ -60,7 +60,7 @@ def _first_match(rules: Iterable[Rule], *, allows: bool) -> Passage:
     return Passage.OPEN if allows else Passage.SOME if some else Passage.CLOSED
 
 
-def _ufw_rules(status: str, connection: Connection) -> Iterator[Rule]:
+def _ufw_rules(status: str, connection: NewConnection) -> Iterator[Rule]:
     for line in status.splitlines():
         rule = UFW_RULE.fullmatch(line.strip())
         if rule is None or ("(v6)" in rule["to"]) != (connection.address.version == 6 and "(v6)" in status):
@@ -81,7 +81,7 @@ def _ufw_covers(place: str, port: int) -> bool:
     return any(_in_range(part.replace(":", "-"), port) for part in ports.split(","))
 
 
-def _zone_passage(zone: str, services: Mapping[str, str], connection: Connection) -> Passage:
+def _zone_passage(zone: str, services: Mapping[str, str], connection: NewConnection) -> Passage:
     entries = _entries(zone)
     rules = [
         rule
@@ -95,7 +95,7 @@ def _zone_passage(zone: str, services: Mapping[str, str], connection: Connection
     return _first_match(rules, allows=entries.get("target") == ["ACCEPT"])
 
 
-def _rich_rule(line: str, services: Mapping[str, str], connection: Connection) -> Rule | None:
+def _rich_rule(line: str, services: Mapping[str, str], connection: NewConnection) -> Rule | None:
     """Return what the rule does with a connection; None if it does not fit or only logs or marks."""
     words = shlex.split(line)
     values = dict(word.split("=", 1) for word in words if "=" in word)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mqttkit.broker.accounts.acl import Access, AclFile
-from mqttkit.broker.accounts.acl_simulator import Decision, check_access, check_subscription, intersection
+from mqttkit.broker.accounts.acl_simulator import AclDecision, check_access, check_subscription, intersection
 from mqttkit.broker.accounts.roles import AccountFiles
 from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.broker.live.reload import apply_changes
@@ -85,14 +85,14 @@ def set_operator_password(broker: Broker, password: str, *, iterations: int) -> 
         save_profile(broker.paths, new)
 
 
-def decide(acl: AclFile, action: str, topic: str, *, user: str, client_id: str | None = None) -> Decision:
+def decide(acl: AclFile, action: str, topic: str, *, user: str, client_id: str | None = None) -> AclDecision:
     """Return what the rules decide on `read`, `write` or `subscribe`."""
     if action == SUBSCRIBE:
         return check_subscription(acl, topic, user=user, client_id=client_id)
     return check_access(acl, Access(action), topic, user=user, client_id=client_id)
 
 
-def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: str, decision: Decision) -> bool:
+def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: str, decision: AclDecision) -> bool:
     """Try the action on the running broker as that user, with a canary message, and return whether it worked.
 
     Readers of the topic receive the canary. Raises LifecycleError if the broker does not follow its ACL file,
@@ -114,7 +114,7 @@ def prove_live(broker: Broker, action: str, topic: str, *, user: str, password: 
     return happened
 
 
-def example_topic(topic_filter: str, decision: Decision) -> str:
+def example_topic(topic_filter: str, decision: AclDecision) -> str:
     """Return a topic name that matches the filter and the deciding rule, if there is one."""
     wanted = split_share(topic_filter)[1]
     shared = intersection(decision.rule.topic, wanted) if decision.rule else None

@@ -33,7 +33,7 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-class Output:
+class StandardOutput:
     """Writes bytes to stdout, with no buffer that could fail at exit. Raises OSError if stdout cannot be written."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqttkit.cli.options.help import GroupedCommand
-from mqttkit.cli.output.render import Output, print_json, print_table
+from mqttkit.cli.output.render import StandardOutput, print_json, print_table
 from mqttkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def export(source: Path, kind: str, output: Path | None) -> None:
 
     with Recording(source) as recording:
         if output is None:
-            stream = Output()
+            stream = StandardOutput()
             export_recording(recording, kind, stream)  # type: ignore[arg-type]  # it only writes
             stream.flush()
             return

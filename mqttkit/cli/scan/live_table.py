@@ -25,7 +25,7 @@ QUIET_SECONDS = 10.0
 
 
 @dataclass
-class Device:
+class DeviceRow:
     """One device."""
 
     name: str = ""
@@ -48,12 +48,12 @@ class Devices:
 
     def __init__(self) -> None:
         self.heard = 0
-        self._devices: OrderedDict[str, Device] = OrderedDict()
+        self._devices: OrderedDict[str, DeviceRow] = OrderedDict()
 
     def add(self, advertisement: Advertisement, reading: Reading | None = None) -> None:
         """Add one advertisement, and its values if it has been decoded."""
         self.heard += 1
-        device = self._devices.pop(advertisement.mac_address, None) or Device()
+        device = self._devices.pop(advertisement.mac_address, None) or DeviceRow()
         self._devices[advertisement.mac_address] = device
         device.heard += 1
         device.last = advertisement.timestamp
@@ -85,7 +85,7 @@ class Devices:
         return table
 
 
-def _cells(mac_address: str, device: Device, now: float) -> list[Text]:
+def _cells(mac_address: str, device: DeviceRow, now: float) -> list[Text]:
     """Return a row: a strong signal in green, a weak one in red; a device that was not heard for long dimmed."""
     rssi = "?" if device.rssi is None else str(device.rssi)
     signal = "green" if device.strength >= NEAR else "red" if device.strength < FAR else "yellow"

@@ -16,7 +16,7 @@ from mqttkit.errors import UsageError
 from mqttkit.topics import check_topic_filter
 
 if TYPE_CHECKING:
-    from mqttkit.web.access import Access
+    from mqttkit.web.access import PageAccess
 
 MEBIBYTE = 1024 * 1024
 
@@ -93,13 +93,13 @@ def web(
             pass
 
 
-def _access(listen: str, password_file: str | None, host_names: tuple[str, ...]) -> Access:
+def _access(listen: str, password_file: str | None, host_names: tuple[str, ...]) -> PageAccess:
     from mqttkit.config import read_secret
-    from mqttkit.web.access import Access
+    from mqttkit.web.access import PageAccess
 
     host, port = _address("--listen", listen, 0)
     password = read_secret(password_file, "", "--page-password-file") if password_file is not None else None
-    return Access(host=host, port=port, password=password, host_names=host_names)
+    return PageAccess(host=host, port=port, password=password, host_names=host_names)
 
 
 def _address(option: str, text: str, default_port: int) -> tuple[str, int]:

@@ -39,7 +39,7 @@ _THREADS = 8
 _STATUS = {200: "200 OK", 204: "204 No Content", 400: "400 Bad Request", 401: "401 Unauthorized", 403: "403 Forbidden"}
 _STATUS |= {404: "404 Not Found", 405: "405 Method Not Allowed", 413: "413 Content Too Large"}
 _STATUS |= {503: "503 Service Unavailable"}
-Answer = tuple[int, bytes]
+HttpReply = tuple[int, bytes]
 
 
 class HttpHub:
@@ -167,7 +167,7 @@ class HttpHub:
         start_response(_STATUS[code], [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [body]
 
-    def _route(self, method: str, path: str, query: dict[str, list[str]], environ: dict[str, Any]) -> Answer:
+    def _route(self, method: str, path: str, query: dict[str, list[str]], environ: dict[str, Any]) -> HttpReply:
         if path == "/v1/health":
             return 200, b"{}"
         if path != "/v1/messages":
@@ -186,7 +186,7 @@ class HttpHub:
             return 413, b"message too large"
         return self._post(check_topic_name(query.get("topic", [""])[0]), data, query.get("retain") == ["1"])
 
-    def _post(self, topic: str, data: bytes, retain: bool) -> Answer:
+    def _post(self, topic: str, data: bytes, retain: bool) -> HttpReply:
         """Pass a message to the hub's own controller, and answer when it has handled the message.
 
         A message that `check` refuses is not stored; the controller sees it first, so that it counts the refusal.

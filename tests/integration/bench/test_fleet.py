@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.bench.fleet import CONNECTING_AT_A_TIME, Fleet
-from mqttkit.bench.histogram import Histogram
+from mqttkit.bench.histogram import LatencyHistogram
 from mqttkit.bench.plan import Plan
 from mqttkit.bench.publishing import LoadPublisher
 from mqttkit.errors import BrokerUnreachable, ConnectionRefused, SubscriptionDenied
@@ -50,7 +50,7 @@ def test_each_connection_gets_its_own_messages(shared_broker: TestBroker, qos: i
 def test_a_rate_is_a_schedule(shared_broker: TestBroker) -> None:
     """Latency counts from the time at which a message was due; each acknowledgement is counted."""
     plan = Plan(scenario="pub", topic=f"fleet/{uuid.uuid4().hex}", publishers=5, qos=1, size=0, rate=200, count=60)
-    latencies = Histogram()
+    latencies = LatencyHistogram()
     with Fleet(settings_for(shared_broker.port)) as fleet:
         fleet.connect(5, Stop())
         began = time.monotonic()
@@ -76,7 +76,7 @@ def test_a_stall_of_the_broker_is_in_every_latency() -> None:
         return True
 
     plan = Plan(scenario="pub", topic="t", publishers=1, qos=1, size=0, rate=400, count=count)
-    latencies = Histogram()
+    latencies = LatencyHistogram()
     with (
         scripted_broker(acknowledge_late) as server,
         Fleet(settings_for(server.port, version="5")) as fleet,

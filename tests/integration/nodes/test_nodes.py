@@ -19,7 +19,7 @@ from mqttkit.broker.live.accounts import change_accounts
 from mqttkit.cli import cli
 from mqttkit.errors import BrokerUnreachable
 from mqttkit.messages import Outcome
-from mqttkit.nodes import Fault, Fleet, GatewayNode, Runner, Scenario, SensorNode
+from mqttkit.nodes import Fault, GatewayNode, Runner, Scenario, SensorFleet, SensorNode
 from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually
@@ -43,7 +43,7 @@ def run(*arguments: str) -> Result:
 def test_the_gateway_receives_every_reading(shared_broker: TestBroker, topic: str) -> None:
     """1,000 readings of 10 sensors, as they were sent, none missing and none twice."""
     mqtt = broker_at(shared_broker.port)
-    scenario = Scenario(duration=10.0, topic=f"{topic}/{{sensor_id}}", fleets=(Fleet(count=10, rate=10.0),))
+    scenario = Scenario(duration=10.0, topic=f"{topic}/{{sensor_id}}", fleets=(SensorFleet(count=10, rate=10.0),))
     with GatewayNode(f"gw-{topic[-8:]}", mqtt, topic_filter=f"{topic}/#") as gateway:
         totals = Runner(scenario, mqtt, paced=False).run()
         assert gateway.wait_for(totals.sent, 20)
@@ -57,7 +57,7 @@ def test_faults_arrive_as_what_they_are(shared_broker: TestBroker, topic: str) -
     """Dropouts are missing, duplicates are told apart, the totals say both."""
     mqtt = broker_at(shared_broker.port)
     faults = (Fault(kind="dropout", at=2.0, seconds=2.0), Fault(kind="duplicates", at=6.0, seconds=1.0))
-    fleet = Fleet(count=3, rate=20.0, faults=faults)
+    fleet = SensorFleet(count=3, rate=20.0, faults=faults)
     scenario = Scenario(duration=10.0, topic=f"{topic}/{{sensor_id}}", fleets=(fleet,))
     with GatewayNode(f"gw-{topic[-8:]}", mqtt, topic_filter=f"{topic}/#") as gateway:
         totals = Runner(scenario, mqtt, paced=False).run()

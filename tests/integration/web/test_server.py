@@ -15,7 +15,7 @@ import pytest
 from mqttkit.client import MqttClient
 from mqttkit.errors import BrokerUnreachable, MqttkitError
 from mqttkit.web import access, server
-from mqttkit.web.access import Access
+from mqttkit.web.access import PageAccess
 from mqttkit.web.page import LivePage
 from tests.support.brokers import Mosquitto, free_port, mosquitto
 from tests.support.clients import settings_for, wait_until
@@ -101,7 +101,7 @@ def test_malformed_requests_get_a_plain_answer(page: LivePage) -> None:
 
 def test_the_password_opens_the_page(web_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "WRONG_PASSWORD_SECONDS", 0.0)
-    with page_of(web_broker.port, access=Access(password=PASSWORD)) as page:
+    with page_of(web_broker.port, access=PageAccess(password=PASSWORD)) as page:
         assert "token" not in page.address
         status, headers, _ = get(page, "/")
         assert (status, headers["WWW-Authenticate"][:5]) == (401, "Basic")
@@ -254,5 +254,8 @@ def test_without_a_broker_it_does_not_start() -> None:
 
 
 def test_a_port_that_is_taken_is_an_error_with_a_hint(web_broker: Mosquitto) -> None:
-    with pytest.raises(MqttkitError, match="--listen"), page_of(web_broker.port, access=Access(port=web_broker.port)):
+    with (
+        pytest.raises(MqttkitError, match="--listen"),
+        page_of(web_broker.port, access=PageAccess(port=web_broker.port)),
+    ):
         pass

@@ -10,7 +10,7 @@ import pytest
 from mqttkit.broker import BrokerPaths, BrokerSpec
 from mqttkit.broker.backends.docker.backend import DockerBroker
 from mqttkit.broker.profile import locked
-from mqttkit.nodes import Fleet, GatewayNode, Runner, Scenario
+from mqttkit.nodes import GatewayNode, Runner, Scenario, SensorFleet
 from mqttkit.settings import MqttSettings
 from tests.support.docker import IMAGE, leftovers
 
@@ -33,7 +33,7 @@ def test_the_gateway_receives_every_reading_through_a_container_that_is_gone_aft
             profile = broker.up().profile
         assert client.containers.get(f"mqttkit-{name}").status == "running"
         mqtt = MqttSettings(broker=profile.to_broker_settings())
-        scenario = Scenario(seed=1, duration=10.0, fleets=(Fleet(count=20, rate=5.0),))
+        scenario = Scenario(seed=1, duration=10.0, fleets=(SensorFleet(count=20, rate=5.0),))
         with GatewayNode("gateway", mqtt) as gateway:
             totals = Runner(scenario, mqtt, paced=False).run()
             assert gateway.wait_for(totals.sent, 30)

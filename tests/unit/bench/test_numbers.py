@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttkit.bench.histogram import QUANTILES, Histogram
+from mqttkit.bench.histogram import QUANTILES, LatencyHistogram
 from mqttkit.bench.plan import HEADER, Plan, padding_for, stamp
 from mqttkit.bench.publishing import due_messages
 from mqttkit.bench.receiving import MessageReceiver
@@ -20,7 +20,7 @@ from mqttkit.messages import Message
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=200))
 def test_quantiles_are_within_a_bucket_of_the_truth(values: list[int]) -> None:
     """Each quantile is that of the sorted values, or at most 1/64 above it; the maximum is exact."""
-    histogram = Histogram()
+    histogram = LatencyHistogram()
     histogram.add_all(values)
     ordered = sorted(values)
     for fraction in QUANTILES.values():
@@ -32,7 +32,7 @@ def test_quantiles_are_within_a_bucket_of_the_truth(values: list[int]) -> None:
 @given(st.lists(st.integers(-5, 10**9)), st.lists(st.integers(-5, 10**9)))
 def test_merged_histograms_are_one(first: list[int], second: list[int]) -> None:
     """Merging two gives what one would have counted."""
-    one, other, both = Histogram(), Histogram(), Histogram()
+    one, other, both = LatencyHistogram(), LatencyHistogram(), LatencyHistogram()
     one.add_all(first)
     other.add_all(second)
     both.add_all([*first, *second])
@@ -42,8 +42,8 @@ def test_merged_histograms_are_one(first: list[int], second: list[int]) -> None:
 
 def test_an_empty_histogram_has_no_latencies() -> None:
     """No message, no number."""
-    assert Histogram().summary() == {}
-    assert Histogram().quantile(0.5) == 0
+    assert LatencyHistogram().summary() == {}
+    assert LatencyHistogram().quantile(0.5) == 0
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(0, 30))

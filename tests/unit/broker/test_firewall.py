@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mqttkit.broker.doctor.nftables import Connection, Passage, Ruleset
+from mqttkit.broker.doctor.nftables import NewConnection, Passage, Ruleset
 from mqttkit.broker.doctor.rule_lists import firewalld_passage, ufw_passage, zone_services
 
 UFW = """\
@@ -94,8 +94,8 @@ SERVICES = {
 }
 
 
-def to(port: int, address: str = "192.168.2.3") -> Connection:
-    return Connection(ipaddress.ip_address(address), port)
+def to(port: int, address: str = "192.168.2.3") -> NewConnection:
+    return NewConnection(ipaddress.ip_address(address), port)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def to(port: int, address: str = "192.168.2.3") -> Connection:
         (to(8883, "fd00::1"), Passage.CLOSED),
     ],
 )
-def test_the_first_rule_of_ufw_that_fits_decides(connection: Connection, passage: Passage):
+def test_the_first_rule_of_ufw_that_fits_decides(connection: NewConnection, passage: Passage):
     assert ufw_passage(UFW, connection) is passage
 
 

@@ -7,7 +7,7 @@ import pytest
 from mqttkit.decode import Decoders
 from mqttkit.decode import devices as devices_module
 from mqttkit.decode.beacons import EDDYSTONE
-from mqttkit.decode.devices import GATEWAYS, Device, DeviceTable
+from mqttkit.decode.devices import GATEWAYS, DecodedDevice, DeviceTable
 from mqttkit.scanner import Advertisement
 
 MAC = "AA:BB:CC:DD:EE:FF"
@@ -78,7 +78,7 @@ def test_the_gateway_silent_for_longest_is_forgotten() -> None:
 
 def test_an_unknown_rssi_changes_no_average() -> None:
     """The gateway still counts the packet."""
-    device = Device(MAC)
+    device = DecodedDevice(MAC)
     device.hear("hall", -60, 0.0)
     device.hear("hall", None, 1.0)
     assert (device.gateways["hall"].rssi, device.gateways["hall"].packets) == (-60.0, 2)

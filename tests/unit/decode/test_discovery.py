@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from mqttkit.decode.devices import Device
+from mqttkit.decode.devices import DecodedDevice
 from mqttkit.decode.discovery import config_topic, discovery, state
 from mqttkit.decode.reading import Reading, Value
 
@@ -20,9 +20,9 @@ VALUES = (
 )
 
 
-def device() -> Device:
+def device() -> DecodedDevice:
     """Return a device at home."""
-    found = Device("AA:BB:CC:DD:EE:FF", home=True)
+    found = DecodedDevice("AA:BB:CC:DD:EE:FF", home=True)
     found.update(Reading("test", VALUES, name="Room", model="T1", manufacturer="Maker"))
     found.hear("hall", -60, 0.0)
     found.nearest = "hall"
@@ -90,7 +90,7 @@ def test_the_state_has_what_the_templates_read() -> None:
 
 def test_a_device_that_no_gateway_hears_has_no_rssi() -> None:
     """And no gateway."""
-    silent = state(Device("AA:BB:CC:DD:EE:FF"), 0.0)
+    silent = state(DecodedDevice("AA:BB:CC:DD:EE:FF"), 0.0)
     assert (silent["rssi"], silent["gateway"], silent["presence"]) == (None, None, "away")
 
 
@@ -100,7 +100,7 @@ def test_a_device_that_no_gateway_hears_has_no_rssi() -> None:
 )
 def test_a_class_is_one_of_home_assistant_s(device_class: str, expected: str | None) -> None:
     """It refuses a sensor with another one: the parsers have more classes than it has."""
-    known = Device("AA:BB:CC:DD:EE:FF", values={"odd": Value("odd", 1, "x", device_class)})
+    known = DecodedDevice("AA:BB:CC:DD:EE:FF", values={"odd": Value("odd", 1, "x", device_class)})
     components = discovery(known, "state", ["status"], 300.0)["components"]
     assert isinstance(components, dict)
     assert components["mqttkit_aabbccddeeff_odd"].get("device_class") == expected

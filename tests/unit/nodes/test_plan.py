@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqttkit.errors import ConfigError, TopicError, UsageError
-from mqttkit.nodes import MODELS, Aggregate, Fault, Fleet, Reading, Scenario, Waveform, plan
+from mqttkit.nodes import MODELS, Aggregate, Fault, Scenario, SensorFleet, SensorReading, Waveform, plan
 from mqttkit.nodes.scenario_file import load_scenario
 from mqttkit.nodes.waveforms import KINDS, Signal, model_of
 
 FLAT = Waveform(kind="constant", mean=7.0)
 
 
-def readings(*faults: Fault, **changes: object) -> list[Reading]:
+def readings(*faults: Fault, **changes: object) -> list[SensorReading]:
     """Ten seconds of one fleet."""
     fields = {"name": "a", "count": 2, "rate": 10.0, "waveform": FLAT, "faults": faults, **changes}
-    fleet = Fleet(**fields)  # type: ignore[arg-type]
+    fleet = SensorFleet(**fields)  # type: ignore[arg-type]
     return list(plan(Scenario(duration=10.0, fleets=(fleet,))))
 
 
@@ -31,7 +31,7 @@ def readings(*faults: Fault, **changes: object) -> list[Reading]:
 @given(st.integers(), st.sampled_from(sorted(MODELS)))
 def test_the_same_seed_gives_the_same_readings(seed: int, model: str) -> None:
     """And another seed others."""
-    scenario = Scenario(seed=seed, duration=20.0, fleets=(Fleet(count=3, model=model, rate=2.0),))
+    scenario = Scenario(seed=seed, duration=20.0, fleets=(SensorFleet(count=3, model=model, rate=2.0),))
     first, again = list(plan(scenario)), list(plan(scenario))
     assert first == again
     assert first != list(plan(replace(scenario, seed=seed + 1)))
@@ -53,7 +53,7 @@ def test_rate_count_and_sequence_are_as_asked() -> None:
 
 def test_a_scenario_without_an_end_goes_on() -> None:
     """Until it is stopped."""
-    endless = plan(Scenario(fleets=(Fleet(rate=1000.0),)))
+    endless = plan(Scenario(fleets=(SensorFleet(rate=1000.0),)))
     assert len(list(itertools.islice(endless, 5_000))) == 5_000
 
 
@@ -126,12 +126,12 @@ def test_each_waveform_stays_in_its_range(kind: str) -> None:
     (lambda: Fault(kind="x"), "fault kind must be one of dropout"),
     (lambda: Fault(kind="burst", share=2.0), "share and sensors are 0 to 1"),
     (lambda: Fault(kind="burst", seconds=0.0), "seconds and factor more than 0"),
-    (lambda: Fleet(count=0), "count is 1 to 100000"),
-    (lambda: Fleet(rate=0.0), "rate more than 0"),
-    (lambda: Fleet(qos=3), "qos must be 0 to 2"),
+    (lambda: SensorFleet(count=0), "count is 1 to 100000"),
+    (lambda: SensorFleet(rate=0.0), "rate more than 0"),
+    (lambda: SensorFleet(qos=3), "qos must be 0 to 2"),
     (Scenario, "needs at least one fleet"),
-    (lambda: Scenario(fleets=(Fleet(), Fleet())), "needs a different name"),
-    (lambda: Scenario(fleets=(Fleet(),), duration=0.0), "duration is more than 0"),
+    (lambda: Scenario(fleets=(SensorFleet(), SensorFleet())), "needs a different name"),
+    (lambda: Scenario(fleets=(SensorFleet(),), duration=0.0), "duration is more than 0"),
 ])  # fmt: skip
 def test_values_that_make_no_sense_are_refused(build: object, message: str) -> None:
     """With the field named."""
@@ -144,9 +144,9 @@ def test_unknown_models_and_bad_names_are_errors_of_the_user() -> None:
     with pytest.raises(UsageError, match="model must be one of temperature"):
         model_of("taste")
     with pytest.raises(TopicError, match="fleet name 'a/b'"):
-        Fleet(name="a/b")
+        SensorFleet(name="a/b")
     with pytest.raises(TopicError, match="unknown placeholder"):
-        Scenario(fleets=(Fleet(),), topic="a/{x}")
+        Scenario(fleets=(SensorFleet(),), topic="a/{x}")
 
 
 GOOD = """

@@ -9,7 +9,7 @@ import pytest
 
 from mqttkit.errors import UsageError
 from mqttkit.web import access
-from mqttkit.web.access import Access
+from mqttkit.web.access import PageAccess
 
 PASSWORD = "correct horse battery"
 
@@ -19,14 +19,14 @@ def basic(password: str) -> str:
 
 
 def test_the_token_is_random_and_in_the_address() -> None:
-    first, second = Access(), Access()
+    first, second = PageAccess(), PageAccess()
     assert first.token != second.token
     assert len(first.token) >= 32
     assert first.address(8090) == f"http://127.0.0.1:8090/?token={first.token}"
 
 
 def test_only_the_right_token_opens_the_page() -> None:
-    page = Access()
+    page = PageAccess()
     assert page.allows(page.token, None)
     for wrong in (None, "", page.token[:-1], page.token + "x", "ä\ud800"):
         assert not page.allows(wrong, None)
@@ -36,19 +36,19 @@ def test_only_the_right_token_opens_the_page() -> None:
 def test_an_address_of_the_network_needs_a_password() -> None:
     for host in ("0.0.0.0", "192.0.2.7", "::", "example.org"):
         with pytest.raises(UsageError, match="--page-password-file"):
-            Access(host=host)
-    assert Access(host="::1").password is None
+            PageAccess(host=host)
+    assert PageAccess(host="::1").password is None
 
 
 def test_a_short_password_is_an_error_that_does_not_show_it() -> None:
     with pytest.raises(UsageError) as caught:
-        Access(password="elevenchars")
+        PageAccess(password="elevenchars")
     assert "elevenchars" not in str(caught.value)
 
 
 def test_the_password_opens_the_page_with_any_user_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "WRONG_PASSWORD_SECONDS", 0.0)
-    page = Access(host="0.0.0.0", port=8090, password=PASSWORD)
+    page = PageAccess(host="0.0.0.0", port=8090, password=PASSWORD)
     assert page.address(8090) == f"http://{socket.gethostname()}:8090/"
     assert page.allows(None, basic(PASSWORD))
     for wrong in (None, "", "Basic", "Basic !", basic("wrong"), f"Bearer {PASSWORD}"):
@@ -57,14 +57,14 @@ def test_the_password_opens_the_page_with_any_user_name(monkeypatch: pytest.Monk
 
 
 def test_nothing_secret_is_in_its_representation() -> None:
-    page = Access(password=PASSWORD)
+    page = PageAccess(password=PASSWORD)
     assert PASSWORD not in repr(page)
     assert page.token not in repr(page)
 
 
 @pytest.mark.parametrize("header", ["127.0.0.1:8090", "localhost:8090", "LOCALHOST", "[::1]:8090", "localhost.:8090"])
 def test_loopback_names_are_allowed(header: str) -> None:
-    assert Access().allows_host(header)
+    assert PageAccess().allows_host(header)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_loopback_names_are_allowed(header: str) -> None:
 )
 def test_other_names_are_refused_on_loopback(header: str | None) -> None:
     """A name that an attacker points to this machine is in the Host header of the browser's requests."""
-    assert not Access().allows_host(header)
+    assert not PageAccess().allows_host(header)
 
 
 def test_on_the_network_addresses_and_known_names_are_allowed() -> None:
-    page = Access(host="0.0.0.0", password=PASSWORD, host_names=("Panel.example",))
+    page = PageAccess(host="0.0.0.0", password=PASSWORD, host_names=("Panel.example",))
     for header in ("192.0.2.7:8090", "[2001:db8::1]", f"{socket.gethostname()}:8090", "panel.example", "localhost"):
         assert page.allows_host(header)
     assert not page.allows_host("evil.example:8090")

@@ -8,12 +8,12 @@ import pytest
 
 from mqttkit.web import ble_map
 from mqttkit.web.ble_map import BleMap
-from mqttkit.web.branches import Value
+from mqttkit.web.branches import BranchMessage
 
 
-def heard(scanner: str, address: str, rssi: object, when: float = 1.0, **further: object) -> Value:
+def heard(scanner: str, address: str, rssi: object, when: float = 1.0, **further: object) -> BranchMessage:
     content = {"scanner_id": scanner, "mac_address": address, "rssi": rssi, "local_name": None, **further}
-    return Value("ble/raw/x", json.dumps(content).encode(), when)
+    return BranchMessage("ble/raw/x", json.dumps(content).encode(), when)
 
 
 def test_a_device_has_its_scanners_the_strongest_first() -> None:
@@ -45,7 +45,7 @@ def test_what_was_not_received_for_a_minute_disappears() -> None:
 )
 def test_other_messages_are_ignored(payload: bytes) -> None:
     found = BleMap()
-    found.add([Value("ble/raw/x", payload, 0.0)])
+    found.add([BranchMessage("ble/raw/x", payload, 0.0)])
     assert found.devices == {}
 
 
