@@ -184,9 +184,7 @@ class InfluxSeries(ServerSink):
 
 
 class VictoriaSeries(ServerSink):
-    """Samples in VictoriaMetrics, which keeps the last seconds in memory only: it is stopped with SIGTERM."""
-
-    how = signal.SIGTERM
+    """Samples in VictoriaMetrics; the server is killed with SIGKILL and loses its last seconds."""
 
     def __init__(self, server: Victoria) -> None:
         super().__init__(server, server.url)

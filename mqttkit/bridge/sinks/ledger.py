@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, at INTEGER NOT NULL) WITH
 CREATE INDEX IF NOT EXISTS seen_at ON seen (at);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending (batch TEXT PRIMARY KEY, body BLOB NOT NULL, keys TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS recent (batch TEXT PRIMARY KEY, body BLOB NOT NULL, start TEXT NOT NULL, at REAL NOT NULL);
 """
 _PREFIX = "~"
 """Begins each key. Keys of earlier versions have no prefix and no metric name; they count until they expire."""
@@ -51,6 +52,13 @@ class PendingPost(NamedTuple):
     body: bytes
     keys: tuple[str, ...]
     """Dedupe keys of its metrics."""
+
+
+class RecentRequest(NamedTuple):
+    """A request that the server has answered, and may forget if it is killed."""
+
+    batch: str
+    body: bytes
 
 
 class Ledger:
@@ -89,11 +97,12 @@ class Ledger:
         settles: Sequence[str],
         *,
         batch: str = "",
+        start: str = "",
         state: Mapping[str, int] | None = None,
     ) -> None:
         """Store the metrics' keys and contents, add and remove dead letters, and set values, in one transaction.
 
-        The request of `batch` is not pending any more.
+        The request of `batch` is not pending any more. With `start`, the server's start, it becomes a recent one.
         """
         now = int(time.time())
         keys = [dedupe_key(metric) for metric in new.metrics if metric.dedupe_id is not None]
@@ -102,7 +111,7 @@ class Ledger:
                 self._add_keys(keys, now)
                 write_contents(self._database, new.contents)
                 self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", (state or {}).items())
-                self._database.execute("DELETE FROM pending WHERE batch = ?", (batch,))
+                self._end_pending(batch, start)
                 self.letters.settle(settles)
                 self.letters.add(letters)
                 self._prune(now)
@@ -144,12 +153,35 @@ class Ledger:
                 "INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", (post.batch, post.body, "\n".join(post.keys))
             )
 
-    def settle_pending(self, post: PendingPost, *, stored: bool) -> None:
-        """Forget a pending request; if the server has stored it, keep its dedupe keys."""
+    def settle_pending(self, post: PendingPost, *, stored: bool, start: str = "") -> None:
+        """Forget a pending request; if the server has stored it, keep its dedupe keys. See `commit` for `start`."""
         with transaction(self._database, self.path):
             if stored:
                 self._add_keys(post.keys, int(time.time()))
-            self._database.execute("DELETE FROM pending WHERE batch = ?", (post.batch,))
+            self._end_pending(post.batch, start)
+
+    def take_recent(self, before: float, start: str, limit: int) -> list[RecentRequest]:
+        """Return recent requests answered before this time (seconds since 1970) and before the server's last start.
+
+        They are not returned again for as long as one that was answered now: a sample just sent cannot be read yet.
+        """
+        query = "SELECT batch, body FROM recent WHERE at < ? AND start <> ? LIMIT ?"
+        with transaction(self._database, self.path):
+            found = [RecentRequest(*row) for row in self._database.execute(query, (before, start, limit))]
+            rows = ((time.time(), request.batch) for request in found)
+            self._database.executemany("UPDATE recent SET at = ? WHERE batch = ?", rows)
+        return found
+
+    def renew_recent(self, requests: Sequence[RecentRequest], start: str) -> None:
+        """Record that the server, as it has run since this start, has these requests."""
+        with transaction(self._database, self.path):
+            rows = ((start, time.time(), request.batch) for request in requests)
+            self._database.executemany("UPDATE recent SET start = ?, at = ? WHERE batch = ?", rows)
+
+    def forget_recent(self, before: float, start: str) -> None:
+        """Forget requests answered before this time by the server as it has run since this start."""
+        with transaction(self._database, self.path):
+            self._database.execute("DELETE FROM recent WHERE at < ? AND start = ?", (before, start))
 
     def probe(self) -> None:
         """Take the writer's lock, and check that the file is in place."""
@@ -167,6 +199,12 @@ class Ledger:
             self._database.close()
         else:
             close_moved(self._database, self.path)
+
+    def _end_pending(self, batch: str, start: str) -> None:
+        if start:
+            copy = "INSERT OR REPLACE INTO recent SELECT batch, body, ?, ? FROM pending WHERE batch = ?"
+            self._database.execute(copy, (start, time.time(), batch))
+        self._database.execute("DELETE FROM pending WHERE batch = ?", (batch,))
 
     def _add_keys(self, keys: Sequence[str], now: int) -> None:
         rows = ((key, now) for key in keys)

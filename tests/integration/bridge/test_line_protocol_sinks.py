@@ -16,11 +16,13 @@ import pytest
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink, sink_options
 from mqttkit.bridge.sinks.read_back import stored_ids
+from mqttkit.bridge.sinks.remote import recent_requests
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.types import Committed, MetricBatch
 from mqttkit.bridge.verification.place import own_place
 from mqttkit.errors import SinkRefused, SinkUnavailable
 from mqttkit.settings import BridgeSettings
+from tests.support.bridges import wait_until
 from tests.support.http_receiver import http_receiver
 from tests.support.line_servers import Influx, Victoria, victoria_server
 from tests.support.sinks import keep_pending, ledger_sink, metric
@@ -229,3 +231,41 @@ def test_victoria_that_hangs_is_unavailable(victoria: Victoria, tmp_path: Path) 
             victoria.send(signal.SIGCONT)
         assert sink.commit(batch) == Committed(3, 0)
     assert sorted(value for _, value, _ in victoria.samples(ALL)) == [0, 1, 2, 9]
+
+
+def test_victoria_that_is_killed_gets_again_what_it_lost(
+    victoria: Victoria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers before it writes to disk. After its restart the next bridge reads back; each sample is there once."""
+    monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 2.0)  # a new sample can be read after 1.2
+    monkeypatch.setattr(recent_requests, "CHECK_SECONDS", 0.0)
+    with ledger_sink(victoria.url, tmp_path) as sink:
+        for first in range(0, 500, 50):
+            sink.commit(MetricBatch([now(number, f"d{number}") for number in range(first, first + 50)]))
+        victoria.stop(signal.SIGKILL)
+    time.sleep(1.1)  # its start has a precision of a second
+    victoria.start()
+    with ledger_sink(victoria.url, tmp_path) as sink:
+        wait_until(lambda: probed_and_forgotten(sink))
+    assert sorted(value for _, value, _ in victoria.samples(ALL)) == list(range(500))
+
+
+def probed_and_forgotten(sink: LedgerSink) -> bool:
+    """Let the sink look after its recent requests; return True if it has none left."""
+    sink.probe()
+    (left,) = sink._ledger_file()._database.execute("SELECT count(*) FROM recent").fetchone()
+    return bool(left == 0)
+
+
+def test_victoria_that_runs_on_gets_nothing_again(
+    victoria: Victoria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger keeps each request for some seconds, and then forgets it."""
+    monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 3_600.0)
+    monkeypatch.setattr(recent_requests, "CHECK_SECONDS", 0.0)
+    with ledger_sink(victoria.url, tmp_path) as sink:
+        sink.commit(MetricBatch([now(1, "x"), now(2, "y")]))
+        assert not probed_and_forgotten(sink)
+        monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 0.0)
+        wait_until(lambda: probed_and_forgotten(sink))
+    assert sorted(value for _, value, _ in victoria.samples(ALL)) == [1, 2]

@@ -120,7 +120,8 @@ class HttpClient:
                 return self._read(self._send(pool, (method, target, body, headers), expired), longest)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 self.close()
-                why = f"no complete answer within {self._timeout:g} s" if expired.is_set() else str(error)
+                late = expired.is_set() or isinstance(error, urllib3.exceptions.ReadTimeoutError)
+                why = f"no complete answer within {self._timeout:g} s" if late else str(error)
                 raise SinkUnavailable(f"{self.name}: {why or type(error).__name__}") from error
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from mqttkit.bridge.identity import state_directory
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks.ledger import Ledger, PendingPost, dedupe_key
 from mqttkit.bridge.sinks.remote.owner_lock import OwnerLock
+from mqttkit.bridge.sinks.remote.recent_requests import ForgetfulServer, RecentRequests
 from mqttkit.bridge.sinks.types import (
     Committed,
     DeadLetterStore,
@@ -24,6 +25,9 @@ from mqttkit.bridge.sinks.types import (
     own_batch_id,
 )
 from mqttkit.errors import SinkRefused, SinkUnavailable
+
+_RECENT = "recent requests"
+"""The lock of the process that looks after the recent requests of all."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +66,7 @@ class LedgerSink:
     def __init__(self, destination: Destination, options: SinkOptions) -> None:
         self.name = destination.name
         self._destination = destination
+        self._recent = RecentRequests(destination) if isinstance(destination, ForgetfulServer) else None
         self._options = options
         self._ledger: Ledger | None = None
         self._lock: OwnerLock | None = None
@@ -93,6 +98,7 @@ class LedgerSink:
         if batch.letters:
             ledger.letters.check_room()
         self._resend(ledger, batch.id)
+        start = self._start()
         fresh, post, repeated = self._prepare(ledger, batch)
         if post is not None:
             try:
@@ -100,7 +106,7 @@ class LedgerSink:
             except SinkRefused:
                 ledger.settle_pending(post, stored=False)
                 raise
-        ledger.commit(fresh, batch.letters, batch.settles, batch=batch.id)
+        ledger.commit(fresh, batch.letters, batch.settles, batch=batch.id, start=start)
         return Committed(len(fresh.metrics), len(batch.metrics) - len(fresh.metrics))
 
     def close(self) -> None:
@@ -141,21 +147,30 @@ class LedgerSink:
                 if name != batch:
                     self._resend_one(ledger, name)
                 continue
-            with self._lock.of_ended(_owner(name)) as ended:
+            with self._lock.taking(_owner(name)) as ended:
                 if ended:
                     self._resend_one(ledger, name)
+        if self._recent is not None:
+            with self._lock.taking(_RECENT) as ours_alone:
+                if ours_alone:
+                    self._recent.check(ledger)
+
+    def _start(self) -> str:
+        """Return the server's start as known before a request is sent: a restart meanwhile must not go unnoticed."""
+        return self._recent.start() if self._recent is not None else ""
 
     def _resend_one(self, ledger: Ledger, batch: str) -> None:
         post = ledger.pending(batch)
         if post is None:  # another process has sent it meanwhile
             return
+        start = self._start()
         try:
             self._destination.send(post, repeated=True)
         except SinkRefused as error:
             logger.warning("the server refused a batch of an earlier run; its metrics arrive again: %s", error)
             ledger.settle_pending(post, stored=False)
         else:
-            ledger.settle_pending(post, stored=True)
+            ledger.settle_pending(post, stored=True, start=start)
 
     def _check_ledger(self, ledger: Ledger) -> None:
         try:

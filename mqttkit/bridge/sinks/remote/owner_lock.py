@@ -31,10 +31,10 @@ class OwnerLock:
             raise SinkUnavailable(f"another process holds our lock in {self._path}")
 
     @contextlib.contextmanager
-    def of_ended(self, owner: str) -> Iterator[bool]:
-        """Hold the lock of another process during the block, and yield True; yield False if that process runs.
+    def taking(self, owner: str) -> Iterator[bool]:
+        """Hold another lock during the block and yield True; yield False if a process holds it.
 
-        It also yields False while a third process repeats the requests of that process.
+        That is the process itself, which runs, or one that repeats the requests of that process.
         """
         taken = self._take(owner)
         try:

@@ -43,14 +43,16 @@ MARGIN_MS = 60_000
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _FLAG = re.compile(r'^flag\{name="(\w+)", value="([^"]*)"', re.MULTILINE)
+_START = re.compile(r"^process_start_time_seconds ([0-9.e+]+)$", re.MULTILINE)
 _PERIOD = re.compile(r"([0-9.]+)([hdwy]?)")
 _HOURS = {"h": 1.0, "d": 24.0, "w": 168.0, "y": 8_760.0, "": 744.0}
 """Hours of each unit. A number without a unit is months of 31 days."""
 
 
 class _Limits(NamedTuple):
-    """What the server stores."""
+    """What the server stores, and since when it runs."""
 
+    start: str
     retention_ms: int
     labels: int
     value_length: int
@@ -104,6 +106,17 @@ class VictoriaDestination:
             self._check_stored(lines[-1])
             self._checked_at = time.monotonic()
 
+    def start(self) -> str:
+        """Return the second in which the server started; nothing without checks."""
+        return self._ask().start if self._checks else ""
+
+    def repair(self, body: bytes) -> int:
+        """Write the lines that are not stored, and return how many there were."""
+        lines = self._missing(body.decode().split("\n"))
+        if lines:
+            self._client.store("\n".join(lines).encode(), _TEXT)
+        return len(lines)
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
@@ -140,17 +153,24 @@ class VictoriaDestination:
         if not self._checks:
             return None
         if self._limits is None or time.monotonic() - self._limits_at > FLAG_SECONDS:
-            flags = dict(_FLAG.findall(self._request("/metrics")))
-            try:
-                self._limits = _Limits(
-                    retention_ms=_period_ms(flags["retentionPeriod"]),
-                    labels=int(flags["maxLabelsPerTimeseries"]),
-                    value_length=int(flags["maxLabelValueLen"]),
-                )
-            except (KeyError, ValueError) as error:
-                hint = "Add ?check=no to the sink's address to write without checks"
-                raise SinkUnavailable(f"{self.name}/metrics does not show the server's flags", hint=hint) from error
-            self._limits_at = time.monotonic()
+            return self._ask()
+        return self._limits
+
+    def _ask(self) -> _Limits:
+        """Read the server's start and limits."""
+        page = self._request("/metrics")
+        flags = dict(_FLAG.findall(page))
+        try:
+            self._limits = _Limits(
+                start=_START.findall(page)[0],
+                retention_ms=_period_ms(flags["retentionPeriod"]),
+                labels=int(flags["maxLabelsPerTimeseries"]),
+                value_length=int(flags["maxLabelValueLen"]),
+            )
+        except (LookupError, ValueError) as error:
+            hint = "Add ?check=no to the sink's address to write without checks"
+            raise SinkUnavailable(f"{self.name}/metrics does not show the server's flags", hint=hint) from error
+        self._limits_at = time.monotonic()
         return self._limits
 
     def _check_stored(self, line: str) -> None:
