@@ -90,6 +90,18 @@ def stored_numbers(path: Path) -> list[int]:
     return [int(value) for (value,) in rows(path, "SELECT value FROM metrics ORDER BY value")]
 
 
+def ask_health(port: int, path: str) -> tuple[int, str]:
+    """GET from a health server on loopback: status, 0 if there is none, and body."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
 @dataclass
 class BridgeProcess:
     """`mqttkit bridge run` in a process of its own."""
@@ -160,14 +172,7 @@ class BridgeProcess:
 
     def ask(self, path: str) -> tuple[int, str]:
         """GET from the health server: status, 0 if there is none, and body."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return ask_health(self.health_port, path)
 
     def is_ready(self) -> bool:
         """True while /readyz says so."""

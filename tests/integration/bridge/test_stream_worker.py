@@ -11,8 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from mqttkit.bridge.sinks.redis import RedisSink
 from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
 from mqttkit.bridge.worker.worker import StreamWorker, WorkerSettings
 from mqttkit.settings import BridgeSettings
-from tests.support.bridges import TENANT, rows, wait_until
+from tests.support.bridges import TENANT, ask_health, rows, wait_until
 from tests.support.brokers import free_port
 from tests.support.postgres import postgres
 from tests.support.redis import RedisServer, redis_server
@@ -190,16 +188,6 @@ def test_worker_trims_everything_that_was_read(redis: RedisServer, tmp_path: Pat
             assert client.xlen(STREAM) <= 100
 
 
-def ask(port: int, path: str) -> tuple[int, str]:
-    """GET from the worker's health server: status and body."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
 def test_worker_reports_health_and_lag(redis: RedisServer, tmp_path: Path) -> None:
     """/readyz says why metrics do not flow; /metrics has the counters, and what is waiting in the stream."""
     fill(redis, range(20))
@@ -207,18 +195,18 @@ def test_worker_reports_health_and_lag(redis: RedisServer, tmp_path: Path) -> No
     settings = BridgeSettings(sink=f"sqlite:{tmp_path / 'metrics.db'}", health_port=port)
     with running(StreamWorker(WorkerSettings(source=redis.url, bridge=settings))) as made:
         wait_until(lambda: made.books.acknowledged == 20)
-        wait_until(lambda: ask(port, "/readyz")[0] == 200)
+        wait_until(lambda: ask_health(port, "/readyz")[0] == 200)
         fill(redis, range(20, 30))
         wait_until(lambda: made.books.acknowledged == 30)
         made._trim()
-        samples = dict(line.split(" ") for line in ask(port, "/metrics")[1].splitlines() if line[0] != "#")
+        samples = dict(line.split(" ") for line in ask_health(port, "/metrics")[1].splitlines() if line[0] != "#")
         names = ("stored_metrics_total", "lag_entries", "pending_entries", "ready")
         assert [float(samples[f"mqttkit_bridge_{name}"]) for name in names] == [30, 0, 0, 1]
         redis.stop(signal.SIGKILL)
-        wait_until(lambda: ask(port, "/readyz")[0] == 503 and "Connection" in ask(port, "/readyz")[1])
-        assert ask(port, "/livez")[0] == 200
+        wait_until(lambda: ask_health(port, "/readyz")[0] == 503 and "Connection" in ask_health(port, "/readyz")[1])
+        assert ask_health(port, "/livez")[0] == 200
         redis.start()
-        wait_until(lambda: ask(port, "/readyz")[0] == 200)
+        wait_until(lambda: ask_health(port, "/readyz")[0] == 200)
     assert made.health().not_ready == ["stopping"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from mqttkit.bridge.sinks.types import DeadLetter, MetricBatch, SinkOptions, dea
 from mqttkit.cli import cli
 from mqttkit.messages import Message
 from mqttkit.settings import BridgeSettings
+from tests.support.bridge_threads import bridge_settings, running_bridge
+from tests.support.bridges import QUEUE_WITHOUT_LIMIT, body, metric_topic, publisher, wait_until
+from tests.support.brokers import mosquitto
 from tests.support.http_receiver import http_receiver
 from tests.support.pipelines import TENANT as PIPELINE_TENANT
 from tests.support.pipelines import Known, TroubledSink
@@ -139,6 +144,27 @@ def test_retry_stores_in_the_table_of_the_bridge(server: Callable[[str], Any], t
     words = refused(address, SinkOptions(table="readings"), tmp_path)
     assert run(*words, "--table", "readings").stdout == "stored=1 duplicate=0 refused=0\n"
     assert stored_ids(BridgeSettings(sink=address, table="readings"), "a") == ["d"]
+
+
+def test_retry_stores_in_the_file_of_a_running_bridge(tmp_path: Path) -> None:
+    """Both write the JSONL file in turns: every line is whole, and every metric is there once."""
+    path, known = tmp_path / "metrics.jsonl", tmp_path / "known.yaml"
+    known.write_text(f"- {A}\n")
+    with mosquitto(tmp_path / "mosquitto", QUEUE_WITHOUT_LIMIT) as broker, publisher(broker.port) as client:
+        settings = bridge_settings(tmp_path, broker.port, sink=f"jsonl:{path}")
+        with running_bridge(settings) as thread:
+            for number in range(300):
+                client.publish(metric_topic(A), body(number), qos=1, wait=20)
+            wait_until(lambda: thread.bridge.pipeline.books.balance().dead_lettered == 300)
+            for number in range(300, 2_000):
+                client.publish(metric_topic(), body(number), qos=1, wait=20)
+            retry_command = ["bridge", "dead-letters", "retry", "--sink", f"jsonl:{path}", "--tenants", str(known)]
+            command = [sys.executable, "-m", "mqttkit", *retry_command]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert done.stdout == "stored=300 duplicate=0 refused=0\n", done.stderr
+            wait_until(lambda: thread.bridge.pipeline.books.balance().stored == 1_700)
+    values = [json.loads(line)["value"] for line in path.read_text().splitlines()]
+    assert sorted(values) == list(range(2_000))
 
 
 def test_dead_letters_are_purged_as_chosen(tmp_path: Path) -> None:

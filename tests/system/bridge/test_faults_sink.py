@@ -21,6 +21,7 @@ from tests.support.bridges import (
     body,
     bridged,
     metric_topic,
+    new_tenant,
     publish_numbers,
     rows,
     stored_numbers,
@@ -243,6 +244,37 @@ def test_fault_10_sqlite_corrupt(tmp_path: Path) -> None:
         assert stored_numbers(process.database) == list(range(2_000, 2_500))
 
 
+def values_of(path: Path) -> list[int]:
+    """The numbers in a file of either sink."""
+    if path.suffix == ".db":
+        return stored_numbers(path)
+    return sorted(int(json.loads(line)["value"]) for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "db"])
+def test_file_that_is_moved_under_load_loses_nothing(tmp_path: Path, suffix: str) -> None:
+    """Each metric is in the moved file or in the new one."""
+    total = 4_000
+    path, moved = tmp_path / f"metrics.{suffix}", tmp_path / f"moved.{suffix}"
+    sink = f"jsonl:{path}" if suffix == "jsonl" else f"sqlite:{path}"
+    with bridged(tmp_path, sink=sink) as (_, process, client):
+        publish_numbers(client, range(total // 4))
+        wait_until(lambda: process.acknowledged > 0)
+        for number in range(total // 4, total):
+            client.publish(metric_topic(), body(number), qos=1, wait=20)
+            if number == total // 2:
+                path.rename(moved)
+        assert client.flush(60)
+        wait_until(lambda: process.acknowledged == total)
+        process.finish()
+    before, after = values_of(moved), values_of(path)
+    assert before
+    assert after
+    assert sorted({*before, *after}) == list(range(total))
+    assert len(after) == len(set(after))
+    assert suffix == "db" or len(before) + len(after) == total
+
+
 def test_fault_22_dead_letter_store_full(tmp_path: Path) -> None:
     """At its limit nothing more is acknowledged, and the bridge says so; a purge sets it going again."""
     environment = {"MQTTKIT_BRIDGE_DEAD_LETTER_LIMIT": "50"}
@@ -261,3 +293,23 @@ def test_fault_22_dead_letter_store_full(tmp_path: Path) -> None:
         wait_until(process.is_ready)
         wait_until(lambda: rows(process.database) == [(10,)])
         assert process.finish()[3] == 80
+
+
+def test_fault_22_one_bad_device_does_not_block_the_others(tmp_path: Path) -> None:
+    """Its letters above the quota are counted and dropped, so the store never reaches its limit."""
+    environment = {
+        "MQTTKIT_BRIDGE_DEAD_LETTER_LIMIT": "50",
+        "MQTTKIT_BRIDGE_DEAD_LETTER_QUOTA": "20",
+        "MQTTKIT_BRIDGE_DEAD_LETTER_OVERFLOW": "drop",
+    }
+    with bridged(tmp_path, environment=environment) as (_, process, client):
+        for _ in range(200):
+            client.publish(metric_topic(), b"[", qos=1, wait=20)
+        client.publish(metric_topic(new_tenant()), body(1), qos=1, wait=20)
+        publish_numbers(client, range(10))
+        wait_until(lambda: rows(process.database) == [(10,)])
+        assert process.is_ready()
+        letters = "SELECT reason, count(*) FROM dead_letters GROUP BY 1 ORDER BY 1"
+        assert rows(process.database, letters) == [("json_syntax", 20), ("tenant_unknown", 1)]
+        assert process.number("dropped_letters_total") == 180
+        process.finish()

@@ -144,34 +144,26 @@ def test_sigterm_with_a_sink_that_hangs_leaves_the_rest_to_the_broker(tmp_path: 
 
 
 def test_user_of_role_bridge_can_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`broker up` and `broker user add --role bridge` make what the bridge needs, and nothing more."""
+    """The roles bridge and metrics-device have the rights for metrics; a device may not speak for another agent."""
     monkeypatch.chdir(tmp_path)
     runner = CliRunner()
     started = runner.invoke(cli, ["broker", "up", "--backend", "process", "--port", "0", "--json"])
     assert started.exit_code == 0, started.output
     port = json.loads(started.stdout)["port"]
     try:
-        for name, role in (("ingest", "bridge"), ("sender", "service")):
+        for name, role in (("ingest", "bridge"), ("agent-1", "metrics-device")):
             added = runner.invoke(cli, ["broker", "user", "add", name, "--role", role, "--generate"])
             assert added.exit_code == 0, added.output
             (tmp_path / name).write_text(added.stdout)
             (tmp_path / name).chmod(0o600)
         words = ("--username", "ingest", "--password-file", str(tmp_path / "ingest"))
         with bridge(tmp_path / "bridge", port, *words) as process:
-            sent = [
-                "pub",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(port),
-                "-u",
-                "sender",
-                "--password-file",
-                str(tmp_path / "sender"),
-            ]
-            done = runner.invoke(cli, [*sent, "-q", "1", "-t", metric_topic(), "-m", '{"value": 5}'])
+            login = ["-u", "agent-1", "--password-file", str(tmp_path / "agent-1")]
+            words = ["pub", "-h", "127.0.0.1", "-p", str(port), *login, "-q", "1", "-m", '{"value": 5}', "-t"]
+            assert runner.invoke(cli, [*words, metric_topic(agent="agent-2")]).exit_code != 0
+            done = runner.invoke(cli, [*words, metric_topic()])
             assert done.exit_code == 0, done.output
-            wait_until(lambda: rows(process.database, "SELECT value FROM metrics") == [(5.0,)])
+            wait_until(lambda: rows(process.database, "SELECT agent_id, value FROM metrics") == [("agent-1", 5.0)])
             assert process.stop() == 0
     finally:
         runner.invoke(cli, ["broker", "down"])

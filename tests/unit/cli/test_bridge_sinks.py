@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import yaml
 from click.testing import CliRunner
 
 from mqttkit.bridge.outputs.plan import plan_outputs
+from mqttkit.bridge.sinks import sink_options
+from mqttkit.bridge.sinks.types import HttpOptions, SinkOptions
 from mqttkit.cli import cli
 from mqttkit.cli.bridge.options import bridge_options
 from mqttkit.cli.options.loading import load_without_broker
@@ -94,3 +97,22 @@ def test_compose_passes_every_sink_on() -> None:
     result = CliRunner().invoke(cli, [*compose, "--sink", "sqlite:a.db", "--sink", "sqlite:a.db"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert "two outputs store in the same place" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--keep", "30d", "--table", "iot.readings", "--columns", "value=v", "--no-hypertable"),
+         {"keep": 2_592_000, "table": "iot.readings", "columns": "value=v", "hypertable": False}),
+        (("--list", "queues:default", "--job", "Keep", "--job-format", "laravel", "--redis-durability", "replica"),
+         {"list_name": "queues:default", "job": "Keep", "job_format": "laravel", "durability": "replica"}),
+        (("--token-file", "t", "--http-headers-file", "h", "--http-username", "u", "--http-password-file", "p",
+          "--http-ca-file", "a", "--http-cert-file", "c", "--http-key-file", "k", "--http-gzip"),
+         {"http": HttpOptions(token_file="t", headers_file="h", user="u", password_file="p", ca_file="a", cert_file="c",
+                              key_file="k", gzip=True)}),
+    ],
+)  # fmt: skip
+def test_options_reach_the_sink(words: tuple[str, ...], expected: dict[str, object]) -> None:
+    """Each option of the command line is the sink's option."""
+    found = sink_options(settings_of("--sink", "sqlite:a.db", *words).bridge)
+    assert found == dataclasses.replace(SinkOptions(timeout=found.timeout), **expected)  # type: ignore[arg-type]
