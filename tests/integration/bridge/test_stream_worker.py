@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.support.bridges import TENANT, ask_health, rows, wait_until
 from tests.support.brokers import free_port
 from tests.support.postgres import postgres
 from tests.support.redis import RedisServer, redis_server
+from tests.support.workers import running_worker
 
 STREAM = "mqttkit:metrics"
 
@@ -47,22 +47,8 @@ def fill(redis: RedisServer, numbers: range, *, live: bool = False) -> None:
 @contextlib.contextmanager
 def worker(redis: RedisServer, sink: str, **more: float) -> Iterator[StreamWorker]:
     settings = BridgeSettings(sink=sink, batch_size=50)
-    with running(StreamWorker(WorkerSettings(source=redis.url, bridge=settings, **more))) as made:  # type: ignore[arg-type]
+    with running_worker(StreamWorker(WorkerSettings(source=redis.url, bridge=settings, **more))) as made:  # type: ignore[arg-type]
         yield made
-
-
-@contextlib.contextmanager
-def running(made: StreamWorker) -> Iterator[StreamWorker]:
-    codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(made.run()))
-    thread.start()
-    try:
-        yield made
-    finally:
-        made.stop()
-        thread.join(15)
-    assert codes == [0]
-    assert made.books.balance().difference == 0
 
 
 def test_worker_stores_acknowledges_trims_and_tells(redis: RedisServer, tmp_path: Path) -> None:
@@ -193,7 +179,7 @@ def test_worker_reports_health_and_lag(redis: RedisServer, tmp_path: Path) -> No
     fill(redis, range(20))
     port = free_port()
     settings = BridgeSettings(sink=f"sqlite:{tmp_path / 'metrics.db'}", health_port=port)
-    with running(StreamWorker(WorkerSettings(source=redis.url, bridge=settings))) as made:
+    with running_worker(StreamWorker(WorkerSettings(source=redis.url, bridge=settings))) as made:
         wait_until(lambda: made.books.acknowledged == 20)
         wait_until(lambda: ask_health(port, "/readyz")[0] == 200)
         fill(redis, range(20, 30))

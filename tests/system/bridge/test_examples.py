@@ -195,7 +195,10 @@ def test_page_names_every_reason() -> None:
 
 
 def test_compose_with_bridge_runs_the_bridge(tmp_path: Path) -> None:
-    """docker-compose takes the printed file, and its command, run here, stores a metric and passes its health check."""
+    """docker-compose takes the printed file, and its command, run here, stores a metric and passes its health check.
+
+    The broker has WebSocket, a network with a name, and the configuration, users and ACL of `broker up`.
+    """
     done = subprocess.run(
         [MQTTKIT, "broker", "compose", "--with-bridge"],
         capture_output=True,
@@ -206,7 +209,13 @@ def test_compose_with_bridge_runs_the_bridge(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(done.stdout)
     compose = [need("docker-compose"), "-f", str(tmp_path / "compose.yaml"), "config", "-q"]
     assert subprocess.run(compose, capture_output=True, check=False).stderr == b""
-    service = yaml.safe_load(done.stdout)["services"]["mqttkit-default-bridge"]
+    found = yaml.safe_load(done.stdout)
+    broker_service, service = (found["services"][f"mqttkit-default{suffix}"] for suffix in ("", "-bridge"))
+    assert broker_service["ports"] == ["127.0.0.1:1883:1883", "127.0.0.1:9001:9001"]
+    assert "mqttkit-default-config:/mosquitto/config" in broker_service["volumes"]
+    assert found["volumes"]["mqttkit-default-config"] == {"external": True}
+    assert found["networks"] == {"default": {"name": "mqttkit-default"}}
+    assert service["command"][4:6] == ["--username", "bridge"]
     (tmp_path / "tenants.yaml").write_text(f"- {TENANT}\n")
     secret = tmp_path / "bridge.password"
     secret.touch(0o600)

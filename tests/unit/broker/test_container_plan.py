@@ -22,9 +22,11 @@ def plan(**given: object) -> ContainerPlan:
 
 def test_the_compose_file_is_yaml_and_publishes_on_loopback() -> None:
     """Ports, volumes and limits of the plan; dollars doubled as compose wants them."""
-    service = yaml.safe_load(plan(tls_port=8883).compose())["services"]["mqttkit-edge"]
+    found = yaml.safe_load(plan(tls_port=8883).compose())
+    service = found["services"]["mqttkit-edge"]
     assert service["ports"] == ["127.0.0.1:1883:1883", "127.0.0.1:9001:9001", "127.0.0.1:8883:8883"]
     assert service["volumes"] == ["mqttkit-edge-config:/mosquitto/config", "mqttkit-edge-data:/mosquitto/data"]
+    assert found["networks"] == {"default": {"name": "mqttkit-edge"}}
     assert service["restart"] == "unless-stopped"
     assert service["mem_limit"] == 512 << 20
     assert "$$(hostname)" in service["healthcheck"]["test"][1]

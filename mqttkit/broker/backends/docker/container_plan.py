@@ -175,9 +175,15 @@ class ContainerPlan:
             "volumes:",
             *(f"  {volume}:\n    external: true" for volume in self.volumes),
             *(f"  {self.name}-{service.suffix}: {{}}" for service in beside),
-            *([f"networks:\n  {self.spec.network}:\n    external: true"] if self.spec.network else []),
+            *self._networks(),
         ]
         return "\n".join(lines) + "\n"
+
+    def _networks(self) -> list[str]:
+        """Return the user's network, or the one that compose creates, whose name does not depend on the directory."""
+        if self.spec.network:
+            return [f"networks:\n  {self.spec.network}:\n    external: true"]
+        return [f"networks:\n  default:\n    name: {self.name}"]
 
     @property
     def restart(self) -> str:
