@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from mqttkit.controller.controller import Controller
 from mqttkit.controller.discovery.inventory import DeviceInventory
+from mqttkit.controller.discovery.simulated_subnet import discover
 from mqttkit.controller.discovery.types import Discover, Found, to_report
 from mqttkit.controller.handover.outbox import ReportOutbox
 from mqttkit.controller.handover.receipts import parse_receipt
@@ -18,7 +19,6 @@ from mqttkit.controller.messages.envelope import Envelope
 from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import GLOBAL, Place
 from mqttkit.controller.policies import Policy
-from mqttkit.controller.simulation.subnet_scan import discover
 from mqttkit.controller.store import StoredDevice
 from mqttkit.controller.transports.types import Promise
 from mqttkit.errors import PublishFailed, SubscriptionDenied

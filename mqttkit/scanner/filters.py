@@ -6,13 +6,11 @@ import fnmatch
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from mqttkit.errors import AdvertisementError, UsageError
 from mqttkit.scanner.advertisement import Advertisement, normalise_uuid, parse_company
-from mqttkit.scanner.sources.protocol import Source
 from mqttkit.settings import ScannerSettings
 
 if TYPE_CHECKING:
@@ -169,40 +167,3 @@ def _parts(advertisement: Advertisement) -> dict[object, object]:
         if value := getattr(advertisement, name):
             parts[name] = value
     return parts
-
-
-class FilteredSource(Source):
-    """A source behind filters."""
-
-    def __init__(self, source: Source, filters: Filters) -> None:
-        self._source = source
-        self._filters = filters
-
-    @property
-    def scanning(self) -> bool:
-        """Implement Source."""
-        return self._source.scanning
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """Implement Source."""
-        return {**self._source.dropped, **self._filters.dropped}
-
-    def close(self) -> None:
-        """Implement Source."""
-        self._source.close()
-
-    def start(self) -> None:
-        """Implement Source."""
-        self._source.start()
-
-    def batches(self) -> Iterator[list[Advertisement]]:
-        """Implement Source."""
-        for heard in self._source.batches():
-            if batch := self._filters.apply(heard):
-                yield batch
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._source.__exit__(kind, error, traceback)

@@ -27,12 +27,12 @@ from mqttkit.bench.own_broker import own_broker
 from mqttkit.bench.usage import allow_files, cpu_seconds
 from mqttkit.client import MqttClient
 from mqttkit.controller import LocalController, RegionalController
+from mqttkit.controller.discovery.simulated_subnet import discover
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import Key, KeyFile, KeyRing, generate
 from mqttkit.controller.security.signing import sign, verify
-from mqttkit.controller.simulation.subnet_scan import discover
 from mqttkit.controller.status_book import StatusBook
 from mqttkit.controller.store import Novelty, Store
 from mqttkit.errors import MqttkitError

@@ -8,9 +8,9 @@ from typing import Any
 
 from mqttkit.controller.discovery.command import CommandSource
 from mqttkit.controller.discovery.neighbours import NeighbourSource
+from mqttkit.controller.discovery.simulated_subnet import discover
 from mqttkit.controller.discovery.sweep import SweepSource
 from mqttkit.controller.discovery.types import Discover, DiscoverySource, Found
-from mqttkit.controller.simulation.subnet_scan import discover
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ def open_source(settings: ScannerSettings) -> Source:
 
     Raise UsageError, RecordingError, or MissingPart if there is no radio.
     """
-    from mqttkit.scanner.filters import FilteredSource, Filters
+    from mqttkit.scanner.filters import Filters
+    from mqttkit.scanner.sources.filtered import FilteredSource
 
     filters = Filters(settings)
     source = _open_unfiltered(settings)
