@@ -99,11 +99,11 @@ def redis_case(redis: RedisServer, kind: str) -> Case:
 
 
 def postgresql_case(server: Postgres) -> Case:
+    """The database of a server that tests share, emptied of what others left."""
     import psycopg
 
     with psycopg.connect(server.url, autocommit=True) as connection:
-        helpers = "mqttkit_sinks, mqttkit_schema, mqttkit_contents"
-        connection.execute(f"DROP TABLE IF EXISTS metrics, dead_letters, {helpers}")
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
 
     def values() -> list[float]:
         with psycopg.connect(server.url) as connection:

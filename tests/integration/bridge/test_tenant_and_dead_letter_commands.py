@@ -28,6 +28,7 @@ from tests.support.http_receiver import http_receiver
 from tests.support.pipelines import TENANT as PIPELINE_TENANT
 from tests.support.pipelines import Known, TroubledSink
 from tests.support.redis import redis_server
+from tests.support.sinks import postgresql_case
 
 A, B = (f"6f1d7c1e-0000-4000-8000-00000000000{n}" for n in "ab")
 
@@ -140,7 +141,7 @@ def test_retry_uses_the_token_of_the_http_sink(tmp_path: Path) -> None:
 
 def test_retry_stores_in_the_table_of_the_bridge(server: Callable[[str], Any], tmp_path: Path) -> None:
     """--table applies to it too."""
-    address = server("postgresql").url
+    address = postgresql_case(server("postgresql")).address
     words = refused(address, SinkOptions(table="readings"), tmp_path)
     assert run(*words, "--table", "readings").stdout == "stored=1 duplicate=0 refused=0\n"
     assert stored_ids(BridgeSettings(sink=address, table="readings"), "a") == ["d"]
