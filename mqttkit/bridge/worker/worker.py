@@ -37,6 +37,11 @@ LIVE_SECONDS = 30.0
 RETRY_FIRST, RETRY_LONGEST = 0.1, 5.0
 """Seconds between attempts."""
 
+_WAITING = {
+    "pending": "Entries that workers of the group have read and not stored",
+    "lag": "Entries that no worker of the group has read",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
@@ -80,7 +85,7 @@ class StreamWorker:
         self._notifier = Notifier()
         self._progress_at = time.monotonic()
         self._blocked = "not started"
-        self._lag: dict[str, float] = {}
+        self._waiting: dict[str, int | None] = {}
 
     def stop(self) -> None:
         """Stop after the current batch. Only sets a flag."""
@@ -225,7 +230,7 @@ class StreamWorker:
             own = groups.get(self._settings.group)
             if own is None:  # it is still to be created, and must then get all entries
                 return
-            self._lag = {"pending": float(own["pending"]), "lag": float(own.get("lag") or 0)}
+            self._waiting = {"pending": own["pending"], "lag": own.get("lag")}
             oldest = []
             for name, group in groups.items():
                 pending = client.xpending(stream, name)
@@ -250,12 +255,9 @@ class StreamWorker:
             Sample("ready", "1 while metrics can flow", "gauge", float(ready)),
             Sample("resident_memory_bytes", "Resident memory", "gauge", resident_bytes()),
         ]
-        if self._lag:
-            pending = "Entries that workers of the group have read and not stored"
-            found.append(Sample("pending_entries", pending, "gauge", self._lag["pending"]))
-            found.append(
-                Sample("lag_entries", "Entries that no worker of the group has read", "gauge", self._lag["lag"])
-            )
+        for name, number in self._waiting.items():
+            if number is not None:  # Redis cannot count over removed entries, nor before version 7
+                found.append(Sample(f"{name}_entries", _WAITING[name], "gauge", number))
         return found
 
     # -- failures ----------------------------------------------------------------------------------

@@ -218,10 +218,33 @@ def test_lag_grows_while_the_database_is_away(
     assert rows(path) == [(300,)]
 
 
+def test_lag_that_redis_does_not_know_is_not_shown_as_zero(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot count over a removed entry that no worker has read, until they have read further."""
+    monkeypatch.setattr("mqttkit.bridge.worker.worker.TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
+    path = tmp_path / "metrics.db"
+    with redis.client() as client, worker(redis, f"sqlite:{path}") as made:
+        wait_until(lambda: path.exists() and waiting(made) == (0, 0))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            fill(redis, range(200))
+            wait_until(lambda: waiting(made)[1] > 0)
+            _, before = (name for name, _ in client.xrevrange(STREAM, count=2))
+            client.xdel(STREAM, before)
+            wait_until(lambda: waiting(made)[0] == UNKNOWN)
+            other.execute("ROLLBACK")
+        wait_until(lambda: made.books.acknowledged == 199 and waiting(made) == (0, 0))
+
+
+UNKNOWN = -1.0
+
+
 def waiting(made: StreamWorker) -> tuple[float, float]:
     """Entries that no worker has read, and those that one has read and not stored."""
     samples = {sample.name: sample.value for sample in made.samples()}
-    return samples.get("lag_entries", -1), samples.get("pending_entries", -1)
+    return samples.get("lag_entries", UNKNOWN), samples.get("pending_entries", UNKNOWN)
 
 
 def test_worker_that_waits_for_its_database_keeps_what_another_group_has_read(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mqttkit.bridge.session import BridgeSession, SessionWatch, forget_stored, normal_sink, session_purpose
-from mqttkit.settings import BrokerSettings, MqttSettings
+from mqttkit.settings import BrokerSettings, MqttSettings, ReconnectSettings
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,14 @@ def test_output_warns_of_the_session_that_its_sink_had_alone(
     with session("sqlite") as again:
         assert again.client_id == output.client_id
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("given", "expected"), [(30.0, 2.0), (0.5, 0.5)])
+def test_bridge_waits_two_seconds_at_most_between_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: float, expected: float
+) -> None:
+    """After a long outage the devices are back immediately, and their messages need the bridge."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    mqtt = MqttSettings(reconnect=ReconnectSettings(initial_delay=0.2, max_delay=given))
+    with BridgeSession(mqtt, topic_filter="t", sink="sqlite:x", target="") as session:
+        assert session.settings.reconnect.max_delay == expected
