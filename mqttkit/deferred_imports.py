@@ -20,7 +20,7 @@ Deferred = Mapping[str, Mapping[str, object]]
 
 PAHO: Deferred = {"ssl": {}, "urllib.request": {}, "hashlib": {}}
 UNUSED = ("socks",)
-"""PySocks, which paho imports if it is there: our own transport speaks to proxies."""
+"""PySocks, which paho imports if it is installed: our own transport talks to proxies."""
 
 
 class NotLoaded:
@@ -44,7 +44,7 @@ BLEAK: Deferred = {
 
 
 class DeferredModule(types.ModuleType):
-    """A module that is imported when an attribute is asked for that cannot be given without it."""
+    """A module that is imported when code needs an attribute that the stand-in does not have."""
 
     def __init__(self, name: str, given: Mapping[str, object]) -> None:
         super().__init__(name)

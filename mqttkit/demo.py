@@ -122,7 +122,7 @@ class Demo:
         return Subscriber(self._settings, [Subscription("ble/raw/#")])
 
     def _publish(self, publisher: ScanPublisher, settings: ScannerSettings, subscriber: Subscriber) -> None:
-        """Publish until the time is over or `stop` is called, then wait for the last messages; runs in a thread."""
+        """Publish until the time is up or `stop` is called, then wait for the last messages; runs in a thread."""
         timer = threading.Timer(self._seconds, publisher.stop)
         try:
             with open_source(settings) as source:

@@ -54,7 +54,7 @@ def own_broker(*lines: str, tls: bool = False, websockets: bool = False) -> Iter
 
 
 def _websocket_listener(port: int) -> tuple[str, ...]:
-    """Return a WebSocket listener, and a TCP listener, without which mosquitto 2.0.11 does not start."""
+    """Return a WebSocket listener and a TCP listener; mosquitto 2.0.11 does not start without the latter."""
     return (f"listener {free_port()} 127.0.0.1", f"listener {port} 127.0.0.1", "protocol websockets")
 
 
@@ -90,5 +90,5 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         if process.poll() is not None or time.monotonic() > deadline:
-            raise LifecycleError(f"mosquitto did not start to listen on port {port}")
+            raise LifecycleError(f"mosquitto did not start listening on port {port}")
         time.sleep(0.02)

@@ -51,11 +51,11 @@ class Plan:
     """Use WebSockets."""
 
     def over(self, sent: int, elapsed: float) -> bool:
-        """Return whether all messages are sent or the time is over."""
+        """Return whether all messages are sent or the time is up."""
         return sent >= self.count if self.count else elapsed >= self.duration
 
     def done(self, seconds: float, sent: int, received: int) -> float:
-        """Return the share of the run that is done, 0 to 1: of the messages if they are counted, else of the time."""
+        """Return the completed share of the run, 0 to 1: by messages if `count` is set, else by time."""
         if not self.count:
             return min(seconds / self.duration, 1.0) if self.duration else 0.0
         deliveries = self.count * (self.subscribers if self.layout == "all" else 1)

@@ -101,7 +101,7 @@ T = TypeVar("T")
 
 
 class _Answer(Generic[T]):
-    """What a function that blocks returns; it runs in a thread while this one turns the fleet."""
+    """The result of a blocking function, which runs in a thread while this one turns the fleet."""
 
     def __init__(self, wait: Callable[[], T]) -> None:
         self.value: T | None = None

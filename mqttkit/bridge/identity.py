@@ -21,9 +21,9 @@ from mqttkit.errors import BridgeError
 from mqttkit.files import write_secret
 
 SLOTS = 256
-"""Most bridges for one purpose on one machine."""
+"""Maximum number of bridges for one purpose on one machine."""
 PURPOSE = "purpose.json"
-"""File beside the identifiers that says what they are for."""
+"""File next to the identifiers that says what they are for."""
 HAD_SESSION = "connected"
 """Second line of the file once the broker has accepted the identifier."""
 

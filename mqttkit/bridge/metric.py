@@ -26,7 +26,7 @@ SHOWN = 40
 """Characters of a name or text that a refusal quotes."""
 
 MAX_TAGS = 64
-"""Most tags in one metric."""
+"""Maximum number of tags in one metric."""
 
 _EXACT = 2.0**53  # a double holds every smaller integer exactly
 
@@ -95,7 +95,7 @@ class Refusal(Exception):
         self.reason = reason
         self.detail = detail
         self.metrics = list(metrics)
-        """Metrics of the same message that are right, and stored beside its dead letter."""
+        """Valid metrics of the same message, which are stored in addition to its dead letter."""
 
 
 class Metric(NamedTuple):

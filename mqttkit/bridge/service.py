@@ -331,7 +331,7 @@ class Bridge:
         if intake.paused:
             logger.info("the connection ended while the queue was full: the broker sends the unread messages again")
         else:
-            logger.error("no room for %d messages beside %d waiting ones: reconnecting", len(refused), intake.queued)
+            logger.error("no room for %d more messages (%d are waiting): reconnecting", len(refused), intake.queued)
 
     def _note_state(self, state: ConnectionState, _reason: str) -> None:
         """Handle a change of the connection; called in the network thread, before any message of a new connection."""

@@ -22,7 +22,7 @@ LISTENERS = {"port": ("MQTT", "mqtt"), "websocket_port": ("WebSocket", "ws"), "t
 """Name and URL scheme of each listener by the field of its port."""
 LOCAL_ADDRESS = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
 LINK_LOCAL = 0x20
-"""Scope of an IPv6 address that needs an interface beside it (if_inet6)."""
+"""Scope of an IPv6 address that is valid only with its interface (if_inet6)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -235,7 +235,7 @@ def sub(connection: ConnectionOptions, **given: Any) -> None:
 
 
 def _announcer(connection: ConnectionOptions) -> Callable[[ConnectionState, str], None] | None:
-    """Return a handler that says on a terminal when the connection is there, lost and back; None elsewhere."""
+    """Return a handler that reports on a terminal when the connection is up, lost and back; None elsewhere."""
     if connection.quiet or not (on_terminal() and sys.stderr.isatty()):
         return None
     connected_before = False

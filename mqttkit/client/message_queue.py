@@ -17,7 +17,7 @@ MAX_BYTES = 64 * 1024 * 1024
 OVERFULL = 4
 """At this multiple of the bounds nothing more is read, even if somebody awaits an answer."""
 PROPERTIES_BYTES = 64
-"""What properties take beside their texts."""
+"""Bytes that properties take in addition to their texts."""
 NO_LIMIT = 1 << 62
 _TOPIC, _PAYLOAD, _RETAIN, _PROPERTIES = (
     itemgetter(Message._fields.index(name)) for name in ("topic", "payload", "retain", "properties")

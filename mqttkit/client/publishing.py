@@ -53,7 +53,9 @@ class PublishingClient:
         data = payload if type(payload) is bytes else encode_payload(payload)
         if not self.connected and not (wait > 0 and self.wait_connected(wait)):
             return self._outbox.refuse(NOT_CONNECTED, encode_name(topic))
-        if not topic.isprintable():  # quick, and true of every topic that no broker hangs up on, but for a few spaces
+        if (
+            not topic.isprintable()
+        ):  # quick, and true of nearly every topic that brokers accept, except some with spaces
             self._thread.remember_topic(topic)
         if not 0 <= qos <= 2:
             raise ValueError(f"QoS must be 0, 1 or 2, got {qos!r}")

@@ -23,7 +23,7 @@ class ConnectionState(enum.Enum):
 
 
 class StateLog:
-    """Logs each change once, not once an attempt: it leaves out a state with an unchanged cause."""
+    """Logs each change once, not once per attempt: it skips a state whose cause has not changed."""
 
     def __init__(self) -> None:
         self._last = ("", "")

@@ -14,7 +14,7 @@ _HOSTS, _USERNAME, _PASSWORD = "mqtt.broker.hosts", "mqtt.broker.username", "mqt
 _TLS, _TRANSPORT, _VERSION = "mqtt.broker.tls", "mqtt.broker.transport", "mqtt.client.version"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _USUAL_PORTS = {("tcp", False): 1883, ("tcp", True): 8883, ("websockets", False): 80, ("websockets", True): 443}
-"""By transport, and whether it uses TLS: the ports of mqtt, mqtts, ws and wss."""
+"""The ports of mqtt, mqtts, ws and wss, by transport and whether it uses TLS."""
 
 
 def fitting(listeners: Sequence[Layer], wanted: Mapping[str, LocatedValue]) -> Layer:

@@ -273,7 +273,7 @@ class ControllerCore:
         return PendingMessage(envelope, topic, retain=False, expires=deadline, needs_subscriber=True)
 
     def _current_run(self) -> tuple[str, int]:
-        """Return what tells this run and this connection from others."""
+        """Return what distinguishes this run and this connection from others."""
         return self._incarnation, self.mqtt.connection if self.mqtt is not None else 0
 
     # --- heartbeats ------------------------------------------------------------------------------------------------

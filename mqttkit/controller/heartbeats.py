@@ -52,7 +52,7 @@ class Heartbeats:
 
 
 class OnlineTime:
-    """Remembers over a restart when the controller was online, so that it accepts what the broker kept for it."""
+    """Remembers across restarts when the controller was online, so that it accepts what the broker kept for it."""
 
     def __init__(self, store: Store, gate: Gate) -> None:
         self._store, self._gate = store, gate
@@ -65,7 +65,7 @@ class OnlineTime:
             log.warning("cannot save the time at which this controller was online: %s", error)
 
     def expect_delayed(self) -> None:
-        """The controller has connected: for a while, accept messages from since it was last online."""
+        """The controller has connected: for a while, accept messages sent since it was last online."""
         try:
             since = self._store.moment("online")
         except StoreFailed as error:

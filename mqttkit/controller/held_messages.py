@@ -9,7 +9,7 @@ from mqttkit.controller.transports.types import Receive, ReceivedMessage
 from mqttkit.topics import matches
 
 HOLD_SECONDS = 5.0
-"""After this time, messages on topics to which nobody has subscribed are passed on, to be refused or ignored."""
+"""After this time, messages on topics without a subscription are passed on, to be refused or ignored."""
 
 
 class HeldMessages:
@@ -24,12 +24,12 @@ class HeldMessages:
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
-        """Start the time in which the controller should subscribe."""
+        """Start the period in which the controller should subscribe."""
         self._until = time.monotonic() + HOLD_SECONDS
 
     @property
     def is_over(self) -> bool:
-        """True if the controller has had the time to subscribe to everything that it wants."""
+        """True once the controller has had enough time for all its subscriptions."""
         return time.monotonic() >= self._until
 
     def take(self, deliveries: list[ReceivedMessage]) -> None:

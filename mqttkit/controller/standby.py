@@ -40,7 +40,7 @@ class Standby:
         self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
 
     def start(self) -> None:
-        """Start to follow the other instance."""
+        """Start following the other instance."""
         log.error("another instance of %s runs; this one stands down until it leaves", self._id)
         self._thread.start()
 

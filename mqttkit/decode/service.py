@@ -87,7 +87,7 @@ class DecodeService:
             self._publish(device)
 
     def _tick(self) -> None:
-        """Publish who went away and what is due; after a new connection, everything."""
+        """Publish which devices went away and the states that are due; after a new connection, everything."""
         now = time.monotonic()
         if now < self._next_tick:
             return

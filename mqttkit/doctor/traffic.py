@@ -123,7 +123,7 @@ def retained(visit: Visit) -> Iterator[Result]:
 
 
 def _delivers_to_wildcards(visit: Visit) -> bool:
-    """Return whether a new subscription with a wildcard gets the retained message (RabbitMQ has no such thing)."""
+    """Return whether a new subscription with a wildcard gets the retained message (not with RabbitMQ)."""
     collector = MessageCollector(visit)
     collector.client.subscribe(Subscription(f"{visit.topic}/#", 1), timeout=SECONDS)
     return collector.wait(lambda message: message.retain and message.payload == b"kept") is not None

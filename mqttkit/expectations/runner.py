@@ -82,7 +82,7 @@ class _Arrivals:
 
 
 def _wait(arrivals: _Arrivals, progress: Progress, deadline: float, process: subprocess.Popen[bytes] | None) -> None:
-    """Look at messages until the ending is known or the time is over."""
+    """Look at messages until the outcome is known or the time is up."""
     while time.monotonic() < deadline:
         message = arrivals.next()
         if message is not None:

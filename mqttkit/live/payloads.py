@@ -78,7 +78,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def property_lines(message: Message) -> list[str]:
-    """Return QoS, retain flag and properties of a message, one a line."""
+    """Return QoS, retain flag and properties of a message, one per line."""
     found = [f"QoS {message.qos}" + (", retained" if message.retain else "")]
     if message.properties is not None:
         for name, value in properties_to_object(message.properties).items():

@@ -130,7 +130,7 @@ class TopicNode:
 
     @property
     def path(self) -> str:
-        """The topic name from the first level on."""
+        """The complete topic name."""
         parts: list[str] = []
         node: TopicNode | None = self
         while node is not None and node.parent is not None:
@@ -140,7 +140,7 @@ class TopicNode:
 
     @property
     def counted_live(self) -> int:
-        """Messages received, without a first one that the broker had retained."""
+        """Messages received, except a first one that the broker had retained."""
         return self.count - self.began_retained
 
     @property

@@ -1,4 +1,4 @@
-"""Collects readings with a gateway until there are enough, the time is over, or it is stopped."""
+"""Collects readings with a gateway until there are enough, the time is up, or it is stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP_SECONDS = 0.1
 def collect(gateway: GatewayNode, *, count: int | None, duration: float | None, interval: float, stop: Stop) -> bool:
     """Wait for `count` readings, `duration` seconds or `stop`, whichever is first; log totals every `interval` seconds.
 
-    Return False if the time was over before `count` readings came. Logs how many messages were not readings.
+    Return False if the time was up before `count` readings arrived. Logs how many messages were not readings.
     """
     try:
         return _wait(gateway, count, duration, interval, stop)

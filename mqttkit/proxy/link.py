@@ -56,7 +56,7 @@ class Link:
         """Packets seen."""
 
     def feed(self, data: bytes, *, from_client: bool) -> list[Effect]:
-        """Take bytes of one side; return what is to be done."""
+        """Take bytes of one side; return what to do."""
         data = self._held[from_client] + data
         effects: list[Effect] = []
         done = sent = 0

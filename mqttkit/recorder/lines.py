@@ -34,7 +34,7 @@ class Recorded(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """What a recording says of itself in its first line."""
+    """What a recording says about itself in its first line."""
 
     started_ns: int
     """When it started: nanoseconds since 1970 in UTC."""

@@ -36,7 +36,7 @@ FLUSH_SECONDS = 0.5
 QUEUE_BYTES = 64 * 1024 * 1024
 """Payload and topic bytes that may wait for the writer."""
 MESSAGE_BYTES = 200
-"""What a waiting message costs beside its topic and payload."""
+"""Bytes that a waiting message takes in addition to its topic and payload."""
 
 
 @dataclass(frozen=True, kw_only=True)

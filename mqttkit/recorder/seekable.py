@@ -33,7 +33,7 @@ FOOTER = struct.Struct("<IBI")
 ENTRY = struct.Struct("<II")
 SKIPPABLE_HEADER = struct.Struct("<II")
 MAX_FRAMES = 0x8000000
-"""Most frames that the format allows."""
+"""Maximum number of frames that the format allows."""
 RAW_BLOCK, RLE_BLOCK, COMPRESSED_BLOCK = 0, 1, 2
 
 

@@ -139,7 +139,7 @@ class BridgeSettings(SinkSettings):
     group: Annotated[str | None, topic_level("group")] = None
     """Share the load with other bridges of this name ($share/NAME/…; MQTT 5, 4.8.2)."""
     batch_size: Count = 500
-    """Most messages in one commit; half the Receive Maximum if that is less."""
+    """Maximum number of messages in one commit; half the Receive Maximum if that is less."""
     batch_window: Duration = 0.05
     """Seconds that a message may wait for others under load; without load it does not wait."""
     queue_size: Count = 10_000

@@ -41,13 +41,13 @@ class ControllerSettings(Checked):
     unsigned: bool = False
     """Neither sign nor verify: only if the broker's access rules are enough."""
     state_file: str | None = None
-    """SQLite file with the state that survives a restart; default: beside the key ring, named by id."""
+    """SQLite file with the state that survives a restart; default: next to the key ring, named by id."""
     heartbeat_interval: Seconds = 10.0
     """Seconds between heartbeats."""
     clock_skew: Duration = 300.0
     """Seconds by which a sender's clock may differ, in either direction."""
     max_message_bytes: Annotated[int, between(1, 64 * 1024 * 1024)] = 256 * 1024
-    """Longest message that it accepts, bytes."""
+    """Largest message that it accepts, bytes."""
     keep_session: bool = True
     """Let the broker keep the session for a day while the controller is offline, so that no report is lost."""
     policy_qos: Annotated[int, between(1, 2)] = 1

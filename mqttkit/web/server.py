@@ -35,7 +35,7 @@ OTHER_CONNECTIONS = 24
 RETRY = {"Retry-After": "5"}
 """Header of each answer that says that the server is busy."""
 BUSY = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
-"""What a connection gets for which there is no room."""
+"""The answer to a connection when there is no room for it."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "

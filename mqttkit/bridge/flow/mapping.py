@@ -18,7 +18,7 @@ from mqttkit.errors import MissingPart, UsageError
 from mqttkit.settings import BridgeSettings
 
 MAX_METRICS = 1_000
-"""Most metrics of one message."""
+"""Maximum number of metrics in one message."""
 _KEYS = frozenset({"name", "value", "timestamp", "dedupe_id", "tags"})
 _METRIC_NAME = re.compile(PARTS["metric_name"])
 
@@ -67,7 +67,7 @@ class MappedParser(MetricParser):
         return found[0]
 
     def parse_all(self, topic: str, payload: bytes, received_ms: int, *, retained: str | None = None) -> list[Metric]:
-        """Return the metrics that the expression makes of the payload, or none; raise Refusal."""
+        """Return the metrics that the expression makes from the payload, or none; raise Refusal."""
         names = self.require_names(topic)
         self.check_size(payload)
         if not payload:

@@ -27,7 +27,7 @@ class Share:
 
 
 class Route:
-    """The share of one output, beside the shares of all.
+    """The share of one output, and the shares of all.
 
     A topic that has no tenant and no name, or belongs to no output, is the first output's: there it becomes a dead
     letter, so that it is stored once.

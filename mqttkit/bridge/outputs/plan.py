@@ -84,7 +84,7 @@ def output_names(outputs: tuple[OutputSettings, ...]) -> list[str]:
 
 
 def _check_shared(bridge: BridgeSettings) -> None:
-    """Raise UsageError if a sink's option is set beside several outputs, where it would have no effect."""
+    """Raise UsageError if a sink's option is set together with several outputs, because it would have no effect."""
     for item in dataclasses.fields(SinkSettings):
         if item.name != "sink" and getattr(bridge, item.name) != item.default:
             raise UsageError(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mqttkit.errors import SinkUnavailable
 
-FREE_SPACE = "Free space on its disk; the bridge tries again by itself"
+FREE_SPACE = "Free space on its disk; the bridge tries again automatically"
 
 
 class FileIdentity(NamedTuple):

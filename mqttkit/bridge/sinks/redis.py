@@ -356,7 +356,9 @@ class RedisSink:
             version = str(self._client.info("server")["redis_version"])
             if tuple(int(part) for part in version.split(".")[:2]) < WAITAOF_SINCE:
                 hint = "Set `appendfsync always` in Redis instead"
-                raise SinkBroken(f"{self.name}: Redis {version} has no WAITAOF, which came with 7.2", hint=hint)
+                raise SinkBroken(
+                    f"{self.name}: Redis {version} does not have WAITAOF, which Redis 7.2 introduced", hint=hint
+                )
 
     def _announce(self) -> None:
         """Tell workers that the bridge publishes live events, so that they do not publish them again."""

@@ -1,4 +1,4 @@
-"""Read Sparkplug B messages beside the other metrics of a bridge.
+"""Read Sparkplug B messages in addition to the other metrics of a bridge.
 
 A birth gives the names and types of a node's metrics; later data may have only their aliases. So the parser has a
 memory, which changes in the order of the messages and is saved with each batch.

@@ -13,7 +13,7 @@ from mqttkit.bridge.metric import MetricRefusal, Refusal
 from mqttkit.errors import MissingPart
 
 MAX_METRICS = 10_000
-"""Most metrics of one payload."""
+"""Maximum number of metrics in one payload."""
 
 _BYTES, _BOOL, _UINT32, _UINT64, _FLOAT, _DOUBLE, _MESSAGE = 12, 8, 13, 4, 2, 1, 11
 """Types of descriptor.proto. Text is read as bytes, because the decoder accepts text that is not UTF-8."""

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 CACHE_ENTRIES = 10_000
-"""Most answers in the cache, known and unknown tenants together."""
+"""Maximum number of answers in the cache, known and unknown tenants together."""
 KNOWN_SECONDS = 30.0
 """How long a removed tenant may still be accepted."""
 UNKNOWN_SECONDS = 2.0

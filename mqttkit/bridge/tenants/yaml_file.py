@@ -95,7 +95,7 @@ class YamlRegistry:
         self._tenants = expected
 
     def _reload(self) -> None:
-        """Begin to read the file if it has changed and no thread reads it already."""
+        """Start reading the file if it has changed and no thread reads it already."""
         if self._reader is not None and self._reader.is_alive():
             return
         stamp = _stamp(self.path)

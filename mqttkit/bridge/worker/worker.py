@@ -279,7 +279,7 @@ class StreamWorker:
             if self._stop.wait(wait):
                 return None
             wait = min(RETRY_LONGEST, wait * 2)
-            with contextlib.suppress(SinkUnavailable):  # Redis is away too: the next turn says so
+            with contextlib.suppress(SinkUnavailable):  # Redis is unreachable too: the next turn reports it
                 self._trim_if_due()
 
     @contextlib.contextmanager

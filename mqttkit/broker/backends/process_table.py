@@ -56,7 +56,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def identify(pid: int) -> ProcessId:
-    """Return the identity of a process, also of one that has ended but that its parent has not waited for yet.
+    """Return the identity of a process, even if it has ended and its parent has not waited for it yet.
 
     Raise `LifecycleError` if it is gone.
     """
@@ -109,7 +109,7 @@ def stop(process: ProcessId, *, seconds: float = STOP_SECONDS) -> None:
             os.kill(process.pid, signal.SIGCONT)  # a paused process would not receive it
         if wait_gone(process, seconds):
             return
-    raise LifecycleError(f"process {process.pid} does not end, not even with SIGKILL")
+    raise LifecycleError(f"process {process.pid} did not end, even after SIGKILL")
 
 
 def wait_gone(process: ProcessId, seconds: float) -> bool:

@@ -1,6 +1,6 @@
 """Make a running mosquitto save its database (SIGUSR1), and prove that the file is complete.
 
-If the disk is full, mosquitto 2.0 replaces a small database by an empty file, without an error. So a new file alone
+If the disk is full, mosquitto 2.0 replaces a small database with an empty file, without an error. So a new file alone
 proves nothing.
 """
 

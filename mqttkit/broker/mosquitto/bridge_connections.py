@@ -68,7 +68,7 @@ class BridgeTopic:
 
     @property
     def ends_with_wildcard(self) -> bool:
-        """Whether it matches topics that nobody reads one by one, so that a canary disturbs nobody."""
+        """Whether it matches topics that no client reads individually, so that a canary disturbs no one."""
         return self.pattern.endswith(("+", "#"))
 
 

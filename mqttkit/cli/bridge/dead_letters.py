@@ -55,7 +55,7 @@ def _settings(config: str | None) -> BridgeSettings:
     return load_without_broker(config).bridge
 
 
-@dead_letters.command("list", short_help="List letters, one a line.")
+@dead_letters.command("list", short_help="List letters, one per line.")
 @selection_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each letter.")
 @store_options

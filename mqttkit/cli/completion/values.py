@@ -99,7 +99,7 @@ def topics(context: click.Context) -> list[str]:
 
 
 def _collect(context: click.Context, found: set[str]) -> None:
-    """Add topics to `found` until the time is over; a broker that cannot be reached has none."""
+    """Add topics to `found` until the time is up; an unreachable broker has none."""
     from mqttkit.addresses import parse_url
     from mqttkit.cli.options.loading import load
     from mqttkit.client import MqttClient

@@ -35,7 +35,7 @@ def _store_options(command: Command) -> Command:
 
 @click.command("dead-letters", cls=GroupedCommand)
 @_store_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the content of the message.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with the content of the message.")
 @click.option("--delete", is_flag=True, help="Delete the dead letters that are shown.")
 @config_option
 def dead_letters(*, config: str | None, as_json: bool, delete: bool) -> None:
@@ -64,7 +64,7 @@ def dead_letters(*, config: str | None, as_json: bool, delete: bool) -> None:
 
 @click.command(cls=GroupedCommand)
 @_store_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with all fields of the device.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with all fields of the device.")
 @click.option("--gone", is_flag=True, help="Show the devices that are gone, too.")
 @config_option
 def devices(*, config: str | None, as_json: bool, gone: bool) -> None:

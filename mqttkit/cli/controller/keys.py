@@ -207,7 +207,7 @@ def import_keys(keys: KeyFile, path: str) -> None:
 
 @key.command("list")
 @on_ring
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def list_keys(keys: KeyFile, as_json: bool) -> None:
     """Show the keys, never their secrets.
 

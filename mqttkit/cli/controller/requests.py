@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 timeout_option = click.option(
     "--timeout", type=Number("SECONDS", low=0.1), default=10.0, help="How long to wait for the answer.  [10]"
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 
 
 @click.command(short_help="Ask a controller and print its answer.", cls=GroupedCommand)

@@ -24,7 +24,7 @@ class MosquittoCommand(GroupedCommand):
         return {
             "As in mosquitto's clients": [
                 ("-D TYPE PROPERTY VALUE", f"An MQTT 5 property; TYPE is {', '.join(TYPES)}."),
-                ("-o FILE", "Read options from FILE, one a line; options given here override them."),
+                ("-o FILE", "Read options from FILE, one per line; options given here override them."),
             ]
         }
 

@@ -86,7 +86,7 @@ def _prompt(settings: MqttSettings) -> MqttSettings:
 
 
 def _connect(client: MqttClient, *, retry: bool) -> None:
-    """Start to connect and wait a moment before the scan; without retry, raise the failure."""
+    """Start connecting and wait a moment before the scan; without retry, raise the failure."""
     if retry:
         client.start()
         client.wait_connected(FIRST_CONNECTION_SECONDS)

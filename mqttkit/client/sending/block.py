@@ -55,7 +55,7 @@ class BlockReceipt:
         self.largest = max(map(len, payloads), default=0)
         """Bytes of the largest payload."""
         self.fixed = len(topic) + len(properties)
-        """Bytes that a message counts against the byte limit, beside its payload."""
+        """Bytes that a message counts against the byte limit in addition to its payload."""
         self._condition = condition
         self._states = bytearray(len(payloads))
         self._failures: dict[int, tuple[Outcome, str, int]] = {}

@@ -1,4 +1,4 @@
-"""What the broker takes, from the properties of its CONNACK (MQTT 5, 3.2.2.3). Pure."""
+"""What the broker accepts, from the properties of its CONNACK (MQTT 5, 3.2.2.3). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_WILDCARDS, NO_SHARED = 0xA2, 0x9E
 
 
 class BrokerLimits(NamedTuple):
-    """What the broker takes; by default everything that MQTT has."""
+    """What the broker accepts; by default everything that MQTT has."""
 
     max_qos: int = 2
     """Highest QoS of a publish."""
@@ -85,7 +85,7 @@ def clamp_packet_size(packet: bytearray) -> None:
 
 
 def _find_property(packet: bytearray, wanted: int) -> int:
-    """Return where the value of a property begins in the body of a CONNACK; 0 if it is not there."""
+    """Return where the value of a property begins in the body of a CONNACK; 0 if it is missing."""
     sizes = {0x11: 4, 0x27: 4, 0x21: 2, 0x22: 2, 0x13: 2, 0x24: 1, 0x25: 1, 0x28: 1, 0x29: 1, 0x2A: 1}
     place = next((index + 1 for index in range(2, min(6, len(packet))) if packet[index] < 128), len(packet))
     while place < len(packet):

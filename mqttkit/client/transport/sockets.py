@@ -63,7 +63,7 @@ def probe(address: tuple[str, int], timeout: float, *, source: str | None = None
 def shut_down(descriptor: int) -> None:
     """End the connection of a socket without closing it: its owner then reads the end.
 
-    A socket inside TLS or WebSockets has no shutdown that leaves its wrapper alone, so a duplicate does it.
+    Shutting down a TLS or WebSocket wrapper would change the wrapper, so a duplicate of the descriptor is shut down.
     """
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
         duplicate.shutdown(socket.SHUT_RDWR)

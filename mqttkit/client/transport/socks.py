@@ -47,7 +47,7 @@ class _Handshake:
         if version != 5:
             raise OSError("it does not speak SOCKS 5")
         if method == NO_METHOD:
-            raise OSError("it wants a user name and a password")
+            raise OSError("it requires a user name and a password")
         if method == PASSWORD:
             name, word = (proxy.username or "").encode(), (proxy.password or "").encode()
             self._connection.sendall(b"\1" + bytes((len(name),)) + name + bytes((len(word),)) + word)

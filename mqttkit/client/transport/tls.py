@@ -68,7 +68,7 @@ def _log_keys(context: ssl.SSLContext) -> None:
 
 
 def _shared_key_context(settings: TlsSettings) -> ssl.SSLContext:
-    """Return a context for a pre-shared key; raise MissingPart if this Python has no such thing."""
+    """Return a context for a pre-shared key; raise MissingPart if this Python does not support one."""
     import ssl
 
     if not hasattr(ssl.SSLContext, "set_psk_client_callback"):

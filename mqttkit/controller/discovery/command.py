@@ -1,4 +1,4 @@
-"""Devices from a command of the user: it prints one JSON object a line."""
+"""Devices from a user's command, which prints one JSON object per line."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from mqttkit.errors import MqttkitError
 
 Device = Mapping[str, Any]
-"""One device: JSON values by name. `id`, or else `mac`, or else `ip` tells it from others."""
+"""One device: JSON values by name. `id`, or else `mac`, or else `ip` distinguishes it from others."""
 Found = Mapping[str, Any] | Iterable[Device]
 """What a discovery function returns: devices, or a report with a list of `devices` and anything else."""
 Discover = Callable[[], Found]
@@ -34,7 +34,7 @@ class DiscoverySource(Protocol):
 
 
 def device_key(device: object) -> str:
-    """Return what tells a device from others; empty if nothing does."""
+    """Return what distinguishes a device from others; empty if nothing does."""
     if not isinstance(device, Mapping):
         return ""
     for name in ("id", "mac", "ip"):

@@ -24,7 +24,7 @@ MAX_NAME = 128
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z", re.ASCII)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-"""The escape of a half of a surrogate pair, as it stands in JSON."""
+"""The escape of half a surrogate pair in JSON."""
 _HALF_CHARACTER = "a text holds half a surrogate pair, which has no UTF-8 form"
 _MAX_SEQUENCE = 2**53 - 1
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1

@@ -1,4 +1,4 @@
-"""The reasons for which a controller refuses a message. Each reason has its own counter."""
+"""The reasons why a controller refuses a message. Each reason has its own counter."""
 
 from __future__ import annotations
 

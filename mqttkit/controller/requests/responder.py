@@ -45,8 +45,8 @@ class _Task:
 class RequestDesk:
     """Handlers by request type, and a thread that runs them one at a time.
 
-    The receiver calls `take` before its commit, and `send` or `clear` after it. So a request runs when it can never
-    be handled again. A crash in between loses it, and the requester's time runs out.
+    The receiver calls `take` before its commit, and `send` or `clear` after it. So a request runs only once it can no
+    longer be handled again. A crash in between loses it, and the requester times out.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ SKEW_SECONDS = 300.0
 """Allowed clock skew in either direction."""
 
 _SIGNATURE_BYTES = 1_024
-"""More than the header and the signature need beside the topic."""
+"""More bytes than the header and the signature need in addition to the topic."""
 
 STATELESS = frozenset({Kind.STATUS, Kind.RECEIPT, Kind.ANSWER})
 """Messages that the store does not remember: their content tells an old copy from a new one."""
@@ -217,7 +217,7 @@ class Gate:
         self._delayed_window = (0.0, float("-inf"))  # pragma: no mutate
 
     def expect_delayed(self, since: float, seconds: float) -> None:
-        """For so many seconds, accept messages signed at `since` (seconds since the epoch) or later at any age.
+        """For this many seconds, accept messages signed at `since` (seconds since the epoch) or later at any age.
 
         For a controller that was away: the broker kept messages for it that are no longer fresh. `seconds` must be
         less than the time for which the store remembers nonces. Any thread may call this.

@@ -67,7 +67,7 @@ class HttpTransport:
         return self._up
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
-        """Start to poll."""
+        """Start polling."""
         import urllib3
 
         self._receive, self._wake = receive, wake

@@ -81,7 +81,7 @@ class HttpHub:
         return f"http://{self._host}:{self._port}"
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
-        """Start to serve; raise PortTaken or LifecycleError if that fails."""
+        """Start serving; raise PortTaken or LifecycleError if that fails."""
         from waitress.server import create_server
 
         self._receive, self._wake = receive, wake

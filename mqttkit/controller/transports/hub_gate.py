@@ -13,7 +13,7 @@ from mqttkit.controller.store import Novelty, Store
 
 
 class HubGate:
-    """Checks each posted message as a subscriber does, with a memory of its own. Any thread may call `check`."""
+    """Checks each posted message as a subscriber does, with its own memory. Any thread may call `check`."""
 
     def __init__(self, topics: Topics, codec: Codec, *, skew: float = SKEW_SECONDS) -> None:
         self._topics, self._codec, self._skew = topics, codec, skew

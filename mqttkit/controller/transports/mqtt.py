@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 COPY_SECONDS = 5.0
 """Seconds after a change of client identifier during which both sessions may deliver a copy."""
 AGAIN_SECONDS = 1.0
-"""Seconds before the next try of a subscription that the broker did not answer."""
+"""Seconds before a subscription that the broker did not answer is tried again."""
 RENEW_SECONDS = 5.0
-"""Seconds for publishes under way before the transport connects again with another will."""
+"""Seconds to wait for pending publishes before the transport connects again with another will."""
 SESSION_SECONDS = 24 * 3600
 """Seconds for which the broker keeps the session of a disconnected controller."""
 
@@ -67,11 +67,11 @@ class MqttTransport:
 
     @property
     def shows_subscribers(self) -> bool:
-        """True if the broker says when nobody subscribes to a message: MQTT 5 does, MQTT 3.1.1 does not."""
+        """True if the broker reports that a message has no subscriber: MQTT 5 does, MQTT 3.1.1 does not."""
         return self.client.protocol_version == 5
 
     def start(self, receive: Receive, wake: Callable[[], None]) -> None:
-        """Start to connect, and keep trying until closed."""
+        """Start connecting, and keep trying until closed."""
         self._receive, self._wake = receive, wake
         self.client.start()
 
@@ -134,7 +134,7 @@ class MqttTransport:
             self._start_again()
 
     def _start_again(self) -> None:
-        """Replace the closed client by one that subscribes to everything again."""
+        """Replace the closed client with one that subscribes to everything again."""
         if self._ended.is_set():
             return
         with self._lock:

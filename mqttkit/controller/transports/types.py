@@ -67,7 +67,7 @@ class Transport(Protocol):
         ...
 
     def send(self, topic: str, data: bytes, *, qos: int, retain: bool) -> Ticket:
-        """Start to publish; do not block."""
+        """Start publishing; do not block."""
         ...
 
     def close(self) -> None:

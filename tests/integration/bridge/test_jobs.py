@@ -178,7 +178,7 @@ def test_fsync_needs_a_redis_that_has_it(server: Callable[[str], Any], caplog: p
     options = SinkOptions(durability="fsync")
     with contextlib.closing(open_sink(redis.url, options)) as sink:
         if tuple(map(int, version.split(".")[:2])) < (7, 2):
-            with pytest.raises(SinkBroken, match="has no WAITAOF"):
+            with pytest.raises(SinkBroken, match="does not have WAITAOF"):
                 sink.open()
         else:
             sink.open()

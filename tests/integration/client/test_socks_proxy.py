@@ -101,7 +101,7 @@ def test_messages_go_through_the_proxy(shared_broker: Mosquitto, topic: str, use
     ("login", "answer", "user", "cause"),
     [
         (b"me:right", None, "me:wrong@", "it refuses the user name and password"),
-        (b"me:right", None, "", "it wants a user name and a password"),
+        (b"me:right", None, "", "it requires a user name and a password"),
         (b"", b"\5\5\0\1\0\0\0\0\0\0", "", "connection refused"),
         (b"", b"\5\x63\0\1\0\0\0\0\0\0", "", "reply 99"),
         (b"", b"\5\0", "", "it closed the connection"),

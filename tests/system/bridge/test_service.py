@@ -59,7 +59,7 @@ def test_broker_that_sends_more_than_it_may_is_cut_off(tmp_path: Path) -> None:
     ):
         assert second.wait(60)
         assert process.number("overflows_total") >= 1
-        assert "waiting ones: reconnecting" in process.log
+        assert "are waiting): reconnecting" in process.log
         assert process.number("in_flight_messages") <= 50
         assert acknowledged.count(b"\x40\x02") <= 50
 

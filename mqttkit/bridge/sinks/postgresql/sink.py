@@ -51,7 +51,7 @@ _WRITE_CONTENTS = (
 EXPIRE_SECONDS = 60.0
 """Seconds between removals of metrics older than `keep`, when there is nothing more to remove."""
 EXPIRE_ROWS = 5_000
-"""Most rows that one commit removes."""
+"""Maximum number of rows that one commit removes."""
 
 
 class PostgresqlLetters:

@@ -27,7 +27,7 @@ REFUSED = (400, 413, 415, 422)
 SHOWN = 200
 """Characters of a failed answer that the error quotes."""
 LONGEST_WAIT = 3_600.0
-"""Most seconds to wait if the server sends Retry-After."""
+"""Maximum seconds to wait if the server sends Retry-After."""
 
 
 class HttpAnswer(NamedTuple):

@@ -40,7 +40,7 @@ _EXAMPLE = "Example: nats://localhost:4222/METRICS"
 
 
 class _Stream(NamedTuple):
-    """What the server tells about the stream."""
+    """What the server reports about the stream."""
 
     last: int
     """Sequence number of the last message."""

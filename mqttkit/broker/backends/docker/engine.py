@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 ENGINE_SECONDS = 60.0
 """Time limit of each call."""
 ANSWER_SECONDS = 5.0
-"""An engine that does not tell its version in this time is away."""
+"""An engine that does not report its version in this time counts as unreachable."""
 EXEC_ATTEMPTS, EXEC_PAUSE = 5, 0.5
 NOT_ENTERED = "OCI runtime exec failed: exec failed: unable to start container process: error executing setns process"
 BROKER_USER = "mosquitto"
@@ -246,7 +246,7 @@ def _execute_once(container: Container, *command: str, user: str) -> tuple[str, 
 def signal_broker(container: Container, name: str) -> None:
     """Send a signal to the container's main process from inside, as the broker's user; raise LifecycleError.
 
-    The engine's own `kill` marks the container as stopped by hand, whatever the signal, and then neither a crash nor
+    The engine's own `kill` marks the container as stopped by hand, with any signal, and then neither a crash nor
     a restart of the engine starts it again. The image's root has no CAP_KILL.
     """
     text, code = execute(container, "sh", "-c", f"kill -{name} 1", user=BROKER_USER)

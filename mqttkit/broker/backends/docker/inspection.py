@@ -74,7 +74,7 @@ def restart_policy(container: Container) -> str | None:
 def stopped_by_hand(client: DockerClient, container: Container) -> bool | None:
     """Return whether the engine treats the container as stopped by hand, so that it does not start it again.
 
-    The engine's API does not tell; its own file does, which only root can read. None if we cannot read it.
+    The engine's API does not report this; its own file does, which only root can read. None if we cannot read it.
     """
     root = str(client.info().get("DockerRootDir") or "")
     try:
