@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from mqttkit.bridge.worker.worker import StreamWorker
+from mqttkit.bridge.worker.stream_worker import StreamWorker
 
 
 @contextlib.contextmanager

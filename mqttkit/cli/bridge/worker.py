@@ -52,7 +52,7 @@ def worker(
     mqttkit bridge worker --source redis://localhost --sink sqlite:metrics.db
     """
     from mqttkit.bridge.outputs.plan import chosen_sink
-    from mqttkit.bridge.worker.worker import StreamWorker, WorkerSettings
+    from mqttkit.bridge.worker.stream_worker import StreamWorker, WorkerSettings
 
     set_up_logging(quiet=quiet)
     settings = chosen_sink(load_without_broker(config).bridge)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mqttkit.bridge.worker.worker import StreamWorker, WorkerSettings
+from mqttkit.bridge.worker.stream_worker import StreamWorker, WorkerSettings
 from mqttkit.settings import BridgeSettings, SparkplugSettings
 from tests.support.bridge_threads import bridge_settings, running_bridge
 from tests.support.bridges import ask_health, metric_topic, publish_numbers, publisher, wait_until
@@ -55,7 +55,7 @@ def test_every_name_in_the_documentation_is_served(
     redis = server("redis")
     redis_case(redis, "redis")
     settings = BridgeSettings(sink=f"sqlite:{tmp_path / 'worker.db'}", health_port=three)
-    monkeypatch.setattr("mqttkit.bridge.worker.worker.TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("mqttkit.bridge.worker.stream_worker.TRIM_SECONDS", 0.0)
     with running_worker(StreamWorker(WorkerSettings(source=redis.url, bridge=settings))):
         wait_until(lambda: "mqttkit_bridge_lag_entries" in families(three))
         served |= families(three)

@@ -19,7 +19,7 @@ from mqttkit.bridge.identity import Identity
 from mqttkit.bridge.metric import Metric, MetricParser
 from mqttkit.bridge.sinks.redis import RedisSink
 from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
-from mqttkit.bridge.worker.worker import StreamWorker, WorkerSettings
+from mqttkit.bridge.worker.stream_worker import StreamWorker, WorkerSettings
 from mqttkit.settings import BridgeSettings
 from tests.support.bridges import TENANT, ask_health, rows, wait_until
 from tests.support.brokers import free_port
@@ -200,7 +200,7 @@ def test_lag_grows_while_the_database_is_away(
     redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That is when somebody must be told: the worker measures it between its attempts too."""
-    monkeypatch.setattr("mqttkit.bridge.worker.worker.TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("mqttkit.bridge.worker.stream_worker.TRIM_SECONDS", 0.0)
     monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
     path = tmp_path / "metrics.db"
     with worker(redis, f"sqlite:{path}") as made:
@@ -222,7 +222,7 @@ def test_lag_that_redis_does_not_know_is_not_shown_as_zero(
     redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It cannot count over a removed entry that no worker has read, until they have read further."""
-    monkeypatch.setattr("mqttkit.bridge.worker.worker.TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("mqttkit.bridge.worker.stream_worker.TRIM_SECONDS", 0.0)
     monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
     path = tmp_path / "metrics.db"
     with redis.client() as client, worker(redis, f"sqlite:{path}") as made:
@@ -251,7 +251,7 @@ def test_worker_that_waits_for_its_database_keeps_what_another_group_has_read(
     redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own group does not exist before its first turn, and must get the stream from the beginning."""
-    monkeypatch.setattr("mqttkit.bridge.worker.worker.TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("mqttkit.bridge.worker.stream_worker.TRIM_SECONDS", 0.0)
     monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
     fill(redis, range(300))
     path = tmp_path / "metrics.db"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mqttkit.bridge.worker.worker import StreamWorker, WorkerSettings
+from mqttkit.bridge.worker.stream_worker import StreamWorker, WorkerSettings
 from mqttkit.cli import cli
 from mqttkit.client import MqttClient
 from mqttkit.settings import BridgeSettings
