@@ -36,4 +36,5 @@ def test_another_spelling_of_broker_and_sink_finds_the_queued_messages(
         with running_bridge(with_host(settings, "127.0.0.1")) as second:
             assert second.bridge.session.client_id == name
             wait_until(lambda: stored_numbers(tmp_path / "metrics.db") == list(range(100)))
-        assert caplog.text.count("created session") == caplog.text.count(f"resumed session {name}") == 1
+        assert f"resumed session {name}" in caplog.text
+        assert caplog.text.count("created session") == 1

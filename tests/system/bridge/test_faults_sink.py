@@ -308,7 +308,7 @@ def test_fault_22_one_bad_device_does_not_block_the_others(tmp_path: Path) -> No
         client.publish(metric_topic(new_tenant()), body(1), qos=1, wait=20)
         publish_numbers(client, range(10))
         wait_until(lambda: rows(process.database) == [(10,)])
-        assert process.is_ready()
+        wait_until(process.is_ready)
         letters = "SELECT reason, count(*) FROM dead_letters GROUP BY 1 ORDER BY 1"
         assert rows(process.database, letters) == [("json_syntax", 20), ("tenant_unknown", 1)]
         assert process.number("dropped_letters_total") == 180
