@@ -38,7 +38,7 @@ ReceiveHandler = Callable[[int, list[Message]], None]
 CONNECTING_AT_A_TIME = 64
 """Connections that wait for CONNACK, without a rate: a listener has a short queue."""
 TURN_SECONDS = 0.05
-TEND_SECONDS = 1.0
+MAINTENANCE_SECONDS = 1.0
 """How often every connection checks its keep alive."""
 SUBACK_SECONDS = 60.0
 
@@ -99,7 +99,7 @@ class Fleet:
         self._selector = selectors.DefaultSelector()
         self._dirty: set[FleetMember] = set()
         self._waiting = 0
-        self._tended = time.monotonic()
+        self._maintained_at = time.monotonic()
         self._closing = False
 
     def __enter__(self) -> Fleet:
@@ -251,8 +251,8 @@ class Fleet:
                 self._guard(member, member.connection.loop_write)
         self._flush()
         now = time.monotonic()
-        if now - self._tended >= TEND_SECONDS:
-            self._tended = now
+        if now - self._maintained_at >= MAINTENANCE_SECONDS:
+            self._maintained_at = now
             for member in self.members:
                 if member.accepted and member.ended is None:
                     self._guard(member, member.connection.loop_misc)

@@ -94,7 +94,7 @@ class Identity:
         return True
 
     def _describe(self) -> None:
-        """Write what the identifiers are for, so that `stored_identities` can tell."""
+        """Write what the identifiers are for, so that `stored_identities` can report it."""
         path = self._base / PURPOSE
         if not path.exists():
             write_secret(path, json.dumps(self._purpose))

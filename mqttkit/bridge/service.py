@@ -387,7 +387,7 @@ class Bridge:
         if not client.connected:
             wrong.append(f"not connected: {client.reason or client.state.value}")
         else:
-            wrong += self._keeper.wrong()
+            wrong += self._keeper.problems()
         if self.pipeline.blocked:
             wrong.append(self.pipeline.blocked)
         if self.pipeline.intake.fill >= FULL:

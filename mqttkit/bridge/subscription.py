@@ -34,7 +34,7 @@ def bridge_filter(settings: BridgeSettings) -> str:
 
 
 def bridge_filters(settings: BridgeSettings) -> list[str]:
-    """Return every topic filter to subscribe to; raise UsageError if a group would deal out a node's messages."""
+    """Return every topic filter to subscribe to; raise UsageError if a group would distribute a node's messages."""
     if not settings.sparkplug.enabled:
         return [bridge_filter(settings)]
     if settings.group:
@@ -85,7 +85,7 @@ class SubscriptionKeeper:
         """True if the broker has granted the subscription."""
         return self._epoch > 0 and not self._denied
 
-    def wrong(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return why the subscription cannot deliver messages; empty if it can."""
         if self._denied:
             return [self._denied]
@@ -132,7 +132,7 @@ class SubscriptionKeeper:
         result = self._canary.send(self._client, timeout=ANSWER_SECONDS)
         missing = result is CanaryResult.MISSING
         if missing and self._client.connected and self._client.stats.received == before:
-            reason = f"granted, but a test message did not come within {ANSWER_SECONDS:g} s: the ACL may deny reading"
+            reason = f"granted, but a test message did not arrive within {ANSWER_SECONDS:g} s: the ACL may deny reading"
             raise SubscriptionDenied(self._filters[0], reason, code=NO_PERMISSION)
         self._note_delivers()
 

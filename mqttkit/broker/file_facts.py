@@ -28,7 +28,7 @@ class FileFact:
     directory: bool
     """True for a directory."""
 
-    def troubles(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """Yield what is wrong with it."""
         if self.link:
             yield "is a symbolic link: someone could make the broker read another file"

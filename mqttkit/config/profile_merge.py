@@ -23,7 +23,7 @@ def fitting(listeners: Sequence[Layer], wanted: Mapping[str, LocatedValue]) -> L
     `fitting` picks the listener on the port in `wanted`, or without a port the first with the wanted transport, TLS and
     version. It returns nothing if `wanted` names another broker, and no user and password if it names another user.
     """
-    tests = (_is_at,) if PORT in wanted else (_speaks, _speaks_under_tls)
+    tests = (_is_at,) if PORT in wanted else (_matches, _matches_with_tls)
     profile = next((listener for fits in tests for listener in listeners if fits(listener, wanted)), {})
     if _HOSTS in wanted or _UNIX_SOCKET in wanted or _differs(HOST, wanted, profile):
         return {}
@@ -41,12 +41,12 @@ def _is_at(listener: Layer, wanted: Mapping[str, LocatedValue]) -> bool:
     return not _differs(PORT, wanted, listener)
 
 
-def _speaks(listener: Layer, wanted: Mapping[str, LocatedValue]) -> bool:
+def _matches(listener: Layer, wanted: Mapping[str, LocatedValue]) -> bool:
     version, spoken = _text(_VERSION, wanted, "auto"), _text(_VERSION, listener, "auto")
     return _way(listener) == _way(wanted) and (spoken == version or "auto" in (spoken, version))
 
 
-def _speaks_under_tls(listener: Layer, wanted: Mapping[str, LocatedValue]) -> bool:
+def _matches_with_tls(listener: Layer, wanted: Mapping[str, LocatedValue]) -> bool:
     return _TLS not in wanted and _way(listener) == (_way(wanted)[0], True)
 
 

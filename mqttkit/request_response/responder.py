@@ -103,7 +103,7 @@ class Responder:
                 for request in self._client.messages(POLL_SECONDS):
                     if request.retain:
                         continue
-                    if not self._wait_for_a_place(stop):
+                    if not self._wait_for_worker(stop):
                         return self.totals
                     pool.submit(self._handle, request)
                     taken += 1
@@ -111,7 +111,7 @@ class Responder:
                         return self.totals
         return self.totals
 
-    def _wait_for_a_place(self, stop: Stop) -> bool:
+    def _wait_for_worker(self, stop: Stop) -> bool:
         """Wait until a thread is free; return False if `stop` is set before."""
         while not self._places.acquire(timeout=POLL_SECONDS):
             if stop.is_set:

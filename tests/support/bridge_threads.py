@@ -33,7 +33,7 @@ class BridgeThread(threading.Thread):
     def is_subscribed(self) -> bool:
         """True once the broker has granted the subscription of this connection."""
         bridge = self.bridge
-        return hasattr(bridge, "pipeline") and bridge.client.connected and not bridge._keeper.wrong()
+        return hasattr(bridge, "pipeline") and bridge.client.connected and not bridge._keeper.problems()
 
     def end(self) -> None:
         """Stop it and wait."""

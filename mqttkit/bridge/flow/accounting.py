@@ -85,7 +85,7 @@ class Books:
             self.in_flight -= number
             self.returned += number
 
-    def put_away(self, number: int) -> None:
+    def count_put_aside(self, number: int) -> None:
         """Count messages that need no commit."""
         with self._lock:
             self.received -= number

@@ -30,7 +30,7 @@ class PipelineLimits:
     batch_size: int = 500
     """Messages in one commit."""
     batch_window: float = 0.05
-    """Seconds that the worker waits at most for a batch to fill; under light load it does not wait."""
+    """Maximum seconds that the worker waits for a batch to fill; under light load it does not wait."""
     queue_messages: int = 10_000
     """Messages in the queue."""
     queue_bytes: int = 32 * 1024 * 1024
@@ -130,26 +130,26 @@ class Intake:
     # -- stopping ----------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Take nothing more in; what was taken is still given out."""
+        """Accept no more messages; `take` still returns the queued ones."""
         with self._condition:
             self.draining = True
             self._condition.notify_all()
 
     def stop(self) -> None:
-        """Give up also what was taken in: it is not acknowledged, so the broker keeps it."""
+        """Abandon the queued messages too: they are not acknowledged, so the broker keeps them."""
         with self._condition:
             self.draining = self.stopped = True
             self._condition.notify_all()
 
     def wait_stopped(self, timeout: float) -> bool:
-        """Wait for `stop`; True if it came, or was there."""
+        """Wait for `stop`; return True if it has been called."""
         with self._condition:
             return self._condition.wait_for(lambda: self.stopped, timeout)
 
     # -- the worker's side -------------------------------------------------------------------------
 
     def take(self, timeout: float) -> list[Message]:
-        """Take a batch out; nothing if none came within `timeout` seconds, or all was given up."""
+        """Remove and return a batch; an empty one if no message arrived within `timeout` seconds, or after `stop`."""
         limit = self._limits.batch_size
         with self._condition:
             if not self._queue and not self.draining:
@@ -206,7 +206,7 @@ class Intake:
             self._pause(paused)
 
     def _gather(self, limit: int) -> None:
-        """Wait for company as long as it comes: not at all under light load."""
+        """Wait while more messages arrive; under light load, do not wait."""
         if self._rate < LOW_RATE:
             return
         deadline = time.monotonic() + min(self._limits.batch_window, limit / 2 / self._rate)

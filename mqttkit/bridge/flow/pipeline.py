@@ -172,7 +172,7 @@ class Pipeline:
                 return False
             if not self._persist(self._save_parser):
                 return False
-            self.books.put_away(len(prepared.put_aside))
+            self.books.count_put_aside(len(prepared.put_aside))
             self._observe_delay()
             sent = self._acknowledge(messages)
         expected = _reliable(messages) - _reliable(prepared.put_aside)

@@ -79,9 +79,9 @@ def owners(examined: ExaminedBroker) -> Iterator[Result]:
     wrong = 0
     for fact in facts:
         fix = f"chown and chmod {'700' if fact.directory else '600'} {fact.place}"
-        for trouble in fact.troubles():
+        for problem in fact.problems():
             wrong += 1
-            yield failed(f"{fact.name} {trouble}", f"remove {fact.place}" if fact.link else fix)
+            yield failed(f"{fact.name} {problem}", f"remove {fact.place}" if fact.link else fix)
     if facts and not wrong:
         yield passed(f"{len(facts)} files and directories belong to uid {facts[0].wanted}; no other user can open them")
 

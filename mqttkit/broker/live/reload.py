@@ -107,11 +107,11 @@ def _unreadable(broker: Broker) -> dict[str, bytes]:
         return {}
     found = {}
     for fact in broker.file_facts():
-        if fact.directory or fact.link or not fact.name.startswith("config/") or not any(fact.troubles()):
+        if fact.directory or fact.link or not fact.name.startswith("config/") or not any(fact.problems()):
             continue
         content = broker.read_file(fact.name)
         if content is not None:
-            log.warning("%s %s; mqttkit repairs that", fact.name, next(fact.troubles()))
+            log.warning("%s %s; mqttkit repairs that", fact.name, next(fact.problems()))
             found[fact.name] = content
     return found
 

@@ -16,7 +16,7 @@ class MosquittoCommand(GroupedCommand):
     """A command that takes -D and -o as mosquitto's clients do."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Replace -D and -o by the options that they stand for."""
+        """Replace -D and -o with the options that they stand for."""
         return super().parse_args(ctx, self._with_files(self._replaced(args)))
 
     def further_options(self) -> dict[str, list[tuple[str, str]]]:

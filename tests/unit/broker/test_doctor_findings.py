@@ -100,11 +100,11 @@ def fact(**given: object) -> FileFact:
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(given: dict[str, object], trouble: str):
-    assert trouble in " ".join(fact(**given).troubles())
+    assert trouble in " ".join(fact(**given).problems())
 
 
 def test_a_file_as_it_should_be_has_no_trouble():
-    assert not list(fact().troubles())
+    assert not list(fact().problems())
 
 
 def test_a_missing_file_is_named_without_its_error_number():

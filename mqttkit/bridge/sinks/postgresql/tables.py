@@ -84,7 +84,7 @@ class Tables:
     columns: ColumnMap = field(default_factory=ColumnMap)
     """Names of its columns."""
     hypertable: bool = True
-    """Create it as a hypertable if TimescaleDB is there."""
+    """Create it as a hypertable if TimescaleDB is installed."""
 
     @property
     def metrics(self) -> str:
