@@ -6,18 +6,27 @@ import configparser
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mqttkit.bridge.metric import MetricRefusal
+from mqttkit.broker.accounts.acl import Access, AclFile, AclRule
+from mqttkit.broker.accounts.acl_simulator import lint
+from mqttkit.broker.accounts.passwords import PasswordFile
+from mqttkit.broker.accounts.roles import role_rules
 from tests.support.bridges import TENANT, body, metric_topic, publish_numbers, publisher, rows, wait_until
-from tests.support.brokers import free_port, mosquitto, need
+from tests.support.brokers import MOSQUITTO_PATHS, end, free_port, missing, mosquitto, need, wait_for_port
 from tests.support.pages import ROOT, find_page
 from tests.support.redis import redis_server
 
@@ -102,7 +111,10 @@ def _try_supervised(tmp_path: Path, server: subprocess.Popen[bytes], port: int, 
 
 
 def test_compose_file_is_sound() -> None:
-    """docker-compose takes it; every file that it mounts or copies is there, and what must survive has a volume."""
+    """docker-compose takes it; every file that it mounts or copies is there, and what must survive has a volume.
+
+    It publishes ports on loopback only, and gives each container only the secrets that it needs.
+    """
     compose = EXAMPLES / "compose.yaml"
     done = subprocess.run([need("docker-compose"), "-f", str(compose), "config"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -124,6 +136,16 @@ def test_compose_file_is_sound() -> None:
     assert Path(volumes["bridge"][0]).is_dir(), "a container does not see a file that an editor replaces"
     assert re.fullmatch(r"eclipse-mosquitto:\d+\.\d+\.\d+", services["broker"]["image"])
     assert "max_queued_messages 0" not in (EXAMPLES / "mosquitto.conf").read_text().splitlines()
+    written = yaml.safe_load(compose.read_text())
+    assert {name: service.get("ports") for name, service in written["services"].items()} == {
+        "broker": ["127.0.0.1:1883:1883", "127.0.0.1:9001:9001"],
+        "redis": None,
+        "bridge": ["127.0.0.1:9464:9464"],
+        "worker": None,
+    }
+    secrets = {name: service.get("secrets") for name, service in written["services"].items()}
+    assert secrets == {"broker": ["passwd", "acl"], "redis": None, "bridge": ["bridge.password"], "worker": None}
+    assert written["networks"] == {"default": {"name": "mqttkit-bridge"}}
 
 
 def _source(volume: str | dict[str, str]) -> str:
@@ -131,18 +153,108 @@ def _source(volume: str | dict[str, str]) -> str:
     return volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
 
 
+def test_acl_of_the_example_gives_the_bridge_the_rights_of_its_role() -> None:
+    """A device may do nothing but publish metrics of its tenant and agent, and the linter has no objection."""
+    acl = AclFile.parse((EXAMPLES / "acl").read_text())
+    assert (acl.anonymous, acl.patterns) == ((), ())
+    assert acl.users == {
+        "bridge": tuple(role_rules("bridge", "bridge")),
+        "agent-1": (AclRule(Access.WRITE, f"metrics/{TENANT}/agent-1/#"),),
+    }
+    assert lint(acl, users=("bridge", "agent-1")) == []
+
+
+def test_users_script_makes_passwords_once(tmp_path: Path) -> None:
+    """Others can read no file; the bridge's user owns its password. A second run refuses and changes nothing."""
+    place = _copy_with_users(tmp_path)
+    made = {path.name: path for path in (place / "secrets").iterdir()}
+    assert set(made) == {"passwd", "bridge.password", "agent-1.password"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made.values()} == {0o600}
+    assert stat.S_IMODE((place / "secrets").stat().st_mode) == 0o700
+    user = re.search(r"useradd .*--uid (\d+)", (EXAMPLES / "Dockerfile").read_text())
+    assert user is not None
+    assert made["bridge.password"].stat().st_uid == int(user[1])
+    stored = PasswordFile.parse(made["passwd"].read_text())
+    passwords = {name: made[f"{name}.password"].read_text().strip() for name in stored.hashes}
+    assert all(stored.verify(name, password) for name, password in passwords.items())
+    assert len({password for password in passwords.values() if len(password) == 48}) == 2
+    before = {name: path.read_bytes() for name, path in made.items()}
+    again = subprocess.run([place / "make-users"], capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "remove the directory secrets first" in again.stderr
+    assert {path.name: path.read_bytes() for path in (place / "secrets").iterdir()} == before
+
+
+def test_users_script_that_fails_leaves_no_password(tmp_path: Path) -> None:
+    """Without mosquitto_passwd and Docker it ends with an error and removes what it has made."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("dirname", "id", "mkdir", "od", "rm", "sed", "sh", "tr"):
+        (programs / name).symlink_to(need(name))
+    place = _copy(tmp_path)
+    done = subprocess.run([place / "make-users"], env={"PATH": str(programs)}, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "docker" in done.stderr
+    assert not (place / "secrets").exists()
+
+
+def _copy(directory: Path) -> Path:
+    """Return a copy of the example, without the passwords that somebody may have made in it."""
+    return shutil.copytree(EXAMPLES, directory / "examples" / "bridge", ignore=shutil.ignore_patterns("secrets"))
+
+
+def _copy_with_users(directory: Path) -> Path:
+    """Return a copy of the example in which the script has made the passwords with this machine's mosquitto_passwd."""
+    need("mosquitto_passwd")
+    if os.geteuid() != 0:
+        missing("only root gives a file to the bridge's user without Docker")
+    place = _copy(directory)
+    subprocess.run([place / "make-users"], check=True, env={**os.environ, "DOCKER_HOST": "unix:///nowhere"})
+    return place
+
+
+@contextlib.contextmanager
+def _composed_broker(place: Path, command: list[str]) -> Iterator[tuple[int, int, Path]]:
+    """Run the command of the compose file's broker here; yield its ports for MQTT and WebSocket, and its log.
+
+    Its directory is one that the user `mosquitto` can enter, because the broker leaves root at its start.
+    """
+    with tempfile.TemporaryDirectory(prefix="mqttkit-compose-") as name:
+        home, ports = Path(name), (free_port(), free_port())
+        home.chmod(0o755)
+        for directory in (home / "config", home / "data"):
+            directory.mkdir()
+            shutil.chown(directory, "mosquitto", "mosquitto")
+        conf = (place / "mosquitto.conf").read_text().replace("/mosquitto/", f"{home}/")
+        for listener, port in zip((1883, 9001), ports, strict=True):
+            conf = conf.replace(f"listener {listener}\n", f"listener {port} 127.0.0.1\nsocket_domain ipv4\n")
+        (home / "config" / "mosquitto.conf").write_text(conf + "log_dest stderr\nlog_type all\n")
+        places = {"passwd": place / "secrets" / "passwd", "acl": place / "acl"}
+        words = [re.sub("/run/secrets/([a-z]+)", lambda found: str(places[found[1]]), word) for word in command]
+        words = [word.replace("/mosquitto/", f"{home}/") for word in words]
+        path = f"{os.environ.get('PATH', '')}:{MOSQUITTO_PATHS}"
+        with (home / "log").open("wb") as log:
+            process = subprocess.Popen(words, env={**os.environ, "PATH": path}, stdout=log, stderr=log)
+        try:
+            for port in ports:
+                wait_for_port(port)
+            yield *ports, home / "log"
+        finally:
+            end(process, signal.SIGTERM)
+
+
 def test_compose_files_commands_carry_a_metric_through(tmp_path: Path) -> None:
-    """The commands of bridge and worker, with names of services replaced, move a metric from MQTT to SQLite."""
-    services = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())["services"]
+    """The commands of broker, bridge and worker, with names and paths replaced, move a metric from MQTT to SQLite.
+
+    The one that the file tells to type publishes it, over MQTT and over WebSocket. Others' topics are denied.
+    """
+    place = _copy_with_users(tmp_path)
+    services = yaml.safe_load((place / "compose.yaml").read_text())["services"]
     assert set(services) == {"broker", "redis", "bridge", "worker"}
     options = services["redis"]["command"][1:]
     lines = [" ".join(pair).removeprefix("--") for pair in zip(options[::2], options[1::2], strict=True)]
-    conf = (
-        (EXAMPLES / "mosquitto.conf").read_text().replace("listener 1883\n", "").replace("allow_anonymous true\n", "")
-    )
-    conf = conf.replace("/mosquitto/data/", f"{tmp_path}/")
     with (
-        mosquitto(tmp_path / "mosquitto", *conf.splitlines()) as broker,
+        _composed_broker(place, services["broker"]["command"]) as (port, websocket_port, log),
         redis_server(tmp_path / "redis", *lines) as redis,
         contextlib.ExitStack() as stack,
     ):
@@ -150,20 +262,46 @@ def test_compose_files_commands_carry_a_metric_through(tmp_path: Path) -> None:
             "broker": "127.0.0.1",
             "redis://redis": redis.url,
             "/etc/mqttkit/tenants.yaml": str(EXAMPLES / "tenants.yaml"),
+            "/run/secrets/bridge.password": str(place / "secrets" / "bridge.password"),
             "sqlite:/var/lib/mqttkit/metrics.db": f"sqlite:{tmp_path / 'metrics.db'}",
             "0.0.0.0": "127.0.0.1",
             "9464": "0",
         }
-        environment = {**os.environ, "MQTTKIT_MQTT_BROKER_PORT": str(broker.port)}
+        environment = {**os.environ, "MQTTKIT_MQTT_BROKER_PORT": str(port)}
         for service in ("bridge", "worker"):
             words = [names.get(word, word) for word in services[service]["command"]]
             process = subprocess.Popen([MQTTKIT, *words], env=environment)
             stack.callback(process.wait)
             stack.callback(process.terminate)
-        wait_until(lambda: "metrics/# (QoS 1)" in broker.log)
-        with publisher(broker.port) as client:
-            client.publish(metric_topic(TENANT), body(7), qos=1, wait=5)
-            wait_until(lambda: rows(tmp_path / "metrics.db", "SELECT value FROM metrics") == [(7.0,)])
+        wait_until(lambda: "metrics/# (QoS 1)" in log.read_text())
+        _publish_as_told(place, environment, f"ws://localhost:{websocket_port}")
+        found = [(TENANT, "agent-1", 21.5)] * 2
+        query = "SELECT tenant_id, agent_id, value FROM metrics"
+        wait_until(lambda: rows(tmp_path / "metrics.db", query) == found)
+        assert "Warning: File" not in log.read_text(), "mosquitto objects to a file's owner or mode"
+
+
+def _publish_as_told(place: Path, environment: dict[str, str], websocket: str) -> None:
+    """Type the command in the compose file's head, also with another topic, without a user, and over WebSocket."""
+    told = re.search(r"#   (mqttkit pub .*?\\\n.*)\n# Over WebSocket", (place / "compose.yaml").read_text())
+    assert told is not None
+    words = shlex.split(re.sub(r"\\\n#", "", told[1]))[1:]
+
+    def publish(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([MQTTKIT, *words], env=environment, cwd=place, capture_output=True, text=True)
+
+    topic = words[words.index("-t") + 1]
+    assert topic == metric_topic(TENANT, "agent-1")
+    for other in (metric_topic(TENANT, "agent-2"), metric_topic(str(uuid.uuid4()), "agent-1")):
+        denied = publish(*(other if word == topic else word for word in words))
+        assert denied.returncode == 6, denied.stderr
+    start = words.index("-u")
+    refused = publish(*words[:start], *words[start + 4 :])
+    assert refused.returncode != 0
+    assert "not authorized" in refused.stderr.lower(), refused.stderr
+    for told_words in (words, [*words, "-L", websocket]):
+        done = publish(*told_words)
+        assert done.returncode == 0, done.stderr
 
 
 def test_pages_first_metric_arrives(tmp_path: Path) -> None:
@@ -175,7 +313,7 @@ def test_pages_first_metric_arrives(tmp_path: Path) -> None:
     assert message is not None
     with mosquitto(tmp_path / "mosquitto") as broker:
         environment = {**os.environ, "MQTTKIT_MQTT_BROKER_PORT": str(broker.port), "PATH": f"{MQTTKIT.parent}:/bin"}
-        shutil.copytree(ROOT / "examples" / "bridge", tmp_path / "examples" / "bridge")
+        _copy(tmp_path)
         process = subprocess.Popen([MQTTKIT, *run[1].split()], env=environment, cwd=tmp_path)
         try:
             wait_until(lambda: "metrics/# (QoS 1)" in broker.log)
