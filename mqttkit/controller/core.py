@@ -28,7 +28,7 @@ from mqttkit.controller.store import Store
 from mqttkit.controller.transports.in_process import MemoryBus
 from mqttkit.controller.transports.mqtt import MqttTransport
 from mqttkit.controller.transports.opening import open_transports
-from mqttkit.controller.transports.types import Promise
+from mqttkit.controller.transports.types import Promise, Transport
 from mqttkit.errors import MqttkitError, StoreFailed, SubscriptionDenied
 from mqttkit.messages import Will
 from mqttkit.settings import ControllerSettings, MqttSettings
@@ -83,7 +83,7 @@ class ControllerCore:
         self.mqtt = next((one for one in self.transports if isinstance(one, MqttTransport)), None)
         self._sender = Sender(
             self.transports, self._codec, skew=settings.clock_skew,
-            outbox=self._open_outbox(), on_denied=self._store.save_dead_letter,
+            outbox=self._open_outbox(), on_denied=self._store.save_dead_letter, brings_receipts=self._brings_receipts,
         )  # fmt: skip
         self._heartbeats = Heartbeats(settings.heartbeat_interval, self._beat, self._signer)
 
@@ -156,6 +156,10 @@ class ControllerCore:
     def _open_outbox(self) -> ReportOutbox | None:
         """Return the outbox in which unsent messages survive a restart; local controllers have one."""
         return None
+
+    def _brings_receipts(self, transport: Transport) -> bool:
+        """Return whether this controller can already receive receipts over a transport."""
+        return True
 
     def _has_connected(self) -> None:
         """The transport to the broker has connected."""

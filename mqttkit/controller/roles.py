@@ -20,7 +20,7 @@ from mqttkit.controller.messages.refusals import MessageRefusal, MessageRefused
 from mqttkit.controller.messages.topics import GLOBAL, Place
 from mqttkit.controller.policies import Policy
 from mqttkit.controller.store import StoredDevice
-from mqttkit.controller.transports.types import Promise
+from mqttkit.controller.transports.types import Promise, Transport
 from mqttkit.errors import PublishFailed, SubscriptionDenied
 
 log = logging.getLogger(__name__)
@@ -157,10 +157,18 @@ class LocalController(Controller):
         path = self._store.path
         return ReportOutbox(path.with_name(f"{path.name}.outbox")) if path is not None else None
 
+    def _brings_receipts(self, transport: Transport) -> bool:
+        """Return False until the broker has taken the subscription: a receipt that comes before it is lost."""
+        return self.mqtt is None or transport is not self.mqtt or not self.mqtt.is_pending(self._receipts_topic)
+
+    @property
+    def _receipts_topic(self) -> str:
+        return self.topics.receipts(self.settings.region, self.controller_id)
+
     def _subscribe_own(self) -> None:
         super()._subscribe_own()
         try:
-            self._subscribe(self.topics.receipts(self.settings.region, self.controller_id))
+            self._subscribe(self._receipts_topic)
         except SubscriptionDenied as error:
             log.error("%s; without receipts, reports are sent again and again", error)  # noqa: TRY400
 

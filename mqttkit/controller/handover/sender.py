@@ -48,7 +48,9 @@ class Sender:
         skew: float = SKEW_SECONDS,
         outbox: ReportOutbox | None = None,
         on_denied: Callable[[str, bytes, str], None] = lambda _topic, _data, _reason: None,
+        brings_receipts: Callable[[Transport], bool] = lambda _transport: True,
     ) -> None:
+        """While `brings_receipts` returns False for a transport, messages that need a receipt wait for it."""
         self.sent: Counter[str] = Counter()
         """Messages accepted, by transport."""
         self.hops = 0
@@ -65,6 +67,7 @@ class Sender:
         """How this machine's clock differs from that of the reports' addressee."""
         self._transports, self._codec = transports, codec
         self._on_denied, self._limit, self._outbox = on_denied, limit, outbox
+        self._brings_receipts = brings_receipts
         self._condition = threading.Condition()
         self._open: dict[str, PendingMessage] = {}
         """All messages that are not settled, by message_id, oldest first."""
@@ -233,8 +236,10 @@ class Sender:
             return self._queue
         limit = 1 if self.clock.is_wrong else WITHOUT_RECEIPT
         room = len(self._waits) + len(self._under_way) < limit
-        if room and self._reports and self._choose(self._reports[0]) is not None:
-            return self._reports
+        if room and self._reports:
+            transport = self._choose(self._reports[0])
+            if transport is not None and self._brings_receipts(transport):
+                return self._reports
         return None
 
     def _start(self, item: PendingMessage, transport: Transport) -> None:

@@ -111,9 +111,14 @@ class MqttTransport:
         A retained message waits for a pending subscription to its own topic: the broker must deliver the retained
         message that it replaces first.
         """
-        if not self.client.connected or (retain and qos and self._is_pending(topic)):
+        if not self.client.connected or (retain and qos and self.is_pending(topic)):
             return settled(False)
         return self.client.publish(topic, data, qos=qos, retain=retain)
+
+    def is_pending(self, topic_filter: str) -> bool:
+        """Return True until the broker has answered the subscription."""
+        with self._lock:
+            return topic_filter in self._open_filters and topic_filter not in self._denied_filters
 
     def renew_will(self) -> None:
         """Connect again, so that the broker gets a will signed with the key that signs now. The session continues."""
@@ -235,10 +240,6 @@ class MqttTransport:
                     log.warning("not subscribed to %s yet: %s", topic_filter, error)
                     self._ended.wait(AGAIN_SECONDS)
         self._wake()
-
-    def _is_pending(self, topic_filter: str) -> bool:
-        with self._lock:
-            return topic_filter in self._open_filters and topic_filter not in self._denied_filters
 
     def _still_open(self, denied: set[str]) -> list[str]:
         """Return the filters to subscribe to now; without any, mark the thread as ended, so that another may start."""

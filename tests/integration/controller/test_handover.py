@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from mqttkit.controller.handover.pending import PendingMessage
 from mqttkit.controller.messages.envelope import Envelope, new_message_id
 from mqttkit.controller.security.gate import PlainCodec, SignedCodec
 from mqttkit.controller.security.keys import KeyFile
+from mqttkit.controller.transports.mqtt import MqttTransport
 from mqttkit.errors import PublishFailed
 from mqttkit.messages import Subscription
 from mqttkit.testing.broker import TestBroker
@@ -64,6 +66,35 @@ def bus(tmp_path: Path) -> Iterator[Bus]:
     """An empty bus."""
     with ExitStack() as stack:
         yield Bus(tmp_path, stack)
+
+
+def test_report_waits_until_receipts_can_arrive(
+    tmp_path: Path, shared_broker: TestBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receipt that came before the SUBACK would be lost, and the report repeated after 10 s."""
+    subscribe, answered = MqttTransport._subscribe_now, threading.Event()
+
+    def slow(transport: MqttTransport, topic_filter: str) -> None:
+        if "/receipts/" in topic_filter:
+            assert answered.wait(60)
+        subscribe(transport, topic_filter)
+
+    monkeypatch.setattr(MqttTransport, "_subscribe_now", slow)
+    mqtt = broker_at(shared_broker.port)
+    with ExitStack() as stack:
+        regional = RegionalController(settings_of(tmp_path, "rc-1", base=topic, keep_session=False), mqtt)
+        local = LocalController(settings_of(tmp_path, "lc-1", base=topic, keep_session=False), mqtt)
+        for controller in (regional, local):
+            stack.callback(controller.disconnect_mqtt, flush=0)
+            assert controller.connect_mqtt(60)
+        regional.subscribe_to_discovery_reports()
+        _, promise = local.report_devices([{"mac": "aa", "name": "lamp"}])
+        local.publish_event("seen").wait(60)  # other messages do not wait
+        assert not promise.taken_by
+        answered.set()
+        assert promise.wait(60)
+        assert promise.ok
+        assert (regional.report_count, local.status()["unanswered"]) == (1, 0)
 
 
 def test_a_monitor_that_subscribes_to_everything_is_not_the_addressee(

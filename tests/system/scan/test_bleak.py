@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -239,9 +240,18 @@ def test_without_bluez_or_without_dbus_the_service_to_start_is_named(
         BleakSource().start()
 
 
+def open_files() -> set[tuple[int, str]]:
+    """Number and target of each open file. Tests that ran before may leave some, which may be closed at any time."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.add((int(number), os.readlink(f"/proc/self/fd/{number}")))
+    return found
+
+
 def test_close_from_another_thread_ends_a_waiting_iteration(bus: str) -> None:
     """At once, with no thread and no connection to the bus left."""
-    files = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with bluez(bus, Radio(count=0)) as service, BleakSource() as source:
         closer = threading.Timer(0.2, source.close)
         closer.start()
@@ -249,7 +259,7 @@ def test_close_from_another_thread_ends_a_waiting_iteration(bus: str) -> None:
         closer.join()
         source.__exit__(None, None, None)
         assert service.stdout is not None
-        assert len(os.listdir("/proc/self/fd")) == files + 1
+        assert [number for number, _ in open_files() - before] == [service.stdout.fileno()]
     assert not any(thread.name.startswith("scan-") for thread in threading.enumerate())
 
 
