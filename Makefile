@@ -129,10 +129,10 @@ bench-web: $(VENV)/.dev ## Measure how many messages `mqttkit web` carries to a 
 	$(BIN)/python -m tests.benchmarks.web_view
 	$(BIN)/python -m tests.benchmarks.web_view --browser
 
-sid: $(VENV)/.dev ## Install mosquitto 2.1 from Debian sid beside the system (as root, about a minute) and run the tests that need it
+sid: $(VENV)/.dev ## Install mosquitto 2.1 and Redis 8 from Debian sid beside the system (as root, about a minute) and run the tests that need it
 	@$(SYSTEM_PACKAGES) debootstrap
 	$(BIN)/python -m tests.support.sid
-	$(BIN)/python -m pytest tests/system/broker/test_mosquitto_21.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/system/broker/test_mosquitto_21.py tests/integration/bridge/test_redis_durability.py $(PYTEST_ARGS)
 
 home-assistant: $(VENV)/.dev ## Check discovery messages with Home Assistant itself, in Debian sid (as root, ten minutes the first time)
 	@$(SYSTEM_PACKAGES) debootstrap

@@ -1,4 +1,4 @@
-"""mosquitto 2.1 from Debian sid, for the tests that need a newer broker than the machine's.
+"""mosquitto 2.1 and Redis 8 from Debian sid, for the tests that need newer servers than the machine's.
 
 `make sid` prepares it once (about a minute, 400 MB): `python -m tests.support.sid`. Without it those tests skip.
 """
@@ -23,8 +23,14 @@ ROOT = Path("/var/cache/mqttkit-tests/sid")
 READY = ROOT / "usr/mqttkit/ready"
 PROGRAMS = ROOT / "usr/mqttkit"
 """Directory of scripts that run sid's programs with sid's libraries on this machine."""
-PACKAGES = ("mosquitto", "mosquitto-clients")
-WRAPPED = ("usr/sbin/mosquitto", "usr/bin/mosquitto_passwd", "usr/bin/mosquitto_pub", "usr/bin/mosquitto_sub")
+PACKAGES = ("mosquitto", "mosquitto-clients", "redis-server")
+WRAPPED = (
+    "usr/sbin/mosquitto",
+    "usr/bin/mosquitto_passwd",
+    "usr/bin/mosquitto_pub",
+    "usr/bin/mosquitto_sub",
+    "usr/bin/redis-server",
+)
 PLUGINS = "*-linux-gnu/mosquitto/*_file.so"
 SCRIPT = """\
 #!/bin/sh
@@ -34,10 +40,10 @@ done
 """
 
 
-def sid_programs() -> Path:
-    """Return the directory with `mosquitto` 2.1 and its tools; skip the test if `make sid` has not run."""
-    if not READY.exists():
-        pytest.skip("no mosquitto 2.1 from Debian sid: prepare it with `make sid`")
+def sid_programs(program: str = "mosquitto") -> Path:
+    """Return the directory with `mosquitto` 2.1, its tools and `redis-server` 8; skip the test without `program`."""
+    if not READY.exists() or not (PROGRAMS / program).exists():
+        pytest.skip(f"no {program} from Debian sid: prepare it with `make sid`")
     return PROGRAMS
 
 
@@ -81,7 +87,7 @@ def prepare() -> str:
     ROOT.parent.mkdir(parents=True, exist_ok=True)
     with (ROOT.parent / "sid.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if READY.exists():
+        if READY.exists() and all((PROGRAMS / Path(program).name).exists() for program in WRAPPED):
             return ""
         shutil.rmtree(ROOT, ignore_errors=True)
         options = ["--variant=minbase", f"--include={','.join(PACKAGES)}"]

@@ -352,13 +352,15 @@ class RedisSink:
 
     def _check_durability(self) -> None:
         """Raise SinkBroken if the server cannot do what `--redis-durability` asks."""
-        if self._options.durability == "fsync":
-            version = str(self._client.info("server")["redis_version"])
-            if tuple(int(part) for part in version.split(".")[:2]) < WAITAOF_SINCE:
-                hint = "Set `appendfsync always` in Redis instead"
-                raise SinkBroken(
-                    f"{self.name}: Redis {version} does not have WAITAOF, which Redis 7.2 introduced", hint=hint
-                )
+        if self._options.durability != "fsync":
+            return
+        version = str(self._client.info("server")["redis_version"])
+        if tuple(int(part) for part in version.split(".")[:2]) < WAITAOF_SINCE:
+            text = f"{self.name}: Redis {version} does not have WAITAOF, which Redis 7.2 introduced"
+            raise SinkBroken(text, hint="Set `appendfsync always` in Redis instead")
+        if not self._client.info("persistence")["aof_enabled"]:
+            text = f"{self.name} has no append-only file, so it never has a batch on disk"
+            raise SinkBroken(text, hint="Set `appendonly yes` in Redis")
 
     def _announce(self) -> None:
         """Tell workers that the bridge publishes live events, so that they do not publish them again."""

@@ -15,9 +15,9 @@ import pytest
 from mqttkit.bridge.sinks import open_sink
 from mqttkit.bridge.sinks.jobs import job_format
 from mqttkit.bridge.sinks.types import MetricBatch, SinkOptions
-from mqttkit.errors import SinkBroken, SinkUnavailable, UsageError
+from mqttkit.errors import UsageError
 from tests.support.brokers import missing
-from tests.support.redis import RedisServer, redis_servers
+from tests.support.redis import RedisServer
 from tests.support.sinks import metric
 
 LARAVEL_POP = """
@@ -150,38 +150,3 @@ def test_template_that_cannot_be_used_is_refused(tmp_path: Path, text: str | Non
         job_format(f"file:{template}", list_name="jobs", job="x")
     with pytest.raises(UsageError, match="unknown job format 'bull'"):
         job_format("bull", list_name="jobs", job="x")
-
-
-def test_batch_waits_for_a_replica(tmp_path: Path) -> None:
-    """With --redis-durability replica a batch is stored once a replica has it, and once only."""
-    with redis_servers(tmp_path, 2) as (master, replica):
-        options = SinkOptions(durability="replica", timeout=1.0, live=False)
-        with contextlib.closing(open_sink(master.url, options)) as sink, replica.client() as client:
-            sink.open()
-            batch = MetricBatch([metric(1)])
-            for _ in range(2):
-                with pytest.raises(SinkUnavailable, match="no replica had the batch"):
-                    sink.commit(batch)
-            client.replicaof("127.0.0.1", master.port)
-            while True:
-                with contextlib.suppress(SinkUnavailable):
-                    assert sink.commit(batch).stored == 1
-                    break
-            assert client.xlen("mqttkit:metrics") == 1
-
-
-def test_fsync_needs_a_redis_that_has_it(server: Callable[[str], Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Redis before 7.2 has no WAITAOF: the bridge ends with an error instead of acknowledging early."""
-    redis = server("redis")
-    with redis.client() as client:
-        version = client.info("server")["redis_version"]
-    options = SinkOptions(durability="fsync")
-    with contextlib.closing(open_sink(redis.url, options)) as sink:
-        if tuple(map(int, version.split(".")[:2])) < (7, 2):
-            with pytest.raises(SinkBroken, match="does not have WAITAOF"):
-                sink.open()
-        else:
-            sink.open()
-            assert sink.commit(MetricBatch([metric(1)])).stored == 1
-    with pytest.raises(UsageError, match="does not work with a cluster"):
-        open_sink("redis+cluster://127.0.0.1:7000", options)
