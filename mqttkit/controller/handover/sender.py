@@ -36,7 +36,8 @@ _TICK = 0.25
 class Sender:
     """Sends at QoS 1 in its own thread. Each try is signed again and keeps the message_id.
 
-    With an outbox, messages that need a receipt survive a restart: `restore` queues them again.
+    With an outbox, messages that need a receipt survive a restart: `restore` queues them again. They wait while
+    `brings_receipts` returns False for their transport.
     """
 
     def __init__(
@@ -50,7 +51,6 @@ class Sender:
         on_denied: Callable[[str, bytes, str], None] = lambda _topic, _data, _reason: None,
         brings_receipts: Callable[[Transport], bool] = lambda _transport: True,
     ) -> None:
-        """While `brings_receipts` returns False for a transport, messages that need a receipt wait for it."""
         self.sent: Counter[str] = Counter()
         """Messages accepted, by transport."""
         self.hops = 0
@@ -66,11 +66,10 @@ class Sender:
         self.clock = AddresseeClock(skew)
         """How this machine's clock differs from that of the reports' addressee."""
         self._transports, self._codec = transports, codec
-        self._on_denied, self._limit, self._outbox = on_denied, limit, outbox
-        self._brings_receipts = brings_receipts
+        self._on_denied, self._limit = on_denied, limit
+        self._outbox, self._brings_receipts = outbox, brings_receipts
         self._condition = threading.Condition()
-        self._open: dict[str, PendingMessage] = {}
-        """All messages that are not settled, by message_id, oldest first."""
+        self._open: dict[str, PendingMessage] = {}  # all that are not settled, by message_id, oldest first
         self._queue = deque[PendingMessage]()
         self._reports = deque[PendingMessage]()  # need a receipt; never hold up others
         self._waits = ReceiptWaits()
