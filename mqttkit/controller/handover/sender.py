@@ -70,8 +70,7 @@ class Sender:
         self._outbox, self._brings_receipts = outbox, brings_receipts
         self._condition = threading.Condition()
         self._open: dict[str, PendingMessage] = {}  # all that are not settled, by message_id, oldest first
-        self._queue = deque[PendingMessage]()
-        self._reports = deque[PendingMessage]()  # need a receipt; never hold up others
+        self._queue, self._reports = deque[PendingMessage](), deque[PendingMessage]()  # reports need a receipt
         self._waits = ReceiptWaits()
         self._receipts: deque[tuple[str, ReportReceipt]] = deque()
         self._finished: list[str] = []  # settled messages that are still in the outbox
