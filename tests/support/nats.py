@@ -24,8 +24,8 @@ class NatsServer(LineServer):
         return f"nats://127.0.0.1:{self.port}/{stream}?subject={prefix or stream}"
 
     def make_stream(self, name: str, **config: Any) -> None:
-        """Create a stream that takes the subjects NAME.>."""
-        self._ask(lambda stream: stream.add_stream(name=name, subjects=[f"{name}.>"], **config))
+        """Create a stream that takes the subjects NAME.>, unless `config` names others."""
+        self._ask(lambda stream: stream.add_stream(name=name, **{"subjects": [f"{name}.>"], **config}))
 
     def messages(self, name: str) -> int:
         """Return how many messages a stream has."""

@@ -149,6 +149,47 @@ def test_http_request_of_a_dead_bridge_is_repeated_by_those_that_run(receiver: R
     assert values(receiver) == [0, 1, 11, 2, 12]
 
 
+def test_ledger_is_shared_by_each_of_its_names(receiver: Receiver, tmp_path: Path) -> None:
+    """A process that reaches the ledger by a symbolic link sees that the other one runs."""
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "ledger.db").symlink_to(tmp_path / "ledger.db")
+    with other_bridge(receiver, tmp_path, 1), sink_of(receiver, linked) as beside:
+        beside.probe()
+        assert len(receiver.keys) == 1
+
+
+def test_ledger_moved_while_the_bridge_is_idle_is_opened_again(receiver: Receiver, tmp_path: Path) -> None:
+    """The probe of an idle bridge fails once, and does not wait for the old file."""
+    with sink_of(receiver, tmp_path) as sink:
+        sink.commit(MetricBatch([metric(1, "x")]))
+        (tmp_path / "ledger.db").rename(tmp_path / "moved.db")
+        with pytest.raises(SinkUnavailable, match="was moved"):
+            sink.probe()
+        sink.probe()
+        assert sink.commit(MetricBatch([metric(2, "y")])) == Committed(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        ("http", "in?to=a", "in?to=b"),
+        ("influx", "m?rp=week", "m?rp=year"),
+        ("influx", "?org=a&bucket=m", "?org=b&bucket=m"),
+    ],
+)
+def test_addresses_that_differ_in_their_query_have_a_ledger_each(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, one: str, other: str
+) -> None:
+    """A metric that one of two outputs has stored is not a duplicate in the other."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for path in (one, other):
+        address = f"{kind}://127.0.0.1:{receiver.port}/{path}"
+        with contextlib.closing(open_sink(address, SinkOptions(timeout=60.0))) as sink:
+            sink.open()
+            assert sink.commit(MetricBatch([metric(1, "x")])) == Committed(1, 0)
+
+
 def test_http_server_that_closes_idle_connections(receiver: Receiver, tmp_path: Path) -> None:
     """The request goes out again on a new connection, without an error."""
     receiver.hang_up = True

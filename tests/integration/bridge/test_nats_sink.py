@@ -105,6 +105,19 @@ def test_nats_drops_what_another_bridge_has_published(nats: NatsServer, tmp_path
     assert [row["value"] for row in stored(address)] == [1, 2, 2]
 
 
+def test_nats_stores_a_metric_under_each_subject(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two outputs of one stream have a ledger each, and the server sees that their messages differ."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    nats.make_stream("both", subjects=["raw.>", "live.>"])
+    for prefix in ("raw", "live"):
+        with contextlib.closing(open_sink(nats.address("both", prefix), SinkOptions(timeout=60.0))) as sink:
+            sink.open()
+            assert sink.commit(MetricBatch([metric(1, "x")])) == Committed(1, 0)
+    assert nats.messages("both") == 2
+
+
 def test_nats_stream_with_other_subjects_is_refused(nats: NatsServer, tmp_path: Path) -> None:
     """The stream belongs to someone else; the error shows its subjects."""
     with ledger_sink(nats.address("mine", "mine"), tmp_path) as sink:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from mqttkit.bridge.json_record import encode_json, json_record
 from mqttkit.bridge.metric import Metric
@@ -17,6 +18,8 @@ class HttpDestination:
     def __init__(self, address: str, options: SinkOptions) -> None:
         self._client = HttpClient(address, options.http, options.timeout)
         self.name = self._client.name
+        query = urlsplit(address).query
+        self.place = f"{self.name}?{query}" if query else self.name
 
     def encode(self, metrics: Sequence[Metric]) -> bytes:
         """Return a JSON array."""

@@ -40,6 +40,11 @@ class Destination(Protocol):
         """For logs; without secrets."""
         ...
 
+    @property
+    def place(self) -> str:
+        """Where the metrics go. Each place has its own ledger, so it must not depend on credentials or tuning."""
+        ...
+
     def encode(self, metrics: Sequence[Metric]) -> bytes:
         """Return the body of a request; raise SinkRefused if the server would not store one of the metrics."""
         ...
@@ -87,6 +92,7 @@ class LedgerSink:
     def probe(self) -> None:
         """Check that the ledger is writable and the server reachable; send a request again that a crash interrupted."""
         ledger = self._ledger_file()
+        self._check_ledger(ledger)
         ledger.probe()
         self._destination.check_reachable()
         self._resend(ledger, own_batch_id())
@@ -185,7 +191,7 @@ class LedgerSink:
             if path is None:
                 directory = state_directory()
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                digest = hashlib.sha256(self.name.encode()).hexdigest()[:12]
+                digest = hashlib.sha256(self._destination.place.encode()).hexdigest()[:12]
                 path = str(directory / f"ledger-{digest}.db")
             self._ledger = Ledger(path, self._options)
         return self._ledger

@@ -36,6 +36,7 @@ FETCHED = 500
 CLOSE_SECONDS = 2.0
 HEADER_BYTES = 100
 """Bytes of a message's headers, without the stream's name, which they contain. The server's limits include them."""
+_SUBJECT = "metrics"
 _EXAMPLE = "Example: nats://localhost:4222/METRICS"
 
 
@@ -60,7 +61,7 @@ class NatsDestination:
         parts = urlsplit(address)
         query = dict(parse_qsl(parts.query))
         self.stream = parts.path.strip("/")
-        self._prefix = query.pop("subject", "metrics")
+        self._prefix = query.pop("subject", _SUBJECT)
         if not self.stream or "/" in self.stream or query or not parts.hostname:
             raise UsageError("the nats sink's address has no stream, or an unknown option", hint=_EXAMPLE)
         if parts.password is not None:
@@ -70,6 +71,7 @@ class NatsDestination:
         self._secure = parts.scheme == "natss"
         self._options = options
         self.name = f"{parts.scheme}://{parts.hostname}:{parts.port or 4222}/{self.stream}"
+        self.place = self.name if self._prefix == _SUBJECT else f"{self.name}?subject={self._prefix}"
         self._loop = LoopThread("sink-nats")
         self._client: Client | None = None
 
@@ -107,7 +109,7 @@ class NatsDestination:
     def _line(self, metric: Metric, longest: int) -> str:
         subject = ".".join((self._prefix, metric.tenant_id, _token(metric.agent_id), _token(metric.metric_name)))
         key = uuid.uuid4().hex if metric.dedupe_id is None else dedupe_key(metric)
-        identifier = hashlib.sha256(key.encode()).hexdigest()[:32]
+        identifier = hashlib.sha256(f"{self._prefix} {key}".encode()).hexdigest()[:32]
         data = encode_json(json_record(metric))
         if len(data) > longest:
             raise SinkRefused(f"a message of {len(data)} bytes, the limit is {longest}")

@@ -1,8 +1,9 @@
 """A lock for each process that uses a ledger, so that others can repeat the requests of one that has died.
 
-Each process locks one byte of LEDGER.lock, at an offset made from its identifier. The kernel releases it when the
-process ends. These are POSIX record locks (fcntl(2)): two sinks of one process do not exclude each other, and closing
-the file in one releases the lock of both, so give each sink of a process its own ledger.
+Each process locks one byte of LEDGER.lock, at an offset made from its identifier. If LEDGER is a symbolic link, the
+lock is beside the file itself. The kernel releases it when the process ends. These are POSIX record locks (fcntl(2)):
+two sinks of one process do not exclude each other, and closing the file in one releases the lock of both, so give each
+sink of a process its own ledger.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class OwnerLock:
     """Held from construction to `close`. Raise SinkUnavailable if the file cannot be opened or locked."""
 
     def __init__(self, ledger: str, owner: str) -> None:
-        self._path = Path(f"{ledger}.lock").expanduser()
+        self._path = Path(f"{Path(ledger).expanduser().resolve()}.lock")
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
