@@ -199,6 +199,22 @@ def test_victoria_stores_a_repeated_batch_once(victoria: Victoria, tmp_path: Pat
     assert found == pytest.approx(sorted([1.0, 1.0, *(number / 7 for number in range(150))]))
 
 
+def test_victoria_reads_back_only_around_the_samples(
+    victoria: Victoria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device sends readings of last week with those of today: what lies between does not fit into an answer."""
+    monkeypatch.setattr("mqttkit.bridge.sinks.remote.victoria.MAX_EXPORT", 10_000)
+    stamp = time.time_ns() // 1_000_000
+    week = [metric(7)._replace(timestamp_ms=stamp - number * 300_000) for number in range(2_000)]
+    with ledger_sink(victoria.url, tmp_path) as sink:
+        sink.commit(MetricBatch(week))
+        keep_pending(sink, [week[-1], week[0], metric(8)._replace(timestamp_ms=stamp)])
+        sink.probe()
+        assert ledger_is_empty(sink)
+    values = [value for _, value, _ in victoria.samples(ALL)]
+    assert sorted(values) == [*[7.0] * 2_000, 8.0]
+
+
 @pytest.mark.parametrize("kind", ["influx", "victoria"])
 def test_what_a_proof_stores_is_removed(server: Callable[[str], Any], tmp_path: Path, kind: str) -> None:
     """The user's own metrics stay."""

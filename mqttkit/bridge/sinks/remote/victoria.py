@@ -28,6 +28,8 @@ VISIBLE_SECONDS = 1.2
 """After this time VictoriaMetrics finds a new sample. It buffers new data for a second."""
 READ_SERIES = 50
 """Series to read back in one request."""
+READ_MS = 600_000
+"""Milliseconds to read back in one request."""
 MAX_EXPORT = 256 * 1024 * 1024
 """Bytes of an answer with samples."""
 FLAG_SECONDS = 600.0
@@ -189,20 +191,31 @@ class VictoriaDestination:
     def _missing(self, lines: Sequence[str]) -> list[str]:
         """Return the lines whose samples are not stored."""
         samples = [_sample(line) for line in lines]
-        times = [sample.timestamp_ms for sample in samples]
-        matches = sorted({_selector(sample.series) for sample in samples})
         stored: dict[tuple[str, int], list[float]] = {}
         scale: dict[str, float] = {}
-        for first in range(0, len(matches), READ_SERIES):
-            for labels, values, stamps in self.export(matches[first : first + READ_SERIES], min(times), max(times)):
-                name = labels.pop("__name__")
-                series = join_series(name.removesuffix("_value"), labels)
-                numbers = [float(value or 0) for value in values]
-                scale[series] = max(map(abs, numbers))
-                for stamp, number in zip(stamps, numbers, strict=True):
-                    stored.setdefault((series, stamp), []).append(number)
+        for series, stamps, numbers in self._stored_near(samples):
+            scale[series] = max([scale.get(series, 0.0), *map(abs, numbers)])
+            for stamp, number in zip(stamps, numbers, strict=True):
+                stored.setdefault((series, stamp), []).append(number)
         pairs = zip(samples, lines, strict=True)
         return [line for sample, line in pairs if not _take(stored, sample, scale.get(sample.series, 0.0))]
+
+    def _stored_near(self, samples: Sequence[_Sample]) -> Iterator[tuple[str, list[int], list[float]]]:
+        """Yield series, times and values of what is stored around these samples.
+
+        A batch may hold samples of today and of last month: each period is read alone, without what lies between.
+        """
+        periods: dict[int, list[_Sample]] = {}
+        for sample in samples:
+            periods.setdefault(sample.timestamp_ms // READ_MS, []).append(sample)
+        for near in periods.values():
+            times = [sample.timestamp_ms for sample in near]
+            matches = sorted({_selector(sample.series) for sample in near})
+            for first in range(0, len(matches), READ_SERIES):
+                for labels, values, stamps in self.export(matches[first : first + READ_SERIES], min(times), max(times)):
+                    name = labels.pop("__name__")
+                    numbers = [float(value or 0) for value in values]
+                    yield join_series(name.removesuffix("_value"), labels), stamps, numbers
 
 
 def _take(stored: dict[tuple[str, int], list[float]], sample: _Sample, scale: float) -> bool:
