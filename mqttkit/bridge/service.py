@@ -198,11 +198,9 @@ class Bridge:
             logger.error("%s; trying again", error)  # noqa: TRY400 - expected, a traceback adds nothing
 
     def _open_session(self) -> BridgeSession:
-        bridge = self.settings
-        target = (bridge.list or bridge.stream) if "redis" in self._sink.name else ""
-        output = self._route.name if self._route is not None else ""
+        sink, output = self._sink, self._route.name if self._route is not None else ""
         return BridgeSession(
-            self._mqtt, topic_filter=" ".join(self.filters), sink=self._sink.name, target=target, output=output
+            self._mqtt, topic_filter=" ".join(self.filters), sink=sink.name, target=sink.target, output=output
         )
 
     def _make_pipeline(self, registry: TenantRegistry, receive_maximum: int) -> Pipeline:

@@ -50,7 +50,7 @@ _DEFAULT_PORTS = {
 def session_purpose(broker: BrokerSettings, topic_filter: str, sink: str, target: str) -> tuple[str, str, str, str]:
     """Return what a session belongs to, the same for every spelling of one broker and one sink.
 
-    `sink` is the sink's name, `target` the stream, list or table in it.
+    `sink` is the sink's name, `target` what it adds to that.
     """
     addresses = [("localhost" if host.lower() in LOOPBACK else host.lower(), port) for host, port in broker.addresses()]
     return repr(addresses), topic_filter, normal_sink(sink), target
@@ -130,7 +130,7 @@ class BridgeSession:
     """The session of one bridge: its client identifier, locked while the bridge runs, and its settings."""
 
     def __init__(self, mqtt: MqttSettings, *, topic_filter: str, sink: str, target: str, output: str = "") -> None:
-        """`sink` is the sink's name, `target` the stream or list in it, `output` its name. Raise BridgeError."""
+        """See `Sink` for its name and target; `output` is its name among several. Raise BridgeError."""
         self._stack = contextlib.ExitStack()
         self._identity: Identity | None = None
         client_id, expected, remember = mqtt.client.client_id, False, _remember_nothing

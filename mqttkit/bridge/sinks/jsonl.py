@@ -36,7 +36,7 @@ class JsonlSink:
 
     def __init__(self, path: str, options: SinkOptions, *, rotate_bytes: int = ROTATE_BYTES) -> None:
         self.path = Path(path.removeprefix("//")).expanduser()
-        self.name = f"jsonl:{self.path}"
+        self.name, self.target = f"jsonl:{self.path}", ""
         self._options = options
         self._rotate_bytes = rotate_bytes
         self._file = -1

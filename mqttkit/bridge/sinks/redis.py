@@ -234,7 +234,7 @@ class RedisSink:
         self.name = redacted(address)
         self._options = options
         self._limit = options.letter_limit(MEMORY_BYTES)
-        self._data = options.list_name or options.stream
+        self.target = self._data = options.list_name or options.stream
         self._base = tagged(self._data)
         self._jobs: JobFormat | None = None
         if options.list_name is not None:

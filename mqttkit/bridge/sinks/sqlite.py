@@ -235,7 +235,7 @@ class SqliteSink:
         self.path = path.removeprefix("//")
         self._file = Path(self.path).expanduser()
         self._identity: FileIdentity | None = None
-        self.name = f"sqlite:{self.path}"
+        self.name, self.target = f"sqlite:{self.path}", ""
         self.letters = SqliteLetters(self.path, options.letter_limit())
         self._database: sqlite3.Connection | None = None
 

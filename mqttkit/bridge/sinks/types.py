@@ -208,6 +208,11 @@ class Sink(Protocol):
         ...
 
     @property
+    def target(self) -> str:
+        """Stream, list, table or the like, if `name` does not say it; sets apart two sinks of one name."""
+        ...
+
+    @property
     def letters(self) -> DeadLetterStore:
         """The store of this sink's dead letters."""
         ...

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mqttkit.bridge.service import Bridge
 from mqttkit.bridge.session import BridgeSession, SessionWatch, forget_stored, normal_sink, session_purpose
-from mqttkit.settings import BrokerSettings, MqttSettings, ReconnectSettings
+from mqttkit.settings import BridgeSettings, BrokerSettings, MqttSettings, ReconnectSettings, Settings
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,31 @@ def test_output_warns_of_the_session_that_its_sink_had_alone(
     with session("sqlite") as again:
         assert again.client_id == output.client_id
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"sink": "postgresql://u@db/plant", "table": "one"}, {"sink": "postgresql://u@db/plant", "table": "other"}),
+        ({"sink": "redis://db", "stream": "one"}, {"sink": "redis://db", "list": "other"}),
+        ({"sink": "influx://db/plant?rp=week"}, {"sink": "influx://db/plant?rp=year"}),
+        ({"sink": "influx://db/?org=one&bucket=plant"}, {"sink": "influx://db/?org=other&bucket=plant"}),
+        ({"sink": "http://db/in?to=one"}, {"sink": "http://db/in?to=other"}),
+        ({"sink": "nats://db/PLANT?subject=one"}, {"sink": "nats://db/PLANT?subject=other"}),
+    ],
+)
+def test_two_places_of_one_server_have_a_session_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """Otherwise the bridge that starts first takes the messages that the broker queues for the other one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    def client_id(options: dict[str, Any]) -> str:
+        with Bridge(Settings(bridge=BridgeSettings(tenants="tenants.yaml", **options)))._open_session() as session:
+            return session.client_id
+
+    assert client_id(one) == client_id(one)
+    assert client_id(one) != client_id(other)
 
 
 @pytest.mark.parametrize(("given", "expected"), [(30.0, 2.0), (0.5, 0.5)])

@@ -106,6 +106,7 @@ class PostgresqlSink:
         self._tables = Tables(options.table, ColumnMap.parse(options.columns), hypertable=options.hypertable)
         self._database = Database(address, options.timeout, self._tables, password_file=options.password_file)
         self.name = self._database.name
+        self.target = options.table if options.table != SinkOptions.table else ""
         self.letters = PostgresqlLetters(self._database, self._tables)
         self._limit = options.letter_limit()
         self._keep = options.keep

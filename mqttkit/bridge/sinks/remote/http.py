@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -18,8 +19,8 @@ class HttpDestination:
     def __init__(self, address: str, options: SinkOptions) -> None:
         self._client = HttpClient(address, options.http, options.timeout)
         self.name = self._client.name
-        query = urlsplit(address).query
-        self.place = f"{self.name}?{query}" if query else self.name
+        query = urlsplit(address).query  # it may contain a secret
+        self.target = hashlib.sha256(query.encode()).hexdigest()[:12] if query else ""
 
     def encode(self, metrics: Sequence[Metric]) -> bytes:
         """Return a JSON array."""

@@ -39,7 +39,7 @@ class InfluxDestination:
         http = dataclasses.replace(options.http, authorization="Token")
         self._client = HttpClient(f"{scheme}://{parts.netloc}{target}", http, options.timeout, stored=STORED)
         self.name = self._client.name = f"{parts.scheme}://{parts.netloc}/{self._database}"
-        self.place = f"{self.name}?{parts.query}" if parts.query else self.name
+        self.target = parts.query
         self._lines: dict[int, tuple[Metric, str]] = {}
         self._count = secrets.randbelow(_NANOSECONDS)
 

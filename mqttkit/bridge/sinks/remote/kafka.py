@@ -50,7 +50,7 @@ class KafkaDestination:
             raise UsageError("the kafka sink's address has no broker or no topic", hint=_EXAMPLE)
         if ":" in user or "password" in parts.query:
             raise UsageError("a password does not belong in the sink's address", hint="Use --sink-password-file")
-        self.name = self.place = f"{parts.scheme}://{hosts}/{self._topic}"
+        self.name, self.target = f"{parts.scheme}://{hosts}/{self._topic}", ""
         self._options = options
         self._user = unquote(user)
         self._given = dict(parse_qsl(parts.query))

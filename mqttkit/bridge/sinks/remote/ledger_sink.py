@@ -41,8 +41,8 @@ class Destination(Protocol):
         ...
 
     @property
-    def place(self) -> str:
-        """Where the metrics go. Each place has its own ledger, so it must not depend on credentials or tuning."""
+    def target(self) -> str:
+        """See `Sink.target`; without secrets."""
         ...
 
     def encode(self, metrics: Sequence[Metric]) -> bytes:
@@ -69,7 +69,7 @@ class LedgerSink:
     """One request per batch, each in the ledger until the server has answered."""
 
     def __init__(self, destination: Destination, options: SinkOptions) -> None:
-        self.name = destination.name
+        self.name, self.target = destination.name, destination.target
         self._destination = destination
         self._recent = RecentRequests(destination) if isinstance(destination, ForgetfulServer) else None
         self._options = options
@@ -191,7 +191,8 @@ class LedgerSink:
             if path is None:
                 directory = state_directory()
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                digest = hashlib.sha256(self._destination.place.encode()).hexdigest()[:12]
+                place = f"{self.name}?{self.target}" if self.target else self.name
+                digest = hashlib.sha256(place.encode()).hexdigest()[:12]
                 path = str(directory / f"ledger-{digest}.db")
             self._ledger = Ledger(path, self._options)
         return self._ledger

@@ -71,7 +71,7 @@ class NatsDestination:
         self._secure = parts.scheme == "natss"
         self._options = options
         self.name = f"{parts.scheme}://{parts.hostname}:{parts.port or 4222}/{self.stream}"
-        self.place = self.name if self._prefix == _SUBJECT else f"{self.name}?subject={self._prefix}"
+        self.target = self._prefix if self._prefix != _SUBJECT else ""
         self._loop = LoopThread("sink-nats")
         self._client: Client | None = None
 

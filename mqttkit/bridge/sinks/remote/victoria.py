@@ -80,7 +80,8 @@ class VictoriaDestination:
         scheme = "https" if parts.scheme == "victorias" else "http"
         write = f"{scheme}://{parts.netloc}{self._path}/write?precision=ms"
         self._client = HttpClient(write, options.http, options.timeout, repeatable=False, stored=STORED)
-        self.name = self.place = self._client.name = f"{parts.scheme}://{parts.netloc}{self._path}"
+        self.name = self._client.name = f"{parts.scheme}://{parts.netloc}{self._path}"
+        self.target = ""
         self._timeout = options.timeout
         self._limits: _Limits | None = None
         self._limits_at = self._checked_at = -FLAG_SECONDS
