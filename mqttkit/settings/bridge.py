@@ -84,13 +84,13 @@ class SinkSettings(Checked):
     live: bool = True
     """Redis: publish stored metrics on the channel metrics:{tenant_id}."""
     dedupe_window: Count = 86_400
-    """Seconds that redis, http and jsonl remember a dedupe_id."""
+    """Seconds for which Redis, hypertables and ledgers remember a dedupe_id."""
     dead_letter_bytes: Annotated[int | None, at_least(1)] = None
     """Bytes of dead letters at which the bridge acknowledges nothing; if it is not set, 10 GB, and 1 GB in Redis."""
     dead_letter_limit: Annotated[int, at_least(0)] = 0
     """Dead letters at which the bridge acknowledges nothing; the last batch may exceed it. 0: any number."""
     dead_letters: str | None = None
-    """SQLite file with the dead letters of the http and jsonl sinks."""
+    """SQLite file for the ledger, with the dead letters: all sinks but SQLite, PostgreSQL and Redis."""
     sink_timeout: Seconds = 5.0
     """Seconds that one commit may take at the sink's server."""
     token_file: str | None = None

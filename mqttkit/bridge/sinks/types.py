@@ -297,18 +297,18 @@ class SinkOptions:
     keep: float | None = None
     """PostgreSQL: seconds after which metrics are removed, by their time stamp."""
     dedupe_window: int = 86_400
-    """Seconds for which redis, http and jsonl remember a dedupe_id. Databases find it in their rows."""
+    """Seconds for which Redis, hypertables and ledgers remember a dedupe_id. Other tables find it in their rows."""
     dead_letter_limit: int = 0
     """Once the store has this many dead letters, a batch with another one waits. The last batch may exceed it. 0: any
     number."""
     dead_letter_bytes: int | None = None
     """The same for the bytes of the letters. None: 10 GB, and 1 GB in Redis, which keeps them in memory."""
     dead_letters: str | None = None
-    """SQLite file for the ledger of the http and jsonl sinks."""
+    """SQLite file for the ledger, with the dead letters: all sinks but SQLite, PostgreSQL and Redis."""
     timeout: float = 5.0
     """Seconds that one commit may take at a server."""
     password_file: str | None = None
-    """PostgreSQL and Redis: file with the password in its first line, read for each new connection."""
+    """PostgreSQL, Redis, NATS and Kafka: file with the password in its first line, read for each new connection."""
     http: HttpOptions = HttpOptions()
     """HTTP: credentials, headers, certificates, compression."""
 

@@ -10,7 +10,7 @@ from mqttkit.cli.options.help import GroupedCommand
 from mqttkit.cli.signals import drain_on_signal
 
 
-@click.command(cls=GroupedCommand, default_qos="")
+@click.command(cls=GroupedCommand, default_qos="", session_seconds=604_800)
 @bridge_options
 @connection_options
 def leave(connection: ConnectionOptions) -> int:

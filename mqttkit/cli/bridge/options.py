@@ -42,7 +42,7 @@ _sinks_option = setting_option(
 password_option = _setting(
     "--sink-password-file",
     "FILE",
-    "PostgreSQL, Redis: read the password from the first line of FILE for each new connection.",
+    "PostgreSQL, Redis, NATS, Kafka: read the password from the first line of FILE for each new connection.",
 )
 stream_option = _setting("--stream", "NAME", "Redis: name of the stream.  [mqttkit:metrics]")
 _SHARED = (
@@ -70,7 +70,7 @@ _SHARED = (
         "PostgreSQL: create the table as a hypertable if TimescaleDB is there.  [hypertable]",
     ),
     _setting("--keep", "PERIOD", "PostgreSQL: remove metrics that are older, such as 30d."),
-    _setting("--dead-letters", "FILE", "HTTP and JSONL: SQLite file for the dead letters."),
+    _setting("--dead-letters", "FILE", "SQLite file for the ledger: all sinks but SQLite, PostgreSQL and Redis."),
     _setting("--job", "NAME", "Redis list: name of the job.  [StoreMetric]"),
     _setting(
         "--job-format",

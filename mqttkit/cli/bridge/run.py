@@ -11,7 +11,7 @@ from mqttkit.cli.signals import drain_on_signal
 from mqttkit.errors import UsageError
 
 
-@click.command(cls=GroupedCommand, default_qos="")
+@click.command(cls=GroupedCommand, default_qos="", session_seconds=604_800)
 @bridge_options
 @connection_options
 def run(connection: ConnectionOptions) -> int:

@@ -50,13 +50,23 @@ class GroupedCommand(click.Command):
     `-h` as the last argument shows the help: no host follows it.
     """
 
-    def __init__(self, *args: Any, default_qos: str = "0", **attributes: Any) -> None:
-        """`default_qos` is what the help of -q shows; empty, it hides -q: the command uses a fixed QoS."""
+    def __init__(
+        self, *args: Any, default_qos: str = "0", session_seconds: int | None = None, **attributes: Any
+    ) -> None:
+        """`default_qos` is what the help of -q shows; empty, it hides -q: the command uses a fixed QoS.
+
+        `session_seconds` is for a command that always keeps a session, under an identifier that it stores: what the
+        help of -x shows.
+        """
         super().__init__(*args, **attributes)
         for param in self.params:
-            if isinstance(param, click.Option) and "--qos" in param.opts:
+            if not isinstance(param, click.Option):
+                continue
+            if "--qos" in param.opts:
                 param.hidden = not default_qos
                 param.help = f"Quality of service: 0, 1 or 2.  [{default_qos}]"
+            elif session_seconds is not None:
+                _describe_session(param, session_seconds)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Show the help if the arguments end with -h."""
@@ -145,3 +155,13 @@ _HELP_ALL = click.Option(
     callback=_show_all,
     help="Show the options for TLS, WebSocket, session and will too.",
 )
+
+
+def _describe_session(option: click.Option, seconds: int) -> None:
+    """Give an option of the session the default of a command that always keeps its session."""
+    if "--disable-clean-session" in option.opts:
+        option.hidden = True
+    elif "--id" in option.opts:
+        option.help = "Client identifier.  [created once and stored]"
+    elif "--session-expiry" in option.opts:
+        option.help = f"How long the broker keeps the session after the connection ends (MQTT 5).  [{seconds}]"

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from mqttkit import errors
 from mqttkit.bridge.service import EX_TEMPFAIL
+from mqttkit.bridge.session import SESSION_SECONDS
 from mqttkit.cli import COMMANDS, cli
 from mqttkit.cli.controller import keys
 from mqttkit.cli.help_topics import TOPICS
@@ -155,6 +156,14 @@ def test_the_default_qos_is_shown(name: str, shown: str) -> None:
     (qos,) = (param for param in command_at(tuple(name.split())).params if "--qos" in param.opts)
     assert isinstance(qos, click.Option)
     assert (qos.help or "").endswith(f"  [{shown}]")
+
+
+def test_the_session_of_the_bridge_is_described() -> None:
+    """It has a stored identifier and a session of 7 days, whatever the general defaults are."""
+    shown = " ".join(run("bridge", "run", "--help-all").split())
+    assert "Client identifier. [created once and stored]" in shown
+    assert f"(MQTT 5). [{SESSION_SECONDS}]" in shown
+    assert "--disable-clean-session" not in shown
 
 
 def test_a_fixed_qos_is_not_offered() -> None:
