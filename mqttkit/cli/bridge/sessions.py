@@ -25,7 +25,8 @@ def sessions() -> None:
 def list_sessions(as_json: bool) -> None:
     """List the sessions, one on each line.
 
-    The columns are client identifier, state, broker, topic filter and sink, separated by tabs.
+    The columns are client identifier, state, broker, topic filter, sink, and its table, stream or list, separated by
+    tabs.
 
     The states are running, stopped (the broker queues messages for it until it expires) and none (no session).
 
@@ -38,7 +39,7 @@ def list_sessions(as_json: bool) -> None:
     set_up_logging()
     for stored in stored_identities():
         if as_json:
-            purpose = dict(zip(("broker", "filter", "sink"), stored.purpose, strict=False))
+            purpose = dict(zip(("broker", "filter", "sink", "target"), stored.purpose, strict=False))
             print_json({"client_id": stored.client_id, "state": _state(stored), **purpose})
             continue
         click.echo("\t".join((stored.client_id, _state(stored), *stored.purpose)))
