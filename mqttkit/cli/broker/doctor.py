@@ -16,7 +16,7 @@ from mqttkit.cli.output.findings import show_findings
 def doctor(name: str, as_json: bool) -> int:
     """Check the broker against the production checklist. Ends with 1 if a check fails.
 
-    The result of each check is "passed", "warned", "failed" or "not checked". Each problem comes with the command
+    The result of each check is "pass", "warn", "fail" or "not checked". Each problem comes with the command
     that fixes it.
 
     \b
