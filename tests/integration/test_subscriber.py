@@ -27,7 +27,7 @@ def send(port: int, *messages: Message) -> None:
         client.connect()
         sender = Publisher(client)
         sender.send(messages)
-        sender.finish(10)
+        sender.finish(60)
         assert (sender.delivered, sender.failed) == (len(messages), 0)
 
 
@@ -105,7 +105,7 @@ def test_a_sender_names_the_topic_that_a_message_cannot_go_to(shared_broker: Tes
         sender = Publisher(client)
         with pytest.raises(TopicError):
             sender.send([Message(topic, b"x"), Message("a/#", b"y")])
-        sender.finish(10)
+        sender.finish(60)
         assert sender.delivered == 1
 
 

@@ -20,7 +20,7 @@ def modules_after(code: str) -> set[str]:
     """Return the modules that a new interpreter has loaded after the code."""
     code += "\nimport sys; print(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT, timeout=50
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT, timeout=60
     )
     return set(done.stdout.split())
 

@@ -166,10 +166,10 @@ def test_lossless_queue_waits_for_its_reader() -> None:
     batches = [[heard(rssi=10 * number), heard(rssi=10 * number + 1)] for number in range(3)]
     writer = threading.Thread(target=lambda: [queue.put(batch) for batch in batches])
     writer.start()
-    taken = [advertisement.rssi for count in (1, 1, 2) for _, _, advertisement in queue.take(count, 5)]
+    taken = [advertisement.rssi for count in (1, 1, 2) for _, _, advertisement in queue.take(count, 60)]
     assert taken == [0, 1, 10, 11]
     queue.end()
-    writer.join(5)
+    writer.join(60)
     assert not writer.is_alive()
     assert queue.dropped == {}
 
@@ -332,7 +332,7 @@ def test_stop_before_run_is_not_forgotten() -> None:
         publisher.stop()
         runner = threading.Thread(target=publisher.run, args=(source,))
         runner.start()
-        runner.join(10)
+        runner.join(60)
         ended = not runner.is_alive()
         publisher.stop()
         runner.join()

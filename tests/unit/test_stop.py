@@ -54,7 +54,7 @@ def test_it_wakes_every_waiter_and_stays_set() -> None:
     stop.set()
     stop.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert woken == [True] * 5
     assert stop.is_set
 

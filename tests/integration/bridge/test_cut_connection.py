@@ -25,10 +25,10 @@ def test_cut_connection_brings_unacknowledged_messages_again(shared_broker: Test
         shared_broker.port, client_id=topic.replace("/", "-"), clean_session=False, session_expiry=60
     )
     with MqttClient(settings, on_messages=receive, manual_ack=True) as client, publisher(shared_broker.port) as other:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         assert loop_ran_at(client) > 0
         client.subscribe(Subscription(topic, qos=1))
-        other.publish(topic, b"once", qos=1, wait=5)
+        other.publish(topic, b"once", qos=1, wait=60)
         with came:
             assert came.wait_for(lambda: len(got) == 1, 10)
         drop_connection(client)

@@ -92,7 +92,7 @@ def test_missing_member_is_reported_until_it_leaves(
         wait_until(lambda: warning in caplog.text)
         assert "mqttkit_bridge_missing_members 1.0" in ask_health(port, "/metrics")[1].splitlines()
         with running_bridge(goes, ready=False, leave=True) as leaving:
-            leaving.join(20)
+            leaving.join(60)
             assert leaving.code == 0
         wait_until(lambda: not one.bridge.health().warnings)
 

@@ -105,7 +105,7 @@ def test_celery_runs_each_job(server: Callable[[str], Any]) -> None:
 
     with app.connection_for_read() as connection, contextlib.closing(connection.SimpleQueue("celery")) as queue:
         for _ in range(2):
-            message = queue.get(timeout=5)
+            message = queue.get(timeout=60)
             request.Request(message, app=app, task=store).execute()
             message.ack()
     assert got == [1.0, 2.0]

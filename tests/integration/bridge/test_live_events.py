@@ -36,7 +36,7 @@ def listening(client: Any, *, pattern: bool = False) -> Iterator[Any]:
     """A subscription that the server has confirmed."""
     with client, client.pubsub() as channel:
         channel.psubscribe("metrics:*") if pattern else channel.subscribe(CHANNEL)
-        assert channel.get_message(timeout=10)["type"] in ("subscribe", "psubscribe")
+        assert channel.get_message(timeout=60)["type"] in ("subscribe", "psubscribe")
         yield channel
 
 
@@ -47,7 +47,7 @@ def commit(address: str, metrics: list[Metric]) -> Committed:
 
 
 def heard(channel: Any) -> Any:
-    message = channel.get_message(timeout=10)
+    message = channel.get_message(timeout=60)
     assert message is not None
     return json.loads(message["data"])
 

@@ -49,7 +49,7 @@ def test_every_name_in_the_documentation_is_served(
             running_bridge(member),
             running_bridge(bridge_settings(tmp_path / "two", broker.port, sparkplug=sparkplug, health_port=two)),
         ):
-            client.publish(metric_topic(), b"[", qos=1, wait=20)
+            client.publish(metric_topic(), b"[", qos=1, wait=60)
             publish_numbers(client, range(1))
             wait_until(lambda: "mqttkit_bridge_dead_letters_total" in families(one))
             for histogram in ("delay_seconds", "commit_duration_seconds"):

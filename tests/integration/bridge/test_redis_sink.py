@@ -24,7 +24,7 @@ def test_redis_stream_has_one_field_a_column_and_tells_live_views(server: Callab
     redis_case(redis, "redis")
     with redis.client() as client, client.pubsub() as channel:
         channel.subscribe(f"metrics:{TENANT}")
-        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        assert channel.get_message(timeout=60)["type"] == "subscribe"
         with contextlib.closing(open_sink(redis.url, SinkOptions(stream="s"))) as sink:
             sink.open()
             sink.commit(MetricBatch([metric(0.1, "x"), metric(2, "x"), metric(3)]))
@@ -40,7 +40,7 @@ def test_redis_stream_has_one_field_a_column_and_tells_live_views(server: Callab
             "received_ms": "1700000000456",
         }
         assert second["dedupe_id"] == ""
-        events = [json.loads(channel.get_message(timeout=5)["data"]) for _ in range(2)]
+        events = [json.loads(channel.get_message(timeout=60)["data"]) for _ in range(2)]
         assert [event["value"] for event in events] == [0.1, 3.0]
         assert events[0]["tags"] == {"unit": "°C"}
         assert channel.get_message(timeout=0.05) is None

@@ -56,7 +56,7 @@ def test_worker_stores_acknowledges_trims_and_tells(redis: RedisServer, tmp_path
     path = tmp_path / "metrics.db"
     with redis.client() as client, client.pubsub() as channel:
         channel.subscribe(f"metrics:{TENANT}")
-        assert channel.get_message(timeout=5)
+        assert channel.get_message(timeout=60)
         fill(redis, range(300))
         client.xadd(STREAM, {"what": "is this"})
         client.xgroup_create(STREAM, "slow", id="0")
@@ -72,7 +72,7 @@ def test_worker_stores_acknowledges_trims_and_tells(redis: RedisServer, tmp_path
         ((reason, detail),) = rows(path, "SELECT reason, detail FROM dead_letters")
         assert reason == "handler_error"
         assert "tenant_id" in detail
-        assert json.loads(channel.get_message(timeout=5)["data"])["agent_id"] == "a"
+        assert json.loads(channel.get_message(timeout=60)["data"])["agent_id"] == "a"
         assert made.books.balance().dead_lettered == 1
 
 
@@ -81,7 +81,7 @@ def test_worker_is_silent_where_the_bridge_tells_live_views(redis: RedisServer, 
     with redis.client() as client, client.pubsub() as channel:
         fill(redis, range(10), live=True)
         channel.subscribe(f"metrics:{TENANT}")
-        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        assert channel.get_message(timeout=60)["type"] == "subscribe"
         with worker(redis, f"sqlite:{tmp_path / 'm.db'}") as made:
             wait_until(lambda: made.books.acknowledged == 10)
         assert channel.get_message(timeout=0.1) is None

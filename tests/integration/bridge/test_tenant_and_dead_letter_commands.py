@@ -155,10 +155,10 @@ def test_retry_stores_in_the_file_of_a_running_bridge(tmp_path: Path) -> None:
         settings = bridge_settings(tmp_path, broker.port, sink=f"jsonl:{path}")
         with running_bridge(settings) as thread:
             for number in range(300):
-                client.publish(metric_topic(A), body(number), qos=1, wait=20)
+                client.publish(metric_topic(A), body(number), qos=1, wait=60)
             wait_until(lambda: thread.bridge.pipeline.books.balance().dead_lettered == 300)
             for number in range(300, 2_000):
-                client.publish(metric_topic(), body(number), qos=1, wait=20)
+                client.publish(metric_topic(), body(number), qos=1, wait=60)
             retry_command = ["bridge", "dead-letters", "retry", "--sink", f"jsonl:{path}", "--tenants", str(known)]
             command = [sys.executable, "-m", "mqttkit", *retry_command]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -70,7 +70,7 @@ def test_from_nothing_to_a_verified_tls_login(tls: Broker) -> None:
     profile = profile_of(tls)
     assert tls_login(profile) == 0
     with MqttClient(MqttSettings(broker=profile.to_tls_settings()), retry=False) as client:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         assert client.connected
     for name in ("config/certs/server.key", "config/certs/server.crt"):
         assert stat.S_IMODE((tls.paths.root / name).stat().st_mode) == 0o600
@@ -118,7 +118,7 @@ def test_an_expired_certificate_is_named_refused_and_renewed(tls: Broker) -> Non
         MqttClient(MqttSettings(broker=profile.to_tls_settings()), retry=False) as client,
         pytest.raises(BrokerUnreachable, match="expired"),
     ):
-        client.connect(timeout=10)
+        client.connect(timeout=60)
     result = run("cert", "show", code=1)
     assert "expired" in result.stdout
     assert "mqttkit broker cert renew" in result.stderr
@@ -162,7 +162,7 @@ def test_client_certificates_are_demanded_and_open_the_door(tls: Broker, tmp_pat
             MqttClient(MqttSettings(broker=settings), retry=False) as client,
             pytest.raises(BrokerUnreachable),
         ):
-            client.connect(timeout=10)
+            client.connect(timeout=60)
     before = (tmp_path / "lamp.crt").read_bytes()
     run("cert", "renew", "lamp", "--out", str(tmp_path))
     assert (tmp_path / "lamp.crt").read_bytes() != before
@@ -197,7 +197,7 @@ def test_websockets_speak_tls_and_say_when_they_serve_the_old_certificate(broker
     tls = TlsSettings(ca_file=profile.ca_file)
     settings = replace(profile.to_broker_settings(), port=port, transport="websockets", tls=tls)
     with MqttClient(MqttSettings(broker=settings), retry=False) as client:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         assert client.connected
     with pytest.raises(BrokerUnreachable):
         websocket_answer(Login(host=profile.host, port=port))

@@ -19,10 +19,10 @@ from tests.support.clients import settings_for, wait_until
 def test_messages_come_in_order_until_none_comes_for_a_while(shared_broker: TestBroker, topic: str) -> None:
     """Plain strings subscribe and publish; iteration ends after `timeout` seconds of silence."""
     with MqttClient(settings_for(shared_broker.port)) as client:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         assert client.subscribe(f"{topic}/#", Subscription(f"{topic}/own", qos=0), qos=1) == [1, 0]
         for number in range(100):
-            client.publish(f"{topic}/{number}", str(number), qos=1).result(timeout=10)
+            client.publish(f"{topic}/{number}", str(number), qos=1).result(timeout=60)
         assert [int(message.text) for message in client.messages(timeout=0.3)] == list(range(100))
         assert client.stats.received == 100
 
@@ -30,16 +30,16 @@ def test_messages_come_in_order_until_none_comes_for_a_while(shared_broker: Test
 def test_closing_ends_the_iteration_of_another_thread(shared_broker: TestBroker, topic: str) -> None:
     """A reader that waits without a time limit ends, after the messages that had arrived."""
     client = MqttClient(settings_for(shared_broker.port))
-    client.connect(timeout=10)
+    client.connect(timeout=60)
     client.subscribe(topic, qos=1)
-    client.publish(topic, "x", qos=1).result(timeout=10)
+    client.publish(topic, "x", qos=1).result(timeout=60)
     wait_until(lambda: client.stats.received == 1)
     got: list[str] = []
     reader = threading.Thread(target=lambda: got.extend(message.text for message in client.messages()))
     reader.start()
     wait_until(lambda: got == ["x"])
     client.close()
-    reader.join(10)
+    reader.join(60)
     assert not reader.is_alive()
     assert list(client.messages()) == []
 
@@ -47,9 +47,9 @@ def test_closing_ends_the_iteration_of_another_thread(shared_broker: TestBroker,
 def test_a_connection_that_ends_for_good_is_raised_after_its_messages(broker: Mosquitto, topic: str) -> None:
     """Without retry the reader gets what arrived, then the failure."""
     with MqttClient(settings_for(broker.port), retry=False) as client:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         client.subscribe(topic, qos=1)
-        client.publish(topic, "x", qos=1).result(timeout=10)
+        client.publish(topic, "x", qos=1).result(timeout=60)
         wait_until(lambda: client.stats.received == 1)
         broker.stop(signal.SIGKILL)
         messages = client.messages()
@@ -61,9 +61,9 @@ def test_a_connection_that_ends_for_good_is_raised_after_its_messages(broker: Mo
 def test_stats_are_a_snapshot(shared_broker: TestBroker, topic: str) -> None:
     """What was read before does not change when the counters do."""
     with MqttClient(settings_for(shared_broker.port)) as client:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         before = client.stats
-        client.publish(topic, "x", qos=1).result(timeout=10)
+        client.publish(topic, "x", qos=1).result(timeout=60)
         assert sum(before.published.values()) == 0
         assert sum(client.stats.published.values()) == 1
 

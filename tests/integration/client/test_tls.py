@@ -58,16 +58,16 @@ def round_trip(port: int, topic: str, tls: TlsSettings, size: int = 10, **fields
     """Publish a payload of `size` bytes at QoS 1; return the one received."""
     received: queue.Queue[Message] = queue.Queue()
     with MqttClient(settings_for(port, tls=tls, **fields), on_message=received.put) as client:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         client.subscribe(Subscription(topic, qos=1))
-        assert client.publish(topic, bytes(size), qos=1).wait(20) is Outcome.ACKNOWLEDGED
-        return received.get(timeout=20).payload
+        assert client.publish(topic, bytes(size), qos=1).wait(60) is Outcome.ACKNOWLEDGED
+        return received.get(timeout=60).payload
 
 
 def failure(port: int, tls: TlsSettings, **fields: object) -> BrokerUnreachable:
     """Return the error of a connection that must fail."""
     with MqttClient(settings_for(port, tls=tls, **fields)) as client, pytest.raises(BrokerUnreachable) as caught:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
     return caught.value
 
 
@@ -110,7 +110,7 @@ def test_wrong_or_expired_certificate_is_refused(
         thread = threading.Thread(target=_handshake_once, args=(listener, context))
         thread.start()
         error = failure(listener.getsockname()[1], TlsSettings(ca_file=authority.file))
-        thread.join(10)
+        thread.join(60)
     assert cause in error.cause
     assert hint in error.hint
     assert ".." not in str(error)
@@ -147,7 +147,7 @@ def test_tls_to_a_plain_port_and_plain_to_a_tls_port(secured: Secured) -> None:
     error = failure(secured.plain, TlsSettings(ca_file=secured.authority.file), connect_timeout=2.0)
     assert error.step == "tls"
     with MqttClient(settings_for(secured.tls)) as client, pytest.raises(BrokerUnreachable, match="TLS"):
-        client.connect(timeout=10)
+        client.connect(timeout=60)
 
 
 def test_application_protocol_is_offered(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_application_protocol_is_offered(tmp_path: Path) -> None:
         thread = threading.Thread(target=_handshake_once, args=(listener, context, chosen))
         thread.start()
         failure(listener.getsockname()[1], TlsSettings(ca_file=authority.file, alpn=("mqtt",)), version="311")
-        thread.join(10)
+        thread.join(60)
     assert chosen == ["mqtt"]
 
 

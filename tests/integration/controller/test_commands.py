@@ -139,7 +139,7 @@ def test_the_sender_shown_is_the_verified_one(reachable: Mosquitto, here: Path, 
     regional = spawn("regional", "--controller-id", "rc-1")
     try:
         with LocalController(settings_of(here, "lc-1", base=topic, key_file=keys), broker_at(reachable.port)) as local:
-            local.publish_discovery_report({"devices": [], "from": "lc-9"}).wait(20)
+            local.publish_discovery_report({"devices": [], "from": "lc-9"}).wait(60)
             assert regional.stdout is not None
             assert json.loads(regional.stdout.readline())["from"] == "lc-1"
     finally:
@@ -318,7 +318,7 @@ def test_watch_is_a_live_table_on_a_terminal(reachable: Mosquitto, here: Path, t
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "mqttkit", "controller", "watch", "--quiet"]
     with LocalController(settings, broker_at(reachable.port)) as local:
-        local.publish_event("hello").wait(10)
+        local.publish_event("hello").wait(60)
         environ = {**os.environ, "COLUMNS": "160", "LINES": "40", "TERM": "xterm"}
         with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, env=environ) as process:
             os.close(end)

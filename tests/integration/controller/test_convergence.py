@@ -37,7 +37,7 @@ class Plant:
         changes = {"base": self.base, "keep_session": False, "heartbeat_interval": 30.0, **changes}
         controller = kind(settings_of(self.directory, name, **changes), broker_at(self.broker.port))
         self.stack.callback(controller.disconnect_mqtt, flush=0)
-        assert controller.connect_mqtt(10)
+        assert controller.connect_mqtt(60)
         return controller
 
     def observe(self, topic: str) -> tuple[MqttClient, list[bytes]]:
@@ -48,7 +48,7 @@ class Plant:
             found.append(message.payload)
 
         client = self.stack.enter_context(MqttClient(broker_at(self.broker.port), on_message=note))
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         client.subscribe(Subscription(topic, qos=1))
         return client, found
 
@@ -67,11 +67,11 @@ def plant(tmp_path: Path, broker: Mosquitto, topic: str) -> Iterator[Plant]:
 def test_an_erased_policy_is_published_again(plant: Plant) -> None:
     """An empty retained message needs no key."""
     high = plant.start(GlobalController, "gc-1")
-    assert high.publish_policy_update({"level": 1})[1].wait(10)
+    assert high.publish_policy_update({"level": 1})[1].wait(60)
     topic = high.topics.policy()
     attacker, found = plant.observe(topic)
     eventually(lambda: found)
-    attacker.publish(topic, b"", qos=1, retain=True).wait(10)
+    attacker.publish(topic, b"", qos=1, retain=True).wait(60)
     eventually(lambda: plant.versions(topic, found)[-2:] == [0, 1])
 
 
@@ -85,7 +85,7 @@ def test_an_older_policy_that_somebody_publishes_again_is_replaced(plant: Plant)
     high.publish_policy_update({"level": 2})
     eventually(lambda: plant.versions(topic, found)[-1] == 2)
     before = len(found)
-    attacker.publish(topic, found[0], qos=1, retain=True).wait(10)
+    attacker.publish(topic, found[0], qos=1, retain=True).wait(60)
     eventually(lambda: len(found) > before + 1)
     replaced = plant.versions(topic, found)[before:]
     assert (replaced[0], replaced[-1]) == (1, 2)
@@ -94,7 +94,7 @@ def test_an_older_policy_that_somebody_publishes_again_is_replaced(plant: Plant)
 def test_a_broker_that_forgot_everything_gets_the_policy_again(plant: Plant) -> None:
     """After each reconnect, and after a fail-over."""
     regional = plant.start(RegionalController, "rc-1")
-    regional.publish_policy_update({"scan": 30})[1].wait(10)
+    regional.publish_policy_update({"scan": 30})[1].wait(60)
     plant.broker.stop()
     plant.broker.start()
     newcomer = plant.start(LocalController, "lc-1")
@@ -107,7 +107,7 @@ def test_a_lost_state_file_does_not_restart_the_versions(plant: Plant) -> None:
     """The controller adopts the highest version that it sees and continues from there."""
     first = plant.start(GlobalController, "gc-1")
     for level in range(3):
-        first.publish_policy_update({"level": level})[1].wait(10)
+        first.publish_policy_update({"level": level})[1].wait(60)
     first.disconnect_mqtt()
     local = plant.start(LocalController, "lc-1")
     local.subscribe_to_policy_updates()
@@ -122,7 +122,7 @@ def test_a_lost_state_file_does_not_restart_the_versions(plant: Plant) -> None:
 def test_a_rotated_key_signs_the_retained_policy(plant: Plant) -> None:
     """Otherwise newcomers refuse it as soon as the old key is retired."""
     regional = plant.start(RegionalController, "rc-1", heartbeat_interval=0.2)
-    regional.publish_policy_update({"a": 1})[1].wait(10)
+    regional.publish_policy_update({"a": 1})[1].wait(60)
     keys = KeyFile(make_keys(plant.directory))
     keys.update(lambda ring: ring.add(generate("k2")).activate("k2"))
     topic = regional.topics.policy("zone-A")
@@ -142,10 +142,10 @@ def test_two_regional_controllers_of_one_region_notice_each_other(
     """It is logged and counted; they do not outbid each other."""
     one = plant.start(RegionalController, "rc-1")
     two = plant.start(RegionalController, "rc-2")
-    one.publish_policy_update({"a": 1})[1].wait(10)
+    one.publish_policy_update({"a": 1})[1].wait(60)
     eventually(lambda: two.status()["counters"].get("rival_policies") == 1)
     eventually(lambda: "rc-1 also publishes the policy of zone-A" in caplog.text)
-    two.publish_policy_update({"a": 2})[1].wait(10)
+    two.publish_policy_update({"a": 2})[1].wait(60)
     eventually(lambda: one.policy("zone-A") == two.policy("zone-A") != None)  # noqa: E711  both, and not None
     assert one.policy("zone-A").version == 2  # type: ignore[union-attr]
 
@@ -156,7 +156,7 @@ def test_reports_of_another_region_are_refused(plant: Plant) -> None:
     regional.subscribe_to_discovery_reports()
     regional._subscribe(regional.topics.discovery_filter("zone-B"))
     local = plant.start(LocalController, "lc-1", region="zone-B")
-    local.publish_discovery_report({"devices": []}).wait(10)
+    local.publish_discovery_report({"devices": []}).wait(60)
     eventually(lambda: regional.status()["counters"].get("refused_wrong_region"))
     assert regional.report_count == 0
 
@@ -173,8 +173,8 @@ def test_a_restored_session_without_the_subscription_is_subscribed_again(plant: 
     eventually(lambda: regional.mqtt is not None and regional.mqtt.connection > before)
     assert client.session_present
     local = plant.start(LocalController, "lc-1")
-    local.run_discovery_cycle(timeout=20)
-    assert regional.wait_for_report("lc-1", timeout=20) is not None
+    local.run_discovery_cycle(timeout=60)
+    assert regional.wait_for_report("lc-1", timeout=60) is not None
 
 
 def test_a_heartbeat_over_http_does_not_cause_the_next_one(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_heartbeat_over_http_does_not_cause_the_next_one(tmp_path: Path) -> No
         local.connect_mqtt(0)
         regional.subscribe_to_discovery_reports()
         for _ in range(20):
-            local.publish_discovery_report({"devices": []}).wait(10)
+            local.publish_discovery_report({"devices": []}).wait(60)
         assert regional.report_count == 20
         assert len(sent) <= 3  # at the start, and when the hub became available
 
@@ -207,7 +207,7 @@ def test_a_denied_report_settles_and_becomes_a_dead_letter(tmp_path: Path) -> No
         broker = stack.enter_context(mosquitto(tmp_path / "m", f"acl_file {tmp_path / 'acl'}"))
         local = LocalController(settings_of(tmp_path, "lc-1", keep_session=False), broker_at(broker.port))
         stack.callback(local.disconnect_mqtt, flush=0)
-        assert local.connect_mqtt(10)
+        assert local.connect_mqtt(60)
         denied = local.publish_discovery_report({"devices": []})
         assert denied.wait(60)
         assert not denied.ok

@@ -64,7 +64,7 @@ def test_reports_go_by_http_while_the_broker_is_down_and_by_mqtt_again_after(
     seen: list[int] = []
     regional._report_handler = lambda report: seen.append(report.payload["number"])
     assert regional.mqtt is not None and local.mqtt is not None
-    assert regional.mqtt.client.wait_connected(10) and local.mqtt.client.wait_connected(10)
+    assert regional.mqtt.client.wait_connected(60) and local.mqtt.client.wait_connected(60)
     send(local, range(100))
     eventually(lambda: len(seen) == 100)
     broker.stop()
@@ -77,7 +77,7 @@ def test_reports_go_by_http_while_the_broker_is_down_and_by_mqtt_again_after(
     def back() -> bool:
         number = next(numbers)
         send(local, range(number, number + 1))
-        return local.flush(10) and local.status()["transport"] == "mqtt"
+        return local.flush(60) and local.status()["transport"] == "mqtt"
 
     eventually(back)
     total = next(numbers)
@@ -97,7 +97,7 @@ def test_a_broker_killed_under_way_takes_nothing_with_it(
     monkeypatch.setattr("mqttkit.controller.handover.pending.RECEIPT_SECONDS", 1.0)
     seen: list[int] = []
     regional._report_handler = lambda report: seen.append(report.payload["number"])
-    assert local.mqtt is not None and local.mqtt.client.wait_connected(10)
+    assert local.mqtt is not None and local.mqtt.client.wait_connected(60)
     feeder = threading.Thread(target=send, args=(local, range(2_000)))
     feeder.start()
     eventually(lambda: len(seen) > 100)
@@ -111,7 +111,7 @@ def test_without_any_network_controllers_of_one_process_still_talk(tmp_path: Pat
     """The bus is the last way; policies come by it too."""
     bus = MemoryBus()
     regional, local = pair(tmp_path, 1, stack, "mqtt", "memory", bus=bus)
-    regional.publish_policy_update({"a": 1})[1].wait(10)
+    regional.publish_policy_update({"a": 1})[1].wait(60)
     policies: list[Policy] = []
     local.subscribe_to_policy_updates(policies.append)
     report = local.run_discovery_cycle()
@@ -140,10 +140,10 @@ def test_a_policy_published_in_the_dark_reaches_pollers_and_later_the_broker(
     regional.publish_policy_update({"mode": "dark"})
     eventually(lambda: (policy := local.policy("zone-A")) is not None and policy.rules == {"mode": "dark"})
     broker.start()
-    assert regional.mqtt is not None and regional.mqtt.client.wait_connected(20)
+    assert regional.mqtt is not None and regional.mqtt.client.wait_connected(60)
     newcomer = LocalController(settings_of(tmp_path, "lc-2", transports=("mqtt",)), broker_at(broker.port))
     stack.callback(newcomer.disconnect_mqtt)
-    assert newcomer.connect_mqtt(10)
+    assert newcomer.connect_mqtt(60)
     newcomer.subscribe_to_policy_updates()
     eventually(lambda: (policy := newcomer.policy("zone-A")) is not None and policy.rules == {"mode": "dark"})
     assert "refused_malformed" not in {**regional.status()["counters"], **newcomer.status()["counters"]}

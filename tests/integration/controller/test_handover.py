@@ -105,11 +105,11 @@ def test_a_monitor_that_subscribes_to_everything_is_not_the_addressee(
     mqtt = broker_at(shared_broker.port)
     with ExitStack() as stack:
         monitor = stack.enter_context(MqttClient(mqtt))
-        monitor.connect(timeout=10)
+        monitor.connect(timeout=60)
         monitor.subscribe(Subscription(f"{topic}/#"))
         local = LocalController(settings_of(tmp_path, "lc-1", base=topic, keep_session=False), mqtt)
         stack.callback(local.disconnect_mqtt, flush=0)
-        assert local.connect_mqtt(10)
+        assert local.connect_mqtt(60)
         promise = local.publish_discovery_report({"devices": []})
         eventually(lambda: promise.taken_by == "mqtt")
         eventually(lambda: local.status()["unanswered"] >= 1)
@@ -118,7 +118,7 @@ def test_a_monitor_that_subscribes_to_everything_is_not_the_addressee(
             local.run_discovery_cycle(timeout=0.3)
         regional = RegionalController(settings_of(tmp_path, "rc-1", base=topic, keep_session=False), mqtt)
         stack.callback(regional.disconnect_mqtt, flush=0)
-        assert regional.connect_mqtt(10)
+        assert regional.connect_mqtt(60)
         regional.subscribe_to_discovery_reports()
         assert promise.wait(60) and promise.ok
         assert local.flush(60)

@@ -41,13 +41,13 @@ class Fleet:
         controller = kind(settings, mqtt or self.mqtt)
         self.stack.callback(self._forget, controller)
         self.stack.callback(controller.disconnect_mqtt)
-        assert controller.connect_mqtt(10)
+        assert controller.connect_mqtt(60)
         return controller
 
     def _forget(self, controller: Controller) -> None:
         """End the session that the broker keeps: the next test has a controller of the same name."""
         with MqttClient(_as_client(self.mqtt, controller.controller_id)) as client, contextlib.suppress(MqttkitError):
-            client.connect(timeout=10)
+            client.connect(timeout=60)
 
     def codec(self) -> SignedCodec:
         """The codec of everybody here."""
@@ -102,7 +102,7 @@ def test_a_newcomer_gets_the_latest_policies(fleet: Fleet) -> None:
     for level in (1, 2, 3):
         _, promise = high.publish_policy_update({"level": level})
         promise.wait(60)
-    regional.publish_policy_update({"scan_seconds": 30})[1].wait(10)
+    regional.publish_policy_update({"scan_seconds": 30})[1].wait(60)
     seen: list[Policy] = []
     local = fleet.start(LocalController, "lc-1")
     local.subscribe_to_policy_updates(seen.append)
@@ -156,7 +156,7 @@ def statuses(fleet: Fleet) -> tuple[MqttClient, dict[str, str]]:
         found[envelope.sender_id] = envelope.payload["state"]
 
     client = fleet.stack.enter_context(MqttClient(fleet.mqtt, on_message=note))
-    client.connect(timeout=10)
+    client.connect(timeout=60)
     client.subscribe(Subscription(f"{fleet.base}/status/+"))
     return client, found
 
@@ -180,9 +180,9 @@ def test_a_controller_that_vanishes_is_offline_by_its_will(own: Fleet, broker: M
     eventually(lambda: found.get("lc-1") == "online")
     local._heartbeats.stopping.set()  # no heartbeat after the fall
     local._heartbeats.due.set()
-    local._heartbeats.thread.join(10)
+    local._heartbeats.thread.join(60)
     taker = own.stack.enter_context(MqttClient(_as_client(own.mqtt, "lc-1")))
-    taker.connect(timeout=10)  # a take-over ends the connection without DISCONNECT
+    taker.connect(timeout=60)  # a take-over ends the connection without DISCONNECT
     eventually(lambda: found.get("lc-1") == "offline")
     assert found == {"lc-1": "offline"}
 
@@ -227,7 +227,7 @@ def test_a_handler_that_raises_is_retried_then_the_message_is_a_dead_letter(flee
     regional.subscribe_to_discovery_reports(handler)
     local = fleet.start(LocalController, "lc-1")
     for number in (1, 2, 3):
-        local.publish_discovery_report({"devices": [], "number": number}).wait(10)
+        local.publish_discovery_report({"devices": [], "number": number}).wait(60)
     eventually(lambda: regional.status()["counters"].get("handled") == 2)
     counters = regional.status()["counters"]
     assert (counters["received"], counters["dead_lettered"], counters["handler_errors"]) == (3, 1, 5)
@@ -262,9 +262,9 @@ def test_bad_input_is_refused_counted_and_disturbs_nothing(fleet: Fleet, tmp_pat
         "unknown_version": codec.wrap(_versioned(envelope, 2), where),
     }
     client = fleet.stack.enter_context(MqttClient(fleet.mqtt))
-    client.connect(timeout=10)
+    client.connect(timeout=60)
     for data in (*bad.values(), good, good):
-        client.publish(where, data, qos=1).wait(10)
+        client.publish(where, data, qos=1).wait(60)
     last = local.run_discovery_cycle(seed=2)
     eventually(lambda: regional.status()["counters"].get("handled") == 3)
     assert regional.reports["lc-1"].payload == last
@@ -282,7 +282,7 @@ def test_a_report_without_devices_is_refused_not_retried(fleet: Fleet) -> None:
     with pytest.raises(MessageRefused, match="no list of devices"):
         local.publish_discovery_report({"devices": "none"})
     topic = local.topics.discovery("zone-A", "lc-1")
-    local._publish("discovery.report", topic, {"devices": "none"}).wait(10)
+    local._publish("discovery.report", topic, {"devices": "none"}).wait(60)
     eventually(lambda: "refused_malformed" in regional.status()["counters"])
     assert regional.status()["counters"] == {"received": 1, "refused": 1, "refused_malformed": 1}
 
@@ -298,7 +298,7 @@ def test_a_change_of_client_id_that_fails_changes_nothing(own: Fleet, broker: Mo
     broker.start()
     assert regional.mqtt is not None and regional.mqtt.client.client_id == "rc-1"
     local = own.start(LocalController, "lc-1")
-    local.run_discovery_cycle(timeout=30)
+    local.run_discovery_cycle(timeout=60)
     assert regional.wait_for_report("lc-1") is not None
 
 
@@ -312,7 +312,7 @@ def test_a_broker_that_does_not_answer_yet_is_waited_for(own: Fleet, broker: Mos
     regional.subscribe_to_discovery_reports()
     broker.start()
     local = own.start(LocalController, "lc-1")
-    local.run_discovery_cycle(timeout=30)
+    local.run_discovery_cycle(timeout=60)
     assert regional.wait_for_report("lc-1") is not None
 
 
@@ -341,7 +341,7 @@ def test_keys_rotate_under_traffic_with_nothing_refused(fleet: Fleet) -> None:
     def send(count: int) -> None:
         for _ in range(count):
             local.publish_discovery_report({"devices": []})
-        assert local.flush(20)
+        assert local.flush(60)
         signers.add(keys.ring.signer().kid)
 
     send(100)
@@ -366,7 +366,7 @@ def test_a_persistent_session_keeps_reports_while_the_controller_is_away(fleet: 
     first.subscribe_to_discovery_reports()
     local = fleet.start(LocalController, "lc-1")
     for number in range(10):
-        local.publish_discovery_report({"devices": [], "number": number}).wait(10)
+        local.publish_discovery_report({"devices": [], "number": number}).wait(60)
     eventually(lambda: first.report_count == 10)
     first.disconnect_mqtt()
     late = [local.publish_discovery_report({"devices": [], "number": number}) for number in range(10, 20)]
@@ -382,7 +382,7 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
     first = own.start(RegionalController, "rc-1", clock_skew=2.0, heartbeat_interval=0.2)
     first.subscribe_to_discovery_reports()
     local = own.start(LocalController, "lc-1")
-    local.publish_discovery_report({"devices": [], "number": 0}).wait(10)
+    local.publish_discovery_report({"devices": [], "number": 0}).wait(60)
     eventually(lambda: first.report_count == 1)
     first.disconnect_mqtt()
     kept = local.publish_discovery_report({"devices": [], "number": 1})
@@ -406,7 +406,7 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
 def test_mosquitto_pub_sees_plain_text_on_the_wire(fleet: Fleet, shared_broker: TestBroker) -> None:
     """What travels unsigned is the documented JSON."""
     local = fleet.start(LocalController, "lc-1", unsigned=True)
-    local.publish_event("hello").wait(10)
+    local.publish_event("hello").wait(60)
     ran = subprocess.run(
         ["mosquitto_sub", "-p", str(shared_broker.port), "-t", f"{fleet.base}/status/lc-1", "-C", "1", "-W", "10"],
         capture_output=True,

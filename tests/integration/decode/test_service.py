@@ -57,7 +57,7 @@ class House:
 
     def hear(self, gateway: str, temperature: int, rssi: int = -60) -> None:
         """Publish an advertisement."""
-        self.client.publish(f"{self.topic}/raw/{gateway}/{MAC}", payload(gateway, temperature, rssi), qos=1).result(10)
+        self.client.publish(f"{self.topic}/raw/{gateway}/{MAC}", payload(gateway, temperature, rssi), qos=1).result(60)
 
     def state(self) -> dict[str, Any]:
         """Return the latest state of the device; empty if there is none."""
@@ -69,9 +69,9 @@ def house(broker: Mosquitto, topic: str, **fields: Any) -> Iterator[House]:
     """Run a decode service."""
     found = House(broker, topic, **fields)
     with found.client as client, found.decoder as decoder:
-        client.connect(timeout=10)
+        client.connect(timeout=60)
         client.subscribe(f"{topic}/state/#", f"{topic}/status", f"{topic}/ha/#")
-        decoder.connect(timeout=10)
+        decoder.connect(timeout=60)
         thread = threading.Thread(target=found.service.run)
         thread.start()
         try:
@@ -79,7 +79,7 @@ def house(broker: Mosquitto, topic: str, **fields: Any) -> Iterator[House]:
             yield found
         finally:
             found.service.stop()
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
         wait_until(lambda: found.latest.get("status") == "offline")
 
@@ -114,7 +114,7 @@ def test_the_status_of_the_gateways_is_the_availability(shared_broker: TestBroke
 def test_a_message_that_is_no_advertisement_is_counted(shared_broker: TestBroker, topic: str, text: bytes) -> None:
     """The service continues."""
     with house(shared_broker, topic) as home:
-        home.client.publish(f"{topic}/raw/x/y", text, qos=1).result(10)
+        home.client.publish(f"{topic}/raw/x/y", text, qos=1).result(60)
         home.hear("hall", 20)
         wait_until(home.state)
         assert home.service.malformed == (1 if text else 0)
@@ -124,7 +124,7 @@ def test_a_message_that_is_no_advertisement_is_counted(shared_broker: TestBroker
 def test_a_gateway_that_is_no_topic_level_is_malformed(shared_broker: TestBroker, topic: str, gateway: str) -> None:
     """Anyone who may publish can send one; it must not become an availability topic, nor end the service."""
     with house(shared_broker, topic, gateway_status=f"{topic}/{{scanner_id}}/status") as home:
-        home.client.publish(f"{topic}/raw/x", payload(gateway, 20), qos=1).result(10)
+        home.client.publish(f"{topic}/raw/x", payload(gateway, 20), qos=1).result(60)
         home.hear("hall", 21)
         wait_until(lambda: home.state().get("values", {}).get("temperature") == 21)
     assert home.service.malformed == 1
@@ -151,14 +151,14 @@ def test_silent_devices_are_found_and_removed(shared_broker: TestBroker, topic: 
         wait_until(home.state)
         foreign = {"mac_address": "\x1b[2J", "name": "x", "last_seen": "2026-01-11T10:30:45Z"}
         for number, text in enumerate(("x", "[" * 100_000, json.dumps(foreign), json.dumps({**foreign, "name": []}))):
-            home.client.publish(f"{topic}/state/other-{number}", text, qos=1, retain=True).result(10)
+            home.client.publish(f"{topic}/state/other-{number}", text, qos=1, retain=True).result(60)
         with MqttClient(settings_for(shared_broker.port)) as client:
-            client.connect(timeout=10)
+            client.connect(timeout=60)
             (found,) = find_published(client, home.settings)
             assert (found.mac_address, len(found.topics)) == (MAC, 2)
             assert remove(client, [found]) == 0
         wait_until(lambda: home.latest[f"state/{MAC}"] == "")
         wait_until(lambda: home.latest["ha/device/mqttkit_aabbccddeeff/config"] == "")
         with MqttClient(settings_for(shared_broker.port)) as client:
-            client.connect(timeout=10)
+            client.connect(timeout=60)
             assert find_published(client, home.settings) == []

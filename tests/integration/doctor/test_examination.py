@@ -196,7 +196,7 @@ def test_a_port_that_speaks_something_else():
         finally:
             answering.set()
             socket.create_connection(server.getsockname(), timeout=5).close()
-            thread.join(10)
+            thread.join(60)
 
 
 def test_the_command_takes_a_url_and_ends_with_1_on_a_failure(guarded: Mosquitto):

@@ -46,7 +46,7 @@ def test_the_gateway_receives_every_reading(shared_broker: TestBroker, topic: st
     scenario = Scenario(duration=10.0, topic=f"{topic}/{{sensor_id}}", fleets=(SensorFleet(count=10, rate=10.0),))
     with GatewayNode(f"gw-{topic[-8:]}", mqtt, topic_filter=f"{topic}/#") as gateway:
         totals = Runner(scenario, mqtt, paced=False).run()
-        assert gateway.wait_for(totals.sent, 20)
+        assert gateway.wait_for(totals.sent, 60)
         rows = gateway.rows()
     assert (totals.sensors, totals.good, totals.outcomes) == (10, True, {"acknowledged": totals.sent})
     assert sum(row["count"] for row in rows) == totals.sent == len(gateway.received_messages)
@@ -72,17 +72,17 @@ def test_a_sensor_that_loses_its_broker_goes_on(broker: Mosquitto) -> None:
     """What finds no connection is dropped and said; after the return readings flow again."""
     mqtt = broker_at(broker.port)
     with SensorNode("s-1", mqtt) as sensor, GatewayNode("gw-1", mqtt) as gateway:
-        assert sensor.publish_reading("sensor/1", {"sensor_id": "1", "sequence": 1, "value": 1}).wait(10)
+        assert sensor.publish_reading("sensor/1", {"sensor_id": "1", "sequence": 1, "value": 1}).wait(60)
         broker.stop()
         eventually(lambda: not sensor.client.connected)
         lost = sensor.publish_reading("sensor/1", {"sensor_id": "1", "sequence": 2, "value": 2})
         assert lost.outcome is Outcome.DROPPED
         broker.start()
-        assert gateway.client.wait_connected(20)
+        assert gateway.client.wait_connected(60)
         eventually(lambda: gateway.client._subscribed.settled)
-        again = sensor.publish_reading("sensor/1", {"sensor_id": "1", "sequence": 3, "value": 3}, wait=20)
+        again = sensor.publish_reading("sensor/1", {"sensor_id": "1", "sequence": 3, "value": 3}, wait=60)
         assert again.wait(60) is Outcome.ACKNOWLEDGED
-        assert gateway.wait_for(2, 20)
+        assert gateway.wait_for(2, 60)
         assert gateway.rows()[0]["missing"] == 1
 
 
@@ -102,9 +102,9 @@ def test_what_is_no_reading_is_counted_and_disturbs_nothing(
         SensorNode(f"s-{topic[-8:]}", mqtt) as sensor,
         GatewayNode(f"gw-{topic[-8:]}", mqtt, topic_filter=f"{topic}/#") as gateway,
     ):
-        sensor.client.publish(f"{topic}/x", payload, qos=1).wait(10)
+        sensor.client.publish(f"{topic}/x", payload, qos=1).wait(60)
         sensor.publish_reading(f"{topic}/x", {"sensor_id": "a", "sequence": 1, "value": 1.5})
-        assert gateway.wait_for(1, 10)
+        assert gateway.wait_for(1, 60)
         assert (gateway.invalid, gateway.aggregates["a"].mean) == (1, 1.5)
 
 
@@ -150,7 +150,7 @@ def test_a_signal_ends_a_scenario_with_its_totals(shared_broker: TestBroker, her
             [*command, "-p", str(shared_broker.port), "--quiet"], stdout=subprocess.PIPE, text=True
         ) as process,
     ):
-        assert gateway.wait_for(50, 30)
+        assert gateway.wait_for(50, 60)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     totals = json.loads(output)

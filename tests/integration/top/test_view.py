@@ -76,7 +76,7 @@ def run(check: Any) -> None:
 def test_topics_appear_with_their_values(broker: Mosquitto, client: MqttClient) -> None:
     async def check() -> None:
         async with view_of(broker, "one/#") as pilot:
-            client.publish("one/room/temperature", b"21.5", qos=1).wait(5)
+            client.publish("one/room/temperature", b"21.5", qos=1).wait(60)
             await until(pilot, lambda: "21.5" in screen_text(pilot))
             assert rows_of(pilot) == ["one", "one/room", "one/room/temperature"]
             await until(pilot, lambda: "clients" in screen_text(pilot))  # the broker's own figures
@@ -90,7 +90,7 @@ def test_figures_without_room_are_left_out(broker: Mosquitto, client: MqttClient
 
     async def check() -> None:
         async with view_of(broker, "ble/#", size=size) as pilot:
-            client.publish("ble/raw/gate/AA:BB:CC:DD:EE:FF", b"x", qos=1).wait(5)
+            client.publish("ble/raw/gate/AA:BB:CC:DD:EE:FF", b"x", qos=1).wait(60)
             await until(pilot, lambda: "AA:BB:CC:DD:EE:FF" in screen_text(pilot))
             await until(pilot, lambda: "  memory " in screen_text(pilot))
             lines = screen_text(pilot).splitlines()
@@ -109,7 +109,7 @@ def test_control_characters_never_reach_the_screen(
 
     async def check() -> None:
         async with view_of(broker, "evil/#", size=size) as pilot:
-            client.publish("evil/\u202ename", b"\x1b[2J\x1b]0;title\x07\r\xff", qos=1).wait(5)
+            client.publish("evil/\u202ename", b"\x1b[2J\x1b]0;title\x07\r\xff", qos=1).wait(60)
             await until(pilot, lambda: len(rows_of(pilot)) == 2)
             await pilot.press("end")
             await until(pilot, lambda: "1b 5b 32" in screen_text(pilot) or "\\x1b[2J" in screen_text(pilot))
@@ -123,7 +123,7 @@ def test_keys_open_close_search_filter_and_sort(broker: Mosquitto, client: MqttC
     async def check() -> None:
         async with view_of(broker, "keys/#") as pilot:
             for topic, payload in (("keys/a/one", b"1"), ("keys/b/two", b"22222"), ("keys/c", b"3")):
-                client.publish(topic, payload, qos=1).wait(5)
+                client.publish(topic, payload, qos=1).wait(60)
             await until(pilot, lambda: len(rows_of(pilot)) == 6)
             await pilot.press("home", "left")
             assert rows_of(pilot) == ["keys"]
@@ -140,11 +140,11 @@ def test_keys_open_close_search_filter_and_sort(broker: Mosquitto, client: MqttC
 def test_a_frozen_view_does_not_change(broker: Mosquitto, client: MqttClient) -> None:
     async def check() -> None:
         async with view_of(broker, "ice/#") as pilot:
-            client.publish("ice/a", b"before", qos=1).wait(5)
+            client.publish("ice/a", b"before", qos=1).wait(60)
             await until(pilot, lambda: "before" in screen_text(pilot))
             await pilot.press("space")
-            client.publish("ice/a", b"after!", qos=1).wait(5)
-            client.publish("ice/b", b"x", qos=1).wait(5)
+            client.publish("ice/a", b"after!", qos=1).wait(60)
+            client.publish("ice/b", b"x", qos=1).wait(60)
             await until(pilot, lambda: "FROZEN, 2 messages" in screen_text(pilot))
             assert rows_of(pilot) == ["ice", "ice/a"]
             assert "after!" not in screen_text(pilot)
@@ -159,7 +159,7 @@ def test_the_pane_shows_json_changes_and_a_sparkline(broker: Mosquitto, client: 
     async def check() -> None:
         async with view_of(broker, "pane/#", size=(140, 40)) as pilot:
             for value in (1, 5, 9):
-                client.publish("pane/x", b'{"value":%d,"unit":"C"}' % value, qos=1).wait(5)
+                client.publish("pane/x", b'{"value":%d,"unit":"C"}' % value, qos=1).wait(60)
             await until(pilot, lambda: len(rows_of(pilot)) == 2)
             await pilot.press("end")
             await until(pilot, lambda: '+  "value": 9' in screen_text(pilot))
@@ -206,7 +206,7 @@ def test_retained_messages_are_removed_and_restored(broker: Mosquitto, client: M
     """The preview names them; y removes them from the broker; u publishes them again as they were."""
     topics = {"keep/a": b"1", "keep/b/c": b"2"}
     for topic, payload in topics.items():
-        client.publish(topic, payload, qos=1, retain=True).wait(5)
+        client.publish(topic, payload, qos=1, retain=True).wait(60)
 
     def on_broker() -> dict[str, bytes]:
         return {one.topic: one.payload for one in read_broker(settings_for(broker.port), ["keep/#"])}

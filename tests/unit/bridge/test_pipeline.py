@@ -161,7 +161,7 @@ def test_stop_gives_up_a_commit_that_does_not_succeed(bench: Bench) -> None:
     thread.start()
     wait_until(lambda: bench.pipeline.blocked)
     bench.pipeline.intake.stop()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
     assert bench.acknowledged == []
     bench.check(waiting=1)
@@ -180,19 +180,19 @@ def test_idle_worker_probes_the_sink(bench: Bench) -> None:
     bench.sink.probe = probe  # type: ignore[method-assign]
     thread = threading.Thread(target=bench.pipeline.run, kwargs={"beat": 0.01, "probe_after": 0.01})
     thread.start()
-    assert done.wait(10)
+    assert done.wait(60)
     bench.pipeline.intake.drain()
-    thread.join(5)
+    thread.join(60)
     assert bench.pipeline.books.retries == 1
 
 
 def test_lone_message_does_not_wait_for_company(tmp_path: Path) -> None:
     """Without load a message is committed immediately: the batching window does not apply."""
-    bench = Bench(tmp_path, batch_window=5.0)
+    bench = Bench(tmp_path, batch_window=600.0)
     bench.offer(message(1))
     began = time.monotonic()
     assert bench.pipeline.step(0)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 60
     bench.sink.close()
 
 

@@ -68,7 +68,7 @@ def test_a_follower_sees_the_lines_after_a_rotation_and_after_a_new_file(tmp_pat
 
     def expect(*lines: str) -> None:
         with arrived:
-            assert arrived.wait_for(lambda: found == list(lines), timeout=10), found
+            assert arrived.wait_for(lambda: found == list(lines), timeout=60), found
 
     expect("one")
     assert rotate_while_written(path, limit=1)
@@ -80,5 +80,5 @@ def test_a_follower_sees_the_lines_after_a_rotation_and_after_a_new_file(tmp_pat
     path.unlink()
     (directory / "broker.log.1").unlink()
     directory.rmdir()
-    follower.join(10)
+    follower.join(60)
     assert not follower.is_alive()

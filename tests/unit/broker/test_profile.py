@@ -89,15 +89,15 @@ def test_the_lock_lets_one_command_at_a_time_in(monkeypatch: pytest.MonkeyPatch)
     def hold() -> None:
         with locked(paths):
             inside.set()
-            leave.wait(10)
+            leave.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     with pytest.raises(LifecycleError, match="another command"), locked(paths):
         pass
     leave.set()
-    thread.join(10)
+    thread.join(60)
     with locked(paths):
         pass
     assert not paths.directory.exists()

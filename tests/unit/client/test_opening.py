@@ -36,11 +36,11 @@ def answered(answer: Callable[[socket.socket, bytes], None]) -> Iterator[socket.
         yield near
     finally:
         near.close()
-        thread.join(10)
+        thread.join(60)
         far.close()
 
 
-def upgrade(near: socket.socket, seconds: float = 10.0) -> BatchedWebSocket:
+def upgrade(near: socket.socket, seconds: float = 60.0) -> BatchedWebSocket:
     """Shake hands."""
     deadline = time.monotonic() + seconds
     return BatchedWebSocket(
@@ -105,7 +105,7 @@ def test_one_deadline_covers_an_answer_that_drips(websocket: bool) -> None:
         began = time.monotonic()
         with pytest.raises(BrokerUnreachable), MqttClient(settings) as client:
             client.connect()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
         done.set()
 
 
@@ -124,8 +124,8 @@ def test_the_addresses_of_a_host_share_the_time(monkeypatch: pytest.MonkeyPatch)
                 super().connect(listener.getsockname())
 
         monkeypatch.setattr(socket, "socket", Opening)
-        sockets.open_stream(("h", 1), 10).close()
-    assert [round(seconds or 0) for seconds in given] == [5, 10]
+        sockets.open_stream(("h", 1), 1_000).close()
+    assert given == [pytest.approx(500, abs=60), pytest.approx(1_000, abs=120)]
 
 
 def test_a_control_frame_of_any_size_above_125_bytes_is_refused() -> None:

@@ -171,13 +171,13 @@ def test_waiting_for_room_ends_when_half_is_sent() -> None:
         put(outbox)
     assert put(outbox, wait=0.01).reason == "queue full"
     results: list[Receipt] = []
-    waiting = threading.Thread(target=lambda: results.append(put(outbox, wait=30)))
+    waiting = threading.Thread(target=lambda: results.append(put(outbox, wait=600)))
     waiting.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not vars(outbox._room)["_waiters"] and time.monotonic() < deadline:
         time.sleep(0.001)
     outbox.sent(take(outbox))
-    waiting.join(10)
+    waiting.join(60)
     assert not results[0].done
 
 
@@ -187,8 +187,8 @@ def test_waiting_for_room_ends_when_the_connection_does() -> None:
     put(outbox)
     threading.Timer(0.05, outbox.suspend).start()
     started = time.monotonic()
-    assert put(outbox, wait=30).reason == "not connected"
-    assert time.monotonic() - started < 10
+    assert put(outbox, wait=600).reason == "not connected"
+    assert time.monotonic() - started < 60
 
 
 def test_many_threads_keep_their_own_order() -> None:
@@ -198,7 +198,7 @@ def test_many_threads_keep_their_own_order() -> None:
 
     def run(name: int) -> None:
         for index in range(number):
-            put(outbox, b"%d %d" % (name, index), qos=index % 2, wait=30)
+            put(outbox, b"%d %d" % (name, index), qos=index % 2, wait=60)
 
     threads = [threading.Thread(target=run, args=(name,)) for name in range(4)]
     for thread in threads:
@@ -238,8 +238,8 @@ def test_a_receipt_waits_for_its_outcome() -> None:
     receipt = put(outbox)
     assert receipt.wait(0.01) is None
     threading.Timer(0.02, lambda: outbox.sent(take(outbox))).start()
-    assert receipt.wait(10) is Outcome.SENT
-    assert outbox.flush(10)
+    assert receipt.wait(60) is Outcome.SENT
+    assert outbox.flush(60)
     assert repr(receipt) == "Receipt(sent)"
 
 
@@ -275,9 +275,9 @@ def test_qos_2_needs_paho() -> None:
 def put_and_wait(outbox: Outbox, payload: bytes = b"x") -> tuple[threading.Thread, list[Receipt]]:
     """Start a publish that waits for room, and return once it waits."""
     receipts: list[Receipt] = []
-    waiting = threading.Thread(target=lambda: receipts.append(put(outbox, payload, wait=30)))
+    waiting = threading.Thread(target=lambda: receipts.append(put(outbox, payload, wait=600)))
     waiting.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not vars(outbox._room)["_waiters"] and time.monotonic() < deadline:
         time.sleep(0.001)
     assert waiting.is_alive()
@@ -295,7 +295,7 @@ def test_room_is_given_once_half_of_the_messages_are_done() -> None:
     waiting.join(0.1)
     assert waiting.is_alive()
     outbox.acknowledge([(2, 0)])
-    waiting.join(10)
+    waiting.join(60)
     assert [receipt.done for receipt in receipts] == [False]
     assert outbox.unresolved == 3
 
@@ -311,7 +311,7 @@ def test_room_is_given_once_half_of_the_bytes_are_done() -> None:
     waiting.join(0.1)
     assert waiting.is_alive()
     outbox.acknowledge([(2, 0)])
-    waiting.join(10)
+    waiting.join(60)
     assert [receipt.done for receipt in receipts] == [False]
 
 
@@ -322,8 +322,8 @@ def test_a_publish_that_has_room_does_not_wait(queued: int) -> None:
     for _ in range(queued):
         put(outbox)
     started = time.monotonic()
-    assert not put(outbox, b"x" * (50 if queued else 200), wait=5).done
-    assert time.monotonic() - started < 4
+    assert not put(outbox, b"x" * (50 if queued else 200), wait=600).done
+    assert time.monotonic() - started < 60
 
 
 def test_the_bounds_themselves_are_allowed() -> None:

@@ -79,7 +79,7 @@ def test_yaml_is_not_imported_without_a_file() -> None:
         "print('mqttkit.config' in sys.modules, 'yaml' in sys.modules)"
     )
     environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=50)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
     assert (done.stdout, done.stderr) == ("True False\n", "")
 
 

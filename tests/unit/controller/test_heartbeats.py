@@ -42,7 +42,7 @@ def test_an_end_that_comes_between_two_beats_is_not_missed(
 
     monkeypatch.setattr(lonely._heartbeats.due, "clear", end_meanwhile)
     lonely.connect_mqtt(0)
-    lonely._heartbeats.thread.join(20)
+    lonely._heartbeats.thread.join(60)
     assert not lonely._heartbeats.thread.is_alive()
 
 
@@ -87,7 +87,7 @@ def test_a_message_that_has_no_json_form_fails_alone(lonely: LocalController) ->
     """Its promise says so; the queue is empty again and the next message leaves."""
     lonely.connect_mqtt(0)
     lost = lonely.publish_event("odd", {"set": {1, 2}})
-    assert lost.wait(20)
+    assert lost.wait(60)
     assert not lost.ok
     other = lonely.publish_event("even", {"list": [1, 2]})
     eventually(lambda: lonely._sender.sent["memory"] + lonely.unsent == 1)

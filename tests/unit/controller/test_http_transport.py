@@ -98,7 +98,7 @@ def test_a_hub_that_dies_is_not_available_any_more(
     assert "the HTTP server on" in caplog.text
     assert not hub.send("a", b"x", qos=1, retain=False).ok
     assert hub._thread is not None
-    hub._thread.join(20)
+    hub._thread.join(60)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", int(hub.url.rpartition(":")[2])), 5)
 

@@ -137,11 +137,11 @@ def test_a_full_inbox_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def hold(_place: Place, _envelope: Envelope) -> None:
         entered.set()
-        release.wait(20)
+        release.wait(60)
 
     bench.receiver._handlers = {Kind.EVENT: hold}
     bench.deliver()
-    assert entered.wait(10)
+    assert entered.wait(60)
     for _ in range(5):
         bench.deliver()
     assert bench.receiver.counters["overflow"] == 3

@@ -89,7 +89,7 @@ def test_a_table_is_drawn_while_heartbeats_come() -> None:
         )  # fmt: skip
         book.note(topics.status(name), codec.wrap(beat, topics.status(name)))
     stop.set()
-    drawing.join(20)
+    drawing.join(60)
     assert mistakes == []
     assert len(book.rows()) == 300
 

@@ -165,7 +165,7 @@ def test_the_store_knows_every_committed_id_after_a_kill(tmp_path: Path) -> None
             assert process.stdout is not None
             committed += [process.stdout.readline().strip() for _ in range(200)]
             os.kill(process.pid, signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
     survivor = Store(path)
     assert all(survivor.look_up(message_id, b"d" * 16) is Novelty.SAME for message_id in committed)
     assert survivor._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

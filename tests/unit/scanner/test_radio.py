@@ -49,7 +49,7 @@ def test_the_oldest_is_dropped_and_counted_where_nobody_takes_them() -> None:
         radio._stop.wait(60)
 
     with Radio(work) as source:
-        assert said.wait(20)
+        assert said.wait(60)
         heard = list(itertools.islice(source, QUEUE_SIZE))
     assert [heard[0].timestamp, heard[-1].timestamp] == [5, QUEUE_SIZE + 4]
     assert source.dropped == {"queue_full": 5}
@@ -62,7 +62,7 @@ def test_a_bug_in_the_thread_is_raised_where_it_is_seen() -> None:
 
     def later(radio: Radio) -> None:
         radio.begun()
-        assert started.wait(20)
+        assert started.wait(60)
         raise ZeroDivisionError
 
     def at_once(radio: Radio) -> None:

@@ -253,8 +253,7 @@ def test_time_passes_as_recorded_and_time_stamps_are_those_of_the_replay(tmp_pat
     with ReplaySource(str(path)) as source:
         stamps = [one.timestamp for one in source]
     assert time.monotonic() - begun >= 0.1
-    assert stamps[0] >= wall
-    assert stamps[1] - stamps[0] > 0.03
+    assert all(stamp - wall > due - 0.01 for stamp, due in zip(stamps, (0, 0.05, 0.1), strict=True))
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("inf"), float("nan")])
@@ -288,10 +287,10 @@ def test_close_from_another_thread_ends_a_waiting_iteration(tmp_path: Path) -> N
     with ReplaySource(str(path)) as source:
         thread = threading.Thread(target=iterate)
         thread.start()
-        assert first.wait(10)
+        assert first.wait(60)
         source.close()
         source.close()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
     assert len(heard) == 1
     assert not source.scanning

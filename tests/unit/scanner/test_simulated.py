@@ -56,11 +56,12 @@ def fields(room: list[Advertisement], company: int) -> list[tuple[bytes, ...]]:
 
 def test_the_rate_is_kept() -> None:
     """500 a second give 100 in a fifth of a second, time-stamped as they leave."""
-    begun = time.monotonic()
+    begun, wall = time.monotonic(), time.time()
     with open_source(ScannerSettings(source="simulated", rate=500)) as source:
         room = list(itertools.islice(source, 101))
-    assert 0.2 <= time.monotonic() - begun < 5
-    assert 0.19 < room[-1].timestamp - room[0].timestamp < 5
+    assert 0.2 <= time.monotonic() - begun < 60
+    assert 0.19 < room[-1].timestamp - wall < 60
+    assert room[0].timestamp < room[-1].timestamp
 
 
 @pytest.mark.parametrize("settings", [{"devices": 0}, {"devices": 10**6}, {"rate": 0.0}, {"rate": float("nan")}])

@@ -48,6 +48,6 @@ def test_closing_wakes_who_waits() -> None:
     waiting = threading.Thread(target=lambda: found.append(viewer.take(60)))
     waiting.start()
     viewer.close()
-    waiting.join(30)
+    waiting.join(60)
     assert found == [[]]
     assert viewer.closed
