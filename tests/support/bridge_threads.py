@@ -38,7 +38,7 @@ class BridgeThread(threading.Thread):
     def end(self) -> None:
         """Stop it and wait."""
         self.bridge.stop()
-        self.join(20)
+        self.join(60)
         assert not self.is_alive()
 
 

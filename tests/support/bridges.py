@@ -53,7 +53,7 @@ def mqtt_settings(port: int, **client: Any) -> MqttSettings:
 def publisher(port: int, **client: Any) -> Iterator[MqttClient]:
     """A connected client that publishes."""
     with MqttClient(mqtt_settings(port, **client)) as connected:
-        connected.connect(timeout=10)
+        connected.connect(timeout=60)
         yield connected
 
 
@@ -69,8 +69,8 @@ def metric_topic(tenant: str = TENANT, agent: str = "agent-1", metric: str = "te
 
 def publish_numbers(client: MqttClient, numbers: Sequence[int], prefix: str = "d") -> None:
     """Publish numbered metrics at QoS 1 and wait until the broker has them all."""
-    receipts = [client.publish(metric_topic(), body(n, prefix), qos=1, wait=20) for n in numbers]
-    assert client.flush(30)
+    receipts = [client.publish(metric_topic(), body(n, prefix), qos=1, wait=60) for n in numbers]
+    assert client.flush(60)
     assert {receipt.outcome.value for receipt in receipts if receipt.outcome} <= {"acknowledged"}
 
 
@@ -78,7 +78,7 @@ def rows(path: Path, query: str = "SELECT count(*) FROM metrics") -> list[tuple[
     """Ask a SQLite sink's file; no rows while it is not there."""
     if not path.exists():
         return []
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as database:
         try:
             return database.execute(query).fetchall()
         except sqlite3.OperationalError:
@@ -93,7 +93,7 @@ def stored_numbers(path: Path) -> list[int]:
 def ask_health(port: int, path: str) -> tuple[int, str]:
     """GET from a health server on loopback: status, 0 if there is none, and body."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -26,8 +26,9 @@ class ScriptedBroker:
 
     def close(self) -> None:
         """Stop listening and close every connection."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(5)
         for connection in self._open:
@@ -40,7 +41,7 @@ class ScriptedBroker:
             except OSError:
                 return
             self._open.append(connection)
-            connection.settimeout(5)
+            connection.settimeout(60)
             with contextlib.suppress(OSError):
                 packet = connection.recv(4096)
                 if packet:

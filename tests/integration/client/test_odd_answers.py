@@ -120,11 +120,11 @@ def test_a_lone_publish_answered_by_a_hang_up_is_not_acknowledged() -> None:
 def test_the_time_limit_of_a_subscriber_covers_connack_and_suback(connack: bytes) -> None:
     """`sub -W` ends with 27 whatever the broker leaves unanswered; the message names it."""
     with scripted_broker(lambda connection, _connect: connection.sendall(connack) is None) as server:
-        began = time.monotonic()
-        subscriber = Subscriber(settings_for(server.port, version="5"), [Subscription("t")], seconds=0.3)
+        began, seconds = time.monotonic(), 3.0 if connack else 0.3  # enough for the CONNACK
+        subscriber = Subscriber(settings_for(server.port, version="5"), [Subscription("t")], seconds=seconds)
         with pytest.raises(TimedOut, match="SUBSCRIBE" if connack else "CONNACK"), subscriber:
             pass
-    assert 0.3 <= time.monotonic() - began < 5
+    assert seconds <= time.monotonic() - began < 60
 
 
 CONNACK_LIMITED = b"\x20\x0b\x00\x00\x08\x24\x00\x25\x00\x28\x00\x2a\x00"
@@ -263,7 +263,7 @@ def test_answers_that_nobody_asked_for_are_not_kept() -> None:
     with scripted_broker(script) as server, MqttClient(settings_for(server.port, version="311")) as client:
         client.connect(timeout=60)
         for _ in range(3):
-            round_trip(client, 10)
+            round_trip(client, 60)
         client.unsubscribe("t", timeout=60)
         subscribed = client._subscribed
         assert (subscribed._answers, subscribed._pending, client._connection.unanswered) == ({}, {}, {})

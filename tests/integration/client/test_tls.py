@@ -169,7 +169,7 @@ def test_application_protocol_is_offered(tmp_path: Path) -> None:
 def _handshake_once(listener: socket.socket, context: ssl.SSLContext, chosen: list[str | None] | None = None) -> None:
     """Accept one connection, shake hands, note the protocol chosen, close."""
     connection = listener.accept()[0]
-    connection.settimeout(5)
+    connection.settimeout(60)
     try:
         with context.wrap_socket(connection, server_side=True) as secured:
             if chosen is not None:
