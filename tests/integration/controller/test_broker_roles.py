@@ -10,8 +10,7 @@ from typing import Any
 from mqttkit.broker.accounts.roles import AccountFiles
 from mqttkit.broker.file_names import ACL_FILE, PASSWORD_FILE
 from mqttkit.controller import GlobalController, LocalController, RegionalController
-from mqttkit.testing.broker import TestBroker
-from tests.support.brokers import mosquitto
+from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.controllers import broker_at, eventually, settings_of
 
 
@@ -54,9 +53,9 @@ def test_the_roles_of_the_broker_allow_what_controllers_do_and_no_more(tmp_path:
         assert denied.reason.lower() == "not authorized"
 
 
-def test_mqtt_3_1_1_says_what_is_not_known(tmp_path: Path, shared_broker: TestBroker, topic: str) -> None:
+def test_mqtt_3_1_1_says_what_is_not_known(tmp_path: Path, broker: Mosquitto, topic: str) -> None:
     """The broker takes a report for which nobody subscribes, without a word."""
-    mqtt = broker_at(shared_broker.port)
+    mqtt = broker_at(broker.port)
     mqtt = replace(mqtt, client=replace(mqtt.client, version="311"))
     settings = settings_of(tmp_path, "lc-1", base=topic, keep_session=False)
     local = LocalController(settings, mqtt)

@@ -24,7 +24,6 @@ from mqttkit.controller.messages.topics import Topics
 from mqttkit.controller.security.gate import PlainCodec
 from mqttkit.controller.status_book import StatusBook
 from mqttkit.messages import Message, Subscription
-from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port
 from tests.support.controllers import broker_at, eventually, settings_of
 from tests.support.pages import ROOT, find_page
@@ -40,12 +39,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def reachable(shared_broker: TestBroker, monkeypatch: pytest.MonkeyPatch, topic: str) -> Iterator[Mosquitto]:
-    """The shared broker as everybody's default, beneath the test's own base topic."""
-    monkeypatch.setenv("MQTTKIT_PORT", str(shared_broker.port))
+def reachable(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, topic: str) -> Iterator[Mosquitto]:
+    """The test's broker as everybody's default, beneath the test's own base topic."""
+    monkeypatch.setenv("MQTTKIT_PORT", str(broker.port))
     monkeypatch.setenv("MQTTKIT_HOST", "127.0.0.1")
     monkeypatch.setenv("MQTTKIT_CONTROLLER_BASE", topic)
-    yield shared_broker
+    yield broker
 
 
 def run(*arguments: str) -> Result:
@@ -61,7 +60,7 @@ def spawn(*arguments: str) -> subprocess.Popen[str]:
 
 def test_simulate_tells_the_story_and_leaves_nothing_behind(reachable: Mosquitto, topic: str) -> None:
     """Six numbered steps, the reports matched, exit code 0, no retained message."""
-    told = run("simulate", "--locals", "2", "--seed", "7")
+    told = run("simulate", "--locals", "2", "--seed", "7", "--timeout", "60")
     assert told.exit_code == 0, told.output
     steps = [line for line in told.stdout.splitlines() if line.startswith("[")]
     assert [line[:5] for line in steps] == [f"[{number}/6]" for number in range(1, 7)]
@@ -78,7 +77,7 @@ def test_simulate_tells_the_story_and_leaves_nothing_behind(reachable: Mosquitto
 
 def test_one_seed_finds_the_same_devices(reachable: Mosquitto) -> None:
     """Reproducible."""
-    first, second, other = (run("simulate", "--seed", seed).stdout for seed in ("1", "1", "2"))
+    first, second, other = (run("simulate", "--seed", seed, "--timeout", "60").stdout for seed in ("1", "1", "2"))
     assert first == second
     assert first != other
 
@@ -217,17 +216,17 @@ def test_the_example_does_what_simulate_does(reachable: Mosquitto, topic: str, h
     """Through the public API alone; without an address at the broker that `broker up` started."""
     script = ROOT / "examples" / "simulate_mqtt_pubsub.py"
     command = [sys.executable, str(script), "--port", str(reachable.port), "--base", topic]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "      received and matched"), ran.stderr
     profile = here / "state" / "mqttkit" / "brokers" / "default" / "profile.json"
     profile.parent.mkdir(parents=True)
     profile.write_text(
         json.dumps({"name": "default", "backend": "process", "host": "127.0.0.1", "port": reachable.port})
     )
-    ran = subprocess.run([*command[:2], "--base", topic], capture_output=True, text=True, timeout=50)
+    ran = subprocess.run([*command[:2], "--base", topic], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "      received and matched"), ran.stderr
     command[3] = str(free_port())
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, "cannot reach broker" in ran.stderr) == (3, True)
 
 
@@ -335,7 +334,7 @@ def _until(terminal: int, word: bytes | None) -> bytes:
     """Read a terminal until a word comes, or until its other end is closed."""
     text = b""
     while word is None or word not in text:
-        ready, _, _ = select.select([terminal], [], [], 30)
+        ready, _, _ = select.select([terminal], [], [], 60)
         assert ready, text
         try:
             text += os.read(terminal, 65_536)

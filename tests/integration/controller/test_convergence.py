@@ -18,7 +18,6 @@ from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import KeyFile, generate
 from mqttkit.controller.transports.http_hub import HttpHub
 from mqttkit.messages import Message, Subscription
-from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, mosquitto
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
@@ -233,11 +232,11 @@ def test_a_report_that_receivers_would_refuse_fails_at_the_sender(tmp_path: Path
 
 
 def test_a_changed_region_ends_the_old_subscriptions(
-    tmp_path: Path, shared_broker: TestBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, broker: Mosquitto, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker's session keeps them; reports of the old region would be taken by a controller that refuses them."""
     monkeypatch.setattr("mqttkit.controller.held_messages.HOLD_SECONDS", 0.2)
-    mqtt = broker_at(shared_broker.port)
+    mqtt = broker_at(broker.port)
     settings = settings_of(tmp_path, "rc-1", base=topic, heartbeat_interval=0.2)
     with RegionalController(settings, mqtt) as first:
         first.subscribe_to_discovery_reports()

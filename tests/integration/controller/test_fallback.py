@@ -114,8 +114,8 @@ def test_without_any_network_controllers_of_one_process_still_talk(tmp_path: Pat
     regional.publish_policy_update({"a": 1})[1].wait(60)
     policies: list[Policy] = []
     local.subscribe_to_policy_updates(policies.append)
-    report = local.run_discovery_cycle()
-    found = regional.wait_for_report("lc-1")
+    report = local.run_discovery_cycle(timeout=60)
+    found = regional.wait_for_report("lc-1", timeout=60)
     assert found is not None and found.payload == report
     eventually(lambda: policies == [Policy("zone-A", 1, {"a": 1})])
     assert local.status()["sent"] == {"memory": 1}
@@ -125,8 +125,8 @@ def test_the_order_is_configurable(tmp_path: Path, broker: Mosquitto, stack: Exi
     """HTTP first, although the broker is there."""
     regional, local = pair(tmp_path, broker.port, stack, "http", "mqtt")
     eventually(lambda: local.transports[0].available)
-    local.run_discovery_cycle()
-    assert regional.wait_for_report("lc-1") is not None
+    local.run_discovery_cycle(timeout=60)
+    assert regional.wait_for_report("lc-1", timeout=60) is not None
     assert local.status()["sent"] == {"http": 1}
 
 
@@ -179,7 +179,7 @@ def hub(stack: ExitStack) -> HttpHub:
 
 def ask(url: str, method: str = "GET", body: bytes | None = None, *, token: str = "") -> tuple[int, bytes]:
     """Make one request."""
-    with urllib3.PoolManager(retries=False, timeout=10) as pool:
+    with urllib3.PoolManager(retries=False, timeout=60) as pool:
         answer = pool.request(method, url, body=body, headers={"Authorization": f"Bearer {token}"})
         return answer.status, answer.data
 

@@ -15,7 +15,7 @@ from mqttkit.cli import cli
 from mqttkit.controller import GlobalController, LocalController, MemoryBus, RegionalController
 from mqttkit.controller.discovery.types import DiscoveryFailed
 from mqttkit.controller.security.signing import MAX_BYTES
-from mqttkit.testing.broker import TestBroker
+from tests.support.brokers import Mosquitto
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
 
@@ -95,7 +95,7 @@ def test_a_report_that_nobody_would_take_does_not_count_as_the_last_one(tmp_path
     assert promise.wait(60)
 
 
-def run_local(directory: Path, broker: TestBroker, base: str, *arguments: str) -> Any:
+def run_local(directory: Path, broker: Mosquitto, base: str, *arguments: str) -> Any:
     """Run `mqttkit controller local` in this process."""
     options = ["--controller-id", "lc-1", "--base", base, "-h", "127.0.0.1", "-p", str(broker.port)]
     files = ["--key-file", str(make_keys(directory)), "--state-file", str(directory / "local.db")]
@@ -103,32 +103,32 @@ def run_local(directory: Path, broker: TestBroker, base: str, *arguments: str) -
 
 
 def test_a_command_is_the_source_of_a_local_controller(
-    tmp_path: Path, shared_broker: TestBroker, topic: str, stack: ExitStack
+    tmp_path: Path, broker: Mosquitto, topic: str, stack: ExitStack
 ) -> None:
     """`--discover 'COMMAND'`; a scan that fails is a line, and the exit code if it was the last one."""
-    regional = RegionalController(settings_of(tmp_path, "rc-1", base=topic), broker_at(shared_broker.port))
+    regional = RegionalController(settings_of(tmp_path, "rc-1", base=topic), broker_at(broker.port))
     stack.enter_context(regional)
     regional.subscribe_to_discovery_reports()
     (tmp_path / "found").write_text('{"ip": "10.0.0.7", "kind": "camera"}\n')
     command = f"cat {tmp_path / 'found'}"
-    done = run_local(tmp_path, shared_broker, topic, "--discover", command, "--cycles", "1")
+    done = run_local(tmp_path, broker, topic, "--discover", command, "--cycles", "1")
     assert done.exit_code == 0, done.output
     changes = {"new": 1, "changed": 0, "gone": 0}
     assert json.loads(done.stdout.splitlines()[0]) == {"report": 1, "devices": 1, "changes": changes}
     assert [row.key for row in regional.devices()] == ["10.0.0.7"]
     (tmp_path / "found").unlink()
-    failed = run_local(tmp_path, shared_broker, topic, "--discover", command, "--cycles", "1")
+    failed = run_local(tmp_path, broker, topic, "--discover", command, "--cycles", "1")
     assert failed.exit_code == 1, failed.output
     assert "ended with 1" in json.loads(failed.stdout.splitlines()[0])["error"]
 
 
 def test_a_policy_changes_the_time_between_scans(
-    tmp_path: Path, shared_broker: TestBroker, topic: str, stack: ExitStack
+    tmp_path: Path, broker: Mosquitto, topic: str, stack: ExitStack
 ) -> None:
     """The region's scan_interval goes before the global one; a value that cannot work is not applied."""
 
     def start(kind: type[Any], name: str) -> Any:
-        controller = kind(settings_of(tmp_path, name, base=topic), broker_at(shared_broker.port))
+        controller = kind(settings_of(tmp_path, name, base=topic), broker_at(broker.port))
         stack.callback(controller.disconnect_mqtt, flush=0)
         assert controller.connect_mqtt(60)
         return controller
@@ -143,7 +143,7 @@ def test_a_policy_changes_the_time_between_scans(
     eventually(lambda: local.scan_interval(60.0) == 0.05)
     eventually(lambda: local.status()["applied"] == {"global": 1, "zone-A": 1})
     regional.subscribe_to_discovery_reports()
-    done = run_local(tmp_path, shared_broker, topic, "--cycles", "4", "--subnet", "10.0.0.0/30")
+    done = run_local(tmp_path, broker, topic, "--cycles", "4", "--subnet", "10.0.0.0/30")
     assert done.exit_code == 0, done.output  # three minutes without the policy
     regional.publish_policy_update({"scan_interval": "often"})
     eventually(lambda: local.status()["policies"] == {"global": 1, "zone-A": 2})

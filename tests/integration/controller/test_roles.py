@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import time
@@ -19,10 +18,9 @@ from mqttkit.controller.controller import Controller
 from mqttkit.controller.messages.refusals import MessageRefused
 from mqttkit.controller.security.gate import SignedCodec
 from mqttkit.controller.security.keys import KeyFile, generate
-from mqttkit.errors import BrokerUnreachable, MqttkitError, PublishFailed
+from mqttkit.errors import BrokerUnreachable, PublishFailed
 from mqttkit.messages import Message, Subscription
 from mqttkit.settings import MqttSettings
-from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto
 from tests.support.controllers import broker_at, eventually, make_keys, settings_of
 
@@ -39,15 +37,9 @@ class Fleet:
         """Connect a controller."""
         settings = settings_of(self.directory, controller_id, base=self.base, **changes)
         controller = kind(settings, mqtt or self.mqtt)
-        self.stack.callback(self._forget, controller)
         self.stack.callback(controller.disconnect_mqtt)
         assert controller.connect_mqtt(60)
         return controller
-
-    def _forget(self, controller: Controller) -> None:
-        """End the session that the broker keeps: the next test has a controller of the same name."""
-        with MqttClient(_as_client(self.mqtt, controller.controller_id)) as client, contextlib.suppress(MqttkitError):
-            client.connect(timeout=60)
 
     def codec(self) -> SignedCodec:
         """The codec of everybody here."""
@@ -55,15 +47,8 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, shared_broker: TestBroker, topic: str) -> Iterator[Fleet]:
-    """A fleet on the shared broker, beneath the test's own topic."""
-    with ExitStack() as stack:
-        yield Fleet(tmp_path, shared_broker.port, topic, stack)
-
-
-@pytest.fixture
-def own(tmp_path: Path, broker: Mosquitto, topic: str) -> Iterator[Fleet]:
-    """A fleet on a broker of the test's own."""
+def fleet(tmp_path: Path, broker: Mosquitto, topic: str) -> Iterator[Fleet]:
+    """A fleet on the test's broker, beneath the test's own topic."""
     with ExitStack() as stack:
         yield Fleet(tmp_path, broker.port, topic, stack)
 
@@ -74,7 +59,7 @@ def test_a_report_reaches_the_regional_controller_once(fleet: Fleet) -> None:
     regional = fleet.start(RegionalController, "rc-1")
     regional.subscribe_to_discovery_reports(seen.append)
     local = fleet.start(LocalController, "lc-1")
-    sent = [local.run_discovery_cycle(seed=number) for number in range(5)]
+    sent = [local.run_discovery_cycle(seed=number, timeout=60) for number in range(5)]
     eventually(lambda: regional.status()["counters"] == {"received": 5, "handled": 5})
     assert [report.payload for report in sorted(seen, key=lambda one: one.sequence)] == sent
     assert regional.reports["lc-1"].payload == sent[-1]
@@ -82,14 +67,14 @@ def test_a_report_reaches_the_regional_controller_once(fleet: Fleet) -> None:
 
 
 def test_reports_of_another_region_do_not_come(fleet: Fleet) -> None:
-    """`discovery/{region}/+` is the region's own."""
+    """`discovery/{region}/+` is the region's fleet."""
     regional = fleet.start(RegionalController, "rc-1")
     regional.subscribe_to_discovery_reports()
     elsewhere = fleet.start(LocalController, "lc-9", region="zone-B")
     here = fleet.start(LocalController, "lc-1")
     ignored = elsewhere.publish_discovery_report({"devices": []})
-    here.run_discovery_cycle()
-    assert regional.wait_for_report("lc-1") is not None
+    here.run_discovery_cycle(timeout=60)
+    assert regional.wait_for_report("lc-1", timeout=60) is not None
     assert list(regional.reports) == ["lc-1"]
     assert not ignored.done  # a broker of MQTT 5 tells that nobody subscribes
     elsewhere.disconnect_mqtt(flush=0)
@@ -173,15 +158,15 @@ def test_heartbeats_are_retained_and_end_with_offline(fleet: Fleet) -> None:
     assert late == {"lc-1": "offline"}
 
 
-def test_a_controller_that_vanishes_is_offline_by_its_will(own: Fleet, broker: Mosquitto) -> None:
+def test_a_controller_that_vanishes_is_offline_by_its_will(fleet: Fleet, broker: Mosquitto) -> None:
     """The broker says it, signed by the controller beforehand."""
-    local = own.start(LocalController, "lc-1")
-    _, found = statuses(own)
+    local = fleet.start(LocalController, "lc-1")
+    _, found = statuses(fleet)
     eventually(lambda: found.get("lc-1") == "online")
     local._heartbeats.stopping.set()  # no heartbeat after the fall
     local._heartbeats.due.set()
     local._heartbeats.thread.join(60)
-    taker = own.stack.enter_context(MqttClient(_as_client(own.mqtt, "lc-1")))
+    taker = fleet.stack.enter_context(MqttClient(_as_client(fleet.mqtt, "lc-1")))
     taker.connect(timeout=60)  # a take-over ends the connection without DISCONNECT
     eventually(lambda: found.get("lc-1") == "offline")
     assert found == {"lc-1": "offline"}
@@ -242,7 +227,7 @@ def test_bad_input_is_refused_counted_and_disturbs_nothing(fleet: Fleet, tmp_pat
     regional = fleet.start(RegionalController, "rc-1", max_message_bytes=20_000)
     regional.subscribe_to_discovery_reports()
     local = fleet.start(LocalController, "lc-1")
-    local.run_discovery_cycle(seed=1)
+    local.run_discovery_cycle(seed=1, timeout=60)
     where = f"{fleet.base}/discovery/zone-A/lc-1"
     codec = fleet.codec()
     good = codec.wrap(local._envelope("discovery.report", {"devices": []}), where)
@@ -265,7 +250,7 @@ def test_bad_input_is_refused_counted_and_disturbs_nothing(fleet: Fleet, tmp_pat
     client.connect(timeout=60)
     for data in (*bad.values(), good, good):
         client.publish(where, data, qos=1).wait(60)
-    last = local.run_discovery_cycle(seed=2)
+    last = local.run_discovery_cycle(seed=2, timeout=60)
     eventually(lambda: regional.status()["counters"].get("handled") == 3)
     assert regional.reports["lc-1"].payload == last
     counters = regional.status()["counters"]
@@ -287,9 +272,9 @@ def test_a_report_without_devices_is_refused_not_retried(fleet: Fleet) -> None:
     assert regional.status()["counters"] == {"received": 1, "refused": 1, "refused_malformed": 1}
 
 
-def test_a_change_of_client_id_that_fails_changes_nothing(own: Fleet, broker: Mosquitto) -> None:
+def test_a_change_of_client_id_that_fails_changes_nothing(fleet: Fleet, broker: Mosquitto) -> None:
     """Without a broker: the error says why, and the controller goes on under its former name."""
-    regional = own.start(RegionalController, "rc-1")
+    regional = fleet.start(RegionalController, "rc-1")
     regional.subscribe_to_discovery_reports()
     broker.stop()
     with pytest.raises(BrokerUnreachable):
@@ -297,23 +282,23 @@ def test_a_change_of_client_id_that_fails_changes_nothing(own: Fleet, broker: Mo
     assert regional.controller_id == "rc-1"
     broker.start()
     assert regional.mqtt is not None and regional.mqtt.client.client_id == "rc-1"
-    local = own.start(LocalController, "lc-1")
+    local = fleet.start(LocalController, "lc-1")
     local.run_discovery_cycle(timeout=60)
-    assert regional.wait_for_report("lc-1") is not None
+    assert regional.wait_for_report("lc-1", timeout=60) is not None
 
 
-def test_a_broker_that_does_not_answer_yet_is_waited_for(own: Fleet, broker: Mosquitto) -> None:
+def test_a_broker_that_does_not_answer_yet_is_waited_for(fleet: Fleet, broker: Mosquitto) -> None:
     """`connect_mqtt` says False and the controller goes on trying; subscriptions are made when it is there."""
     broker.stop()
-    settings = settings_of(own.directory, "rc-1", base=own.base)
-    regional = RegionalController(settings, own.mqtt)
-    own.stack.callback(regional.disconnect_mqtt)
+    settings = settings_of(fleet.directory, "rc-1", base=fleet.base)
+    regional = RegionalController(settings, fleet.mqtt)
+    fleet.stack.callback(regional.disconnect_mqtt)
     assert not regional.connect_mqtt(0.2)
     regional.subscribe_to_discovery_reports()
     broker.start()
-    local = own.start(LocalController, "lc-1")
+    local = fleet.start(LocalController, "lc-1")
     local.run_discovery_cycle(timeout=60)
-    assert regional.wait_for_report("lc-1") is not None
+    assert regional.wait_for_report("lc-1", timeout=60) is not None
 
 
 def test_a_cycle_whose_report_nobody_takes_raises(fleet: Fleet) -> None:
@@ -377,11 +362,11 @@ def test_a_persistent_session_keeps_reports_while_the_controller_is_away(fleet: 
     assert second.reports["lc-1"].payload["number"] == 19
 
 
-def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broker: Mosquitto) -> None:
+def test_what_waited_longer_than_the_clock_skew_is_still_taken(fleet: Fleet, broker: Mosquitto) -> None:
     """At its sender, which signs when it sends; and in the broker's session while the receiver was away."""
-    first = own.start(RegionalController, "rc-1", clock_skew=2.0, heartbeat_interval=0.2)
+    first = fleet.start(RegionalController, "rc-1", clock_skew=2.0, heartbeat_interval=0.2)
     first.subscribe_to_discovery_reports()
-    local = own.start(LocalController, "lc-1")
+    local = fleet.start(LocalController, "lc-1")
     local.publish_discovery_report({"devices": [], "number": 0}).wait(60)
     eventually(lambda: first.report_count == 1)
     first.disconnect_mqtt()
@@ -389,7 +374,7 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
     eventually(lambda: kept.taken_by == "mqtt")
     away = time.monotonic()
     eventually(lambda: time.monotonic() - away > 2.5)
-    second = own.start(RegionalController, "rc-1", clock_skew=2.0)
+    second = fleet.start(RegionalController, "rc-1", clock_skew=2.0)
     second.subscribe_to_discovery_reports()
     eventually(lambda: second.report_count == 1)
     broker.stop()
@@ -403,12 +388,12 @@ def test_what_waited_longer_than_the_clock_skew_is_still_taken(own: Fleet, broke
     assert "refused" not in second.status()["counters"]
 
 
-def test_mosquitto_pub_sees_plain_text_on_the_wire(fleet: Fleet, shared_broker: TestBroker) -> None:
+def test_mosquitto_pub_sees_plain_text_on_the_wire(fleet: Fleet, broker: Mosquitto) -> None:
     """What travels unsigned is the documented JSON."""
     local = fleet.start(LocalController, "lc-1", unsigned=True)
     local.publish_event("hello").wait(60)
     ran = subprocess.run(
-        ["mosquitto_sub", "-p", str(shared_broker.port), "-t", f"{fleet.base}/status/lc-1", "-C", "1", "-W", "10"],
+        ["mosquitto_sub", "-p", str(broker.port), "-t", f"{fleet.base}/status/lc-1", "-C", "1", "-W", "60"],
         capture_output=True,
         check=True,
     )
