@@ -78,7 +78,7 @@ class LineServer:
     def ask(self, path: str, **form: str) -> str:
         """POST a form; return the answer."""
         data = urllib.parse.urlencode(form).encode()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data, timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data, timeout=60) as answer:
             return str(answer.read().decode())
 
 
@@ -122,7 +122,7 @@ class Victoria(LineServer):
 
     def samples(self, match: str) -> list[tuple[dict[str, str], float, int]]:
         """Return labels, value and time stamp of each sample that a selector matches."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/internal/force_flush", timeout=30):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/internal/force_flush", timeout=60):
             pass
         found = []
         for line in self.ask("/api/v1/export", **{"match[]": match, "start": "0", "end": "9999999999"}).splitlines():

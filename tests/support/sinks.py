@@ -17,8 +17,9 @@ from mqttkit.bridge.sinks.ledger import PendingPost
 from mqttkit.bridge.sinks.remote.kafka import KafkaDestination
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.remote.nats import NatsDestination
-from mqttkit.bridge.sinks.types import DeadLetter, Sink, SinkOptions
-from tests.support.bridges import TENANT
+from mqttkit.bridge.sinks.types import Committed, DeadLetter, MetricBatch, Sink, SinkOptions
+from mqttkit.errors import SinkUnavailable
+from tests.support.bridges import TENANT, wait_until
 from tests.support.kafka import KafkaCluster
 from tests.support.line_servers import Influx, Victoria
 from tests.support.nats import NatsServer
@@ -49,6 +50,19 @@ def keep_pending(sink: LedgerSink, metrics: Sequence[Metric]) -> PendingPost:
     post = PendingPost("earlier", sink._destination.encode(metrics), ())
     sink._ledger_file().keep_pending(post)
     return post
+
+
+def commit_until_done(sink: Sink, batch: MetricBatch) -> Committed:
+    """Commit as the bridge does: the same batch until it succeeds."""
+    done: list[Committed] = []
+
+    def attempt() -> bool:
+        with contextlib.suppress(SinkUnavailable):
+            done.append(sink.commit(batch))
+        return bool(done)
+
+    wait_until(attempt, what="the commit to succeed")
+    return done[0]
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,9 +34,11 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def end_patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function: once it is called, a silent member is missing. Before, none is, however slow the machine."""
     monkeypatch.setattr(group_module, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(group_module, "MISSING_SECONDS", 1.0)
+    monkeypatch.setattr(group_module, "MISSING_SECONDS", 3_600.0)
+    return lambda: monkeypatch.setattr(group_module, "MISSING_SECONDS", 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +72,8 @@ def test_backlog_does_not_pass_for_a_broker_without_sharing(queue: Mosquitto, tm
         wait_until(lambda: stored_numbers(path) == list(range(5_000)))
 
 
-@pytest.mark.usefixtures("_quick")
 def test_missing_member_is_reported_until_it_leaves(
-    queue: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    queue: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture, end_patience: Callable[[], None]
 ) -> None:
     """The log and /readyz name the member and the command to run; after that command the warning ends."""
     port = free_port()
@@ -84,6 +85,7 @@ def test_missing_member_is_reported_until_it_leaves(
             assert other.bridge.group is not None
             wait_until(lambda: other.bridge.group._members._members and one.bridge.group._members._members)  # type: ignore[union-attr]
             assert one.bridge.health().warnings == []
+        end_patience()
         wait_until(lambda: one.bridge.health().warnings)
         (warning,) = one.bridge.health().warnings
         assert f"mqttkit bridge leave --group presence -i {name}" in warning
@@ -97,14 +99,14 @@ def test_missing_member_is_reported_until_it_leaves(
         wait_until(lambda: not one.bridge.health().warnings)
 
 
-@pytest.mark.usefixtures("_quick")
-def test_sessions_are_listed_and_removed(queue: Mosquitto, tmp_path: Path) -> None:
+def test_sessions_are_listed_and_removed(queue: Mosquitto, tmp_path: Path, end_patience: Callable[[], None]) -> None:
     """`sessions list` shows the state; `sessions remove` ends the session and tells the group. A running one stays."""
     stays, goes = (bridge_settings(tmp_path / name, queue.port, group="sessions") for name in ("stays", "goes"))
     run = CliRunner().invoke
     with running_bridge(stays) as one:
         with running_bridge(goes) as other:
             name = other.bridge.session.client_id
+        end_patience()
         wait_until(lambda: one.bridge.health().warnings)
         states = dict(line.split("\t")[:2] for line in run(cli, ["bridge", "sessions", "list"]).stdout.splitlines())
         assert states == {one.bridge.session.client_id: "running", name: "stopped"}

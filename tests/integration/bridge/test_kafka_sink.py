@@ -13,12 +13,10 @@ import pytest
 
 from mqttkit.bridge.sinks import open_sink
 from mqttkit.bridge.sinks.remote.kafka import KafkaDestination
-from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
 from mqttkit.errors import MqttkitError, SinkRefused, SinkUnavailable
-from tests.support.bridges import wait_until
 from tests.support.kafka import KafkaCluster, kafka_cluster
-from tests.support.sinks import keep_pending, ledger_sink, metric
+from tests.support.sinks import commit_until_done, keep_pending, ledger_sink, metric
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def test_kafka_that_hangs_is_unavailable_and_gets_each_message_once(tmp_path: Pa
         address = cluster.address("hangs")
         batch = MetricBatch([metric(number) for number in range(50)])
         with ledger_sink(address, tmp_path, timeout=1.0) as sink:
-            sink.commit(MetricBatch([metric(99)]))
+            commit_until_done(sink, MetricBatch([metric(99)]))
             cluster.send(signal.SIGSTOP)
             try:
                 for _ in range(2):
@@ -73,7 +71,7 @@ def test_kafka_that_hangs_is_unavailable_and_gets_each_message_once(tmp_path: Pa
                         sink.commit(batch)
             finally:
                 cluster.send(signal.SIGCONT)
-            assert wait_until(lambda: committed(sink, batch)) == Committed(50, 0)
+            assert commit_until_done(sink, batch) == Committed(50, 0)
         assert sorted(row["value"] for row in stored(address)) == [*range(50), 99]
 
 
@@ -93,13 +91,6 @@ def test_kafka_that_answers_an_error_gets_each_message_once(cluster: KafkaCluste
                 sink.commit(batch)
         assert sink.commit(batch) == Committed(50, 0)
     assert sorted(row["value"] for row in stored(address)) == [*range(50), 99]
-
-
-def committed(sink: LedgerSink, batch: MetricBatch) -> Committed | None:
-    try:
-        return sink.commit(batch)
-    except SinkUnavailable:
-        return None
 
 
 def test_kafka_that_is_away_is_unavailable(tmp_path: Path) -> None:

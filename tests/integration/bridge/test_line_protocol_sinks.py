@@ -25,7 +25,7 @@ from mqttkit.settings import BridgeSettings
 from tests.support.bridges import wait_until
 from tests.support.http_receiver import http_receiver
 from tests.support.line_servers import Influx, Victoria, victoria_server
-from tests.support.sinks import keep_pending, ledger_sink, metric
+from tests.support.sinks import commit_until_done, keep_pending, ledger_sink, metric
 
 ALL = '{agent_id!=""}'
 
@@ -175,9 +175,9 @@ def test_victoria_that_stores_nothing_is_unavailable(tmp_path: Path) -> None:
     The server's limiter is a Bloom filter: it lets the next series through in one run of 16, but not the eighth.
     """
     with victoria_server(tmp_path / "victoria", "-storage.maxHourlySeries=1") as victoria:
-        with ledger_sink(victoria.url, tmp_path, timeout=1.0) as sink:
+        with ledger_sink(victoria.url, tmp_path, timeout=60.0) as sink:
             assert sink.commit(MetricBatch([now(1)])) == Committed(1, 0)
-        with ledger_sink(victoria.url, tmp_path, timeout=1.0) as sink:
+        with ledger_sink(victoria.url, tmp_path, timeout=3.0) as sink:
             batch = MetricBatch([now(2)._replace(metric_name=f"another{number}") for number in range(8)])
             with pytest.raises(SinkUnavailable, match="answered 204, but another7,agent_id=a"):
                 sink.commit(batch)
@@ -238,14 +238,14 @@ def test_victoria_that_hangs_is_unavailable(victoria: Victoria, tmp_path: Path) 
     """After SIGCONT the batch is stored, each sample once."""
     batch = MetricBatch([now(number) for number in range(3)])
     with ledger_sink(victoria.url, tmp_path, timeout=1.0) as sink:
-        sink.commit(MetricBatch([now(9)]))
+        commit_until_done(sink, MetricBatch([now(9)]))
         victoria.send(signal.SIGSTOP)
         try:
             with pytest.raises(SinkUnavailable, match="no complete answer within 1 s"):
                 sink.commit(batch)
         finally:
             victoria.send(signal.SIGCONT)
-        assert sink.commit(batch) == Committed(3, 0)
+        assert commit_until_done(sink, batch) == Committed(3, 0)
     assert sorted(value for _, value, _ in victoria.samples(ALL)) == [0, 1, 2, 9]
 
 
@@ -253,7 +253,7 @@ def test_victoria_that_is_killed_gets_again_what_it_lost(
     victoria: Victoria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It answers before it writes to disk. After its restart the next bridge reads back; each sample is there once."""
-    monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 2.0)  # a new sample can be read after 1.2
+    monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 3_600.0)
     monkeypatch.setattr(recent_requests, "CHECK_SECONDS", 0.0)
     with ledger_sink(victoria.url, tmp_path) as sink:
         for first in range(0, 500, 50):
@@ -261,6 +261,7 @@ def test_victoria_that_is_killed_gets_again_what_it_lost(
         victoria.stop(signal.SIGKILL)
     time.sleep(1.1)  # its start has a precision of a second
     victoria.start()
+    monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 2.0)  # a new sample can be read after 1.2
     with ledger_sink(victoria.url, tmp_path) as sink:
         wait_until(lambda: probed_and_forgotten(sink))
     assert sorted(value for _, value, _ in victoria.samples(ALL)) == list(range(500))

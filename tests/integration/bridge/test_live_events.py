@@ -41,7 +41,7 @@ def listening(client: Any, *, pattern: bool = False) -> Iterator[Any]:
 
 
 def commit(address: str, metrics: list[Metric]) -> Committed:
-    with contextlib.closing(open_sink(address, SinkOptions(timeout=5))) as sink:
+    with contextlib.closing(open_sink(address, SinkOptions(timeout=60))) as sink:
         sink.open()
         return sink.commit(MetricBatch(metrics))
 

@@ -23,7 +23,7 @@ from mqttkit.broker.certificates.authority import Authority
 from mqttkit.errors import MqttkitError, SinkBroken, SinkRefused, SinkUnavailable
 from mqttkit.settings import BridgeSettings
 from tests.support.nats import NatsServer, nats_server
-from tests.support.sinks import keep_pending, ledger_sink, metric
+from tests.support.sinks import commit_until_done, keep_pending, ledger_sink, metric
 
 
 @pytest.fixture
@@ -146,14 +146,14 @@ def test_nats_that_hangs_is_unavailable(tmp_path: Path) -> None:
         address = nats.address("hangs")
         batch = MetricBatch([metric(number) for number in range(3)])
         with ledger_sink(address, tmp_path, timeout=1.0) as sink:
-            sink.commit(MetricBatch([metric(9)]))
+            commit_until_done(sink, MetricBatch([metric(9)]))
             nats.send(signal.SIGSTOP)
             try:
                 with pytest.raises(SinkUnavailable, match="no answer within 1 s"):
                     sink.commit(batch)
             finally:
                 nats.send(signal.SIGCONT)
-            assert sink.commit(batch) == Committed(3, 0)
+            assert commit_until_done(sink, batch) == Committed(3, 0)
         assert [row["value"] for row in stored(address)] == [9, 0, 1, 2]
 
 

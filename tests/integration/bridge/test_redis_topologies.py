@@ -10,29 +10,17 @@ import pytest
 
 from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink
-from mqttkit.bridge.sinks.types import Committed, MetricBatch, Sink, SinkOptions
+from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
 from mqttkit.errors import SinkUnavailable
 from tests.support.bridges import TENANT, wait_until
 from tests.support.redis import RedisServer, redis_cluster, redis_servers
+from tests.support.sinks import commit_until_done
 
 STREAM = "mqttkit:metrics"
 
 
 def metrics(first: int, last: int) -> list[Metric]:
     return [Metric(TENANT, f"a{n % 7}", "t", float(n), 1, f"d{n}", None, 2) for n in range(first, last)]
-
-
-def commit_until_done(sink: Sink, batch: MetricBatch) -> Committed:
-    """Commit as the bridge does: the same batch until it succeeds."""
-    done: list[Committed] = []
-
-    def attempt() -> bool:
-        with contextlib.suppress(SinkUnavailable):
-            done.append(sink.commit(batch))
-        return bool(done)
-
-    wait_until(attempt, 30, "the commit to succeed")
-    return done[0]
 
 
 def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
@@ -45,7 +33,7 @@ def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
             tmp_path / "sentinel",
             (
                 f"sentinel monitor metrics 127.0.0.1 {master.port} 1",
-                "sentinel down-after-milliseconds metrics 500",
+                "sentinel down-after-milliseconds metrics 2000",
                 "sentinel failover-timeout metrics 2000",
             ),
             mode=("--sentinel",),
@@ -55,11 +43,11 @@ def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
             with sentinel.client() as watcher:
                 wait_until(lambda: watcher.sentinel_slaves("metrics"))
             address = f"redis+sentinel://127.0.0.1:{sentinel.port}/metrics"
-            with contextlib.closing(open_sink(address, SinkOptions(timeout=2))) as sink:
+            with contextlib.closing(open_sink(address, SinkOptions(timeout=10))) as sink:
                 sink.open()
                 assert sink.commit(MetricBatch(metrics(0, 100))) == Committed(100, 0)
                 with master.client() as client:
-                    assert client.wait(1, 5_000) == 1
+                    assert client.wait(1, 60_000) == 1
                 master.stop(signal.SIGKILL)
                 assert commit_until_done(sink, MetricBatch(metrics(50, 200))) == Committed(100, 50)
             with replica.client() as client:
@@ -72,7 +60,7 @@ def test_cluster_keeps_a_streams_keys_in_one_slot(tmp_path: Path) -> None:
     """Stream, dedupe keys and dead letters are in one slot, so that one script may write them all."""
     with redis_cluster(tmp_path, 3) as address:
         for stream in (STREAM, "other", "{tagged}:stream"):
-            with contextlib.closing(open_sink(address, SinkOptions(stream=stream, timeout=2))) as sink:
+            with contextlib.closing(open_sink(address, SinkOptions(stream=stream, timeout=60))) as sink:
                 sink.open()
                 sink.probe()
                 assert sink.commit(MetricBatch(metrics(0, 60))) == Committed(60, 0)
