@@ -55,6 +55,7 @@ def test_time_runs_out_behind_the_messages_that_came(shared_broker: TestBroker, 
     """TimedOut is raised after what came in time was handed over."""
     with Subscriber(settings_for(shared_broker.port), [Subscription(topic)]) as subscriber:
         send(shared_broker.port, Message(topic, b"x"))
+        wait_until(lambda: not subscriber.queue.empty)
         batches = subscriber.batches(ReadOptions(count=2, seconds=0.5))
         assert next(batches).messages[0].payload == b"x"
         with pytest.raises(TimedOut):

@@ -45,7 +45,7 @@ def both(
     """Return what mosquitto_sub writes on stdout and stderr, and the same messages as mqttkit receives them."""
     count = len(payloads) * len(levels)
     place = ("-h", "127.0.0.1", "-p", str(broker.port), "-V", "mqttv5", "-q", "2", "-i", topic[-12:])
-    command = (need("mosquitto_sub"), *place, "-t", f"{topic}/#", "-C", str(count), "-W", "20", *options)
+    command = (need("mosquitto_sub"), *place, "-t", f"{topic}/#", "-C", str(count), "-W", "60", *options)
     with (
         Subscriber(settings_for(broker.port), [Subscription(f"{topic}/#", qos=2)]) as subscriber,
         running(command) as process,
@@ -58,7 +58,7 @@ def both(
                 probe.client.publish(f"{topic}/é/{number}", payload, qos, properties=properties)
         probe.pump(lambda: process.poll() is not None)
         output, errors = process.communicate(timeout=60)
-        batches = subscriber.batches(ReadOptions(count=count, seconds=20))
+        batches = subscriber.batches(ReadOptions(count=count, seconds=60))
         messages = [message for batch in batches for message in batch.messages]
     return output, errors, messages
 
