@@ -28,7 +28,7 @@ def redis_8(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_batch_waits_for_a_replica(tmp_path: Path) -> None:
     """With --redis-durability replica a batch is stored once a replica has it, and once only."""
     with redis_servers(tmp_path, 2) as (master, replica):
-        options = SinkOptions(durability="replica", timeout=1.0, live=False)
+        options = SinkOptions(durability="replica", timeout=2.0, live=False)
         with contextlib.closing(open_sink(master.url, options)) as sink, replica.client() as client:
             sink.open()
             batch = MetricBatch([metric(1)])

@@ -157,12 +157,14 @@ def test_what_the_broker_does_not_take_is_put_back(running: Broker, monkeypatch:
     """A reload that never happens: the signal is lost, the old files come back."""
     monkeypatch.setattr(reload, "RELOAD_SECONDS", 0.3)
     before = running.read_file("config/passwd")
-    real = running.signal
+    real, sent = running.signal, list[str]()
 
-    def lose_the_first(_name: str) -> None:
-        """The second one, with the old files, gets the usual time."""
-        monkeypatch.setattr(running, "signal", real)
-        monkeypatch.setattr(reload, "RELOAD_SECONDS", 60.0)
+    def lose_the_first(name: str) -> None:
+        """The second one tells the broker of the old files, and it gets the time that it needs."""
+        sent.append(name)
+        if len(sent) > 1:
+            monkeypatch.setattr(reload, "RELOAD_SECONDS", 60.0)
+            real(name)
 
     monkeypatch.setattr(running, "signal", lose_the_first)
     extra = (before or b"") + f"{password_line('late', PASSWORD)}\n".encode()
