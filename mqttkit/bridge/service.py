@@ -95,6 +95,7 @@ class Bridge:
         self._notifier = notifier or Notifier()
         self._books = books
         self._sink: Sink = open_sink(sink, sink_options(bridge))
+        self.place = (self._sink.name, self._sink.target)
         self._stop = Stop()
         self._failure: BaseException | None = None
         self._memory, self._clock = MemoryWatch(bridge.memory), ClockWatch(bridge.skew_limit)

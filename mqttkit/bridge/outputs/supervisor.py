@@ -13,7 +13,7 @@ from mqttkit.bridge.observe.service_manager import Notifier
 from mqttkit.bridge.outputs.plan import Output, plan_outputs
 from mqttkit.bridge.service import EX_TEMPFAIL, TICK, Bridge, RunOptions
 from mqttkit.client.control import loop_ran_at
-from mqttkit.errors import MqttkitError
+from mqttkit.errors import MqttkitError, UsageError
 from mqttkit.settings import Settings
 from mqttkit.stop import Stop
 
@@ -84,10 +84,11 @@ class OutputSet:
             own = options if output is planned[0] else dataclasses.replace(options, will=None)
             return Bridge(output.settings, own, notifier=Notifier({}), route=output.route)
 
+        self.outputs = [RunningOutput(output, make, restart=options.retry and not options.leave) for output in planned]
+        _check_places(self.outputs)
         self._settings = settings.bridge
         self._notifier = Notifier()
         self._retry = options.retry
-        self.outputs = [RunningOutput(output, make, restart=options.retry and not options.leave) for output in planned]
         self._stopped = False
 
     def stop(self) -> None:
@@ -147,6 +148,13 @@ class OutputSet:
             self._notifier.ready(balances)
         if not health.not_live:
             self._notifier.beat([(bridge.pipeline.progress, loop_ran_at(bridge.client)) for bridge in built])
+
+
+def _check_places(outputs: list[RunningOutput]) -> None:
+    """Raise UsageError if two addresses lead to one place: its sinks would repeat each other's requests."""
+    places = [(output.bridge.place, output.bridge.settings.dead_letters) for output in outputs]
+    if len(set(places)) < len(places):
+        raise UsageError("two outputs store in the same place", hint="Give each its own sink, or its own dead_letters")
 
 
 def bridge_service(settings: Settings, options: RunOptions) -> Bridge | OutputSet:

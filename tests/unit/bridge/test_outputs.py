@@ -12,7 +12,8 @@ from mqttkit.bridge.flow.pipeline import Pipeline
 from mqttkit.bridge.flow.route import Route, Share
 from mqttkit.bridge.metric import MetricParser
 from mqttkit.bridge.outputs.plan import chosen_sink, plan_outputs
-from mqttkit.bridge.outputs.supervisor import RunningOutput
+from mqttkit.bridge.outputs.supervisor import OutputSet, RunningOutput
+from mqttkit.bridge.service import RunOptions
 from mqttkit.config import load_settings
 from mqttkit.errors import ConfigError, SinkBroken, UsageError
 from mqttkit.settings import BridgeSettings, ClientSettings, MqttSettings, OutputSettings, Settings
@@ -238,3 +239,23 @@ def test_output_that_failed_is_started_again(monkeypatch: pytest.MonkeyPatch) ->
     once.run()
     assert once.code == 1
     assert once.health().not_ready == ["sqlite: damaged"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("victoria://db", "victoria://db?check=no"),
+        ("kafka://db/t", "kafka://db/t?linger.ms=5"),
+        ("postgresql://db/plant", "postgresql://db/plant?sslmode=require"),
+    ],
+)
+def test_two_addresses_of_one_place_are_an_error(one: str, other: str) -> None:
+    """Their sinks would share a ledger in one process, and each would repeat the requests that the other waits for."""
+
+    def outputs(**ledger: str) -> OutputSet:
+        sinks = (OutputSettings(sink=one, name="one"), OutputSettings(sink=other, name="other", **ledger))
+        return OutputSet(Settings(bridge=BridgeSettings(outputs=sinks, tenants="tenants.yaml")), RunOptions())
+
+    with pytest.raises(UsageError, match="store in the same place"):
+        outputs()
+    assert len(outputs(dead_letters="other.db").outputs) == 2
