@@ -63,7 +63,7 @@ def test_fsync_needs_a_redis_that_has_it(server: Callable[[str], Any]) -> None:
 @pytest.mark.usefixtures("redis_8")
 def test_batch_waits_for_the_disk(tmp_path: Path) -> None:
     """With --redis-durability fsync a batch is stored once it is on disk, and once only."""
-    options = SinkOptions(durability="fsync", timeout=1.0, live=False)
+    options = SinkOptions(durability="fsync", timeout=2.0, live=False)
     batch = MetricBatch([metric(1)])
     with (
         redis_server(tmp_path, "appendfsync no") as redis,
@@ -72,7 +72,7 @@ def test_batch_waits_for_the_disk(tmp_path: Path) -> None:
     ):
         sink.open()
         for _ in range(2):
-            with pytest.raises(SinkUnavailable, match="the batch was not on disk after 500 ms"):
+            with pytest.raises(SinkUnavailable, match="the batch was not on disk after 1000 ms"):
                 sink.commit(batch)
         client.config_set("appendfsync", "always")
         while True:
