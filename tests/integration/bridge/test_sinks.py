@@ -14,7 +14,7 @@ from mqttkit.bridge.sinks.read_back import stored_ids
 from mqttkit.bridge.sinks.types import Committed, MetricBatch, SinkOptions
 from mqttkit.errors import DeadLettersFull, MqttkitError, SinkUnavailable, UsageError
 from mqttkit.settings import BridgeSettings
-from tests.support.sinks import LETTER, Case, metric
+from tests.support.sinks import LETTER, Case, commit_until_done, metric
 
 SERVERS = ["redis", "list", "postgresql"]
 """Sinks with a server that recognises a batch."""
@@ -125,7 +125,7 @@ def test_sink_out_of_reach_is_unavailable_until_it_is_back(case: Case) -> None:
     assert case.stop is not None
     assert case.start is not None
     with contextlib.closing(case.open(timeout=2.0)) as sink:
-        sink.commit(MetricBatch([metric(1, "x")]))
+        commit_until_done(sink, MetricBatch([metric(1, "x")]))
         case.stop()
         waiting = MetricBatch([metric(2)])
         try:
@@ -134,9 +134,9 @@ def test_sink_out_of_reach_is_unavailable_until_it_is_back(case: Case) -> None:
                     action()
         finally:
             case.start()
-        assert sink.commit(waiting) == Committed(1, 0)
+        assert commit_until_done(sink, waiting) == Committed(1, 0)
         sink.probe()
-        assert sink.commit(MetricBatch([metric(3, "x"), metric(4, "y")])) == Committed(1, 1)
+        assert commit_until_done(sink, MetricBatch([metric(3, "x"), metric(4, "y")])) == Committed(1, 1)
     assert sorted(case.values()) == [1, 2, 4]
 
 

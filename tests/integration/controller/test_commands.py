@@ -231,6 +231,7 @@ def test_the_example_does_what_simulate_does(reachable: Mosquitto, topic: str, h
 
 
 @pytest.mark.system
+@pytest.mark.timeout(600)
 def test_the_pages_commands_work(reachable: Mosquitto, here: Path) -> None:
     """Each block of docs/how-to/controller.md, as a shell runs it, with its own state.
 
@@ -244,7 +245,7 @@ def test_the_pages_commands_work(reachable: Mosquitto, here: Path) -> None:
         text = re.sub(r"--duration \d+ &\n", f"& trap 'kill $!' EXIT\n{online}\n", text)
         (here / "state").mkdir(exist_ok=True)
         text = f"export XDG_STATE_HOME={here}/state/{number}\n{text}"
-        ran = subprocess.run(["sh", "-ec", text], capture_output=True, text=True, timeout=100)
+        ran = subprocess.run(["sh", "-ec", text], capture_output=True, text=True, timeout=300)
         assert ran.returncode == 0, (block, ran.stdout, ran.stderr)
 
 

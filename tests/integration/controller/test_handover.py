@@ -251,7 +251,6 @@ def test_a_batch_whose_output_is_not_written_is_not_acknowledged(bus: Bus) -> No
     assert regional.status()["counters"]["handled"] == 1
 
 
-@pytest.mark.timeout(120)
 def test_a_stdout_that_nobody_reads_holds_the_broker_back(tmp_path: Path, broker: Mosquitto, topic: str) -> None:
     """Memory is bounded, SIGTERM works, and no report is missing in the output of the next run."""
     settings = settings_of(tmp_path, "lc-1", base=topic)

@@ -91,7 +91,7 @@ def test_other_paths_do_not_exist(page: LivePage, path: str) -> None:
 def test_malformed_requests_get_a_plain_answer(page: LivePage) -> None:
     host, port, _ = address_of(page)
     for request in (b"nonsense\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n", b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n"):
-        with socket.create_connection((host, port), timeout=30) as connection:
+        with socket.create_connection((host, port), timeout=60) as connection:
             connection.sendall(request)
             answer = http.client.HTTPResponse(connection)
             answer.begin()
