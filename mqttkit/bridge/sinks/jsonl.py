@@ -60,7 +60,10 @@ class JsonlSink:
                 ledger.commit(NewMetrics((), {}), (), (), state=self._position(length))
 
     def open_letters(self) -> None:
-        """Open the ledger."""
+        """Open an existing ledger; raise SinkBroken if there is none."""
+        ledger = Path(self._options.dead_letters or f"{self.path}.ledger.db").expanduser()
+        if not ledger.exists():
+            raise SinkBroken(f"no ledger {ledger}", hint="Give the same --sink and --dead-letters as to the bridge")
         self._ledger_file()
 
     def probe(self) -> None:

@@ -212,6 +212,15 @@ def test_dead_letters_of_no_sink_make_none(tmp_path: Path) -> None:
     assert not (tmp_path / "x.db").exists()
 
 
+@pytest.mark.parametrize("sink", ["http://127.0.0.1:1/in", "influx://127.0.0.1:1/m?rp=week", "jsonl:{}/m.jsonl"])
+def test_dead_letters_without_a_ledger_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sink: str) -> None:
+    """Another user has another state directory: an empty list would say that there are no letters."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for words in (("list",), ("list", "--dead-letters", str(tmp_path / "missing.db"))):
+        assert "no ledger " in run("dead-letters", *words, "--sink", sink.format(tmp_path), code=1).output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_poisoned_letter_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A letter that the sink refuses, and one that breaks the parser, stay; the others are stored."""
     sink = TroubledSink(str(tmp_path / "metrics.db"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from mqttkit.bridge.identity import state_directory
@@ -24,7 +25,7 @@ from mqttkit.bridge.sinks.types import (
     SinkOptions,
     own_batch_id,
 )
-from mqttkit.errors import SinkRefused, SinkUnavailable
+from mqttkit.errors import SinkBroken, SinkRefused, SinkUnavailable
 
 _RECENT = "recent requests"
 """The lock of the process that looks after the recent requests of all."""
@@ -86,7 +87,11 @@ class LedgerSink:
         self._ledger_file()
 
     def open_letters(self) -> None:
-        """Open the ledger."""
+        """Open an existing ledger; raise SinkBroken if there is none."""
+        path = self._ledger_path()
+        if not Path(path).expanduser().exists():
+            hint = "Run this with the bridge's XDG_STATE_HOME, or give the bridge's file with --dead-letters"
+            raise SinkBroken(f"no ledger {path}", hint=hint)
         self._ledger_file()
 
     def probe(self) -> None:
@@ -187,15 +192,18 @@ class LedgerSink:
 
     def _ledger_file(self) -> Ledger:
         if self._ledger is None:
-            path = self._options.dead_letters
-            if path is None:
-                directory = state_directory()
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                place = f"{self.name}?{self.target}" if self.target else self.name
-                digest = hashlib.sha256(place.encode()).hexdigest()[:12]
-                path = str(directory / f"ledger-{digest}.db")
+            path = self._ledger_path()
+            if self._options.dead_letters is None:
+                Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._ledger = Ledger(path, self._options)
         return self._ledger
+
+    def _ledger_path(self) -> str:
+        if self._options.dead_letters is not None:
+            return self._options.dead_letters
+        place = f"{self.name}?{self.target}" if self.target else self.name
+        digest = hashlib.sha256(place.encode()).hexdigest()[:12]
+        return str(state_directory() / f"ledger-{digest}.db")
 
 
 def _keys(metrics: Sequence[Metric]) -> tuple[str, ...]:
