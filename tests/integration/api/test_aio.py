@@ -15,7 +15,7 @@ from mqttkit.errors import BrokerUnreachable, PublishDenied, PublishLost, TopicE
 from mqttkit.messages import Outcome
 from mqttkit.testing.broker import TestBroker
 from tests.support.brokers import Mosquitto, free_port, mosquitto
-from tests.support.clients import settings_for
+from tests.support.clients import settings_for, wait_until
 from tests.support.scripted_broker import ScriptedBroker, scripted_broker
 
 SECONDS = 120.0
@@ -231,4 +231,4 @@ def test_an_unreachable_broker_raises_and_a_cancelled_connect_ends() -> None:
 
     with scripted_broker(lambda _connection, _connect: True) as silent:
         run(cancelled(silent))
-    assert not [thread for thread in threading.enumerate() if "paho" in thread.name]
+    wait_until(lambda: not [thread for thread in threading.enumerate() if "paho" in thread.name])

@@ -493,7 +493,7 @@ def test_close_ends_promptly_while_the_broker_is_stuck(broker: Mosquitto, topic:
     assert time.monotonic() - began < 30
     client.close()
     assert client.state is ConnectionState.CLOSED
-    assert "paho" not in " ".join(thread.name for thread in threading.enumerate())
+    wait_until(lambda: not any("paho" in thread.name for thread in threading.enumerate()))
 
 
 def test_malformed_topic_is_refused_before_it_is_sent(shared_broker: TestBroker) -> None:
