@@ -31,8 +31,9 @@ class Site:
         self.keys.save(KeyRing().add(generate("k1")).activate("k1"))
 
     def start(self, kind: type[Kind], name: str, **changes: Any) -> Kind:
-        """Connect a controller."""
-        settings = settings_of(self.directory, name, base=self.base, **changes)
+        """Connect a controller. Commands take it for silent after three heartbeats, which a slow machine may miss."""
+        changes = {"base": self.base, "heartbeat_interval": 2.0, **changes}
+        settings = settings_of(self.directory, name, **changes)
         controller = kind(settings, broker_at(self.port))
         self.stack.callback(controller.disconnect_mqtt, flush=0)
         assert controller.connect_mqtt(60)
@@ -185,7 +186,7 @@ def test_the_keys_of_one_controller_are_exported_and_imported(site: Site) -> Non
 
 def test_watch_shows_a_controller_that_has_become_silent(site: Site) -> None:
     """With `--once` by the age of its retained heartbeat; with `--json` as a line when it happens."""
-    local = site.start(LocalController, "lc-1")
+    local = site.start(LocalController, "lc-1", heartbeat_interval=0.5)
     eventually(lambda: len(state(site).online) == 1)
     local._heartbeats.close()  # it hangs: its connection stays
     lines: list[str] = []
