@@ -254,8 +254,8 @@ def test_a_changed_region_ends_the_old_subscriptions(
 
 def test_of_two_instances_the_older_one_stands_down_until_the_newer_one_leaves(plant: Plant) -> None:
     """They do not end each other's connections again and again; the older one continues by itself afterwards."""
-    older = plant.start(RegionalController, "rc-1", heartbeat_interval=0.5)
-    newer = plant.start(RegionalController, "rc-1", heartbeat_interval=0.5, state_file=str(plant.directory / "2.db"))
+    older = plant.start(RegionalController, "rc-1", heartbeat_interval=2.0)
+    newer = plant.start(RegionalController, "rc-1", heartbeat_interval=2.0, state_file=str(plant.directory / "2.db"))
     eventually(lambda: older._standby is not None and older._standby.is_waiting)
     eventually(lambda: newer.mqtt is not None and newer.mqtt.available)
     assert newer.mqtt is not None and older.mqtt is not None
@@ -274,8 +274,8 @@ def test_of_two_instances_the_older_one_stands_down_until_the_newer_one_leaves(p
 
 def test_an_instance_that_stood_down_ends_when_it_is_closed(plant: Plant) -> None:
     """No thread waits for the other instance any more."""
-    older = plant.start(LocalController, "lc-1", heartbeat_interval=0.5)
-    plant.start(LocalController, "lc-1", heartbeat_interval=0.5, state_file=str(plant.directory / "2.db"))
+    older = plant.start(LocalController, "lc-1", heartbeat_interval=2.0)
+    plant.start(LocalController, "lc-1", heartbeat_interval=2.0, state_file=str(plant.directory / "2.db"))
     eventually(lambda: older._standby is not None and older._standby.is_waiting)
     older.disconnect_mqtt(flush=0)
     assert older._standby is not None and not older._standby.is_waiting
