@@ -245,6 +245,7 @@ class Bridge:
     def _wait_connected(self) -> None:
         while not self._stop.wait(TICK):
             if self.client.connected:
+                self.session.check_leaving(present=self.client.session_present)
                 self._stop.set()
 
     def _supervise(self) -> None:

@@ -155,6 +155,15 @@ class BridgeSession:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def check_leaving(self, *, present: bool) -> None:
+        """Log a warning if there is nothing to leave: the options are probably not those of the bridge."""
+        if not present:
+            logger.warning(
+                "the broker had no session %s, so there is nothing to store. Give the options of the bridge's `run`, "
+                "or its identifier with -i. List them: mqttkit bridge sessions list",
+                self.client_id,
+            )
+
     def end(self) -> None:
         """Remove the session from the broker, which has no more messages in it."""
         try:

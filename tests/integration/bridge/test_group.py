@@ -117,3 +117,17 @@ def test_sessions_are_listed_and_removed(queue: Mosquitto, tmp_path: Path, end_p
         wait_until(lambda: not one.bridge.health().warnings)
     assert {stored.had_session for stored in stored_identities() if stored.client_id == name} == {False}
     end_session(mqtt_settings(queue.port, client_id=one.bridge.session.client_id))
+
+
+def test_leave_without_a_session_says_so(queue: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Other options lead to another session: without a warning, the bridge's own would stay unnoticed."""
+    settings = bridge_settings(tmp_path, queue.port)
+    with running_bridge(settings) as found:
+        name = found.bridge.session.client_id
+    with running_bridge(settings, ready=False, leave=True) as leaving:
+        leaving.join(60)
+    assert "nothing to store" not in caplog.text
+    with running_bridge(settings, ready=False, leave=True) as again:
+        again.join(60)
+    assert f"the broker had no session {name}, so there is nothing to store" in caplog.text
+    assert (leaving.code, again.code) == (0, 0)

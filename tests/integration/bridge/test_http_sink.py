@@ -161,7 +161,7 @@ def test_ledger_is_shared_by_each_of_its_names(receiver: Receiver, tmp_path: Pat
 
 def test_ledger_moved_while_the_bridge_is_idle_is_opened_again(receiver: Receiver, tmp_path: Path) -> None:
     """The probe of an idle bridge fails once, and does not wait for the old file."""
-    with sink_of(receiver, tmp_path) as sink:
+    with sink_of(receiver, tmp_path, timeout=60.0) as sink:
         sink.commit(MetricBatch([metric(1, "x")]))
         (tmp_path / "ledger.db").rename(tmp_path / "moved.db")
         with pytest.raises(SinkUnavailable, match="was moved"):

@@ -206,8 +206,9 @@ def test_victoria_reads_back_only_around_the_samples(
     monkeypatch.setattr("mqttkit.bridge.sinks.remote.victoria.MAX_EXPORT", 10_000)
     stamp = time.time_ns() // 1_000_000
     week = [metric(7)._replace(timestamp_ms=stamp - number * 300_000) for number in range(2_000)]
-    with ledger_sink(victoria.url, tmp_path) as sink:
+    with ledger_sink(victoria.url, tmp_path, timeout=60.0) as sink:
         sink.commit(MetricBatch(week))
+        assert len(victoria.samples(ALL)) == 2_000  # a sample can be read once it is flushed
         keep_pending(sink, [week[-1], week[0], metric(8)._replace(timestamp_ms=stamp)])
         sink.probe()
         assert ledger_is_empty(sink)
