@@ -192,11 +192,11 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 
 
 def test_the_pages_python_works(shared_broker: TestBroker) -> None:
-    """As it stands, at the shared broker's port."""
+    """At the shared broker's port, with a minute to wait."""
     text = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
-        exec(text.replace("1883", str(shared_broker.port)), {})
+        exec(text.replace("1883", str(shared_broker.port)).replace("timeout=10", "timeout=60"), {})
     assert "'count': 1" in told.getvalue()
 
 
