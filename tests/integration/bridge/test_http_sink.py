@@ -7,7 +7,7 @@ import gzip
 import multiprocessing
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from mqttkit.bridge.metric import Metric
 from mqttkit.bridge.sinks import open_sink
+from mqttkit.bridge.sinks.ledger import Ledger
+from mqttkit.bridge.sinks.remote.http import HttpDestination
 from mqttkit.bridge.sinks.remote.ledger_sink import LedgerSink
 from mqttkit.bridge.sinks.types import Committed, HttpOptions, MetricBatch, SinkOptions
 from mqttkit.errors import SinkRefused, SinkUnavailable, UsageError
@@ -188,6 +191,22 @@ def test_addresses_that_differ_in_their_query_have_a_ledger_each(
         with contextlib.closing(open_sink(address, SinkOptions(timeout=60.0))) as sink:
             sink.open()
             assert sink.commit(MetricBatch([metric(1, "x")])) == Committed(1, 0)
+
+
+def test_ledger_is_free_while_the_server_is_asked(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hangs does not keep others out of the ledger."""
+    encode = HttpDestination.encode
+
+    def ask(destination: HttpDestination, metrics: Sequence[Metric]) -> bytes:
+        with contextlib.closing(Ledger(str(tmp_path / "ledger.db"), SinkOptions())) as another:
+            another.probe()
+        return encode(destination, metrics)
+
+    monkeypatch.setattr(HttpDestination, "encode", ask)
+    with sink_of(receiver, tmp_path) as sink:
+        assert sink.commit(MetricBatch([metric(1, "x")])) == Committed(1, 0)
 
 
 def test_http_server_that_closes_idle_connections(receiver: Receiver, tmp_path: Path) -> None:

@@ -133,20 +133,20 @@ class LedgerSink:
     def _prepare(self, ledger: Ledger, batch: MetricBatch) -> tuple[NewMetrics, PendingPost | None, bool]:
         """Return what is new, the request for it, and whether the request may have reached the server.
 
-        All in one transaction, so that no metric is in the requests of two processes.
+        The request is made before the transaction, because that may ask the server. In the transaction nothing else
+        may have become known: no metric is in the requests of two processes.
         """
+        fresh = ledger.new(batch)
+        if not fresh.metrics:
+            return fresh, None, False
+        if (earlier := ledger.pending(batch.id)) is not None:
+            return fresh, earlier, True
+        post = PendingPost(batch.id, self._destination.encode(fresh.metrics), _keys(fresh.metrics))
         with ledger.exclusive():
-            fresh = ledger.new(batch)
-            if not fresh.metrics:
-                return fresh, None, False
-            if (earlier := ledger.pending(batch.id)) is not None:
-                return fresh, earlier, True
-            keys = _keys(fresh.metrics)
-            if ledger.is_pending(keys):
+            if ledger.is_pending(post.keys) or len(ledger.new(batch).metrics) != len(fresh.metrics):
                 raise SinkUnavailable("another process is sending some of these metrics")
-            post = PendingPost(batch.id, self._destination.encode(fresh.metrics), keys)
             ledger.keep_pending(post)
-            return fresh, post, False
+        return fresh, post, False
 
     def _resend(self, ledger: Ledger, batch: str) -> None:
         """Send our pending requests again, and those of ended processes, but not that of `batch`."""
