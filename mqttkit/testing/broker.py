@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mqttkit.broker.accounts.acl import Access
 from mqttkit.broker.accounts.roles import AccountFiles
@@ -81,9 +82,9 @@ def run_broker(options: BrokerOptions) -> Iterator[TestBroker]:
     a feature.
     """
     anonymous = not (options.users or options.acl)
-    tls_port = free_port() if options.tls else None
+    ports: dict[str, Any] = {"tls_port": free_port(), "automatic_ports": ("tls_port",)} if options.tls else {}
     backend = "process" if options.backend == "auto" and (options.tls or not anonymous) else options.backend
-    with run_temporary(backend=backend, anonymous=anonymous, tls_port=tls_port, log_types=LOG_TYPES) as (
+    with run_temporary(backend=backend, anonymous=anonymous, log_types=LOG_TYPES, **ports) as (
         broker,
         profile,
     ):
