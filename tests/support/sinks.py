@@ -48,7 +48,7 @@ def ledger_sink(address: str, directory: Path, **options: Any) -> Iterator[Ledge
 def keep_pending(sink: LedgerSink, metrics: Sequence[Metric]) -> PendingPost:
     """Leave what a crash leaves that came after the request and before its answer."""
     post = PendingPost("earlier", sink._destination.encode(metrics), ())
-    sink._ledger_file().keep_pending(post)
+    assert sink._ledger_file().claim(post)
     return post
 
 

@@ -7,8 +7,7 @@ back data that was not committed here, or repeats the write under the same key.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ CREATE TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, at INTEGER NOT NULL) WITH
 CREATE INDEX IF NOT EXISTS seen_at ON seen (at);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending (batch TEXT PRIMARY KEY, body BLOB NOT NULL, keys TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS recent (batch TEXT PRIMARY KEY, body BLOB NOT NULL, start TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS recent (batch TEXT PRIMARY KEY, start TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL);
 """
 _PREFIX = "~"
 """Begins each key. Keys of earlier versions have no prefix and no metric name; they count until they expire."""
@@ -136,22 +135,15 @@ class Ledger:
             found = self._database.execute(query, (batch,)).fetchone()
         return PendingPost(found[0], found[1], _split(found[2])) if found else None
 
-    def is_pending(self, keys: Iterable[str]) -> bool:
-        """Return whether one of these keys is in a pending request."""
-        with translated(self.path):
-            texts = self._database.execute("SELECT keys FROM pending").fetchall()
-        return any(not set(_split(text)).isdisjoint(keys) for (text,) in texts)
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Return a transaction for `new` and `keep_pending`, in which no other process writes."""
-        return transaction(self._database, self.path)
-
-    def keep_pending(self, post: PendingPost) -> None:
-        """Store a request before it is sent; inside `exclusive`, when that ends."""
-        with translated(self.path):
-            self._database.execute(
-                "INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", (post.batch, post.body, "\n".join(post.keys))
-            )
+    def claim(self, post: PendingPost) -> bool:
+        """Store a request before it is sent; return False if another request has, or has stored, one of its keys."""
+        with transaction(self._database, self.path):
+            texts = self._database.execute("SELECT keys FROM pending WHERE batch <> ?", (post.batch,))
+            if any(not set(_split(text)).isdisjoint(post.keys) for (text,) in texts) or self._stored(post.keys):
+                return False
+            row = (post.batch, post.body, "\n".join(post.keys))
+            self._database.execute("INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", row)
+        return True
 
     def settle_pending(self, post: PendingPost, *, stored: bool, start: str = "") -> None:
         """Forget a pending request; if the server has stored it, keep its dedupe keys. See `commit` for `start`."""
@@ -202,7 +194,7 @@ class Ledger:
 
     def _end_pending(self, batch: str, start: str) -> None:
         if start:
-            copy = "INSERT OR REPLACE INTO recent SELECT batch, body, ?, ? FROM pending WHERE batch = ?"
+            copy = "INSERT OR REPLACE INTO recent SELECT batch, ?, ?, body FROM pending WHERE batch = ?"
             self._database.execute(copy, (start, time.time(), batch))
         self._database.execute("DELETE FROM pending WHERE batch = ?", (batch,))
 

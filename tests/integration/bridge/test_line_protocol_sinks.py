@@ -260,7 +260,8 @@ def test_victoria_that_is_killed_gets_again_what_it_lost(
         for first in range(0, 500, 50):
             sink.commit(MetricBatch([now(number, f"d{number}") for number in range(first, first + 50)]))
         victoria.stop(signal.SIGKILL)
-    time.sleep(1.1)  # its start has a precision of a second
+    killed = int(time.time())
+    wait_until(lambda: int(time.time()) > killed)  # its start has a precision of a second
     victoria.start()
     monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 2.0)  # a new sample can be read after 1.2
     with ledger_sink(victoria.url, tmp_path) as sink:

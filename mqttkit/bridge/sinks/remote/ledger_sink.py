@@ -133,8 +133,7 @@ class LedgerSink:
     def _prepare(self, ledger: Ledger, batch: MetricBatch) -> tuple[NewMetrics, PendingPost | None, bool]:
         """Return what is new, the request for it, and whether the request may have reached the server.
 
-        The request is made before the transaction, because that may ask the server. In the transaction nothing else
-        may have become known: no metric is in the requests of two processes.
+        No metric is in the requests of two processes.
         """
         fresh = ledger.new(batch)
         if not fresh.metrics:
@@ -142,10 +141,8 @@ class LedgerSink:
         if (earlier := ledger.pending(batch.id)) is not None:
             return fresh, earlier, True
         post = PendingPost(batch.id, self._destination.encode(fresh.metrics), _keys(fresh.metrics))
-        with ledger.exclusive():
-            if ledger.is_pending(post.keys) or len(ledger.new(batch).metrics) != len(fresh.metrics):
-                raise SinkUnavailable("another process is sending some of these metrics")
-            ledger.keep_pending(post)
+        if not ledger.claim(post):
+            raise SinkUnavailable("another process is sending some of these metrics")
         return fresh, post, False
 
     def _resend(self, ledger: Ledger, batch: str) -> None:
