@@ -6,10 +6,9 @@ import ipaddress
 import random
 from typing import Any
 
-from mqttkit.errors import UsageError
+from mqttkit.controller.discovery.subnet import parse_subnet
 
 KINDS = ("switch", "router", "access-point", "printer", "camera", "server", "workstation", "sensor")
-MAX_HOSTS = 4_096
 
 
 def discover(subnet: str, *, seed: int = 0, share: float = 0.21) -> dict[str, Any]:
@@ -17,12 +16,7 @@ def discover(subnet: str, *, seed: int = 0, share: float = 0.21) -> dict[str, An
 
     Raises UsageError if the subnet is invalid or has more than 4,096 addresses.
     """
-    try:
-        network = ipaddress.ip_network(subnet)
-    except ValueError as error:
-        raise UsageError(f"subnet {subnet!r}: {error}") from error
-    if network.num_addresses > MAX_HOSTS:
-        raise UsageError(f"subnet {subnet!r} has more than {MAX_HOSTS} addresses")
+    network = parse_subnet(subnet, ipaddress.ip_network)
     rng = random.Random(f"{seed} {subnet}")  # noqa: S311  a simulation, no secret
     found = arp_scan(network, rng, share)
     answering = icmp_scan(found, rng)

@@ -17,14 +17,13 @@ from collections import deque
 from typing import Any
 
 from mqttkit.controller.discovery.neighbours import read_neighbours
+from mqttkit.controller.discovery.subnet import parse_subnet
 from mqttkit.controller.discovery.types import DiscoveryFailed
-from mqttkit.errors import UsageError
 
 PORT = 9
 """The discard service: nothing happens to the datagram if a program has the port."""
 WAIT_SECONDS = 1.0
 """How long an answer may take."""
-MAX_HOSTS = 4_096
 _ABSENT = frozenset({errno.EHOSTUNREACH, errno.EACCES})
 
 
@@ -33,13 +32,7 @@ class SweepSource:
 
     def __init__(self, subnet: str, *, rate: float = 100.0) -> None:
         """`rate` is in datagrams per second. Raises UsageError for a subnet that is invalid or too large."""
-        try:
-            network = ipaddress.IPv4Network(subnet)
-        except ValueError as error:
-            raise UsageError(f"subnet {subnet!r}: {error}") from error
-        if network.num_addresses > MAX_HOSTS:
-            raise UsageError(f"subnet {subnet!r} has more than {MAX_HOSTS} addresses")
-        self._network, self._rate = network, rate
+        self._network, self._rate = parse_subnet(subnet, ipaddress.IPv4Network), rate
         self._stop = threading.Event()
 
     def __call__(self) -> dict[str, Any]:
