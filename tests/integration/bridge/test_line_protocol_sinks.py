@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import signal
 import time
@@ -250,12 +251,19 @@ def test_victoria_that_hangs_is_unavailable(victoria: Victoria, tmp_path: Path) 
     assert sorted(value for _, value, _ in victoria.samples(ALL)) == [0, 1, 2, 9]
 
 
+@pytest.fixture
+def keep(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set how long a sink keeps a request: an hour at first. It looks after them at each probe."""
+    set_seconds = functools.partial(monkeypatch.setattr, recent_requests, "KEEP_SECONDS")
+    set_seconds(3_600.0)
+    monkeypatch.setattr(recent_requests, "CHECK_SECONDS", 0.0)
+    return set_seconds
+
+
 def test_victoria_that_is_killed_gets_again_what_it_lost(
-    victoria: Victoria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    victoria: Victoria, tmp_path: Path, keep: Callable[[float], None]
 ) -> None:
     """It answers before it writes to disk. After its restart the next bridge reads back; each sample is there once."""
-    monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 3_600.0)
-    monkeypatch.setattr(recent_requests, "CHECK_SECONDS", 0.0)
     with ledger_sink(victoria.url, tmp_path) as sink:
         for first in range(0, 500, 50):
             sink.commit(MetricBatch([now(number, f"d{number}") for number in range(first, first + 50)]))
@@ -263,7 +271,7 @@ def test_victoria_that_is_killed_gets_again_what_it_lost(
     killed = int(time.time())
     wait_until(lambda: int(time.time()) > killed)  # its start has a precision of a second
     victoria.start()
-    monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 2.0)  # a new sample can be read after 1.2
+    keep(2.0)  # a new sample can be read after 1.2
     with ledger_sink(victoria.url, tmp_path) as sink:
         wait_until(lambda: probed_and_forgotten(sink))
     assert sorted(value for _, value, _ in victoria.samples(ALL)) == list(range(500))
@@ -277,14 +285,12 @@ def probed_and_forgotten(sink: LedgerSink) -> bool:
 
 
 def test_victoria_that_runs_on_gets_nothing_again(
-    victoria: Victoria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    victoria: Victoria, tmp_path: Path, keep: Callable[[float], None]
 ) -> None:
     """The ledger keeps each request for some seconds, and then forgets it."""
-    monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 3_600.0)
-    monkeypatch.setattr(recent_requests, "CHECK_SECONDS", 0.0)
     with ledger_sink(victoria.url, tmp_path) as sink:
         sink.commit(MetricBatch([now(1, "x"), now(2, "y")]))
         assert not probed_and_forgotten(sink)
-        monkeypatch.setattr(recent_requests, "KEEP_SECONDS", 0.0)
+        keep(0.0)
         wait_until(lambda: probed_and_forgotten(sink))
     assert sorted(value for _, value, _ in victoria.samples(ALL)) == [1, 2]

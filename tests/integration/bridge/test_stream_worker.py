@@ -196,45 +196,50 @@ def test_worker_reports_health_and_lag(redis: RedisServer, tmp_path: Path) -> No
     assert made.health().not_ready == ["stopping"]
 
 
-def test_lag_grows_while_the_database_is_away(
-    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That is when somebody must be told: the worker measures it between its attempts too."""
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep everybody else out of a database."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers trim and measure at every turn, and wait 0.1 s for a locked database."""
     monkeypatch.setattr("mqttkit.bridge.worker.stream_worker.TRIM_SECONDS", 0.0)
     monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_lag_grows_while_the_database_is_away(redis: RedisServer, tmp_path: Path) -> None:
+    """That is when somebody must be told: the worker measures it between its attempts too."""
     path = tmp_path / "metrics.db"
     with worker(redis, f"sqlite:{path}") as made:
         fill(redis, range(10))
         wait_until(lambda: made.books.acknowledged == 10)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        with locked(path):
             fill(redis, range(10, 200))
             wait_until(lambda: "locked" in str(made.health().not_ready))
             fill(redis, range(200, 300))
             wait_until(lambda: sum(waiting(made)) == 290)
             assert waiting(made)[1] <= 50
-            other.execute("ROLLBACK")
         wait_until(lambda: made.books.acknowledged == 300 and waiting(made) == (0, 0))
     assert rows(path) == [(300,)]
 
 
-def test_lag_that_redis_does_not_know_is_not_shown_as_zero(
-    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_lag_that_redis_does_not_know_is_not_shown_as_zero(redis: RedisServer, tmp_path: Path) -> None:
     """It cannot count over a removed entry that no worker has read, until they have read further."""
-    monkeypatch.setattr("mqttkit.bridge.worker.stream_worker.TRIM_SECONDS", 0.0)
-    monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
     path = tmp_path / "metrics.db"
     with redis.client() as client, worker(redis, f"sqlite:{path}") as made:
         wait_until(lambda: path.exists() and waiting(made) == (0, 0))
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        with locked(path):
             fill(redis, range(200))
             wait_until(lambda: waiting(made)[1] > 0)
             _, before = (name for name, _ in client.xrevrange(STREAM, count=2))
             client.xdel(STREAM, before)
             wait_until(lambda: waiting(made)[0] == UNKNOWN)
-            other.execute("ROLLBACK")
         wait_until(lambda: made.books.acknowledged == 199 and waiting(made) == (0, 0))
 
 
@@ -247,25 +252,20 @@ def waiting(made: StreamWorker) -> tuple[float, float]:
     return samples.get("lag_entries", UNKNOWN), samples.get("pending_entries", UNKNOWN)
 
 
-def test_worker_that_waits_for_its_database_keeps_what_another_group_has_read(
-    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_worker_that_waits_for_its_database_keeps_what_others_have_read(redis: RedisServer, tmp_path: Path) -> None:
     """Its own group does not exist before its first turn, and must get the stream from the beginning."""
-    monkeypatch.setattr("mqttkit.bridge.worker.stream_worker.TRIM_SECONDS", 0.0)
-    monkeypatch.setattr("mqttkit.bridge.sinks.sqlite.BUSY_SECONDS", 0.1)
     fill(redis, range(300))
     path = tmp_path / "metrics.db"
-    with (
-        redis.client() as client,
-        contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other,
-    ):
+    with redis.client() as client, contextlib.ExitStack() as stack:
         client.xgroup_create(STREAM, "another", id="$")
-        other.execute("BEGIN EXCLUSIVE")
-        with worker(redis, f"sqlite:{path}") as made:
-            wait_until(lambda: made.books.retries >= 3)
-            assert client.xlen(STREAM) == 300
-            other.execute("ROLLBACK")
-            wait_until(lambda: made.books.acknowledged == 300)
+        lock = stack.enter_context(contextlib.ExitStack())
+        lock.enter_context(locked(path))
+        made = stack.enter_context(worker(redis, f"sqlite:{path}"))
+        wait_until(lambda: made.books.retries >= 3)
+        assert client.xlen(STREAM) == 300
+        lock.close()
+        wait_until(lambda: made.books.acknowledged == 300)
 
 
 def test_refused_entry_keeps_its_topic_and_can_be_retried(redis: RedisServer, tmp_path: Path) -> None:
